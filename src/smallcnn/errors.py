@@ -1,0 +1,48 @@
+"""What can be wrong with what a user asked for.
+
+    SmallcnnError            one line for people; the command prints it and exits with code 2
+        GraphError           a network that cannot be: shapes, names, options
+        FileError            a file that is missing, damaged, foreign or cannot be written
+            ImageError       a picture that cannot be decoded
+        DataError            a data set that cannot be trained on or compared with
+        MissingExtra         an optional dependency is needed; names the extra to install
+
+Any other exception that leaves the library is a bug.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class SmallcnnError(Exception):
+    """A mistake the user can mend; its text is one line that says what was wrong and what is allowed."""
+
+
+class GraphError(SmallcnnError, ValueError):
+    """A network whose shapes, names or options do not fit together."""
+
+
+class FileError(SmallcnnError, ValueError):
+    """A file that is missing, damaged, of another kind, or cannot be written."""
+
+
+class ImageError(FileError):
+    """A picture that cannot be decoded."""
+
+
+class DataError(SmallcnnError, ValueError):
+    """A data set that cannot be used, or that does not fit the model."""
+
+
+class MissingExtra(SmallcnnError, ImportError):  # noqa: N818  (reads better where it is raised)
+    """An optional dependency is not installed."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} needs the '{extra}' extra: pip install 'smallcnn[{extra}]'")
+
+
+def closest(name: str, known: Iterable[str]) -> str:
+    """The known names most like `name`, for the end of an error message."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"closest: {', '.join(near)}" if near else f"known: {', '.join(known)}"

@@ -1,0 +1,163 @@
+"""A network as data: an immutable list of named nodes in the order they run.
+
+    Graph.nodes    Node(name, op, inputs, shape), inputs before their consumers, the Input node first
+    Graph.output   name of the node whose result is the answer (the logits)
+    Graph.features name of the last node of the backbone; the head is everything after it
+
+Everything else in the package reads a graph or turns one into another. Build one with `smallcnn.builder.Builder`.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from smallcnn import ops
+from smallcnn.errors import GraphError
+from smallcnn.ops import Op, Shape, Weight
+
+_NAME = re.compile(r"[A-Za-z_]\w*(\.\w+)*", re.ASCII)
+_JSON_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operator at its place in a network; `shape` is its output's, channels last, without the batch."""
+
+    name: str
+    op: Op
+    inputs: tuple[str, ...]
+    shape: Shape
+
+
+def make_node(name: str, op: Op, inputs: Sequence[Node]) -> Node:
+    """A node with its shape inferred; GraphError naming it if the inputs do not fit the operator."""
+    if not (isinstance(name, str) and _NAME.fullmatch(name)):
+        raise GraphError(f"{name!r} is no node name; use letters, digits and _, with dots between parts")
+    least, most = op.inputs_min, op.inputs_max
+    if len(inputs) < least or (most is not None and len(inputs) > most):
+        wanted = f"{least}" if least == most else f"at least {least}"
+        raise GraphError(f"{name}: {op.kind} takes {wanted} input(s), not {len(inputs)}")
+    try:
+        shape = op.output_shape(*(node.shape for node in inputs))
+    except GraphError as error:
+        raise GraphError(f"{name}: {error}") from None
+    return Node(name, op, tuple(node.name for node in inputs), shape)
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A checked network. `name` says what it is (`mobilenet_v1:width=0.5`); nothing is looked up by it."""
+
+    name: str
+    nodes: tuple[Node, ...]
+    output: str
+    features: str
+
+    def __post_init__(self) -> None:
+        if not self.nodes or not isinstance(self.nodes[0].op, ops.Input):
+            raise GraphError("a graph starts with its input node")
+        seen: dict[str, Node] = {}
+        for node in self.nodes:
+            if node.name in seen:
+                raise GraphError(f"{node.name}: two nodes have this name")
+            if missing := [name for name in node.inputs if name not in seen]:
+                raise GraphError(f"{node.name}: its input {missing[0]!r} is not an earlier node")
+            if make_node(node.name, node.op, [seen[name] for name in node.inputs]).shape != node.shape:
+                raise GraphError(f"{node.name}: shape {node.shape} is not what its operator gives")
+            seen[node.name] = node
+        for name in seen:
+            parts = name.split(".")
+            if clash := next((p for i in range(1, len(parts)) if (p := ".".join(parts[:i])) in seen), None):
+                raise GraphError(f"{name}: {clash} is a node itself, so it cannot also be a group of nodes")
+        self._check_ends(seen)
+
+    def _check_ends(self, seen: dict[str, Node]) -> None:
+        for what, name in (("output", self.output), ("features", self.features)):
+            if name not in seen:
+                raise GraphError(f"{what} {name!r} is not a node")
+        if sum(isinstance(node.op, ops.Input) for node in self.nodes) > 1:
+            raise GraphError("a graph has one input node")
+        used = {name for node in self.nodes for name in node.inputs}
+        if unused := [node.name for node in self.nodes if node.name not in used and node.name != self.output]:
+            raise GraphError(f"{unused[0]}: nothing uses this node")
+        order = list(seen)
+        split = order.index(self.features)
+        for node in self.nodes[split + 1 :]:
+            if early := [name for name in node.inputs if order.index(name) < split]:
+                raise GraphError(f"{node.name}: reads {early[0]} past the end of the features, {self.features}")
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self.nodes)
+
+    def __getitem__(self, name: str) -> Node:
+        return self._by_name[name]
+
+    @cached_property
+    def _by_name(self) -> dict[str, Node]:
+        return {node.name: node for node in self.nodes}
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of one image."""
+        height, width, channels = self.nodes[0].shape
+        return height, width, channels
+
+    @property
+    def output_shape(self) -> Shape:
+        """Shape of the answer; (classes,) for a classifier."""
+        return self[self.output].shape
+
+    @cached_property
+    def consumers(self) -> dict[str, tuple[Node, ...]]:
+        """The nodes that read each node's result, in order."""
+        return {n.name: tuple(node for node in self.nodes if n.name in node.inputs) for n in self.nodes}
+
+    def input_shapes(self, node: Node) -> tuple[Shape, ...]:
+        """Shapes of what `node` reads."""
+        return tuple(self[name].shape for name in node.inputs)
+
+    def weights_of(self, node: Node) -> dict[str, Weight]:
+        """The tensors stored for `node`: 'weight', 'bias', ..."""
+        return node.op.weights(*self.input_shapes(node))
+
+    @cached_property
+    def weights(self) -> dict[str, Weight]:
+        """Every stored tensor by its full name, `node.tensor`, in order: the state dict of the network."""
+        return {f"{n.name}.{key}": weight for n in self.nodes for key, weight in self.weights_of(n).items()}
+
+    def to_json(self) -> str:
+        """The graph as a JSON object; shapes are left out, they follow from the rest."""
+        nodes = [{"name": node.name, "inputs": node.inputs, **ops.to_json(node.op)} for node in self.nodes]
+        record = {"version": _JSON_VERSION, "name": self.name, "output": self.output, "features": self.features}
+        return json.dumps(record | {"nodes": nodes})
+
+    @classmethod
+    def from_json(cls, text: str) -> "Graph":
+        """The inverse of `to_json`; GraphError naming the node if anything is missing, unknown or does not fit."""
+        try:
+            record = json.loads(text)
+            if record["version"] != _JSON_VERSION:
+                raise GraphError(f"graph of version {record['version']!r}; this smallcnn reads version {_JSON_VERSION}")
+            nodes: dict[str, Node] = {}
+            for entry in record["nodes"]:
+                node = _node_from_json(dict(entry), nodes)
+                if node.name in nodes:
+                    raise GraphError(f"{node.name}: two nodes have this name")
+                nodes[node.name] = node
+            return cls(str(record["name"]), tuple(nodes.values()), record["output"], record["features"])
+        except (json.JSONDecodeError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise GraphError(f"not the JSON of a graph: {type(error).__name__} {error}") from error
+
+
+def _node_from_json(entry: dict[str, Any], earlier: dict[str, Node]) -> Node:
+    name, inputs = entry.pop("name"), entry.pop("inputs")
+    if missing := [source for source in inputs if source not in earlier]:
+        raise GraphError(f"{name}: its input {missing[0]!r} is not an earlier node")
+    try:
+        op = ops.from_json(entry)
+    except GraphError as error:
+        raise GraphError(f"{name}: {error}") from None
+    return make_node(name, op, [earlier[source] for source in inputs])

@@ -1,0 +1,257 @@
+"""Graph -> torch.nn.Module.
+
+    model = to_module(graph, weights)          weights left out: initial ones
+    logits = model(images)                     (N, C, H, W) float, already normalised -> (N, classes)
+    maps = model.forward_features(images)      (N, C, H, W)
+    logits = model.forward_head(maps)
+
+State-dict keys are `node.tensor`, the names in the graph and in the artifact. Any input size the strides allow works;
+the padding is the graph's. Works under torch.compile, channels_last and autocast.
+"""
+
+from collections.abc import Mapping
+from typing import cast
+
+import numpy as np
+
+from smallcnn import ops
+from smallcnn.errors import GraphError, MissingExtra
+from smallcnn.graph import Graph, Node
+from smallcnn.weights import check_weights, initial_weights
+
+try:
+    import torch
+    import torch.nn.functional as F
+    from torch import Tensor, nn
+except ImportError as error:
+    raise MissingExtra("a torch module", "train") from error
+
+
+def to_module(graph: Graph, weights: Mapping[str, np.ndarray] | None = None, *, seed: int = 0) -> "GraphModule":
+    """The network as a module, in training mode, float32, on the CPU.
+
+    Raises GraphError if `weights` are not exactly those of the graph; without them the initial ones of `seed` are used.
+    """
+    module = GraphModule(graph)
+    load_weights(module, initial_weights(graph, seed) if weights is None else weights)
+    return module
+
+
+def load_weights(module: "GraphModule", weights: Mapping[str, np.ndarray]) -> None:
+    """Copies weights in; GraphError, with both sides, if they do not fit."""
+    check_weights(module.graph, weights, GraphError)
+    state = module.state_dict()
+    with torch.no_grad():
+        for name, value in weights.items():
+            state[name].copy_(torch.from_numpy(np.ascontiguousarray(value)))
+
+
+def to_weights(module: nn.Module) -> dict[str, np.ndarray]:
+    """The state dict as contiguous float32 arrays, detached from the module."""
+    return {
+        name: value.detach().to("cpu", torch.float32, copy=True).contiguous().numpy()
+        for name, value in module.state_dict().items()
+    }
+
+
+class GraphModule(nn.Module):
+    """Runs a graph node by node. One submodule per node with weights or behaviour, nested by the dots of its name."""
+
+    def __init__(self, graph: Graph) -> None:
+        super().__init__()
+        self.graph = graph
+        names = [node.name for node in graph]
+        split = names.index(graph.features) + 1
+        self._features = _plan(graph, 1, split)
+        self._head = _plan(graph, split, len(names))
+        for node in graph.nodes[1:]:
+            parent: nn.Module = self
+            *groups, leaf = node.name.split(".")
+            for group in groups:
+                if group not in parent._modules:
+                    _add(parent, group, nn.Module(), node)
+                parent = cast(nn.Module, parent._modules[group])
+            _add(parent, leaf, _layer(graph, node), node)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, classes)."""
+        return self.forward_head(self.forward_features(x))
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> the backbone's last map, (N, C', H', W')."""
+        return self._run(self._features, self.graph.nodes[0].name, x, self.graph.features)
+
+    def forward_head(self, x: Tensor) -> Tensor:
+        """The backbone's last map -> (N, classes)."""
+        return self._run(self._head, self.graph.features, x, self.graph.output)
+
+    def _run(self, plan: "list[_Step]", first: str, x: Tensor, last: str) -> Tensor:
+        values = {first: x}
+        for name, inputs, finished in plan:
+            values[name] = self.get_submodule(name)(*[values[source] for source in inputs])
+            for source in finished:
+                del values[source]
+        return values[last]
+
+
+_Step = tuple[str, tuple[str, ...], tuple[str, ...]]
+"""A node, what it reads, and which of those nobody reads afterwards."""
+
+
+def _plan(graph: Graph, start: int, stop: int) -> list[_Step]:
+    last_reader = {name: node.name for node in graph for name in node.inputs}
+    return [
+        (node.name, node.inputs, tuple(name for name in dict.fromkeys(node.inputs) if last_reader[name] == node.name))
+        for node in graph.nodes[start:stop]
+    ]
+
+
+def _add(parent: nn.Module, name: str, child: nn.Module, node: Node) -> None:
+    try:
+        parent.add_module(name, child)
+    except KeyError:
+        raise GraphError(f"{node.name}: {name!r} is a word that torch.nn.Module uses itself") from None
+
+
+def _layer(graph: Graph, node: Node) -> nn.Module:
+    channels = graph.input_shapes(node)[0][-1]
+    match node.op:
+        case ops.Conv() as op:
+            return _Conv(op, channels)
+        case ops.Dense() as op:
+            return nn.Linear(channels, op.out, bias=op.bias)
+        case ops.BatchNorm() as op:
+            norm = _BatchNorm2d if len(node.shape) == 3 else _BatchNorm1d
+            return norm(channels, eps=op.epsilon)
+        case ops.Activation() as op:
+            return _activation(op)
+        case ops.Pool() as op:
+            return _Pool(op)
+        case ops.LocalResponseNorm() as op:
+            return nn.LocalResponseNorm(op.size, op.alpha, op.beta, op.bias)
+        case ops.Dropout() as op:
+            return nn.Dropout(op.rate)
+        case ops.Shuffle() as op:
+            return nn.ChannelShuffle(op.groups)
+        case ops.Slice() as op:
+            return _Slice(op)
+        case op if type(op) in _PLAIN:
+            return _PLAIN[type(op)]()
+        case op:
+            raise NotImplementedError(f"no torch layer for {op.kind}")
+
+
+def _activation(op: ops.Activation) -> nn.Module:
+    match op.function:
+        case "relu":
+            return nn.ReLU(inplace=True)
+        case "relu6":
+            return nn.ReLU6(inplace=True)
+        case "leaky_relu":
+            return nn.LeakyReLU(op.slope, inplace=True)
+        case "hard_swish":
+            return nn.Hardswish(inplace=True)
+        case "hard_sigmoid":
+            return nn.Hardsigmoid(inplace=True)
+        case "sigmoid":
+            return nn.Sigmoid()
+
+
+def _split_padding(padding: ops.Padding) -> tuple[tuple[int, int], tuple[int, int, int, int] | None]:
+    """(symmetric padding a layer can do itself, padding to add before it in F.pad's order)."""
+    (top, bottom), (left, right) = padding
+    if top == bottom and left == right:
+        return (top, left), None
+    return (0, 0), (left, right, top, bottom)
+
+
+class _Conv(nn.Conv2d):
+    def __init__(self, op: ops.Conv, channels: int) -> None:
+        symmetric, self.before = _split_padding(op.padding)
+        super().__init__(channels, op.out, op.kernel, op.stride, padding=symmetric, groups=op.groups, bias=op.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x if self.before is None else F.pad(x, self.before))
+
+
+class _BatchNorm2d(nn.BatchNorm2d):
+    """Without the batch counter, which nothing reads: the state dict is then exactly the graph's weights."""
+
+    def __init__(self, channels: int, eps: float) -> None:
+        super().__init__(channels, eps)
+        self.num_batches_tracked = None
+
+
+class _BatchNorm1d(nn.BatchNorm1d):
+    def __init__(self, channels: int, eps: float) -> None:
+        super().__init__(channels, eps)
+        self.num_batches_tracked = None
+
+
+class _Pool(nn.Module):
+    def __init__(self, op: ops.Pool) -> None:
+        super().__init__()
+        self.op = op
+        self.symmetric, self.before = _split_padding(op.padding)
+        if any(2 * pad > size for pad, size in zip(self.symmetric, op.kernel, strict=True)):
+            (top, bottom), (left, right) = op.padding  # torch's own padding stops at half the window
+            self.symmetric, self.before = (0, 0), (left, right, top, bottom)
+
+    def forward(self, x: Tensor) -> Tensor:
+        op = self.op
+        if op.function == "max":
+            x = x if self.before is None else F.pad(x, self.before, value=-torch.inf)
+            return F.max_pool2d(x, op.kernel, op.stride, self.symmetric)
+        if self.before is None:
+            return F.avg_pool2d(x, op.kernel, op.stride, self.symmetric, count_include_pad=op.count_padding)
+        total = F.avg_pool2d(F.pad(x, self.before), op.kernel, op.stride)
+        if op.count_padding:
+            return total
+        inside = F.avg_pool2d(F.pad(torch.ones_like(x[:1, :1]), self.before), op.kernel, op.stride)
+        return total / inside
+
+
+class _Slice(nn.Module):
+    def __init__(self, op: ops.Slice) -> None:
+        super().__init__()
+        self.start, self.stop = op.start, op.stop
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, self.start : self.stop]
+
+
+class _GlobalPool(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3))
+
+
+class _Flatten(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.movedim(1, -1).flatten(1)  # channels fastest, as the graph says
+
+
+class _Add(nn.Module):
+    def forward(self, *xs: Tensor) -> Tensor:
+        total = xs[0] + xs[1]
+        for x in xs[2:]:
+            total = total + x
+        return total
+
+
+class _Scale(nn.Module):
+    def forward(self, x: Tensor, factors: Tensor) -> Tensor:
+        return x * factors[:, :, None, None]
+
+
+class _Concat(nn.Module):
+    def forward(self, *xs: Tensor) -> Tensor:
+        return torch.cat(xs, dim=1)
+
+
+_PLAIN: dict[type[ops.Op], type[nn.Module]] = {
+    ops.GlobalPool: _GlobalPool,
+    ops.Flatten: _Flatten,
+    ops.Add: _Add,
+    ops.Scale: _Scale,
+    ops.Concat: _Concat,
+}

@@ -1,0 +1,447 @@
+"""The operators a network is made of: their attributes, shape rule and weights.
+
+Shapes are channels last and without the batch: a map is (H, W, C), a vector is (C,). Padding is always explicit
+numbers, ((top, bottom), (left, right)), so that TensorFlow's asymmetric SAME needs no special case. Convolution weights
+are stored as (out, in / groups, kernel height, kernel width) and dense ones as (out, in), the layout of PyTorch and ONNX.
+
+Each class is one operator; everything else (cost, module, ONNX, reference) reads these classes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Literal, get_args
+
+from smallcnn.errors import GraphError, closest
+
+Shape = tuple[int, ...]
+Pair = tuple[int, int]
+Padding = tuple[Pair, Pair]
+ActivationKind = Literal["relu", "relu6", "leaky_relu", "hard_swish", "hard_sigmoid", "sigmoid"]
+
+NO_PADDING: Padding = ((0, 0), (0, 0))
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """One stored tensor of an operator. `learned` is false for batch norm's running statistics."""
+
+    shape: Shape
+    learned: bool = True
+
+
+@dataclass(frozen=True)
+class Op:
+    """One operator. Subclasses say how many inputs they take, their output shape and their weights."""
+
+    kind: ClassVar[str]
+    inputs_min: ClassVar[int] = 1
+    inputs_max: ClassVar[int | None] = 1
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        """Shape of the result for inputs of these shapes; GraphError if they do not fit."""
+        raise NotImplementedError
+
+    def weights(self, *inputs: Shape) -> dict[str, Weight]:  # noqa: ARG002
+        """Name, shape and kind of each stored tensor, in the order they are written."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Input(Op):
+    """Where the image enters, as (H, W, C)."""
+
+    kind: ClassVar[str] = "input"
+    inputs_min: ClassVar[int] = 0
+    inputs_max: ClassVar[int | None] = 0
+    shape: Shape
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.shape, tuple) and len(self.shape) == 3 and all(map(_is_positive, self.shape))):
+            raise GraphError(f"input shape must be (height, width, channels), all at least 1, not {self.shape!r}")
+
+    def output_shape(self, *inputs: Shape) -> Shape:  # noqa: ARG002
+        """(H, W, C) as declared."""
+        return self.shape
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conv(Op):
+    """Cross-correlation: (H, W, C) -> (H', W', out). `groups` = C is a depthwise convolution."""
+
+    kind: ClassVar[str] = "conv"
+    out: int
+    kernel: Pair = (1, 1)
+    stride: Pair = (1, 1)
+    padding: Padding = NO_PADDING
+    groups: int = 1
+    bias: bool = True
+
+    def __post_init__(self) -> None:
+        _check_positive("output channels", self.out)
+        _check_positive("groups", self.groups)
+        _check_flag("bias", self.bias)
+        check_window(self.kernel, self.stride, self.padding)
+        if self.out % self.groups:
+            raise GraphError(f"{self.out} output channels do not divide into {self.groups} groups")
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        """(H', W', out)."""
+        height, width, channels = as_map(inputs[0])
+        if channels % self.groups:
+            raise GraphError(f"{channels} input channels do not divide into {self.groups} groups")
+        return (*_window((height, width), self.kernel, self.stride, self.padding), self.out)
+
+    def weights(self, *inputs: Shape) -> dict[str, Weight]:
+        """`weight` (out, C / groups, kernel height, kernel width) and, if asked for, `bias` (out,)."""
+        weights = {"weight": Weight((self.out, inputs[0][2] // self.groups, *self.kernel))}
+        if self.bias:
+            weights["bias"] = Weight((self.out,))
+        return weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dense(Op):
+    """Fully connected layer: (C,) -> (out,)."""
+
+    kind: ClassVar[str] = "dense"
+    out: int
+    bias: bool = True
+
+    def __post_init__(self) -> None:
+        _check_positive("output features", self.out)
+        _check_flag("bias", self.bias)
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        """(out,)."""
+        _as_vector(inputs[0])
+        return (self.out,)
+
+    def weights(self, *inputs: Shape) -> dict[str, Weight]:
+        """`weight` (out, C) and, if asked for, `bias` (out,)."""
+        weights = {"weight": Weight((self.out, inputs[0][0]))}
+        if self.bias:
+            weights["bias"] = Weight((self.out,))
+        return weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchNorm(Op):
+    """y = (x - mean) / sqrt(variance + epsilon) * weight + bias, per channel."""
+
+    kind: ClassVar[str] = "batch_norm"
+    epsilon: float = 1e-5
+
+    def __post_init__(self) -> None:
+        _check_above_zero("epsilon", self.epsilon)
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        """The shape of the input."""
+        return inputs[0]
+
+    def weights(self, *inputs: Shape) -> dict[str, Weight]:
+        """Scale and shift, which are learned, and the running statistics, which are measured."""
+        shape = (inputs[0][-1],)
+        return {
+            "weight": Weight(shape),
+            "bias": Weight(shape),
+            "running_mean": Weight(shape, learned=False),
+            "running_var": Weight(shape, learned=False),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Activation(Op):
+    """An elementwise function.
+
+    relu max(x, 0); relu6 min(max(x, 0), 6); leaky_relu x or slope * x; hard_sigmoid relu6(x + 3) / 6;
+    hard_swish x * hard_sigmoid(x) (MobileNetV3, section 5.2); sigmoid.
+    """
+
+    kind: ClassVar[str] = "activation"
+    function: ActivationKind
+    slope: float = 0.01  # of leaky_relu
+
+    def __post_init__(self) -> None:
+        if self.function not in get_args(ActivationKind):
+            raise GraphError(
+                f"no activation {self.function!r}; {closest(str(self.function), get_args(ActivationKind))}"
+            )
+        _check_above_zero("slope", self.slope)
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        """The shape of the input."""
+        return inputs[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pool(Op):
+    """Maximum or average over a window: (H, W, C) -> (H', W', C).
+
+    Padding never wins a maximum; an average divides by the window's pixels inside the picture, or by all of them if
+    `count_padding`.
+    """
+
+    kind: ClassVar[str] = "pool"
+    function: Literal["max", "average"]
+    kernel: Pair
+    stride: Pair
+    padding: Padding = NO_PADDING
+    count_padding: bool = False
+
+    def __post_init__(self) -> None:
+        if self.function not in ("max", "average"):
+            raise GraphError(f"pooling is 'max' or 'average', not {self.function!r}")
+        _check_flag("count_padding", self.count_padding)
+        check_window(self.kernel, self.stride, self.padding)
+        for size, pads in zip(self.kernel, self.padding, strict=True):
+            if max(pads) >= size:
+                raise GraphError(f"padding {self.padding} leaves windows of {self.kernel} without a pixel")
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        """(H', W', C)."""
+        height, width, channels = as_map(inputs[0])
+        return (*_window((height, width), self.kernel, self.stride, self.padding), channels)
+
+
+@dataclass(frozen=True)
+class GlobalPool(Op):
+    """Mean over the whole plane: (H, W, C) -> (C,)."""
+
+    kind: ClassVar[str] = "global_pool"
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        """(C,)."""
+        return (as_map(inputs[0])[2],)
+
+
+@dataclass(frozen=True)
+class Flatten(Op):
+    """(H, W, C) -> (H * W * C,), channels last: the channel index runs fastest."""
+
+    kind: ClassVar[str] = "flatten"
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        """(H * W * C,)."""
+        height, width, channels = as_map(inputs[0])
+        return (height * width * channels,)
+
+
+@dataclass(frozen=True)
+class Add(Op):
+    """Elementwise sum of two or more tensors of one shape."""
+
+    kind: ClassVar[str] = "add"
+    inputs_min: ClassVar[int] = 2
+    inputs_max: ClassVar[int | None] = None
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        """The common shape."""
+        if len(set(inputs)) > 1:
+            raise GraphError(f"cannot add shapes {_listed(inputs)}")
+        return inputs[0]
+
+
+@dataclass(frozen=True)
+class Scale(Op):
+    """Channel c of a map times entry c of a vector, as in squeeze-and-excitation: (H, W, C), (C,) -> (H, W, C)."""
+
+    kind: ClassVar[str] = "scale"
+    inputs_min: ClassVar[int] = 2
+    inputs_max: ClassVar[int | None] = 2
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        """The shape of the map."""
+        channels = as_map(inputs[0])[2]
+        if inputs[1] != (channels,):
+            raise GraphError(f"cannot scale the {channels} channels of {inputs[0]} by {inputs[1]}")
+        return inputs[0]
+
+
+@dataclass(frozen=True)
+class Concat(Op):
+    """Joins two or more tensors along the channels."""
+
+    kind: ClassVar[str] = "concat"
+    inputs_min: ClassVar[int] = 2
+    inputs_max: ClassVar[int | None] = None
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        """Planes as given, channels summed."""
+        if len({shape[:-1] for shape in inputs}) > 1:
+            raise GraphError(f"cannot join shapes {_listed(inputs)}: their planes differ")
+        return (*inputs[0][:-1], sum(shape[-1] for shape in inputs))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shuffle(Op):
+    """Channel shuffle (ShuffleNet v1, figure 1): channels read as (groups, n), transposed to (n, groups), flattened."""
+
+    kind: ClassVar[str] = "shuffle"
+    groups: int
+
+    def __post_init__(self) -> None:
+        _check_positive("groups", self.groups)
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        """The shape of the input."""
+        channels = as_map(inputs[0])[2]
+        if channels % self.groups:
+            raise GraphError(f"{channels} channels do not divide into {self.groups} groups to shuffle")
+        return inputs[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slice(Op):
+    """Channels start to stop (exclusive). A channel split is one slice per part."""
+
+    kind: ClassVar[str] = "slice"
+    start: int
+    stop: int
+
+    def __post_init__(self) -> None:
+        if not (_is_int(self.start) and _is_positive(self.stop) and 0 <= self.start < self.stop):
+            raise GraphError(f"a slice needs 0 <= start < stop, not {self.start!r} to {self.stop!r}")
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        """(..., stop - start)."""
+        if self.stop > inputs[0][-1]:
+            raise GraphError(f"channels {self.start} to {self.stop} asked of {inputs[0]}")
+        return (*inputs[0][:-1], self.stop - self.start)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalResponseNorm(Op):
+    """y_c = x_c / (bias + alpha / size * sum of x² over the `size` channels around c) ** beta.
+
+    As PyTorch and ONNX define it; AlexNet's paper (section 3.3) has alpha without the division by size.
+    """
+
+    kind: ClassVar[str] = "local_response_norm"
+    size: int
+    alpha: float
+    beta: float
+    bias: float
+
+    def __post_init__(self) -> None:
+        _check_positive("size", self.size)
+        if self.size % 2 == 0:
+            raise GraphError(f"size must be odd, not {self.size}: where an even window lies differs between frameworks")
+        for name in ("alpha", "beta", "bias"):
+            _check_above_zero(name, getattr(self, name))
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        """The shape of the input."""
+        as_map(inputs[0])
+        return inputs[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dropout(Op):
+    """Zeroes entries with this probability while training; does nothing at inference."""
+
+    kind: ClassVar[str] = "dropout"
+    rate: float
+
+    def __post_init__(self) -> None:
+        if not (_is_number(self.rate) and 0 <= self.rate < 1):
+            raise GraphError(f"dropout rate must be at least 0 and below 1, not {self.rate!r}")
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        """The shape of the input."""
+        return inputs[0]
+
+
+OPS: dict[str, type[Op]] = {op.kind: op for op in Op.__subclasses__()}
+
+IN_PLACE = (BatchNorm, Activation, Dropout, Flatten)
+"""Operators that need no second buffer: an executor may write their result over their input."""
+
+
+def to_json(op: Op) -> dict[str, Any]:
+    """{"op": kind, attribute: value, ...} with tuples as lists once dumped."""
+    return {"op": op.kind} | {field.name: getattr(op, field.name) for field in fields(op)}
+
+
+def from_json(record: dict[str, Any]) -> Op:
+    """The inverse of `to_json`; GraphError on an unknown operator, a missing or surplus attribute, or a bad value."""
+    attributes = dict(record)
+    kind = attributes.pop("op", None)
+    if kind not in OPS:
+        raise GraphError(f"no operator {kind!r}; {closest(str(kind), OPS)}")
+    names = {field.name for field in fields(OPS[kind])}
+    if surplus := attributes.keys() - names:
+        raise GraphError(f"{kind} has no attribute {', '.join(sorted(surplus))}; it has {', '.join(sorted(names))}")
+    try:
+        return OPS[kind](**{name: _as_tuples(value) for name, value in attributes.items()})
+    except TypeError as error:
+        raise GraphError(f"{kind}: {str(error).split(') ')[-1]}") from error
+
+
+def _as_tuples(value: Any) -> Any:
+    return tuple(_as_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+def _window(plane: Pair, kernel: Pair, stride: Pair, padding: Padding) -> Pair:
+    height, width = (
+        (size + before + after - k) // s + 1
+        for size, k, s, (before, after) in zip(plane, kernel, stride, padding, strict=True)
+    )
+    if height < 1 or width < 1:
+        raise GraphError(f"a {kernel[0]}x{kernel[1]} window does not fit the padded {plane[0]}x{plane[1]} input")
+    return height, width
+
+
+def as_map(shape: Shape) -> tuple[int, int, int]:
+    """`shape` as (H, W, C); GraphError if it is a vector."""
+    if len(shape) != 3:
+        raise GraphError(f"needs a map (height, width, channels), not {shape}")
+    return shape
+
+
+def _as_vector(shape: Shape) -> None:
+    if len(shape) != 1:
+        raise GraphError(f"needs a vector (features,), not {shape}; pool or flatten first")
+
+
+def _listed(shapes: Sequence[Shape]) -> str:
+    return " and ".join(map(str, shapes))
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_positive(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_pair(value: object, least: int) -> bool:
+    return isinstance(value, tuple) and len(value) == 2 and all(_is_int(item) and item >= least for item in value)
+
+
+def _check_positive(name: str, value: object) -> None:
+    if not _is_positive(value):
+        raise GraphError(f"{name} must be a whole number of at least 1, not {value!r}")
+
+
+def _check_above_zero(name: str, value: object) -> None:
+    if not (isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")):
+        raise GraphError(f"{name} must be a number above 0, not {value!r}")
+
+
+def _check_flag(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise GraphError(f"{name} must be true or false, not {value!r}")
+
+
+def check_window(kernel: object, stride: object, padding: object) -> None:
+    """GraphError unless these are (height, width) pairs of at least 1 and padding of at least 0."""
+    for name, value in (("kernel", kernel), ("stride", stride)):
+        if not _is_pair(value, least=1):
+            raise GraphError(f"{name} must be (height, width), both at least 1, not {value!r}")
+    if not (isinstance(padding, tuple) and len(padding) == 2 and all(_is_pair(pads, least=0) for pads in padding)):
+        raise GraphError(f"padding must be ((top, bottom), (left, right)), all at least 0, not {padding!r}")

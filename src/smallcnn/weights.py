@@ -1,0 +1,52 @@
+"""The tensors of a network by name, `node.tensor` -> float32 array: initial values, and the check that a set fits."""
+
+from collections.abc import Iterable, Mapping
+from math import prod, sqrt
+
+import numpy as np
+
+from smallcnn import ops
+from smallcnn.errors import SmallcnnError
+from smallcnn.graph import Graph
+
+Weights = Mapping[str, np.ndarray]
+
+
+def initial_weights(graph: Graph, seed: int = 0) -> dict[str, np.ndarray]:
+    """Untrained weights, the same on every machine for one seed.
+
+    Convolutions: normal with variance 2 / fan-in (He et al. 2015, arXiv 1502.01852, equation 10), where the fan-in of a
+    group is its own. Dense layers: normal with standard deviation 0.01. Biases 0; batch norm the identity.
+    """
+    rng = np.random.default_rng(seed)
+    values: dict[str, np.ndarray] = {}
+    for node in graph:
+        for key, weight in graph.weights_of(node).items():
+            if key == "weight" and isinstance(node.op, ops.Conv | ops.Dense):
+                std = sqrt(2 / prod(weight.shape[1:])) if isinstance(node.op, ops.Conv) else 0.01
+                value = std * rng.standard_normal(weight.shape, np.float32)
+            else:
+                value = np.full(weight.shape, key in ("weight", "running_var"), np.float32)
+            values[f"{node.name}.{key}"] = value
+    return values
+
+
+def check_weights(graph: Graph, weights: Weights, error: type[SmallcnnError]) -> None:
+    """Raises `error` with what is missing, surplus and misshapen unless `weights` are exactly those of `graph`."""
+    wanted = {name: weight.shape for name, weight in graph.weights.items()}
+    problems = []
+    if missing := [name for name in wanted if name not in weights]:
+        problems.append(f"{len(missing)} missing ({_some(missing)})")
+    if surplus := [name for name in weights if name not in wanted]:
+        problems.append(f"{len(surplus)} surplus ({_some(surplus)})")
+    wrong = [name for name in wanted if name in weights and tuple(weights[name].shape) != wanted[name]]
+    if wrong:
+        shapes = (f"{name} is {tuple(weights[name].shape)}, not {wanted[name]}" for name in wrong)
+        problems.append(f"{len(wrong)} of another shape ({_some(shapes)})")
+    if problems:
+        raise error(f"weights do not fit {graph.name}: {'; '.join(problems)}")
+
+
+def _some(names: Iterable[str], most: int = 3) -> str:
+    names = list(names)
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
