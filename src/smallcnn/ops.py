@@ -2,7 +2,7 @@
 
 Shapes are channels last and without the batch: a map is (H, W, C), a vector is (C,). Padding is always explicit
 numbers, ((top, bottom), (left, right)), so that TensorFlow's asymmetric SAME needs no special case. Convolution weights
-are stored as (out, in / groups, kernel height, kernel width) and dense ones as (out, in), the layout of PyTorch and ONNX.
+are stored as (out, in / groups, kernel height, kernel width) and dense ones as (out, in), as in PyTorch and ONNX.
 
 Each class is one operator; everything else (cost, module, ONNX, reference) reads these classes.
 """

@@ -1,0 +1,104 @@
+"""The model file: weights, graph, labels, preprocessing and facts in one .safetensors.
+
+Tensors are the graph's weights by name, float32. The header's metadata holds, each as text,
+
+    smallcnn.format          version of this layout, "1"
+    smallcnn.graph           the graph as JSON
+    smallcnn.labels          JSON list, one name per class
+    smallcnn.preprocessing   JSON object, see `Preprocessing`
+    smallcnn.facts           JSON object: where the weights come from (recipe, data, accuracy, versions)
+
+Everything needed to run the network is inside; nothing is looked up and nothing from the file is executed.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from smallcnn.data.preprocessing import Preprocessing
+from smallcnn.errors import FileError, SmallcnnError
+from smallcnn.files import atomic
+from smallcnn.graph import Graph
+from smallcnn.weights import check_weights
+
+FORMAT = "1"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A network with everything needed to use it. Raises FileError if the parts do not fit each other."""
+
+    graph: Graph
+    weights: Mapping[str, np.ndarray]
+    labels: tuple[str, ...]
+    preprocessing: Preprocessing
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_weights(self.graph, self.weights, FileError)
+        if self.graph.output_shape != (len(self.labels),):
+            raise FileError(f"{len(self.labels)} labels for an output of shape {self.graph.output_shape}")
+        height, width, channels = self.graph.input_shape
+        if self.preprocessing.size != (height, width) or self.preprocessing.channels != channels:
+            raise FileError(
+                f"preprocessing to {(*self.preprocessing.size, self.preprocessing.channels)} "
+                f"for an input of shape {self.graph.input_shape}"
+            )
+
+
+def save(artifact: Artifact, path: Path | str) -> None:
+    """Writes the file in one piece: beside, then renamed. Raises FileError if it cannot be written."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    metadata = {
+        "smallcnn.format": FORMAT,
+        "smallcnn.graph": artifact.graph.to_json(),
+        "smallcnn.labels": json.dumps(artifact.labels),
+        "smallcnn.preprocessing": artifact.preprocessing.to_json(),
+        "smallcnn.facts": json.dumps(artifact.facts),
+    }
+    tensors = {name: np.ascontiguousarray(value, np.float32) for name, value in artifact.weights.items()}
+    with atomic(path) as beside:
+        try:
+            save_file(tensors, beside, metadata)
+        except SafetensorError as error:
+            raise FileError(f"cannot write {path}: {error}") from error
+
+
+def load(path: Path | str) -> Artifact:
+    """Reads a file written by `save`. Raises FileError if it is missing, damaged, foreign or from a newer version."""
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if not path.is_file():
+        raise FileError(f"{path}: no such file")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata: dict[str, str] = file.metadata() or {}
+            if "smallcnn.graph" not in metadata:
+                raise FileError(f"{path}: a .safetensors file, but not smallcnn's: it holds weights without a graph")
+            if metadata.get("smallcnn.format") != FORMAT:
+                raise FileError(
+                    f"{path}: written in format {metadata.get('smallcnn.format')!r}, this smallcnn reads {FORMAT!r}"
+                )
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
+        for name, value in weights.items():
+            if value.dtype != np.float32:
+                raise FileError(f"{name} is stored as {value.dtype}, not float32")
+        labels, facts = json.loads(metadata["smallcnn.labels"]), json.loads(metadata["smallcnn.facts"])
+        if not (isinstance(labels, list) and all(isinstance(label, str) for label in labels)):
+            raise FileError("its labels are not a list of names")
+        graph = Graph.from_json(metadata["smallcnn.graph"])
+        ordered = {name: weights.pop(name) for name in graph.weights if name in weights} | weights
+        preprocessing = Preprocessing.from_json(metadata["smallcnn.preprocessing"])
+        return Artifact(graph, ordered, tuple(labels), preprocessing, facts)
+    except (SafetensorError, KeyError, json.JSONDecodeError, OSError, TypeError) as error:
+        raise FileError(f"{path}: damaged or not a .safetensors file ({error})") from error
+    except SmallcnnError as error:
+        text = str(error)
+        raise FileError(text if text.startswith(str(path)) else f"{path}: {text}") from error

@@ -1,0 +1,107 @@
+"""From a picture of any size to the network's input: one definition for training, evaluation, prediction and export.
+
+The shorter side is scaled to size / crop with an antialiasing filter and the centre cut out. Both happen in one step:
+the box that will be kept is resampled straight to the final size.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from smallcnn.data.decode import Picture, decode, size_of
+from smallcnn.errors import FileError
+
+Box = tuple[float, float, float, float]
+Interpolation = Literal["bilinear", "bicubic", "lanczos"]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a picture becomes the network's input.
+
+    `size` (height, width) in pixels; `crop` the part of the shorter side that is kept; `mean` and `std` per channel,
+    for pixels scaled to 0..1: input = (pixel / 255 - mean) / std. One mean means a grey network, three an RGB one.
+    """
+
+    size: tuple[int, int]
+    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+    std: tuple[float, ...] = (0.5, 0.5, 0.5)
+    crop: float = 0.875
+    interpolation: Interpolation = "bilinear"
+
+    def __post_init__(self) -> None:
+        good = (
+            len(self.size) == 2
+            and all(isinstance(side, int) and side >= 1 for side in self.size)
+            and len(self.mean) == len(self.std) >= 1
+            and all(0 < value < float("inf") for value in self.std)
+            and 0 < self.crop <= 1
+            and self.interpolation in ("bilinear", "bicubic", "lanczos")
+        )
+        if not good:
+            raise FileError(f"preprocessing that makes no sense: {asdict(self)}")
+
+    @property
+    def channels(self) -> int:
+        """1 for grey, 3 for RGB."""
+        return len(self.mean)
+
+    def prepare(self, picture: Picture) -> np.ndarray:
+        """uint8 (H, W, C). Raises ImageError if the picture cannot be decoded."""
+        image = decode(picture, self.channels, self.shrink(picture, self.crop))
+        return self.resample(image, centre_box(image.size, self.size, self.crop))
+
+    def shrink(self, picture: Picture, part: float) -> float:
+        """How much smaller `picture` may be decoded if `part` of its shorter side will be kept: to twice the need."""
+        return min(size_of(picture)) * part / max(self.size) / 2
+
+    def resample(self, image: Image.Image, box: Box) -> np.ndarray:
+        """What is inside `box` (left, top, right, bottom) of a decoded picture, at `size`: uint8 (H, W, C)."""
+        height, width = self.size
+        if image.size != (width, height) or box != (0, 0, width, height):
+            image = image.resize((width, height), _FILTERS[self.interpolation], box=box)
+        return np.asarray(image).reshape(height, width, self.channels)
+
+    def scale_and_shift(self) -> tuple[np.ndarray, np.ndarray]:
+        """float32 (C,) each: network input = pixel * scale + shift."""
+        mean, std = np.array(self.mean), np.array(self.std)
+        return (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
+
+    def normalise(self, batch: np.ndarray) -> np.ndarray:
+        """uint8 (N, H, W, C) -> float32 (N, H, W, C), what the network computes on."""
+        scale, shift = self.scale_and_shift()
+        return batch * scale + shift
+
+    def to_json(self) -> str:
+        """A JSON object with one entry per field."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Preprocessing":
+        """The inverse of `to_json`; FileError if it is not one."""
+        try:
+            fields: dict[str, Any] = json.loads(text)
+            for key in ("size", "mean", "std"):
+                fields[key] = tuple(fields[key])
+            return cls(**fields)
+        except (ValueError, TypeError, KeyError) as error:
+            raise FileError(f"not a description of preprocessing: {error}") from error
+
+
+def centre_box(image_size: tuple[int, int], size: tuple[int, int], crop: float) -> Box:
+    """The centred box of a picture (width, height) with the proportions of `size` (height, width)."""
+    width, height = image_size
+    scale = min(width / size[1], height / size[0]) * crop
+    kept_width, kept_height = size[1] * scale, size[0] * scale
+    left, top = (width - kept_width) / 2, (height - kept_height) / 2
+    return (left, top, left + kept_width, top + kept_height)
+
+
+_FILTERS = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}

@@ -1,0 +1,34 @@
+"""How good predictions are: top-1, top-5, the confusion matrix."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Counts over a set of pictures. `confusion[i, j]` is how many of class i were taken for class j."""
+
+    images: int
+    top1: float
+    top5: float
+    loss: float
+    confusion: np.ndarray
+
+
+def measure(logits: np.ndarray, labels: np.ndarray) -> Metrics:
+    """From logits (N, classes) and labels (N,). A tie counts against the network; `loss` is the mean cross-entropy."""
+    count, classes = logits.shape
+    logits = logits.astype(np.float64)
+    true = logits[np.arange(count), labels][:, None]
+    rank = (logits >= true).sum(1)  # 1 is the best
+    log_total = np.log(np.exp(logits - logits.max(1, keepdims=True)).sum(1)) + logits.max(1)
+    confusion = np.zeros((classes, classes), np.int64)
+    np.add.at(confusion, (labels, logits.argmax(1)), 1)
+    return Metrics(
+        images=count,
+        top1=float((rank == 1).mean()),
+        top5=float((rank <= 5).mean()),
+        loss=float((log_total - true[:, 0]).mean()),
+        confusion=confusion,
+    )

@@ -1,0 +1,1 @@
+"""Training: a recipe (recipe), what happens to the pictures (augment), the one loop (loop), and resuming (checkpoint)."""
