@@ -1,1 +1,1 @@
-"""Training: a recipe (recipe), what happens to the pictures (augment), the one loop (loop), and resuming (checkpoint)."""
+"""Training: how (recipe), what happens to the pictures (augment), the one loop (loop), resuming (checkpoint)."""

@@ -1,10 +1,10 @@
 """What training does to pictures that evaluation does not.
 
-Two places: the crop and the mirroring happen while decoding (numpy and Pillow, in the loader's threads), because only the
-part that is kept then has to be resampled; shifts and colours are kornia's, on the whole batch.
+Two places: crop and mirroring happen while decoding (numpy and Pillow, in the loader's threads), because only the part
+that is kept then has to be resampled; shifts and colours are kornia's, on the whole batch.
 
-All randomness is a function of (seed, epoch, picture) or (seed, step), never of what ran before: a run can stop and go on
-at any step and see the same pictures.
+All randomness is a function of (seed, epoch, picture) or (seed, step), never of what ran before: a run can stop and go
+on at any step and see the same pictures.
 """
 
 from collections.abc import Callable

@@ -49,7 +49,7 @@ class Log:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.stop()
-        self._board.close()  # type: ignore[no-untyped-call]
+        self._board.close()
 
     def say(self, line: str) -> None:
         """One line above the bar."""
@@ -69,7 +69,7 @@ class Log:
         with self._file.open("a") as file:
             file.write(json.dumps(record) + "\n")
         for key, value in record.items():
-            self._board.add_scalar(key, value, record["epoch"])  # type: ignore[no-untyped-call]
+            self._board.add_scalar(key, value, record["epoch"])
 
 
 class _TimeLeft(ProgressColumn):

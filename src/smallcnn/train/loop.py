@@ -1,8 +1,9 @@
 """The one training loop.
 
-A run lives in a folder: best.safetensors and last.safetensors (models), checkpoint.safetensors (for --resume), log.jsonl,
-tensorboard/. Every write is whole or not at all, and everything random is a function of the position in the run, so a
-run that is killed at any moment and resumed ends with the same weights as one that was not (same seed, device, threads).
+A run lives in a folder: best.safetensors and last.safetensors (models), checkpoint.safetensors (for --resume),
+log.jsonl, tensorboard/. Every write is whole or not at all, and everything random is a function of the position in the
+run, so a run that is killed at any moment and resumed ends with the same weights as one that was not (same seed, same
+device, same number of threads).
 """
 
 import platform
@@ -37,6 +38,7 @@ from smallcnn.train.log import Log
 from smallcnn.train.optim import make_optimizer
 from smallcnn.train.recipe import Recipe
 
+_CHECKPOINT = "checkpoint.safetensors"
 _CHECKPOINT_SECONDS = 60.0
 _SMALL = 64  # pixels; up to here "auto" augments as for small pictures
 
@@ -46,6 +48,7 @@ class Result:
     """A finished or interrupted run."""
 
     folder: Path
+    data: str
     best: Path
     last: Path
     history: list[dict[str, Any]]
@@ -78,10 +81,28 @@ def train(
     side, channels = _input_of(source, resolution)
     recipe = _settled(recipe, source, side)
     graph = zoo.parse(model).build(resolution=side, classes=len(source.classes), channels=channels)
-    settings = {"model": graph.name, "resolution": side, "data": source.fingerprint, "recipe": asdict(recipe)}
+    settings = {
+        "model": graph.name,
+        "resolution": side,
+        "source": str(data),
+        "pictures": source.fingerprint,
+        "recipe": asdict(recipe),
+    }
     folder = _run_folder(Path(out), settings, resume)
-    run = _Run(graph, source, recipe, folder, settings, torch.device(_device(device)), workers)
-    return run.train(resume=resume and (folder / "checkpoint.safetensors").is_file())
+    run = _Run(graph, source, recipe, folder, settings, device=torch.device(_device(device)), workers=workers)
+    return run.train(resume=resume and (folder / _CHECKPOINT).is_file())
+
+
+def resume(out: str | Path, *, device: str = "auto", workers: int = 2) -> Result:
+    """Goes on with the run in the folder `out`, with the settings it was started with."""
+    state = Path(out) / _CHECKPOINT
+    if not state.is_file():
+        raise DataError(f"{out}: no run to resume here; start one with MODEL and --data")
+    settings = checkpoint.read_settings(state)
+    return train(
+        settings["model"], settings["source"], out, resolution=settings["resolution"],
+        recipe=Recipe.from_dict(settings["recipe"]), resume=True, device=device, workers=workers,
+    )  # fmt: skip
 
 
 def _input_of(source: Source, resolution: int | None) -> tuple[int, int]:
@@ -101,7 +122,7 @@ def _settled(recipe: Recipe, source: Source, side: int) -> Recipe:
 
 
 def _run_folder(folder: Path, settings: dict[str, Any], resume: bool) -> Path:
-    state = folder / "checkpoint.safetensors"
+    state = folder / _CHECKPOINT
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -118,7 +139,8 @@ def _run_folder(folder: Path, settings: dict[str, Any], resume: bool) -> Path:
 
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:
-    return {**{k: v for k, v in settings.items() if k != "recipe"}, **settings["recipe"]}
+    """What has to be the same to resume; the pictures may have moved, but not changed."""
+    return {k: v for k, v in settings.items() if k not in ("recipe", "source")} | settings["recipe"]
 
 
 def _device(name: str) -> str:
@@ -152,6 +174,7 @@ class _Run:
         recipe: Recipe,
         folder: Path,
         settings: dict[str, Any],
+        *,
         device: torch.device,
         workers: int,
     ) -> None:
@@ -162,7 +185,7 @@ class _Run:
         self.preprocessing = Preprocessing((height, width), (0.5,) * channels, (0.5,) * channels, crop)
         self.module = to_module(graph, seed=recipe.seed).to(device)
         if device.type != "mps":
-            self.module = self.module.to(memory_format=torch.channels_last)
+            self.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = make_optimizer(recipe, graph, self.module)
         self.augmentation = batch_augmentation(recipe, self.preprocessing)
         self.progress = Progress()
@@ -177,7 +200,7 @@ class _Run:
         self.saved_at = time.monotonic()
 
     def train(self, resume: bool) -> Result:
-        state = self.folder / "checkpoint.safetensors"
+        state = self.folder / _CHECKPOINT
         if resume:
             self.progress = checkpoint.restore(state, self.module, self.optimizer)
         progress = self.progress
@@ -196,14 +219,17 @@ class _Run:
         last, best = self.folder / "last.safetensors", self.folder / "best.safetensors"
         if not last.is_file():
             artifact.save(self._artifact(None), last)
-        return Result(self.folder, best if best.is_file() else last, last, progress.history, finished)
+        return Result(
+            self.folder, self.settings["source"], best if best.is_file() else last, last, progress.history, finished
+        )
 
     def _say_hello(self, log: Log, resume: bool) -> None:
         splits = ", ".join(f"{len(split)} {name}" for name, split in self.source.splits.items())
         precision = "bfloat16 autocast" if self.bfloat16 else "float32"
         log.say(
-            f"{self.graph.name}, input {'x'.join(map(str, self.graph.input_shape))}, {len(self.source.classes)} classes; "
-            f"{splits} pictures; {self.device.type}, {torch.get_num_threads()} threads, {precision}"
+            f"{self.graph.name}, input {'x'.join(map(str, self.graph.input_shape))}, "
+            f"{len(self.source.classes)} classes; {splits} pictures; "
+            f"{self.device.type}, {torch.get_num_threads()} threads, {precision}"
         )
         if self.source.ignored:
             some = ", ".join(path.name for path in self.source.ignored[:3])
@@ -220,7 +246,7 @@ class _Run:
         loader = batches(
             split,
             lambda index: prepare(recipe, self.preprocessing, epoch, index, split.images[index]),
-            rest,
+            rest.tolist(),
             batch_size=self.batch_size,
             workers=self.workers,
         )
@@ -237,7 +263,7 @@ class _Run:
             if stop.is_set() and progress.step < self.steps:
                 return False
             if time.monotonic() - self.saved_at > _CHECKPOINT_SECONDS:
-                self._save(self.folder / "checkpoint.safetensors")
+                self._save(self.folder / _CHECKPOINT)
         return True
 
     def _step(self, batch: Batch) -> None:
@@ -290,7 +316,7 @@ class _Run:
         artifact.save(model, self.folder / "last.safetensors")
         progress.epoch, progress.step = progress.epoch + 1, 0
         progress.loss_sum, progress.correct, progress.seen = 0.0, 0, 0
-        self._save(self.folder / "checkpoint.safetensors")
+        self._save(self.folder / _CHECKPOINT)
         log.epoch(record)
 
     @torch.inference_mode()
@@ -335,8 +361,10 @@ class _Run:
 
     def _artifact(self, val: Metrics | None) -> Artifact:
         facts = {
-            **self.settings,
+            "model": self.graph.name,
+            "recipe": self.settings["recipe"],
             "data": {
+                "name": Path(self.settings["source"]).name,
                 "fingerprint": self.source.fingerprint,
                 "seed": self.recipe.seed,
                 "val_fraction": self.recipe.val_fraction,
@@ -366,7 +394,7 @@ def _asked_to_stop() -> Iterator[threading.Event]:
         yield event
         return
 
-    def ask(number: int, frame: object) -> None:
+    def ask(_number: int, _frame: object) -> None:
         if event.is_set():
             raise KeyboardInterrupt
         event.set()

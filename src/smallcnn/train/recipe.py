@@ -1,6 +1,6 @@
-"""How to train, as data. Everything here changes the result; what does not (device, threads) is an argument of `train`."""
+"""How to train, as data. Everything here changes the result; what should not (device, threads) is told to `train`."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from math import cos, isfinite, pi
 from typing import Any, Literal, get_args
 
@@ -11,38 +11,40 @@ Augment = Literal["auto", "none", "small", "photo"]
 Precision = Literal["auto", "float32", "bfloat16"]
 
 
+def _about(default: Any, text: str) -> Any:
+    """A field with its default and the line of help that the command shows."""
+    return field(default=default, metadata={"help": text})
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Settings of one training run; `about` on each field is its help text. Raises DataError on a value out of range."""
+    """Settings of one training run. Raises DataError on a value out of range."""
 
-    epochs: int = 60
-    """passes over the training pictures"""
-    batch_size: int = 64
-    """pictures per step"""
-    optimizer: Optimizer = "sgd"
-    """sgd (Nesterov momentum 0.9) or adamw"""
-    lr: float | None = None
-    """peak learning rate; left out, 0.1 for sgd and 0.002 for adamw at batch 64, scaled with the batch"""
-    weight_decay: float | None = None
-    """on convolution and dense weights only, not on depthwise ones, norms or biases; 5e-4 for sgd, 0.05 for adamw"""
-    warmup_epochs: float = 3.0
-    """epochs of linear warm-up before the cosine"""
-    label_smoothing: float = 0.1
-    """probability taken from the true class and spread over all"""
-    augment: Augment = "auto"
-    """photo (random crop, mirror, colour), small (shift, mirror), none; auto is small up to 64 pixels"""
-    mirror: bool | None = None
-    """mirror half of the pictures; left out, yes unless the set is known to change meaning (digits)"""
-    min_area: float = 0.25
-    """smallest part of the picture a random crop keeps (photo)"""
-    jitter: float = 0.2
-    """strength of random brightness, contrast and saturation (photo)"""
-    precision: Precision = "auto"
-    """bfloat16 autocast, float32, or auto: bfloat16 where the processor computes in it"""
-    seed: int = 0
-    """of weights, order, augmentation and the cut-off validation part"""
-    val_fraction: float = 0.2
-    """part of the training pictures kept for validation where the set has none"""
+    epochs: int = _about(60, "passes over the training pictures")
+    batch_size: int = _about(64, "pictures per step")
+    optimizer: Optimizer = _about("sgd", "sgd (Nesterov momentum 0.9) or adamw")
+    lr: float | None = _about(
+        None, "peak learning rate; left out, 0.1 (sgd) or 0.002 (adamw) per 64 pictures of a batch"
+    )
+    weight_decay: float | None = _about(
+        None,
+        "on convolution and dense weights, not on depthwise ones, norms, biases; left out, 5e-4 (sgd), 0.05 (adamw)",
+    )
+    warmup_epochs: float = _about(3.0, "epochs of linear warm-up before the cosine; at most a tenth of the run")
+    label_smoothing: float = _about(0.1, "probability taken from the true class and spread over all")
+    augment: Augment = _about(
+        "auto", "photo (random crop, mirror, colour), small (shift, mirror), none; auto is small up to 64 pixels"
+    )
+    mirror: bool | None = _about(
+        None, "mirror half of the pictures; left out, yes unless the set is known to forbid it"
+    )
+    min_area: float = _about(0.25, "smallest part of the picture that a random crop keeps (photo)")
+    jitter: float = _about(0.2, "strength of random brightness, contrast and saturation (photo)")
+    precision: Precision = _about(
+        "auto", "float32, bfloat16 (autocast), auto: bfloat16 where the processor computes in it"
+    )
+    seed: int = _about(0, "of weights, order, augmentation and the validation part that is cut off")
+    val_fraction: float = _about(0.2, "part of the training pictures kept for validation where the set has none")
 
     def __post_init__(self) -> None:
         _check("epochs", self.epochs, self.epochs >= 1, "at least 1")
@@ -50,7 +52,7 @@ class Recipe:
         _check("lr", self.lr, self.lr is None or (isfinite(self.lr) and self.lr > 0), "above 0")
         decay = self.weight_decay
         _check("weight_decay", decay, decay is None or (isfinite(decay) and decay >= 0), "at least 0")
-        _check("warmup_epochs", self.warmup_epochs, 0 <= self.warmup_epochs <= self.epochs, "between 0 and epochs")
+        _check("warmup_epochs", self.warmup_epochs, self.warmup_epochs >= 0, "at least 0")
         _check("label_smoothing", self.label_smoothing, 0 <= self.label_smoothing < 1, "at least 0 and below 1")
         _check("min_area", self.min_area, 0 < self.min_area <= 1, "above 0 and at most 1")
         _check("jitter", self.jitter, 0 <= self.jitter < 1, "at least 0 and below 1")
@@ -73,8 +75,8 @@ class Recipe:
 
     def lr_at(self, step: int, steps_per_epoch: int) -> float:
         """Learning rate of step 0, 1, ...: linear warm-up, then half a cosine down to zero after the last step."""
-        warmup = round(self.warmup_epochs * steps_per_epoch)
         total = self.epochs * steps_per_epoch
+        warmup = round(min(self.warmup_epochs, self.epochs / 10) * steps_per_epoch)
         if step < warmup:
             return self.peak_lr * (step + 1) / (warmup + 1)
         return self.peak_lr * (1 + cos(pi * (step - warmup) / max(total - warmup, 1))) / 2

@@ -1,0 +1,68 @@
+"""`smallcnn cost`."""
+
+import click
+
+from smallcnn import zoo
+from smallcnn.cli.show import as_json, millions, print_json, size, table
+
+
+@click.command("cost")
+@click.argument("model")
+@click.option("--resolution", default=224, show_default=True, help="side of the input, pixels")
+@click.option("--classes", default=1000, show_default=True, help="number of classes")
+@click.option("--channels", default=3, show_default=True, help="channels of the input")
+@click.option("--by", type=click.Choice(["layer", "type"]), default="type", show_default=True, help="rows of the table")
+@as_json
+def command(model: str, resolution: int, classes: int, channels: int, by: str, json_: bool) -> None:
+    """Exact Mult-Adds, parameters, weight bytes and peak activations of MODEL.
+
+    Mult-Adds: one multiply and one add count once; convolutions and dense layers only.
+    """
+    from smallcnn.cost import profile
+
+    parsed = zoo.parse(model)
+    counted = profile(parsed.build(resolution=resolution, classes=classes, channels=channels))
+    totals = {
+        "model": parsed.name,
+        "options": parsed.options,
+        "input_size": list(counted.input_shape),
+        "mult_adds": counted.mult_adds,
+        "parameters": counted.parameters,
+        "peak_activation_elements": counted.peak_activation_elements,
+        "weight_bytes": counted.weight_bytes,
+    }
+    if json_:
+        print_json(totals | {"layers": [
+            {
+                "name": layer.name, "type": layer.type, "input_shapes": [list(shape) for shape in layer.input_shapes],
+                "output_shape": list(layer.output_shape), "mult_adds": layer.mult_adds, "parameters": layer.parameters,
+            }
+            for layer in counted.layers
+        ]})  # fmt: skip
+        return
+    if by == "layer":
+        rows = [
+            [row.name, row.type, "x".join(map(str, row.output_shape)), f"{row.mult_adds:,}", f"{row.parameters:,}"]
+            for row in counted.layers
+            if row.mult_adds or row.parameters or row.type in ("global pool",) or "pool" in row.type
+        ]
+        table(["layer", "type", "output", "Mult-Adds", "parameters"], rows)
+    else:
+        table(
+            ["type", "layers", "Mult-Adds", "%", "parameters", "%"],
+            [
+                [
+                    total.type, str(total.layers), f"{total.mult_adds:,}", f"{total.mult_adds / counted.mult_adds:.2%}",
+                    f"{total.parameters:,}", f"{total.parameters / counted.parameters:.2%}",
+                ]
+                for total in counted.by_type()
+                if total.mult_adds or total.parameters
+            ],
+        )  # fmt: skip
+    click.echo(f"{counted.name} at {'x'.join(map(str, counted.input_shape))}, {classes} classes")
+    click.echo(f"  Mult-Adds         {counted.mult_adds:>15,}  ({millions(counted.mult_adds)})")
+    click.echo(f"  parameters        {counted.parameters:>15,}  ({millions(counted.parameters)})")
+    click.echo(
+        f"  weights, float32  {counted.weight_bytes:>15,}  bytes ({size(counted.weight_bytes)}), batch norm folded"
+    )
+    click.echo(f"  peak activations  {counted.peak_activation_elements:>15,}  elements, layer by layer")

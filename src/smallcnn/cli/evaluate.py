@@ -1,0 +1,70 @@
+"""`smallcnn evaluate`."""
+
+from pathlib import Path
+
+import click
+
+from smallcnn.cli.show import as_json, engine, print_json, progress, remark, workers
+
+
+@click.command("evaluate")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--data", required=True, metavar="SOURCE", help="labelled pictures: folder, .npz or named set")
+@click.option("--part", type=click.Choice(["train", "val", "test", "all"]), help="left out: what was not trained on")
+@click.option(
+    "--plot", type=click.Path(path_type=Path), help="write the confusion matrix as a picture (.png, .svg, .pdf)"
+)
+@engine
+@click.option("--threads", type=click.IntRange(1), help="threads that compute  [default: one per core]")
+@workers
+@as_json
+def command(
+    file: Path,
+    data: str,
+    part: str | None,
+    plot: Path | None,
+    engine: str,
+    threads: int | None,
+    workers: int,
+    json_: bool,
+) -> None:
+    """Top-1, top-5 and confusion matrix of FILE on SOURCE."""
+    from smallcnn import runtime
+    from smallcnn.evaluate import evaluate
+
+    if plot:
+        from smallcnn.plots import check_plot
+
+        check_plot(plot)
+    net = runtime.open(file, engine=engine, threads=threads)
+    with progress("evaluating", None) as advance:
+        result = evaluate(net, data, part=part, workers=workers, advance=advance)
+    metrics = result.metrics
+    for problem in result.skipped.values():
+        remark(f"skipped: {problem}")
+    if plot:
+        from smallcnn.plots import confusion_matrix, save
+
+        save(confusion_matrix(metrics.confusion, net.labels), plot)
+    if json_:
+        print_json({
+            "file": str(file), "engine": engine, "data": data, "part": result.part, "top1": metrics.top1,
+            "top5": metrics.top5, "loss": metrics.loss, "images": metrics.images, "skipped": list(result.skipped),
+            "labels": net.labels, "confusion": metrics.confusion.tolist(),
+        })  # fmt: skip
+        return
+    click.echo(f"{file}, {engine}, {data} ({result.part}): {metrics.images} pictures")
+    click.echo(f"  top-1 {metrics.top1:.2%}   top-5 {metrics.top5:.2%}   loss {metrics.loss:.4f}")
+    for count, true, taken in most_confused(metrics.confusion.tolist(), net.labels):
+        click.echo(f"  {count} of {true} taken for {taken}")
+
+
+def most_confused(confusion: list[list[int]], labels: tuple[str, ...], most: int = 5) -> list[tuple[int, str, str]]:
+    """The largest entries off the diagonal: (count, true label, predicted label)."""
+    pairs = [
+        (count, labels[i], labels[j])
+        for i, row in enumerate(confusion)
+        for j, count in enumerate(row)
+        if i != j and count
+    ]
+    return sorted(pairs, key=lambda pair: -pair[0])[:most]

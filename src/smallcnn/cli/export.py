@@ -1,0 +1,29 @@
+"""`smallcnn export`."""
+
+from pathlib import Path
+
+import click
+
+from smallcnn.cli.show import remark, size
+
+
+@click.command("export")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--to", type=click.Choice(["onnx"]), default="onnx", show_default=True, help="kind of file to write")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="the file to write")
+@click.option("--softmax", is_flag=True, help="end in probabilities instead of logits")
+def command(file: Path, to: str, out: Path, softmax: bool) -> None:  # noqa: ARG001  (one kind so far)
+    """Turn FILE (.safetensors) into ONNX: uint8 pictures in, normalisation, labels and preprocessing inside.
+
+    The result is run and compared with the original before it is written.
+    """
+    from smallcnn import artifact, onnx
+    from smallcnn.errors import FileError
+    from smallcnn.files import check_writable
+
+    if out.suffix != ".onnx":
+        raise FileError(f"{out}: an ONNX file's name ends in .onnx")
+    check_writable(out)
+    error = onnx.export(artifact.load(file), out, softmax=softmax)
+    remark(f"{size(out.stat().st_size)}; agrees with the original to {error:.1e} of the largest output")
+    click.echo(str(out))

@@ -1,0 +1,45 @@
+"""`smallcnn predict`."""
+
+from pathlib import Path
+
+import click
+
+from smallcnn.cli.show import as_json, engine, print_json
+from smallcnn.errors import ImageError
+
+
+@click.command("predict")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="IMAGE...")
+@engine
+@click.option("--threads", type=click.IntRange(1), help="threads that compute  [default: one per core]")
+@as_json
+def command(file: Path, images: tuple[Path, ...], engine: str, threads: int | None, json_: bool) -> None:
+    """What FILE sees in each IMAGE.
+
+    If some pictures cannot be decoded the others are still answered; the exit code is then 2.
+    """
+    from smallcnn import runtime
+
+    net = runtime.open(file, engine=engine, threads=threads)
+    records, problems = [], []
+    for path in images:
+        try:
+            (seen,) = net.classify([path])
+        except ImageError as error:
+            problems.append(str(error))
+            continue
+        if json_:
+            records.append({
+                "image": str(path), "label": seen.label, "probability": seen.probability,
+                "top5": [{"label": label, "probability": probability} for label, probability in seen.top5],
+            })  # fmt: skip
+        else:
+            others = ", ".join(f"{label} {probability:.1%}" for label, probability in seen.top5[1:3])
+            click.echo(f"{path}: {seen.label} {seen.probability:.1%}" + (f"  (then {others})" if others else ""))
+    if json_:
+        print_json(records)
+    for problem in problems[:-1]:
+        click.echo(f"smallcnn: {problem}", err=True)
+    if problems:
+        raise ImageError(problems[-1])

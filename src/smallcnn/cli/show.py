@@ -1,0 +1,61 @@
+"""Printing shared by the commands: JSON, tables, progress, and the options several commands have."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+as_json = click.option("--json", "json_", is_flag=True, help="print JSON for machines")
+engine = click.option("--engine", default="onnxruntime", show_default=True, help="onnxruntime, openvino or torch")
+workers = click.option("--workers", default=2, show_default=True, type=click.IntRange(1), help="threads that decode")
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout."""
+    click.echo(json.dumps(value, indent=2))
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "") -> None:
+    """A table on stdout; columns after the first are right-aligned."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    grid = Table(*[columns[0]], title=title or None, title_justify="left", box=box.SIMPLE_HEAD)
+    for name in columns[1:]:
+        grid.add_column(name, justify="right")
+    for row in rows:
+        grid.add_row(*row)
+    width = None if sys.stdout.isatty() else 200  # a pipe has no width to fit
+    Console(highlight=False, markup=False, width=width).print(grid)
+
+
+@contextmanager
+def progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr; gives a function that advances it by a number. Nothing is drawn if stderr is not a terminal."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda step: bar.advance(task, step)
+
+
+def remark(line: str) -> None:
+    """One line on stderr."""
+    click.echo(line, err=True)
+
+
+def millions(count: float) -> str:
+    """1.23 M, with thousands separated."""
+    return f"{count / 1e6:,.2f} M"
+
+
+def size(count: float | None) -> str:
+    """Bytes as kB or MB (powers of ten); a dash if unknown."""
+    if count is None:
+        return "-"
+    return f"{count / 1e6:,.1f} MB" if count >= 1e6 else f"{count / 1e3:,.1f} kB"

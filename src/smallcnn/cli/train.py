@@ -1,0 +1,89 @@
+"""`smallcnn train`."""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import click
+
+from smallcnn.cli.show import remark
+from smallcnn.errors import SmallcnnError
+from smallcnn.train.recipe import Recipe
+
+
+def _recipe_options(function: Any) -> Any:
+    """One option per field of `Recipe`, its default and help taken from there."""
+    hints = get_type_hints(Recipe)
+    for field in reversed(fields(Recipe)):
+        kind, name = hints[field.name], field.name.replace("_", "-")
+        inner = [t for t in get_args(kind) if t is not type(None)] if get_origin(kind) is not Literal else []
+        if bool in inner:
+            option = click.option(f"--{name}/--no-{name}", field.name, default=None, help=field.metadata["help"])
+        else:
+            choices = get_args(kind) if get_origin(kind) is Literal else ()
+            option = click.option(
+                f"--{name}", field.name, default=None, type=click.Choice(choices) if choices else (*inner, kind)[0],
+                help=field.metadata["help"] + (f"  [default: {field.default}]" if field.default is not None else ""),
+            )  # fmt: skip
+        function = option(function)
+    return function
+
+
+@click.command("train")
+@click.argument("model", required=False)
+@click.option("--data", metavar="SOURCE", help="folder with one sub-folder per class, .npz, or a named set")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="folder of the run")
+@click.option("--resolution", type=click.IntRange(1), help="side of the input; 224 for files, their own for arrays")
+@click.option("--resume", is_flag=True, help="go on with the run in --out; MODEL and --data are then not needed")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, mps or auto")
+@click.option("--threads", type=click.IntRange(1), help="threads that compute  [default: one per core]")
+@click.option("--workers", default=2, show_default=True, type=click.IntRange(1), help="threads that decode")
+@_recipe_options
+def command(
+    model: str | None,
+    data: str | None,
+    out: Path,
+    resolution: int | None,
+    resume: bool,
+    device: str,
+    threads: int | None,
+    workers: int,
+    **recipe: Any,
+) -> None:
+    """Train MODEL on SOURCE, into the folder --out.
+
+    The folder then holds best.safetensors (highest validation top-1), last.safetensors, log.jsonl, report.html and
+    tensorboard/. Ctrl-C stops after the current step; --resume goes on exactly there.
+    """
+    from smallcnn.errors import MissingExtra
+
+    try:
+        import torch
+
+        from smallcnn import report
+        from smallcnn.train import loop
+    except ImportError as error:
+        if isinstance(error, MissingExtra):
+            raise
+        raise MissingExtra("training", "train") from error
+    if threads:
+        torch.set_num_threads(threads)
+    chosen = {key: value for key, value in recipe.items() if value is not None}
+    if resume and model is None and data is None:
+        if chosen or resolution:
+            raise SmallcnnError("--resume takes its settings from the run; leave the others out, or give all of them")
+        result = loop.resume(out, device=device, workers=workers)
+    elif model is None or data is None:
+        raise SmallcnnError("train needs MODEL and --data SOURCE (or --resume alone, to go on with the run in --out)")
+    else:
+        result = loop.train(
+            model, data, out, resolution=resolution, recipe=Recipe.from_dict(chosen), resume=resume, device=device,
+            workers=workers,
+        )  # fmt: skip
+    if not result.finished:
+        raise click.exceptions.Exit(130)
+    page = report.of_run(result.folder, result.data)
+    best = max(result.history, key=lambda record: record["val_top1"])
+    remark(f"report: {page}")
+    remark(f"best validation top-1 {best['val_top1']:.2%} in epoch {best['epoch']} of {len(result.history)}")
+    click.echo(str(result.best))

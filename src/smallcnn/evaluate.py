@@ -1,0 +1,98 @@
+"""How good a model file is on labelled pictures."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from smallcnn.data.loader import batches
+from smallcnn.data.sources import Source, Split, open_source
+from smallcnn.errors import DataError
+from smallcnn.metrics import Metrics, measure
+from smallcnn.runtime import Net
+
+_BATCH = 16
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Metrics over one part of a data set; `skipped` says what could not be decoded and why."""
+
+    part: str
+    metrics: Metrics
+    skipped: dict[str, str]
+
+
+def evaluate(
+    net: Net,
+    data: str | Path,
+    *,
+    part: str | None = None,
+    workers: int = 2,
+    advance: Callable[[int], None] = lambda done: None,
+) -> Evaluation:
+    """Runs `net` over pictures of `data` (see `open_source`) and counts.
+
+    `part` is train, val, test or all. Left out, it is what the network has not learned from: the test part if there is
+    one; the validation part if the set has one, or if the network was trained on the rest of this very set; otherwise
+    all. `advance` is called with the number of pictures done.
+
+    Raises DataError if the classes do not fit the labels of the network, or nothing could be decoded.
+    """
+    trained_on = net.facts.get("data", {})
+    cut = {key: trained_on[key] for key in ("seed", "val_fraction") if key in trained_on}
+    source = open_source(data, **cut)
+    part = part or _unseen(source, trained_on.get("fingerprint"))
+    if part != "all" and part not in source.splits:
+        raise DataError(f"{data} has no part {part!r}; it has {', '.join([*source.splits, 'all'])}")
+    split = source.everything() if part == "all" else source.splits[part]
+    index_of = match_labels(source.classes, net.labels)
+    metrics, skipped = _count(net, split, index_of, workers, advance)
+    return Evaluation(part, metrics, skipped)
+
+
+def match_labels(classes: tuple[str, ...], labels: tuple[str, ...]) -> np.ndarray:
+    """For each class of the data, its index among the network's labels. Raises DataError naming those without one."""
+    if unknown := [name for name in classes if name not in labels]:
+        unseen = [label for label in labels if label not in classes]
+        raise DataError(
+            f"labels do not match: the network does not know {_some(unknown)}; "
+            + (f"the data lacks its {_some(unseen)}" if unseen else f"it knows {_some(list(labels))}")
+        )
+    return np.array([labels.index(name) for name in classes])
+
+
+def _unseen(source: Source, trained_on: str | None) -> str:
+    if "test" in source.splits:
+        return "test"
+    if "val" in source.splits and (not source.val_is_cut or source.fingerprint == trained_on):
+        return "val"
+    return "all"
+
+
+def _count(
+    net: Net, split: Split, index_of: np.ndarray, workers: int, advance: Callable[[int], None]
+) -> tuple[Metrics, dict[str, str]]:
+    logits, labels = [], []
+    skipped: dict[str, str] = {}
+    loader = batches(
+        split,
+        lambda index: net.preprocessing.prepare(split.images[index]),
+        range(len(split)),
+        batch_size=_BATCH,
+        workers=workers,
+    )
+    for batch in loader:
+        skipped |= batch.failed
+        if len(batch.labels):
+            logits.append(net.logits(batch.images))
+            labels.append(index_of[batch.labels])
+        advance(len(batch.labels) + len(batch.failed))
+    if not labels:
+        raise DataError(f"none of {len(split)} pictures could be decoded; the first: {next(iter(skipped.values()))}")
+    return measure(np.concatenate(logits), np.concatenate(labels)), skipped
+
+
+def _some(names: list[str], most: int = 5) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,0 +1,214 @@
+"""Artifact -> one ONNX file, written straight from the graph.
+
+Input `images`: uint8 (N, H, W, C) RGB or grey, any N; normalisation is inside. Output `logits`, or `probabilities` with
+softmax: float32 (N, classes). Batch norm is folded, dropout gone. Metadata: the same entries as in the .safetensors
+without the graph, and
+
+    smallcnn.model, smallcnn.mult_adds   what it is and costs, for tools that report speed
+    smallcnn.output                      "logits" or "probabilities"
+    smallcnn.probe                       JSON list: the exact answer to `probe.probe_image`, to check any engine with
+
+Every export is run in ONNX Runtime and compared with the plain definition of the unfolded network before it is written.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from smallcnn import ops
+from smallcnn.artifact import FORMAT, Artifact
+from smallcnn.cost import profile
+from smallcnn.errors import SmallcnnError
+from smallcnn.files import atomic
+from smallcnn.fold import fold
+from smallcnn.graph import Graph, Node
+from smallcnn.probe import TOLERANCE, probe_answer, probe_image, relative_error
+
+OPSET, IR_VERSION = 17, 8
+"""Old enough for every runtime in use, new enough for HardSwish (14)."""
+
+
+class ExportError(SmallcnnError):
+    """The exported network does not compute what the original does."""
+
+
+def export(artifact: Artifact, path: Path | str, *, softmax: bool = False) -> float:
+    """Writes the file, checked; returns the relative error found.
+
+    Raises ExportError if ONNX Runtime's answer is off by more than `probe.TOLERANCE`; nothing is written then.
+    """
+    model = to_onnx(artifact, softmax=softmax)
+    answer = probe_answer(artifact.graph, artifact.weights, artifact.preprocessing)
+    if softmax:
+        answer = np.exp(answer - answer.max()) / np.exp(answer - answer.max()).sum()
+    entry = model.metadata_props.add()
+    entry.key, entry.value = "smallcnn.probe", json.dumps([float(f"{value:.9g}") for value in answer])
+    content = model.SerializeToString()
+    error = relative_error(_run(content, probe_image(artifact.graph.input_shape))[0], answer)
+    if error > TOLERANCE:
+        raise ExportError(
+            f"the exported {artifact.graph.name} is off by {error:.1e} of its largest output in ONNX Runtime "
+            f"(allowed: {TOLERANCE:.0e}); nothing written"
+        )
+    with atomic(path) as beside:
+        beside.write_bytes(content)
+    return error
+
+
+def _run(content: bytes, images: np.ndarray) -> np.ndarray:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    return np.asarray(session.run(None, {"images": images})[0])
+
+
+def to_onnx(artifact: Artifact, *, softmax: bool = False) -> onnx.ModelProto:
+    """The model in memory, structurally checked but not run; without the probe's answer, which `export` adds."""
+    graph, weights = fold(artifact.graph, artifact.weights)
+    writer = _Writer(graph, weights)
+    height, width, channels = graph.input_shape
+    scale, shift = artifact.preprocessing.scale_and_shift()
+    x = writer.emit("Transpose", ["images"], perm=[0, 3, 1, 2])
+    x = writer.emit("Cast", [x], to=TensorProto.FLOAT)
+    x = writer.emit("Mul", [x, writer.constant("scale", scale.reshape(1, -1, 1, 1))])
+    x = writer.emit("Add", [x, writer.constant("shift", shift.reshape(1, -1, 1, 1))])
+    writer.values["input"] = x
+    for node in graph.nodes[1:]:
+        writer.values[node.name] = writer.node(node)
+    output = "probabilities" if softmax else "logits"
+    writer.emit("Softmax" if softmax else "Identity", [writer.values[graph.output]], name=output)
+    onnx_graph = helper.make_graph(
+        writer.nodes,
+        graph.name,
+        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", height, width, channels])],
+        [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["N", *graph.output_shape])],
+        list(writer.constants.values()),
+    )
+    model = helper.make_model(
+        onnx_graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="smallcnn"
+    )
+    helper.set_model_props(model, _metadata(artifact, output))
+    onnx.checker.check_model(model)
+    return model
+
+
+def _metadata(artifact: Artifact, output: str) -> dict[str, str]:
+    return {
+        "smallcnn.format": FORMAT,
+        "smallcnn.model": artifact.graph.name,
+        "smallcnn.mult_adds": str(profile(artifact.graph).mult_adds),
+        "smallcnn.labels": json.dumps(artifact.labels),
+        "smallcnn.preprocessing": artifact.preprocessing.to_json(),
+        "smallcnn.facts": json.dumps(artifact.facts),
+        "smallcnn.output": output,
+    }
+
+
+@dataclass
+class _Writer:
+    """Collects ONNX nodes, channels first inside; `values` maps our node names to ONNX tensor names."""
+
+    graph: Graph
+    weights: Mapping[str, np.ndarray]
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    constants: dict[str, onnx.TensorProto] = field(default_factory=dict)
+    values: dict[str, str] = field(default_factory=dict)
+
+    def emit(self, kind: str, inputs: list[str], name: str | None = None, **attributes: Any) -> str:
+        """Adds one ONNX node with one output and returns the output's name."""
+        name = name or f"{kind}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(kind, inputs, [name], name=name, **attributes))
+        return name
+
+    def constant(self, name: str, value: np.ndarray) -> str:
+        """Adds a stored tensor, once per name."""
+        self.constants[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
+        return name
+
+    def weight(self, node: Node, key: str) -> list[str]:
+        """The node's stored tensor, as an input; none if it has no such tensor."""
+        name = f"{node.name}.{key}"
+        return [self.constant(name, self.weights[name])] if name in self.weights else []
+
+    def node(self, node: Node) -> str:
+        """Adds what computes `node`, named after it, and returns its output's name."""
+        inputs = [self.values[name] for name in node.inputs]
+        name = node.name
+        match node.op:
+            case ops.Conv() as op:
+                inputs += self.weight(node, "weight") + self.weight(node, "bias")
+                return self.emit("Conv", inputs, name, group=op.groups, **_window(op))
+            case ops.Dense():
+                inputs += self.weight(node, "weight") + self.weight(node, "bias")
+                return self.emit("Gemm", inputs, name, transB=1)
+            case ops.BatchNorm() as op:
+                for key in ("weight", "bias", "running_mean", "running_var"):
+                    inputs += self.weight(node, key)
+                return self.emit("BatchNormalization", inputs, name, epsilon=op.epsilon)
+            case ops.Activation() as op:
+                return self._activation(op, inputs, name)
+            case ops.Pool(function="max") as op:
+                return self.emit("MaxPool", inputs, name, **_window(op))
+            case ops.Pool() as op:
+                return self.emit("AveragePool", inputs, name, count_include_pad=int(op.count_padding), **_window(op))
+            case ops.GlobalPool():
+                return self.emit("Flatten", [self.emit("GlobalAveragePool", inputs)], name)
+            case ops.Flatten():
+                return self.emit("Flatten", [self.emit("Transpose", inputs, perm=[0, 2, 3, 1])], name)
+            case ops.Add():
+                return self.emit("Add" if len(inputs) == 2 else "Sum", inputs, name)
+            case ops.Scale():
+                axes = self.constant("axes_of_plane", np.array([2, 3]))
+                return self.emit("Mul", [inputs[0], self.emit("Unsqueeze", [inputs[1], axes])], name)
+            case ops.Concat():
+                return self.emit("Concat", inputs, name, axis=1)
+            case ops.Shuffle() as op:
+                return self._shuffle(op, node, inputs)
+            case ops.Slice() as op:
+                ends = (("start", op.start), ("stop", op.stop), ("axis", 1))
+                inputs += [self.constant(f"{name}.{key}", np.array([value])) for key, value in ends]
+                return self.emit("Slice", inputs, name)
+            case ops.LocalResponseNorm() as op:
+                return self.emit("LRN", inputs, name, size=op.size, alpha=op.alpha, beta=op.beta, bias=op.bias)
+            case ops.Dropout():
+                return inputs[0]
+            case op:
+                raise NotImplementedError(f"no ONNX form of {op.kind}")
+
+    def _activation(self, op: ops.Activation, inputs: list[str], name: str) -> str:
+        match op.function:
+            case "relu":
+                return self.emit("Relu", inputs, name)
+            case "relu6":
+                bounds = [
+                    self.constant(f"relu6_{key}", np.array(value, np.float32))
+                    for key, value in (("min", 0), ("max", 6))
+                ]
+                return self.emit("Clip", inputs + bounds, name)
+            case "leaky_relu":
+                return self.emit("LeakyRelu", inputs, name, alpha=op.slope)
+            case "hard_swish":
+                return self.emit("HardSwish", inputs, name)
+            case "hard_sigmoid":
+                return self.emit("HardSigmoid", inputs, name, alpha=1 / 6, beta=0.5)
+            case "sigmoid":
+                return self.emit("Sigmoid", inputs, name)
+
+    def _shuffle(self, op: ops.Shuffle, node: Node, inputs: list[str]) -> str:
+        height, width, channels = node.shape
+        apart = np.array([0, op.groups, channels // op.groups, height, width])
+        together = np.array([0, channels, height, width])
+        x = self.emit("Reshape", [inputs[0], self.constant(f"{node.name}.apart", apart)])
+        x = self.emit("Transpose", [x], perm=[0, 2, 1, 3, 4])
+        return self.emit("Reshape", [x, self.constant(f"{node.name}.together", together)], node.name)
+
+
+def _window(op: ops.Conv | ops.Pool) -> dict[str, list[int]]:
+    (top, bottom), (left, right) = op.padding
+    return {"kernel_shape": list(op.kernel), "strides": list(op.stride), "pads": [top, left, bottom, right]}

@@ -1,0 +1,119 @@
+"""The figures people look at: training curves, confusion matrix, cost per layer, latency. No screen needed."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from smallcnn.cost import Profile
+from smallcnn.errors import FileError, MissingExtra
+from smallcnn.files import atomic, check_writable
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from smallcnn.bench import Row
+
+_BLUE, _ORANGE, _GREY = "#2563eb", "#ea580c", "#94a3b8"
+_MOST_CLASSES_NAMED = 40
+
+
+def check_plot(path: Path) -> None:
+    """Raises now what `save` would raise after the work: a wrong suffix, no matplotlib, no place to write."""
+    if path.suffix not in (".png", ".svg", ".pdf"):
+        raise FileError(f"{path}: a plot's name ends in .png, .svg or .pdf")
+    _figure(1, 1)
+    check_writable(path)
+
+
+def save(figure: "Figure", path: Path) -> None:
+    """Writes a figure in the format its name says."""
+    with atomic(path) as beside:
+        figure.savefig(beside, format=path.suffix[1:], dpi=150)
+
+
+def svg(figure: "Figure") -> str:
+    """The figure as an <svg> element to put into a page."""
+    file = io.StringIO()
+    figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = file.getvalue()
+    return text[text.index("<svg") :]
+
+
+def curves(history: Sequence[dict[str, Any]]) -> "Figure":
+    """Loss and top-1 over the epochs, training and validation."""
+    figure = _figure(9, 3.2)
+    epochs = [record["epoch"] for record in history]
+    for axes, key, title in zip(figure.subplots(1, 2), ("loss", "top1"), ("loss", "top-1, %"), strict=True):
+        factor = 100 if key == "top1" else 1
+        for part, color in (("train", _GREY), ("val", _BLUE)):
+            axes.plot(epochs, [factor * record[f"{part}_{key}"] for record in history], color=color, label=part)
+        _plain(axes, title)
+        axes.set_xlabel("epoch")
+        axes.legend(frameon=False)
+    return figure
+
+
+def confusion_matrix(confusion: np.ndarray, labels: Sequence[str]) -> "Figure":
+    """Rows are the true class, columns what the network said; colour is the share of the row, numbers are counts."""
+    count = len(labels)
+    side = min(max(3.5, 0.45 * count + 1.5), 14)
+    figure = _figure(side + 0.6, side)
+    axes = figure.subplots()
+    share = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    if count <= _MOST_CLASSES_NAMED:
+        axes.set_xticks(range(count), labels, rotation=45, ha="right")
+        axes.set_yticks(range(count), labels)
+        for i, j in zip(*np.nonzero(confusion), strict=True):
+            color = "white" if share[i, j] > 0.5 else "black"
+            axes.text(j, i, str(confusion[i, j]), ha="center", va="center", color=color, fontsize=8)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    return figure
+
+
+def cost_per_layer(profile: Profile) -> "Figure":
+    """Mult-Adds and parameters of every layer that has any, in order."""
+    layers = [layer for layer in profile.layers if layer.mult_adds]
+    figure = _figure(9, max(2.5, 0.19 * len(layers) + 1))
+    names = [f"{layer.name.removesuffix('.conv')}  {layer.type}" for layer in layers]
+    left, right = figure.subplots(1, 2, sharey=True)
+    left.barh(names, [layer.mult_adds / 1e6 for layer in layers], color=_BLUE)
+    right.barh(names, [layer.parameters / 1e3 for layer in layers], color=_ORANGE)
+    left.invert_yaxis()
+    left.tick_params(axis="y", labelsize=7)
+    _plain(left, "Mult-Adds, millions")
+    _plain(right, "parameters, thousands")
+    return figure
+
+
+def latency(rows: Sequence["Row"]) -> "Figure":
+    """Median time per picture of each candidate, with the range from fastest to 90 % of the runs."""
+    figure = _figure(7, 0.5 * len(rows) + 1.2)
+    axes = figure.subplots()
+    names = [f"{Path(row.file).name}, {row.engine}" for row in rows]
+    medians = [row.median_ms for row in rows]
+    spread = [[row.median_ms - row.min_ms for row in rows], [row.p90_ms - row.median_ms for row in rows]]
+    axes.barh(names, medians, xerr=spread, color=_BLUE, ecolor=_GREY, height=0.5)
+    axes.invert_yaxis()
+    _plain(axes, "ms per picture: median, fastest to 90 % of the runs")
+    return figure
+
+
+def _figure(width: float, height: float) -> "Figure":
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtra("plots", "train") from error
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _plain(axes: "Axes", title: str) -> None:
+    axes.set_title(title, fontsize=10, loc="left")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+    axes.set_axisbelow(True)

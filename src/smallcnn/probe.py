@@ -1,0 +1,34 @@
+"""A picture anyone can make again, and what a network answers to it: how a model file proves itself on any machine.
+
+An exported file carries the answer of the plain definition (`reference`) to this picture. Whoever opens the file, in
+whatever engine, can ask for the same and compare.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from smallcnn import reference
+from smallcnn.data.preprocessing import Preprocessing
+from smallcnn.graph import Graph
+
+TOLERANCE = 1e-4
+"""Largest relative error of a float32 engine; sums in another order give about 1e-6, a wrong layer far more."""
+
+
+def probe_image(shape: tuple[int, int, int]) -> np.ndarray:
+    """uint8 (1, H, W, C) with byte i = bits 13 to 20 of i * 2654435761: noise in every channel, the same everywhere."""
+    index = np.arange(np.prod(shape), dtype=np.uint64)
+    return ((index * 2654435761 >> 13) & 255).astype(np.uint8).reshape(1, *shape)
+
+
+def probe_answer(graph: Graph, weights: Mapping[str, np.ndarray], preprocessing: Preprocessing) -> np.ndarray:
+    """Logits of the plain definition for the probe picture: float64 (classes,)."""
+    return reference.run(graph, weights, preprocessing.normalise(probe_image(graph.input_shape)))[0]
+
+
+def relative_error(got: np.ndarray, wanted: np.ndarray) -> float:
+    """Largest difference over the largest wanted value; infinite for another shape or anything that is not a number."""
+    if got.shape != wanted.shape or not np.isfinite(got).all():
+        return float("inf")
+    return float(np.abs(got - wanted).max() / max(np.abs(wanted).max(), np.finfo(np.float32).tiny))
