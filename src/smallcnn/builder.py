@@ -13,7 +13,7 @@ Each method takes and returns a Node, whose `shape` is (H, W, C) or (C,). Names 
 from collections.abc import Sequence
 from typing import Literal
 
-from smallcnn import ops
+from smallcnn import checks, ops
 from smallcnn.errors import GraphError
 from smallcnn.graph import Graph, Node, make_node
 from smallcnn.ops import ActivationKind, Op, Padding, Pair, Shape
@@ -189,7 +189,8 @@ class Builder:
         return Graph(name, tuple(self._nodes.values()), output.name, features.name)
 
     def _number(self, kind: str) -> str:
-        return next(name for i in range(len(self._nodes) + 1) if (name := f"{kind}{i + 1}") not in self._nodes)
+        heads = {name.partition(".")[0] for name in self._nodes}
+        return next(name for i in range(len(heads) + 1) if (name := f"{kind}{i + 1}") not in heads)
 
     def _add(
         self,
@@ -224,10 +225,11 @@ def same_padding(size: int, kernel: int, stride: int) -> Pair:
 
 def _window(shape: Shape, kernel: Size, stride: Size, padding: PaddingLike) -> dict[str, object]:
     """kernel, stride and padding spelled out for an input of this shape."""
-    height, width, _ = ops.as_map(shape)
+    height, width, _ = checks.as_map(shape)
     kernel, stride = _pair(kernel), _pair(stride)
-    ops.check_window(kernel, stride, ops.NO_PADDING)
-    if padding == "same":
+    checks.window(kernel, stride, ops.NO_PADDING)
+    if isinstance(padding, str):
+        checks.choice("padding", padding, ("same",))
         padding = (same_padding(height, kernel[0], stride[0]), same_padding(width, kernel[1], stride[1]))
     elif isinstance(padding, int):
         padding = ((padding, padding), (padding, padding))

@@ -12,14 +12,17 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TypeVar
 
 from smallcnn import ops
+from smallcnn.checks import shown
 from smallcnn.errors import GraphError
 from smallcnn.ops import Op, Shape, Weight
 
 _NAME = re.compile(r"[A-Za-z_]\w*(\.\w+)*", re.ASCII)
+_LONGEST_NAME = 200
 _JSON_VERSION = 1
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -34,8 +37,7 @@ class Node:
 
 def make_node(name: str, op: Op, inputs: Sequence[Node]) -> Node:
     """A node with its shape inferred; GraphError naming it if the inputs do not fit the operator."""
-    if not (isinstance(name, str) and _NAME.fullmatch(name)):
-        raise GraphError(f"{name!r} is no node name; use letters, digits and _, with dots between parts")
+    _check_name(name)
     least, most = op.inputs_min, op.inputs_max
     if len(inputs) < least or (most is not None and len(inputs) > most):
         wanted = f"{least}" if least == most else f"at least {least}"
@@ -45,6 +47,13 @@ def make_node(name: str, op: Op, inputs: Sequence[Node]) -> Node:
     except GraphError as error:
         raise GraphError(f"{name}: {error}") from None
     return Node(name, op, tuple(node.name for node in inputs), shape)
+
+
+def _check_name(name: object) -> None:
+    if not (isinstance(name, str) and len(name) <= _LONGEST_NAME and _NAME.fullmatch(name)):
+        raise GraphError(
+            f"{shown(name)} is no node name: letters, digits and _, dots between parts, at most {_LONGEST_NAME} in all"
+        )
 
 
 @dataclass(frozen=True)
@@ -57,6 +66,8 @@ class Graph:
     features: str
 
     def __post_init__(self) -> None:
+        if not (isinstance(self.name, str) and self.name.isprintable()):
+            raise GraphError(f"a graph's name is one line of text, not {shown(self.name)}")
         if not self.nodes or not isinstance(self.nodes[0].op, ops.Input):
             raise GraphError("a graph starts with its input node")
         seen: dict[str, Node] = {}
@@ -83,10 +94,10 @@ class Graph:
         used = {name for node in self.nodes for name in node.inputs}
         if unused := [node.name for node in self.nodes if node.name not in used and node.name != self.output]:
             raise GraphError(f"{unused[0]}: nothing uses this node")
-        order = list(seen)
-        split = order.index(self.features)
+        position = {name: i for i, name in enumerate(seen)}
+        split = position[self.features]
         for node in self.nodes[split + 1 :]:
-            if early := [name for name in node.inputs if order.index(name) < split]:
+            if early := [name for name in node.inputs if position[name] < split]:
                 raise GraphError(f"{node.name}: reads {early[0]} past the end of the features, {self.features}")
 
     def __iter__(self) -> Iterator[Node]:
@@ -139,25 +150,40 @@ class Graph:
         """The inverse of `to_json`; GraphError naming the node if anything is missing, unknown or does not fit."""
         try:
             record = json.loads(text)
-            if record["version"] != _JSON_VERSION:
-                raise GraphError(f"graph of version {record['version']!r}; this smallcnn reads version {_JSON_VERSION}")
-            nodes: dict[str, Node] = {}
-            for entry in record["nodes"]:
-                node = _node_from_json(dict(entry), nodes)
-                if node.name in nodes:
-                    raise GraphError(f"{node.name}: two nodes have this name")
-                nodes[node.name] = node
-            return cls(str(record["name"]), tuple(nodes.values()), record["output"], record["features"])
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise GraphError(f"not the JSON of a graph: {type(error).__name__} {error}") from error
+        except (ValueError, RecursionError) as error:
+            raise GraphError(f"not the JSON of a graph: {error}") from error
+        version = _entry(record, "version", object)
+        if version != _JSON_VERSION:
+            raise GraphError(f"graph of version {shown(version)}; this smallcnn reads version {_JSON_VERSION}")
+        nodes: dict[str, Node] = {}
+        for entry in _entry(record, "nodes", list):
+            node = _node_from_json(entry, nodes)
+            if node.name in nodes:
+                raise GraphError(f"{node.name}: two nodes have this name")
+            nodes[node.name] = node
+        name, output, features = (_entry(record, key, str) for key in ("name", "output", "features"))
+        return cls(name, tuple(nodes.values()), output, features)
 
 
-def _node_from_json(entry: dict[str, Any], earlier: dict[str, Node]) -> Node:
-    name, inputs = entry.pop("name"), entry.pop("inputs")
-    if missing := [source for source in inputs if source not in earlier]:
-        raise GraphError(f"{name}: its input {missing[0]!r} is not an earlier node")
+def _node_from_json(entry: object, earlier: dict[str, Node]) -> Node:
+    name, inputs = _entry(entry, "name", str), _entry(entry, "inputs", list)
+    _check_name(name)
+    for source in inputs:
+        if not (isinstance(source, str) and source in earlier):
+            raise GraphError(f"{name}: its input {shown(source)} is not an earlier node")
+    assert isinstance(entry, dict)
     try:
-        op = ops.from_json(entry)
+        op = ops.from_json({key: value for key, value in entry.items() if key not in ("name", "inputs")})
     except GraphError as error:
         raise GraphError(f"{name}: {error}") from None
     return make_node(name, op, [earlier[source] for source in inputs])
+
+
+def _entry(record: object, key: str, kind: type[T]) -> T:
+    """`record[key]`; GraphError unless it is there and of this kind."""
+    if not isinstance(record, dict) or key not in record:
+        raise GraphError(f"not the JSON of a graph: {shown(record)} has no {key!r}")
+    value = record[key]
+    if not isinstance(value, kind):
+        raise GraphError(f"not the JSON of a graph: {key!r} is {shown(value)}, not a {kind.__name__}")
+    return value

@@ -8,10 +8,11 @@ Each class is one operator; everything else (cost, module, ONNX, reference) read
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Any, ClassVar, Literal, get_args
 
-from smallcnn.errors import GraphError, closest
+from smallcnn import checks
+from smallcnn.errors import GraphError
 
 Shape = tuple[int, ...]
 Pair = tuple[int, int]
@@ -56,8 +57,10 @@ class Input(Op):
     shape: Shape
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.shape, tuple) and len(self.shape) == 3 and all(map(_is_positive, self.shape))):
-            raise GraphError(f"input shape must be (height, width, channels), all at least 1, not {self.shape!r}")
+        if not (isinstance(self.shape, tuple) and len(self.shape) == 3 and all(map(checks.is_whole, self.shape))):
+            raise GraphError(
+                f"needs (height, width, channels), whole numbers of at least 1, not {checks.shown(self.shape)}"
+            )
 
     def output_shape(self, *inputs: Shape) -> Shape:  # noqa: ARG002
         """(H, W, C) as declared."""
@@ -77,16 +80,16 @@ class Conv(Op):
     bias: bool = True
 
     def __post_init__(self) -> None:
-        _check_positive("output channels", self.out)
-        _check_positive("groups", self.groups)
-        _check_flag("bias", self.bias)
-        check_window(self.kernel, self.stride, self.padding)
+        checks.positive("output channels", self.out)
+        checks.positive("groups", self.groups)
+        checks.flag("bias", self.bias)
+        checks.window(self.kernel, self.stride, self.padding)
         if self.out % self.groups:
             raise GraphError(f"{self.out} output channels do not divide into {self.groups} groups")
 
     def output_shape(self, *inputs: Shape) -> Shape:
         """(H', W', out)."""
-        height, width, channels = as_map(inputs[0])
+        height, width, channels = checks.as_map(inputs[0])
         if channels % self.groups:
             raise GraphError(f"{channels} input channels do not divide into {self.groups} groups")
         return (*_window((height, width), self.kernel, self.stride, self.padding), self.out)
@@ -108,12 +111,12 @@ class Dense(Op):
     bias: bool = True
 
     def __post_init__(self) -> None:
-        _check_positive("output features", self.out)
-        _check_flag("bias", self.bias)
+        checks.positive("output features", self.out)
+        checks.flag("bias", self.bias)
 
     def output_shape(self, *inputs: Shape) -> Shape:
         """(out,)."""
-        _as_vector(inputs[0])
+        checks.vector(inputs[0])
         return (self.out,)
 
     def weights(self, *inputs: Shape) -> dict[str, Weight]:
@@ -132,7 +135,7 @@ class BatchNorm(Op):
     epsilon: float = 1e-5
 
     def __post_init__(self) -> None:
-        _check_above_zero("epsilon", self.epsilon)
+        checks.above_zero("epsilon", self.epsilon)
 
     def output_shape(self, *inputs: Shape) -> Shape:
         """The shape of the input."""
@@ -162,11 +165,8 @@ class Activation(Op):
     slope: float = 0.01  # of leaky_relu
 
     def __post_init__(self) -> None:
-        if self.function not in get_args(ActivationKind):
-            raise GraphError(
-                f"no activation {self.function!r}; {closest(str(self.function), get_args(ActivationKind))}"
-            )
-        _check_above_zero("slope", self.slope)
+        checks.choice("activation", self.function, get_args(ActivationKind))
+        checks.above_zero("slope", self.slope)
 
     def output_shape(self, *inputs: Shape) -> Shape:
         """The shape of the input."""
@@ -189,17 +189,16 @@ class Pool(Op):
     count_padding: bool = False
 
     def __post_init__(self) -> None:
-        if self.function not in ("max", "average"):
-            raise GraphError(f"pooling is 'max' or 'average', not {self.function!r}")
-        _check_flag("count_padding", self.count_padding)
-        check_window(self.kernel, self.stride, self.padding)
+        checks.choice("pooling", self.function, ("average", "max"))
+        checks.flag("count_padding", self.count_padding)
+        checks.window(self.kernel, self.stride, self.padding)
         for size, pads in zip(self.kernel, self.padding, strict=True):
             if max(pads) >= size:
-                raise GraphError(f"padding {self.padding} leaves windows of {self.kernel} without a pixel")
+                raise GraphError(f"padding {self.padding} must be below the window, {self.kernel}, on every side")
 
     def output_shape(self, *inputs: Shape) -> Shape:
         """(H', W', C)."""
-        height, width, channels = as_map(inputs[0])
+        height, width, channels = checks.as_map(inputs[0])
         return (*_window((height, width), self.kernel, self.stride, self.padding), channels)
 
 
@@ -211,7 +210,7 @@ class GlobalPool(Op):
 
     def output_shape(self, *inputs: Shape) -> Shape:
         """(C,)."""
-        return (as_map(inputs[0])[2],)
+        return (checks.as_map(inputs[0])[2],)
 
 
 @dataclass(frozen=True)
@@ -222,7 +221,7 @@ class Flatten(Op):
 
     def output_shape(self, *inputs: Shape) -> Shape:
         """(H * W * C,)."""
-        height, width, channels = as_map(inputs[0])
+        height, width, channels = checks.as_map(inputs[0])
         return (height * width * channels,)
 
 
@@ -237,7 +236,7 @@ class Add(Op):
     def output_shape(self, *inputs: Shape) -> Shape:
         """The common shape."""
         if len(set(inputs)) > 1:
-            raise GraphError(f"cannot add shapes {_listed(inputs)}")
+            raise GraphError(f"cannot add shapes {_listed(inputs)}: they differ")
         return inputs[0]
 
 
@@ -251,7 +250,7 @@ class Scale(Op):
 
     def output_shape(self, *inputs: Shape) -> Shape:
         """The shape of the map."""
-        channels = as_map(inputs[0])[2]
+        channels = checks.as_map(inputs[0])[2]
         if inputs[1] != (channels,):
             raise GraphError(f"cannot scale the {channels} channels of {inputs[0]} by {inputs[1]}")
         return inputs[0]
@@ -280,11 +279,11 @@ class Shuffle(Op):
     groups: int
 
     def __post_init__(self) -> None:
-        _check_positive("groups", self.groups)
+        checks.positive("groups", self.groups)
 
     def output_shape(self, *inputs: Shape) -> Shape:
         """The shape of the input."""
-        channels = as_map(inputs[0])[2]
+        channels = checks.as_map(inputs[0])[2]
         if channels % self.groups:
             raise GraphError(f"{channels} channels do not divide into {self.groups} groups to shuffle")
         return inputs[0]
@@ -299,13 +298,15 @@ class Slice(Op):
     stop: int
 
     def __post_init__(self) -> None:
-        if not (_is_int(self.start) and _is_positive(self.stop) and 0 <= self.start < self.stop):
-            raise GraphError(f"a slice needs 0 <= start < stop, not {self.start!r} to {self.stop!r}")
+        if not (checks.is_whole(self.start, least=0) and checks.is_whole(self.stop) and self.start < self.stop):
+            raise GraphError(
+                f"a slice needs 0 <= start < stop, not {checks.shown(self.start)} to {checks.shown(self.stop)}"
+            )
 
     def output_shape(self, *inputs: Shape) -> Shape:
         """(..., stop - start)."""
         if self.stop > inputs[0][-1]:
-            raise GraphError(f"channels {self.start} to {self.stop} asked of {inputs[0]}")
+            raise GraphError(f"channels {self.start} to {self.stop} asked of {inputs[0]}, which has {inputs[0][-1]}")
         return (*inputs[0][:-1], self.stop - self.start)
 
 
@@ -323,15 +324,15 @@ class LocalResponseNorm(Op):
     bias: float
 
     def __post_init__(self) -> None:
-        _check_positive("size", self.size)
+        checks.positive("size", self.size)
         if self.size % 2 == 0:
             raise GraphError(f"size must be odd, not {self.size}: where an even window lies differs between frameworks")
         for name in ("alpha", "beta", "bias"):
-            _check_above_zero(name, getattr(self, name))
+            checks.above_zero(name, getattr(self, name))
 
     def output_shape(self, *inputs: Shape) -> Shape:
         """The shape of the input."""
-        as_map(inputs[0])
+        checks.as_map(inputs[0])
         return inputs[0]
 
 
@@ -343,8 +344,8 @@ class Dropout(Op):
     rate: float
 
     def __post_init__(self) -> None:
-        if not (_is_number(self.rate) and 0 <= self.rate < 1):
-            raise GraphError(f"dropout rate must be at least 0 and below 1, not {self.rate!r}")
+        if not (checks.is_number(self.rate) and 0 <= self.rate < 1):
+            raise GraphError(f"dropout rate must be at least 0 and below 1, not {checks.shown(self.rate)}")
 
     def output_shape(self, *inputs: Shape) -> Shape:
         """The shape of the input."""
@@ -366,19 +367,21 @@ def from_json(record: dict[str, Any]) -> Op:
     """The inverse of `to_json`; GraphError on an unknown operator, a missing or surplus attribute, or a bad value."""
     attributes = dict(record)
     kind = attributes.pop("op", None)
-    if kind not in OPS:
-        raise GraphError(f"no operator {kind!r}; {closest(str(kind), OPS)}")
-    names = {field.name for field in fields(OPS[kind])}
-    if surplus := attributes.keys() - names:
-        raise GraphError(f"{kind} has no attribute {', '.join(sorted(surplus))}; it has {', '.join(sorted(names))}")
-    try:
-        return OPS[kind](**{name: _as_tuples(value) for name, value in attributes.items()})
-    except TypeError as error:
-        raise GraphError(f"{kind}: {str(error).split(') ')[-1]}") from error
+    checks.choice("operator", kind, OPS)
+    known = fields(OPS[kind])
+    if surplus := sorted(attributes.keys() - {field.name for field in known}):
+        names = ", ".join(field.name for field in known) or "none"
+        raise GraphError(f"{kind} has no attribute {', '.join(map(checks.shown, surplus))}; it has {names}")
+    if missing := [field.name for field in known if field.default is MISSING and field.name not in attributes]:
+        raise GraphError(f"{kind} lacks {', '.join(missing)}")
+    return OPS[kind](**{name: _as_tuple(value) for name, value in attributes.items()})
 
 
-def _as_tuples(value: Any) -> Any:
-    return tuple(_as_tuples(item) for item in value) if isinstance(value, list) else value
+def _as_tuple(value: Any) -> Any:
+    """Lists as tuples, two deep, which is all an attribute may be."""
+    if not isinstance(value, list):
+        return value
+    return tuple(tuple(item) if isinstance(item, list) else item for item in value)
 
 
 def _window(plane: Pair, kernel: Pair, stride: Pair, padding: Padding) -> Pair:
@@ -391,57 +394,5 @@ def _window(plane: Pair, kernel: Pair, stride: Pair, padding: Padding) -> Pair:
     return height, width
 
 
-def as_map(shape: Shape) -> tuple[int, int, int]:
-    """`shape` as (H, W, C); GraphError if it is a vector."""
-    if len(shape) != 3:
-        raise GraphError(f"needs a map (height, width, channels), not {shape}")
-    return shape
-
-
-def _as_vector(shape: Shape) -> None:
-    if len(shape) != 1:
-        raise GraphError(f"needs a vector (features,), not {shape}; pool or flatten first")
-
-
 def _listed(shapes: Sequence[Shape]) -> str:
     return " and ".join(map(str, shapes))
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_positive(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def _is_pair(value: object, least: int) -> bool:
-    return isinstance(value, tuple) and len(value) == 2 and all(_is_int(item) and item >= least for item in value)
-
-
-def _check_positive(name: str, value: object) -> None:
-    if not _is_positive(value):
-        raise GraphError(f"{name} must be a whole number of at least 1, not {value!r}")
-
-
-def _check_above_zero(name: str, value: object) -> None:
-    if not (isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")):
-        raise GraphError(f"{name} must be a number above 0, not {value!r}")
-
-
-def _check_flag(name: str, value: object) -> None:
-    if not isinstance(value, bool):
-        raise GraphError(f"{name} must be true or false, not {value!r}")
-
-
-def check_window(kernel: object, stride: object, padding: object) -> None:
-    """GraphError unless these are (height, width) pairs of at least 1 and padding of at least 0."""
-    for name, value in (("kernel", kernel), ("stride", stride)):
-        if not _is_pair(value, least=1):
-            raise GraphError(f"{name} must be (height, width), both at least 1, not {value!r}")
-    if not (isinstance(padding, tuple) and len(padding) == 2 and all(_is_pair(pads, least=0) for pads in padding)):
-        raise GraphError(f"padding must be ((top, bottom), (left, right)), all at least 0, not {padding!r}")

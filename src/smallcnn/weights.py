@@ -6,6 +6,7 @@ from math import prod, sqrt
 import numpy as np
 
 from smallcnn import ops
+from smallcnn.checks import shown
 from smallcnn.errors import SmallcnnError
 from smallcnn.graph import Graph
 
@@ -38,7 +39,7 @@ def check_weights(graph: Graph, weights: Weights, error: type[SmallcnnError]) ->
     if missing := [name for name in wanted if name not in weights]:
         problems.append(f"{len(missing)} missing ({_some(missing)})")
     if surplus := [name for name in weights if name not in wanted]:
-        problems.append(f"{len(surplus)} surplus ({_some(surplus)})")
+        problems.append(f"{len(surplus)} surplus ({_some(map(shown, surplus))})")
     wrong = [name for name in wanted if name in weights and tuple(weights[name].shape) != wanted[name]]
     if wrong:
         shapes = (f"{name} is {tuple(weights[name].shape)}, not {wanted[name]}" for name in wrong)
