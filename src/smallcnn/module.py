@@ -110,7 +110,7 @@ def _add(parent: nn.Module, name: str, child: nn.Module, node: Node) -> None:
     try:
         parent.add_module(name, child)
     except KeyError:
-        raise GraphError(f"{node.name}: {name!r} is a word that torch.nn.Module uses itself") from None
+        raise GraphError(f"{node.name}: {name!r} is a word that torch.nn.Module uses itself; rename the node") from None
 
 
 def _layer(graph: Graph, node: Node) -> nn.Module:
@@ -124,7 +124,7 @@ def _layer(graph: Graph, node: Node) -> nn.Module:
             norm = _BatchNorm2d if len(node.shape) == 3 else _BatchNorm1d
             return norm(channels, eps=op.epsilon)
         case ops.Activation() as op:
-            return _activation(op)
+            return _activation(op, _may_overwrite(graph, node))
         case ops.Pool() as op:
             return _Pool(op)
         case ops.LocalResponseNorm() as op:
@@ -141,18 +141,25 @@ def _layer(graph: Graph, node: Node) -> nn.Module:
             raise NotImplementedError(f"no torch layer for {op.kind}")
 
 
-def _activation(op: ops.Activation) -> nn.Module:
+def _may_overwrite(graph: Graph, node: Node) -> bool:
+    """Whether `node` may write over its input: a fresh tensor that no other node reads and no caller has seen."""
+    source = graph[node.inputs[0]]
+    fresh = isinstance(source.op, ops.Conv | ops.Dense | ops.BatchNorm | ops.Add)
+    return fresh and len(graph.consumers[source.name]) == 1 and source.name != graph.features
+
+
+def _activation(op: ops.Activation, inplace: bool) -> nn.Module:
     match op.function:
         case "relu":
-            return nn.ReLU(inplace=True)
+            return nn.ReLU(inplace)
         case "relu6":
-            return nn.ReLU6(inplace=True)
+            return nn.ReLU6(inplace)
         case "leaky_relu":
-            return nn.LeakyReLU(op.slope, inplace=True)
+            return nn.LeakyReLU(op.slope, inplace)
         case "hard_swish":
-            return nn.Hardswish(inplace=True)
+            return nn.Hardswish(inplace)
         case "hard_sigmoid":
-            return nn.Hardsigmoid(inplace=True)
+            return nn.Hardsigmoid(inplace)
         case "sigmoid":
             return nn.Sigmoid()
 
@@ -177,12 +184,16 @@ class _Conv(nn.Conv2d):
 class _BatchNorm2d(nn.BatchNorm2d):
     """Without the batch counter, which nothing reads: the state dict is then exactly the graph's weights."""
 
+    _load_from_state_dict = nn.Module._load_from_state_dict  # the original puts the counter back into a plain dict
+
     def __init__(self, channels: int, eps: float) -> None:
         super().__init__(channels, eps)
         self.num_batches_tracked = None
 
 
 class _BatchNorm1d(nn.BatchNorm1d):
+    _load_from_state_dict = nn.Module._load_from_state_dict
+
     def __init__(self, channels: int, eps: float) -> None:
         super().__init__(channels, eps)
         self.num_batches_tracked = None
