@@ -11,7 +11,7 @@ from typing import Literal
 from smallcnn.builder import Builder
 from smallcnn.errors import GraphError
 from smallcnn.graph import Graph, Node
-from smallcnn.zoo.registry import register, spell
+from smallcnn.zoo.registry import plane, register, spell
 
 # output channels, stride                                     Table 1, top to bottom
 _BLOCKS = (
@@ -45,8 +45,7 @@ def mobilenet_v1(
     """
     if not 0 < width <= 8:
         raise GraphError(f"width must be above 0 and at most 8, not {width:g}; the paper uses 0.25, 0.5, 0.75 and 1")
-    height, wide = (resolution, resolution) if isinstance(resolution, int) else resolution
-    g = Builder(input=(height, wide, channels))
+    g = Builder(input=(*plane(resolution), channels))
     stem_stride = 1 if small_input else 2
     x = g.conv_bn(g.input, _scaled(32, width), kernel=3, stride=stem_stride, epsilon=_EPSILON, name="stem")
     for i, (out, stride) in enumerate(_SHALLOW if variant == "shallow" else _BLOCKS, start=1):

@@ -1,11 +1,13 @@
 """The networks by name, and the text form of a model: `mobilenet_v1:width=0.5,variant=shallow`."""
 
+import functools
 import inspect
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Any, Literal, TypeVar, cast, get_args, get_origin
 
+from smallcnn import checks
 from smallcnn.errors import GraphError, closest
 from smallcnn.graph import Graph
 
@@ -18,11 +20,27 @@ COMMON = ("resolution", "classes", "channels")
 
 
 def register(function: F) -> F:
-    """Adds a network under its function's name."""
-    if function.__name__ in _REGISTRY:
-        raise ValueError(f"two networks are called {function.__name__}")
-    _REGISTRY[function.__name__] = function
-    return function
+    """Adds a network under its function's name, and has its own options checked before it runs."""
+    name = function.__name__
+    if name in _REGISTRY:
+        raise ValueError(f"two networks are called {name}")
+
+    @functools.wraps(function)
+    def checked(**chosen: Any) -> Graph:
+        for key, option in options(name).items():
+            option.check(chosen.get(key, option.default))
+        return function(**chosen)
+
+    _REGISTRY[name] = checked
+    return cast(F, checked)
+
+
+def plane(resolution: int | tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of the input; GraphError unless `resolution` is one side or such a pair."""
+    height, width = resolution if isinstance(resolution, tuple) and len(resolution) == 2 else (resolution,) * 2
+    if not (checks.is_whole(height) and checks.is_whole(width)):
+        raise GraphError(f"resolution must be (height, width) or one number for both, not {checks.shown(resolution)}")
+    return height, width
 
 
 def names() -> list[str]:
@@ -39,19 +57,26 @@ class Option:
     default: Any
     choices: tuple[str, ...] = ()
 
+    @property
+    def allowed(self) -> str:
+        """What may be given, in words."""
+        return " or ".join(self.choices) or {bool: "true or false", int: "a whole number"}.get(self.type, "a number")
+
+    def check(self, value: Any) -> None:
+        """GraphError unless `value` is of this option's kind."""
+        kind = int | float if self.type is float else self.type
+        good = value in self.choices if self.choices else isinstance(value, kind)
+        if not good or (isinstance(value, bool) and self.type is not bool):
+            raise GraphError(f"{self.name} must be {self.allowed}, not {checks.shown(value)}")
+
     def parse(self, text: str) -> Any:
         """The value written as `text`; GraphError saying what is allowed."""
         try:
-            if self.choices:
-                return self.choices[self.choices.index(text)]
-            if self.type is bool:
-                return {"true": True, "false": False}[text.lower()]
-            return self.type(text)
+            value = {"true": True, "false": False}[text.lower()] if self.type is bool else self.type(text)
         except (ValueError, KeyError):
-            allowed = " or ".join(self.choices) or {bool: "true or false", int: "a whole number"}.get(
-                self.type, "a number"
-            )
-            raise GraphError(f"{self.name} must be {allowed}, not {text!r}") from None
+            value = text
+        self.check(value)
+        return value
 
 
 def options(name: str) -> dict[str, Option]:
@@ -100,7 +125,7 @@ def parse(text: str) -> Model:
     """Reads `name` or `name:option=value,...`; GraphError naming what is wrong and what would be right."""
     name, _, rest = text.partition(":")
     known = options(name)
-    chosen = {option.name: option.default for option in known.values()}
+    given: dict[str, Any] = {}
     for item in rest.split(",") if rest else []:
         key, equals, value = item.partition("=")
         if key not in known:
@@ -108,9 +133,13 @@ def parse(text: str) -> Model:
             raise GraphError(f"{name} has no option {key!r}; {hint}")
         if not equals:
             raise GraphError(f"{name}: write {key}=VALUE, not {item!r}")
-        chosen[key] = known[key].parse(value)
-    return Model(name, chosen)
+        if key in given:
+            raise GraphError(f"{name}: {key} is given twice")
+        given[key] = known[key].parse(value)
+    return Model(name, {key: given.get(key, option.default) for key, option in known.items()})
 
 
 def _spell(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float) and float(short := f"{value:g}") == value:
+        return short
+    return str(value).lower() if isinstance(value, bool) else str(value)
