@@ -1,6 +1,7 @@
 """Folding batch norm into the convolution or dense layer before it: Graph -> Graph, and the weights with it.
 
-A batch norm can be folded if it is the only reader of a convolution or dense layer. Others stay where they are.
+A batch norm can be folded if it is the only reader of a convolution or dense layer, and both are on the same side of
+the end of the features. Others stay where they are.
 """
 
 from collections.abc import Mapping
@@ -20,7 +21,8 @@ def foldable(graph: Graph) -> dict[str, str]:
     for node in graph:
         if isinstance(node.op, ops.BatchNorm):
             source = graph[node.inputs[0]]
-            if isinstance(source.op, ops.Conv | ops.Dense) and len(graph.consumers[source.name]) == 1:
+            alone = len(graph.consumers[source.name]) == 1 and source.name != graph.features
+            if alone and isinstance(source.op, ops.Conv | ops.Dense):
                 pairs[node.name] = source.name
     return pairs
 
