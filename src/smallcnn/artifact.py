@@ -72,33 +72,53 @@ def save(artifact: Artifact, path: Path | str) -> None:
 
 def load(path: Path | str) -> Artifact:
     """Reads a file written by `save`. Raises FileError if it is missing, damaged, foreign or from a newer version."""
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
 
     path = Path(path)
     if not path.is_file():
-        raise FileError(f"{path}: no such file")
+        raise FileError(f"{path}: {'a folder, not a file' if path.is_dir() else 'no such file'}")
     try:
-        with safe_open(path, framework="numpy") as file:
-            metadata: dict[str, str] = file.metadata() or {}
-            if "smallcnn.graph" not in metadata:
-                raise FileError(f"{path}: a .safetensors file, but not smallcnn's: it holds weights without a graph")
-            if metadata.get("smallcnn.format") != FORMAT:
-                raise FileError(
-                    f"{path}: written in format {metadata.get('smallcnn.format')!r}, this smallcnn reads {FORMAT!r}"
-                )
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
-        for name, value in weights.items():
-            if value.dtype != np.float32:
-                raise FileError(f"{name} is stored as {value.dtype}, not float32")
-        labels, facts = json.loads(metadata["smallcnn.labels"]), json.loads(metadata["smallcnn.facts"])
-        if not (isinstance(labels, list) and all(isinstance(label, str) for label in labels)):
-            raise FileError("its labels are not a list of names")
-        graph = Graph.from_json(metadata["smallcnn.graph"])
-        ordered = {name: weights.pop(name) for name in graph.weights if name in weights} | weights
-        preprocessing = Preprocessing.from_json(metadata["smallcnn.preprocessing"])
-        return Artifact(graph, ordered, tuple(labels), preprocessing, facts)
-    except (SafetensorError, KeyError, json.JSONDecodeError, OSError, TypeError) as error:
+        return _read(path)
+    except (SafetensorError, OSError, RecursionError) as error:
         raise FileError(f"{path}: damaged or not a .safetensors file ({error})") from error
     except SmallcnnError as error:
-        text = str(error)
-        raise FileError(text if text.startswith(str(path)) else f"{path}: {text}") from error
+        raise FileError(f"{path}: {error}") from error
+
+
+def _read(path: Path) -> Artifact:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        metadata: dict[str, str] = file.metadata() or {}
+        if "smallcnn.graph" not in metadata:
+            raise FileError("a .safetensors file, but not smallcnn's: it holds weights without a graph")
+        version = metadata.get("smallcnn.format")
+        if version != FORMAT:
+            raise FileError(f"written in format {version!r}, this smallcnn reads {FORMAT!r}")
+        stored = file.keys()
+        for name in stored:
+            if (kind := file.get_slice(name).get_dtype()) != "F32":
+                raise FileError(f"{name!r} is stored as {kind}, not F32")
+        weights = {name: file.get_tensor(name) for name in stored}
+    graph = Graph.from_json(metadata["smallcnn.graph"])
+    labels, facts = _json(metadata, "labels"), _json(metadata, "facts")
+    if not (isinstance(labels, list) and all(isinstance(label, str) for label in labels)):
+        raise FileError("its labels are not a list of names")
+    if not isinstance(facts, dict):
+        raise FileError("its facts are not a JSON object")
+    preprocessing = Preprocessing.from_json(_text(metadata, "preprocessing"))
+    ordered = {name: weights.pop(name) for name in graph.weights if name in weights} | weights
+    return Artifact(graph, ordered, tuple(labels), preprocessing, facts)
+
+
+def _json(metadata: Mapping[str, str], key: str) -> Any:
+    try:
+        return json.loads(_text(metadata, key))
+    except ValueError as error:
+        raise FileError(f"its {key} are not JSON: {error}") from error
+
+
+def _text(metadata: Mapping[str, str], key: str) -> str:
+    if f"smallcnn.{key}" not in metadata:
+        raise FileError(f"its metadata lack 'smallcnn.{key}'")
+    return metadata[f"smallcnn.{key}"]

@@ -15,8 +15,9 @@ def atomic(path: Path | str) -> Iterator[Path]:
     On any failure what was at `path` stays as it was. Raises FileError if the place cannot be written.
     """
     path = Path(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    beside = _beside(path)
     try:
+        beside.touch()  # a place that cannot be written is found here, whatever the writer makes of it
         yield beside
         with beside.open("rb+") as file:
             os.fsync(file.fileno())
@@ -31,11 +32,15 @@ def atomic(path: Path | str) -> Iterator[Path]:
 def check_writable(path: Path | str) -> None:
     """Raises FileError now rather than after the work, if a file at `path` could not be written."""
     path = Path(path)
-    probe = path.with_name(f".{path.name}.{os.getpid()}.part")
+    probe = _beside(path)
     try:
-        if path.is_dir():
-            raise IsADirectoryError(None, "it is a folder")
         probe.touch()
         probe.unlink()
     except OSError as error:
         raise FileError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _beside(path: Path) -> Path:
+    if path.is_dir():
+        raise FileError(f"cannot write {path}: it is a folder")
+    return path.with_name(f".{path.name}.{os.getpid()}.part")
