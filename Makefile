@@ -1,0 +1,33 @@
+# `make demo` and `make test` need nothing but make and Python 3.11 or newer; they set up .venv by themselves.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test check long install clean
+
+demo: install  ## cost, train, export, evaluate, predict, bench on handwritten digits; ends with demo/report.html
+	$(BIN)/smallcnn demo --out demo
+
+test: check  ## everything CI runs: lint, types, import contracts, tests
+	$(BIN)/python -m pytest
+
+check: install
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+long: install  ## the tests that take minutes: base install in a fresh environment, a run killed many times, the demo
+	$(BIN)/python -m pytest -m long
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "smallcnn needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; say make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo runs
