@@ -1,0 +1,35 @@
+"""Model files and pictures that several tests share."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from networks import random_weights, tiny
+from smallcnn.artifact import Artifact
+from smallcnn.data.preprocessing import Preprocessing
+from smallcnn.graph import Graph
+
+LABELS = ("blue", "green", "red")
+COLOURS = {"blue": (40, 60, 220), "green": (50, 200, 60), "red": (220, 50, 40)}
+
+
+def artifact(graph: Graph | None = None, seed: int = 0, **facts: object) -> Artifact:
+    """An artifact with random weights; by default of the tiny network."""
+    graph = graph or tiny()
+    height, width, channels = graph.input_shape
+    classes = graph.output_shape[0]
+    labels = LABELS if classes == len(LABELS) else tuple(f"class {i}" for i in range(classes))
+    mean, std = (0.485, 0.456, 0.406)[:channels], (0.229, 0.224, 0.225)[:channels]
+    return Artifact(graph, random_weights(graph, seed), labels, Preprocessing((height, width), mean, std), dict(facts))
+
+
+def colour_photos(folder: Path, per_class: int = 8, side: int = 20, seed: int = 0) -> Path:
+    """A folder of noisy one-colour pictures, one sub-folder per colour: learnable in seconds."""
+    rng = np.random.default_rng(seed)
+    for name, colour in COLOURS.items():
+        (folder / name).mkdir(parents=True)
+        for i in range(per_class):
+            pixels = np.clip(np.array(colour) + rng.normal(0, 30, (side, side + i, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{i}.png")
+    return folder

@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+from sklearn.metrics import confusion_matrix
+
+from artifacts import COLOURS, artifact, colour_photos
+from smallcnn import runtime
+from smallcnn.artifact import save
+from smallcnn.data.sources import open_source
+from smallcnn.errors import DataError
+from smallcnn.evaluate import evaluate, match_labels
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "m.safetensors"
+    save(artifact(), path)
+    return path
+
+
+@pytest.fixture
+def photos(tmp_path):
+    return colour_photos(tmp_path / "photos")
+
+
+def test_counts_what_classify_says(model, photos):
+    net = runtime.open(model)
+    result = evaluate(net, photos)
+    truth = {path: path.parent.name for path in photos.glob("*/*.png")}
+    said = {path: net.classify([path])[0].label for path in truth}
+    expected = confusion_matrix(list(truth.values()), [said[path] for path in truth], labels=sorted(COLOURS))
+    np.testing.assert_array_equal(result.metrics.confusion, expected)
+    assert (result.part, result.metrics.images, result.metrics.top5) == ("all", 24, 1.0)
+    assert result.metrics.top1 == pytest.approx(np.trace(expected) / 24)
+
+
+def test_undecodable_pictures_are_named_and_left_out(model, photos):
+    (photos / "red" / "bad.png").write_bytes((photos / "red" / "0.png").read_bytes()[:80])
+    result = evaluate(runtime.open(model), photos)
+    assert result.metrics.images == 24
+    assert list(result.skipped) == ["red/bad.png"]
+
+
+def test_a_network_is_judged_on_what_it_has_not_learned(tmp_path, photos):
+    fingerprint = open_source(photos).fingerprint
+    save(artifact(data={"fingerprint": fingerprint, "seed": 3, "val_fraction": 0.25}), tmp_path / "trained.safetensors")
+    result = evaluate(runtime.open(tmp_path / "trained.safetensors"), photos)
+    assert (result.part, result.metrics.images) == ("val", 6)  # a quarter of 8, three times
+    assert evaluate(runtime.open(tmp_path / "trained.safetensors"), photos, part="train").metrics.images == 18
+
+
+def test_declared_parts_win(model, tmp_path):
+    for part, count in (("train", 5), ("val", 3), ("test", 2)):
+        colour_photos(tmp_path / "set" / part, count)
+    net = runtime.open(model)
+    assert evaluate(net, tmp_path / "set").part == "test"
+    sizes = {part: evaluate(net, tmp_path / "set", part=part).metrics.images for part in ("train", "val", "all")}
+    assert sizes == {"train": 15, "val": 9, "all": 30}
+
+
+def test_labels_must_match(model, photos):
+    (photos / "red").rename(photos / "crimson")
+    with pytest.raises(
+        DataError, match="labels do not match: the network does not know crimson; the data lacks its red"
+    ):
+        evaluate(runtime.open(model), photos)
+
+
+def test_labels_are_matched_by_name():
+    assert match_labels(("c", "a"), ("a", "b", "c")).tolist() == [2, 0]
+
+
+def test_an_unknown_part_is_an_error(model, photos):
+    with pytest.raises(DataError, match="has no part 'test'; it has train, val, all"):
+        evaluate(runtime.open(model), photos, part="test")

@@ -1,0 +1,76 @@
+"""A run killed with SIGKILL at random moments and resumed ends with the weights of one that was not, bit for bit."""
+
+import json
+import random
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from artifacts import colour_photos
+from smallcnn import artifact
+
+# a checkpoint every 0.1 s instead of every minute, so that a short run is caught inside epochs too
+DRIVER = """
+import sys
+from smallcnn.train import loop
+from smallcnn.train.recipe import Recipe
+loop._CHECKPOINT_SECONDS = 0.1
+recipe = Recipe(epochs=int(sys.argv[3]), batch_size=4, augment="photo")
+loop.train("mobilenet_v1:width=0.25,small_input=true,variant=shallow", sys.argv[1], sys.argv[2], resolution=32,
+           recipe=recipe, resume=True)
+"""
+
+
+def start(data, out, epochs):
+    return subprocess.Popen(
+        [sys.executable, "-c", DRIVER, str(data), str(out), str(epochs)], stderr=subprocess.PIPE, text=True
+    )
+
+
+def finish(data, out, epochs):
+    process = start(data, out, epochs)
+    _, said = process.communicate()
+    assert process.returncode == 0, said
+    return said
+
+
+def killed_and_resumed(tmp_path, kills, epochs, seed):
+    data = colour_photos(tmp_path / "photos", per_class=20)
+    before = time.monotonic()
+    finish(data, tmp_path / "whole", epochs)
+    taken = time.monotonic() - before
+    rng = random.Random(seed)
+    landed = 0
+    for _ in range(kills):
+        process = start(data, tmp_path / "cut", epochs)
+        state = tmp_path / "cut" / "checkpoint.safetensors"
+        waited = time.monotonic()
+        while process.poll() is None and not state.is_file() and time.monotonic() - waited < 60:
+            time.sleep(0.01)  # the first kill comes after there is something to lose
+        time.sleep(rng.uniform(0.3, 1.0) * taken / kills)
+        landed += process.poll() is None
+        process.kill()
+        process.communicate()
+    said = finish(data, tmp_path / "cut", epochs)
+    assert "resumed at epoch" in said
+    assert landed, "every kill came too late"
+    first, second = (artifact.load(tmp_path / name / "last.safetensors").weights for name in ("whole", "cut"))
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+    logs = [(tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("whole", "cut")]
+    figures = ("epoch", "lr", "train_loss", "train_top1", "val_loss", "val_top1")
+    whole, cut = ([[json.loads(line)[key] for key in figures] for line in lines] for lines in logs)
+    assert whole == cut
+    assert not list((tmp_path / "cut").glob("*.part"))
+
+
+def test_killed_three_times(tmp_path):
+    killed_and_resumed(tmp_path, kills=3, epochs=8, seed=0)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(3))
+def test_killed_many_times(tmp_path, seed):
+    killed_and_resumed(tmp_path, kills=10, epochs=40, seed=seed)

@@ -1,0 +1,120 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import smallcnn
+from artifacts import COLOURS, LABELS, artifact
+from smallcnn import onnx, reference, runtime
+from smallcnn.artifact import save
+from smallcnn.errors import DataError, FileError, ImageError, SmallcnnError
+from smallcnn.probe import TOLERANCE
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    save(artifact(note="hello"), folder / "m.safetensors")
+    onnx.export(artifact(note="hello"), folder / "m.onnx")
+    onnx.export(artifact(note="hello"), folder / "p.onnx", softmax=True)
+    return folder
+
+
+CASES = [("m.safetensors", "onnxruntime"), ("m.safetensors", "torch"), ("m.onnx", "onnxruntime")]
+
+
+@pytest.mark.parametrize(("file", "engine"), CASES)
+def test_every_file_in_every_engine_is_the_same_network(folder, file, engine):
+    net = smallcnn.open(folder / file, engine=engine, threads=1)
+    batch = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8)
+    model = artifact()
+    expected = reference.run(model.graph, model.weights, model.preprocessing.normalise(batch))
+    np.testing.assert_allclose(net.logits(batch), expected, rtol=0, atol=1e-5 * np.abs(expected).max())  # float32 sums
+    assert (net.labels, net.facts, net.name, net.mult_adds) == (LABELS, {"note": "hello"}, "tiny", 2316)
+    assert net.verify() < TOLERANCE
+
+
+def test_verify_notices_a_network_that_is_not_the_one_exported(folder, tmp_path):
+    content = (folder / "m.onnx").read_bytes()
+    weights = artifact().weights["classifier.bias"]
+    other = (weights + np.float32(0.5)).tobytes()
+    assert content.count(weights.tobytes()) == 1
+    (tmp_path / "changed.onnx").write_bytes(content.replace(weights.tobytes(), other))
+    assert runtime.open(tmp_path / "changed.onnx").verify() > TOLERANCE
+
+
+def test_classify_takes_a_path_bytes_an_image_and_an_array(folder, tmp_path):
+    net = runtime.open(folder / "m.onnx")
+    Image.new("RGB", (8, 8), COLOURS["red"]).save(tmp_path / "red.png")
+    image = Image.open(tmp_path / "red.png")
+    pictures = [tmp_path / "red.png", str(tmp_path / "red.png"), (tmp_path / "red.png").read_bytes(), image,
+                np.asarray(image)]  # fmt: skip
+    answers = net.classify(pictures)
+    assert all(answer == answers[0] for answer in answers)
+    labels, probabilities = zip(*answers[0].top5, strict=True)
+    assert set(labels) == set(LABELS)
+    assert sum(probabilities) == pytest.approx(1)
+    assert list(probabilities) == sorted(probabilities, reverse=True)
+    assert (answers[0].label, answers[0].probability) == answers[0].top5[0]
+
+
+def test_a_file_with_softmax_gives_the_same_probabilities(folder):
+    picture = np.full((8, 8, 3), 90, np.uint8)
+    (plain,), (soft,) = (runtime.open(folder / name).classify([picture]) for name in ("m.onnx", "p.onnx"))
+    assert soft.label == plain.label
+    assert soft.probability == pytest.approx(plain.probability, abs=1e-6)
+
+
+@pytest.mark.parametrize("batch", [np.zeros((1, 8, 8, 3), np.float32), np.zeros((1, 8, 9, 3), np.uint8),
+                                   np.zeros((8, 8, 3), np.uint8)])  # fmt: skip
+def test_a_batch_of_another_kind_is_refused(folder, batch):
+    with pytest.raises(DataError, match=r"takes uint8 \(N, 8, 8, 3\), not"):
+        runtime.open(folder / "m.onnx").logits(batch)
+
+
+def test_a_damaged_picture_is_an_error(folder):
+    with pytest.raises(ImageError):
+        runtime.open(folder / "m.onnx").classify([b"no picture"])
+
+
+def test_foreign_and_damaged_files_are_refused_in_one_line(folder, tmp_path):
+    whole = (folder / "m.onnx").read_bytes()
+    foreign = onnx.to_onnx(artifact())
+    del foreign.metadata_props[:]
+    files = {
+        "half.onnx": whole[: len(whole) // 2],
+        "empty.onnx": b"",
+        "text.onnx": b"hello",
+        "foreign.onnx": foreign.SerializeToString(),
+        "model.pt": b"",
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(FileError) as caught:
+            runtime.open(tmp_path / name)
+        assert str(caught.value).startswith(str(tmp_path / name))
+        assert "\n" not in str(caught.value)
+    with pytest.raises(FileError, match="no such file"):
+        runtime.open(tmp_path / "absent.onnx")
+
+
+def test_wrong_engine_and_threads(folder):
+    with pytest.raises(SmallcnnError, match="no engine 'onxruntime'; closest: onnxruntime"):
+        runtime.open(folder / "m.onnx", engine="onxruntime")
+    with pytest.raises(SmallcnnError, match="threads must be at least 1"):
+        runtime.open(folder / "m.onnx", threads=0)
+    with pytest.raises(SmallcnnError, match=r"'torch' runs \.safetensors files"):
+        runtime.open(folder / "m.onnx", engine="torch")
+
+
+def test_running_a_model_imports_no_torch(folder):
+    code = f"""
+import sys, numpy, smallcnn
+for file in ("m.onnx", "m.safetensors"):
+    smallcnn.open({str(folder)!r} + "/" + file).classify([numpy.zeros((9, 9, 3), numpy.uint8)])
+sys.exit(", ".join({{"torch", "kornia", "sklearn", "matplotlib"}} & set(sys.modules)) or 0)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
