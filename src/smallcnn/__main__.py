@@ -1,6 +1,6 @@
 """`python -m smallcnn`."""
 
-from smallcnn.cli import main
+from smallcnn.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -52,8 +52,7 @@ class Artifact:
 
 def save(artifact: Artifact, path: Path | str) -> None:
     """Writes the file in one piece: beside, then renamed. Raises FileError if it cannot be written."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
+    import safetensors.numpy
 
     metadata = {
         "smallcnn.format": FORMAT,
@@ -64,10 +63,7 @@ def save(artifact: Artifact, path: Path | str) -> None:
     }
     tensors = {name: np.ascontiguousarray(value, np.float32) for name, value in artifact.weights.items()}
     with atomic(path) as beside:
-        try:
-            save_file(tensors, beside, metadata)
-        except SafetensorError as error:
-            raise FileError(f"cannot write {path}: {error}") from error
+        beside.write_bytes(safetensors.numpy.save(tensors, metadata))
 
 
 def load(path: Path | str) -> Artifact:

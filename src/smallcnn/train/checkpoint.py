@@ -32,8 +32,7 @@ def save(
     path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, settings: dict[str, Any]
 ) -> None:
     """Writes the state of a run in one piece. Raises FileError if it cannot be written."""
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
+    import safetensors.torch
 
     tensors = {f"model.{name}": value for name, value in module.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
@@ -41,10 +40,7 @@ def save(
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     metadata = {"progress": json.dumps(asdict(progress)), "settings": json.dumps(settings)}
     with atomic(path) as beside:
-        try:
-            save_file(tensors, beside, metadata)
-        except SafetensorError as error:
-            raise FileError(f"cannot write {path}: {error}") from error
+        beside.write_bytes(safetensors.torch.save(tensors, metadata))
 
 
 def read_settings(path: Path) -> dict[str, Any]:
