@@ -1,0 +1,53 @@
+"""The base install in an environment of its own: a minute, so only with `-m long`."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from artifacts import artifact, colour_photos
+from smallcnn import onnx
+from smallcnn.artifact import save
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory):
+    venv = tmp_path_factory.mktemp("venv")
+    subprocess.run([sys.executable, "-m", "venv", venv], check=True)
+    install = [venv / "bin" / "python", "-m", "pip", "install", "--quiet", "-c", ROOT / "constraints.txt", ROOT]
+    subprocess.run(install, check=True)
+
+    def run(*args):
+        start = time.monotonic()
+        done = subprocess.run([venv / "bin" / "smallcnn", *args], capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout, done.stderr, time.monotonic() - start
+
+    return run
+
+
+@pytest.mark.long
+def test_without_torch(command, tmp_path):
+    save(artifact(), tmp_path / "m.safetensors")
+    onnx.export(artifact(), tmp_path / "m.onnx")
+    photos = colour_photos(tmp_path / "photos")
+    photo = next(photos.glob("*/*.png"))
+    assert json.loads(command("cost", "mobilenet_v1", "--json")[1])["mult_adds"] == 568740352
+    model, exported = tmp_path / "m.safetensors", tmp_path / "m.onnx"
+    for args in (
+        ["list"],
+        ["predict", exported, photo],
+        ["predict", model, photo],
+        ["evaluate", exported, "--data", photos],
+        ["bench", exported, "--seconds", "0.1"],
+        ["export", model, "--out", tmp_path / "n.onnx"],
+    ):
+        code, out, err, _ = command(*args)
+        assert (code, bool(out)) == (0, True), err
+    code, _, err, _ = command("train", "mobilenet_v1", "--data", photos, "--out", tmp_path / "run")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "pip install 'smallcnn[train]'" in err

@@ -1,0 +1,108 @@
+import html.parser
+import re
+
+import numpy as np
+import pytest
+
+from artifacts import artifact, colour_photos
+from smallcnn import plots, report, runtime
+from smallcnn.artifact import save
+from smallcnn.bench import bench
+from smallcnn.cost import profile
+from smallcnn.data.sources import open_source
+from smallcnn.errors import FileError
+from smallcnn.evaluate import evaluate
+
+HISTORY = [
+    {"epoch": i, "train_loss": 1 / i, "val_loss": 2 / i, "train_top1": 0.5, "val_top1": 0.4, "seconds": 1.0,
+     "images_per_second": 10.0}
+    for i in (1, 2, 3)
+]  # fmt: skip
+
+
+class Page(html.parser.HTMLParser):
+    """Checks that tags close in the order they open, and collects the text."""
+
+    void = ("meta", "img", "br", "use", "path", "rect")
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.words = [], []
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in self.void:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        pass
+
+    def handle_endtag(self, tag):
+        if tag not in self.void:
+            while self.open[-1] in ("li", "td", "th", "tr") and self.open[-1] != tag:
+                self.open.pop()
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+@pytest.fixture
+def page(tmp_path):
+    save(artifact(note="<script>alert(1)</script>"), tmp_path / "m.safetensors")
+    net = runtime.open(tmp_path / "m.safetensors")
+    photos = colour_photos(tmp_path / "photos", per_class=3)
+    source = open_source(photos)
+    report.write(
+        tmp_path / "report.html",
+        "a <title> & more",
+        [("98 %", "of <everything>")],
+        [
+            report.curves(HISTORY),
+            report.accuracy(evaluate(net, photos), net, "photos"),
+            report.predictions(net, source.everything(), source.classes),
+            report.cost(profile(artifact().graph)),
+            report.latency(bench([net.path], seconds=0.05)),
+            report.facts(net, ["smallcnn train x > y"]),
+        ],
+    )
+    return (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_page_is_one_well_formed_file(page):
+    words = "".join(Page(page).words)
+    for heading in ("Training", "Accuracy", "Predictions", "Cost", "Speed", "How this was made"):
+        assert heading in words
+    assert "a <title> & more" in words
+    assert "<script>" not in page
+    assert not re.findall(r"""(?:src|href)=['"](?!data:|#)""", page)
+
+
+def test_every_plot_and_picture_is_inside(page):
+    assert page.count("<svg") == 4
+    assert len(re.findall(r"<img [^>]*src='data:image/", page)) == 9
+
+
+def test_wrong_answers_are_marked(page):
+    right, wrong = page.count("<figure class=right"), page.count("<figure class=wrong")
+    assert right + wrong == 9
+    assert wrong == page.count(", is ")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
+def test_plots_are_written_in_the_format_of_their_name(tmp_path, suffix):
+    plots.save(plots.confusion_matrix(np.eye(3, dtype=int), ("a", "b", "c")), tmp_path / f"x{suffix}")
+    starts = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}
+    assert (tmp_path / f"x{suffix}").read_bytes().startswith(starts[suffix])
+
+
+def test_many_classes_are_drawn_without_names():
+    figure = plots.confusion_matrix(np.eye(200, dtype=int), [f"class {i}" for i in range(200)])
+    assert figure.get_size_inches().max() < 20
+    assert not figure.axes[0].texts
+
+
+def test_a_plot_with_a_strange_name(tmp_path):
+    with pytest.raises(FileError, match=r"ends in \.png, \.svg or \.pdf"):
+        plots.check_plot(tmp_path / "x.jpeg")
