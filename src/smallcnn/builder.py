@@ -229,7 +229,8 @@ def _window(shape: Shape, kernel: Size, stride: Size, padding: PaddingLike) -> d
     kernel, stride = _pair(kernel), _pair(stride)
     checks.window(kernel, stride, ops.NO_PADDING)
     if isinstance(padding, str):
-        checks.choice("padding", padding, ("same",))
+        if padding != "same":
+            raise GraphError(f"padding must be 'same', a number or ((top, bottom), (left, right)), not {padding!r}")
         padding = (same_padding(height, kernel[0], stride[0]), same_padding(width, kernel[1], stride[1]))
     elif isinstance(padding, int):
         padding = ((padding, padding), (padding, padding))

@@ -13,7 +13,8 @@ MOST = 2**31 - 1
 
 def shown(value: object) -> str:
     """`repr`, cut short: what a file holds may be long."""
-    return reprlib.repr(value)
+    text = reprlib.repr(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."
 
 
 def is_whole(value: object, least: int = 1) -> bool:

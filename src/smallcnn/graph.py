@@ -88,7 +88,7 @@ class Graph:
     def _check_ends(self, seen: dict[str, Node]) -> None:
         for what, name in (("output", self.output), ("features", self.features)):
             if name not in seen:
-                raise GraphError(f"{what} {name!r} is not a node")
+                raise GraphError(f"{what} {shown(name)} is not a node")
         if sum(isinstance(node.op, ops.Input) for node in self.nodes) > 1:
             raise GraphError("a graph has one input node")
         used = {name for node in self.nodes for name in node.inputs}

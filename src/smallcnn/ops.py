@@ -189,7 +189,8 @@ class Pool(Op):
     count_padding: bool = False
 
     def __post_init__(self) -> None:
-        checks.choice("pooling", self.function, ("average", "max"))
+        if self.function not in ("max", "average"):
+            raise GraphError(f"pooling is max or average, not {checks.shown(self.function)}")
         checks.flag("count_padding", self.count_padding)
         checks.window(self.kernel, self.stride, self.padding)
         for size, pads in zip(self.kernel, self.padding, strict=True):
@@ -371,7 +372,7 @@ def from_json(record: dict[str, Any]) -> Op:
     known = fields(OPS[kind])
     if surplus := sorted(attributes.keys() - {field.name for field in known}):
         names = ", ".join(field.name for field in known) or "none"
-        raise GraphError(f"{kind} has no attribute {', '.join(map(checks.shown, surplus))}; it has {names}")
+        raise GraphError(f"{kind} has no attribute {checks.shown(surplus[0])}; it has {names}")
     if missing := [field.name for field in known if field.default is MISSING and field.name not in attributes]:
         raise GraphError(f"{kind} lacks {', '.join(missing)}")
     return OPS[kind](**{name: _as_tuple(value) for name, value in attributes.items()})

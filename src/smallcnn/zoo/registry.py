@@ -39,7 +39,9 @@ def plane(resolution: int | tuple[int, int]) -> tuple[int, int]:
     """(height, width) of the input; GraphError unless `resolution` is one side or such a pair."""
     height, width = resolution if isinstance(resolution, tuple) and len(resolution) == 2 else (resolution,) * 2
     if not (checks.is_whole(height) and checks.is_whole(width)):
-        raise GraphError(f"resolution must be (height, width) or one number for both, not {checks.shown(resolution)}")
+        raise GraphError(
+            f"resolution must be (height, width) or one number for both, at least 1, not {checks.shown(resolution)}"
+        )
     return height, width
 
 
