@@ -70,11 +70,8 @@ def load(path: Path | str) -> Artifact:
     """Reads a file written by `save`. Raises FileError if it is missing, damaged, foreign or from a newer version."""
     from safetensors import SafetensorError
 
-    path = Path(path)
-    if not path.is_file():
-        raise FileError(f"{path}: {'a folder, not a file' if path.is_dir() else 'no such file'}")
     try:
-        return _read(path)
+        return _read(Path(path))
     except (SafetensorError, OSError, RecursionError) as error:
         raise FileError(f"{path}: damaged or not a .safetensors file ({error})") from error
     except SmallcnnError as error:
@@ -84,6 +81,8 @@ def load(path: Path | str) -> Artifact:
 def _read(path: Path) -> Artifact:
     from safetensors import safe_open
 
+    if not path.is_file():
+        raise FileError("a folder, not a file" if path.is_dir() else "no such file")
     with safe_open(path, framework="numpy") as file:
         metadata: dict[str, str] = file.metadata() or {}
         if "smallcnn.graph" not in metadata:
@@ -108,8 +107,9 @@ def _read(path: Path) -> Artifact:
 
 
 def _json(metadata: Mapping[str, str], key: str) -> Any:
+    text = _text(metadata, key)
     try:
-        return json.loads(_text(metadata, key))
+        return json.loads(text)
     except ValueError as error:
         raise FileError(f"its {key} are not JSON: {error}") from error
 

@@ -11,9 +11,13 @@ MOST = 2**31 - 1
 """No size in a network is larger: it could not be run, and a hostile file could make numbers too long to print."""
 
 
+_REPR = reprlib.Repr()
+_REPR.maxstring = 80  # the longest tensor names have about 50
+
+
 def shown(value: object) -> str:
     """`repr`, cut short: what a file holds may be long."""
-    text = reprlib.repr(value)
+    text = _REPR.repr(value)
     return text if len(text) <= 100 else f"{text[:97]}..."
 
 

@@ -1,5 +1,6 @@
 """Writing files so that a kill or a full disk never leaves half of one."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,9 +16,8 @@ def atomic(path: Path | str) -> Iterator[Path]:
     On any failure what was at `path` stays as it was. Raises FileError if the place cannot be written.
     """
     path = Path(path)
-    beside = _beside(path)
+    beside = _start_beside(path)
     try:
-        beside.touch()  # a place that cannot be written is found here, whatever the writer makes of it
         yield beside
         with beside.open("rb+") as file:
             os.fsync(file.fileno())
@@ -31,16 +31,16 @@ def atomic(path: Path | str) -> Iterator[Path]:
 
 def check_writable(path: Path | str) -> None:
     """Raises FileError now rather than after the work, if a file at `path` could not be written."""
-    path = Path(path)
-    probe = _beside(path)
+    _start_beside(Path(path)).unlink()
+
+
+def _start_beside(path: Path) -> Path:
+    """An empty file in the same folder."""
     try:
-        probe.touch()
-        probe.unlink()
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "it is a folder")
+        beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+        beside.touch()
     except OSError as error:
         raise FileError(f"cannot write {path}: {error.strerror}") from error
-
-
-def _beside(path: Path) -> Path:
-    if path.is_dir():
-        raise FileError(f"cannot write {path}: it is a folder")
-    return path.with_name(f".{path.name}.{os.getpid()}.part")
+    return beside
