@@ -70,9 +70,9 @@ def bench(
     engines: Sequence[str] = ("onnxruntime",),
     threads: int = 1,
     seconds: float = 2.0,
-    advance: Callable[[int], None] = lambda percent: None,
+    report: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Row]:
-    """Times every file in every engine, about `seconds` each; `advance` is called with per cent done.
+    """Times every file in every engine, about `seconds` each; `report` is called with per cent done and 100.
 
     Raises SmallcnnError if a file cannot be opened or an engine gives a wrong answer.
     """
@@ -81,13 +81,13 @@ def bench(
     cold = [_in_fresh_process(Path(file), engine, threads) for file in files for engine in engines]
     nets = [runtime.open(file, engine=engine, threads=threads) for file in files for engine in engines]
     errors = [_verified(net) for net in nets]
-    advance(10)
+    report(10, 100)
     inputs = [probe_image(net.input_shape) for net in nets]
     inference = [lambda net=net, x=x: net.logits(x) for net, x in zip(nets, inputs, strict=True)]
     photo = _photo()
     whole = [lambda net=net: net.classify([photo]) for net in nets]
-    times = _take_turns(inference, seconds, lambda done: advance(10 + round(70 * done)))
-    end_to_end = _take_turns(whole, seconds / 4, lambda done: advance(80 + round(20 * done)))
+    times = _take_turns(inference, seconds, lambda done: report(10 + round(70 * done), 100))
+    end_to_end = _take_turns(whole, seconds / 4, lambda done: report(80 + round(20 * done), 100))
     for net in nets:
         _verified(net)
     return [

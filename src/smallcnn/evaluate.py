@@ -30,13 +30,13 @@ def evaluate(
     *,
     part: str | None = None,
     workers: int = 2,
-    advance: Callable[[int], None] = lambda done: None,
+    report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
     """Runs `net` over pictures of `data` (see `open_source`) and counts.
 
     `part` is train, val, test or all. Left out, it is what the network has not learned from: the test part if there is
     one; the validation part if the set has one, or if the network was trained on the rest of this very set; otherwise
-    all. `advance` is called with the number of pictures done.
+    all. `report` is called with the pictures done and their total.
 
     Raises DataError if the classes do not fit the labels of the network, or nothing could be decoded.
     """
@@ -48,7 +48,7 @@ def evaluate(
         raise DataError(f"{data} has no part {part!r}; it has {', '.join([*source.splits, 'all'])}")
     split = source.everything() if part == "all" else source.splits[part]
     index_of = match_labels(source.classes, net.labels)
-    metrics, skipped = _count(net, split, index_of, workers, advance)
+    metrics, skipped = _count(net, split, index_of, workers, report)
     return Evaluation(part, metrics, skipped)
 
 
@@ -72,10 +72,11 @@ def _unseen(source: Source, trained_on: str | None) -> str:
 
 
 def _count(
-    net: Net, split: Split, index_of: np.ndarray, workers: int, advance: Callable[[int], None]
+    net: Net, split: Split, index_of: np.ndarray, workers: int, report: Callable[[int, int], None]
 ) -> tuple[Metrics, dict[str, str]]:
     logits, labels = [], []
     skipped: dict[str, str] = {}
+    done = 0
     loader = batches(
         split,
         lambda index: net.preprocessing.prepare(split.images[index]),
@@ -88,7 +89,8 @@ def _count(
         if len(batch.labels):
             logits.append(net.logits(batch.images))
             labels.append(index_of[batch.labels])
-        advance(len(batch.labels) + len(batch.failed))
+        done += len(batch.labels) + len(batch.failed)
+        report(done, len(split))
     if not labels:
         raise DataError(f"none of {len(split)} pictures could be decoded; the first: {next(iter(skipped.values()))}")
     return measure(np.concatenate(logits), np.concatenate(labels)), skipped

@@ -22,15 +22,8 @@ def command(files: tuple[Path, ...], engines: tuple[str, ...], threads: int, sec
     """
     from smallcnn.bench import bench
 
-    with progress("timing", 100) as advance:
-        done = 0
-
-        def report(percent: int) -> None:
-            nonlocal done
-            advance(percent - done)
-            done = percent
-
-        rows = bench(files, engines=engines or ("onnxruntime",), threads=threads, seconds=seconds, advance=report)
+    with progress("timing") as report:
+        rows = bench(files, engines=engines or ("onnxruntime",), threads=threads, seconds=seconds, report=report)
     if json_:
         print_json([asdict(row) for row in rows])
         return

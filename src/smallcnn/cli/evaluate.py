@@ -37,8 +37,8 @@ def command(
 
         check_plot(plot)
     net = runtime.open(file, engine=engine, threads=threads)
-    with progress("evaluating", None) as advance:
-        result = evaluate(net, data, part=part, workers=workers, advance=advance)
+    with progress("evaluating") as report:
+        result = evaluate(net, data, part=part, workers=workers, report=report)
     metrics = result.metrics
     for problem in result.skipped.values():
         remark(f"skipped: {problem}")

@@ -34,14 +34,14 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str =
 
 
 @contextmanager
-def progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr; gives a function that advances it by a number. Nothing is drawn if stderr is not a terminal."""
+def progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr; gives a function to tell it (done, total). Nothing is drawn if stderr is not a terminal."""
     from rich.console import Console
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda step: bar.advance(task, step)
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def remark(line: str) -> None:
