@@ -13,7 +13,8 @@ def every_op() -> Graph:
     pooled = g.max_pool(x, kernel=(3, 2), stride=1, name="pool.max")
     mean = g.average_pool(x, kernel=(2, 3), stride=1, name="pool.mean")
     normed = g.local_response_norm(x, size=3, alpha=0.5, beta=0.75, bias=1.0, name="lrn")
-    x = g.add(pooled, mean, normed, name="sum")
+    x = g.add(pooled, mean, mean, name="sum.twice")  # one node reads another twice, and the next reads it again
+    x = g.add(x, mean, normed, name="sum.all")
     few, many = g.split(x, (2, 6), name="split")
     few = g.depthwise(few, kernel=(1, 3), multiplier=2, name="few.depthwise")
     few = g.activation(few, "leaky_relu", slope=0.2, name="few.act")

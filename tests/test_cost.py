@@ -108,9 +108,9 @@ def last_reader(g):  # once d 128 is made the relu is a's only reader and works 
     return g.concat(g.global_pool(d), g.global_pool(relu)), 128 + 160 + 8
 
 
-def read_twice(g):  # one buffer, read twice by one node: a + sum, as input + a before it
+def read_twice(g):  # a counts once though one node reads it twice, and stays for the next: a + twice + thrice
     a = g.conv(g.input, 2)
-    return g.add(a, a), 64
+    return g.add(g.add(a, a), a), 96
 
 
 def image_kept(g):  # the picture itself is needed at the end: 32 + a 16 + both 48

@@ -4,6 +4,7 @@ from smallcnn import ops, zoo
 from smallcnn.cost import profile
 from smallcnn.errors import GraphError
 from smallcnn.graph import Graph
+from smallcnn.zoo.registry import register
 
 # --- MobileNet v1 against the paper (arXiv 1704.04861): Table 1 layer by layer ---
 
@@ -223,6 +224,14 @@ def test_text_that_is_no_model(text, message):
 def test_values_out_of_range(options, message):
     with pytest.raises(GraphError, match=f"^{message}[^\n]*$"):
         zoo.mobilenet_v1(**options)
+
+
+def test_two_networks_of_one_name_are_an_error():
+    def mobilenet_v1() -> Graph:
+        raise AssertionError("never built")
+
+    with pytest.raises(ValueError, match="two networks are called mobilenet_v1"):
+        register(mobilenet_v1)
 
 
 def test_an_unknown_keyword_is_an_error():
