@@ -1,6 +1,7 @@
 """A run killed with SIGKILL at random moments and resumed ends with the weights of one that was not, bit for bit."""
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -26,7 +27,10 @@ loop.train("mobilenet_v1:width=0.25,small_input=true,variant=shallow", sys.argv[
 
 def start(data, out, epochs):
     return subprocess.Popen(
-        [sys.executable, "-c", DRIVER, str(data), str(out), str(epochs)], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", DRIVER, str(data), str(out), str(epochs)],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "2"},  # sums are split between threads, as in a real run
     )
 
 
