@@ -6,10 +6,11 @@ transparent pixels are laid over white. Only the first frame of an animation is 
 
 import io
 import warnings
+from math import inf
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from smallcnn.errors import ImageError
 
@@ -18,74 +19,96 @@ Picture = str | Path | bytes | Image.Image | np.ndarray
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pnm"})
 
+# Told by the content, never by the name. No others: Pillow would run Ghostscript on an EPS file called x.jpg.
+_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF")
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
 # Pillow refuses pictures of more than 179 million pixels; half of that is a big camera, not worth its warning.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
-def decode(picture: Picture, channels: int, shrink: float = 1.0) -> Image.Image:
+def decode(picture: Picture, channels: int, shorter: float = inf) -> Image.Image:
     """A loaded picture in mode L (1 channel) or RGB (3 channels), upright.
 
-    `shrink` lets a JPEG be decoded at a half, quarter or eighth of its size, as long as neither side falls below
-    1 / shrink of the original: much faster for photographs that will be made small anyway.
+    A JPEG file is decoded at a half, quarter or eighth of its size if `shorter` pixels are still left on its shorter
+    side: much faster for photographs that will be made small anyway.
 
     Raises ImageError with the name of the file and what is wrong with it.
     """
-    if isinstance(picture, np.ndarray):
-        return _convert(_from_array(picture), channels)
-    if isinstance(picture, Image.Image):
-        return _convert(picture, channels)
-    name, file = (picture, picture) if isinstance(picture, str | Path) else ("picture", io.BytesIO(picture))
+    mode = {1: "L", 3: "RGB"}[channels]
+    name = picture if isinstance(picture, str | Path) else "picture"  # for messages
     try:
-        with Image.open(file) as image:
-            if shrink > 1:
-                image.draft(None, (int(image.width / shrink), int(image.height / shrink)))
-            image.load()
-            return _convert(ImageOps.exif_transpose(image), channels)
+        if isinstance(picture, np.ndarray):
+            return _convert(_from_array(picture), mode)
+        if isinstance(picture, Image.Image):
+            return _convert(_upright(picture), mode)
+        with Path(picture).open("rb") if isinstance(picture, str | Path) else io.BytesIO(picture) as file:
+            if not file.read(1):
+                raise ImageError("an empty file")
+            image = Image.open(file, formats=_FORMATS)
+            for factor in (8, 4, 2):
+                if min(image.size) >= factor * shorter:
+                    image.draft(None, (image.width // factor, image.height // factor))
+                    break
+            return _convert(_upright(image), mode)
     except FileNotFoundError:
         raise ImageError(f"{name}: no such file") from None
     except UnidentifiedImageError:
-        raise ImageError(f"{name}: not a picture that Pillow can read") from None
+        raise ImageError(f"{name}: not a {', '.join(_FORMATS[:-1])} or {_FORMATS[-1]} picture") from None
     except Image.DecompressionBombError as error:
         raise ImageError(f"{name}: too many pixels, refused as a decompression bomb ({error})") from None
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from None
     except Exception as error:  # decoders raise anything on damaged data: OSError, SyntaxError, struct.error, ...
-        raise ImageError(f"{name}: damaged or unreadable picture ({error})") from error
-
-
-def size_of(picture: Picture) -> tuple[int, int]:
-    """(width, height) as stored, before EXIF orientation; reads no more than the header of a file."""
-    if isinstance(picture, np.ndarray):
-        return picture.shape[1], picture.shape[0]
-    if isinstance(picture, Image.Image):
-        return picture.size
-    try:
-        with Image.open(picture if isinstance(picture, str | Path) else io.BytesIO(picture)) as image:
-            return image.size
-    except Exception:
-        return (1, 1)  # whatever is wrong with it, `decode` says it properly
+        system = getattr(error, "strerror", None)  # no permission, a folder, a name too long
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise ImageError(f"{name}: {system or f'damaged picture ({why})'}") from error
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
     if array.dtype != np.uint8:
-        raise ImageError(f"pictures as arrays are uint8, not {array.dtype}")
+        raise ImageError(f"an array must be uint8, not {array.dtype}")
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3) or not array.size:
-        raise ImageError(f"pictures as arrays are (H, W), (H, W, 1) or (H, W, 3), not {array.shape}")
+        raise ImageError(f"an array must be (H, W), (H, W, 1) or (H, W, 3), not {array.shape}")
     return Image.fromarray(np.ascontiguousarray(array))
 
 
-def _convert(image: Image.Image, channels: int) -> Image.Image:
-    if channels not in (1, 3):
-        raise ImageError(f"a picture has 1 or 3 channels, the network wants {channels}")
-    if image.mode.startswith("I"):  # 16-bit grey, in one of Pillow's names for it
-        wide = np.clip(np.asarray(image, np.int64), 0, 0xFFFF)
-        image = Image.fromarray((wide >> 8).astype(np.uint8))
+def _upright(image: Image.Image) -> Image.Image:
+    image.load()
+    try:
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # damaged EXIF raises anything, and says nothing about the pixels
+        turn = None
+    return image if turn is None else image.transpose(turn)
+
+
+def _convert(image: Image.Image, mode: str) -> Image.Image:
+    if not (image.width and image.height):
+        raise ImageError("a picture without pixels")
     if image.mode == "F":
         raise ImageError("floating-point pixels have no known range; store 8 or 16 bits")
+    if image.mode.startswith("I"):  # 16-bit grey in one of Pillow's names for it, or 32-bit
+        wide = np.asarray(image)
+        if wide.min() < 0 or wide.max() > 0xFFFF:
+            raise ImageError("32-bit pixels have no known range; store 8 or 16 bits")
+        grey = (wide >> 8).astype(np.uint8)
+        grey[wide == image.info.get("transparency", -1)] = 255
+        image = Image.fromarray(grey)
+    if image.mode == "LAB":  # Pillow knows no way from here to grey
+        image = image.convert("RGB")
     if image.has_transparency_data:
         over = image.convert("RGBA")
         image = Image.new("RGBA", over.size, "white")
         image.alpha_composite(over)
-    return image.convert("L" if channels == 1 else "RGB")
+    return image.convert(mode)

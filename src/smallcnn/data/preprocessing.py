@@ -6,12 +6,13 @@ the box that will be kept is resampled straight to the final size.
 
 import json
 from dataclasses import asdict, dataclass
+from math import isfinite
 from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
 
-from smallcnn.data.decode import Picture, decode, size_of
+from smallcnn.data.decode import Picture, decode
 from smallcnn.errors import FileError
 
 Box = tuple[float, float, float, float]
@@ -33,16 +34,15 @@ class Preprocessing:
     interpolation: Interpolation = "bilinear"
 
     def __post_init__(self) -> None:
-        good = (
-            len(self.size) == 2
-            and all(isinstance(side, int) and side >= 1 for side in self.size)
-            and len(self.mean) == len(self.std) >= 1
-            and all(0 < value < float("inf") for value in self.std)
-            and 0 < self.crop <= 1
-            and self.interpolation in ("bilinear", "bicubic", "lanczos")
+        sides = len(self.size) == 2 and all(isinstance(side, int) and side >= 1 for side in self.size)
+        _check("size", self.size, sides, "(height, width) in whole pixels, at least 1")
+        _check(
+            "mean", self.mean, len(self.mean) in (1, 3) and all(map(isfinite, self.mean)), "one finite number or three"
         )
-        if not good:
-            raise FileError(f"preprocessing that makes no sense: {asdict(self)}")
+        spread = len(self.std) == len(self.mean) and all(isfinite(value) and value > 0 for value in self.std)
+        _check("std", self.std, spread, "as many numbers as the mean, above 0")
+        _check("crop", self.crop, 0 < self.crop <= 1, "above 0 and at most 1")
+        _check("interpolation", self.interpolation, self.interpolation in _FILTERS, ", ".join(_FILTERS))
 
     @property
     def channels(self) -> int:
@@ -51,19 +51,22 @@ class Preprocessing:
 
     def prepare(self, picture: Picture) -> np.ndarray:
         """uint8 (H, W, C). Raises ImageError if the picture cannot be decoded."""
-        image = decode(picture, self.channels, self.shrink(picture, self.crop))
+        image = decode(picture, self.channels, self.decoded_side(self.crop))
         return self.resample(image, centre_box(image.size, self.size, self.crop))
 
-    def shrink(self, picture: Picture, part: float) -> float:
-        """How much smaller `picture` may be decoded if `part` of its shorter side will be kept: to twice the need."""
-        return min(size_of(picture)) * part / max(self.size) / 2
+    def decoded_side(self, part: float) -> float:
+        """The shorter side to decode to if `part` of it will be kept: twice what comes out, so resizing smooths."""
+        return 2 * max(self.size) / part
+
+    def shrink(self, _picture: Picture, part: float) -> float:
+        """The old name of `decoded_side`, until its last caller has moved."""
+        return self.decoded_side(part)
 
     def resample(self, image: Image.Image, box: Box) -> np.ndarray:
         """What is inside `box` (left, top, right, bottom) of a decoded picture, at `size`: uint8 (H, W, C)."""
         height, width = self.size
-        if image.size != (width, height) or box != (0, 0, width, height):
-            image = image.resize((width, height), _FILTERS[self.interpolation], box=box)
-        return np.asarray(image).reshape(height, width, self.channels)
+        resized = image.resize((width, height), _FILTERS[self.interpolation], box=box)
+        return np.asarray(resized).reshape(height, width, self.channels)
 
     def scale_and_shift(self) -> tuple[np.ndarray, np.ndarray]:
         """float32 (C,) each: network input = pixel * scale + shift."""
@@ -95,9 +98,14 @@ def centre_box(image_size: tuple[int, int], size: tuple[int, int], crop: float) 
     """The centred box of a picture (width, height) with the proportions of `size` (height, width)."""
     width, height = image_size
     scale = min(width / size[1], height / size[0]) * crop
-    kept_width, kept_height = size[1] * scale, size[0] * scale
+    kept_width, kept_height = min(size[1] * scale, width), min(size[0] * scale, height)  # rounding may exceed by 1e-16
     left, top = (width - kept_width) / 2, (height - kept_height) / 2
     return (left, top, left + kept_width, top + kept_height)
+
+
+def _check(name: str, value: object, good: bool, allowed: str) -> None:
+    if not good:
+        raise FileError(f"preprocessing: {name} must be {allowed}, not {value}")
 
 
 _FILTERS = {
