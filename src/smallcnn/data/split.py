@@ -1,0 +1,26 @@
+"""Labelled pictures in memory or on disk, none of them decoded: what every source is made of."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Split:
+    """Pictures with their labels. `images` are paths, or a uint8 array (N, H, W) or (N, H, W, C)."""
+
+    images: Sequence[Path] | np.ndarray
+    labels: np.ndarray
+    names: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def subset(self, indices: Sequence[int]) -> "Split":
+        """These pictures, in this order."""
+        images = (
+            self.images[list(indices)] if isinstance(self.images, np.ndarray) else [self.images[i] for i in indices]
+        )
+        return Split(images, self.labels[list(indices)], [self.names[i] for i in indices])
