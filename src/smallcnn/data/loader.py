@@ -12,16 +12,22 @@ from itertools import islice
 
 import numpy as np
 
-from smallcnn.data.sources import Split
+from smallcnn.data.split import Split
 from smallcnn.errors import ImageError
 
 Prepare = Callable[[int], np.ndarray]
 """Index of a picture -> uint8 (H, W, C); ImageError if it cannot be decoded."""
 
 
+_TOGETHER = 8  # pictures per task: handing over 32x32 arrays one by one cost as much as preparing them
+
+
 @dataclass(frozen=True)
 class Batch:
-    """uint8 images (N, H, W, C), labels (N,), and what could not be decoded: name -> what is wrong."""
+    """uint8 images (N, H, W, C), labels (N,), indices (N,), and what could not be decoded: name -> what is wrong.
+
+    If nothing of a batch could be decoded, N is 0 and the other sides of `images` mean nothing.
+    """
 
     images: np.ndarray
     labels: np.ndarray
@@ -38,25 +44,37 @@ def batches(
     """
     chunks = (order[start : start + batch_size] for start in range(0, len(order), batch_size))
     pool = ThreadPoolExecutor(max(workers, 1), thread_name_prefix="decode")
-    waiting: deque[tuple[Sequence[int], list[Future[np.ndarray]]]] = deque()
+    waiting: deque[tuple[Sequence[int], list[Future[list[np.ndarray | ImageError]]]]] = deque()
     try:
         while True:
             for chunk in islice(chunks, ahead + 1 - len(waiting)):
-                waiting.append((chunk, [pool.submit(prepare, int(index)) for index in chunk]))
+                parts = [chunk[start : start + _TOGETHER] for start in range(0, len(chunk), _TOGETHER)]
+                waiting.append((chunk, [pool.submit(_prepare_all, prepare, part) for part in parts]))
             if not waiting:
                 return
-            yield _collect(split, *waiting.popleft())
+            chunk, futures = waiting.popleft()
+            yield _collect(split, chunk, [result for future in futures for result in future.result()])
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _collect(split: Split, indices: Sequence[int], futures: list[Future[np.ndarray]]) -> Batch:
-    images, kept, failed = [], [], {}
-    for index, future in zip(indices, futures, strict=True):
+def _prepare_all(prepare: Prepare, indices: Sequence[int]) -> list[np.ndarray | ImageError]:
+    results: list[np.ndarray | ImageError] = []
+    for index in indices:
         try:
-            images.append(future.result())
-            kept.append(int(index))
+            results.append(prepare(int(index)))
         except ImageError as error:
-            failed[split.names[index]] = str(error)
+            results.append(error)
+    return results
+
+
+def _collect(split: Split, indices: Sequence[int], results: list[np.ndarray | ImageError]) -> Batch:
+    images, kept, failed = [], [], {}
+    for index, result in zip(indices, results, strict=True):
+        if isinstance(result, ImageError):
+            failed[split.names[index]] = str(result)
+        else:
+            images.append(result)
+            kept.append(int(index))
     stacked = np.stack(images) if images else np.zeros((0, 1, 1, 1), np.uint8)
     return Batch(stacked, split.labels[kept], np.array(kept, np.int64), failed)

@@ -1,0 +1,150 @@
+"""Batches do not depend on threads, nothing is lost without a word, and nothing is left running."""
+
+import io
+import threading
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from smallcnn.data.loader import batches
+from smallcnn.data.preprocessing import Preprocessing
+from smallcnn.data.sources import Split
+from smallcnn.errors import ImageError
+
+COUNT = 50
+ORDER = np.random.default_rng(0).permutation(COUNT)
+SPLIT = Split(
+    np.arange(COUNT, dtype=np.uint8).repeat(4).reshape(COUNT, 2, 2),
+    np.arange(COUNT) % 7,
+    [f"picture {i}" for i in range(COUNT)],
+)
+
+
+def pixels(index):
+    """(2, 2, 1), every pixel the picture's index; later ones are faster, so that threads finish out of order."""
+    time.sleep((COUNT - index) * 2e-5)
+    return SPLIT.images[index][..., None]
+
+
+def loaded(prepare=pixels, order=ORDER, *, batch_size=12, workers=2, **options):
+    return batches(SPLIT, prepare, order, batch_size=batch_size, workers=workers, **options)
+
+
+def idle():
+    """True once no thread of a loader is left; they may finish the picture they are at."""
+    deadline = time.monotonic() + 10
+    while any(thread.name.startswith("decode") for thread in threading.enumerate()):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2, 5])
+@pytest.mark.parametrize("batch_size", [1, 12, 25, 60])
+@pytest.mark.parametrize("order", [ORDER, range(COUNT), [3, 3, 1], []], ids=["array", "range", "list", "empty"])
+def test_batches_are_the_pictures_in_order(workers, batch_size, order):
+    got = list(loaded(order=order, workers=workers, batch_size=batch_size))
+    want = [list(order[start : start + batch_size]) for start in range(0, len(order), batch_size)]
+    assert [batch.indices.tolist() for batch in got] == want
+    for batch in got:
+        assert not batch.failed
+        np.testing.assert_array_equal(batch.images, batch.indices[:, None, None, None] * np.ones((2, 2, 1), int))
+        np.testing.assert_array_equal(batch.labels, batch.indices % 7)
+    assert idle()
+
+
+def test_decoding_in_threads_is_decoding_one_after_the_other():
+    rng = np.random.default_rng(0)
+    kinds = [("JPEG", "RGB"), ("PNG", "P"), ("WEBP", "RGBA"), ("TIFF", "I;16"), ("GIF", "L"), ("JPEG", "CMYK")]
+    files = []
+    for i in range(COUNT):
+        kind, mode = kinds[i % len(kinds)]
+        image = Image.fromarray(rng.integers(0, 256, (60 + i, 90 - i), np.uint8)).convert(mode)
+        image.save(file := io.BytesIO(), kind)
+        files.append(file.getvalue())
+    prepare = Preprocessing((24, 24)).prepare
+    want = np.stack([prepare(file) for file in files])
+    got = loaded(lambda index: prepare(files[index]), range(COUNT), workers=8)
+    np.testing.assert_array_equal(np.concatenate([batch.images for batch in got]), want)
+
+
+def test_pictures_that_fail_are_named_and_left_out():
+    def prepare(index):
+        if index % 3 == 0:
+            raise ImageError(f"picture {index}: torn")
+        return pixels(index)
+
+    got = list(loaded(prepare, range(COUNT)))
+    kept = [batch.indices.tolist() for batch in got]
+    assert kept == [[i for i in range(start, min(start + 12, COUNT)) if i % 3] for start in range(0, COUNT, 12)]
+    for batch in got:
+        np.testing.assert_array_equal(batch.images[:, 0, 0, 0], batch.indices)
+        np.testing.assert_array_equal(batch.labels, batch.indices % 7)
+    failed = {name: text for batch in got for name, text in batch.failed.items()}
+    assert failed == {f"picture {i}": f"picture {i}: torn" for i in range(0, COUNT, 3)}
+
+
+def test_a_batch_of_failures_is_an_empty_batch():
+    def prepare(index):
+        if index < 12:
+            raise ImageError("torn")
+        return pixels(index)
+
+    first, second, *_ = loaded(prepare, range(COUNT))
+    assert first.images.dtype == np.uint8
+    assert [len(x) for x in (first.images, first.labels, first.indices, first.failed)] == [0, 0, 0, 12]
+    assert len(second.images) == 12
+
+
+def test_bugs_keep_their_traceback_and_stop_the_threads():
+    def prepare(index):
+        return {}[index]
+
+    with pytest.raises(KeyError) as caught:
+        list(loaded(prepare))
+    assert caught.traceback[-1].name == "prepare"
+    assert idle()
+
+
+def test_no_more_is_decoded_than_ahead():
+    done = []
+
+    def prepare(index):
+        done.append(index)
+        return pixels(index)
+
+    loader = loaded(prepare, batch_size=4, ahead=3)
+    assert not done, "nothing starts before it is asked for"
+    next(loader)
+    deadline = time.monotonic() + 10
+    while len(done) < 4 + 3 * 4 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.05)
+    assert sorted(done) == sorted(ORDER[: 4 + 3 * 4])
+    loader.close()
+
+
+def test_what_waits_is_dropped_when_the_loop_is_left():
+    left, done = threading.Event(), []
+
+    def prepare(index):
+        if index >= 8:
+            left.wait()
+        done.append(index)
+        return pixels(index)
+
+    loader = loaded(prepare, range(COUNT), batch_size=8, workers=1, ahead=4)
+    next(loader)
+    loader.close()
+    left.set()
+    assert idle()
+    assert done in (list(range(8)), list(range(16)))  # with or without the pictures the thread was at
+
+
+def test_leaving_the_loop_stops_the_threads():
+    for _ in loaded():
+        break
+    assert idle()
