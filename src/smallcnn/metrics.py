@@ -17,18 +17,26 @@ class Metrics:
 
 
 def measure(logits: np.ndarray, labels: np.ndarray) -> Metrics:
-    """From logits (N, classes) and labels (N,). A tie counts against the network; `loss` is the mean cross-entropy."""
+    """From logits (N, classes) and labels (N,), N at least 1; `loss` is the mean cross-entropy.
+
+    A tie counts against the network, in the confusion matrix too, and so does a logit that is not a number.
+    """
     count, classes = logits.shape
+    if not count:
+        raise ValueError("no predictions to measure")
     logits = logits.astype(np.float64)
-    true = logits[np.arange(count), labels][:, None]
-    rank = (logits >= true).sum(1)  # 1 is the best
+    rows = np.arange(count)
+    true = logits[rows, labels]
+    rank = (~(logits < true[:, None])).sum(1)  # 1 is the best
     log_total = np.log(np.exp(logits - logits.max(1, keepdims=True)).sum(1)) + logits.max(1)
+    logits[rows, labels] = -np.inf
+    taken_for = np.where(rank == 1, labels, logits.argmax(1))
     confusion = np.zeros((classes, classes), np.int64)
-    np.add.at(confusion, (labels, logits.argmax(1)), 1)
+    np.add.at(confusion, (labels, taken_for), 1)
     return Metrics(
         images=count,
         top1=float((rank == 1).mean()),
         top5=float((rank <= 5).mean()),
-        loss=float((log_total - true[:, 0]).mean()),
+        loss=float((log_total - true).mean()),
         confusion=confusion,
     )
