@@ -167,7 +167,19 @@ def test_nonsense_is_refused(change, message):
     assert message in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "3", "null", '{"size": [8, 8]}', '"size"'])
+NOT_DESCRIPTIONS = [
+    "",
+    "[]",
+    "3",
+    "null",
+    '{"size": [8, 8]}',
+    '"size"',
+    "[" * 100_000,
+    json.dumps(GOOD | {"mean": [10**400]}),
+]
+
+
+@pytest.mark.parametrize("text", NOT_DESCRIPTIONS, ids=lambda text: text[:20])
 def test_what_is_no_description_is_refused(text):
     with pytest.raises(FileError, match="not a description of preprocessing"):
         Preprocessing.from_json(text)

@@ -90,7 +90,7 @@ class Preprocessing:
             for key in ("size", "mean", "std"):
                 fields[key] = tuple(fields[key])
             return cls(**fields)
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             raise FileError(f"not a description of preprocessing: {error}") from error
 
 
