@@ -18,9 +18,10 @@ DRIVER = """
 import sys
 from smallcnn.train import loop
 from smallcnn.train.recipe import Recipe
+from smallcnn.train.run import train
 loop._CHECKPOINT_SECONDS = 0.1
 recipe = Recipe(epochs=int(sys.argv[3]), batch_size=4, augment="photo")
-loop.train("mobilenet_v1:width=0.25,small_input=true,variant=shallow", sys.argv[1], sys.argv[2], resolution=32,
+train("mobilenet_v1:width=0.25,small_input=true,variant=shallow", sys.argv[1], sys.argv[2], resolution=32,
            recipe=recipe, resume=True)
 """
 

@@ -15,9 +15,8 @@ from smallcnn import artifact, runtime
 from smallcnn.errors import DataError, FileError
 from smallcnn.evaluate import evaluate
 from smallcnn.module import to_module
-from smallcnn.train import loop
-from smallcnn.train.loop import train
 from smallcnn.train.recipe import Recipe
+from smallcnn.train.run import resume, train
 
 MODEL = "mobilenet_v1:width=0.25,small_input=true,variant=shallow"
 QUICK = Recipe(epochs=3, batch_size=8, label_smoothing=0.0)
@@ -121,7 +120,7 @@ def test_resuming_with_other_settings_is_refused(run, photos):
 
 def test_resuming_a_finished_run_changes_nothing(run):
     before = {path.name: path.read_bytes() for path in run.folder.glob("*.safetensors")}
-    again = loop.resume(run.folder)
+    again = resume(run.folder)
     assert again.finished
     assert again.history == run.history
     assert {path.name: path.read_bytes() for path in run.folder.glob("*.safetensors")} == before
@@ -129,10 +128,10 @@ def test_resuming_a_finished_run_changes_nothing(run):
 
 def test_resuming_nothing_and_a_damaged_checkpoint(tmp_path):
     with pytest.raises(DataError, match="no run to resume"):
-        loop.resume(tmp_path)
+        resume(tmp_path)
     (tmp_path / "checkpoint.safetensors").write_bytes(b"half a file")
     with pytest.raises(FileError, match="not a checkpoint of a training run, or damaged"):
-        loop.resume(tmp_path)
+        resume(tmp_path)
 
 
 def test_arrays_keep_their_size_and_channels(tmp_path):
@@ -168,7 +167,7 @@ def test_ctrl_c_leaves_a_usable_model_and_resumes_exactly(photos, tmp_path):
     assert not cut.finished
     assert 1 <= len(cut.history) < 4
     assert runtime.open(cut.last).classify([next(Path(photos).glob("*/*.png"))])
-    done = loop.resume(tmp_path / "cut")
+    done = resume(tmp_path / "cut")
     assert done.finished
     first, second = (artifact.load(result.last).weights for result in (whole, done))
     assert all(np.array_equal(first[name], second[name]) for name in first)

@@ -36,8 +36,8 @@ class Demo:
 
 def demo(folder: Path, say: Callable[[str], None] = lambda line: None) -> Demo:
     """Runs every step into `folder`; an interrupted demo goes on where it was. `say` gets a line per step."""
-    from smallcnn.train.loop import train
     from smallcnn.train.recipe import Recipe
+    from smallcnn.train.run import train
 
     run, model = folder / "run", folder / "digits.onnx"
     commands = [

@@ -61,7 +61,7 @@ def command(
         import torch
 
         from smallcnn import report
-        from smallcnn.train import loop
+        from smallcnn.train import run
     except ImportError as error:
         if isinstance(error, MissingExtra):
             raise
@@ -72,11 +72,11 @@ def command(
     if resume and model is None and data is None:
         if chosen or resolution:
             raise SmallcnnError("--resume takes its settings from the run; leave the others out, or give all of them")
-        result = loop.resume(out, device=device, workers=workers)
+        result = run.resume(out, device=device, workers=workers)
     elif model is None or data is None:
         raise SmallcnnError("train needs MODEL and --data SOURCE (or --resume alone, to go on with the run in --out)")
     else:
-        result = loop.train(
+        result = run.train(
             model, data, out, resolution=resolution, recipe=Recipe.from_dict(chosen), resume=resume, device=device,
             workers=workers,
         )  # fmt: skip

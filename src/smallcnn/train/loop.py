@@ -1,9 +1,7 @@
 """The one training loop.
 
-A run lives in a folder: best.safetensors and last.safetensors (models), checkpoint.safetensors (for --resume),
-log.jsonl, tensorboard/. Every write is whole or not at all, and everything random is a function of the position in the
-run, so a run that is killed at any moment and resumed ends with the same weights as one that was not (same seed, same
-device, same number of threads).
+Every write is whole or not at all, and everything random is a function of the position in the run, so a run that is
+killed at any moment and resumed ends with the same weights as one that was not (same seed, device, number of threads).
 """
 
 import platform
@@ -12,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +20,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import smallcnn
-from smallcnn import artifact, zoo
+from smallcnn import artifact
 from smallcnn.artifact import Artifact
 from smallcnn.data.loader import Batch, batches
 from smallcnn.data.preprocessing import Preprocessing
-from smallcnn.data.sources import Source, open_source
+from smallcnn.data.sources import Source
 from smallcnn.errors import DataError
 from smallcnn.graph import Graph
 from smallcnn.metrics import Metrics, measure
@@ -34,13 +32,13 @@ from smallcnn.module import to_module, to_weights
 from smallcnn.train import checkpoint
 from smallcnn.train.augment import batch_augmentation, order, prepare, seed_step
 from smallcnn.train.checkpoint import Progress
+from smallcnn.train.device import computes_bfloat16
 from smallcnn.train.log import Log
 from smallcnn.train.optim import make_optimizer
 from smallcnn.train.recipe import Recipe
 
-_CHECKPOINT = "checkpoint.safetensors"
+CHECKPOINT = "checkpoint.safetensors"
 _CHECKPOINT_SECONDS = 60.0
-_SMALL = 64  # pixels; up to here "auto" augments as for small pictures
 
 
 @dataclass(frozen=True)
@@ -55,117 +53,8 @@ class Result:
     finished: bool
 
 
-def train(
-    model: str,
-    data: str | Path,
-    out: str | Path,
-    *,
-    resolution: int | None = None,
-    recipe: Recipe | None = None,
-    resume: bool = False,
-    device: str = "auto",
-    workers: int = 2,
-) -> Result:
-    """Trains `model` (a registry name with options) on `data` (see `open_source`) into the folder `out`.
-
-    `resolution` left out is 224 for picture files, and the pictures' own size, but at least 32, for arrays. `workers`
-    threads decode. With `resume` the run in `out` goes on; its settings must be the same.
-
-    Ctrl-C finishes the step, writes a checkpoint and returns with `finished` false. Raises SmallcnnError subclasses for
-    whatever the user can mend.
-    """
-    recipe = recipe or Recipe()
-    source = open_source(data, seed=recipe.seed, val_fraction=recipe.val_fraction)
-    if "train" not in source.splits:
-        raise DataError(f"{data}: no training pictures")
-    side, channels = _input_of(source, resolution)
-    recipe = _settled(recipe, source, side)
-    graph = zoo.parse(model).build(resolution=side, classes=len(source.classes), channels=channels)
-    settings = {
-        "model": graph.name,
-        "resolution": side,
-        "source": str(data),
-        "pictures": source.fingerprint,
-        "recipe": asdict(recipe),
-    }
-    folder = _run_folder(Path(out), settings, resume)
-    run = _Run(graph, source, recipe, folder, settings, device=torch.device(_device(device)), workers=workers)
-    return run.train(resume=resume and (folder / _CHECKPOINT).is_file())
-
-
-def resume(out: str | Path, *, device: str = "auto", workers: int = 2) -> Result:
-    """Goes on with the run in the folder `out`, with the settings it was started with."""
-    state = Path(out) / _CHECKPOINT
-    if not state.is_file():
-        raise DataError(f"{out}: no run to resume here; start one with MODEL and --data")
-    settings = checkpoint.read_settings(state)
-    return train(
-        settings["model"], settings["source"], out, resolution=settings["resolution"],
-        recipe=Recipe.from_dict(settings["recipe"]), resume=True, device=device, workers=workers,
-    )  # fmt: skip
-
-
-def _input_of(source: Source, resolution: int | None) -> tuple[int, int]:
-    """(side, channels) of the network's input."""
-    images = source.splits["train"].images
-    if isinstance(images, np.ndarray):
-        grey = images.ndim == 3 or images.shape[3] == 1
-        return resolution or max(32, *images.shape[1:3]), 1 if grey else 3
-    return resolution or 224, 3
-
-
-def _settled(recipe: Recipe, source: Source, side: int) -> Recipe:
-    """The recipe with everything left open decided, so that it can be stored and compared."""
-    augment = ("small" if side <= _SMALL else "photo") if recipe.augment == "auto" else recipe.augment
-    mirror = source.mirror if recipe.mirror is None else recipe.mirror
-    return replace(recipe, augment=augment, mirror=mirror, lr=recipe.peak_lr, weight_decay=recipe.decay)
-
-
-def _run_folder(folder: Path, settings: dict[str, Any], resume: bool) -> Path:
-    state = folder / _CHECKPOINT
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"cannot make the run folder {folder}: {error.strerror}") from error
-    if state.is_file() and not resume:
-        raise DataError(f"{folder} already holds a run; --resume to go on with it, or choose another --out")
-    if state.is_file():
-        stored = checkpoint.read_settings(state)
-        old, new = (_flat(values) for values in (stored, settings))
-        changed = [f"{key} was {old.get(key)}, now {new.get(key)}" for key in old | new if old.get(key) != new.get(key)]
-        if changed:
-            raise DataError(f"{folder}: cannot resume with other settings: {'; '.join(changed)}")
-    return folder
-
-
-def _flat(settings: dict[str, Any]) -> dict[str, Any]:
-    """What has to be the same to resume; the pictures may have moved, but not changed."""
-    return {k: v for k, v in settings.items() if k not in ("recipe", "source")} | settings["recipe"]
-
-
-def _device(name: str) -> str:
-    if name != "auto":
-        try:
-            torch.empty(0, device=name)
-        except (RuntimeError, AssertionError) as error:
-            raise DataError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from None
-        return name
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-def _computes_bfloat16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type == "cpu":
-        has = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-        return bool(has.get("avx512_bf16") or has.get("amx_bf16") or has.get("bf16"))
-    return False
-
-
-class _Run:
-    """One run's state. `train` walks through it; the methods are its steps in the order they happen."""
+class Loop:
+    """One run's state. `run` walks through it; the methods are its steps in the order they happen."""
 
     def __init__(
         self,
@@ -195,12 +84,13 @@ class _Run:
             len(self.split) // self.batch_size
         )  # a last, smaller batch is left out; the order changes each epoch
         wanted = recipe.precision
-        self.bfloat16 = wanted == "bfloat16" or (wanted == "auto" and _computes_bfloat16(device))
+        self.bfloat16 = wanted == "bfloat16" or (wanted == "auto" and computes_bfloat16(device))
         self.failed: dict[str, str] = {}
         self.saved_at = time.monotonic()
 
-    def train(self, resume: bool) -> Result:
-        state = self.folder / _CHECKPOINT
+    def run(self, resume: bool) -> Result:
+        """Trains from the beginning, or from the checkpoint in the folder, to the end or until asked to stop."""
+        state = self.folder / CHECKPOINT
         if resume:
             self.progress = checkpoint.restore(state, self.module, self.optimizer)
         progress = self.progress
@@ -263,7 +153,7 @@ class _Run:
             if stop.is_set() and progress.step < self.steps:
                 return False
             if time.monotonic() - self.saved_at > _CHECKPOINT_SECONDS:
-                self._save(self.folder / _CHECKPOINT)
+                self._save(self.folder / CHECKPOINT)
         return True
 
     def _step(self, batch: Batch) -> None:
@@ -316,7 +206,7 @@ class _Run:
         artifact.save(model, self.folder / "last.safetensors")
         progress.epoch, progress.step = progress.epoch + 1, 0
         progress.loss_sum, progress.correct, progress.seen = 0.0, 0, 0
-        self._save(self.folder / _CHECKPOINT)
+        self._save(self.folder / CHECKPOINT)
         log.epoch(record)
 
     @torch.inference_mode()
