@@ -64,7 +64,7 @@ def problem(picture):
 def test_exif_orientation(kind, orientation):
     data = encoded(SQUARES, kind, exif=turned(orientation), **BEST[kind])
     for picture in (data, Image.open(io.BytesIO(data))):
-        got = np.asarray(decode(picture, 3), int)
+        got = np.asarray(decode(picture, 3).image, int)
         np.testing.assert_allclose(got, UPRIGHT[orientation](SQUARES), atol=JPEG_ERROR if kind == "JPEG" else 0)
 
 
@@ -72,8 +72,25 @@ def test_exif_orientation(kind, orientation):
 @pytest.mark.parametrize("factor", [1, 2, 4, 8])
 def test_a_turned_jpeg_decoded_smaller(orientation, factor):
     data = encoded(SQUARES, "JPEG", exif=turned(orientation), **BEST["JPEG"])
-    got = np.asarray(decode(data, 3, shorter=min(SQUARES.shape[:2]) / factor), int)
-    np.testing.assert_allclose(got, UPRIGHT[orientation](SQUARES[::factor, ::factor]), atol=JPEG_ERROR)
+    got = decode(data, 3, shorter=min(SQUARES.shape[:2]) / factor)
+    want = UPRIGHT[orientation](SQUARES[::factor, ::factor])
+    np.testing.assert_allclose(np.asarray(got.image, int), want, atol=JPEG_ERROR)
+    assert got.factor == factor
+    assert got.size == UPRIGHT[orientation](SQUARES).shape[1::-1]
+
+
+def test_a_telephones_multi_picture_jpeg_is_decoded_smaller():
+    data = encoded(SQUARES, "MPO", save_all=True, append_images=[Image.new("RGB", (9, 9))], quality=100)
+    got = decode(data, 3, shorter=24)
+    assert (got.image.size, got.size, got.factor) == ((32, 24), (64, 48), 2)
+
+
+@pytest.mark.parametrize(("orientation", "factor"), [(1, 2), (3, 1), (6, 1)])
+def test_a_turned_jpeg_is_decoded_smaller_where_that_divides_it(orientation, factor):
+    """47 pixels at a half are 23.5: half a pixel more at the end, but turned it would be at the start."""
+    got = decode(encoded(SQUARES[:47], "JPEG", exif=turned(orientation)), 3, shorter=23)
+    assert got.factor == factor
+    assert got.size == UPRIGHT[orientation](SQUARES[:47]).shape[1::-1]
 
 
 @given(width=st.integers(1, 400), height=st.integers(1, 400), shorter=st.floats(1, 200))
@@ -82,12 +99,14 @@ def test_a_turned_jpeg_decoded_smaller(orientation, factor):
 def test_a_jpeg_is_decoded_as_small_as_allowed_and_no_smaller(width, height, shorter):
     got = decode(encoded(Image.new("RGB", (width, height)), "JPEG"), 3, shorter)
     factor = max(f for f in (1, 2, 4, 8) if f == 1 or min(width, height) >= f * shorter)
-    assert got.size == (ceil(width / factor), ceil(height / factor))
+    assert (got.size, got.factor) == ((width, height), factor)
+    assert got.image.size == (ceil(width / factor), ceil(height / factor))
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF", "GIF", "BMP", "PPM"])
 def test_only_jpegs_are_decoded_smaller(kind):
-    assert decode(encoded(SQUARES, kind), 3, shorter=1).size == (64, 48)
+    got = decode(encoded(SQUARES, kind), 3, shorter=1)
+    assert (got.image.size, got.size, got.factor) == ((64, 48), (64, 48), 1)
 
 
 KINDS = {
@@ -120,7 +139,7 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_kinds_of_pixels(kind):
     picture, rgb = KINDS[kind]
-    colour, grey = decode(picture, 3), decode(picture, 1)
+    colour, grey = decode(picture, 3).image, decode(picture, 1).image
     assert (colour.mode, grey.mode) == ("RGB", "L")
     np.testing.assert_allclose(colour.getpixel((0, 0)), rgb, atol=1)  # alpha blending rounds twice
     luma = np.dot(rgb, (0.299, 0.587, 0.114))  # ITU-R BT.601
@@ -131,7 +150,7 @@ def test_kinds_of_pixels(kind):
 def test_the_first_frame_counts(kind):
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
     data = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
-    np.testing.assert_allclose(decode(data, 3).getpixel((4, 4)), (255, 0, 0), atol=4)  # WebP is lossy
+    np.testing.assert_allclose(decode(data, 3).image.getpixel((4, 4)), (255, 0, 0), atol=4)  # WebP is lossy
 
 
 @pytest.mark.parametrize("name", ["PHOTO.JPG", "Blüte 花.jpeg", "no_suffix"])
@@ -139,7 +158,7 @@ def test_a_path_and_its_bytes_are_the_same_picture(tmp_path, name):
     path = tmp_path / name
     path.write_bytes(encoded(SQUARES, "JPEG"))
     for file in (path, str(path), path.read_bytes()):
-        np.testing.assert_array_equal(decode(file, 3), decode(Image.open(path), 3))
+        np.testing.assert_array_equal(decode(file, 3).image, decode(Image.open(path), 3).image)
 
 
 def test_a_pillow_image_is_left_alone():
@@ -153,17 +172,17 @@ def test_a_pillow_image_is_left_alone():
 def test_damaged_exif_does_not_cost_the_picture(exif):
     data = encoded(SQUARES, "PNG", exif=b"Exif\0\0" + exif)
     assert exif in data
-    np.testing.assert_array_equal(decode(data, 3), SQUARES)
+    np.testing.assert_array_equal(decode(data, 3).image, SQUARES)
 
 
 @pytest.mark.filterwarnings("ignore:Truncated File Read")
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM"])
 def test_a_truncated_file_is_refused_and_never_half_a_picture(kind):
     data = encoded(SQUARES, kind)
-    whole = np.asarray(decode(data, 3))
+    whole = np.asarray(decode(data, 3).image)
     for cut in np.linspace(0, len(data) - 1, 200, dtype=int):
         try:
-            np.testing.assert_array_equal(decode(data[:cut], 3), whole)
+            np.testing.assert_array_equal(decode(data[:cut], 3).image, whole)
         except ImageError:
             continue
         assert cut > len(data) - 24, "only the checksums and the mark at the end may be missing"

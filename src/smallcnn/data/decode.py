@@ -6,6 +6,7 @@ transparent pixels are laid over white. Only the first frame of an animation is 
 
 import io
 import warnings
+from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 
@@ -31,13 +32,26 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SIDEWAYS = {_TURNS[orientation] for orientation in (5, 6, 7, 8)}
 
 # Pillow refuses pictures of more than 179 million pixels; half of that is a big camera, not worth its warning.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
-def decode(picture: Picture, channels: int, shorter: float = inf) -> Image.Image:
-    """A loaded picture in mode L (1 channel) or RGB (3 channels), upright.
+@dataclass(frozen=True)
+class Decoded:
+    """A picture of `size` (width, height), upright; `image`, in mode L or RGB, shows it `factor` times smaller.
+
+    The sides of `image` are rounded up: of 437 pixels at a half, 218.5 of 219 show the picture.
+    """
+
+    image: Image.Image
+    size: tuple[int, int]
+    factor: int
+
+
+def decode(picture: Picture, channels: int, shorter: float = inf) -> Decoded:
+    """Loads a picture in mode L (1 channel) or RGB (3 channels).
 
     A JPEG file is decoded at a half, quarter or eighth of its size if `shorter` pixels are still left on its shorter
     side: much faster for photographs that will be made small anyway.
@@ -48,18 +62,15 @@ def decode(picture: Picture, channels: int, shorter: float = inf) -> Image.Image
     name = picture if isinstance(picture, str | Path) else "picture"  # for messages
     try:
         if isinstance(picture, np.ndarray):
-            return _convert(_from_array(picture), mode)
+            return _finish(_from_array(picture), mode)
         if isinstance(picture, Image.Image):
-            return _convert(_upright(picture), mode)
+            return _finish(picture, mode)
         with Path(picture).open("rb") if isinstance(picture, str | Path) else io.BytesIO(picture) as file:
             if not file.read(1):
                 raise ImageError("an empty file")
             image = Image.open(file, formats=_FORMATS)
-            for factor in (8, 4, 2):
-                if min(image.size) >= factor * shorter:
-                    image.draft(None, (image.width // factor, image.height // factor))
-                    break
-            return _convert(_upright(image), mode)
+            size, factor = image.size, _draft(image, shorter)
+            return _finish(image, mode, size, factor)
     except FileNotFoundError:
         raise ImageError(f"{name}: no such file") from None
     except UnidentifiedImageError:
@@ -84,13 +95,33 @@ def _from_array(array: np.ndarray) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(array))
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    image.load()
+def _draft(image: Image.Image, shorter: float) -> int:
+    """Lets a JPEG be decoded smaller, and by what factor."""
+    if image.format not in ("JPEG", "MPO"):  # an MPO is a JPEG with others behind it
+        return 1
+    width, height = image.size
+    for factor in (8, 4, 2):
+        divides = width % factor == height % factor == 0  # turned, the incomplete last pixels would come first
+        if min(width, height) >= factor * shorter and (divides or _turn(image) is None):
+            return factor if image.draft(None, (width // factor, height // factor)) else 1
+    return 1
+
+
+def _finish(image: Image.Image, mode: str, size: tuple[int, int] = (0, 0), factor: int = 1) -> Decoded:
+    """Loads, turns and converts; `size` is that of the whole picture as stored, if the image is smaller."""
+    image.load()  # before its orientation is asked for: a TIFF turns itself
+    turn = _turn(image)
+    if turn is not None:
+        image = image.transpose(turn)
+        size = (size[1], size[0]) if turn in _SIDEWAYS else size
+    return Decoded(_convert(image, mode), image.size if factor == 1 else size, factor)
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
     try:
-        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+        return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # damaged EXIF raises anything, and says nothing about the pixels
-        turn = None
-    return image if turn is None else image.transpose(turn)
+        return None
 
 
 def _convert(image: Image.Image, mode: str) -> Image.Image:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from smallcnn.data.decode import Picture, decode
+from smallcnn.data.decode import Decoded, Picture, decode
 from smallcnn.errors import FileError
 
 Box = tuple[float, float, float, float]
@@ -51,8 +51,8 @@ class Preprocessing:
 
     def prepare(self, picture: Picture) -> np.ndarray:
         """uint8 (H, W, C). Raises ImageError if the picture cannot be decoded."""
-        image = decode(picture, self.channels, self.decoded_side(self.crop))
-        return self.resample(image, centre_box(image.size, self.size, self.crop))
+        decoded = decode(picture, self.channels, self.decoded_side(self.crop))
+        return self.resample(decoded, centre_box(decoded.size, self.size, self.crop))
 
     def decoded_side(self, part: float) -> float:
         """The shorter side to decode to if `part` of it will be kept: twice what comes out, so resizing smooths."""
@@ -62,10 +62,11 @@ class Preprocessing:
         """The old name of `decoded_side`, until its last caller has moved."""
         return self.decoded_side(part)
 
-    def resample(self, image: Image.Image, box: Box) -> np.ndarray:
-        """What is inside `box` (left, top, right, bottom) of a decoded picture, at `size`: uint8 (H, W, C)."""
+    def resample(self, decoded: Decoded, box: Box) -> np.ndarray:
+        """What `box` (left, top, right, bottom, in pixels of the whole picture) shows, at `size`: uint8 (H, W, C)."""
         height, width = self.size
-        resized = image.resize((width, height), _FILTERS[self.interpolation], box=box)
+        left, top, right, bottom = (edge / decoded.factor for edge in box)
+        resized = decoded.image.resize((width, height), _FILTERS[self.interpolation], (left, top, right, bottom))
         return np.asarray(resized).reshape(height, width, self.channels)
 
     def scale_and_shift(self) -> tuple[np.ndarray, np.ndarray]:
