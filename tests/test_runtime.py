@@ -22,11 +22,18 @@ def folder(tmp_path_factory):
     return folder
 
 
-CASES = [("m.safetensors", "onnxruntime"), ("m.safetensors", "torch"), ("m.onnx", "onnxruntime")]
+CASES = [
+    ("m.safetensors", "onnxruntime"),
+    ("m.safetensors", "openvino"),
+    ("m.safetensors", "torch"),
+    ("m.onnx", "onnxruntime"),
+    ("m.onnx", "openvino"),
+]
 
 
 @pytest.mark.parametrize(("file", "engine"), CASES)
 def test_every_file_in_every_engine_is_the_same_network(folder, file, engine):
+    pytest.importorskip(engine)
     net = smallcnn.open(folder / file, engine=engine, threads=1)
     batch = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8)
     model = artifact()

@@ -108,7 +108,7 @@ def _figure(width: float, height: float) -> "Figure":
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise MissingExtra("plots", "train") from error
+        raise MissingExtra("a plot", "train") from error
     return Figure(figsize=(width, height), layout="constrained")
 
 

@@ -56,17 +56,16 @@ def batch_augmentation(recipe: Recipe, preprocessing: Preprocessing) -> Callable
     """Random changes of a float batch (N, C, H, W) in 0..1; draws from torch's global generator."""
     import kornia.augmentation as kornia
 
+    steps: list[nn.Module] = []
+    height, width = preprocessing.size
     if recipe.augment == "small":
-        height, width = preprocessing.size
-        crop: nn.Module = kornia.RandomCrop(
-            preprocessing.size, padding=(height // 8, width // 8), padding_mode="reflect"
-        )
-        return crop
+        steps.append(kornia.RandomCrop((height, width), padding=(height // 8, width // 8), padding_mode="reflect"))
     if recipe.augment == "photo" and recipe.jitter > 0:
         saturation = recipe.jitter if preprocessing.channels == 3 else 0.0
-        jitter: nn.Module = kornia.ColorJitter(recipe.jitter, recipe.jitter, saturation, 0.0)
-        return jitter
-    return lambda images: images
+        steps.append(kornia.ColorJitter(recipe.jitter, recipe.jitter, saturation, 0.0))
+    if recipe.augment != "none" and recipe.rotate > 0:
+        steps.append(kornia.RandomAffine(recipe.rotate, padding_mode="reflection", p=1.0))
+    return nn.Sequential(*steps)
 
 
 def seed_step(recipe: Recipe, step: int) -> None:
