@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix
@@ -67,6 +69,13 @@ def test_labels_must_match(model, photos):
 
 def test_labels_are_matched_by_name():
     assert match_labels(("c", "a"), ("a", "b", "c")).tolist() == [2, 0]
+
+
+def test_a_folder_with_one_of_the_classes(model, photos):
+    for name in ("green", "blue"):
+        shutil.rmtree(photos / name)
+    confusion = evaluate(runtime.open(model), photos).metrics.confusion
+    assert confusion.sum(axis=1).tolist() == [0, 0, 8]  # blue, green, red
 
 
 def test_an_unknown_part_is_an_error(model, photos):

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import threading
 import time
@@ -92,6 +93,16 @@ def test_corrupt_pictures_are_skipped_and_reported(tmp_path, capfd):
     assert "cut.png" in said
     assert "ignored 1 files that are not pictures: notes.txt" in said
     assert artifact.load(result.last).facts["data"]["skipped"] == 2
+
+
+def test_what_cannot_be_learned_from(tmp_path):
+    photos = colour_photos(tmp_path / "photos", per_class=1)
+    with pytest.raises(DataError, match="too few pictures to keep any for validation"):
+        train(MODEL, photos, tmp_path / "run", resolution=32, recipe=QUICK)
+    for name in ("red", "green"):
+        shutil.rmtree(photos / name)
+    with pytest.raises(DataError, match="one class only, 'blue'; a classifier needs at least two"):
+        train(MODEL, photos, tmp_path / "run", resolution=32, recipe=QUICK)
 
 
 def test_nothing_decodable_is_one_error(tmp_path):

@@ -29,6 +29,13 @@ def atomic(path: Path | str) -> Iterator[Path]:
             beside.unlink()
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Removes what writers that were killed left beside their files. Nobody else may be writing there."""
+    for leftover in folder.glob(".*.part"):
+        with suppress(OSError):
+            leftover.unlink()
+
+
 def check_writable(path: Path | str) -> None:
     """Raises FileError now rather than after the work, if a file at `path` could not be written."""
     _start_beside(Path(path)).unlink()

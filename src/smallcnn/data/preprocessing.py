@@ -58,10 +58,6 @@ class Preprocessing:
         """The shorter side to decode to if `part` of it will be kept: twice what comes out, so resizing smooths."""
         return 2 * max(self.size) / part
 
-    def shrink(self, _picture: Picture, part: float) -> float:
-        """The old name of `decoded_side`, until its last caller has moved."""
-        return self.decoded_side(part)
-
     def resample(self, decoded: Decoded, box: Box) -> np.ndarray:
         """What `box` (left, top, right, bottom, in pixels of the whole picture) shows, at `size`: uint8 (H, W, C)."""
         height, width = self.size

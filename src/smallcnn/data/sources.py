@@ -57,7 +57,7 @@ class Source:
 def open_source(source: str | Path, *, seed: int = 0, val_fraction: float = 0.2) -> Source:
     """Finds the pictures of a folder, an .npz file or a named set; decodes none of them.
 
-    Raises DataError if there is nothing to learn from: no pictures, one class, labels that do not fit.
+    Raises DataError if there is nothing to learn from: no pictures, labels that do not fit.
     """
     if not 0 < val_fraction < 1:
         raise DataError(f"the validation fraction must be between 0 and 1, not {val_fraction}")
@@ -76,8 +76,6 @@ def open_source(source: str | Path, *, seed: int = 0, val_fraction: float = 0.2)
             raise DataError(f"no folder, .npz file or named set {str(source)!r}; {closest(str(source), NAMED)}")
     except OSError as error:
         raise DataError(f"{error.filename or source}: {error.strerror or error}") from error
-    if len(classes) < 2:
-        raise DataError(f"{source}: one class only, {classes[0]!r}; a classifier needs at least two")
     fingerprint = _fingerprint(splits)
     cut = "val" not in splits and "train" in splits
     if cut:

@@ -30,8 +30,8 @@ def prepare(recipe: Recipe, preprocessing: Preprocessing, epoch: int, index: int
     """Decodes one training picture, cropped and mirrored at random: uint8 (H, W, C)."""
     rng = np.random.default_rng((recipe.seed, epoch, index))
     if recipe.augment == "photo":
-        shrink = preprocessing.shrink(picture, sqrt(recipe.min_area / _MAX_STRETCH))
-        image = decode(picture, preprocessing.channels, shrink)
+        shorter = preprocessing.decoded_side(sqrt(recipe.min_area / _MAX_STRETCH))
+        image = decode(picture, preprocessing.channels, shorter)
         pixels = preprocessing.resample(image, random_box(rng, image.size, preprocessing.size, recipe.min_area))
     else:
         pixels = preprocessing.prepare(picture)

@@ -13,6 +13,7 @@ import numpy as np
 from smallcnn import zoo
 from smallcnn.data.sources import Source, open_source
 from smallcnn.errors import DataError
+from smallcnn.files import remove_leftovers
 from smallcnn.train import checkpoint
 from smallcnn.train.device import pick_device
 from smallcnn.train.loop import CHECKPOINT, Loop, Result
@@ -44,6 +45,10 @@ def train(
     source = open_source(data, seed=recipe.seed, val_fraction=recipe.val_fraction)
     if "train" not in source.splits:
         raise DataError(f"{data}: no training pictures")
+    if len(source.classes) < 2:
+        raise DataError(f"{data}: one class only, {source.classes[0]!r}; a classifier needs at least two")
+    if not len(source.splits["val"]):
+        raise DataError(f"{data}: too few pictures to keep any for validation; every class has only one")
     side, channels = _input_of(source, resolution)
     recipe = _settled(recipe, source, side)
     graph = zoo.parse(model).build(resolution=side, classes=len(source.classes), channels=channels)
@@ -93,6 +98,7 @@ def _run_folder(folder: Path, settings: dict[str, Any], resume: bool) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"cannot make the run folder {folder}: {error.strerror}") from error
+    remove_leftovers(folder)
     if state.is_file() and not resume:
         raise DataError(f"{folder} already holds a run; --resume to go on with it, or choose another --out")
     if state.is_file():
