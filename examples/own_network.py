@@ -1,4 +1,4 @@
-"""A network of your own, from the first layer to an ONNX file that answers: about half a minute on two cores.
+"""A network of your own, from the first layer to an ONNX file that answers: a few seconds on two cores.
 
 python examples/own_network.py
 """
@@ -7,14 +7,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-import torch
-
 import smallcnn
-from smallcnn import onnx
-from smallcnn.artifact import Artifact
-from smallcnn.data.preprocessing import Preprocessing
-from smallcnn.data.sources import open_source
-from smallcnn.module import to_weights
+from smallcnn import artifact, onnx
+from smallcnn.evaluate import evaluate
+from smallcnn.train.recipe import Recipe
+from smallcnn.train.run import train
 
 
 def build() -> smallcnn.Graph:
@@ -27,32 +24,15 @@ def build() -> smallcnn.Graph:
     return g.graph(g.dense(g.global_pool(x, name="pool"), 10, name="classifier"), features=x, name="own")
 
 
-def main(epochs: int = 40) -> float:
+def main(epochs: int = 40) -> None:
     graph = build()
     cost = smallcnn.profile(graph)
     print(f"{cost.mult_adds:,} Mult-Adds, {cost.parameters:,} parameters")
-
-    source, preprocessing = open_source("digits"), Preprocessing((8, 8), (0.5,), (0.5,), crop=1.0)
-    train, test = source.splits["train"], source.splits["test"]
-    x = torch.from_numpy(preprocessing.normalise(train.images[..., None])).permute(0, 3, 1, 2)
-    y = torch.from_numpy(train.labels)
-
-    torch.manual_seed(0)
-    model = smallcnn.to_module(graph)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
-    for _ in range(epochs):
-        for rows in torch.randperm(len(y)).split(64):
-            optimizer.zero_grad()
-            torch.nn.functional.cross_entropy(model(x[rows]), y[rows]).backward()
-            optimizer.step()
-
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "own.onnx"
-        onnx.export(Artifact(graph, to_weights(model), source.classes, preprocessing), path)
-        net = smallcnn.open(path)
-        right = (net.logits(test.images[..., None]).argmax(1) == test.labels).mean()
-    print(f"top-1 {right:.1%} on {len(test)} unseen digits, in ONNX Runtime")
-    return float(right)
+        run = train(graph, "digits", Path(folder) / "run", recipe=Recipe(epochs=epochs, batch_size=32))
+        onnx.export(artifact.load(run.last), Path(folder) / "own.onnx")
+        result = evaluate(smallcnn.open(Path(folder) / "own.onnx"), "digits")
+        print(f"top-1 {result.metrics.top1:.1%} on {result.metrics.images} unseen digits, in ONNX Runtime")
 
 
 if __name__ == "__main__":

@@ -50,6 +50,18 @@ def test_a_network_is_judged_on_what_it_has_not_learned(tmp_path, photos):
     assert evaluate(runtime.open(tmp_path / "trained.safetensors"), photos, part="train").metrics.images == 18
 
 
+def test_deleting_a_picture_after_training_does_not_bring_the_others_into_play(tmp_path, photos):
+    facts = {"fingerprint": open_source(photos).fingerprint, "name": "photos", "seed": 0, "val_fraction": 0.25}
+    save(artifact(data=facts), tmp_path / "trained.safetensors")
+    (photos / "red" / "0.png").unlink()
+    assert evaluate(runtime.open(tmp_path / "trained.safetensors"), photos).part == "val"
+
+
+def test_facts_of_another_kind_are_no_obstacle(tmp_path, photos):
+    save(artifact(data="my garden"), tmp_path / "m.safetensors")
+    assert evaluate(runtime.open(tmp_path / "m.safetensors"), photos).part == "all"
+
+
 def test_declared_parts_win(model, tmp_path):
     for part, count in (("train", 5), ("val", 3), ("test", 2)):
         colour_photos(tmp_path / "set" / part, count)

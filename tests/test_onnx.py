@@ -7,10 +7,11 @@ import pytest
 
 from artifacts import artifact
 from networks import every_op, tiny
+from smallcnn import Builder, reference, zoo
 from smallcnn import onnx as export_module
-from smallcnn import reference, zoo
 from smallcnn.cost import profile
-from smallcnn.onnx import ExportError, export, to_onnx
+from smallcnn.errors import ExportError
+from smallcnn.onnx import export, to_onnx
 
 # float32 sums over at most a few thousand terms, against float64: about 1e-7 * sqrt(terms)
 TOLERANCE = 1e-5
@@ -43,6 +44,15 @@ def test_the_file_computes_what_the_network_does(graph, tmp_path):
     assert got.dtype == np.float32
     assert np.abs(got - expected).max() <= TOLERANCE * np.abs(expected).max()
     assert 0 <= reported < TOLERANCE
+
+
+def test_any_node_name_will_do(tmp_path):
+    g = Builder(input=(8, 8, 3))
+    x = g.activation(g.conv(g.input, 4, name="images"), "relu6", name="scale")
+    x = g.shuffle(x, 2, name="probabilities")
+    graph = g.graph(g.dense(g.global_pool(x, name="Transpose_0"), 3, name="logits"), features=x, name="names")
+    assert export(artifact(graph), tmp_path / "m.onnx", softmax=True) < TOLERANCE
+    assert export(artifact(graph), tmp_path / "m.onnx") < TOLERANCE
 
 
 def test_softmax_gives_probabilities(tmp_path):

@@ -114,9 +114,8 @@ def test_half_of_the_pictures_are_mirrored_unless_forbidden():
 
 @pytest.mark.parametrize("augment", ["small", "photo", "none"])
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("rotate", [0.0, 10.0])
-def test_batch_augmentation_keeps_shape_and_range_and_repeats_by_step(augment, channels, rotate):
-    recipe = Recipe(augment=augment, rotate=rotate)
+def test_batch_augmentation_keeps_shape_and_range_and_repeats_by_step(augment, channels):
+    recipe = Recipe(augment=augment)
     preprocessing = Preprocessing((16, 16), (0.5,) * channels, (0.5,) * channels)
     change = batch_augmentation(recipe, preprocessing)
     images = torch.rand(6, channels, 16, 16)
@@ -126,7 +125,7 @@ def test_batch_augmentation_keeps_shape_and_range_and_repeats_by_step(augment, c
         results.append(change(images.clone()))
     assert results[0].shape == images.shape
     assert results[0].min() >= 0
-    assert results[0].max() <= 1 + 1e-6  # a weighted mean of ones, rounded
+    assert results[0].max() <= 1
     assert torch.equal(results[0], results[1])
     assert torch.equal(results[0], results[2]) == (augment == "none")
 

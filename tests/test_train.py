@@ -12,10 +12,12 @@ import torch
 
 import smallcnn
 from artifacts import colour_photos
+from networks import every_op, tiny
 from smallcnn import artifact, runtime
 from smallcnn.errors import DataError, FileError
 from smallcnn.evaluate import evaluate
 from smallcnn.module import to_module
+from smallcnn.train.loop import Loop
 from smallcnn.train.recipe import Recipe
 from smallcnn.train.run import resume, train
 
@@ -162,8 +164,9 @@ def test_other_ways_to_train_also_learn(photos, tmp_path, settings):
     assert history[-1]["train_top1"] > 0.6  # a guess is right once in three
 
 
-def test_ctrl_c_leaves_a_usable_model_and_resumes_exactly(photos, tmp_path):
-    recipe = Recipe(epochs=4, batch_size=4, label_smoothing=0.0)
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_ctrl_c_leaves_a_usable_model_and_resumes_exactly(photos, tmp_path, optimizer):
+    recipe = Recipe(epochs=4, batch_size=4, label_smoothing=0.0, optimizer=optimizer)
     whole = train(MODEL, photos, tmp_path / "whole", resolution=32, recipe=recipe)
 
     def interrupt():
@@ -184,9 +187,40 @@ def test_ctrl_c_leaves_a_usable_model_and_resumes_exactly(photos, tmp_path):
     assert all(np.array_equal(first[name], second[name]) for name in first)
 
 
+def test_a_graph_of_your_own_is_trained_and_resumed(photos, tmp_path):
+    result = train(tiny(), photos, tmp_path / "run", recipe=QUICK)
+    assert artifact.load(result.last).graph == tiny()
+    assert resume(tmp_path / "run").finished
+    with pytest.raises(DataError, match=r"an output of shape \(5,\) for 3 classes"):
+        train(every_op(), photos, tmp_path / "other", recipe=QUICK)
+
+
+def test_pictures_may_move_before_resuming(tmp_path):
+    photos = colour_photos(tmp_path / "photos")
+    train(tiny(), photos, tmp_path / "run", recipe=QUICK)
+    photos.rename(tmp_path / "moved")
+    with pytest.raises(DataError, match="no folder"):
+        resume(tmp_path / "run")
+    assert resume(tmp_path / "run", data=tmp_path / "moved").finished
+
+
+def test_a_run_can_be_resumed_from_its_first_moment(photos, tmp_path, monkeypatch):
+    def killed(*_):
+        raise ZeroDivisionError
+
+    whole = train(MODEL, photos, tmp_path / "whole", resolution=32, recipe=QUICK)
+    with monkeypatch.context() as patch:
+        patch.setattr(Loop, "_step", killed)
+        with pytest.raises(ZeroDivisionError):
+            train(MODEL, photos, tmp_path / "cut", resolution=32, recipe=QUICK)
+    first, second = (artifact.load(run.last).weights for run in (whole, resume(tmp_path / "cut")))
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
 def test_device_that_is_not_there(photos, tmp_path):
     with pytest.raises(DataError, match="device 'nonsense' cannot be used"):
         train(MODEL, photos, tmp_path, resolution=32, recipe=QUICK, device="nonsense")
+    assert not list(tmp_path.iterdir())
 
 
 def test_trained_weights_go_back_into_a_module(run):

@@ -46,3 +46,7 @@ def __getattr__(name: str) -> Any:
     if not _HOMES[name]:
         return importlib.import_module(f"smallcnn.{name}")
     return getattr(importlib.import_module(f"smallcnn.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -1,11 +1,13 @@
 """Honest timing of model files: right first, then fast.
 
 Every candidate (file and engine) is verified on the probe picture before and after it is timed; a wrong one is an
-error, not a row. Candidates take turns in short blocks, so that a slow moment of the machine hits them all. Times are
-of one picture at a time, input in memory, output in memory; `end_to_end_ms` adds decoding a JPEG photograph, cropping,
+error, not a row. Candidates take turns in short blocks, so that a slow moment of the machine hits them all, with a
+pause before each block, because an engine's threads may keep a core busy for tens of milliseconds after a run. Times
+are of one picture at a time, input and output in memory; `end_to_end_ms` adds decoding a JPEG photograph, cropping,
 scaling and the softmax. Load time, first inference and memory are measured in a fresh process per candidate.
 """
 
+import importlib
 import io
 import json
 import os
@@ -15,18 +17,19 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from smallcnn import runtime
-from smallcnn.errors import SmallcnnError
+from smallcnn.engines import ENGINES
+from smallcnn.errors import SmallcnnError, closest
 from smallcnn.probe import TOLERANCE, probe_image
 from smallcnn.runtime import Net
 
-_WARM_UP_SECONDS = 0.3
-_BLOCK_SECONDS = 0.05
+_FIRST_WARM_UP, _PAUSE, _WARM_UP, _BLOCK = 0.3, 0.1, 0.02, 0.2  # seconds
 _LEAST_RUNS = 20
 _PHOTO = (480, 640)
 """Height and width of the photograph that `end_to_end_ms` decodes."""
@@ -78,6 +81,8 @@ def bench(
     """
     if seconds <= 0:
         raise SmallcnnError(f"seconds must be above 0, not {seconds}")
+    if unknown := [engine for engine in engines if engine not in ENGINES]:
+        raise SmallcnnError(f"no engine {unknown[0]!r}; {closest(unknown[0], ENGINES)}")
     cold = [_in_fresh_process(Path(file), engine, threads) for file in files for engine in engines]
     nets = [runtime.open(file, engine=engine, threads=threads) for file in files for engine in engines]
     errors = [_verified(net) for net in nets]
@@ -99,10 +104,15 @@ def bench(
 def cpu_name() -> str:
     """The processor as its maker calls it, with the number of cores."""
     name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
+    cpuinfo, board = Path("/proc/cpuinfo"), Path("/proc/device-tree/model")
+    if sys.platform == "darwin":
+        asked = subprocess.run(
+            ["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True, check=False
+        )
+        name = asked.stdout.strip() or name
+    elif cpuinfo.exists():
         models = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        name = models[0] if models else name
+        name = models[0] if models else board.read_text().strip("\0\n") if board.exists() else name
     return f"{name}, {os.cpu_count()} cores"
 
 
@@ -119,21 +129,21 @@ def _verified(net: Net) -> float:
 def _take_turns(
     calls: Sequence[Callable[[], object]], seconds: float, progress: Callable[[float], None]
 ) -> list[list[float]]:
-    """Milliseconds of every run of each call. Blocks in turn; the first run of a block is a warm-up and not counted."""
+    """Milliseconds of every run of each call, for `seconds` each: pause, warm-up, a block of runs, and the next."""
     for call in calls:
-        _block(call, _WARM_UP_SECONDS)
+        _runs(call, _FIRST_WARM_UP)
     times: list[list[float]] = [[] for _ in calls]
-    start, spent = time.perf_counter(), 0.0
-    while spent < seconds * len(calls) or min(map(len, times)) < _LEAST_RUNS:
+    while (done := min(sum(taken) / 1e3 / seconds for taken in times)) < 1 or min(map(len, times)) < _LEAST_RUNS:
+        progress(min(done, 1.0))
         for taken, call in zip(times, calls, strict=True):
-            call()
-            taken.extend(_block(call, _BLOCK_SECONDS))
-        spent = time.perf_counter() - start
-        progress(min(spent / (seconds * len(calls)), 1.0))
+            time.sleep(_PAUSE)
+            _runs(call, _WARM_UP)
+            taken.extend(_runs(call, min(_BLOCK, seconds)))
+    progress(1.0)
     return times
 
 
-def _block(call: Callable[[], object], seconds: float) -> list[float]:
+def _runs(call: Callable[[], object], seconds: float) -> list[float]:
     taken: list[float] = []
     end = time.perf_counter() + seconds
     while not taken or time.perf_counter() < end:
@@ -163,28 +173,37 @@ class _Cold:
     added_memory_bytes: int | None
 
 
+_USERS_MISTAKE = 2
+
+
 def _in_fresh_process(file: Path, engine: str, threads: int) -> _Cold:
     code = "import sys; from smallcnn.bench import _cold_start; _cold_start(*sys.argv[1:])"
     done = subprocess.run(
-        [sys.executable, "-c", code, str(file), engine, str(threads)], capture_output=True, text=True, check=False
+        [sys.executable, "-P", "-c", code, str(file), engine, str(threads)], capture_output=True, text=True, check=False
     )
+    if done.returncode == _USERS_MISTAKE:
+        raise SmallcnnError(done.stderr.strip())
     if done.returncode:
-        raise SmallcnnError((done.stderr.strip().splitlines() or [f"{file}: the measuring process died"])[-1])
+        raise RuntimeError(f"the process that measures {file} in {engine} died:\n{done.stderr}")
     return _Cold(**json.loads(done.stdout.splitlines()[-1]))
 
 
 def _cold_start(file: str, engine: str, threads: str) -> None:
-    """Runs in the fresh process: prints one line of JSON, or the error as the last line of stderr."""
+    """Runs in the fresh process: prints one line of JSON, or what the user has to mend on stderr."""
     try:
-        __import__(engine)
+        if find_spec(engine):  # if not, opening the file says what to install
+            importlib.import_module(engine)
+        if file.endswith(".safetensors") and engine != "torch":
+            importlib.import_module("smallcnn.onnx")  # turns it into ONNX
         before = _peak_memory()
         start = time.perf_counter()
         net = runtime.open(file, engine=engine, threads=int(threads))
         loaded = time.perf_counter()
         net.logits(probe_image(net.input_shape))
         done = time.perf_counter()
-    except (SmallcnnError, ImportError) as error:
-        sys.exit(str(error))
+    except SmallcnnError as error:
+        print(error, file=sys.stderr)
+        sys.exit(_USERS_MISTAKE)
     after = _peak_memory()
     added = None if after is None or before is None else after - before
     print(json.dumps({

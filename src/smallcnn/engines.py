@@ -40,23 +40,36 @@ class Model:
 
 def onnxruntime(model: Model, threads: int | None) -> Run:
     """ONNX Runtime on the CPU, all graph optimisations."""
-    session = _session(model, threads or 0)  # 0: one per core
+    return _runner(_session(model, threads))
+
+
+def open_onnx(model: Model, engine: str, threads: int | None) -> tuple[Run, dict[str, str]]:
+    """An engine for an ONNX file, and the file's metadata.
+
+    The metadata is read by ONNX Runtime, which starts quicker than the onnx package; if that is the engine, the file is
+    loaded once.
+    """
+    if engine == "onnxruntime":
+        session = _session(model, threads)
+        run = _runner(session)
+    else:
+        session = _session(model, 1, optimise=False)
+        run = ENGINES[engine](model, threads)
+    metadata: dict[str, str] = session.get_modelmeta().custom_metadata_map
+    return run, metadata
+
+
+def _runner(session: Any) -> Run:
     name = session.get_inputs()[0].name
     return lambda batch: np.asarray(session.run(None, {name: batch})[0])
 
 
-def onnx_metadata(model: Model) -> dict[str, str]:
-    """Metadata of an ONNX file. Through ONNX Runtime, which starts quicker than the onnx package."""
-    metadata: dict[str, str] = _session(model, 1, optimise=False).get_modelmeta().custom_metadata_map
-    return metadata
-
-
-def _session(model: Model, threads: int, optimise: bool = True) -> Any:
+def _session(model: Model, threads: int | None, optimise: bool = True) -> Any:
     import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.log_severity_level = 4  # what is wrong comes as an exception
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = threads or 0  # 0: one per core
     options.inter_op_num_threads = 1
     if not optimise:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL

@@ -1,6 +1,7 @@
 """What can be wrong with what a user asked for.
 
     SmallcnnError            one line for people; the command prints it and exits with code 2
+        ExportError          an exported file that does not compute what the network does
         GraphError           a network that cannot be: shapes, names, options
         FileError            a file that is missing, damaged, foreign or cannot be written
             ImageError       a picture that cannot be decoded
@@ -11,11 +12,16 @@ Any other exception that leaves the library is a bug.
 """
 
 import difflib
+import importlib.util
 from collections.abc import Iterable
 
 
 class SmallcnnError(Exception):
     """A mistake the user can mend; its text is one line that says what was wrong and what is allowed."""
+
+
+class ExportError(SmallcnnError):
+    """An exported file does not compute what the network does."""
 
 
 class GraphError(SmallcnnError, ValueError):
@@ -39,6 +45,16 @@ class MissingExtra(SmallcnnError, ImportError):  # noqa: N818  (reads better whe
 
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(f"{what} needs the '{extra}' extra: pip install 'smallcnn[{extra}]'")
+
+
+TRAIN = ("torch", "kornia", "sklearn", "matplotlib", "tensorboard")
+"""What the 'train' extra brings that training and the demo use."""
+
+
+def require(what: str, extra: str, *modules: str) -> None:
+    """Raises MissingExtra if one of `modules` is not installed; imports none of them."""
+    if any(importlib.util.find_spec(module) is None for module in modules):
+        raise MissingExtra(what, extra)
 
 
 def closest(name: str, known: Iterable[str]) -> str:

@@ -29,21 +29,23 @@ def evaluate(
     data: str | Path,
     *,
     part: str | None = None,
-    workers: int = 2,
+    workers: int | None = None,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
     """Runs `net` over pictures of `data` (see `open_source`) and counts.
 
     `part` is train, val, test or all. Left out, it is what the network has not learned from: the test part if there is
-    one; the validation part if the set has one, or if the network was trained on the rest of this very set; otherwise
-    all. `report` is called with the pictures done and their total.
+    one; the validation part if the set has one, or if the network was trained on the rest of this very set (the same
+    pictures, or a folder of the same name); otherwise all. `report` is called with the pictures done and their total.
 
     Raises DataError if the classes do not fit the labels of the network, or nothing could be decoded.
     """
-    trained_on = net.facts.get("data", {})
+    trained_on = net.facts.get("data")
+    trained_on = trained_on if isinstance(trained_on, dict) else {}
     cut = {key: trained_on[key] for key in ("seed", "val_fraction") if key in trained_on}
     source = open_source(data, **cut)
-    part = part or _unseen(source, trained_on.get("fingerprint"))
+    same = source.fingerprint == trained_on.get("fingerprint") or Path(data).name == trained_on.get("name")
+    part = part or _unseen(source, trained_here=same)
     if part != "all" and part not in source.splits:
         raise DataError(f"{data} has no part {part!r}; it has {', '.join([*source.splits, 'all'])}")
     split = source.everything() if part == "all" else source.splits[part]
@@ -63,16 +65,16 @@ def match_labels(classes: tuple[str, ...], labels: tuple[str, ...]) -> np.ndarra
     return np.array([labels.index(name) for name in classes])
 
 
-def _unseen(source: Source, trained_on: str | None) -> str:
+def _unseen(source: Source, trained_here: bool) -> str:
     if "test" in source.splits:
         return "test"
-    if "val" in source.splits and (not source.val_is_cut or source.fingerprint == trained_on):
+    if "val" in source.splits and (not source.val_is_cut or trained_here):
         return "val"
     return "all"
 
 
 def _count(
-    net: Net, split: Split, index_of: np.ndarray, workers: int, report: Callable[[int, int], None]
+    net: Net, split: Split, index_of: np.ndarray, workers: int | None, report: Callable[[int, int], None]
 ) -> tuple[Metrics, dict[str, str]]:
     logits, labels = [], []
     skipped: dict[str, str] = {}

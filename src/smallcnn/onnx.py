@@ -24,7 +24,7 @@ from onnx import TensorProto, helper, numpy_helper
 from smallcnn import ops
 from smallcnn.artifact import FORMAT, Artifact
 from smallcnn.cost import profile
-from smallcnn.errors import SmallcnnError
+from smallcnn.errors import ExportError
 from smallcnn.files import atomic
 from smallcnn.fold import fold
 from smallcnn.graph import Graph, Node
@@ -33,9 +33,8 @@ from smallcnn.probe import TOLERANCE, probe_answer, probe_image, relative_error
 OPSET, IR_VERSION = 17, 8
 """Old enough for every runtime in use, new enough for HardSwish (14)."""
 
-
-class ExportError(SmallcnnError):
-    """The exported network does not compute what the original does."""
+_ENDS = ("images", "logits", "probabilities")
+"""Names of the file's input and outputs; a node of the graph that is called so gets another."""
 
 
 def export(artifact: Artifact, path: Path | str, *, softmax: bool = False) -> float:
@@ -76,8 +75,8 @@ def to_onnx(artifact: Artifact, *, softmax: bool = False) -> onnx.ModelProto:
     scale, shift = artifact.preprocessing.scale_and_shift()
     x = writer.emit("Transpose", ["images"], perm=[0, 3, 1, 2])
     x = writer.emit("Cast", [x], to=TensorProto.FLOAT)
-    x = writer.emit("Mul", [x, writer.constant("scale", scale.reshape(1, -1, 1, 1))])
-    x = writer.emit("Add", [x, writer.constant("shift", shift.reshape(1, -1, 1, 1))])
+    x = writer.emit("Mul", [x, writer.constant("/scale", scale.reshape(1, -1, 1, 1))])
+    x = writer.emit("Add", [x, writer.constant("/shift", shift.reshape(1, -1, 1, 1))])
     writer.values["input"] = x
     for node in graph.nodes[1:]:
         writer.values[node.name] = writer.node(node)
@@ -122,7 +121,7 @@ class _Writer:
 
     def emit(self, kind: str, inputs: list[str], name: str | None = None, **attributes: Any) -> str:
         """Adds one ONNX node with one output and returns the output's name."""
-        name = name or f"{kind}_{len(self.nodes)}"
+        name = name or f"/{kind}_{len(self.nodes)}"  # no node of ours has a / in its name
         self.nodes.append(helper.make_node(kind, inputs, [name], name=name, **attributes))
         return name
 
@@ -139,7 +138,7 @@ class _Writer:
     def node(self, node: Node) -> str:
         """Adds what computes `node`, named after it, and returns its output's name."""
         inputs = [self.values[name] for name in node.inputs]
-        name = node.name
+        name = f"/{node.name}" if node.name in _ENDS else node.name
         match node.op:
             case ops.Conv() as op:
                 inputs += self.weight(node, "weight") + self.weight(node, "bias")
@@ -164,12 +163,12 @@ class _Writer:
             case ops.Add():
                 return self.emit("Add" if len(inputs) == 2 else "Sum", inputs, name)
             case ops.Scale():
-                axes = self.constant("axes_of_plane", np.array([2, 3]))
+                axes = self.constant("/axes_of_plane", np.array([2, 3]))
                 return self.emit("Mul", [inputs[0], self.emit("Unsqueeze", [inputs[1], axes])], name)
             case ops.Concat():
                 return self.emit("Concat", inputs, name, axis=1)
             case ops.Shuffle() as op:
-                return self._shuffle(op, node, inputs)
+                return self._shuffle(op, node, inputs, name)
             case ops.Slice() as op:
                 ends = (("start", op.start), ("stop", op.stop), ("axis", 1))
                 inputs += [self.constant(f"{name}.{key}", np.array([value])) for key, value in ends]
@@ -187,7 +186,7 @@ class _Writer:
                 return self.emit("Relu", inputs, name)
             case "relu6":
                 bounds = [
-                    self.constant(f"relu6_{key}", np.array(value, np.float32))
+                    self.constant(f"/relu6_{key}", np.array(value, np.float32))
                     for key, value in (("min", 0), ("max", 6))
                 ]
                 return self.emit("Clip", inputs + bounds, name)
@@ -200,13 +199,13 @@ class _Writer:
             case "sigmoid":
                 return self.emit("Sigmoid", inputs, name)
 
-    def _shuffle(self, op: ops.Shuffle, node: Node, inputs: list[str]) -> str:
+    def _shuffle(self, op: ops.Shuffle, node: Node, inputs: list[str], name: str) -> str:
         height, width, channels = node.shape
         apart = np.array([0, op.groups, channels // op.groups, height, width])
         together = np.array([0, channels, height, width])
         x = self.emit("Reshape", [inputs[0], self.constant(f"{node.name}.apart", apart)])
         x = self.emit("Transpose", [x], perm=[0, 2, 1, 3, 4])
-        return self.emit("Reshape", [x, self.constant(f"{node.name}.together", together)], node.name)
+        return self.emit("Reshape", [x, self.constant(f"{node.name}.together", together)], name)
 
 
 def _window(op: ops.Conv | ops.Pool) -> dict[str, list[int]]:

@@ -16,6 +16,7 @@ from smallcnn import artifact, plots, runtime
 from smallcnn.bench import Row
 from smallcnn.cost import Profile, profile
 from smallcnn.data.sources import Split, open_source
+from smallcnn.errors import ImageError
 from smallcnn.evaluate import Evaluation, evaluate
 from smallcnn.files import atomic
 from smallcnn.runtime import Net
@@ -92,8 +93,11 @@ def predictions(net: Net, split: Split, classes: Sequence[str], most: int = 24) 
     """Some pictures, evenly spread over the split, with what the network says; wrong answers are marked."""
     figures = []
     for index in np.linspace(0, len(split) - 1, min(most, len(split))).astype(int):
-        image = net.preprocessing.prepare(split.images[index])
-        seen, true = net.predict(image), classes[split.labels[index]]
+        try:
+            image = net.preprocessing.prepare(split.images[index])
+        except ImageError:
+            continue  # the section on accuracy counts them
+        seen, true = net.classify_prepared(image), classes[split.labels[index]]
         right = seen.label == true
         caption = f"{seen.label} {seen.probability:.0%}" + ("" if right else f", is {true}")
         figures.append(

@@ -8,18 +8,20 @@ net.logits(batch)                                uint8 (N, H, W, C) -> float32 (
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL.Image import Image
 
 from smallcnn import artifact as artifacts
 from smallcnn.artifact import FORMAT
 from smallcnn.cost import profile
 from smallcnn.data.decode import Picture
 from smallcnn.data.preprocessing import Preprocessing
-from smallcnn.engines import ENGINES, Model, Run, onnx_metadata
-from smallcnn.errors import DataError, FileError, MissingExtra, SmallcnnError, closest
+from smallcnn.engines import ENGINES, Model, Run, open_onnx
+from smallcnn.errors import DataError, FileError, SmallcnnError, closest
 from smallcnn.probe import probe_answer, probe_image, relative_error
 
 
@@ -72,10 +74,12 @@ class Net:
 
     def classify(self, pictures: Sequence[Picture]) -> list[Prediction]:
         """Decodes, prepares and classifies pictures, one at a time. Raises ImageError for one it cannot decode."""
-        return [self.predict(self.preprocessing.prepare(picture)) for picture in pictures]
+        if isinstance(pictures, str | bytes | Path | np.ndarray | Image):
+            raise DataError("classify takes a list of pictures; for a single one write classify([picture])")
+        return [self.classify_prepared(self.preprocessing.prepare(picture)) for picture in pictures]
 
-    def predict(self, image: np.ndarray) -> Prediction:
-        """Classifies one prepared picture: uint8 (H, W, C)."""
+    def classify_prepared(self, image: np.ndarray) -> Prediction:
+        """Classifies one picture that is already at the network's size: uint8 (H, W, C)."""
         logits = self.logits(image[None])[0].astype(np.float64)
         probabilities = np.exp(logits - logits.max())
         probabilities /= probabilities.sum()
@@ -112,19 +116,20 @@ def _open_artifact(path: Path, engine: str, threads: int | None) -> Net:
         facts=artifact.facts,
         mult_adds=profile(artifact.graph).mult_adds,
         outputs_probabilities=False,
-        _expected=lambda: probe_answer(artifact.graph, artifact.weights, artifact.preprocessing),
+        _expected=cache(lambda: probe_answer(artifact.graph, artifact.weights, artifact.preprocessing)),
         _run=ENGINES[engine](Model(path, artifact, None), threads),
     )
 
 
 def _open_onnx(path: Path, engine: str, threads: int | None) -> Net:
-    model = Model(path, None, _read(path))
-    metadata = onnx_metadata(model)
+    run, metadata = open_onnx(Model(path, None, _read(path)), engine, threads)
     try:
         if metadata["smallcnn.format"] != FORMAT:
             raise FileError(f"written in format {metadata['smallcnn.format']!r}, this smallcnn reads {FORMAT!r}")
         expected = np.array(json.loads(metadata["smallcnn.probe"]), np.float64)
-        labels = tuple(json.loads(metadata["smallcnn.labels"]))
+        labels, facts = tuple(json.loads(metadata["smallcnn.labels"])), json.loads(metadata["smallcnn.facts"])
+        if not isinstance(facts, dict):
+            raise FileError(f"its facts are {type(facts).__name__}, not a JSON object")
         if expected.shape != (len(labels),):
             raise FileError(f"{len(labels)} labels for {expected.size} outputs")
         return Net(
@@ -133,16 +138,14 @@ def _open_onnx(path: Path, engine: str, threads: int | None) -> Net:
             name=metadata["smallcnn.model"],
             labels=labels,
             preprocessing=Preprocessing.from_json(metadata["smallcnn.preprocessing"]),
-            facts=json.loads(metadata["smallcnn.facts"]),
+            facts=facts,
             mult_adds=int(metadata["smallcnn.mult_adds"]),
             outputs_probabilities=metadata["smallcnn.output"] == "probabilities",
             _expected=lambda: expected,
-            _run=ENGINES[engine](model, threads),
+            _run=run,
         )
     except KeyError as error:
         raise FileError(f"{path}: an ONNX file, but not smallcnn's: its metadata has no {error}") from error
-    except MissingExtra:
-        raise
     except (ValueError, TypeError) as error:  # FileError is a ValueError too
         raise FileError(f"{path}: {error}") from error
 

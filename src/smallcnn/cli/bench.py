@@ -18,7 +18,7 @@ def command(files: tuple[Path, ...], engines: tuple[str, ...], threads: int, sec
     """Time each FILE in each engine, one picture at a time.
 
     Every candidate is verified before and after; they take turns in short blocks; load time, first inference and memory
-    come from a fresh process. `end to end` decodes a 640 x 480 JPEG, prepares it and gives probabilities.
+    come from a fresh process. `with decoding` starts from a 640 x 480 JPEG in memory and ends with probabilities.
     """
     from smallcnn.bench import bench
 
@@ -27,22 +27,24 @@ def command(files: tuple[Path, ...], engines: tuple[str, ...], threads: int, sec
     if json_:
         print_json([asdict(row) for row in rows])
         return
-    columns = ["file", "engine", "median", "min - max", "p90", "Mult-Adds/s", "end to end", "load", "first", "memory"]
-    cells = [
-        [
-            row.file,
-            row.engine,
-            f"{row.median_ms:.3f}",
-            f"{row.min_ms:.3f} - {row.max_ms:.3f}",
-            f"{row.p90_ms:.3f}",
-            f"{row.mult_adds_per_second / 1e9:.1f} G",
-            f"{row.end_to_end_ms:.2f}",
-            f"{row.load_ms:.0f}",
-            f"{row.first_ms:.1f}",
-            size(row.added_memory_bytes),
-        ]
-        for row in rows
+    names = [
+        row.file if len({Path(file).name for file in files}) < len(set(files)) else Path(row.file).name for row in rows
     ]
-    table(columns, cells)
+    table(
+        ["file", "engine", "median", "min - max", "p90", "Mult-Adds/s"],
+        [
+            [name, row.engine, f"{row.median_ms:.3f}", f"{row.min_ms:.3f} - {row.max_ms:.3f}", f"{row.p90_ms:.3f}",
+             f"{row.mult_adds_per_second / 1e9:.1f} G"]
+            for name, row in zip(names, rows, strict=True)
+        ],
+    )  # fmt: skip
+    table(
+        ["file", "engine", "with decoding", "load", "first", "memory added", "file size"],
+        [
+            [name, row.engine, f"{row.end_to_end_ms:.2f}", f"{row.load_ms:.0f}", f"{row.first_ms:.1f}",
+             size(row.added_memory_bytes), size(row.file_bytes)]
+            for name, row in zip(names, rows, strict=True)
+        ],
+    )  # fmt: skip
     models = "; ".join(dict.fromkeys(f"{row.model} {millions(row.mult_adds)} Mult-Adds" for row in rows))
     click.echo(f"{models}; {rows[0].threads} thread(s); {rows[0].cpu}; verified; times in ms")

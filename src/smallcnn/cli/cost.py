@@ -44,7 +44,7 @@ def command(model: str, resolution: int, classes: int, channels: int, by: str, j
         rows = [
             [row.name, row.type, "x".join(map(str, row.output_shape)), f"{row.mult_adds:,}", f"{row.parameters:,}"]
             for row in counted.layers
-            if row.mult_adds or row.parameters or row.type in ("global pool",) or "pool" in row.type
+            if row.mult_adds or row.parameters or "pool" in row.type
         ]
         table(["layer", "type", "output", "Mult-Adds", "parameters"], rows)
     else:

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from smallcnn.errors import TRAIN, require
+
 
 @click.command("demo")
 @click.option(
@@ -14,15 +16,7 @@ def command(out: Path) -> None:
 
     A few minutes on two cores, no download.
     """
-    from smallcnn.errors import MissingExtra
-
-    try:
-        import kornia  # noqa: F401
-        import matplotlib  # noqa: F401
-        import sklearn  # noqa: F401
-        import torch  # noqa: F401
-    except ImportError as error:
-        raise MissingExtra("the demo", "train") from error
+    require("the demo", "train", *TRAIN)
     from smallcnn.demo import demo
 
     demo(out, click.echo)

@@ -25,7 +25,7 @@ def command(
     plot: Path | None,
     engine: str,
     threads: int | None,
-    workers: int,
+    workers: int | None,
     json_: bool,
 ) -> None:
     """Top-1, top-5 and confusion matrix of FILE on SOURCE."""

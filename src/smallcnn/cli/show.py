@@ -10,7 +10,9 @@ import click
 
 as_json = click.option("--json", "json_", is_flag=True, help="print JSON for machines")
 engine = click.option("--engine", default="onnxruntime", show_default=True, help="onnxruntime, openvino or torch")
-workers = click.option("--workers", default=2, show_default=True, type=click.IntRange(1), help="threads that decode")
+workers = click.option(
+    "--workers", type=click.IntRange(1), help="threads that decode  [default: one per core, at most 8]"
+)
 
 
 def print_json(value: Any) -> None:
@@ -18,13 +20,13 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2))
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "") -> None:
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table on stdout; columns after the first are right-aligned."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    grid = Table(*[columns[0]], title=title or None, title_justify="left", box=box.SIMPLE_HEAD)
+    grid = Table(*[columns[0]], box=box.SIMPLE_HEAD)
     for name in columns[1:]:
         grid.add_column(name, justify="right")
     for row in rows:
@@ -35,13 +37,18 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str =
 
 @contextmanager
 def progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr; gives a function to tell it (done, total). Nothing is drawn if stderr is not a terminal."""
+    """A bar on stderr; gives a function to tell it (done, total). Nothing is drawn if stderr is not a terminal.
+
+    It is drawn when it is told something, never by a thread of its own, which would show in what is being timed.
+    """
     from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:
+    with Progress(
+        console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True, auto_refresh=False
+    ) as bar:
         task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        yield lambda done, total: bar.update(task, completed=done, total=total, refresh=True)
 
 
 def remark(line: str) -> None:

@@ -6,8 +6,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import click
 
-from smallcnn.cli.show import remark
-from smallcnn.errors import SmallcnnError
+from smallcnn.cli.show import remark, workers
+from smallcnn.errors import TRAIN, SmallcnnError, require
 from smallcnn.train.recipe import Recipe
 
 
@@ -34,10 +34,12 @@ def _recipe_options(function: Any) -> Any:
 @click.option("--data", metavar="SOURCE", help="folder with one sub-folder per class, .npz, or a named set")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="folder of the run")
 @click.option("--resolution", type=click.IntRange(1), help="side of the input; 224 for files, their own for arrays")
-@click.option("--resume", is_flag=True, help="go on with the run in --out; MODEL and --data are then not needed")
+@click.option(
+    "--resume", is_flag=True, help="go on with the run in --out; MODEL is then not needed, --data only if it moved"
+)
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, mps or auto")
 @click.option("--threads", type=click.IntRange(1), help="threads that compute  [default: one per core]")
-@click.option("--workers", default=2, show_default=True, type=click.IntRange(1), help="threads that decode")
+@workers
 @_recipe_options
 def command(
     model: str | None,
@@ -47,7 +49,7 @@ def command(
     resume: bool,
     device: str,
     threads: int | None,
-    workers: int,
+    workers: int | None,
     **recipe: Any,
 ) -> None:
     """Train MODEL on SOURCE, into the folder --out.
@@ -55,24 +57,19 @@ def command(
     The folder then holds best.safetensors (highest validation top-1), last.safetensors, log.jsonl, report.html and
     tensorboard/. Ctrl-C stops after the current step; --resume goes on exactly there.
     """
-    from smallcnn.errors import MissingExtra
+    require("training", "train", *TRAIN)
+    import torch
 
-    try:
-        import torch
+    from smallcnn import report
+    from smallcnn.train import run
 
-        from smallcnn import report
-        from smallcnn.train import run
-    except ImportError as error:
-        if isinstance(error, MissingExtra):
-            raise
-        raise MissingExtra("training", "train") from error
     if threads:
         torch.set_num_threads(threads)
     chosen = {key: value for key, value in recipe.items() if value is not None}
-    if resume and model is None and data is None:
+    if resume and model is None:
         if chosen or resolution:
             raise SmallcnnError("--resume takes its settings from the run; leave the others out, or give all of them")
-        result = run.resume(out, device=device, workers=workers)
+        result = run.resume(out, data=data, device=device, workers=workers)
     elif model is None or data is None:
         raise SmallcnnError("train needs MODEL and --data SOURCE (or --resume alone, to go on with the run in --out)")
     else:

@@ -4,6 +4,7 @@ Threads, because Pillow decodes and resizes outside Python's lock: no processes 
 needs no torch. The order of the batches and what is in them do not depend on the number of threads.
 """
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -36,14 +37,14 @@ class Batch:
 
 
 def batches(
-    split: Split, prepare: Prepare, order: Sequence[int], *, batch_size: int, workers: int, ahead: int = 3
+    split: Split, prepare: Prepare, order: Sequence[int], *, batch_size: int, workers: int | None, ahead: int = 3
 ) -> Iterator[Batch]:
     """The pictures of `split` in `order`, `batch_size` at a time; pictures that fail are left out of their batch.
 
-    `workers` threads keep `ahead` batches ready.
+    `workers` threads keep `ahead` batches ready; None is one per core, at most eight.
     """
     chunks = (order[start : start + batch_size] for start in range(0, len(order), batch_size))
-    pool = ThreadPoolExecutor(max(workers, 1), thread_name_prefix="decode")
+    pool = ThreadPoolExecutor(workers or min(os.cpu_count() or 1, 8), thread_name_prefix="decode")
     waiting: deque[tuple[Sequence[int], list[Future[list[np.ndarray | ImageError]]]]] = deque()
     try:
         while True:

@@ -56,16 +56,15 @@ def batch_augmentation(recipe: Recipe, preprocessing: Preprocessing) -> Callable
     """Random changes of a float batch (N, C, H, W) in 0..1; draws from torch's global generator."""
     import kornia.augmentation as kornia
 
-    steps: list[nn.Module] = []
-    height, width = preprocessing.size
     if recipe.augment == "small":
-        steps.append(kornia.RandomCrop((height, width), padding=(height // 8, width // 8), padding_mode="reflect"))
+        height, width = preprocessing.size
+        crop: nn.Module = kornia.RandomCrop((height, width), padding=(height // 8, width // 8), padding_mode="reflect")
+        return crop
     if recipe.augment == "photo" and recipe.jitter > 0:
         saturation = recipe.jitter if preprocessing.channels == 3 else 0.0
-        steps.append(kornia.ColorJitter(recipe.jitter, recipe.jitter, saturation, 0.0))
-    if recipe.augment != "none" and recipe.rotate > 0:
-        steps.append(kornia.RandomAffine(recipe.rotate, padding_mode="reflection", p=1.0))
-    return nn.Sequential(*steps)
+        jitter: nn.Module = kornia.ColorJitter(recipe.jitter, recipe.jitter, saturation, 0.0)
+        return jitter
+    return nn.Identity()
 
 
 def seed_step(recipe: Recipe, step: int) -> None:

@@ -17,15 +17,18 @@ from smallcnn.files import atomic
 
 @dataclass
 class Progress:
-    """Where a run is. `step` counts within the epoch; the sums are over the part of the epoch already done."""
+    """Where a run is. `step` counts within the epoch, as do the sums and the seconds. `failed` are pictures that
+    could not be decoded, with what is wrong with them."""
 
     epoch: int = 0
     step: int = 0
     loss_sum: float = 0.0
     correct: int = 0
     seen: int = 0
+    seconds: float = 0.0
     best_top1: float = -1.0
     history: list[dict[str, Any]] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
 
 
 def save(
@@ -71,7 +74,8 @@ def _read(path: Path, tensors: bool = True) -> tuple[dict[str, Any], dict[str, A
     try:
         with safe_open(path, framework="pt") as file:
             metadata: dict[str, str] = file.metadata() or {}
-            found = {name: file.get_tensor(name) for name in file.keys()} if tensors else {}  # noqa: SIM118
+            found = {name: file.get_tensor(name).clone() for name in file.keys()} if tensors else {}  # noqa: SIM118
+            # cloned: an optimizer that kept pages of this file mapped would stop Windows from replacing it
         return json.loads(metadata["settings"]), json.loads(metadata["progress"]), found
     except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
         raise FileError(f"{path}: not a checkpoint of a training run, or damaged ({error})") from error

@@ -25,7 +25,7 @@ class Log:
         self._file = folder / "log.jsonl"
         with atomic(self._file) as beside:  # lines written after the checkpoint we resume from are taken back
             beside.write_text("".join(json.dumps(record) + "\n" for record in history))
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=len(history))
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=len(history) + 1)
         self._console = Console(stderr=True)
         self._bar = Progress(
             TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),

@@ -39,6 +39,7 @@ from smallcnn.train.recipe import Recipe
 
 CHECKPOINT = "checkpoint.safetensors"
 _CHECKPOINT_SECONDS = 60.0
+SMALL = 64  # pixels; up to here pictures are taken whole, and "auto" augments as for small pictures
 
 
 @dataclass(frozen=True)
@@ -65,28 +66,29 @@ class Loop:
         settings: dict[str, Any],
         *,
         device: torch.device,
-        workers: int,
+        workers: int | None,
     ) -> None:
         self.graph, self.source, self.recipe, self.folder, self.settings = graph, source, recipe, folder, settings
         self.device, self.workers = device, workers
         height, width, channels = graph.input_shape
-        crop = 1.0 if recipe.augment == "small" else 0.875
+        crop = 1.0 if min(height, width) <= SMALL else 0.875
         self.preprocessing = Preprocessing((height, width), (0.5,) * channels, (0.5,) * channels, crop)
+        self.memory_format = torch.contiguous_format if device.type == "mps" else torch.channels_last
         self.module = to_module(graph, seed=recipe.seed).to(device)
-        if device.type != "mps":
-            self.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.module.to(memory_format=self.memory_format)  # type: ignore[call-overload]
+        self.mean, self.std = (
+            torch.tensor(values, device=device).reshape(1, -1, 1, 1)
+            for values in (self.preprocessing.mean, self.preprocessing.std)
+        )
         self.optimizer = make_optimizer(recipe, graph, self.module)
         self.augmentation = batch_augmentation(recipe, self.preprocessing)
         self.progress = Progress()
         self.split = source.splits["train"]
         self.batch_size = min(recipe.batch_size, len(self.split))
-        self.steps = (
-            len(self.split) // self.batch_size
-        )  # a last, smaller batch is left out; the order changes each epoch
+        self.steps = len(self.split) // self.batch_size  # the rest is left out; it is another rest each epoch
         wanted = recipe.precision
         self.bfloat16 = wanted == "bfloat16" or (wanted == "auto" and computes_bfloat16(device))
-        self.failed: dict[str, str] = {}
-        self.saved_at = time.monotonic()
+        self.saved_at = time.perf_counter()
 
     def run(self, resume: bool) -> Result:
         """Trains from the beginning, or from the checkpoint in the folder, to the end or until asked to stop."""
@@ -96,13 +98,16 @@ class Loop:
         progress = self.progress
         with (
             Log(self.folder, self.recipe.epochs, self.steps, progress.history, progress.step) as log,
-            _asked_to_stop() as stop,
+            _asked_to_stop(log) as stop,
         ):
             self._say_hello(log, resume)
+            if not resume:
+                self._save(state)
             while progress.epoch < self.recipe.epochs and not stop.is_set():
                 if self._epoch(log, stop):
                     self._close_epoch(log)
-                self._save(state)
+                else:
+                    self._save(state)
             if stop.is_set() and progress.epoch < self.recipe.epochs:
                 log.say(f"stopped; go on with --resume --out {self.folder}")
         finished = progress.epoch >= self.recipe.epochs
@@ -141,18 +146,18 @@ class Loop:
             workers=self.workers,
         )
         self.module.train()
-        self.started, self.seen_before = time.monotonic(), progress.seen
+        started, seconds_before = time.perf_counter(), progress.seconds
         for batch in loader:
             self._note_failures(log, batch)
             if len(batch.labels) > 1:  # batch norm needs two
                 self._step(batch)
             progress.step += 1
+            progress.seconds = seconds_before + time.perf_counter() - started
             seen = max(progress.seen, 1)
-            rate = (progress.seen - self.seen_before) / (time.monotonic() - self.started)
-            log.step(epoch, progress.loss_sum / seen, progress.correct / seen, rate)
+            log.step(epoch, progress.loss_sum / seen, progress.correct / seen, progress.seen / progress.seconds)
             if stop.is_set() and progress.step < self.steps:
                 return False
-            if time.monotonic() - self.saved_at > _CHECKPOINT_SECONDS:
+            if time.perf_counter() - self.saved_at > _CHECKPOINT_SECONDS:
                 self._save(self.folder / CHECKPOINT)
         return True
 
@@ -172,19 +177,19 @@ class Loop:
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
-        value = loss.item()
+        right = (logits.argmax(1) == labels).sum()
+        value, correct = torch.stack([loss.detach(), right.float()]).tolist()  # one wait for the device
         if not np.isfinite(value):
             raise DataError(f"the loss became {value} in epoch {progress.epoch + 1}; try a lower --lr")
         progress.loss_sum += value * len(labels)
-        progress.correct += int((logits.argmax(1) == labels).sum().item())
+        progress.correct += int(correct)
         progress.seen += len(labels)
 
     def _close_epoch(self, log: Log) -> None:
         """Validates, writes the models, and moves on to the next epoch."""
         progress = self.progress
-        seconds = time.monotonic() - self.started
         if not progress.seen:
-            raise DataError(f"no training picture could be decoded; the first: {next(iter(self.failed.values()))}")
+            raise DataError(f"no training picture could be decoded; the first: {next(iter(progress.failed.values()))}")
         seen = progress.seen
         val = self._validate(log)
         record = {
@@ -195,8 +200,8 @@ class Loop:
             "val_loss": val.loss,
             "val_top1": val.top1,
             "val_top5": val.top5,
-            "images_per_second": (seen - self.seen_before) / seconds,
-            "seconds": seconds,
+            "images_per_second": seen / progress.seconds,
+            "seconds": progress.seconds,
         }
         progress.history.append(record)
         model = self._artifact(val)
@@ -205,7 +210,7 @@ class Loop:
             artifact.save(model, self.folder / "best.safetensors")
         artifact.save(model, self.folder / "last.safetensors")
         progress.epoch, progress.step = progress.epoch + 1, 0
-        progress.loss_sum, progress.correct, progress.seen = 0.0, 0, 0
+        progress.loss_sum, progress.correct, progress.seen, progress.seconds = 0.0, 0, 0, 0.0
         self._save(self.folder / CHECKPOINT)
         log.epoch(record)
 
@@ -228,7 +233,8 @@ class Loop:
                 logits.append(self.module(images).float().cpu().numpy())
                 labels.append(batch.labels)
         if not labels:
-            raise DataError(f"no validation picture could be decoded; the first: {next(iter(self.failed.values()))}")
+            first = next(iter(self.progress.failed.values()))
+            raise DataError(f"no validation picture could be decoded; the first: {first}")
         return measure(np.concatenate(logits), np.concatenate(labels))
 
     def _to_device(self, images: np.ndarray) -> Tensor:
@@ -237,17 +243,13 @@ class Loop:
 
     def _normalise(self, images: Tensor) -> Tensor:
         """(N, C, H, W) in 0..1 -> the network's input."""
-        mean, std = (
-            torch.tensor(values, device=images.device).reshape(1, -1, 1, 1)
-            for values in (self.preprocessing.mean, self.preprocessing.std)
-        )
-        return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
+        return ((images - self.mean) / self.std).contiguous(memory_format=self.memory_format)
 
     def _note_failures(self, log: Log, batch: Batch) -> None:
         for name, problem in batch.failed.items():
-            if name not in self.failed:
-                self.failed[name] = problem
-                log.say(f"skipped ({len(self.failed)} so far): {problem}")
+            if name not in self.progress.failed:
+                self.progress.failed[name] = problem
+                log.say(f"skipped ({len(self.progress.failed)} so far): {problem}")
 
     def _artifact(self, val: Metrics | None) -> Artifact:
         facts = {
@@ -258,11 +260,13 @@ class Loop:
                 "fingerprint": self.source.fingerprint,
                 "seed": self.recipe.seed,
                 "val_fraction": self.recipe.val_fraction,
-                "skipped": len(self.failed),
+                "skipped": len(self.progress.failed),
             }
             | {f"{name}_images": len(split) for name, split in self.source.splits.items()},
             "epoch": self.progress.epoch + (val is not None),
             "val_top1": val and val.top1,
+            "device": self.device.type,
+            "bfloat16": self.bfloat16,
             "versions": {
                 "smallcnn": smallcnn.__version__,
                 "torch": torch.__version__,
@@ -273,11 +277,11 @@ class Loop:
 
     def _save(self, path: Path) -> None:
         checkpoint.save(path, self.module, self.optimizer, self.progress, self.settings)
-        self.saved_at = time.monotonic()
+        self.saved_at = time.perf_counter()
 
 
 @contextmanager
-def _asked_to_stop() -> Iterator[threading.Event]:
+def _asked_to_stop(log: Log) -> Iterator[threading.Event]:
     """An event set by the first Ctrl-C or SIGTERM; a second Ctrl-C interrupts at once."""
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -288,6 +292,7 @@ def _asked_to_stop() -> Iterator[threading.Event]:
         if event.is_set():
             raise KeyboardInterrupt
         event.set()
+        log.say("stopping after this step and a checkpoint; once more to stop at once")
 
     old = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

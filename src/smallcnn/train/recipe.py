@@ -40,7 +40,6 @@ class Recipe:
     )
     min_area: float = _about(0.25, "smallest part of the picture that a random crop keeps (photo)")
     jitter: float = _about(0.2, "strength of random brightness, contrast and saturation (photo)")
-    rotate: float = _about(0.0, "degrees that a picture is turned at most, either way (photo and small)")
     precision: Precision = _about(
         "auto", "float32, bfloat16 (autocast), auto: bfloat16 where the processor computes in it"
     )
@@ -57,7 +56,6 @@ class Recipe:
         _check("label_smoothing", self.label_smoothing, 0 <= self.label_smoothing < 1, "at least 0 and below 1")
         _check("min_area", self.min_area, 0 < self.min_area <= 1, "above 0 and at most 1")
         _check("jitter", self.jitter, 0 <= self.jitter < 1, "at least 0 and below 1")
-        _check("rotate", self.rotate, 0 <= self.rotate <= 180, "between 0 and 180")
         _check("seed", self.seed, self.seed >= 0, "at least 0")
         _check("val_fraction", self.val_fraction, 0 < self.val_fraction < 1, "between 0 and 1")
         for name, kind in (("optimizer", Optimizer), ("augment", Augment), ("precision", Precision)):
