@@ -102,6 +102,11 @@ def test_predict(smallcnn, files):
     assert len(smallcnn("predict", files / "m.safetensors", *photos)[1].splitlines()) == 3
 
 
+def test_predict_goes_through_folders(smallcnn, refused, files, tmp_path):
+    assert len(smallcnn("predict", files / "m.onnx", files / "photos")[1].splitlines()) == 24
+    assert "no pictures in this folder" in refused("predict", files / "m.onnx", tmp_path)
+
+
 def test_evaluate(smallcnn, files, tmp_path):
     plot = tmp_path / "confusion.png"
     code, out, _ = smallcnn("evaluate", files / "m.onnx", "--data", files / "photos", "--plot", plot, "--json")

@@ -15,7 +15,7 @@ from smallcnn.errors import ImageError
 @click.option("--threads", type=click.IntRange(1), help="threads that compute  [default: one per core]")
 @as_json
 def command(file: Path, images: tuple[Path, ...], engine: str, threads: int | None, json_: bool) -> None:
-    """What FILE sees in each IMAGE.
+    """What FILE sees in each IMAGE; of a folder, in every picture inside.
 
     If some pictures cannot be decoded the others are still answered; the exit code is then 2.
     """
@@ -23,7 +23,7 @@ def command(file: Path, images: tuple[Path, ...], engine: str, threads: int | No
 
     net = runtime.open(file, engine=engine, threads=threads)
     records, problems = [], []
-    for path in images:
+    for path in [picture for image in images for picture in _pictures(image)]:
         try:
             (seen,) = net.classify([path])
         except ImageError as error:
@@ -43,3 +43,15 @@ def command(file: Path, images: tuple[Path, ...], engine: str, threads: int | No
         click.echo(f"smallcnn: {problem}", err=True)
     if problems:
         raise ImageError(problems[-1])
+
+
+def _pictures(path: Path) -> list[Path]:
+    """`path` itself, or the picture files in the folder it is."""
+    from smallcnn.data.decode import SUFFIXES
+
+    if not path.is_dir():
+        return [path]
+    found = sorted(inside for inside in path.rglob("*") if inside.suffix.lower() in SUFFIXES)
+    if not found:
+        raise ImageError(f"{path}: no pictures in this folder")
+    return found

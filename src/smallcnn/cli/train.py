@@ -83,4 +83,5 @@ def command(
     best = max(result.history, key=lambda record: record["val_top1"])
     remark(f"report: {page}")
     remark(f"best validation top-1 {best['val_top1']:.2%} in epoch {best['epoch']} of {len(result.history)}")
+    remark(f"try it: smallcnn predict {result.best} PICTURE...")
     click.echo(str(result.best))
