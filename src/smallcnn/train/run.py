@@ -126,7 +126,9 @@ def _run_folder(folder: Path, settings: dict[str, Any], resume: bool) -> Path:
         if stored.get("graph") != settings["graph"]:
             changed.append("the network is another, or for another input size or number of classes")
         if changed:
-            raise DataError(f"{folder}: cannot resume with other settings: {'; '.join(changed)}")
+            raise DataError(
+                f"{folder}: cannot resume with other settings: {'; '.join(changed)}. Choose another folder or remove it"
+            )
     return folder
 
 
