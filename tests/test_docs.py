@@ -14,7 +14,7 @@ from smallcnn.cli.main import root
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-COMMAND = re.compile(r"^(?:    |\| `)\$? ?smallcnn ([a-z].*?)(?:` \|.*|  #.*)?$", re.MULTILINE)
+COMMAND = re.compile(r"^(?:    |\| `)\$? ?smallcnn ([a-z].*?)(?:`.*|  #.*)?$", re.MULTILINE)
 COMMANDS = [(page.name, line) for page in PAGES for line in COMMAND.findall(page.read_text(encoding="utf-8"))]
 
 
