@@ -73,7 +73,10 @@ def curves(history: Sequence[dict[str, Any]]) -> Section:
     """Loss and accuracy over the epochs."""
     rate = np.median([record["images_per_second"] for record in history])
     minutes = sum(record["seconds"] for record in history) / 60
-    note = f"{len(history)} epochs, {minutes:.1f} minutes of training, {rate:,.0f} pictures/s (median epoch)."
+    note = (
+        f"{len(history)} epochs, {minutes:.1f} minutes of training, {rate:,.0f} pictures/s (median epoch). "
+        "The training curves are of augmented pictures and smoothed labels, so they are not comparable with validation."
+    )
     return Section("Training", f"<p>{_text(note)}</p>{plots.svg(plots.curves(history))}")
 
 
@@ -183,7 +186,7 @@ svg {{ max-width: 100%; height: auto; }}
 .tile b {{ display: block; font-size: 1.4rem; }} .tile span {{ color: #64748b; font-size: .85rem; }}
 .grid {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(7rem, 1fr)); gap: .75rem; }}
 figure {{ margin: 0; border: 2px solid #bbf7d0; border-radius: .5rem; overflow: hidden; font-size: .8rem; }}
-figure.wrong {{ border-color: #f87171; }} figure img {{ width: 100%; display: block; image-rendering: pixelated; }}
+figure.wrong {{ border-color: #f87171; }} figure img {{ width: 100%; display: block; }}
 figcaption {{ padding: .2rem .4rem; }}
 table {{ border-collapse: collapse; margin: .5rem 0 1rem; font-size: .9rem; }}
 th, td {{ padding: .25rem .75rem .25rem 0; text-align: right; border-bottom: 1px solid #e2e8f0; }}
