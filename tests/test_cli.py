@@ -173,7 +173,7 @@ def test_unknown_words_name_the_closest(refused):
     (["train", MODEL, "--data", "digits", "--out", "x", "--lr", "-1"], "lr must be above 0, not -1.0"),
     (["train", MODEL, "--data", "digits", "--out", "x", "--epochs", "none"], "'none' is not a valid integer"),
     (["train", MODEL, "--data", "digit", "--out", "x"], "named set 'digit'; closest: digits"),
-    (["train", "--out", "x"], "train needs MODEL and --data SOURCE"),
+    (["train", "--out", "x"], "train needs MODEL"),
     (["predict", "nowhere.onnx", "a.jpg"], "nowhere.onnx: no such file"),
     (["predict"], "Missing argument 'FILE'"),
     (["bench", "nowhere.onnx"], "no such file"),

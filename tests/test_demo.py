@@ -16,6 +16,6 @@ def test_the_whole_way(tmp_path):
     assert len(result.predictions) == 5
     assert all(row.verified for row in result.times)
     assert result.report.stat().st_size > 100_000
-    assert [line for line in lines if line.startswith("$ smallcnn")]
+    assert [line for line in lines if line.startswith("# smallcnn")]
     log = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
     assert json.loads(log[-1])["epoch"] == len(log)

@@ -54,7 +54,12 @@ def test_deleting_a_picture_after_training_does_not_bring_the_others_into_play(t
     facts = {"fingerprint": open_source(photos).fingerprint, "name": "photos", "seed": 0, "val_fraction": 0.25}
     save(artifact(data=facts), tmp_path / "trained.safetensors")
     (photos / "red" / "0.png").unlink()
-    assert evaluate(runtime.open(tmp_path / "trained.safetensors"), photos).part == "val"
+    result = evaluate(runtime.open(tmp_path / "trained.safetensors"), photos)
+    assert result.part == "val"
+    assert "have changed since" in result.doubt
+    others = evaluate(runtime.open(tmp_path / "trained.safetensors"), colour_photos(tmp_path / "others", per_class=5))
+    assert others.part == "all"
+    assert "not the set it was trained on" in others.doubt
 
 
 def test_facts_of_another_kind_are_no_obstacle(tmp_path, photos):

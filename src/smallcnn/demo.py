@@ -51,33 +51,33 @@ def demo(folder: Path, say: Callable[[str], None] = lambda line: None) -> Demo:
         f"smallcnn predict {model} {folder}/images/*.png",
         f"smallcnn bench {model} {run}/last.safetensors --engine onnxruntime",
     ]
-    say(f"$ {commands[0]}")
+    say(f"# {commands[0]}")
     counted = profile(zoo.parse(MODEL).build(resolution=32, classes=10, channels=1))
     say(f"{counted.mult_adds:,} Mult-Adds, {counted.parameters:,} parameters")
 
-    say(f"$ {commands[1]}")
+    say(f"# {commands[1]}")
     recipe = Recipe(epochs=EPOCHS, batch_size=BATCH, val_fraction=VAL_FRACTION)
     result = train(MODEL, "digits", run, recipe=recipe, resume=True)
     if not result.finished:
         raise KeyboardInterrupt
 
-    say(f"$ {commands[2]}")
+    say(f"# {commands[2]}")
     # the last weights, not the best: nothing was chosen by looking, so the accuracy below is that of the recipe
     error = onnx.export(artifact.load(result.last), model)
     say(f"{model}: {model.stat().st_size:,} bytes, agrees with the trained network to {error:.1e}")
 
-    say(f"$ {commands[3]}")
+    say(f"# {commands[3]}")
     net = runtime.open(model)
     evaluation = evaluate(net, "digits")
     metrics = evaluation.metrics
     say(f"top-1 {metrics.top1:.2%} on {metrics.images} digits the network has never seen")
 
-    say(f"$ {commands[4]}")
+    say(f"# {commands[4]}")
     predictions = [(path, true, net.classify([path])[0]) for path, true in _write_images(folder / "images")]
     for path, true, seen in predictions:
         say(f"{path.name}: {seen.label} {seen.probability:.1%}  (is {true})")
 
-    say(f"$ {commands[5]}")
+    say(f"# {commands[5]}")
     times = bench([model, result.last], threads=1, seconds=1.0)
     for row in times:
         say(f"{Path(row.file).name} in {row.engine}: {row.median_ms:.3f} ms ({row.min_ms:.3f} to {row.max_ms:.3f})")

@@ -67,6 +67,7 @@ def _runner(session: Any) -> Run:
 def _session(model: Model, threads: int | None, optimise: bool = True) -> Any:
     import onnxruntime as ort
 
+    content = model.onnx
     options = ort.SessionOptions()
     options.log_severity_level = 4  # what is wrong comes as an exception
     options.intra_op_num_threads = threads or 0  # 0: one per core
@@ -74,7 +75,7 @@ def _session(model: Model, threads: int | None, optimise: bool = True) -> Any:
     if not optimise:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        return ort.InferenceSession(model.onnx, options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions have no common base
         reason = str(error).splitlines()[0]
         raise FileError(f"{model.path}: damaged, or no ONNX model that ONNX Runtime can load ({reason})") from error

@@ -17,9 +17,13 @@ _BATCH = 16
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics over one part of a data set; `skipped` says what could not be decoded and why."""
+    """Metrics over one part of a data set; `skipped` says what could not be decoded and why.
+
+    `doubt` says what could make the chosen part the wrong one; None if it was asked for or is certain.
+    """
 
     part: str
+    doubt: str | None
     metrics: Metrics
     skipped: dict[str, str]
 
@@ -44,14 +48,23 @@ def evaluate(
     trained_on = trained_on if isinstance(trained_on, dict) else {}
     cut = {key: trained_on[key] for key in ("seed", "val_fraction") if key in trained_on}
     source = open_source(data, **cut)
-    same = source.fingerprint == trained_on.get("fingerprint") or Path(data).name == trained_on.get("name")
-    part = part or _unseen(source, trained_here=same)
+    doubt = None
+    if part is None:
+        same = source.fingerprint == trained_on.get("fingerprint")
+        part = _unseen(source, trained_here=same or Path(data).name == trained_on.get("name"))
+        if part == "all" and trained_on:
+            doubt = "all pictures, as this is not the set it was trained on; any it was trained on would flatter it"
+        elif part == "val" and source.val_is_cut and not same:
+            doubt = (
+                "only the part kept for validation, as a folder of this name was trained on (its pictures have changed "
+                "since); for every picture ask for the part all"
+            )
     if part != "all" and part not in source.splits:
         raise DataError(f"{data} has no part {part!r}; it has {', '.join([*source.splits, 'all'])}")
     split = source.everything() if part == "all" else source.splits[part]
     index_of = match_labels(source.classes, net.labels)
     metrics, skipped = _count(net, split, index_of, workers, report)
-    return Evaluation(part, metrics, skipped)
+    return Evaluation(part, doubt, metrics, skipped)
 
 
 def match_labels(classes: tuple[str, ...], labels: tuple[str, ...]) -> np.ndarray:

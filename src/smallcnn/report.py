@@ -60,7 +60,7 @@ def of_run(run: Path, data: str) -> Path:
     ]
     sections = [
         curves(history),
-        accuracy(evaluation, net, data),
+        accuracy(evaluation, net, stored["name"]),
         predictions(net, source.splits["val"], source.classes),
         cost(counted),
         facts(net, []),

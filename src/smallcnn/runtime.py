@@ -102,7 +102,11 @@ def open(path: str | Path, *, engine: str = "onnxruntime", threads: int | None =
         return _open_onnx(path, engine, threads)
     if path.suffix == ".safetensors":
         return _open_artifact(path, engine, threads)
-    raise FileError(f"{path}: model files end in .safetensors or .onnx")
+    if path.is_dir() and (path / "best.safetensors").is_file():
+        raise FileError(f"{path}: a folder; its model is {path / 'best.safetensors'}")
+    raise FileError(
+        f"{path}: model files end in .safetensors or .onnx; `smallcnn init` makes one from a network's name"
+    )
 
 
 def _open_artifact(path: Path, engine: str, threads: int | None) -> Net:

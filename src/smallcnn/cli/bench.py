@@ -31,7 +31,7 @@ def command(files: tuple[Path, ...], engines: tuple[str, ...], threads: int, sec
         row.file if len({Path(file).name for file in files}) < len(set(files)) else Path(row.file).name for row in rows
     ]
     table(
-        ["file", "engine", "median", "min - max", "p90", "Mult-Adds/s"],
+        ["file", "engine", "median ms", "min - max", "p90", "Mult-Adds/s"],
         [
             [name, row.engine, f"{row.median_ms:.3f}", f"{row.min_ms:.3f} - {row.max_ms:.3f}", f"{row.p90_ms:.3f}",
              f"{row.mult_adds_per_second / 1e9:.1f} G"]
@@ -39,7 +39,7 @@ def command(files: tuple[Path, ...], engines: tuple[str, ...], threads: int, sec
         ],
     )  # fmt: skip
     table(
-        ["file", "engine", "with decoding", "load", "first", "memory added", "file size"],
+        ["file", "engine", "with decoding ms", "load ms", "first ms", "memory added", "file size"],
         [
             [name, row.engine, f"{row.end_to_end_ms:.2f}", f"{row.load_ms:.0f}", f"{row.first_ms:.1f}",
              size(row.added_memory_bytes), size(row.file_bytes)]

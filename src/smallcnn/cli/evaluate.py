@@ -40,6 +40,8 @@ def command(
     with progress("evaluating") as report:
         result = evaluate(net, data, part=part, workers=workers, report=report)
     metrics = result.metrics
+    if result.doubt:
+        remark(f"note: {result.doubt}")
     for problem in result.skipped.values():
         remark(f"skipped: {problem}")
     if plot:

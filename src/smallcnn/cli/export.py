@@ -23,6 +23,8 @@ def command(file: Path, to: str, out: Path, softmax: bool) -> None:  # noqa: ARG
 
     if out.suffix != ".onnx":
         raise FileError(f"{out}: an ONNX file's name ends in .onnx")
+    if file.suffix != ".safetensors":
+        raise FileError(f"{file}: export starts from a .safetensors model file")
     check_writable(out)
     error = onnx.export(artifact.load(file), out, softmax=softmax)
     remark(f"{size(out.stat().st_size)}; agrees with the original to {error:.1e} of the largest output")

@@ -71,7 +71,8 @@ def command(
             raise SmallcnnError("--resume takes its settings from the run; leave the others out, or give all of them")
         result = run.resume(out, data=data, device=device, workers=workers)
     elif model is None or data is None:
-        raise SmallcnnError("train needs MODEL and --data SOURCE (or --resume alone, to go on with the run in --out)")
+        missing = "MODEL" if model is None else "--data SOURCE"
+        raise SmallcnnError(f"train needs {missing} (or --resume without MODEL, to go on with the run in --out)")
     else:
         result = run.train(
             model, data, out, resolution=resolution, recipe=Recipe.from_dict(chosen), resume=resume, device=device,

@@ -109,7 +109,7 @@ class Loop:
                 else:
                     self._save(state)
             if stop.is_set() and progress.epoch < self.recipe.epochs:
-                log.say(f"stopped; go on with --resume --out {self.folder}")
+                log.say(f"stopped; go on with: smallcnn train --resume --out {self.folder}")
         finished = progress.epoch >= self.recipe.epochs
         last, best = self.folder / "last.safetensors", self.folder / "best.safetensors"
         if not last.is_file():
@@ -124,12 +124,15 @@ class Loop:
         log.say(
             f"{self.graph.name}, input {'x'.join(map(str, self.graph.input_shape))}, "
             f"{len(self.source.classes)} classes; {splits} pictures; "
+            f"augmentation {self.recipe.augment}; "
             f"{self.device.type}, {torch.get_num_threads()} threads, {precision}"
         )
         if self.source.ignored:
             some = ", ".join(path.name for path in self.source.ignored[:3])
             log.say(f"ignored {len(self.source.ignored)} files that are not pictures: {some}")
-        if resume:
+        if self.progress.epoch >= self.recipe.epochs:
+            log.say(f"this run has already finished its {self.recipe.epochs} epochs")
+        elif resume:
             log.say(f"resumed at epoch {self.progress.epoch + 1}, step {self.progress.step}")
 
     def _epoch(self, log: Log, stop: threading.Event) -> bool:
