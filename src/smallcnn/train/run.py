@@ -124,8 +124,8 @@ def _run_folder(folder: Path, settings: dict[str, Any], resume: bool) -> Path:
         old, new = (_flat(values) for values in (stored, settings))
         if stored.get("pictures") != settings["pictures"]:
             raise DataError(
-                f"{folder}: cannot resume on these pictures; the run was started on others (some were added, removed or "
-                "renamed, or it is another set). Resume on the same ones, or train into another folder"
+                f"{folder}: cannot resume on these pictures; the run was started on others (some were added, "
+                "removed or renamed, or it is another set). Resume on the same ones, or train into another folder"
             )
         changed = [f"{key} was {old.get(key)}, now {new.get(key)}" for key in old | new if old.get(key) != new.get(key)]
         if stored.get("graph") != settings["graph"]:
