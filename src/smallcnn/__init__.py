@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from smallcnn.errors import SmallcnnError
     from smallcnn.graph import Graph
     from smallcnn.module import to_module
+    from smallcnn.runtime import open as open
 
 _HOMES = {
     "Artifact": "artifact",

@@ -112,9 +112,9 @@ def _layer(graph: Graph, node: Node) -> Layer:
 
 def _type(graph: Graph, node: Node) -> str:
     match node.op:
-        case ops.Conv(kernel=(height, width), groups=groups):
-            depthwise = groups > 1 and groups == graph.input_shapes(node)[0][-1]
-            prefix = "depthwise " if depthwise else "grouped " if groups > 1 else ""
+        case ops.Conv(kernel=(height, width)) as op:
+            depthwise = op.is_depthwise(*graph.input_shapes(node))
+            prefix = "depthwise " if depthwise else "grouped " if op.groups > 1 else ""
             return f"{prefix}conv {height}x{width}"
         case ops.Pool(function=function, kernel=(height, width)):
             return f"{function} pool {height}x{width}"

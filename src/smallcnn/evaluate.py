@@ -46,7 +46,7 @@ def evaluate(
     """
     trained_on = net.facts.get("data")
     trained_on = trained_on if isinstance(trained_on, dict) else {}
-    cut = {key: trained_on[key] for key in ("seed", "val_fraction") if key in trained_on}
+    cut = {key: trained_on[key] for key in ("seed", "val_fraction") if isinstance(trained_on.get(key), int | float)}
     source = open_source(data, **cut)
     doubt = None
     if part is None:

@@ -1,8 +1,14 @@
-"""How good predictions are: top-1, top-5, the confusion matrix."""
+"""From logits to probabilities, and how good they are: top-1, top-5, the confusion matrix."""
 
 from dataclasses import dataclass
 
 import numpy as np
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities (classes,) in float64 for the logits (classes,) of one picture."""
+    powers = np.exp(logits.astype(np.float64) - logits.max())
+    return powers / powers.sum()
 
 
 @dataclass(frozen=True)

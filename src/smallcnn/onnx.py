@@ -28,6 +28,7 @@ from smallcnn.errors import ExportError
 from smallcnn.files import atomic
 from smallcnn.fold import fold
 from smallcnn.graph import Graph, Node
+from smallcnn.metrics import softmax as probabilities
 from smallcnn.probe import TOLERANCE, probe_answer, probe_image, relative_error
 
 OPSET, IR_VERSION = 17, 8
@@ -45,7 +46,7 @@ def export(artifact: Artifact, path: Path | str, *, softmax: bool = False) -> fl
     model = to_onnx(artifact, softmax=softmax)
     answer = probe_answer(artifact.graph, artifact.weights, artifact.preprocessing)
     if softmax:
-        answer = np.exp(answer - answer.max()) / np.exp(answer - answer.max()).sum()
+        answer = probabilities(answer)
     entry = model.metadata_props.add()
     entry.key, entry.value = "smallcnn.probe", json.dumps([float(f"{value:.9g}") for value in answer])
     content = model.SerializeToString()

@@ -94,6 +94,10 @@ class Conv(Op):
             raise GraphError(f"{channels} input channels do not divide into {self.groups} groups")
         return (*_window((height, width), self.kernel, self.stride, self.padding), self.out)
 
+    def is_depthwise(self, *inputs: Shape) -> bool:
+        """Whether every input channel has filters of its own."""
+        return 1 < self.groups == inputs[0][2]
+
     def weights(self, *inputs: Shape) -> dict[str, Weight]:
         """`weight` (out, C / groups, kernel height, kernel width) and, if asked for, `bias` (out,)."""
         weights = {"weight": Weight((self.out, inputs[0][2] // self.groups, *self.kernel))}

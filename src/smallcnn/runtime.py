@@ -22,6 +22,7 @@ from smallcnn.data.decode import Picture
 from smallcnn.data.preprocessing import Preprocessing
 from smallcnn.engines import ENGINES, Model, Run, open_onnx
 from smallcnn.errors import DataError, FileError, SmallcnnError, closest
+from smallcnn.metrics import softmax
 from smallcnn.probe import probe_answer, probe_image, relative_error
 
 
@@ -80,9 +81,7 @@ class Net:
 
     def classify_prepared(self, image: np.ndarray) -> Prediction:
         """Classifies one picture that is already at the network's size: uint8 (H, W, C)."""
-        logits = self.logits(image[None])[0].astype(np.float64)
-        probabilities = np.exp(logits - logits.max())
-        probabilities /= probabilities.sum()
+        probabilities = softmax(self.logits(image[None])[0])
         best = np.argsort(-probabilities, kind="stable")[:5]
         top5 = tuple((self.labels[i], float(probabilities[i])) for i in best)
         return Prediction(*top5[0], top5)

@@ -1,6 +1,6 @@
 """The tensors of a network by name, `node.tensor` -> float32 array: initial values, and the check that a set fits."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from math import prod, sqrt
 
 import numpy as np
@@ -8,9 +8,8 @@ import numpy as np
 from smallcnn import ops
 from smallcnn.checks import shown
 from smallcnn.errors import SmallcnnError
+from smallcnn.fold import Weights
 from smallcnn.graph import Graph
-
-Weights = Mapping[str, np.ndarray]
 
 
 def initial_weights(graph: Graph, seed: int = 0) -> dict[str, np.ndarray]:

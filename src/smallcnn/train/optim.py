@@ -15,7 +15,7 @@ def decayed(graph: Graph) -> set[str]:
     """
     names = set()
     for node in graph:
-        depthwise = isinstance(node.op, ops.Conv) and 1 < node.op.groups == graph.input_shapes(node)[0][-1]
+        depthwise = isinstance(node.op, ops.Conv) and node.op.is_depthwise(*graph.input_shapes(node))
         if isinstance(node.op, ops.Conv | ops.Dense) and not depthwise:
             names.add(f"{node.name}.weight")
     return names
