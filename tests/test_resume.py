@@ -9,17 +9,18 @@ import time
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 
 from artifacts import colour_photos
 from smallcnn import artifact
 
-# a checkpoint every 0.1 s instead of every minute, so that a short run is caught inside epochs too
+# a checkpoint every 0.02 s instead of every minute, so that a short run is caught inside epochs too
 DRIVER = """
 import sys
 from smallcnn.train import loop
 from smallcnn.train.recipe import Recipe
 from smallcnn.train.run import train
-loop._CHECKPOINT_SECONDS = 0.1
+loop._CHECKPOINT_SECONDS = 0.02
 recipe = Recipe(epochs=int(sys.argv[3]), batch_size=4, augment="photo")
 train("mobilenet_v1:width=0.25,small_input=true,variant=shallow", sys.argv[1], sys.argv[2], resolution=32,
            recipe=recipe, resume=True)
@@ -42,23 +43,31 @@ def finish(data, out, epochs):
     return said
 
 
+def epochs_done(state):
+    """How far the checkpoint is, in epochs; nothing is done before there is one."""
+    if not state.is_file():
+        return -1.0
+    with safe_open(state, "numpy") as file:
+        progress = json.loads(file.metadata()["progress"])
+    return progress["epoch"] + progress["step"] / 100  # fewer than 100 steps an epoch: keeps the order
+
+
 def killed_and_resumed(tmp_path, kills, epochs, seed):
     data = colour_photos(tmp_path / "photos", per_class=20)
     (data / "red" / "broken.png").write_bytes(b"not a picture")
-    before = time.monotonic()
     finish(data, tmp_path / "whole", epochs)
-    taken = time.monotonic() - before
     rng = random.Random(seed)
-    landed = 0
-    for _ in range(kills):
+    # from the first checkpoint to two thirds of the run, each later than the one before: no kill finds it finished
+    for target in [0.0, *sorted(rng.uniform(0, 0.65 * epochs) for _ in range(kills - 1))]:
         process = start(data, tmp_path / "cut", epochs)
-        time.sleep(rng.uniform(0.2, 0.8) * taken)  # from before the first step to deep in the run
-        landed += process.poll() is None
+        while process.poll() is None and epochs_done(tmp_path / "cut" / "checkpoint.safetensors") < target:
+            time.sleep(0.005)
+        time.sleep(rng.uniform(0, 0.03))  # any moment of a step, or of writing a file
+        assert process.poll() is None, "the run ended before it was killed"
         process.kill()
         process.communicate()
     said = finish(data, tmp_path / "cut", epochs)
     assert "resumed at epoch" in said
-    assert landed, "every kill came too late"
     facts = [artifact.load(tmp_path / name / "last.safetensors").facts for name in ("whole", "cut")]
     assert facts[0] == facts[1]
     first, second = (artifact.load(tmp_path / name / "last.safetensors").weights for name in ("whole", "cut"))
@@ -71,7 +80,7 @@ def killed_and_resumed(tmp_path, kills, epochs, seed):
 
 
 def test_killed_three_times(tmp_path):
-    killed_and_resumed(tmp_path, kills=3, epochs=8, seed=0)
+    killed_and_resumed(tmp_path, kills=3, epochs=12, seed=0)
 
 
 @pytest.mark.long
