@@ -97,6 +97,8 @@ METHODS = {
         lambda g, x: g.average_pool(x, kernel=1, stride=1, count_padding=True),
         ops.Pool(function="average", count_padding=True, **ONES),
     ),
+    "clip": (lambda g, x: g.clip(x, -1, 6), ops.Clip(low=-1, high=6)),
+    "pad": (lambda g, x: g.pad(x, ((1, -1), (0, 2))), ops.Pad(padding=((1, -1), (0, 2)))),
     "global_pool": (lambda g, x: g.global_pool(x), ops.GlobalPool()),
     "flatten": (lambda g, x: g.flatten(x), ops.Flatten()),
     "dense": (lambda g, x: g.dense(g.flatten(x), 3, bias=False), ops.Dense(out=3, bias=False)),

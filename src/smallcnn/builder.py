@@ -19,8 +19,9 @@ from smallcnn.graph import Graph, Node, make_node
 from smallcnn.ops import ActivationKind, Op, Padding, Pair, Shape
 
 Size = int | Pair
-PaddingLike = Literal["same"] | int | Padding
-"""'same' is TensorFlow's, as numbers for this input size; one number pads all four sides."""
+PaddingLike = Literal["same", "ceil", "symmetric"] | int | Padding
+"""'same' is TensorFlow's SAME, as numbers for this input size; 'ceil' is Caffe's rounding up: what the last window lacks,
+at the end; 'symmetric' is half the kernel on every side, as in most PyTorch code; one number pads all four sides."""
 
 
 class Builder:
@@ -108,6 +109,14 @@ class Builder:
     def activation(self, x: Node, function: ActivationKind, *, slope: float = 0.01, name: str | None = None) -> Node:
         """An elementwise function; `slope` is leaky_relu's."""
         return self._add(ops.Activation, (x,), name, function=function, slope=slope)
+
+    def clip(self, x: Node, low: float, high: float, *, name: str | None = None) -> Node:
+        """min(max(x, low), high)."""
+        return self._add(ops.Clip, (x,), name, low=low, high=high)
+
+    def pad(self, x: Node, padding: Padding, *, name: str | None = None) -> Node:
+        """Zeros around a map; negative numbers cut off."""
+        return self._add(ops.Pad, (x,), name, padding=padding)
 
     def max_pool(
         self,
@@ -223,15 +232,30 @@ def same_padding(size: int, kernel: int, stride: int) -> Pair:
     return total // 2, total - total // 2
 
 
+def ceil_padding(size: int, kernel: int, stride: int) -> Pair:
+    """Caffe's rounding up along one axis: what the last, partial window lacks, at the end."""
+    return 0, -(size - kernel) % stride
+
+
+def _symmetric_padding(size: int, kernel: int, stride: int) -> Pair:  # noqa: ARG001
+    """(kernel - 1) / 2 on both sides."""
+    return (kernel - 1) // 2, (kernel - 1) // 2
+
+
+_PADDINGS = {"same": same_padding, "ceil": ceil_padding, "symmetric": _symmetric_padding}
+
+
 def _window(shape: Shape, kernel: Size, stride: Size, padding: PaddingLike) -> dict[str, object]:
     """kernel, stride and padding spelled out for an input of this shape."""
     height, width, _ = checks.as_map(shape)
     kernel, stride = _pair(kernel), _pair(stride)
     checks.window(kernel, stride, ops.NO_PADDING)
     if isinstance(padding, str):
-        if padding != "same":
-            raise GraphError(f"padding must be 'same', a number or ((top, bottom), (left, right)), not {padding!r}")
-        padding = (same_padding(height, kernel[0], stride[0]), same_padding(width, kernel[1], stride[1]))
+        if padding not in _PADDINGS:
+            allowed = ", ".join(map(repr, _PADDINGS))
+            raise GraphError(f"padding must be {allowed}, a number or ((top, bottom), (left, right)), not {padding!r}")
+        along = _PADDINGS[padding]
+        padding = (along(height, kernel[0], stride[0]), along(width, kernel[1], stride[1]))
     elif isinstance(padding, int):
         padding = ((padding, padding), (padding, padding))
     return {"kernel": kernel, "stride": stride, "padding": padding}

@@ -67,6 +67,12 @@ def window(kernel: object, stride: object, padding: object) -> None:
         )
 
 
+def margins(padding: object) -> None:
+    """((top, bottom), (left, right)), whole numbers that may be negative."""
+    if not (isinstance(padding, tuple) and len(padding) == 2 and all(_is_pair(pads, least=-MOST) for pads in padding)):
+        raise GraphError(f"margins must be ((top, bottom), (left, right)), whole numbers, not {shown(padding)}")
+
+
 def as_map(shape: tuple[int, ...]) -> tuple[int, int, int]:
     """`shape` as (H, W, C); GraphError if it is a vector."""
     if len(shape) != 3:

@@ -124,7 +124,11 @@ class Graph:
     @cached_property
     def consumers(self) -> dict[str, tuple[Node, ...]]:
         """The nodes that read each node's result, in order."""
-        return {n.name: tuple(node for node in self.nodes if n.name in node.inputs) for n in self.nodes}
+        readers: dict[str, list[Node]] = {node.name: [] for node in self.nodes}
+        for node in self.nodes:
+            for name in dict.fromkeys(node.inputs):
+                readers[name].append(node)
+        return {name: tuple(nodes) for name, nodes in readers.items()}
 
     def input_shapes(self, node: Node) -> tuple[Shape, ...]:
         """Shapes of what `node` reads."""

@@ -125,6 +125,11 @@ def _layer(graph: Graph, node: Node) -> nn.Module:
             return norm(channels, eps=op.epsilon)
         case ops.Activation() as op:
             return _activation(op, _may_overwrite(graph, node))
+        case ops.Clip() as op:
+            return nn.Hardtanh(op.low, op.high, _may_overwrite(graph, node))
+        case ops.Pad() as op:
+            (top, bottom), (left, right) = op.padding
+            return nn.ZeroPad2d((left, right, top, bottom))
         case ops.Pool() as op:
             return _Pool(op)
         case ops.LocalResponseNorm() as op:

@@ -153,6 +153,11 @@ class _Writer:
                 return self.emit("BatchNormalization", inputs, name, epsilon=op.epsilon)
             case ops.Activation() as op:
                 return self._activation(op, inputs, name)
+            case ops.Clip(low=low, high=high):
+                return self.emit("Clip", inputs + self._bounds(low, high), name)
+            case ops.Pad(padding=((top, bottom), (left, right))):
+                margins = self.constant(f"{name}.margins", np.array([0, 0, top, left, 0, 0, bottom, right]))
+                return self.emit("Pad", [*inputs, margins], name)
             case ops.Pool(function="max") as op:
                 return self.emit("MaxPool", inputs, name, **_window(op))
             case ops.Pool() as op:
@@ -186,11 +191,7 @@ class _Writer:
             case "relu":
                 return self.emit("Relu", inputs, name)
             case "relu6":
-                bounds = [
-                    self.constant(f"/relu6_{key}", np.array(value, np.float32))
-                    for key, value in (("min", 0), ("max", 6))
-                ]
-                return self.emit("Clip", inputs + bounds, name)
+                return self.emit("Clip", inputs + self._bounds(0, 6), name)
             case "leaky_relu":
                 return self.emit("LeakyRelu", inputs, name, alpha=op.slope)
             case "hard_swish":
@@ -199,6 +200,10 @@ class _Writer:
                 return self.emit("HardSigmoid", inputs, name, alpha=1 / 6, beta=0.5)
             case "sigmoid":
                 return self.emit("Sigmoid", inputs, name)
+
+    def _bounds(self, low: float, high: float) -> list[str]:
+        """Clip's two inputs, shared by all that have the same."""
+        return [self.constant(f"/bound_{value!r}", np.array(value, np.float32)) for value in (float(low), float(high))]
 
     def _shuffle(self, op: ops.Shuffle, node: Node, inputs: list[str], name: str) -> str:
         height, width, channels = node.shape

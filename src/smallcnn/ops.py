@@ -178,6 +178,44 @@ class Activation(Op):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Clip(Op):
+    """min(max(x, low), high): what an integer network's saturation is in floating point."""
+
+    kind: ClassVar[str] = "clip"
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not (checks.is_number(self.low) and checks.is_number(self.high) and self.low < self.high):
+            raise GraphError(
+                f"a clip needs numbers low < high, not {checks.shown(self.low)} and {checks.shown(self.high)}"
+            )
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        """The shape of the input."""
+        return inputs[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pad(Op):
+    """Zeros around a map, (H, W, C) -> (H + top + bottom, W + left + right, C); a negative number cuts off instead."""
+
+    kind: ClassVar[str] = "pad"
+    padding: Padding
+
+    def __post_init__(self) -> None:
+        checks.margins(self.padding)
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        """(H', W', C)."""
+        height, width, channels = checks.as_map(inputs[0])
+        (top, bottom), (left, right) = self.padding
+        if min(height + min(top, 0) + min(bottom, 0), width + min(left, 0) + min(right, 0)) < 1:
+            raise GraphError(f"cutting {self.padding} off {height}x{width} leaves nothing")
+        return (height + top + bottom, width + left + right, channels)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Pool(Op):
     """Maximum or average over a window: (H, W, C) -> (H', W', C).
 
@@ -359,7 +397,7 @@ class Dropout(Op):
 
 OPS: dict[str, type[Op]] = {op.kind: op for op in Op.__subclasses__()}
 
-IN_PLACE = (BatchNorm, Activation, Dropout, Flatten)
+IN_PLACE = (BatchNorm, Activation, Clip, Dropout, Flatten)
 """Operators that need no second buffer: an executor may write their result over their input."""
 
 

@@ -45,6 +45,10 @@ def apply(op: ops.Op, inputs: list[Array], weights: Mapping[str, Array]) -> Arra
             return (x - weights["running_mean"]) / deviation * weights["weight"] + weights["bias"]
         case ops.Activation():
             return _activation(op, x)
+        case ops.Clip():
+            return np.clip(x, op.low, op.high)
+        case ops.Pad():
+            return _margins(op, x)
         case ops.Pool(function="max"):
             return np.maximum.reduce(_taps(op, x, -np.inf))
         case ops.Pool():
@@ -86,6 +90,14 @@ def _taps(op: ops.Conv | ops.Pool, x: Array, fill: float) -> list[Array]:
 
 def _pad(x: Array, padding: Padding, fill: float) -> Array:
     return np.pad(x, ((0, 0), *padding, (0, 0)), constant_values=fill)
+
+
+def _margins(op: ops.Pad, x: Array) -> Array:
+    """Zeros where a margin is positive, cut off where it is negative."""
+    (top, bottom), (left, right) = op.padding
+    height, width = x.shape[1:3]
+    kept = x[:, max(-top, 0) : height - max(-bottom, 0), max(-left, 0) : width - max(-right, 0)]
+    return _pad(kept, ((max(top, 0), max(bottom, 0)), (max(left, 0), max(right, 0))), 0.0)
 
 
 def _conv(op: ops.Conv, x: Array, weight: Array) -> Array:
