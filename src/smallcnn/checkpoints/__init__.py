@@ -1,0 +1,1 @@
+"""Public checkpoints: reading them, laying them onto a network, fetching them."""
