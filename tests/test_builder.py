@@ -119,6 +119,23 @@ def test_methods(g, call, op):
     assert call(g, g.input).op == op
 
 
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "after", "out"),  # PyTorch's ceil_mode: ceil((size - kernel) / stride) + 1 windows
+    [(111, 3, 2, 0, 55), (112, 3, 2, 1, 56), (14, 2, 2, 0, 7), (7, 2, 2, 1, 4), (10, 3, 3, 2, 4)],
+)
+def test_ceil_padding_completes_the_last_window(size, kernel, stride, after, out):
+    g = Builder(input=(size, size, 1))
+    pool = g.max_pool(g.input, kernel=kernel, stride=stride, padding="ceil")
+    assert pool.op.padding == ((0, after), (0, after))
+    assert pool.shape == (out, out, 1)
+
+
+@pytest.mark.parametrize(("kernel", "pad"), [(1, 0), (3, 1), (5, 2)])
+def test_symmetric_padding_is_half_the_kernel(kernel, pad):
+    g = Builder(input=(8, 8, 1))
+    assert g.conv(g.input, 1, kernel=kernel, stride=2, padding="symmetric").op.padding == ((pad, pad), (pad, pad))
+
+
 def test_every_operator_has_a_method():
     assert {op.kind for _, op in METHODS.values()} == set(ops.OPS) - {"input", "slice"}  # those two: __init__, split
 
@@ -185,7 +202,7 @@ def test_names_left_out_are_numbered_and_avoid_those_taken(g):
         (lambda g, x: g.conv(x, 4, kernel=0), r"conv1: kernel must be \(height, width\), .* not \(0, 0\)"),
         (lambda g, x: g.conv(x, 4, kernel=[3, 3]), r"conv1: kernel must be \(height, width\), .* not \[3, 3\]"),
         (lambda g, x: g.conv(x, 4, stride=True), r"conv1: stride must be .* not \(True, True\)"),
-        (lambda g, x: g.conv(x, 4, padding="valid"), "conv1: padding must be 'same', a number or .* not 'valid'"),
+        (lambda g, x: g.conv(x, 4, padding="valid"), "conv1: padding must be 'same', .* not 'valid'"),
         (lambda g, x: g.conv(x, 4, padding=-1), "conv1: padding must be .* not "),
         (lambda g, x: g.conv(x, 4, kernel=10, padding=0), "conv1: a 10x10 window does not fit the padded 8x9 input"),
         (lambda g, x: g.conv(g.flatten(x), 4), r"conv1: needs a map \(height, width, channels\), not \(432,\)"),

@@ -1,0 +1,92 @@
+"""MobileNetV2: Sandler et al. 2018, "MobileNetV2: Inverted Residuals and Linear Bottlenecks", arXiv 1801.04381.
+
+Input (resolution, resolution, channels); output (classes,) logits. The body is the paper's Table 2 (17 bottlenecks; its
+text says 19). As in TensorFlow-Slim (research/slim/nets/mobilenet), Keras and torchvision, a block whose expansion is 1
+has no expansion convolution, widths are rounded to multiples of 8, and the last 1x1 convolution has 1280 channels or
+more: it grows with the width multiplier but never shrinks.
+"""
+
+from functools import partial
+from typing import Literal
+
+from smallcnn.builder import Builder
+from smallcnn.errors import GraphError
+from smallcnn.graph import Graph, Node
+from smallcnn.ops import ActivationKind
+from smallcnn.zoo.registry import plane, register, spell
+from smallcnn.zoo.rounding import rounded
+
+# expansion t, output channels c, repeats n, stride of the first          Table 2
+_ROWS = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
+
+
+@register
+def mobilenet_v2(
+    *,
+    width: float = 1.0,
+    bottleneck: Literal["linear", "nonlinear"] = "linear",
+    residual: Literal["bottlenecks", "expansions", "none"] = "bottlenecks",
+    first_expansion: bool = False,
+    small_input: bool = False,
+    padding: Literal["same", "symmetric"] = "same",
+    epsilon: float = 0.001,
+    resolution: int | tuple[int, int] = 224,
+    classes: int = 1000,
+    channels: int = 3,
+) -> Graph:
+    """MobileNetV2.
+
+    `width` is the width multiplier; the paper has 0.35 to 1.4. Figure 6 compares `bottleneck` "nonlinear", ReLU6 after
+    the projection too, and `residual`: shortcuts between "bottlenecks" (the network), between "expansions" (the wide
+    maps of neighbouring blocks, where shapes agree, added after the activation: the paper draws no detail), or "none".
+    `first_expansion` gives the first block an expansion convolution in spite of its factor 1, as Gluon's weights have.
+    `small_input`, for pictures of 28 to 64 pixels, gives the stem and the 24-channel row stride 1. `padding` is
+    TensorFlow's SAME or, as in PyTorch code, the same on every side; `epsilon` is batch norm's: 0.001 in TensorFlow,
+    1e-5 in torchvision and timm. `resolution` is one side or (height, width).
+
+    Raises GraphError if an option is out of range.
+    """
+    if not 0 < width <= 8:
+        raise GraphError(f"width must be above 0 and at most 8, not {width:g}; the paper uses 0.35 to 1.4")
+    g = Builder(input=(*plane(resolution), channels))
+    conv = partial(g.conv_bn, padding=padding, epsilon=epsilon)
+    depthwise = partial(g.depthwise_bn, padding=padding, epsilon=epsilon)
+    after: ActivationKind | None = "relu6" if bottleneck == "nonlinear" else None
+
+    x = conv(g.input, rounded(32 * width), kernel=3, stride=1 if small_input else 2, name="stem")
+    wide: Node | None = None  # the expansion before, while a shortcut from it is possible
+    for i, (factor, out, stride) in enumerate(_blocks(small_input), start=1):
+        name, entry = f"block{i}", x
+        if factor > 1 or first_expansion:
+            x = conv(x, factor * x.shape[2], name=f"{name}.expand")
+        if residual == "expansions":
+            x = g.add(x, wide, name=f"{name}.add") if wide and wide.shape == x.shape else x
+            wide = x if stride == 1 else None
+        x = depthwise(x, kernel=3, stride=stride, name=f"{name}.depthwise")
+        x = conv(x, rounded(out * width), activation=after, name=f"{name}.project")
+        if residual == "bottlenecks" and stride == 1 and x.shape == entry.shape:
+            x = g.add(entry, x, name=f"{name}.add")
+    x = conv(x, rounded(1280 * max(width, 1)), name="last")
+    y = g.dropout(g.global_pool(x, name="pool"), 0.2, name="dropout")  # the released code keeps 0.8
+    name = spell("mobilenet_v2", {
+        "width": width, "bottleneck": bottleneck, "residual": residual, "first_expansion": first_expansion,
+        "small_input": small_input, "padding": padding, "epsilon": epsilon,
+    })  # fmt: skip
+    return g.graph(g.dense(y, classes, name="classifier"), features=x, name=name)
+
+
+def _blocks(small_input: bool) -> list[tuple[int, int, int]]:
+    """Expansion, output channels and stride of each of the 17 blocks."""
+    return [
+        (factor, out, stride if i == 0 and not (small_input and out == 24) else 1)
+        for factor, out, repeats, stride in _ROWS
+        for i in range(repeats)
+    ]
