@@ -1,4 +1,4 @@
-"""Weights and images that are a fixed function of names, shapes and a seed: what the stored logits were computed with."""
+"""Weights and images that are a fixed function of names, shapes and a seed; the stored logits are computed with them."""
 
 import zlib
 from math import prod, sqrt

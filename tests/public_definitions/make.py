@@ -21,6 +21,7 @@ from public_weights import public_image, public_weight  # noqa: E402
 
 SEED = 0
 EVERY = 10  # logits kept: every tenth
+TORCHVISION_VERSION = f"torchvision {torchvision.__version__.partition('+')[0]}"
 STRAIGHT = {"aux_logits": False, "init_weights": False, "transform_input": False}
 
 # resolution 72 has even and odd planes on the way down (36, 18, 9, 5, 3)
@@ -59,7 +60,7 @@ def main() -> None:
     for name, function, options, resolution in TORCHVISION:
         model = getattr(torchvision.models, function)(weights=None, **options)
         call = f"{function}({', '.join(f'{key}={value}' for key, value in options.items())})"
-        write(f"torchvision-{name}", f"torchvision {torchvision.__version__}", call, model, resolution)
+        write(f"torchvision-{name}", TORCHVISION_VERSION, call, model, resolution)
     for name, resolution in TIMM:
         model = timm.create_model(name)
         write(f"timm-{name}", f"timm {timm.__version__}", f"create_model('{name}')", model, resolution)
