@@ -1,4 +1,7 @@
-"""Weights and images that are a fixed function of names, shapes and a seed; the stored logits are computed with them."""
+"""Weights and images that are a fixed function of names, shapes and a seed.
+
+The logits in tests/public_definitions were computed with them, so nothing has to be downloaded.
+"""
 
 import zlib
 from math import prod, sqrt
@@ -7,7 +10,7 @@ import numpy as np
 
 
 def public_weight(key: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The float32 tensor of a state-dict key; activations stay near 1, no statistic is at its initial value."""
+    """The float32 tensor of a state-dict key; no statistic is at its initial value."""
     rng = np.random.default_rng(zlib.crc32(key.encode()))
     if key.endswith("running_var") or (len(shape) == 1 and key.endswith("weight")):
         value = rng.uniform(0.5, 1.5, shape)

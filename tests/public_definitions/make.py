@@ -1,9 +1,10 @@
-"""Writes, per network, what torchvision's or timm's definition of it says: state dict, and logits of one image.
+"""Writes, per network, what its public definition in PyTorch says: the state dict, and the logits of one image.
 
-    python tests/public_definitions/make.py
+    python tests/public_definitions/make.py SHUFFLENET_SERIES
 
-Needs an environment of its own with torch, torchvision 0.29.2 and timm 1.0.31; the tests read only the JSON files.
-The weights are those of tests/public_weights.py, not the published ones; logits are computed in float64.
+Needs an environment of its own with torch, torchvision 0.29.2 and timm 1.0.31, and a checkout of
+github.com/megvii-model/ShuffleNet-Series; the tests read only the JSON files. The weights are those of
+tests/public_weights.py, not the published ones; the logits are computed in float64.
 """
 
 import json
@@ -53,6 +54,7 @@ TIMM = [
     ("tf_efficientnet_lite0", 72),
     ("legacy_xception", 96),
 ]
+SHUFFLENET_V2_SERIES = ["0.5x", "1.0x", "1.5x", "2.0x"]
 
 
 def main() -> None:
@@ -64,6 +66,13 @@ def main() -> None:
     for name, resolution in TIMM:
         model = timm.create_model(name)
         write(f"timm-{name}", f"timm {timm.__version__}", f"create_model('{name}')", model, resolution)
+    sys.path.insert(0, str(Path(sys.argv[1]) / "ShuffleNetV2"))
+    from network import ShuffleNetV2
+
+    for size in SHUFFLENET_V2_SERIES:
+        call = f"ShuffleNetV2(model_size='{size}')"
+        name = f"megvii-shufflenet_v2_x{size[:-1].replace('.', '_')}"
+        write(name, "megvii-model/ShuffleNet-Series", call, ShuffleNetV2(model_size=size), 224)  # pools over 7x7
 
 
 def write(name: str, origin: str, call: str, model: torch.nn.Module, resolution: int) -> None:
