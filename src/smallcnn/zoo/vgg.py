@@ -1,0 +1,41 @@
+"""VGG-16: Simonyan and Zisserman 2014, "Very Deep Convolutional Networks for Large-Scale Image Recognition".
+
+arXiv 1409.1556, Table 1, configuration D. Input (resolution, resolution, channels); output (classes,) logits. All
+layers have biases and ReLU; there is no batch norm and no response normalisation.
+"""
+
+from smallcnn.builder import Builder
+from smallcnn.graph import Graph
+from smallcnn.zoo.registry import plane, register, spell
+
+# filters, 3x3 convolutions                                      Table 1, column D: a 2x2 pool ends each group
+_GROUPS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
+
+
+@register
+def vgg16(
+    *,
+    small_input: bool = False,
+    resolution: int | tuple[int, int] = 224,
+    classes: int = 1000,
+    channels: int = 3,
+) -> Graph:
+    """VGG-16.
+
+    `small_input`, for pictures of 28 to 64 pixels, leaves out the first pool. `resolution` is one side or (height,
+    width); the first dense layer reads the whole last map, so that its weights fit this resolution only.
+    """
+    g = Builder(input=(*plane(resolution), channels))
+    x = g.input
+    for i, (out, count) in enumerate(_GROUPS, start=1):
+        for j in range(1, count + 1):
+            x = g.conv(x, out, kernel=3, padding=1, name=f"conv{i}_{j}.conv")
+            x = g.activation(x, "relu", name=f"conv{i}_{j}.act")
+        if i > 1 or not small_input:
+            x = g.max_pool(x, kernel=2, stride=2, padding=0, name=f"pool{i}")
+    y = g.flatten(x, name="flatten")
+    for name in ("fc6", "fc7"):
+        y = g.activation(g.dense(y, 4096, name=f"{name}.dense"), "relu", name=f"{name}.act")
+        y = g.dropout(y, 0.5, name=f"{name}.dropout")
+    classifier = g.dense(y, classes, name="classifier")
+    return g.graph(classifier, features=x, name=spell("vgg16", {"small_input": small_input}))
