@@ -1,0 +1,179 @@
+"""MobileNetV3: Howard et al. 2019, "Searching for MobileNetV3", arXiv 1905.02244.
+
+Input (resolution, resolution, channels); output (classes,) logits. The bodies are the paper's Tables 1 and 2, as
+TensorFlow-Slim (research/slim/nets/mobilenet/mobilenet_v3.py), torchvision and timm read them: the squeeze has a
+quarter of the expansion's channels, rounded to a multiple of 8, and the small network's 576-channel map has no
+squeeze-and-excite, though Table 2 ticks it.
+
+A width multiplier acts as in timm, whose counts at 0.75 are the paper's: widths are rounded to multiples of 8, an
+expansion is its table's ratio to the block's input, and neither stem nor the classifier's hidden layer ever shrinks.
+"""
+
+from functools import partial
+from typing import Literal
+
+from smallcnn.builder import Builder
+from smallcnn.errors import GraphError
+from smallcnn.graph import Graph, Node
+from smallcnn.ops import ActivationKind
+from smallcnn.zoo.registry import plane, register, spell
+from smallcnn.zoo.rounding import rounded
+
+_Padding = Literal["same", "symmetric"]
+_Row = tuple[int, int, int, bool, ActivationKind, int]
+_RE: ActivationKind = "relu"
+_HS: ActivationKind = "hard_swish"
+
+# kernel, expansion, output channels, squeeze-and-excite, activation, stride          Table 1
+_LARGE: tuple[_Row, ...] = (
+    (3, 16, 16, False, _RE, 1),
+    (3, 64, 24, False, _RE, 2),
+    (3, 72, 24, False, _RE, 1),
+    (5, 72, 40, True, _RE, 2),
+    (5, 120, 40, True, _RE, 1),
+    (5, 120, 40, True, _RE, 1),
+    (3, 240, 80, False, _HS, 2),
+    (3, 200, 80, False, _HS, 1),
+    (3, 184, 80, False, _HS, 1),
+    (3, 184, 80, False, _HS, 1),
+    (3, 480, 112, True, _HS, 1),
+    (3, 672, 112, True, _HS, 1),
+    (5, 672, 160, True, _HS, 2),
+    (5, 960, 160, True, _HS, 1),
+    (5, 960, 160, True, _HS, 1),
+)
+# Table 2
+_SMALL: tuple[_Row, ...] = (
+    (3, 16, 16, True, _RE, 2),
+    (3, 72, 24, False, _RE, 2),
+    (3, 88, 24, False, _RE, 1),
+    (5, 96, 40, True, _HS, 2),
+    (5, 240, 40, True, _HS, 1),
+    (5, 240, 40, True, _HS, 1),
+    (5, 120, 48, True, _HS, 1),
+    (5, 144, 48, True, _HS, 1),
+    (5, 288, 96, True, _HS, 2),
+    (5, 576, 96, True, _HS, 1),
+    (5, 576, 96, True, _HS, 1),
+)
+
+
+@register
+def mobilenet_v3_large(
+    *,
+    width: float = 1.0,
+    minimalistic: bool = False,
+    small_input: bool = False,
+    padding: _Padding = "same",
+    epsilon: float = 0.001,
+    resolution: int | tuple[int, int] = 224,
+    classes: int = 1000,
+    channels: int = 3,
+) -> Graph:
+    """MobileNetV3-Large.
+
+    `width` is the width multiplier; the paper uses 0.35 to 1.25. `minimalistic` is Slim's variant for simple hardware:
+    ReLU and 3x3 throughout, no squeeze-and-excite. `small_input`, for pictures of 28 to 64 pixels, gives the stem and
+    the first block of stride 2 stride 1. `padding` is TensorFlow's SAME or, as in PyTorch code, the same on every side;
+    `epsilon` is batch norm's: 0.001 in TensorFlow and torchvision, 1e-5 in timm. `resolution` is one side or
+    (height, width).
+
+    Raises GraphError if an option is out of range.
+    """
+    name = spell("mobilenet_v3_large", {
+        "width": width, "minimalistic": minimalistic, "small_input": small_input, "padding": padding,
+        "epsilon": epsilon,
+    })  # fmt: skip
+    g = Builder(input=(*plane(resolution), channels))
+    x = _body(
+        g, _LARGE, 960, width=width, minimalistic=minimalistic, small_input=small_input, padding=padding,
+        epsilon=epsilon,
+    )  # fmt: skip
+    return g.graph(_head(g, x, 1280 * max(width, 1), minimalistic, classes), features=x, name=name)
+
+
+@register
+def mobilenet_v3_small(
+    *,
+    width: float = 1.0,
+    hidden: int = 1024,
+    minimalistic: bool = False,
+    small_input: bool = False,
+    padding: _Padding = "same",
+    epsilon: float = 0.001,
+    resolution: int | tuple[int, int] = 224,
+    classes: int = 1000,
+    channels: int = 3,
+) -> Graph:
+    """MobileNetV3-Small.
+
+    `hidden` is the width of the layer before the classifier: 1024 in every public implementation (2.5 M parameters),
+    1280 in the paper's Table 2 (2.9 M). The other options are those of `mobilenet_v3_large`.
+
+    Raises GraphError if an option is out of range.
+    """
+    if hidden < 1:
+        raise GraphError(f"hidden must be at least 1, not {hidden}; public code uses 1024, the paper 1280")
+    name = spell("mobilenet_v3_small", {
+        "width": width, "hidden": hidden, "minimalistic": minimalistic, "small_input": small_input,
+        "padding": padding, "epsilon": epsilon,
+    })  # fmt: skip
+    g = Builder(input=(*plane(resolution), channels))
+    x = _body(
+        g, _SMALL, 576, width=width, minimalistic=minimalistic, small_input=small_input, padding=padding,
+        epsilon=epsilon,
+    )  # fmt: skip
+    return g.graph(_head(g, x, hidden * max(width, 1), minimalistic, classes), features=x, name=name)
+
+
+def _body(
+    g: Builder,
+    rows: tuple[_Row, ...],
+    last: int,
+    *,
+    width: float,
+    minimalistic: bool,
+    small_input: bool,
+    padding: _Padding,
+    epsilon: float,
+) -> Node:
+    """(H, W, channels) -> (H/32, W/32, last * width)."""
+    if not 0 < width <= 8:
+        raise GraphError(f"width must be above 0 and at most 8, not {width:g}; the paper uses 0.35 to 1.25")
+    if small_input:
+        first = next(i for i, row in enumerate(rows) if row[5] == 2)
+        rows = (*rows[:first], (*rows[first][:5], 1), *rows[first + 1 :])
+    if minimalistic:
+        rows = tuple((3, expansion, out, False, _RE, stride) for _, expansion, out, _, _, stride in rows)
+    conv = partial(g.conv_bn, padding=padding, epsilon=epsilon)
+    depthwise = partial(g.depthwise_bn, padding=padding, epsilon=epsilon)
+    ends = _RE if minimalistic else _HS
+    before = 16  # the output channels of the row before
+    stem = rounded(before * max(width, 1))
+
+    x = conv(g.input, stem, kernel=3, stride=1 if small_input else 2, activation=ends, name="stem")
+    for i, (kernel, expansion, out, excite, activation, stride) in enumerate(rows, start=1):
+        name, entry = f"block{i}", x
+        if expansion > before:
+            x = conv(x, rounded(expansion / before * x.shape[2]), activation=activation, name=f"{name}.expand")
+        x = depthwise(x, kernel=kernel, stride=stride, activation=activation, name=f"{name}.depthwise")
+        x = _excited(g, x, f"{name}.se") if excite else x
+        x = conv(x, rounded(out * width), activation=None, name=f"{name}.project")
+        if stride == 1 and x.shape == entry.shape:
+            x = g.add(entry, x, name=f"{name}.add")
+        before = out
+    return conv(x, rounded(last * width), activation=ends, name="last")
+
+
+def _excited(g: Builder, x: Node, name: str) -> Node:
+    """Squeeze-and-excite: (H, W, C) -> (H, W, C)."""
+    y = g.dense(g.global_pool(x, name=f"{name}.pool"), rounded(x.shape[2] / 4), name=f"{name}.reduce")
+    y = g.dense(g.activation(y, "relu", name=f"{name}.act"), x.shape[2], name=f"{name}.expand")
+    return g.scale(x, g.activation(y, "hard_sigmoid", name=f"{name}.gate"), name=f"{name}.scale")
+
+
+def _head(g: Builder, x: Node, hidden: float, minimalistic: bool, classes: int) -> Node:
+    """(H, W, C) -> (classes,)."""
+    y = g.dense(g.global_pool(x, name="pool"), rounded(hidden), name="hidden.dense")
+    y = g.activation(y, _RE if minimalistic else _HS, name="hidden.act")
+    return g.dense(g.dropout(y, 0.2, name="dropout"), classes, name="classifier")
