@@ -1,0 +1,267 @@
+"""Fetching a public file once: whole, verified, and continued where a broken download stopped.
+
+Files lie in the cache under their address: HOST/PATH/NAME. Beside a file may lie `.NAME.partial`, what has arrived so
+far, and `.NAME.lock`, which keeps two processes apart and holds the mark (ETag) of the version that is arriving.
+"""
+
+import hashlib
+import os
+import re
+import sys
+import tarfile
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.client import HTTPException, HTTPMessage, HTTPResponse
+from pathlib import Path, PurePosixPath
+from typing import IO
+from urllib.error import HTTPError, URLError
+from urllib.parse import SplitResult, urlsplit
+from urllib.request import HTTPRedirectHandler, Request, build_opener
+
+from smallcnn._version import __version__
+from smallcnn.errors import FileError
+from smallcnn.files import atomic
+
+Report = Callable[[int, int | None], None]
+"""Is told how many bytes are there and how many there will be, None if the server does not say."""
+
+_TIMEOUT = 30.0  # seconds without a byte
+_TRIES = 5
+_PAUSE = 1.0  # seconds before the second try, then twice as long each time
+_CHUNK = 1 << 18
+_AGAIN = 408, 416, 429  # answers, besides 5xx, after which it is worth asking again
+_LOCAL = "127.0.0.1", "localhost", "::1"
+
+
+def cache_folder() -> Path:
+    """$SMALLCNN_CACHE, $XDG_CACHE_HOME/smallcnn, or the usual place of this system."""
+    if given := os.environ.get("SMALLCNN_CACHE"):
+        return Path(given).expanduser()
+    if given := os.environ.get("XDG_CACHE_HOME"):
+        return Path(given) / "smallcnn"
+    usual = {"win32": "AppData/Local", "darwin": "Library/Caches"}.get(sys.platform, ".cache")
+    return Path.home() / usual / "smallcnn"
+
+
+def fetch(
+    url: str,
+    *,
+    member: str | None = None,
+    size: int | None = None,
+    sha256: str | None = None,
+    cache: Path | None = None,
+    report: Report = lambda done, total: None,
+) -> Path:
+    """The path of the file at `url`, which is downloaded unless the cache has it already.
+
+    `size` in bytes and `sha256` (at least its first 8 digits) are verified before the file is used, also when it comes
+    from the cache. With `member`, the file is a tar archive, and the path is that of its member with this file name.
+
+    Raises FileError if the file cannot be fetched, is not the expected one, or cannot be written.
+    """
+    if sha256 is not None and not re.fullmatch("[0-9a-f]{8,64}", sha256):
+        raise FileError(f"a SHA-256 is 64 hexadecimal digits in small letters, or its first 8 or more, not {sha256!r}")
+    cache = cache or cache_folder()
+    place = _place(url, cache)
+    try:
+        if member is None and _is_good(place, size, sha256):
+            return place
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(place) as mark:
+            if not _is_good(place, size, sha256):
+                _download(url, place, mark, size, sha256, cache, report)
+            return _extract(place, member) if member else place
+    except OSError as error:
+        raise FileError(f"cannot write {place}: {error.strerror or error}") from error
+
+
+def _place(url: str, cache: Path) -> Path:
+    """Where the file of an address lies in the cache."""
+    parts = _checked(url)
+    *folders, name = parts.path.split("/")
+    if not name:
+        raise FileError(f"{url}: this is the address of a folder; one of a file is wanted")
+    words = [parts.netloc.rpartition("@")[2], *folders, parts.query, name]
+    return cache.joinpath(*(re.sub(r"[^\w.=+-]", "_", word).lstrip(".") for word in words))
+
+
+def _checked(url: str) -> SplitResult:
+    """The parts of an address; FileError unless it is https, or http to this machine."""
+    try:
+        parts = urlsplit(url)
+        allowed = parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOCAL)
+        if allowed and parts.hostname and re.fullmatch("[!-~]+", url):
+            return parts
+    except ValueError:
+        pass
+    raise FileError(f"{url}: only files at https:// addresses can be fetched")
+
+
+def _is_good(path: Path, size: int | None, sha256: str | None) -> bool:
+    return path.is_file() and not _flaw(path, size, sha256)
+
+
+def _flaw(path: Path, size: int | None, sha256: str | None) -> str | None:
+    """What is wrong with a file, as far as its size and hash are known."""
+    if size is not None and (found := path.stat().st_size) != size:
+        return f"it has {found:,} bytes, expected {size:,}"
+    if sha256 is not None:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if not digest.startswith(sha256):
+            return f"its SHA-256 is {digest}, expected {sha256}{'...' if len(sha256) < len(digest) else ''}"
+    return None
+
+
+@contextmanager
+def _alone(place: Path) -> Iterator[IO[str]]:
+    """Waits until no one else fetches the same file; gives the file that keeps the mark of what is arriving."""
+    with place.with_name(f".{place.name}.lock").open("a+") as mark:
+        _lock(mark)
+        yield mark
+
+
+if sys.platform == "win32":
+    import errno
+    import msvcrt
+
+    def _lock(file: IO[str]) -> None:
+        """Until the file is closed."""
+        while True:
+            try:
+                file.seek(0)
+                return msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
+            except OSError as error:  # it waits ten seconds only
+                if error.errno != errno.EDEADLK:
+                    raise
+else:
+    import fcntl
+
+    def _lock(file: IO[str]) -> None:
+        """Until the file is closed."""
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+
+class _BrokenError(Exception):
+    """The download stopped for a reason that may be gone a moment later."""
+
+
+def _download(
+    url: str, place: Path, mark: IO[str], size: int | None, sha256: str | None, cache: Path, report: Report
+) -> None:
+    """Puts the file of an address at `place`."""
+    partial = place.with_name(f".{place.name}.partial")
+    last = ""
+    for attempt in range(_TRIES):
+        if attempt:
+            time.sleep(_PAUSE * 2 ** (attempt - 1))
+        try:
+            resumed = _receive(url, partial, mark, size, cache, report)
+        except _BrokenError as error:
+            last = str(error)
+            continue
+        if not (flaw := _flaw(partial, size, sha256)):
+            with partial.open("rb+") as file:
+                os.fsync(file.fileno())
+            partial.replace(place)
+            return
+        partial.unlink()
+        if not resumed:
+            raise FileError(f"{url} is not the expected file: {flaw}; it was removed")
+        last = flaw
+    raise FileError(f"{url}: failed {_TRIES} times, the last time because {last}; what has arrived is kept")
+
+
+def _receive(url: str, partial: Path, mark: IO[str], size: int | None, cache: Path, report: Report) -> bool:
+    """Appends to `partial` what it lacks, or writes it anew if the file has changed. True if it could be continued."""
+    done = partial.stat().st_size if partial.exists() else 0
+    mark.seek(0)
+    headers = {"User-Agent": f"smallcnn/{__version__}"}
+    if done and (version := mark.read()):
+        headers |= {"Range": f"bytes={done}-", "If-Range": version}
+    with _open(url, headers, partial, cache) as response:
+        resumed = response.status == 206
+        if resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {done}-"):
+            partial.unlink()
+            raise _BrokenError("the server sent another part than was asked for")
+        if not resumed:
+            done = 0
+            _remember(mark, response.headers)
+        total = size if response.length is None else done + response.length
+        if size is not None and total != size:
+            raise FileError(f"{url} is not the expected file: it has {total:,} bytes, expected {size:,}")
+        with partial.open("ab" if resumed else "wb") as file:
+            report(done, total)
+            while chunk := _read(response):
+                file.write(chunk)
+                done += len(chunk)
+                report(done, total)
+    if total is not None and done < total:
+        raise _BrokenError(f"the connection broke after {done:,} of {total:,} bytes")
+    return resumed
+
+
+def _remember(mark: IO[str], headers: HTTPMessage) -> None:
+    """Stores what tells this version of the file from a later one, if the server gives anything that does."""
+    tag = headers.get("ETag", "W/")
+    mark.seek(0)
+    mark.truncate()
+    mark.write(headers.get("Last-Modified", "") if tag.startswith("W/") else tag)
+    mark.flush()
+
+
+class _SafeRedirect(HTTPRedirectHandler):
+    """Follows no redirect away from https."""
+
+    def redirect_request(
+        self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
+    ) -> Request | None:
+        _checked(newurl)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _open(url: str, headers: dict[str, str], partial: Path, cache: Path) -> HTTPResponse:
+    try:
+        response: HTTPResponse = build_opener(_SafeRedirect).open(Request(url, headers=headers), timeout=_TIMEOUT)
+        return response
+    except HTTPError as error:
+        error.close()
+        if error.code == 416:  # nothing is left to send: what is there was never this file
+            partial.unlink()
+        if error.code in _AGAIN or error.code >= 500:
+            raise _BrokenError(f"the server answered {error.code} {error.reason}") from error
+        raise FileError(f"{url}: the server answered {error.code} {error.reason}") from error
+    except URLError as error:
+        reason = error.reason.strerror if isinstance(error.reason, OSError) else None
+        raise FileError(
+            f"no connection to {urlsplit(url).hostname}: {reason or error.reason}; "
+            f"already fetched files are in {cache}; or download {url} yourself and `smallcnn import` it"
+        ) from error
+    except (OSError, HTTPException) as error:
+        raise _BrokenError(f"the connection broke ({error or type(error).__name__})") from error
+
+
+def _read(response: HTTPResponse) -> bytes:
+    try:
+        return response.read1(_CHUNK)
+    except (OSError, HTTPException) as error:
+        raise _BrokenError(f"the connection broke ({error or type(error).__name__})") from error
+
+
+def _extract(archive: Path, member: str) -> Path:
+    """The one file called `member` in a tar archive, written beside the archive; no path in the archive is followed."""
+    try:
+        with tarfile.open(archive) as tar:
+            found = next((info for info in tar if info.isfile() and PurePosixPath(info.name).name == member), None)
+            source = tar.extractfile(found) if found else None
+            content = source.read() if source else None
+    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+        archive.unlink(missing_ok=True)
+        raise FileError(f"{archive} was a damaged archive and was removed: {error}") from error
+    if content is None:
+        raise FileError(f"{archive} has no file {member}")
+    with atomic(archive.with_name(member)) as beside:
+        beside.write_bytes(content)
+    return archive.with_name(member)
