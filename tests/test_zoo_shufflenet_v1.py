@@ -138,6 +138,7 @@ def test_padding_and_epsilon():
     assert {n.op.epsilon for n in graph if isinstance(n.op, ops.BatchNorm)} == {1e-5}
     spatial = [n.op for n in graph if isinstance(n.op, ops.Conv | ops.Pool) and n.op.kernel == (3, 3)]
     assert {op.padding for op in spatial} == {((1, 1), (1, 1))}
+    assert {op.count_padding for op in spatial if isinstance(op, ops.Pool) and op.function == "average"} == {True}
     assert {n.op.function for n in graph if isinstance(n.op, ops.Activation)} == {"relu"}
 
 
