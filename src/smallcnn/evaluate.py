@@ -1,11 +1,12 @@
 """How good a model file is on labelled pictures."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from smallcnn.data import imagenet
 from smallcnn.data.loader import batches
 from smallcnn.data.sources import Source, Split, open_source
 from smallcnn.errors import DataError
@@ -33,6 +34,7 @@ def evaluate(
     data: str | Path,
     *,
     part: str | None = None,
+    crop: float | None = None,
     workers: int | None = None,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
@@ -40,10 +42,14 @@ def evaluate(
 
     `part` is train, val, test or all. Left out, it is what the network has not learned from: the test part if there is
     one; the validation part if the set has one, or if the network was trained on the rest of this very set (the same
-    pictures, or a folder of the same name); otherwise all. `report` is called with the pictures done and their total.
+    pictures, or a folder of the same name); otherwise all. `crop` is the part of a picture's shorter side to look at,
+    in place of the network's: 1 for pictures that are already cropped. `report` is called with the pictures done and
+    their total.
 
     Raises DataError if the classes do not fit the labels of the network, or nothing could be decoded.
     """
+    if crop is not None:
+        net = replace(net, preprocessing=replace(net.preprocessing, crop=crop))
     trained_on = net.facts.get("data")
     trained_on = trained_on if isinstance(trained_on, dict) else {}
     cut = {key: trained_on[key] for key in ("seed", "val_fraction") if isinstance(trained_on.get(key), int | float)}
@@ -68,7 +74,13 @@ def evaluate(
 
 
 def match_labels(classes: tuple[str, ...], labels: tuple[str, ...]) -> np.ndarray:
-    """For each class of the data, its index among the network's labels. Raises DataError naming those without one."""
+    """For each class of the data, its index among the network's labels. Raises DataError naming those without one.
+
+    Folders of ImageNet, named by WordNet id, go by ImageNet's names.
+    """
+    known = imagenet.by_wnid()
+    if all(name in known for name in classes):
+        classes = tuple(known[name] for name in classes)
     if unknown := [name for name in classes if name not in labels]:
         unseen = [label for label in labels if label not in classes]
         raise DataError(

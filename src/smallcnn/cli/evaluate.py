@@ -6,11 +6,18 @@ import click
 
 from smallcnn.cli.show import as_json, engine, print_json, progress, remark, workers
 
+_MOST_CONFUSION = 100
+"""Classes up to which the JSON has the confusion matrix: a thousand would make a million numbers."""
+
 
 @click.command("evaluate")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--data", required=True, metavar="SOURCE", help="labelled pictures: folder, .npz or named set")
 @click.option("--part", type=click.Choice(["train", "val", "test", "all"]), help="left out: what was not trained on")
+@click.option(
+    "--crop", type=click.FloatRange(0, 1, min_open=True),
+    help="part of the shorter side to look at; 1 if the pictures are already cropped  [default: the file's]",
+)  # fmt: skip
 @click.option(
     "--plot", type=click.Path(path_type=Path), help="write the confusion matrix as a picture (.png, .svg, .pdf)"
 )
@@ -22,6 +29,7 @@ def command(
     file: Path,
     data: str,
     part: str | None,
+    crop: float | None,
     plot: Path | None,
     engine: str,
     threads: int | None,
@@ -38,7 +46,7 @@ def command(
         check_plot(plot)
     net = runtime.open(file, engine=engine, threads=threads)
     with progress("evaluating") as report:
-        result = evaluate(net, data, part=part, workers=workers, report=report)
+        result = evaluate(net, data, part=part, crop=crop, workers=workers, report=report)
     metrics = result.metrics
     if result.doubt:
         remark(f"note: {result.doubt}")
@@ -52,8 +60,8 @@ def command(
         print_json({
             "file": str(file), "engine": engine, "data": data, "part": result.part, "top1": metrics.top1,
             "top5": metrics.top5, "loss": metrics.loss, "images": metrics.images, "skipped": list(result.skipped),
-            "labels": net.labels, "confusion": metrics.confusion.tolist(),
-        })  # fmt: skip
+            "labels": net.labels,
+        } | ({"confusion": metrics.confusion.tolist()} if len(net.labels) <= _MOST_CONFUSION else {}))  # fmt: skip
         return
     click.echo(f"{file}, {engine}, {data} ({result.part}): {metrics.images} pictures")
     click.echo(f"  top-1 {metrics.top1:.2%}   top-5 {metrics.top5:.2%}   loss {metrics.loss:.4f}")

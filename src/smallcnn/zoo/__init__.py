@@ -4,8 +4,30 @@ graph = zoo.mobilenet_v1(width=0.5, resolution=192, classes=5)
 graph = zoo.parse("mobilenet_v1:width=0.5").build(resolution=192, classes=5)
 """
 
+from smallcnn.zoo.alexnet import alexnet
+from smallcnn.zoo.effnet import effnet, effnet_cifar
 from smallcnn.zoo.mobilenet_v1 import mobilenet_v1
 from smallcnn.zoo.mobilenet_v2 import mobilenet_v2
+from smallcnn.zoo.nasnet import nasnet_a_mobile
 from smallcnn.zoo.registry import Model, Option, names, options, parse
+from smallcnn.zoo.squeezenet import squeezenet_1_0, squeezenet_1_1
+from smallcnn.zoo.vgg import vgg16
+from smallcnn.zoo.xception import xception
 
-__all__ = ["Model", "Option", "mobilenet_v1", "mobilenet_v2", "names", "options", "parse"]
+__all__ = [
+    "Model",
+    "Option",
+    "alexnet",
+    "effnet",
+    "effnet_cifar",
+    "mobilenet_v1",
+    "mobilenet_v2",
+    "names",
+    "nasnet_a_mobile",
+    "options",
+    "parse",
+    "squeezenet_1_0",
+    "squeezenet_1_1",
+    "vgg16",
+    "xception",
+]

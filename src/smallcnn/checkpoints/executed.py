@@ -1,0 +1,157 @@
+"""Laying a TensorFlow Lite file onto a network: layer by layer in the order they run, wiring, shapes and all.
+
+The file's batch norms are folded, so the result is the folded network. What an integer file's layer cannot represent is
+cut off by its saturation; here a `Clip` does the same, in place of the activation or after the layer.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from smallcnn import ops
+from smallcnn.builder import same_padding
+from smallcnn.checkpoints.tflite import Layer, TFLite
+from smallcnn.errors import FileError
+from smallcnn.graph import Graph, Node, make_node
+
+_Tensor = tuple[int, int]  # number of the file, number of the tensor in it
+_LIMITS = {"relu": (0.0, float("inf")), "relu6": (0.0, 6.0)}
+
+
+def lay_layers(graph: Graph, files: Sequence[TFLite]) -> tuple[Graph, dict[str, np.ndarray]]:
+    """The folded `graph` with the clips of the files, read one after another as one network, and its weights.
+
+    Raises FileError at the first layer that is not the network's, with both sides.
+    """
+    return _Walk(graph, files).walk()
+
+
+class _Walk:
+    """Goes through the network and the files together."""
+
+    def __init__(self, graph: Graph, files: Sequence[TFLite]) -> None:
+        self.graph = graph
+        self.layers = [(number, layer) for number, file in enumerate(files) for layer in file.layers]
+        self.done = 0
+        self.nodes: dict[str, Node] = {}
+        self.stands_for: dict[str, str] = {}  # our node -> the new node with its result
+        self.where: dict[str, _Tensor] = {graph.nodes[0].name: (0, files[0].input)}
+        self.joints = {(i + 1, after.input): (i, before.output) for i, (before, after) in enumerate(pairwise(files))}
+        self.fused: dict[str, Layer] = {}  # nodes whose layer in the file has an activation that is still to come
+        self.weights: dict[str, np.ndarray] = {}
+
+    def walk(self) -> tuple[Graph, dict[str, np.ndarray]]:
+        graph = self.graph
+        for node in graph:
+            match node.op:
+                case ops.Input():
+                    self._add(node.name, node.op, ())
+                case ops.Dropout() | ops.Flatten():
+                    self._add(node.name, node.op, node.inputs)
+                    self.where[node.name] = self.where[node.inputs[0]]
+                case ops.Activation():
+                    self._activation(node, node.op)
+                case _:
+                    self._layer(node, self._next(node))
+        if self.fused:
+            name, layer = next(iter(self.fused.items()))
+            raise self._error(name, f"the file applies {layer.activation} after it, the network nothing")
+        if self.done < len(self.layers):
+            rest = self.layers[self.done :]
+            raise FileError(
+                f"the file goes on after {graph.output}: {len(rest)} more layers, first {_shown(rest[0][1])}"
+            )
+        ends = (self.stands_for[name] for name in (graph.output, graph.features))
+        result = Graph(graph.name, tuple(self.nodes.values()), *ends)
+        return result, {name: self.weights[name] for name in result.weights}
+
+    def _next(self, node: Node) -> tuple[int, Layer]:
+        if self.done == len(self.layers):
+            raise self._error(node.name, f"the file ends before it, after {len(self.layers)} layers")
+        self.done += 1
+        return self.layers[self.done - 1]
+
+    def _layer(self, node: Node, found: tuple[int, Layer]) -> None:
+        number, layer = found
+        wanted = [self.where[name] for name in node.inputs]
+        got = [self.joints.get((number, tensor), (number, tensor)) for tensor in layer.inputs]
+        self._check(node, layer)
+        if sorted(wanted) != sorted(got):
+            raise self._error(node.name, f"in the file, layer {self.done} reads other layers than here")
+        self.where[node.name] = (number, layer.output)
+        if layer.weight is not None:
+            weight = layer.weight
+            bias = np.zeros(len(weight), np.float32) if layer.bias is None else layer.bias
+            dense = isinstance(node.op, ops.Dense)
+            self.weights[f"{node.name}.weight"] = weight.reshape(len(weight), -1) if dense else weight
+            self.weights[f"{node.name}.bias"] = bias
+        self._add(node.name, node.op, node.inputs)
+        if layer.activation:
+            self.fused[node.name] = layer
+        elif layer.low is not None and layer.high is not None and not isinstance(node.op, ops.GlobalPool):
+            self._clip(node, layer.low, layer.high)
+
+    def _clip(self, node: Node, low: float, high: float) -> None:
+        group, _, last = node.name.rpartition(".")
+        name = f"{group}.{last}_range" if group else f"{last}_range"
+        self._add(name, ops.Clip(low=low, high=high), (node.name,))
+        self.stands_for[node.name] = name
+
+    def _activation(self, node: Node, op: ops.Activation) -> None:
+        layer = self.fused.pop(node.inputs[0], None)
+        if layer is None or layer.activation != op.function:
+            file = layer.activation if layer else "nothing"
+            raise self._error(node.name, f"the network applies {op.function} here, the file {file}")
+        clipped: ops.Op = op
+        if layer.low is not None and layer.high is not None:
+            low, high = _LIMITS[op.function]
+            clipped = ops.Clip(low=max(layer.low, low), high=min(layer.high, high))
+        self._add(node.name, clipped, node.inputs)
+        self.where[node.name] = self.where[node.inputs[0]]
+
+    def _add(self, name: str, op: ops.Op, inputs: Sequence[str]) -> None:
+        self.nodes[name] = make_node(name, op, [self.nodes[self.stands_for[source]] for source in inputs])
+        self.stands_for[name] = name
+
+    def _check(self, node: Node, layer: Layer) -> None:
+        """FileError unless the layer computes what the node does."""
+        shape = self.graph.input_shapes(node)[0]
+        match node.op:
+            case ops.Conv() as op:
+                right = layer.kind == ("depthwise" if op.is_depthwise(shape) else "conv") and layer.stride == op.stride
+                if right and _padding(layer, shape, op.kernel) != op.padding:
+                    raise self._error(
+                        node.name, f"the file pads {_padding(layer, shape, op.kernel)}, the network {op.padding}"
+                    )
+            case ops.Dense():
+                right = layer.kind in ("conv", "dense")
+            case ops.Add():
+                right = layer.kind == "add"
+            case ops.GlobalPool():
+                right = layer.kind == "mean" or (layer.kind == "average" and layer.window == shape[:2])
+            case op:
+                raise self._error(node.name, f"{op.kind} is not known in TensorFlow Lite files")
+        wanted = self.graph.weights_of(node)
+        if layer.weight is not None and right:
+            size = layer.weight.reshape(len(layer.weight), -1).shape if isinstance(node.op, ops.Dense) else None
+            right = "weight" in wanted and (size or layer.weight.shape) == wanted["weight"].shape
+        if not right:
+            weight = f" {wanted['weight'].shape}" if wanted else ""
+            raise self._error(node.name, f"the network has {node.op.kind}{weight}, the file {_shown(layer)}")
+
+    def _error(self, name: str, what: str) -> FileError:
+        return FileError(f"does not fit {self.graph.name}: at {name}, {what}")
+
+
+def _padding(layer: Layer, shape: ops.Shape, kernel: ops.Pair) -> ops.Padding:
+    """What the file's layer adds around a map of this shape."""
+    if layer.padding == "VALID":
+        return layer.before
+    (height, width), (down, right) = shape[:2], layer.stride
+    return same_padding(height, kernel[0], down), same_padding(width, kernel[1], right)
+
+
+def _shown(layer: Layer) -> str:
+    weight = "" if layer.weight is None else f" {layer.weight.shape}"
+    return f"{layer.kind}{weight}, stride {layer.stride[0]}"

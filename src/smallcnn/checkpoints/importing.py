@@ -1,0 +1,231 @@
+"""A public checkpoint -> a model file that classifies: weights, graph, labels, preprocessing, where it came from."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from smallcnn import zoo
+from smallcnn.artifact import Artifact
+from smallcnn.checkpoints.executed import lay_layers
+from smallcnn.checkpoints.layouts import Layout, layouts_of
+from smallcnn.checkpoints.match import in_order, lay, missing_tail, shared
+from smallcnn.checkpoints.read import Tensors, read_tensors
+from smallcnn.checkpoints.tflite import TFLite, read_tflite
+from smallcnn.data import imagenet
+from smallcnn.data.preprocessing import Preprocessing
+from smallcnn.errors import FileError, closest
+from smallcnn.fold import fold_graph
+from smallcnn.graph import Graph
+from smallcnn.weights import initial_weights
+
+ORDER = "order"
+"""As an origin: names are ignored, tensors are taken in the order of the file."""
+
+_IN_ORDER = (".pth", ".pt", ".bin", ".npz")  # files that keep the order in which layers were made
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the pictures need, where it differs from what the origin usually does."""
+
+    resolution: int | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    crop: float | None = None
+    interpolation: str | None = None
+
+    def over(self, usual: Preprocessing) -> Preprocessing:
+        """`usual` with everything given here in its place."""
+        given = {key: getattr(self, key) for key in ("mean", "std", "crop", "interpolation")}
+        return replace(usual, **{key: value for key, value in given.items() if value is not None})
+
+
+def import_checkpoint(
+    files: Sequence[Path | str],
+    model: str,
+    *,
+    origin: str | None = None,
+    fresh_head: bool = False,
+    keep_background: bool = False,
+    labels: Sequence[str] | None = None,
+    prepared: Prepared | None = None,
+) -> Artifact:
+    """Reads public weights of `model`, a registry name with options such as "mobilenet_v2:width=0.5".
+
+    Several files are halves of one network, in order. `origin` names the layout where names alone do not tell, or is
+    "order": take the tensors one by one in the file's order, kinds and shapes as the only check. With `fresh_head`,
+    layers at the end that the file lacks start from initial weights. TensorFlow's 1,001st class, "background", is
+    dropped unless `keep_background`. `labels` are needed where the classes are not ImageNet's 1,000.
+
+    Raises FileError with both sides if the file does not fit the network, GraphError for a wrong `model`.
+    """
+    paths, chosen = [Path(file) for file in files], zoo.parse(model)
+    prepared = prepared or Prepared()
+    if {path.suffix for path in paths} == {".tflite"}:
+        return _from_layers(paths, chosen, keep_background, labels, prepared)
+    if len(paths) != 1:
+        raise FileError("only .tflite networks come in several files; give one file")
+    tensors = read_tensors(paths[0])
+    try:
+        return _from_tensors(paths[0], tensors, chosen, origin, fresh_head, labels, prepared)
+    except FileError as error:
+        raise FileError(f"{paths[0]}: {error}") from error
+
+
+def _from_layers(
+    paths: Sequence[Path],
+    model: zoo.Model,
+    keep_background: bool,
+    labels: Sequence[str] | None,
+    prepared: Prepared,
+) -> Artifact:
+    """From TensorFlow Lite files."""
+    files = [read_tflite(path) for path in paths]
+    first = files[0]
+    if prepared.resolution not in (None, first.input_shape[0]):
+        raise FileError(f"{paths[0]}: made for {first.input_shape[0]} pixels; its resolution cannot be chosen")
+    last = files[-1].layers[-1]
+    if last.weight is None:
+        raise FileError(f"{paths[-1]}: its last layer is no classifier; are there more files to come after it?")
+    classes = len(last.weight)
+    if classes == len(imagenet.labels()) + 1 and not keep_background:
+        files[-1] = _without_first_class(files[-1])
+        classes -= 1
+    resolution, channels = first.input_shape[:2], first.input_shape[2]
+    graph = fold_graph(model.build(resolution=resolution, classes=classes, channels=channels))
+    try:
+        graph, weights = lay_layers(graph, files)
+    except FileError as error:
+        raise FileError(f"{', '.join(map(str, paths))}: {error}") from error
+    mean, std = 0.5, 0.5
+    if first.input_scale is not None:  # the real number that stands for byte p is scale * (p - zero)
+        mean, std = first.input_zero / 255, 1 / (255 * first.input_scale)
+    usual = Preprocessing(resolution, (mean,) * channels, (std,) * channels)
+    facts = _facts(paths, model, "tflite", [])
+    return Artifact(graph, weights, _labels(classes, labels), prepared.over(usual), facts)
+
+
+def _without_first_class(file: TFLite) -> TFLite:
+    last = file.layers[-1]
+    assert last.weight is not None
+    bias = None if last.bias is None else last.bias[1:]
+    return replace(file, layers=(*file.layers[:-1], replace(last, weight=last.weight[1:], bias=bias)))
+
+
+def _from_tensors(
+    path: Path,
+    tensors: Tensors,
+    model: zoo.Model,
+    origin: str | None,
+    fresh_head: bool,
+    labels: Sequence[str] | None,
+    prepared: Prepared,
+) -> Artifact:
+    """From a file of named tensors."""
+    resolution = {} if prepared.resolution is None else {"resolution": prepared.resolution}
+    if origin == ORDER:
+        if path.suffix not in _IN_ORDER:
+            raise FileError(f"a {path.suffix} file sorts its tensors, so their order says nothing")
+        classes = len(next(reversed(tensors.values())))
+        graph = model.build(classes=classes, **resolution)
+        weights = in_order(graph, tensors)
+        return _artifact(graph, weights, labels, Preprocessing(graph.input_shape[:2]), prepared, path, model, ORDER, [])
+    layout, model = _layout(tensors, model, origin)
+    classes = _classes(layout, model, tensors) or len(labels or imagenet.labels())
+    graph = model.build(classes=classes, **resolution)
+    tail = missing_tail(layout, graph, tensors)
+    try:
+        weights = lay(layout, graph, tensors, without=tail if fresh_head else ())
+    except FileError as error:
+        if tail and not fresh_head:
+            raise FileError(
+                f"{error}; it has nothing for {', '.join(tail)}: if that is a head cut off, --fresh-head starts it anew"
+            ) from error
+        raise
+    if fresh_head and not tail:
+        raise FileError("it has all of the network, also its head: leave --fresh-head out")
+    if fresh_head:
+        initial = initial_weights(graph)
+        weights = {name: weights.get(name, initial[name]) for name in graph.weights}
+    usual = Preprocessing(graph.input_shape[:2], layout.mean, layout.std, layout.crop, layout.interpolation)
+    return _artifact(graph, weights, labels, usual, prepared, path, model, layout.origin, tail)
+
+
+def _artifact(
+    graph: Graph,
+    weights: dict[str, np.ndarray],
+    labels: Sequence[str] | None,
+    usual: Preprocessing,
+    prepared: Prepared,
+    path: Path,
+    model: zoo.Model,
+    origin: str,
+    fresh: list[str],
+) -> Artifact:
+    facts = _facts([path], model, origin, fresh)
+    return Artifact(graph, weights, _labels(graph.output_shape[0], labels), prepared.over(usual), facts)
+
+
+def _layout(tensors: Tensors, model: zoo.Model, origin: str | None) -> tuple[Layout, zoo.Model]:
+    """The layout whose names the file has, and the model with what it implies; FileError if none has them, or several."""
+    known = layouts_of(model.name)
+    if not known:
+        raise FileError(f"no public weights of {model.name} are known; --origin {ORDER} takes tensors by their order")
+    origins = [layout.origin for layout in known]
+    if origin is not None and origin not in origins:
+        raise FileError(f"no origin {origin!r} of {model.name}; {closest(origin, [*origins, ORDER])}")
+    asked = [layout for layout in known if origin in (None, layout.origin)]
+    counted = [(shared(layout, zoo.Model(model.name, model.options | layout.implies).build(), tensors), layout)
+               for layout in asked]  # fmt: skip
+    most = max(count for count, _ in counted)
+    best = [layout for count, layout in counted if count == most]
+    if not most:
+        raise FileError(
+            f"its names ({', '.join(list(tensors)[:3])}, ...) are none that {' or '.join(origins)} give {model.name}; "
+            f"--origin {ORDER} ignores names, if the file has the layers in the order they run"
+        )
+    if len(best) > 1:
+        raise FileError(
+            "its names fit several origins, which differ in padding or epsilon; say which with --origin: "
+            + " or ".join(layout.origin for layout in best)
+        )
+    return best[0], _as_implied(model, best[0])
+
+
+def _as_implied(model: zoo.Model, layout: Layout) -> zoo.Model:
+    """The model with the options these weights need; FileError if another was asked for."""
+    known = zoo.options(model.name)
+    for key, value in layout.implies.items():
+        if model.options[key] not in (value, known[key].default):
+            raise FileError(f"weights of {layout.origin} need {key}={value}, not {key}={model.options[key]}")
+    return zoo.Model(model.name, model.options | layout.implies)
+
+
+def _classes(layout: Layout, model: zoo.Model, tensors: Tensors) -> int | None:
+    """The number of classes the file's classifier has; None if it has no classifier."""
+    graph = model.build()
+    node, own = list(layout.names(graph).items())[-1]
+    stored = layout.of_file(tensors).get(own["weight"])
+    if stored is None or stored.ndim not in (2, 4):
+        return None
+    return len(layout.scheme.ours(graph, graph[node], "weight", stored))
+
+
+def _labels(classes: int, labels: Sequence[str] | None) -> tuple[str, ...]:
+    """Those given, ImageNet's, or numbers."""
+    if labels is not None:
+        if len(labels) != classes:
+            raise FileError(f"{len(labels)} labels for {classes} classes")
+        return tuple(labels)
+    known = imagenet.labels()
+    usual = {len(known): known, len(known) + 1: (imagenet.BACKGROUND, *known)}
+    return usual.get(classes, tuple(f"class {i}" for i in range(classes)))
+
+
+def _facts(paths: Sequence[Path], model: zoo.Model, origin: str, fresh: list[str]) -> dict[str, Any]:
+    files = [{"name": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()} for path in paths]
+    return {"imported": {"model": str(model), "origin": origin, "files": files, "fresh": fresh}}

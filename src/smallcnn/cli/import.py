@@ -1,0 +1,85 @@
+"""`smallcnn import`."""
+
+from pathlib import Path
+
+import click
+
+from smallcnn.cli.show import remark, size
+from smallcnn.errors import SmallcnnError
+
+
+def _three(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[float, ...] | None:  # noqa: ARG001
+    """ "0.485,0.456,0.406" or one number for all channels."""
+    if value is None:
+        return None
+    try:
+        numbers = tuple(float(part) for part in value.split(","))
+    except ValueError:
+        raise click.BadParameter(f"numbers with commas, as in 0.485,0.456,0.406, not {value!r}") from None
+    return numbers * 3 if len(numbers) == 1 else numbers
+
+
+@click.command("import")
+@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path))
+@click.option("--as", "model", required=True, metavar="MODEL", help="the network it is, as mobilenet_v2:width=0.5")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="the .safetensors model file to write")
+@click.option("--origin", help="whose names the file has, where they do not tell; or: order")
+@click.option("--fresh-head", is_flag=True, help="let the layers at the end that the file lacks start anew")
+@click.option("--keep-background", is_flag=True, help="keep TensorFlow's class 0, 'background', as a class")
+@click.option("--labels", type=click.Path(path_type=Path), help="text file, one class per line  [default: ImageNet's]")
+@click.option("--resolution", type=click.IntRange(1), help="side of the input  [default: the network's]")
+@click.option("--crop", type=click.FloatRange(0, 1, min_open=True), help="part of the shorter side that is kept")
+@click.option("--interpolation", type=click.Choice(["bilinear", "bicubic", "lanczos"]), help="how pictures are resized")
+@click.option("--mean", callback=_three, metavar="R,G,B", help="of pixels scaled to 0..1")
+@click.option("--std", callback=_three, metavar="R,G,B", help="of pixels scaled to 0..1")
+def command(
+    files: tuple[Path, ...],
+    model: str,
+    out: Path,
+    origin: str | None,
+    fresh_head: bool,
+    keep_background: bool,
+    labels: Path | None,
+    resolution: int | None,
+    crop: float | None,
+    interpolation: str | None,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+) -> None:
+    """Turn public weights into a model file that classifies.
+
+    FILE is a checkpoint of torchvision or timm (.pth, .safetensors), a TensorFlow Lite file (.tflite, float or
+    integer; several are parts of one network, in order) or Keras weights (.h5, .npz). Nothing in it is executed. Every
+    tensor must fit MODEL. Labels and preparation of the pictures are the origin's unless given.
+    """
+    from smallcnn import artifact
+    from smallcnn.checkpoints.importing import Prepared, import_checkpoint
+    from smallcnn.files import check_writable
+
+    if out.suffix != ".safetensors":
+        raise SmallcnnError(f"{out}: a model file's name ends in .safetensors")
+    check_writable(out)
+    made = import_checkpoint(
+        files, model, origin=origin, fresh_head=fresh_head, keep_background=keep_background,
+        labels=None if labels is None else _lines(labels),
+        prepared=Prepared(resolution, mean, std, crop, interpolation),
+    )  # fmt: skip
+    artifact.save(made, out)
+    imported = made.facts["imported"]
+    height, width, _ = made.graph.input_shape
+    remark(
+        f"{made.graph.name} from {imported['origin']}: {len(made.graph.weights)} tensors, {len(made.labels)} classes, "
+        f"input {height}x{width}; {size(out.stat().st_size)}"
+    )
+    if imported["fresh"]:
+        remark(
+            f"untrained: {', '.join(imported['fresh'])}; train it with: smallcnn train --from {out} --data SOURCE ..."
+        )
+    click.echo(str(out))
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SmallcnnError(f"{path}: cannot be read ({error})") from error
