@@ -224,6 +224,12 @@ def test_only_https_is_fetched(tmp_path, url):
         fetch(url, cache=tmp_path)
 
 
+@pytest.mark.parametrize("url", ["https://example.com", "https://example.com/a/", "https://example.com/a/.."])
+def test_a_folder_is_no_file(tmp_path, url):
+    with pytest.raises(FileError, match="the address of a folder"):
+        fetch(url, cache=tmp_path)
+
+
 def test_an_address_never_leads_out_of_the_cache(server, tmp_path):
     url = server.url.replace("weights/net.bin", "../../%2e%2e/.ssh/a:b?x=../y")
     path = fetch(url, cache=tmp_path / "cache")

@@ -71,8 +71,14 @@ def fetch(
         place.parent.mkdir(parents=True, exist_ok=True)
         with _alone(place) as mark:
             if not _is_good(place, size, sha256):
-                _download(url, place, mark, size, sha256, cache, report)
+                _download(url, place, mark, size, sha256, report)
             return _extract(place, member) if member else place
+    except URLError as error:
+        reason = error.reason.strerror if isinstance(error.reason, OSError) else None
+        raise FileError(
+            f"no connection to {urlsplit(url).hostname}: {reason or error.reason}; "
+            f"already fetched files are in {cache}; or download {url} yourself and `smallcnn import` it"
+        ) from error
     except OSError as error:
         raise FileError(f"cannot write {place}: {error.strerror or error}") from error
 
@@ -81,7 +87,7 @@ def _place(url: str, cache: Path) -> Path:
     """Where the file of an address lies in the cache."""
     parts = _checked(url)
     *folders, name = parts.path.split("/")
-    if not name:
+    if not name.strip("."):
         raise FileError(f"{url}: this is the address of a folder; one of a file is wanted")
     words = [parts.netloc.rpartition("@")[2], *folders, parts.query, name]
     return cache.joinpath(*(re.sub(r"[^\w.=+-]", "_", word).lstrip(".") for word in words))
@@ -148,9 +154,7 @@ class _BrokenError(Exception):
     """The download stopped for a reason that may be gone a moment later."""
 
 
-def _download(
-    url: str, place: Path, mark: IO[str], size: int | None, sha256: str | None, cache: Path, report: Report
-) -> None:
+def _download(url: str, place: Path, mark: IO[str], size: int | None, sha256: str | None, report: Report) -> None:
     """Puts the file of an address at `place`."""
     partial = place.with_name(f".{place.name}.partial")
     last = ""
@@ -158,7 +162,7 @@ def _download(
         if attempt:
             time.sleep(_PAUSE * 2 ** (attempt - 1))
         try:
-            resumed = _receive(url, partial, mark, size, cache, report)
+            resumed = _receive(url, partial, mark, size, report)
         except _BrokenError as error:
             last = str(error)
             continue
@@ -174,14 +178,14 @@ def _download(
     raise FileError(f"{url}: failed {_TRIES} times, the last time because {last}; what has arrived is kept")
 
 
-def _receive(url: str, partial: Path, mark: IO[str], size: int | None, cache: Path, report: Report) -> bool:
+def _receive(url: str, partial: Path, mark: IO[str], size: int | None, report: Report) -> bool:
     """Appends to `partial` what it lacks, or writes it anew if the file has changed. True if it could be continued."""
     done = partial.stat().st_size if partial.exists() else 0
     mark.seek(0)
     headers = {"User-Agent": f"smallcnn/{__version__}"}
     if done and (version := mark.read()):
         headers |= {"Range": f"bytes={done}-", "If-Range": version}
-    with _open(url, headers, partial, cache) as response:
+    with _open(url, headers, partial) as response:
         resumed = response.status == 206
         if resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {done}-"):
             partial.unlink()
@@ -222,7 +226,8 @@ class _SafeRedirect(HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _open(url: str, headers: dict[str, str], partial: Path, cache: Path) -> HTTPResponse:
+def _open(url: str, headers: dict[str, str], partial: Path) -> HTTPResponse:
+    """The answer to a request; URLError if there is no connection at all."""
     try:
         response: HTTPResponse = build_opener(_SafeRedirect).open(Request(url, headers=headers), timeout=_TIMEOUT)
         return response
@@ -233,12 +238,8 @@ def _open(url: str, headers: dict[str, str], partial: Path, cache: Path) -> HTTP
         if error.code in _AGAIN or error.code >= 500:
             raise _BrokenError(f"the server answered {error.code} {error.reason}") from error
         raise FileError(f"{url}: the server answered {error.code} {error.reason}") from error
-    except URLError as error:
-        reason = error.reason.strerror if isinstance(error.reason, OSError) else None
-        raise FileError(
-            f"no connection to {urlsplit(url).hostname}: {reason or error.reason}; "
-            f"already fetched files are in {cache}; or download {url} yourself and `smallcnn import` it"
-        ) from error
+    except URLError:
+        raise
     except (OSError, HTTPException) as error:
         raise _BrokenError(f"the connection broke ({error or type(error).__name__})") from error
 
