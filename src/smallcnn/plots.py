@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from smallcnn.bench import Row
+    from smallcnn.papers import Comparison
 
 _BLUE, _ORANGE, _GREY = "#2563eb", "#ea580c", "#94a3b8"
 _MOST_CLASSES_NAMED = 40
@@ -88,6 +89,25 @@ def cost_per_layer(profile: Profile) -> "Figure":
     left.tick_params(axis="y", labelsize=7)
     _plain(left, "Mult-Adds, millions")
     _plain(right, "parameters, thousands")
+    return figure
+
+
+def accuracy_and_cost(compared: Sequence["Comparison"]) -> "Figure":
+    """Published ImageNet top-1 against our Mult-Adds, a colour per family, as in the papers' figures."""
+    families: dict[str, dict[tuple[int, float], str]] = {}
+    for entry in compared:
+        if entry.network and entry.top1 is not None:
+            family = entry.row.model.partition(":")[0]
+            families.setdefault(family, {})[entry.network.profile.mult_adds, entry.top1] = entry.row.label
+    figure = _figure(9, 5.5)
+    axes = figure.subplots()
+    for family, points in sorted(families.items()):
+        x, y = zip(*sorted(points), strict=True)
+        axes.scatter([count / 1e6 for count in x], y, s=18, label=family)
+    axes.set_xscale("log")
+    _plain(axes, "published ImageNet top-1, %, against Mult-Adds, millions (log)")
+    if families:
+        axes.legend(frameon=False, fontsize=8, ncols=2)
     return figure
 
 

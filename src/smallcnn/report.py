@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from smallcnn import artifact, plots, runtime
+from smallcnn import artifact, papers, plots, runtime
 from smallcnn.bench import Row
 from smallcnn.cost import Profile, profile
 from smallcnn.data.sources import Split, open_source
 from smallcnn.errors import ImageError
 from smallcnn.evaluate import Evaluation, evaluate
 from smallcnn.files import atomic
+from smallcnn.papers import Comparison
 from smallcnn.runtime import Net
 
 _SHOWN_SIDE = 96  # pixels on the page, at least
@@ -67,6 +68,37 @@ def of_run(run: Path, data: str) -> Path:
     ]
     write(page, f"{net.name} on {stored['name']}", headline, sections)
     return page
+
+
+def of_papers(path: Path, compared: Sequence[Comparison]) -> None:
+    """Writes a page with published figures beside ours, and published accuracies against our Mult-Adds."""
+    summary = papers.summarize(compared)
+    headline = [
+        (str(summary.figures), "published figures"),
+        (str(summary.agree), "agree to the printed digits"),
+        (str(summary.wrong), "wrong in the paper"),
+        (str(summary.convention), "rounded or counted by another rule"),
+        (str(summary.unclear), "unclear"),
+        (str(summary.not_counted), "of networks not built here"),
+    ]
+    sections = [
+        Section("Accuracy and cost", plots.svg(plots.accuracy_and_cost(compared))),
+        *(_paper_table([entry for entry in compared if entry.table == table])
+          for table in dict.fromkeys(entry.table for entry in compared)),
+    ]  # fmt: skip
+    write(path, "The papers' cost tables", headline, sections)
+
+
+def _paper_table(entries: Sequence[Comparison]) -> Section:
+    table = entries[0].table
+    accuracy = [f"published {table.accuracy}"] if table.accuracy else []
+    head = ["", "model", "quantity", "printed", "ours", "difference", *accuracy, "note"]
+    rows = [
+        [entry.row.label, entry.row.model, entry.figure.quantity, entry.figure.printed, entry.shown, entry.verdict,
+         *([entry.row.accuracy] if accuracy else []), str(entry.note or "")]
+        for entry in entries
+    ]  # fmt: skip
+    return Section(f"{table.id}: {table.title}", _table(head, rows))
 
 
 def curves(history: Sequence[dict[str, Any]]) -> Section:

@@ -1,0 +1,48 @@
+"""MobileNetV3 (Howard et al. 2019, arXiv 1905.02244v3) and ShuffleNetV2 (Ma et al. 2018, arXiv 1807.11164)."""
+
+from smallcnn.papers.table import (
+    TOP1,
+    TOP1_ERROR,
+    Row,
+    Table,
+    convention,
+    mult_adds,
+    not_counted,
+    parameters,
+    remark,
+    unclear,
+)  # fmt: skip
+
+_SMALL = "mobilenet_v3_small:hidden=1280"  # the paper's width; released networks have 1024
+_MORE = unclear("1 % more than the layers of Table 5 give; what else is counted is not said")
+_SE = remark("the paper does not print the ratio of its squeeze-and-excitation")
+
+TABLES = (
+    Table("shufflenet_v2.t5", "ShuffleNetV2 architecture", (
+        Row("0.5x", (mult_adds("41 M"), parameters("1.4 M")), "shufflenet_v2:scale=0.5"),
+        Row("1x", (mult_adds("146 M"), parameters("2.3 M")), "shufflenet_v2"),
+        Row("1.5x", (mult_adds("299 M"), parameters("3.5 M")), "shufflenet_v2:scale=1.5"),
+        Row("2x", (mult_adds("591 M"), parameters("7.4 M")), "shufflenet_v2:scale=2"),
+    ), note=_MORE),
+    Table("shufflenet_v2.t8", "ShuffleNetV2 on ImageNet", (
+        Row("ShuffleNet v2 0.5x", (mult_adds("41 M"),), "shufflenet_v2:scale=0.5", accuracy="39.7"),
+        Row("ShuffleNet v2 1x", (mult_adds("146 M"),), "shufflenet_v2", accuracy="30.6"),
+        Row("ShuffleNet v2 1.5x", (mult_adds("299 M"),), "shufflenet_v2:scale=1.5", accuracy="27.4"),
+        Row("ShuffleNet v2 2x", (mult_adds("591 M"),), "shufflenet_v2:scale=2", accuracy="25.1"),
+        Row("ShuffleNet v2 2x with SE", not_counted({"Mult-Adds": "597 M"}, _SE), accuracy="24.6"),
+    ), TOP1_ERROR, _MORE),
+    Table("mobilenet_v3.t3", "Floating point performance on Pixel phones", (
+        Row("V3-Large 1.0", (
+            mult_adds("219 M", unclear("the released network has 217 M")),
+            parameters("5.4 M", convention("cut off, not rounded")),
+        ), "mobilenet_v3_large", accuracy="75.2"),
+        Row("V3-Large 0.75", (mult_adds("155 M"), parameters("4.0 M")), "mobilenet_v3_large:width=0.75",
+            accuracy="73.3"),
+        Row("MnasNet-A1", not_counted({"Mult-Adds": "315 M", "parameters": "3.9 M"}), accuracy="75.2"),
+        Row("V3-Small 1.0", (
+            mult_adds("66 M", unclear("not what the layers of Table 2 give; at 0.75, 44 M, they agree")),
+            parameters("2.9 M"),
+        ), _SMALL, accuracy="67.4"),
+        Row("V3-Small 0.75", (mult_adds("44 M"), parameters("2.4 M")), f"{_SMALL},width=0.75", accuracy="65.4"),
+    ), TOP1),
+)  # fmt: skip
