@@ -1,9 +1,8 @@
 """ShuffleNetV2: Ma et al. 2018, "ShuffleNet V2: Practical Guidelines for Efficient CNN Architecture Design".
 
-arXiv 1807.11164. The Mult-Adds of its Table 8 (146, 299, 591 M) are those of the authors' code, `shuffle` "released".
-
-Input (resolution, resolution, channels); output (classes,) logits. Units are the paper's Figure 3 (c, d), widths its
-Table 5. ReLU, batch norm epsilon 1e-5 and symmetric padding as in torchvision and in the authors' released code.
+arXiv 1807.11164. Input (resolution, resolution, channels); output (classes,) logits. Units are the paper's Figure 3
+(c, d), widths its Table 5. ReLU, batch norm epsilon 1e-5 and symmetric padding as in torchvision and in the authors'
+released code; the Mult-Adds of Table 8 (146, 299, 591 M) are those of that code, `shuffle` "released".
 """
 
 from typing import Literal
