@@ -171,7 +171,7 @@ def _artifact(
 
 
 def _layout(tensors: Tensors, model: zoo.Model, origin: str | None) -> tuple[Layout, zoo.Model]:
-    """The layout whose names the file has, and the model with what it implies; FileError if none has them, or several."""
+    """The layout whose names the file has, and the model as it implies; FileError if none has them, or several."""
     known = layouts_of(model.name)
     if not known:
         raise FileError(f"no public weights of {model.name} are known; --origin {ORDER} takes tensors by their order")

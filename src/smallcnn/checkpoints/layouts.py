@@ -40,7 +40,9 @@ class Layout:
     """One origin's form of one network.
 
     `implies` are options of the network that these weights need; `extra` are tensors a file may have besides, as
-    regular expressions; `renamed` other names that files use for a layer.
+    regular expressions; `renamed` other names that files use for a layer; `zero` tensors of ours that the origin's
+    network does not have. `blue_first` says that its pictures have their channels in the order blue, green, red.
+    With `same_names` nodes without a rule are called as here.
     """
 
     origin: str
@@ -54,7 +56,9 @@ class Layout:
     interpolation: Interpolation = "bilinear"
     extra: tuple[str, ...] = ()
     renamed: Mapping[str, str] = field(default_factory=dict)
+    zero: tuple[str, ...] = ()
     blue_first: bool = False
+    same_names: bool = False
 
     def names(self, graph: Graph) -> dict[str, dict[str, str]]:
         """For each node with weights, in order, our tensors with the origin's full names."""
@@ -64,7 +68,11 @@ class Layout:
             if graph.weights_of(node):
                 layer = self._layer(node.name, patterns)
                 tensors = self.scheme.tensors(graph, node)
-                found[node.name] = {key: f"{layer}{self.scheme.separator}{theirs}" for key, theirs in tensors.items()}
+                found[node.name] = {
+                    key: f"{layer}{self.scheme.separator}{theirs}"
+                    for key, theirs in tensors.items()
+                    if f"{node.name}.{key}" not in self.zero
+                }
         return found
 
     def of_file(self, tensors: Tensors) -> Tensors:
@@ -82,6 +90,8 @@ class Layout:
             if match := pattern.fullmatch(node):
                 numbers = {key: int(value) for key, value in match.groupdict().items()}
                 return name.format(**numbers) if isinstance(name, str) else name(**numbers)
+        if self.same_names:
+            return node
         raise KeyError(f"{self.origin} {self.model}: no rule for {node}")
 
 
@@ -287,36 +297,203 @@ _TIMM_XCEPTION: Rules = {
     "classifier": "fc",
 }
 
+# MobileNetV3 in torchvision numbers the parts of a block; without an expansion they start with the depthwise layer.
+_EXCITED = {"mobilenet_v3_large": (4, 5, 6, 11, 12, 13, 14, 15), "mobilenet_v3_small": (1, 4, 5, 6, 7, 8, 9, 10, 11)}
+_BLOCKS = {"mobilenet_v3_large": 15, "mobilenet_v3_small": 11}
+
+
+def _torchvision_mobilenet_v3(model: str) -> Rules:
+    rules = {**_conv_bn("stem", "features.0.0", "features.0.1")}
+    for block in range(1, _BLOCKS[model] + 1):
+        excited = block in _EXCITED[model]
+        steps = [*(["expand"] if block > 1 else []), "depthwise", *(["se"] if excited else []), "project"]
+        for number, step in enumerate(steps):
+            place = f"features.{block}.block.{number}"
+            if step == "se":
+                rules |= {f"block{block}.se.reduce": f"{place}.fc1", f"block{block}.se.expand": f"{place}.fc2"}
+            else:
+                rules |= _conv_bn(f"block{block}.{step}", f"{place}.0", f"{place}.1")
+    end = f"features.{_BLOCKS[model] + 1}"
+    return rules | _conv_bn("last", f"{end}.0", f"{end}.1") | {
+        "hidden.dense": "classifier.0", "classifier": "classifier.3",
+    }  # fmt: skip
+
+
+_TIMM_EXCITE = {"se.reduce": "se.conv_reduce", "se.expand": "se.conv_expand"}
+_TIMM_V3_STAGES = {"mobilenet_v3_large": (1, 2, 3, 4, 2, 3), "mobilenet_v3_small": (1, 2, 3, 2, 3)}
+
+
+def _timm_mobilenet_v3(model: str) -> Rules:
+    repeats = _TIMM_V3_STAGES[model]
+    last = f"blocks.{len(repeats)}.0"
+    return {
+        **_conv_bn("stem", "conv_stem", "bn1"),
+        **_FIRST,
+        **_timm(repeats, {**_TIMM_INVERTED, **_TIMM_EXCITE}),
+        **_conv_bn("last", f"{last}.conv", f"{last}.bn1"),
+        "hidden.dense": "conv_head",
+        "classifier": "classifier",
+    }
+
+
+_TIMM_MOBILENET_V4: Rules = {
+    **_conv_bn("stem", "conv_stem", "bn1"),
+    **{
+        f"conv{{i}}.{ours}": (lambda i, theirs=theirs: f"blocks.{(i - 1) // 2}.{(i - 1) % 2}.{theirs}")
+        for ours, theirs in (("conv", "conv"), ("bn", "bn1"))
+    },
+    **{
+        f"block{{i}}.{ours}.{part}": (
+            lambda i, theirs=theirs, part=part: f"blocks.{2 + (i - 1) // 6}.{(i - 1) % 6}.{theirs}.{part}"
+        )
+        for ours, theirs in (
+            ("depthwise1", "dw_start"), ("expand", "pw_exp"), ("depthwise2", "dw_mid"), ("project", "pw_proj"),
+        )
+        for part in ("conv", "bn")
+    },
+    **_conv_bn("last", "blocks.4.0.conv", "blocks.4.0.bn1"),
+    "hidden.dense": "conv_head",
+    "hidden.bn": "norm_head",
+    "classifier": "classifier",
+}  # fmt: skip
+
+# ShuffleNetV2's 16 units, three stages of 4, 8 and 4; a stride-2 unit has layers in its shortcut too
+_SHUFFLE_BRANCH = {
+    **_conv_bn("branch.pointwise1", "0", "1"),
+    **_conv_bn("branch.depthwise", "3", "4"),
+    **_conv_bn("branch.pointwise2", "5", "6"),
+}
+_SHUFFLE_SHORTCUT = {**_conv_bn("shortcut.depthwise", "0", "1"), **_conv_bn("shortcut.pointwise", "2", "3")}
+_SHUFFLE_PLACE = _stages(4, 8, 4)
+
+
+def _by_stage(end: str) -> Callable[..., str]:
+    def name(i: int) -> str:
+        stage, unit = _SHUFFLE_PLACE(i)
+        return f"stage{stage + 2}.{unit}.{end}"
+
+    return name
+
+
+def _by_feature(end: str) -> Callable[..., str]:
+    return lambda i: f"features.{i - 1}.{end}"
+
+
+def _shufflenet_v2(
+    place: Callable[[str], Callable[..., str]], branch: str, shortcut: str, stem: str, last: str
+) -> Rules:
+    return {
+        **_conv_bn("stem", f"{stem}.0", f"{stem}.1"),
+        **{f"block{{i}}.{ours}": place(f"{branch}.{theirs}") for ours, theirs in _SHUFFLE_BRANCH.items()},
+        **{f"block{{i}}.{ours}": place(f"{shortcut}.{theirs}") for ours, theirs in _SHUFFLE_SHORTCUT.items()},
+        **_conv_bn("last", f"{last}.0", f"{last}.1"),
+    }
+
+
+def _shufflenet_v1_unit(end: str) -> Callable[..., str]:
+    return lambda i, j: f"features.{(0, 4, 12)[i - 2] + j - 1}.{end}"
+
+
+_MEGVII_SHUFFLENET_V1: Rules = {
+    **_conv_bn("stem", "first_conv.0", "first_conv.1"),
+    **{
+        f"stage{{i}}_{{j}}.{ours}": _shufflenet_v1_unit(theirs)
+        for step, conv, bn in (
+            ("reduce", "branch_main_1.0", "branch_main_1.1"),
+            ("depthwise", "branch_main_1.3", "branch_main_1.4"),
+            ("expand", "branch_main_2.0", "branch_main_2.1"),
+        )
+        for ours, theirs in _conv_bn(step, conv, bn).items()
+    },
+    "classifier": "classifier.0",
+}
+
+_TORCHVISION_ALEXNET: Rules = {
+    **{f"conv{i}.conv": f"features.{n}" for i, n in enumerate((0, 3, 6, 8, 10), start=1)},
+    "fc6.dense": "classifier.1",
+    "fc7.dense": "classifier.4",
+    "classifier": "classifier.6",
+}
+_TORCHVISION_VGG: Rules = {
+    "conv{i}_{j}.conv": lambda i, j: f"features.{(0, 5, 10, 17, 24)[i - 1] + 2 * (j - 1)}",
+    "fc6.dense": "classifier.0",
+    "fc7.dense": "classifier.3",
+    "classifier": "classifier.6",
+}
+
+_BLUE_FIRST: dict[str, Any] = {"mean": (0.0, 0.0, 0.0), "std": (1 / 255,) * 3, "blue_first": True}
+"""What megvii's code feeds: blue, green, red in 0..255."""
+
+_TENSORFLOW = {"padding": "same", "epsilon": 0.001}
+_BICUBIC: dict[str, Any] = {"interpolation": "bicubic"}
+
 LAYOUTS: tuple[Layout, ...] = (
     Layout(
         "timm", "mobilenet_v1",
-        {
-            **_TIMM_ENDS,
-            **_timm((1, 2, 2, 6, 2), {
-                **_TIMM_SEPARABLE, **_conv_bn("pointwise", "conv_pw", "bn2"),
-            }),
-        },
-        _TORCH, _PYTORCH, **_INCEPTION, crop=0.95, interpolation="bicubic",
+        {**_TIMM_ENDS, **_timm((1, 2, 2, 6, 2), {**_TIMM_SEPARABLE, **_conv_bn("pointwise", "conv_pw", "bn2")})},
+        _TORCH, _PYTORCH, **_INCEPTION, **_BICUBIC,
     ),
-    Layout("keras", "mobilenet_v1", _KERAS_MOBILENET_V1, _KERAS, **_INCEPTION),
-    Layout(
-        "torchvision", "mobilenet_v2", _TORCHVISION_MOBILENET_V2, _TORCH, _PYTORCH,
-    ),
+    Layout("keras", "mobilenet_v1", _KERAS_MOBILENET_V1, _KERAS, _TENSORFLOW, **_INCEPTION),
+    Layout("torchvision", "mobilenet_v2", _TORCHVISION_MOBILENET_V2, _TORCH, _PYTORCH),
     Layout(
         "timm", "mobilenet_v2", {**_TIMM_ENDS, **_FIRST, **_timm((1, 2, 3, 4, 3, 3, 1), _TIMM_INVERTED)}, _TORCH,
-        _PYTORCH, interpolation="bicubic",
+        _PYTORCH, **_BICUBIC,
     ),
     Layout(
-        "keras", "mobilenet_v2", _KERAS_MOBILENET_V2, _KERAS, **_INCEPTION, renamed={"predictions": "Logits"},
+        "keras", "mobilenet_v2", _KERAS_MOBILENET_V2, _KERAS, _TENSORFLOW, **_INCEPTION,
+        renamed={"predictions": "Logits"},
     ),
-    Layout(
-        "gluon", "mobilenet_v2", _GLUON_MOBILENET_V2, _GLUON, {**_PYTORCH, "first_expansion": True},
-    ),
+    Layout("gluon", "mobilenet_v2", _GLUON_MOBILENET_V2, _GLUON, {**_PYTORCH, "first_expansion": True}),
     *(
-        Layout("torchvision", model, _torchvision_squeezenet(model), _TORCH) for model in _FIRES
+        layout
+        for model in _BLOCKS
+        for layout in (
+            Layout(
+                "torchvision", model, _torchvision_mobilenet_v3(model), _TORCH,
+                {"padding": "symmetric", "epsilon": 0.001},
+            ),
+            Layout("timm", model, _timm_mobilenet_v3(model), _TORCH, _PYTORCH, **_BICUBIC),
+            Layout("timm-tf", model, _timm_mobilenet_v3(model), _TORCH, _TENSORFLOW, **_INCEPTION),
+        )
     ),
-    Layout("gluon", "squeezenet_1_1", _GLUON_SQUEEZENET, _GLUON),
+    Layout("timm", "mobilenet_v4_conv_small", _TIMM_MOBILENET_V4, _TORCH, _PYTORCH, **_BICUBIC),
     Layout(
-        "timm", "xception", _TIMM_XCEPTION, _TORCH, _PYTORCH, **_INCEPTION, crop=0.8975, interpolation="bicubic",
+        "timm", "efficientnet_lite0",
+        {**_TIMM_ENDS, **_FIRST, **_timm((1, 2, 2, 3, 3, 4, 1), _TIMM_INVERTED)}, _TORCH, _PYTORCH, **_BICUBIC,
     ),
+    Layout(
+        "timm-tf", "efficientnet_lite0",
+        {**_TIMM_ENDS, **_FIRST, **_timm((1, 2, 2, 3, 3, 4, 1), _TIMM_INVERTED)}, _TORCH, _TENSORFLOW,
+        **_INCEPTION, **_BICUBIC,
+    ),
+    Layout(
+        "torchvision", "shufflenet_v2",
+        {**_shufflenet_v2(_by_stage, "branch2", "branch1", "conv1", "conv5"), "classifier": "fc"}, _TORCH,
+        {"shuffle": "paper"},
+    ),
+    Layout(
+        "megvii", "shufflenet_v2",
+        {**_shufflenet_v2(_by_feature, "branch_main", "branch_proj", "first_conv", "conv_last"),
+         "classifier": "classifier.0"},
+        _TORCH, {"shuffle": "released"}, **_BLUE_FIRST,
+    ),
+    Layout(  # the backbone in dog-qiuqiu/FastestDet, fed with pixels in 0..1
+        "fastestdet", "shufflenet_v2",
+        {**_shufflenet_v2(_by_stage, "branch_main", "branch_proj", "first_conv", "conv_last"),
+         "classifier": "classifier.0"},
+        _TORCH, {"shuffle": "released"}, **{**_BLUE_FIRST, "std": (1.0, 1.0, 1.0)},
+    ),
+    Layout(
+        "megvii", "shufflenet_v1", _MEGVII_SHUFFLENET_V1, _TORCH, {"shuffle": "released"}, **_BLUE_FIRST,
+        zero=("classifier.bias",),
+    ),
+    *(Layout("torchvision", model, _torchvision_squeezenet(model), _TORCH) for model in _FIRES),
+    Layout("gluon", "squeezenet_1_1", _GLUON_SQUEEZENET, _GLUON),
+    Layout("timm", "xception", _TIMM_XCEPTION, _TORCH, _PYTORCH, **_INCEPTION, crop=0.8975, **_BICUBIC),
+    Layout(  # torchvision turns ImageNet's mean and deviation into 0.5 itself (transform_input)
+        "torchvision", "googlenet", {"classifier": "fc"}, _TORCH, {"variant": "torchvision"}, **_INCEPTION,
+        same_names=True, extra=(r"aux[12]\..*",),
+    ),
+    Layout("torchvision", "vgg16", _TORCHVISION_VGG, _TORCH),
+    Layout("torchvision", "alexnet", _TORCHVISION_ALEXNET, _TORCH, {"variant": "one_tower"}),
 )  # fmt: skip

@@ -59,7 +59,8 @@ def lay(layout: Layout, graph: Graph, tensors: Tensors, *, without: Iterable[str
     if layout.blue_first:
         first = next(node for node in graph if graph.weights_of(node))
         weights[f"{first.name}.weight"] = weights[f"{first.name}.weight"][:, ::-1]
-    return {name: np.ascontiguousarray(value, np.float32) for name, value in weights.items()}
+    weights |= {name: np.zeros(graph.weights[name].shape) for name in layout.zero if name.rpartition(".")[0] in names}
+    return {name: np.ascontiguousarray(weights[name], np.float32) for name in graph.weights if name in weights}
 
 
 def in_order(graph: Graph, tensors: Tensors) -> dict[str, np.ndarray]:
