@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _BLUE, _ORANGE, _GREY = "#2563eb", "#ea580c", "#94a3b8"
 _MOST_CLASSES_NAMED = 40
+_COLOURS = 10  # matplotlib's cycle
 
 
 def check_plot(path: Path) -> None:
@@ -94,20 +95,23 @@ def cost_per_layer(profile: Profile) -> "Figure":
 
 def accuracy_and_cost(compared: Sequence["Comparison"]) -> "Figure":
     """Published ImageNet top-1 against our Mult-Adds, a colour per family, as in the papers' figures."""
-    families: dict[str, dict[tuple[int, float], str]] = {}
+    families: dict[str, set[tuple[int, float]]] = {}
     for entry in compared:
         if entry.network and entry.top1 is not None:
             family = entry.row.model.partition(":")[0]
-            families.setdefault(family, {})[entry.network.profile.mult_adds, entry.top1] = entry.row.label
+            families.setdefault(family, set()).add((entry.network.profile.mult_adds, entry.top1))
     figure = _figure(9, 5.5)
     axes = figure.subplots()
-    for family, points in sorted(families.items()):
-        x, y = zip(*sorted(points), strict=True)
-        axes.scatter([count / 1e6 for count in x], y, s=18, label=family)
+    for i, family in enumerate(sorted(families)):
+        x, y = zip(*families[family], strict=True)
+        marker = "o" if i < _COLOURS else "^"
+        axes.scatter([count / 1e6 for count in x], y, s=20, marker=marker, label=family)
     axes.set_xscale("log")
-    _plain(axes, "published ImageNet top-1, %, against Mult-Adds, millions (log)")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_xlabel("Mult-Adds, millions")
+    _plain(axes, "ImageNet top-1 as published, %")
     if families:
-        axes.legend(frameon=False, fontsize=8, ncols=2)
+        axes.legend(frameon=False, fontsize=8, ncols=2, loc="lower right")
     return figure
 
 

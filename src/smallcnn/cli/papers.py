@@ -67,7 +67,7 @@ def _record(entry: "Comparison") -> dict[str, Any]:
     return {
         "table": entry.table.id,
         "row": entry.row.label,
-        "model": entry.row.model or None,
+        "model": entry.network.graph.name if entry.network else None,
         "input_size": list(entry.network.graph.input_shape) if entry.network else None,
         "quantity": entry.figure.quantity,
         "printed": entry.figure.printed,

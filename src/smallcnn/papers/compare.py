@@ -94,7 +94,7 @@ class Summary:
         return (
             f"{self.figures} figures: {self.agree} agree to the printed digits; the paper is wrong in {self.wrong}, "
             f"rounds or counts by another rule in {self.convention}, is unclear in {self.unclear}; "
-            f"{self.not_counted} are of networks not built here"
+            f"{self.not_counted} are of what is not built here"
         )
 
 
@@ -124,11 +124,12 @@ def summarize(compared: Sequence[Comparison]) -> Summary:
 
 
 def _network(row: Row, built: dict[_Key, Network]) -> Network:
-    key = (row.model, row.resolution, row.classes)
+    model = zoo.parse(row.model)
+    key = (str(model), row.resolution, row.classes)
     if key not in built:
         common = {"resolution": row.resolution, "classes": row.classes}
         given = {name: value for name, value in common.items() if value is not None}
-        built[key] = Network(zoo.parse(row.model).build(**given))
+        built[key] = Network(model.build(**given))
     return built[key]
 
 

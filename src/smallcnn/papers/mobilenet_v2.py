@@ -191,7 +191,7 @@ TABLES = (
     Table("mobilenet_v2.text", "Figures in the running text", (
         Row("bottleneck layers, section 4", (Figure("blocks", "19", _bottlenecks, wrong(
             "Table 2 adds up to 17: 1 + 2 + 3 + 4 + 3 + 3 + 1")),), _V2),
-        Row("cheapest: 0.35 at 96 pixels", (mult_adds("7 M", wrong("the released grid has 11 M for it")),),
+        Row("cheapest network, 0.35 at 96 pixels", (mult_adds("7 M", wrong("the released grid has 11 M for it")),),
             "mobilenet_v2:width=0.35", 96),
     )),
 )  # fmt: skip

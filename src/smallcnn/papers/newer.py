@@ -1,4 +1,4 @@
-"""MobileNetV3 (Howard et al. 2019, arXiv 1905.02244v3) and ShuffleNetV2 (Ma et al. 2018, arXiv 1807.11164)."""
+"""ShuffleNetV2 (arXiv 1807.11164), MobileNetV3 (1905.02244v3), and EfficientNet-Lite as its authors released it."""
 
 from smallcnn.papers.table import (
     TOP1,
@@ -44,5 +44,18 @@ TABLES = (
             parameters("2.9 M"),
         ), _SMALL, accuracy="67.4"),
         Row("V3-Small 0.75", (mult_adds("44 M"), parameters("2.4 M")), f"{_SMALL},width=0.75", accuracy="65.4"),
+    ), TOP1),
+    Table("mobilenet_v3.released", "Released checkpoints (tensorflow/models, research/slim, mobilenet)", (
+        Row("Large", (mult_adds("217 M"),), "mobilenet_v3_large"),
+        Row("Large minimalistic", (mult_adds("209 M"), parameters("3.9 M")), "mobilenet_v3_large:minimalistic=true",
+            accuracy="72.3"),
+        Row("Small minimalistic", (
+            mult_adds("65 M", unclear("not what the layers give, as with the 66 M of the paper's V3-Small")),
+            parameters("2.0 M"),
+        ), "mobilenet_v3_small:minimalistic=true", accuracy="61.9"),
+    ), TOP1),
+    Table("efficientnet_lite.released", "EfficientNet-Lite0 (tensorflow/tpu, models/official/efficientnet/lite)", (
+        Row("EfficientNet-Lite0", (mult_adds("407 M", unclear("the layers give 385 M")), parameters("4.7 M")),
+            "efficientnet_lite0", accuracy="75.1"),
     ), TOP1),
 )  # fmt: skip

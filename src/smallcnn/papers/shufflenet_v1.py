@@ -33,18 +33,22 @@ _TABLE_2 = {
     0.25: ("13 M", {1: "57.1", 2: "56.8", 3: "55.0", 4: "54.2", 8: "52.7"}),
 }
 _UNPUBLISHED = {(0.5, 2), (0.25, 2), (0.25, 4)}
-_WIDTH_OF_TABLE_4 = {(0.5, 4): "0.529412"}  # 576 channels in stage 4, Table 4
-_LINE = convention("the complexity of its class; the groups of one scale differ by a few per cent")
+_SCALE_OF_TABLE_4 = {(0.5, 4): "0.529412"}  # 576 channels in stage 4, Table 4
+_LINE = convention("one complexity for all groups at this scale")
+_WIDTH_576 = convention("counted with Table 4's 576 channels in stage 4; half of 1088 would not divide into 4 groups")
+_STEM = unclear("the width of its first layer is not published: 16 channels as counted here, 8 would give 12.4 M")
 _SE = remark("agrees by the choice of 16 as squeeze ratio, which the paper does not print")
 _GOOGLENET = convention("GoogLeNet's own '1.5 billion', which count its first layer as separable")
 _OTHER = remark("built from the paper's other units, whose stages it does not tabulate")
 _ROUNDED = remark("its groups do not divide the scaled widths; the widths used instead are not published")
 
+_NOTES = {(0.5, 4): _WIDTH_576, (0.25, 8): _STEM}
+
 
 def _spelled(scale: float, groups: int) -> str:
     if (scale, groups) in _UNPUBLISHED:
         return ""
-    return f"shufflenet_v1:groups={groups},scale={_WIDTH_OF_TABLE_4.get((scale, groups), scale)}"
+    return f"shufflenet_v1:groups={groups},scale={_SCALE_OF_TABLE_4.get((scale, groups), scale)}"
 
 
 def _stage(number: int) -> count.Count:
@@ -65,7 +69,11 @@ def _complexity(printed: str) -> tuple[Figure, ...]:
 def _scaled(scale: float, groups: int) -> Row:
     complexity, errors = _TABLE_2[scale]
     model = _spelled(scale, groups)
-    figure = mult_adds(complexity) if model else not_counted({"Mult-Adds": complexity}, _ROUNDED)[0]
+    figure = (
+        mult_adds(complexity, _NOTES.get((scale, groups)))
+        if model
+        else not_counted({"Mult-Adds": complexity}, _ROUNDED)[0]
+    )
     return Row(f"ShuffleNet {scale:g}x (g={groups})", (figure,), model, accuracy=errors[groups])
 
 
@@ -89,11 +97,11 @@ TABLES = (
         Row("ResNet", _complexity("38 M"), accuracy="48.8"),
         Row("Xception-like", _complexity("38 M"), accuracy="45.1"),
         Row("ResNeXt", _complexity("38 M"), accuracy="46.0"),
-        Row("ShuffleNet 0.5x (g=4)", (mult_adds("38 M"),), _05X_G4, accuracy="41.6"),
+        Row("ShuffleNet 0.5x (g=4)", (mult_adds("38 M", _WIDTH_576),), _05X_G4, accuracy="41.6"),
         Row("ResNet", _complexity("13 M"), accuracy="63.7"),
         Row("Xception-like", _complexity("13 M"), accuracy="57.1"),
         Row("ResNeXt", _complexity("13 M"), accuracy="65.2"),
-        Row("ShuffleNet 0.25x (g=8)", (mult_adds("13 M"),), _spelled(0.25, 8), accuracy="52.7"),
+        Row("ShuffleNet 0.25x (g=8)", (mult_adds("13 M", _STEM),), _spelled(0.25, 8), accuracy="52.7"),
     ), TOP1_ERROR, _LINE),
     Table("shufflenet_v1.t5", "ShuffleNet against MobileNet", (
         Row("1.0 MobileNet-224", (mult_adds("569 M"),), "mobilenet_v1", accuracy="29.4"),
@@ -104,7 +112,7 @@ TABLES = (
         Row("0.5 MobileNet-224", (mult_adds("149 M"),), "mobilenet_v1:width=0.5", accuracy="36.3"),
         Row("ShuffleNet 1x (g=8)", (mult_adds("140 M"),), _1X_G8, accuracy="32.4"),
         Row("0.25 MobileNet-224", (mult_adds("41 M"),), "mobilenet_v1:width=0.25", accuracy="49.4"),
-        Row("ShuffleNet 0.5x (g=4)", (mult_adds("38 M"),), _05X_G4, accuracy="41.6"),
+        Row("ShuffleNet 0.5x (g=4)", (mult_adds("38 M", _WIDTH_576),), _05X_G4, accuracy="41.6"),
         Row("ShuffleNet 0.5x (shallow, g=3)", not_counted({"Mult-Adds": "40 M"}, _SHALLOW), accuracy="42.8"),
     ), TOP1_ERROR, _LINE),
     Table("shufflenet_v1.t6", "ShuffleNet beside popular networks", (
@@ -114,6 +122,6 @@ TABLES = (
         Row("ShuffleNet 1x (g=8)", (mult_adds("140 M"),), _1X_G8, accuracy="32.4"),
         Row("AlexNet", (mult_adds("720 M", ALEXNET_720),), "alexnet", accuracy="42.8"),
         Row("SqueezeNet", (mult_adds("833 M"),), "squeezenet_1_0", 227, accuracy="42.5"),
-        Row("ShuffleNet 0.5x (g=4)", (mult_adds("38 M"),), _05X_G4, accuracy="41.6"),
+        Row("ShuffleNet 0.5x (g=4)", (mult_adds("38 M", _WIDTH_576),), _05X_G4, accuracy="41.6"),
     ), TOP1_ERROR, _LINE),
 )  # fmt: skip
