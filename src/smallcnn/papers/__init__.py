@@ -15,7 +15,7 @@ from smallcnn.papers import (
     shufflenet_v1,
     squeezenet,
     xception,
-)  # fmt: skip
+)
 from smallcnn.papers.compare import Comparison, Summary, compare, summarize
 from smallcnn.papers.table import Figure, Note, Row, Table
 

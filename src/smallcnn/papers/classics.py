@@ -1,7 +1,7 @@
 """The networks others compare themselves with: GoogLeNet (arXiv 1409.4842), VGG-16 (1409.1556), AlexNet (2012)."""
 
 from smallcnn.papers import count
-from smallcnn.papers.table import Figure, Note, Row, Table, convention, parameters, remark, unclear, wrong
+from smallcnn.papers.table import CUT, Figure, Note, Row, Table, convention, parameters, remark, unclear, wrong
 
 ALEXNET_720 = convention("rounded to two digits")
 ALEXNET_60 = convention("rounded to one digit, as in the paper of AlexNet")
@@ -9,7 +9,6 @@ VGG_15300 = convention("the convolutions alone, 15 347 M, to three digits")
 GOOGLENET_68 = convention("the sum of GoogLeNet's Table 1, 6798 K, whose K are 1024")
 
 _SEPARABLE = remark("of a separable 7x7 with 8 filters per channel; a full one has 9.4 K weights and 118 M")
-_CUT = convention("cut off, not rounded")
 _WEIGHTS = convention("without biases")
 _FILTERS = wrong("not what the line's filters have; the operations printed beside it are theirs")
 _NEITHER = wrong("parameters and operations agree with each other, but not with the line's filters")
@@ -19,7 +18,7 @@ _NEARLY = unclear("not what the line's filters have")
 _GOOGLENET = (
     ("convolution 7x7/2", ("conv1",), "2.7 K", "34 M", _SEPARABLE, _SEPARABLE),
     ("convolution 3x3/1", ("conv2", "conv3"), "112 K", "360 M", None, None),
-    ("inception (3a)", ("inception3a",), "159 K", "128 M", _CUT, None),
+    ("inception (3a)", ("inception3a",), "159 K", "128 M", CUT, None),
     ("inception (3b)", ("inception3b",), "380 K", "304 M", None, None),
     ("inception (4a)", ("inception4a",), "364 K", "73 M", _NEITHER, _NEITHER),
     ("inception (4b)", ("inception4b",), "437 K", "88 M", _NEARLY, None),

@@ -12,6 +12,7 @@ from smallcnn.papers import count
 from smallcnn.papers.classics import ALEXNET_60, ALEXNET_720, GOOGLENET_68, VGG_15300
 from smallcnn.papers.count import Network
 from smallcnn.papers.table import (
+    CUT,
     TOP1,
     Figure,
     Note,
@@ -23,7 +24,7 @@ from smallcnn.papers.table import (
     parameters,
     unclear,
     wrong,
-)  # fmt: skip
+)
 
 # "type / stride, filter, input" of every layer with weights, top to bottom, as Table 1 prints them
 _LAYERS = (
@@ -107,9 +108,6 @@ def _face(printed_mult_adds: str, printed_parameters: str, note: Note | None = N
     )
 
 
-_CUT = convention("cut off, not rounded")
-_NOT_TABLE_1 = unclear("not what the layers of Table 1 give")
-
 # width: (resolution, million MACs, million parameters, top-1)
 _RELEASED = {
     1.0: ((224, "569", "4.24", "70.9"), (192, "418", "4.24", "70.0"), (160, "291", "4.24", "68.0"),
@@ -183,7 +181,7 @@ TABLES = (
     Table("mobilenet_v1.t7", "Resolution", (
         Row("1.0 MobileNet-224", _224, "mobilenet_v1", 224, accuracy="70.6"),
         Row("1.0 MobileNet-192", (mult_adds("418 M"), parameters("4.2 M")), "mobilenet_v1", 192, accuracy="69.1"),
-        Row("1.0 MobileNet-160", (mult_adds("290 M", _CUT), parameters("4.2 M")),
+        Row("1.0 MobileNet-160", (mult_adds("290 M", CUT), parameters("4.2 M")),
             "mobilenet_v1", 160, accuracy="67.2"),
         Row("1.0 MobileNet-128", (mult_adds("186 M"), parameters("4.2 M")), "mobilenet_v1", 128, accuracy="64.4"),
     ), TOP1),
@@ -197,7 +195,7 @@ TABLES = (
     ), TOP1),
     Table("mobilenet_v1.t9", "Smaller MobileNet beside popular networks", (
         Row("0.50 MobileNet-160", (
-            mult_adds("76 M", convention("cut off, not rounded")),
+            mult_adds("76 M", CUT),
             parameters("1.32 M", convention("without batch norm's scale and shift")),
         ), "mobilenet_v1:width=0.5", 160, accuracy="60.2"),
         Row("Squeezenet", (
@@ -223,7 +221,7 @@ TABLES = (
         Row("0.25 MobileNet-224", _body("45 M", "0.2 M", unclear("Table 6 has 41 M for it, with the classifier")),
             "mobilenet_v1:width=0.25", 224, accuracy="87.2"),
         Row("1.0 MobileNet-128", _body("185 M", "3.2 M"), "mobilenet_v1", 128, accuracy="88.1"),
-        Row("0.5 MobileNet-128", _body("48 M", "0.8 M", convention("cut off, not rounded")),
+        Row("0.5 MobileNet-128", _body("48 M", "0.8 M", CUT),
             "mobilenet_v1:width=0.5", 128, accuracy="87.7"),
         Row("0.25 MobileNet-128", _body("15 M", "0.2 M", unclear("not what the layers of Table 1 give")),
             "mobilenet_v1:width=0.25", 128, accuracy="86.4"),

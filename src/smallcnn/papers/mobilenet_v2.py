@@ -9,6 +9,7 @@ from itertools import groupby
 from smallcnn.papers import count
 from smallcnn.papers.count import Network
 from smallcnn.papers.table import (
+    CUT,
     TOP1,
     Figure,
     Note,
@@ -20,7 +21,7 @@ from smallcnn.papers.table import (
     remark,
     unclear,
     wrong,
-)  # fmt: skip
+)
 
 # input, operator, expansion t, output channels c, repeats n, stride of the first s
 _LAYERS = (
@@ -86,7 +87,6 @@ def _most_bytes(largest: int) -> Callable[[Network], int]:
 
 
 _V1, _V2, _SHUFFLENET = "mobilenet_v1", "mobilenet_v2", "shufflenet_v1:groups=3,scale=2"
-_CUT = convention("cut off, not rounded")
 _TWO_DIGITS = convention("rounded to two digits")
 _V1_199 = wrong("1024 channels of 7x7 at 16 bits are 100 KB")
 _STEM = convention("the first layer fused with the first bottleneck; else its 32 channels are stored")
@@ -112,7 +112,7 @@ _MATERIALIZED = {
         (28, "64", "100 KB", _SHIFTED_28, _SHIFTED_28),
         (14, "160", "62 KB", _SHIFTED_14, _SHIFTED_14),
         (7, "320", "32 KB", None, unclear("320 channels of 7x7 at 16 bits are 31 KB")),
-        (1, "1280", "2 KB", None, _CUT),
+        (1, "1280", "2 KB", None, CUT),
     )),
     _SHUFFLENET: ("ShuffleNet (2x, g=3)", (
         (112, "32", "800 KB", _NO_32, _NO_32),
@@ -178,7 +178,7 @@ TABLES = (
         ), _SHUFFLENET, accuracy="73.7"),
         Row("NasNet-A", (mult_adds("564 M"), parameters("5.3 M")), "nasnet_a_mobile", accuracy="74.0"),
         Row("MobileNetV2", (
-            mult_adds("300 M", _CUT), parameters("3.4 M", unclear("3.47 M even without batch norm's scale and shift")),
+            mult_adds("300 M", CUT), parameters("3.4 M", unclear("3.47 M even without batch norm's scale and shift")),
         ), _V2, accuracy="72.0"),
         Row("MobileNetV2 (1.4)", (
             mult_adds("585 M", unclear("the released network has 582 M")),
@@ -187,7 +187,7 @@ TABLES = (
     ), TOP1),
     Table("mobilenet_v2.released", "Released checkpoints (tensorflow/models, research/slim, mobilenet)", tuple(
         _released(width, *line) for width, lines in _RELEASED.items() for line in lines
-    ), TOP1, _CUT),
+    ), TOP1, CUT),
     Table("mobilenet_v2.text", "Figures in the running text", (
         Row("bottleneck layers, section 4", (Figure("blocks", "19", _bottlenecks, wrong(
             "Table 2 adds up to 17: 1 + 2 + 3 + 4 + 3 + 3 + 1")),), _V2),

@@ -9,7 +9,7 @@ from smallcnn.papers.table import (
     parameters,
     remark,
     unclear,
-)  # fmt: skip
+)
 
 _OTHER_CELLS = remark("another search's cells, which the paper gives in its appendix")
 

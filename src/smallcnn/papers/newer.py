@@ -1,17 +1,17 @@
 """ShuffleNetV2 (arXiv 1807.11164), MobileNetV3 (1905.02244v3), and EfficientNet-Lite as its authors released it."""
 
 from smallcnn.papers.table import (
+    CUT,
     TOP1,
     TOP1_ERROR,
     Row,
     Table,
-    convention,
     mult_adds,
     not_counted,
     parameters,
     remark,
     unclear,
-)  # fmt: skip
+)
 
 _SMALL = "mobilenet_v3_small:hidden=1280"  # the paper's width; released networks have 1024
 _MORE = unclear("1 % more than the layers of Table 5 give; what else is counted is not said")
@@ -34,7 +34,7 @@ TABLES = (
     Table("mobilenet_v3.t3", "Floating point performance on Pixel phones", (
         Row("V3-Large 1.0", (
             mult_adds("219 M", unclear("the released network has 217 M")),
-            parameters("5.4 M", convention("cut off, not rounded")),
+            parameters("5.4 M", CUT),
         ), "mobilenet_v3_large", accuracy="75.2"),
         Row("V3-Large 0.75", (mult_adds("155 M"), parameters("4.0 M")), "mobilenet_v3_large:width=0.75",
             accuracy="73.3"),

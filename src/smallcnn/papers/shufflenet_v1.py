@@ -16,7 +16,7 @@ from smallcnn.papers.table import (
     not_counted,
     remark,
     unclear,
-)  # fmt: skip
+)
 
 # groups: channels of stages 2, 3 and 4, complexity
 _TABLE_1 = {

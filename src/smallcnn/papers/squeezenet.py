@@ -17,7 +17,7 @@ from smallcnn.papers.table import (
     remark,
     unclear,
     wrong,
-)  # fmt: skip
+)
 
 _MEBIBYTE = 2**20
 

@@ -134,6 +134,9 @@ def remark(text: str) -> Note:
     return Note("remark", text)
 
 
+CUT = convention("cut off, not rounded")
+
+
 def mult_adds(printed: str, note: Note | None = None) -> Figure:
     """Mult-Adds of the whole network."""
     return Figure("Mult-Adds", printed, count.mult_adds, note)
