@@ -32,8 +32,15 @@ def _recipe_options(function: Any) -> Any:
 @click.command("train")
 @click.argument("model", required=False)
 @click.option("--data", metavar="SOURCE", help="folder with one sub-folder per class, .npz, or a named set")
+@click.option(
+    "--from", "start", type=click.Path(path_type=Path), help="start from this .safetensors, in place of MODEL"
+)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="folder of the run")
-@click.option("--resolution", type=click.IntRange(1), help="side of the input; 224 for files, their own for arrays")
+@click.option(
+    "--resolution",
+    type=click.IntRange(1),
+    help="side of the input; left out, that of --from, 224 for files, their own for arrays",
+)
 @click.option(
     "--resume", is_flag=True, help="go on with the run in --out; MODEL is then not needed, --data only if it moved"
 )
@@ -44,6 +51,7 @@ def _recipe_options(function: Any) -> Any:
 def command(
     model: str | None,
     data: str | None,
+    start: Path | None,
     out: Path,
     resolution: int | None,
     resume: bool,
@@ -54,28 +62,33 @@ def command(
 ) -> None:
     """Train MODEL on SOURCE, into the folder --out.
 
+    With --from, a model file's own network goes on from its weights, with a new last layer if the classes are others.
+
     The folder then holds best.safetensors (highest validation top-1), last.safetensors, log.jsonl, report.html and
     tensorboard/. Ctrl-C stops after the current step; --resume goes on exactly there.
     """
     require("training", "train", *TRAIN)
     import torch
 
-    from smallcnn import report
+    from smallcnn import artifact, report
     from smallcnn.train import run
 
     if threads:
         torch.set_num_threads(threads)
     chosen = {key: value for key, value in recipe.items() if value is not None}
-    if resume and model is None:
+    if start and model:
+        raise SmallcnnError("give MODEL or --from, not both: the file knows its network")
+    network = artifact.load(start) if start else model
+    if resume and network is None:
         if chosen or resolution:
             raise SmallcnnError("--resume takes its settings from the run; leave the others out, or give all of them")
         result = run.resume(out, data=data, device=device, workers=workers)
-    elif model is None or data is None:
-        missing = "MODEL" if model is None else "--data SOURCE"
+    elif network is None or data is None:
+        missing = "MODEL or --from FILE" if network is None else "--data SOURCE"
         raise SmallcnnError(f"train needs {missing} (or --resume without MODEL, to go on with the run in --out)")
     else:
         result = run.train(
-            model, data, out, resolution=resolution, recipe=Recipe.from_dict(chosen), resume=resume, device=device,
+            network, data, out, resolution=resolution, recipe=Recipe.from_dict(chosen), resume=resume, device=device,
             workers=workers,
         )  # fmt: skip
     if not result.finished:

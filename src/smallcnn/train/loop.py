@@ -8,7 +8,7 @@ import platform
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +39,6 @@ from smallcnn.train.recipe import Recipe
 
 CHECKPOINT = "checkpoint.safetensors"
 _CHECKPOINT_SECONDS = 60.0
-SMALL = 64  # pixels; up to here pictures are taken whole, and "auto" augments as for small pictures
 
 
 @dataclass(frozen=True)
@@ -55,11 +54,16 @@ class Result:
 
 
 class Loop:
-    """One run's state. `run` walks through it; the methods are its steps in the order they happen."""
+    """One run's state. `run` walks through it; the methods are its steps in the order they happen.
+
+    `weights` left out are the initial ones of the recipe's seed.
+    """
 
     def __init__(
         self,
         graph: Graph,
+        weights: Mapping[str, np.ndarray] | None,
+        preprocessing: Preprocessing,
         source: Source,
         recipe: Recipe,
         folder: Path,
@@ -69,15 +73,12 @@ class Loop:
         workers: int | None,
     ) -> None:
         self.graph, self.source, self.recipe, self.folder, self.settings = graph, source, recipe, folder, settings
-        self.device, self.workers = device, workers
-        height, width, channels = graph.input_shape
-        crop = 1.0 if min(height, width) <= SMALL else 0.875
-        self.preprocessing = Preprocessing((height, width), (0.5,) * channels, (0.5,) * channels, crop)
+        self.device, self.workers, self.preprocessing = device, workers, preprocessing
         self.memory_format = torch.contiguous_format if device.type == "mps" else torch.channels_last
-        self.module = to_module(graph, seed=recipe.seed).to(device)
+        self.module = to_module(graph, weights, seed=recipe.seed).to(device)
         self.module.to(memory_format=self.memory_format)  # type: ignore[call-overload]
         self.mean, self.std = (
-            torch.tensor(values, device=device).reshape(1, -1, 1, 1)
+            torch.tensor(values, dtype=torch.float32, device=device).reshape(1, -1, 1, 1)
             for values in (self.preprocessing.mean, self.preprocessing.std)
         )
         self.optimizer = make_optimizer(recipe, graph, self.module)
@@ -257,6 +258,7 @@ class Loop:
     def _artifact(self, val: Metrics | None) -> Artifact:
         facts = {
             "model": self.graph.name,
+            "start": self.settings["start"],
             "recipe": self.settings["recipe"],
             "data": {
                 "name": Path(self.settings["source"]).name,

@@ -24,7 +24,8 @@ class Recipe:
     batch_size: int = _about(64, "pictures per step")
     optimizer: Optimizer = _about("sgd", "sgd (Nesterov momentum 0.9) or adamw")
     lr: float | None = _about(
-        None, "peak learning rate; left out, 0.1 (sgd) or 0.002 (adamw) per 64 pictures of a batch"
+        None,
+        "peak learning rate; left out, 0.1 (sgd) or 0.002 (adamw) per 64 pictures of a batch, a tenth with --from",
     )
     weight_decay: float | None = _about(
         None,

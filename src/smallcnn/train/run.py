@@ -4,25 +4,37 @@ A run lives in a folder: best.safetensors and last.safetensors (models), checkpo
 log.jsonl, tensorboard/.
 """
 
-from dataclasses import asdict, replace
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from smallcnn import zoo
+from smallcnn.adapt import keep, with_classes, with_resolution
+from smallcnn.artifact import Artifact
+from smallcnn.data.preprocessing import Preprocessing
 from smallcnn.data.sources import Source, open_source
 from smallcnn.errors import DataError
 from smallcnn.files import remove_leftovers
 from smallcnn.graph import Graph
 from smallcnn.train import checkpoint
 from smallcnn.train.device import pick_device
-from smallcnn.train.loop import CHECKPOINT, SMALL, Loop, Result
+from smallcnn.train.loop import CHECKPOINT, Loop, Result
 from smallcnn.train.recipe import Recipe
+from smallcnn.weights import initial_weights
+
+_SMALL = 64
+"""Pixels up to which pictures are taken whole, and "auto" augments as for small pictures."""
+
+_GENTLE = 0.1
+"""Part of the usual learning rate when a run starts from trained weights."""
 
 
 def train(
-    model: str | Graph,
+    model: str | Graph | Artifact,
     data: str | Path,
     out: str | Path,
     *,
@@ -34,30 +46,20 @@ def train(
 ) -> Result:
     """Trains `model` on `data` (see `open_source`) into the folder `out`.
 
-    `model` is a registry name with options, or a graph of your own, whose input and number of classes must then fit the
-    data. `resolution` is for a name; left out it is 224 for picture files, and the pictures' own size, but at least 32,
-    for arrays. `workers` threads decode; left out, one per core up to eight. With `resume` the run in `out` goes on, if
-    there is one; its settings must be the same.
+    `model` is a registry name with options; or a graph of your own, whose input and number of classes must then fit the
+    data; or a model file's contents (`artifact.load`): the run then starts from its weights and prepares pictures as it
+    says, with a new last layer unless its labels are the data's classes. `resolution` is for a name or an artifact;
+    left out it is the artifact's, 224 for picture files, and the pictures' own size, but at least 32, for arrays.
+    `workers` threads decode; left out, one per core up to eight. With `resume` the run in `out` goes on, if there is
+    one; its settings must be the same.
 
     Ctrl-C finishes the step, writes a checkpoint and returns with `finished` false. Raises SmallcnnError subclasses for
     whatever the user can mend.
     """
     recipe = recipe or Recipe()
-    on = pick_device(device)
-    source = open_source(data, seed=recipe.seed, val_fraction=recipe.val_fraction)
-    _check_source(source, data)
-    graph = _build(model, source, resolution) if isinstance(model, str) else _fitting(model, source)
-    recipe = _settled(recipe, source, min(graph.input_shape[:2]))
-    settings = {
-        "model": graph.name,
-        "graph": graph.to_json(),
-        "source": str(Path(data).resolve()) if Path(data).exists() else str(data),
-        "pictures": source.fingerprint,
-        "recipe": asdict(recipe),
-    }
-    folder = _run_folder(Path(out), settings, resume)
-    loop = Loop(graph, source, recipe, folder, settings, device=on, workers=workers)
-    return loop.run(resume=resume and (folder / CHECKPOINT).is_file())
+    source = _open(data, recipe)
+    start = _start(model, source, resolution, recipe.seed)
+    return _run(start, source, data, out, recipe, resume, device, workers)
 
 
 def resume(
@@ -71,8 +73,57 @@ def resume(
     if not state.is_file():
         raise DataError(f"{out}: no run to resume here; start one with MODEL and --data")
     settings = checkpoint.read_settings(state)
+    if "preprocessing" not in settings:
+        raise DataError(f"{out}: started with an older smallcnn, which cannot be resumed with this one")
     graph, recipe = Graph.from_json(settings["graph"]), Recipe.from_dict(settings["recipe"])
-    return train(graph, data or settings["source"], out, recipe=recipe, resume=True, device=device, workers=workers)
+    start = _Start(graph, None, Preprocessing.from_json(settings["preprocessing"]), settings["start"])
+    data = data or settings["source"]
+    return _run(start, _open(data, recipe), data, out, recipe, True, device, workers)
+
+
+@dataclass(frozen=True)
+class _Start:
+    """What a run begins with. `came_from` describes the artifact, if there was one, for the facts."""
+
+    graph: Graph
+    weights: Mapping[str, np.ndarray] | None
+    preprocessing: Preprocessing
+    came_from: dict[str, Any] | None
+
+
+def _run(
+    start: _Start,
+    source: Source,
+    data: str | Path,
+    out: str | Path,
+    recipe: Recipe,
+    resume: bool,
+    device: str,
+    workers: int | None,
+) -> Result:
+    on = pick_device(device)
+    graph = start.graph
+    recipe = _settled(recipe, source, min(graph.input_shape[:2]), trained=start.came_from is not None)
+    settings = {
+        "model": graph.name,
+        "graph": graph.to_json(),
+        "preprocessing": start.preprocessing.to_json(),
+        "start": start.came_from,
+        "source": str(Path(data).resolve()) if Path(data).exists() else str(data),
+        "pictures": source.fingerprint,
+        "recipe": asdict(recipe),
+    }
+    folder = _run_folder(Path(out), settings, resume)
+    loop = Loop(
+        graph, start.weights, start.preprocessing, source, recipe, folder, settings, device=on, workers=workers
+    )  # fmt: skip
+    return loop.run(resume=resume and (folder / CHECKPOINT).is_file())
+
+
+def _open(data: str | Path, recipe: Recipe) -> Source:
+    source = open_source(data, seed=recipe.seed, val_fraction=recipe.val_fraction)
+    _check_source(source, data)
+    return source
 
 
 def _check_source(source: Source, data: str | Path) -> None:
@@ -82,6 +133,33 @@ def _check_source(source: Source, data: str | Path) -> None:
         raise DataError(f"{data}: one class only, {source.classes[0]!r}; a classifier needs at least two")
     if not len(source.splits["val"]):
         raise DataError(f"{data}: too few pictures to keep any for validation; every class has only one")
+
+
+def _start(model: str | Graph | Artifact, source: Source, resolution: int | None, seed: int) -> _Start:
+    """The network for this data, with the weights and the preparation it begins with."""
+    if isinstance(model, Artifact):
+        return _from_artifact(model, source, resolution, seed)
+    graph = _build(model, source, resolution) if isinstance(model, str) else _fitting(model, source)
+    height, width, channels = graph.input_shape
+    crop = 1.0 if min(height, width) <= _SMALL else 0.875
+    return _Start(graph, None, Preprocessing((height, width), (0.5,) * channels, (0.5,) * channels, crop), None)
+
+
+def _from_artifact(artifact: Artifact, source: Source, resolution: int | None, seed: int) -> _Start:
+    graph, weights, preprocessing = artifact.graph, dict(artifact.weights), artifact.preprocessing
+    size = (resolution, resolution) if resolution else preprocessing.size
+    if size != preprocessing.size:
+        graph = with_resolution(graph, size)
+    if artifact.labels != source.classes:
+        last = next(node for node in reversed(graph.nodes) if graph.weights_of(node))
+        weights = {name: value for name, value in weights.items() if name.rpartition(".")[0] != last.name}
+        graph = with_classes(graph, len(source.classes))
+    digest = hashlib.sha256(b"".join(np.ascontiguousarray(value).data for value in artifact.weights.values()))
+    came_from = {"model": artifact.graph.name, "weights": digest.hexdigest()} | {
+        key: artifact.facts[key] for key in ("imported", "val_top1") if key in artifact.facts
+    }
+    kept = keep(graph, weights)
+    return _Start(graph, initial_weights(graph, seed) | kept, replace(preprocessing, size=size), came_from)
 
 
 def _build(model: str, source: Source, resolution: int | None) -> Graph:
@@ -103,11 +181,12 @@ def _fitting(graph: Graph, source: Source) -> Graph:
     return graph
 
 
-def _settled(recipe: Recipe, source: Source, side: int) -> Recipe:
+def _settled(recipe: Recipe, source: Source, side: int, *, trained: bool) -> Recipe:
     """The recipe with everything left open decided, so that it can be stored and compared."""
-    augment = ("small" if side <= SMALL else "photo") if recipe.augment == "auto" else recipe.augment
+    augment = ("small" if side <= _SMALL else "photo") if recipe.augment == "auto" else recipe.augment
     mirror = source.mirror if recipe.mirror is None else recipe.mirror
-    return replace(recipe, augment=augment, mirror=mirror, lr=recipe.peak_lr, weight_decay=recipe.decay)
+    lr = recipe.peak_lr * (_GENTLE if trained and recipe.lr is None else 1)
+    return replace(recipe, augment=augment, mirror=mirror, lr=lr, weight_decay=recipe.decay)
 
 
 def _run_folder(folder: Path, settings: dict[str, Any], resume: bool) -> Path:
@@ -140,4 +219,6 @@ def _run_folder(folder: Path, settings: dict[str, Any], resume: bool) -> Path:
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:
     """What has to be the same to resume; the pictures may have moved, but not changed."""
-    return {k: v for k, v in settings.items() if k not in ("recipe", "source", "graph")} | settings["recipe"]
+    return {k: v for k, v in settings.items() if k not in ("recipe", "source", "graph", "preprocessing")} | settings[
+        "recipe"
+    ]
