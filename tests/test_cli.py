@@ -20,33 +20,6 @@ from smallcnn.cli.main import main, root
 MODEL = "mobilenet_v1:width=0.25,small_input=true,variant=shallow"
 
 
-@pytest.fixture
-def smallcnn(capsys):
-    """Runs the command in this process: (exit code, stdout, stderr)."""
-
-    def call(*args):
-        with pytest.raises(SystemExit) as caught:
-            main([str(arg) for arg in args])
-        out, err = capsys.readouterr()
-        return caught.value.code, out, err
-
-    return call
-
-
-@pytest.fixture
-def refused(smallcnn):
-    """Runs a command that must fail with exit code 2 and one line; returns the line."""
-
-    def call(*args):
-        code, out, err = smallcnn(*args)
-        assert (code, out) == (2, ""), (code, out, err)
-        (line,) = err.splitlines()
-        assert line.startswith("smallcnn: ")
-        return line.removeprefix("smallcnn: ")
-
-    return call
-
-
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("files")

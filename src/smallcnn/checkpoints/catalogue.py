@@ -18,6 +18,7 @@ class Checkpoint:
 
     `model` is the network as `smallcnn list` spells it; `member` the file inside the archive at `url`; `sha256` of what
     lies at `url`, possibly only its first digits; `size` in bytes; `top1` and `top5` in per cent. None: not known.
+    `layout` is the origin in `layouts` where the names in the file do not tell it.
     """
 
     name: str
@@ -31,14 +32,16 @@ class Checkpoint:
     sha256: str | None = None
     size: int | None = None
     member: str | None = None
+    layout: str | None = None
 
 
 def find(name: str) -> Checkpoint:
     """The checkpoint called `name`; FileError with the closest names if there is none."""
     if name not in CATALOGUE:
-        near = difflib.get_close_matches(name, CATALOGUE, n=3, cutoff=0.5)
+        near = [known for known in CATALOGUE if known.startswith(name)][:3] if name else []
+        near = near or difflib.get_close_matches(name, CATALOGUE, n=3, cutoff=0.5)
         hint = f"closest: {', '.join(near)}" if near else f"one is {next(iter(CATALOGUE))}"
-        raise FileError(f"no checkpoint {name!r}; {hint}")
+        raise FileError(f"no checkpoint {name!r}; {hint}; `smallcnn pull` lists all {len(CATALOGUE)}")
     return CATALOGUE[name]
 
 
@@ -67,13 +70,15 @@ _TORCHVISION = (
 
 def _torchvision() -> Iterator[Checkpoint]:
     for name, model, file, resized, top1, top5 in _TORCHVISION:
+        # googlenet.py turns ImageNet's colour into TensorFlow's before the first layer (transform_input)
+        colour = (_HALF, _HALF) if name.startswith("googlenet") else (_IMAGENET_MEAN, _IMAGENET_STD)
         yield Checkpoint(
             name=name,
             model=model,
             url=f"https://download.pytorch.org/models/{file}.pth",
             licence="BSD-3-Clause",
             origin="torchvision, trained on ImageNet-1k",
-            preprocessing=Preprocessing((224, 224), _IMAGENET_MEAN, _IMAGENET_STD, crop=224 / resized),
+            preprocessing=Preprocessing((224, 224), *colour, crop=224 / resized),
             top1=top1,
             top5=top5,
             sha256=file.rpartition("-")[2],
@@ -116,6 +121,7 @@ def _timm() -> Iterator[Checkpoint]:
             top1=top1,
             top5=top5,
             sha256=sha256,
+            layout="timm-tf" if name.startswith("tf_") else "timm",
         )
     yield Checkpoint(
         name="legacy_xception.tf_in1k",

@@ -10,6 +10,7 @@ import numpy as np
 
 from smallcnn import zoo
 from smallcnn.artifact import Artifact
+from smallcnn.checkpoints.catalogue import Checkpoint
 from smallcnn.checkpoints.executed import lay_layers
 from smallcnn.checkpoints.layouts import Layout, layouts_of
 from smallcnn.checkpoints.match import in_order, lay, missing_tail, shared
@@ -74,6 +75,18 @@ def import_checkpoint(
         return _from_tensors(paths[0], tensors, chosen, origin, fresh_head, labels, prepared)
     except FileError as error:
         raise FileError(f"{paths[0]}: {error}") from error
+
+
+def import_known(known: Checkpoint, path: Path) -> Artifact:
+    """The network of a checkpoint in the catalogue, from its file at `path`."""
+    usual = known.preprocessing
+    height, _ = usual.size
+    by_name = path.suffix != ".tflite"  # those files say themselves what they want
+    prepared = Prepared(height, usual.mean, usual.std, usual.crop, usual.interpolation) if by_name else None
+    made = import_checkpoint([path], known.model, origin=known.layout, prepared=prepared)
+    published = {"name": known.name, "origin": known.origin, "licence": known.licence, "url": known.url}
+    accuracy = {"top1": known.top1, "top5": known.top5}
+    return replace(made, facts=made.facts | {"published": published | accuracy})
 
 
 def _from_layers(

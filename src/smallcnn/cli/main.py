@@ -18,6 +18,7 @@ _COMMANDS = {
     "papers": "The papers' cost tables beside our own counts, and where the papers are wrong.",
     "init": "Write an untrained model file, to bench or compile before training.",
     "import": "Turn public weights (torchvision, timm, TF Lite, Keras) into a model file.",
+    "pull": "Fetch public weights by name, as a model file.",
     "train": "Train a network on a folder of pictures.",
     "evaluate": "Accuracy of a model file on labelled pictures.",
     "predict": "What is in a picture.",

@@ -1,0 +1,75 @@
+"""`smallcnn pull`."""
+
+from pathlib import Path
+
+import click
+
+from smallcnn.cli.show import as_json, print_json, progress, remark, size, table
+
+
+@click.command("pull")
+@click.argument("name", required=False)
+@click.option("--out", type=click.Path(path_type=Path), help="the model file to write  [default: NAME.safetensors]")
+@as_json
+def command(name: str | None, out: Path | None, json_: bool) -> None:
+    """Fetch public weights by name and turn them into a model file; without NAME, list what there is.
+
+    The download is verified, kept in a cache ($SMALLCNN_CACHE) and continued where it broke off.
+    """
+    from smallcnn import artifact
+    from smallcnn.checkpoints.catalogue import CATALOGUE, find
+    from smallcnn.checkpoints.fetch import fetch
+    from smallcnn.errors import FileError
+    from smallcnn.files import check_writable
+
+    if name is None:
+        _list(list(CATALOGUE), json_)
+        return
+    known = find(name)
+    if json_:
+        _list([name], json_)
+        return
+    from smallcnn.checkpoints.importing import import_known
+
+    out = out or Path(f"{name}.safetensors")
+    if out.suffix != ".safetensors":
+        raise FileError(f"{out}: a model file's name ends in .safetensors")
+    check_writable(out)
+    with progress(f"fetching {name}") as bar:
+        path = fetch(
+            known.url, member=known.member, size=known.size, sha256=known.sha256,
+            report=lambda done, total: bar(done, total or 0),
+        )  # fmt: skip
+    made = import_known(known, path)
+    artifact.save(made, out)
+    reached = "" if known.top1 is None else f"; published top-1 {known.top1} %"
+    remark(f"{made.graph.name}: {known.origin}; {known.licence}{reached}; {size(out.stat().st_size)}")
+    if known.sha256 is None:
+        remark("its publisher gives no SHA-256, so the file was not verified beyond its arrival over https")
+    click.echo(str(out))
+
+
+def _list(names: list[str], json_: bool) -> None:
+    from smallcnn.checkpoints.catalogue import CATALOGUE
+
+    entries = [CATALOGUE[name] for name in names]
+    if json_:
+        print_json([
+            {
+                "name": one.name, "model": one.model, "resolution": list(one.preprocessing.size), "top1": one.top1,
+                "top5": one.top5, "licence": one.licence, "origin": one.origin, "url": one.url, "sha256": one.sha256,
+            }
+            for one in entries
+        ])  # fmt: skip
+        return
+    rows = [
+        [
+            one.name,
+            one.model,
+            str(one.preprocessing.size[0]),
+            "-" if one.top1 is None else f"{one.top1:.1f}",
+            one.licence,
+        ]
+        for one in entries
+    ]
+    table(["NAME", "model", "input", "published top-1 %", "licence"], rows)
