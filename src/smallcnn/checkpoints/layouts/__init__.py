@@ -1,0 +1,15 @@
+"""How public weights are named, stored and prepared for: one file per origin, one `Layout` per network."""
+
+from smallcnn.checkpoints.layouts import gluon, keras, megvii, timm, torchvision
+from smallcnn.checkpoints.layouts.layout import Layout, torch_array
+
+__all__ = ["LAYOUTS", "Layout", "layouts_of", "torch_array"]
+
+LAYOUTS: tuple[Layout, ...] = tuple(
+    layout for origin in (torchvision, timm, keras, gluon, megvii) for layout in origin.LAYOUTS
+)
+
+
+def layouts_of(model: str) -> list[Layout]:
+    """The layouts of a network, by its registry name."""
+    return [layout for layout in LAYOUTS if layout.model == model]
