@@ -21,7 +21,8 @@ from smallcnn.ops import ActivationKind, Op, Padding, Pair, Shape
 Size = int | Pair
 PaddingLike = Literal["same", "ceil", "symmetric"] | int | Padding
 """'same' is TensorFlow's SAME, as numbers for this input size; 'ceil' is Caffe's rounding up: what the last window
-lacks, at the end; 'symmetric' is half the kernel on every side, as in most PyTorch code; one number pads all four sides."""
+lacks, at the end; 'symmetric' is half the kernel on every side, as in most PyTorch code; one number pads all four.
+"""
 
 
 class Builder:
