@@ -34,7 +34,7 @@ def test_every_command_shown_parses(page, line):
 
 
 def test_the_pages_show_commands():
-    assert {page for page, _ in COMMANDS} >= {"README.md", "training.md", "bench.md", "files.md", "networks.md"}
+    assert {page for page, _ in COMMANDS} >= {"README.md", "training.md", "bench.md", "files.md", "models.md"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -1,43 +1,102 @@
 """`smallcnn list`."""
 
-from typing import Any
+from textwrap import TextWrapper
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from smallcnn import zoo
-from smallcnn.cli.show import as_json, millions, print_json, table
+from smallcnn.cli.show import as_json, millions, print_json
+
+if TYPE_CHECKING:
+    from smallcnn.cost import Profile
+
+_COLUMNS = "{:<23}  {:<9}  {:>11}  {:>10}  "
+_WIDTH = 118  # of the whole table, options included
+_SCALES = ("width", "scale", "groups")  # options whose value changes no layer's name
 
 
 @click.command("list")
 @as_json
-def command(json_: bool) -> None:
+@click.option("--markdown", is_flag=True, help="print the table of docs/models.md: variants, accuracies, weights")
+def command(json_: bool, markdown: bool) -> None:
     """The networks, what each costs at its default options, and the options.
 
-    Give options after a colon: mobilenet_v1:width=0.5,variant=shallow.
+    Give options after a colon: mobilenet_v1:width=0.5,variant=shallow. Values stand as default|others.
     """
     from smallcnn.cost import profile
 
-    rows: list[dict[str, Any]] = []
-    for name in zoo.names():
-        counted = profile(zoo.parse(name).build())
-        options = {
-            option.name: {"default": option.default, "choices": list(option.choices) or None}
-            for option in zoo.options(name).values()
-        }
-        rows.append({
-            "model": name, "options": options, "input_size": list(counted.input_shape),
-            "mult_adds": counted.mult_adds, "parameters": counted.parameters,
-        })  # fmt: skip
-    if json_:
-        print_json(rows)
+    if json_ and markdown:
+        raise click.UsageError("give --json or --markdown, not both")
+    if markdown:
+        click.echo("\n".join(_markdown()))
         return
-    table(
-        ["model", "input", "Mult-Adds", "parameters", "options (default)"],
-        [
-            [
-                row["model"], "x".join(map(str, row["input_size"])), millions(row["mult_adds"]),
-                millions(row["parameters"]), ", ".join(f"{key} ({o['default']})" for key, o in row["options"].items()),
-            ]
-            for row in rows
-        ],
-    )  # fmt: skip
+    counted = {name: profile(zoo.parse(name).build()) for name in zoo.names()}
+    if json_:
+        print_json([_record(name, cost) for name, cost in counted.items()])
+        return
+    head = _COLUMNS.format("model", "input", "Mult-Adds", "parameters")
+    click.echo(f"{head}options (default|others)")
+    wrap = TextWrapper(_WIDTH, subsequent_indent=" " * len(head), break_on_hyphens=False)
+    for name, cost in counted.items():
+        size = "x".join(map(str, cost.input_shape))
+        columns = _COLUMNS.format(name, size, millions(cost.mult_adds), millions(cost.parameters))
+        wrap.initial_indent = columns
+        click.echo(wrap.fill(" ".join(map(_values, zoo.options(name).values()))))
+
+
+def _values(option: zoo.Option) -> str:
+    """`option=default|others`."""
+    default = f"{option.default:g}" if option.type is float else str(option.default).lower()
+    choices = ("false", "true") if option.type is bool else option.choices
+    return f"{option.name}={'|'.join([default, *(value for value in choices if value != default)])}"
+
+
+def _record(name: str, cost: "Profile") -> dict[str, Any]:
+    options = {
+        option.name: {"default": option.default, "choices": list(option.choices) or None}
+        for option in zoo.options(name).values()
+    }
+    return {
+        "model": name, "options": options, "input_size": list(cost.input_shape), "mult_adds": cost.mult_adds,
+        "parameters": cost.parameters,
+    }  # fmt: skip
+
+
+def _markdown() -> list[str]:
+    """The table of docs/models.md."""
+    from smallcnn.checkpoints.catalogue import CATALOGUE
+    from smallcnn.cost import profile
+    from smallcnn.papers.models import MODELS
+
+    pulled = [str(zoo.parse(one.model)) for one in CATALOGUE.values()]
+    lines = [
+        "| model | input | Mult-Adds | parameters | published top-1, % | retrained top-1, % | `import` | `pull` |",
+        "|---|---:|---:|---:|---|---|---|---:|",
+    ]
+    for known in MODELS:
+        model = zoo.parse(known.model)
+        cost = profile(model.build())
+        cells = [
+            f"`{model}`", cost.input_shape[0], f"{cost.mult_adds:,}", f"{cost.parameters:,}", known.published or "-",
+            "; ".join(map(str, known.retrained)) or "-", ", ".join(_origins(model, cost)) or "-",
+            pulled.count(str(model)) or "-",
+        ]  # fmt: skip
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return lines
+
+
+def _origins(model: zoo.Model, cost: "Profile") -> list[str]:
+    """Whose files hold this network: with the options its layout implies it costs the same, the others are defaults."""
+    from smallcnn.checkpoints.layouts import layouts_of
+    from smallcnn.cost import profile
+
+    found = []
+    for layout in layouts_of(model.name):
+        form = zoo.Model(model.name, model.options | layout.implies)
+        implied = {option.name: option.default for option in zoo.options(model.name).values()} | layout.implies
+        own = all(form.options[key] == implied[key] for key in implied if key not in _SCALES)
+        counted = profile(form.build())
+        if own and (counted.mult_adds, counted.parameters) == (cost.mult_adds, cost.parameters):
+            found.append(layout.origin)
+    return found

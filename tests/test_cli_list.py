@@ -1,0 +1,51 @@
+import pytest
+
+from smallcnn import zoo
+from smallcnn.cli.main import main
+
+
+@pytest.fixture
+def listed(capsys):
+    """What `smallcnn list` prints to a pipe."""
+    with pytest.raises(SystemExit) as caught:
+        main(["list"])
+    assert caught.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_every_network_is_listed_within_120_columns(listed):
+    assert max(map(len, listed.splitlines())) <= 120
+    assert {line.split()[0] for line in listed.splitlines()[1:] if not line.startswith(" ")} == set(zoo.names())
+
+
+def test_cost_is_that_of_the_networks_own_size(listed):
+    (xception,) = [line for line in listed.splitlines() if line.startswith("xception")]
+    assert xception.split()[1:6] == ["299x299x3", "8,357.40", "M", "22.86", "M"]  # 8,357,403,496 and 22,855,952
+
+
+def test_values_stand_as_they_are_typed_with_the_default_first(listed):
+    assert "bypass=none|simple|complex small_input=false|true" in listed
+    assert "block=effnet|baseline|mobilenet|shufflenet|revised" in listed
+    assert "groups=3 scale=1 " in listed
+    assert "epsilon=0.001" in listed
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_every_value_shown_is_accepted(name, listed):
+    start = listed.index(f"\n{name} ") + 1
+    lines = listed[start:].split("\n")
+    own = [lines[0], *[line for line in lines[1:4] if line.startswith(" ")]]
+    shown = [word for line in own for word in line.split() if "=" in word]
+    assert {word.partition("=")[0] for word in shown} >= set(zoo.options(name))
+    for word in shown[: len(zoo.options(name))]:
+        key, _, values = word.partition("=")
+        for value in values.split("|"):
+            assert zoo.parse(f"{name}:{key}={value}").options[key] is not None
+        assert str(zoo.parse(f"{name}:{key}={values.split('|')[0]}")) == name, "the first is the default"
+
+
+def test_json_and_markdown_exclude_each_other(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["list", "--json", "--markdown"])
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == "smallcnn: give --json or --markdown, not both\n"
