@@ -1,0 +1,351 @@
+"""What was written comes back by name, and whatever else a file holds ends in one line of FileError."""
+
+import io
+import pickle
+import struct
+import zipfile
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import safetensors.torch
+import torch
+
+from smallcnn.checkpoints.read import SUFFIXES, read_tensors
+from smallcnn.errors import FileError, MissingExtra
+
+RNG = np.random.default_rng(0)
+WEIGHTS = {  # neither sorted nor reversed, one vector, one scalar
+    "stem/conv/kernel": RNG.standard_normal((3, 3, 3, 4), np.float32),
+    "stem/bn/gamma": RNG.standard_normal(4, np.float32),
+    "head/kernel": RNG.standard_normal((4, 10), np.float32),
+    "a/last": np.array(0.25, np.float32),
+}
+
+
+def torch_state(weights):
+    return OrderedDict((name, torch.from_numpy(np.array(value))) for name, value in weights.items())
+
+
+def write_torch(path, weights):
+    torch.save(torch_state(weights), path)
+
+
+def write_keras(path, weights, below=None):
+    """Keras' layout: each layer a group with the names of its datasets, which repeat the layer's, ending in :0."""
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(path, "w") as file:
+        root = file.create_group(below) if below else file
+        layers = dict.fromkeys(name.rpartition("/")[0] for name in weights)
+        root.attrs["layer_names"] = [b"input_1", *(layer.encode() for layer in layers)]
+        root.create_group("input_1").attrs.create("weight_names", [], dtype="S1")  # a layer without weights
+        for layer in layers:
+            own = [name for name in weights if name.rpartition("/")[0] == layer]
+            group = root.create_group(layer)
+            group.attrs["weight_names"] = [f"{name}:0".encode() for name in own]
+            for name in own:
+                group[f"{name}:0"] = weights[name]
+
+
+WRITERS = {
+    ".pth": write_torch, ".pt": write_torch, ".bin": write_torch,
+    ".safetensors": lambda path, weights: safetensors.numpy.save_file(weights, path),
+    ".npz": lambda path, weights: np.savez(path, **weights),
+    ".h5": write_keras,
+}  # fmt: skip
+
+each_suffix = pytest.mark.parametrize("suffix", SUFFIXES)
+
+
+def check(read, wanted):
+    assert read.keys() == wanted.keys()
+    for name, value in wanted.items():
+        assert read[name].dtype == np.float32
+        np.testing.assert_array_equal(read[name], value, strict=True)
+
+
+def refusal(path) -> str:
+    """The one line that reading `path` ends in."""
+    with pytest.raises(FileError) as caught:
+        read_tensors(path)
+    line = str(caught.value)
+    assert len(line.splitlines()) == 1
+    assert line.startswith(f"{path}: ")
+    return line.removeprefix(f"{path}: ")
+
+
+@pytest.fixture(scope="module", params=SUFFIXES)
+def written(request, tmp_path_factory):
+    path = tmp_path_factory.mktemp("written") / f"weights{request.param}"
+    WRITERS[request.param](path, WEIGHTS)
+    return path
+
+
+# --- what comes back -----------------------------------------------------------------------------------------------
+
+
+def test_what_was_written_comes_back(written):
+    check(read_tensors(written), WEIGHTS)
+
+
+def test_order_is_the_files(written):
+    if written.suffix == ".safetensors":
+        pytest.skip("the format sorts its tensors by size and name")
+    assert list(read_tensors(written)) == list(WEIGHTS)
+
+
+@each_suffix
+@pytest.mark.parametrize("kind", [np.float16, np.float64, np.int8, np.uint8, np.int64], ids=lambda kind: kind.__name__)
+def test_every_number_type_becomes_float32(suffix, kind, tmp_path):
+    WRITERS[suffix](tmp_path / f"w{suffix}", {"layer/a": np.arange(6).reshape(2, 3).astype(kind)})
+    check(read_tensors(tmp_path / f"w{suffix}"), {"layer/a": np.arange(6, dtype=np.float32).reshape(2, 3)})
+
+
+def test_bfloat16_of_pytorch(tmp_path):
+    torch.save({"a": torch.tensor([1.0, -2.5, 1.01]).bfloat16()}, tmp_path / "w.pth")
+    check(read_tensors(tmp_path / "w.pth"), {"a": np.array([1, -2.5, 1.0078125], np.float32)})  # 8 bits: 1 + 2**-7
+
+
+def test_strided_and_trainable_tensors(tmp_path):
+    matrix = torch.arange(6.0).reshape(2, 3)
+    torch.save({"a": matrix.T, "b": torch.nn.Parameter(matrix), "c": matrix[:, 1]}, tmp_path / "w.pth")
+    wanted = {"a": [[0, 3], [1, 4], [2, 5]], "b": [[0, 1, 2], [3, 4, 5]], "c": [1, 4]}
+    check(read_tensors(tmp_path / "w.pth"), {name: np.array(value, np.float32) for name, value in wanted.items()})
+
+
+@pytest.mark.parametrize("wrap", [
+    lambda state: state,
+    lambda state: {"state_dict": state, "epoch": 90, "optimizer": {"state": {}, "lr": 0.1}, "arch": "mobilenet"},
+    lambda state: {"model": state, "args": None},
+    lambda state: {"model_state_dict": state},
+    lambda state: {"net": state, "acc": 91.5},
+    lambda state: {"model": {"state_dict": state}},
+    lambda state: {"state_dict": OrderedDict((f"module.{name}", value) for name, value in state.items())},
+], ids=["bare", "state_dict", "model", "model_state_dict", "net", "twice", "module."])  # fmt: skip
+def test_outer_layers_and_counters_are_taken_off(wrap, tmp_path):
+    state = torch_state(WEIGHTS)
+    state["stem.bn.num_batches_tracked"] = torch.tensor(7)
+    torch.save(wrap(state), tmp_path / "w.pth")
+    check(read_tensors(tmp_path / "w.pth"), WEIGHTS)
+
+
+def test_module_is_a_prefix_only_where_every_tensor_has_it(tmp_path):
+    torch.save({"module.a": torch.ones(1), "b": torch.ones(2)}, tmp_path / "w.pth")
+    assert read_tensors(tmp_path / "w.pth").keys() == {"module.a", "b"}
+
+
+@pytest.mark.parametrize("below", [None, "model_weights"])
+def test_keras_weights_at_the_root_and_in_a_saved_model(below, tmp_path):
+    write_keras(tmp_path / "w.h5", WEIGHTS, below)
+    check(read_tensors(tmp_path / "w.h5"), WEIGHTS)
+
+
+def test_keras_names_as_text_and_an_optimizer_beside(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "w.h5", "w") as file:
+        group = file.create_group("model_weights")
+        group.attrs["layer_names"] = ["dense"]
+        layer = group.create_group("dense")
+        layer.attrs["weight_names"] = ["dense/kernel", "dense/bias"]  # Keras with other backends has no ":0"
+        layer["dense/kernel"], layer["dense/bias"] = np.ones((2, 3), np.float32), np.zeros(3, np.float32)
+        file.create_group("optimizer_weights").create_dataset("adam/m:0", data=np.ones(5))
+    check(
+        read_tensors(tmp_path / "w.h5"),
+        {"dense/kernel": np.ones((2, 3), np.float32), "dense/bias": np.zeros(3, np.float32)},
+    )
+
+
+# --- nothing runs --------------------------------------------------------------------------------------------------
+
+
+class Bomb:
+    """Unpickling it makes an empty file."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self):
+        return Path.touch, (self.target,)
+
+
+def pickled_by_torch(path, thing):
+    torch.save({"a": torch.ones(2), "b": thing}, path)
+
+
+def pickled_by_old_torch(path, thing):
+    torch.save({"a": torch.ones(2), "b": thing}, path, _use_new_zipfile_serialization=False)
+
+
+def plainly_pickled(path, thing):
+    path.write_bytes(pickle.dumps({"a": thing}))
+
+
+def pickled_in_an_array(path, thing):
+    np.savez(path, a=np.ones(2), b=np.array([thing], object))
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")  # torch's word on a pickle that is not its own
+@pytest.mark.parametrize(("suffix", "write", "load"), [
+    (".pth", pickled_by_torch, lambda path: torch.load(path, weights_only=False)),
+    (".pt", pickled_by_torch, lambda path: torch.load(path, weights_only=False)),
+    (".bin", pickled_by_torch, lambda path: torch.load(path, weights_only=False)),
+    (".pth", pickled_by_old_torch, lambda path: torch.load(path, weights_only=False)),
+    (".pth", plainly_pickled, lambda path: pickle.loads(path.read_bytes())),
+    (".npz", plainly_pickled, lambda path: np.load(path, allow_pickle=True)),
+    (".npz", pickled_in_an_array, lambda path: np.load(path, allow_pickle=True)["b"]),
+], ids=["pth", "pt", "bin", "old pth", "pickle as pth", "pickle as npz", "npz"])  # fmt: skip
+def test_code_in_a_file_does_not_run(suffix, write, load, tmp_path):
+    path, target = tmp_path / f"w{suffix}", tmp_path / "it ran"
+    write(path, Bomb(target))
+    said = refusal(path)
+    assert not target.exists()
+    assert "could run code" in said or "plain arrays" in said or "damaged" in said
+    load(path)
+    assert target.exists(), "the bomb is none, so that this test proves nothing"
+
+
+# --- what is refused -----------------------------------------------------------------------------------------------
+
+
+@each_suffix
+def test_missing_empty_and_folders(suffix, tmp_path):
+    if suffix == ".h5":
+        pytest.importorskip("h5py")
+    assert refusal(tmp_path / f"absent{suffix}") == "no such file"
+    (tmp_path / f"folder{suffix}").mkdir()
+    assert refusal(tmp_path / f"folder{suffix}") == "a folder, not a file"
+    (tmp_path / f"empty{suffix}").write_bytes(b"")
+    assert "damaged" in refusal(tmp_path / f"empty{suffix}")
+
+
+def test_an_unknown_suffix_names_those_that_are_read(tmp_path):
+    for name in ("w.ckpt", "w"):
+        (tmp_path / name).write_bytes(b"x")
+        assert "no reader" in refusal(tmp_path / name)
+    (tmp_path / "w.safetensor").write_bytes(b"x")
+    assert refusal(tmp_path / "w.safetensor").endswith("closest: .safetensors")
+
+
+def test_a_file_cut_off_anywhere(written, tmp_path):
+    whole = written.read_bytes()
+    cut = tmp_path / written.name
+    for size in sorted({1, 7, 8, 9, 63, 64, *range(0, len(whole), max(1, len(whole) // 60)), len(whole) - 1}):
+        cut.write_bytes(whole[:size])
+        assert refusal(cut)
+
+
+@each_suffix
+def test_random_bytes(suffix, tmp_path):
+    if suffix == ".h5":
+        pytest.importorskip("h5py")
+    rng = np.random.default_rng(0)
+    starts = [b"", b"PK\x03\x04", b"\x80\x02", b"\x89HDF\r\n\x1a\n", b"\x93NUMPY\x01\x00"]
+    for size in (1, 20, 500):
+        for start in starts:
+            (tmp_path / f"w{suffix}").write_bytes(start + rng.bytes(size))
+            assert refusal(tmp_path / f"w{suffix}")
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_file_with_a_damaged_byte_is_read_or_refused(suffix, tmp_path):
+    path = tmp_path / f"w{suffix}"
+    WRITERS[suffix](path, WEIGHTS)
+    whole, refused = path.read_bytes(), 0
+    rng = np.random.default_rng(0)
+    for place in rng.integers(0, len(whole), 200):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ (1 << rng.integers(8))]) + whole[place + 1 :])
+        try:
+            read_tensors(path)
+        except FileError:
+            refused += 1
+    assert refused
+
+
+@pytest.mark.parametrize("claimed", [2**32, 2**63 - 1, 2**64 - 1])
+def test_a_safetensors_header_that_claims_gigabytes(claimed, tmp_path):
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(struct.pack("<Q", claimed) + b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}' + bytes(4))
+    assert "damaged" in refusal(path)
+
+
+def test_a_safetensors_tensor_that_claims_gigabytes(tmp_path):
+    path, header = (
+        tmp_path / "w.safetensors",
+        b'{"a":{"dtype":"F32","shape":[1073741824],"data_offsets":[0,4294967296]}}',
+    )
+    path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(16))
+    assert "damaged" in refusal(path)
+
+
+def test_a_pytorch_tensor_larger_than_its_storage(tmp_path):
+    path = tmp_path / "w.pth"
+    torch.save({"a": torch.ones(70_000)}, path)
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    (pickled,) = (name for name in parts if name.endswith("data.pkl"))
+    size = b"J" + struct.pack("<i", 70_000)  # as the pickle spells a number of more than two bytes
+    assert parts[pickled].count(size) == 2  # the storage's, and the tensor's
+    parts[pickled] = parts[pickled].replace(size, b"J" + struct.pack("<i", 2**30))
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+    assert "damaged" in refusal(path)
+
+
+def test_an_array_larger_than_its_file(tmp_path):
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": (1_000_000,)})
+    with zipfile.ZipFile(tmp_path / "w.npz", "w") as archive:
+        archive.writestr("a.npy", header.getvalue() + bytes(16))
+    assert "damaged" in refusal(tmp_path / "w.npz")
+
+
+@pytest.mark.parametrize("content", [[torch.ones(2)], torch.ones(2), None, {"state_dict": [torch.ones(2)]}],
+                         ids=["list", "tensor", "None", "wrapped list"])  # fmt: skip
+def test_a_pytorch_file_without_a_state_dict(content, tmp_path):
+    torch.save(content, tmp_path / "w.pth")
+    assert "not a state dict" in refusal(tmp_path / "w.pth")
+
+
+def test_a_file_without_weights(tmp_path):
+    torch.save({"epoch": 3, "bn.num_batches_tracked": torch.tensor(7)}, tmp_path / "w.pth")
+    np.savez(tmp_path / "w.npz")
+    safetensors.numpy.save_file({}, tmp_path / "w.safetensors")
+    for suffix in (".pth", ".npz", ".safetensors"):
+        assert refusal(tmp_path / f"w{suffix}") == "holds no weights"
+
+
+def test_text_is_no_weight(tmp_path):
+    np.savez(tmp_path / "w.npz", a=np.ones(2), names=np.array(["cat", "dog"]))
+    assert "'names' holds <U3, not numbers" in refusal(tmp_path / "w.npz")
+    safetensors.torch.save_file({"a": torch.ones(2, dtype=torch.bool)}, tmp_path / "w.safetensors")
+    assert "'a' holds bool, not numbers" in refusal(tmp_path / "w.safetensors")
+
+
+def test_an_h5_file_of_another_program(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "w.h5", "w") as file:
+        file["temperature"] = np.arange(5)
+    assert "not Keras weights" in refusal(tmp_path / "w.h5")
+
+
+@pytest.mark.parametrize("lacking", ["the layer", "its list of weights", "the weight"])
+def test_an_h5_file_that_lacks_what_it_lists(lacking, tmp_path):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "w.h5", "w") as file:
+        file.attrs["layer_names"] = [b"dense"]
+        if lacking != "the layer":
+            layer = file.create_group("dense")
+            if lacking == "the weight":
+                layer.attrs["weight_names"] = [b"dense/kernel:0"]
+    assert "damaged" in refusal(tmp_path / "w.h5")
+
+
+@pytest.mark.parametrize(("suffix", "package"), [(".pth", "torch"), (".h5", "h5py")])
+def test_a_missing_package_names_the_extra(suffix, package, tmp_path, monkeypatch):
+    (tmp_path / f"w{suffix}").write_bytes(b"x")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingExtra, match=r"pip install 'smallcnn\[(train|import)\]'"):
+        read_tensors(tmp_path / f"w{suffix}")
