@@ -115,6 +115,19 @@ def test_batch_norm(shape, epsilon):
     agree(ops.BatchNorm(epsilon=epsilon), want, x, weight=weight, bias=bias, running_mean=mean, running_var=variance)
 
 
+@pytest.mark.parametrize(("low", "high"), [(-0.3, 0.2), (0, 6)])
+def test_clip(low, high):
+    x = normal(2, 3, 4, 5)
+    agree(ops.Clip(low=low, high=high), channels_first(x).clamp(low, high), x)
+
+
+@pytest.mark.parametrize("padding", [((1, 2), (0, 3)), ((-1, 1), (2, -1)), ((-1, -1), (0, 0))])
+def test_pad(padding):
+    (top, bottom), (left, right) = padding
+    x = normal(2, 4, 5, 3)
+    agree(ops.Pad(padding=padding), F.pad(channels_first(x), (left, right, top, bottom)), x)
+
+
 ACTIVATIONS = {
     "relu": F.relu,
     "relu6": F.relu6,

@@ -128,7 +128,7 @@ class _Writer:
 
     def constant(self, name: str, value: np.ndarray) -> str:
         """Adds a stored tensor, once per name."""
-        self.constants[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
+        self.constants[name] = numpy_helper.from_array(np.asarray(value, order="C"), name)
         return name
 
     def weight(self, node: Node, key: str) -> list[str]:

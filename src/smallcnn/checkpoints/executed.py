@@ -1,26 +1,28 @@
 """Laying a TensorFlow Lite file onto a network: layer by layer in the order they run, wiring, shapes and all.
 
-The file's batch norms are folded, so the result is the folded network. What an integer file's layer cannot represent is
-cut off by its saturation; here a `Clip` does the same, in place of the activation or after the layer.
+The file's batch norms are folded, so the result is the folded network. An integer file rounds each layer's output to
+the 256 values of its type and cuts off what lies outside. The network here does not round, but a `Clip` cuts off the
+same, in place of the activation or after the layer.
 """
 
 from collections.abc import Sequence
 from itertools import pairwise
+from math import inf
 
 import numpy as np
 
 from smallcnn import ops
 from smallcnn.builder import same_padding
-from smallcnn.checkpoints.tflite import Layer, TFLite
+from smallcnn.checkpoints.tflite import Grid, Layer, TFLite
 from smallcnn.errors import FileError
 from smallcnn.graph import Graph, Node, make_node
 
 _Tensor = tuple[int, int]  # number of the file, number of the tensor in it
-_LIMITS = {"relu": (0.0, float("inf")), "relu6": (0.0, 6.0)}
+_LIMITS = {None: (-inf, inf), "relu": (0.0, inf), "relu6": (0.0, 6.0)}
 
 
 def lay_layers(graph: Graph, files: Sequence[TFLite]) -> tuple[Graph, dict[str, np.ndarray]]:
-    """The folded `graph` with the clips of the files, read one after another as one network, and its weights.
+    """The folded `graph` with the limits of the files, read one after another as one network, and its weights.
 
     Raises FileError at the first layer that is not the network's, with both sides.
     """
@@ -89,25 +91,17 @@ class _Walk:
         self._add(node.name, node.op, node.inputs)
         if layer.activation:
             self.fused[node.name] = layer
-        elif layer.low is not None and layer.high is not None and not isinstance(node.op, ops.GlobalPool):
-            self._clip(node, layer.low, layer.high)
-
-    def _clip(self, node: Node, low: float, high: float) -> None:
-        group, _, last = node.name.rpartition(".")
-        name = f"{group}.{last}_range" if group else f"{last}_range"
-        self._add(name, ops.Clip(low=low, high=high), (node.name,))
-        self.stands_for[node.name] = name
+        elif layer.grid and not isinstance(node.op, ops.GlobalPool):  # a mean stays in range
+            name = f"{node.name}_range"
+            self._add(name, _clip(layer.grid, None), (node.name,))
+            self.stands_for[node.name] = name
 
     def _activation(self, node: Node, op: ops.Activation) -> None:
         layer = self.fused.pop(node.inputs[0], None)
         if layer is None or layer.activation != op.function:
             file = layer.activation if layer else "nothing"
             raise self._error(node.name, f"the network applies {op.function} here, the file {file}")
-        clipped: ops.Op = op
-        if layer.low is not None and layer.high is not None:
-            low, high = _LIMITS[op.function]
-            clipped = ops.Clip(low=max(layer.low, low), high=min(layer.high, high))
-        self._add(node.name, clipped, node.inputs)
+        self._add(node.name, _clip(layer.grid, op.function) if layer.grid else op, node.inputs)
         self.where[node.name] = self.where[node.inputs[0]]
 
     def _add(self, name: str, op: ops.Op, inputs: Sequence[str]) -> None:
@@ -142,6 +136,12 @@ class _Walk:
 
     def _error(self, name: str, what: str) -> FileError:
         return FileError(f"does not fit {self.graph.name}: at {name}, {what}")
+
+
+def _clip(grid: Grid, function: str | None) -> ops.Clip:
+    """An activation, if any, and the limits of the 8-bit tensor that takes its result."""
+    low, high = _LIMITS[function]
+    return ops.Clip(low=max(grid.low, low), high=min(grid.high, high))
 
 
 def _padding(layer: Layer, shape: ops.Shape, kernel: ops.Pair) -> ops.Padding:

@@ -57,10 +57,13 @@ def import_checkpoint(
 ) -> Artifact:
     """Reads public weights of `model`, a registry name with options such as "mobilenet_v2:width=0.5".
 
-    Several files are halves of one network, in order. `origin` names the layout where names alone do not tell, or is
+    Several files are parts of one network, in order. `origin` names the layout where names alone do not tell, or is
     "order": take the tensors one by one in the file's order, kinds and shapes as the only check. With `fresh_head`,
-    layers at the end that the file lacks start from initial weights. TensorFlow's 1,001st class, "background", is
-    dropped unless `keep_background`. `labels` are needed where the classes are not ImageNet's 1,000.
+    layers at the end that the file lacks start from initial weights. `labels` are needed where the classes are not
+    ImageNet's 1,000.
+
+    TensorFlow's 1,001st class, "background", is dropped unless `keep_background`. 8-bit files become float networks
+    with their saturation as clips.
 
     Raises FileError with both sides if the file does not fit the network, GraphError for a wrong `model`.
     """
@@ -115,8 +118,8 @@ def _from_layers(
     except FileError as error:
         raise FileError(f"{', '.join(map(str, paths))}: {error}") from error
     mean, std = 0.5, 0.5
-    if first.input_scale is not None:  # the real number that stands for byte p is scale * (p - zero)
-        mean, std = first.input_zero / 255, 1 / (255 * first.input_scale)
+    if first.grid:  # byte p stands for scale * (p - zero)
+        mean, std = first.grid.zero / 255, 1 / (255 * first.grid.scale)
     usual = Preprocessing(resolution, (mean,) * channels, (std,) * channels)
     facts = _facts(paths, model, "tflite", [])
     return Artifact(graph, weights, _labels(classes, labels), prepared.over(usual), facts)

@@ -1,8 +1,8 @@
 """TensorFlow Lite files, float and integer, as a list of layers in the order they run.
 
 Read with the `tflite` schema package; nothing is executed. Integer tensors are turned into real numbers,
-scale * (integer - zero point), with one scale or one per output channel. The saturation of an integer layer's output,
-the smallest and largest value its type can hold, is kept as `Layer.low` and `Layer.high`.
+scale * (integer - zero point), with one scale or one per output channel. What an integer layer's output can hold is
+kept as `Layer.grid`.
 """
 
 import struct
@@ -15,6 +15,25 @@ import numpy as np
 
 from smallcnn.errors import FileError, require
 from smallcnn.ops import Padding
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The 256 values of an 8-bit tensor: scale * (code - zero) for codes 0..255."""
+
+    scale: float
+    zero: int
+
+    @property
+    def low(self) -> float:
+        """The smallest value."""
+        return -self.scale * self.zero
+
+    @property
+    def high(self) -> float:
+        """The largest value."""
+        return self.scale * (255 - self.zero)
+
 
 Kind = Literal["conv", "depthwise", "dense", "add", "mean", "average"]
 
@@ -37,20 +56,18 @@ class Layer:
     padding: str = "VALID"
     before: Padding = ((0, 0), (0, 0))
     activation: str | None = None
-    low: float | None = None
-    high: float | None = None
+    grid: Grid | None = None
 
 
 @dataclass(frozen=True)
 class TFLite:
-    """A file's layers, its input (H, W, C), and how a byte 0..255 becomes the number the network sees (None: float)."""
+    """A file's layers and ends; `grid` says what number a byte 0..255 of the image stands for (None: float input)."""
 
     layers: tuple[Layer, ...]
     input: int
     input_shape: tuple[int, int, int]
     output: int
-    input_scale: float | None
-    input_zero: int
+    grid: Grid | None
 
 
 def read_tflite(path: Path) -> TFLite:
@@ -92,14 +109,8 @@ class _File:
         layers = tuple(self._layers())
         tensor = self.graph.Tensors(number)
         _, height, width, channels = (int(size) for size in tensor.ShapeAsNumpy())
-        scale: float | None = None
-        zero = 0
-        if tensor.Type() != self.schema.TensorType.FLOAT32:
-            scales, zeros = self._quantization(tensor)
-            scale = float(scales[0])
-            zero = int(zeros[0]) + (128 if tensor.Type() == self.schema.TensorType.INT8 else 0)
         output = self._seen_through(self.graph.Outputs(0))
-        return TFLite(layers, self._seen_through(number), (height, width, channels), output, scale, zero)
+        return TFLite(layers, self._seen_through(number), (height, width, channels), output, self._grid(number))
 
     def _layers(self) -> Iterator[Layer]:
         for index in range(self.graph.OperatorsLength()):
@@ -158,15 +169,13 @@ class _File:
     def _layer(self, kind: Kind, operator: Any, options: Any, **more: Any) -> Layer:
         count = 2 if kind == "add" else 1
         numbers = [operator.Inputs(i) for i in range(count)]
-        low, high = self._range(operator.Outputs(0))
         return Layer(
             kind,
             tuple(self._seen_through(number) for number in numbers),
             operator.Outputs(0),
             before=self.padded.get(numbers[0], ((0, 0), (0, 0))),
             activation=self._activation(operator, options),
-            low=low,
-            high=high,
+            grid=self._grid(operator.Outputs(0)),
             **more,
         )
 
@@ -197,15 +206,14 @@ class _File:
             raise FileError(f"{self.path}: the integer tensor {tensor.Name().decode()!r} has no scale")
         return quantization.ScaleAsNumpy().astype(np.float64), quantization.ZeroPointAsNumpy().astype(np.float64)
 
-    def _range(self, number: int) -> tuple[float | None, float | None]:
-        """Smallest and largest real value an integer tensor can hold; None for a float one."""
+    def _grid(self, number: int) -> Grid | None:
+        """What an 8-bit tensor can hold; None for a float one. int8 codes are counted from 0."""
         tensor = self.graph.Tensors(number)
         kinds = self.schema.TensorType
         if tensor.Type() not in (kinds.UINT8, kinds.INT8):
-            return None, None
+            return None
         scales, zeros = self._quantization(tensor)
-        least, most = (0, 255) if tensor.Type() == kinds.UINT8 else (-128, 127)
-        return float(scales[0] * (least - zeros[0])), float(scales[0] * (most - zeros[0]))
+        return Grid(float(scales[0]), int(zeros[0]) + (128 if tensor.Type() == kinds.INT8 else 0))
 
     def _array(self, number: int) -> np.ndarray:
         """A constant as real numbers, in the file's layout."""
