@@ -3,17 +3,15 @@
 import click
 
 from smallcnn import zoo
-from smallcnn.cli.show import as_json, millions, print_json, size, table
+from smallcnn.cli.show import as_json, common, given, millions, print_json, size, table
 
 
 @click.command("cost")
 @click.argument("model")
-@click.option("--resolution", default=224, show_default=True, help="side of the input, pixels")
-@click.option("--classes", default=1000, show_default=True, help="number of classes")
-@click.option("--channels", default=3, show_default=True, help="channels of the input")
+@common
 @click.option("--by", type=click.Choice(["layer", "type"]), default="type", show_default=True, help="rows of the table")
 @as_json
-def command(model: str, resolution: int, classes: int, channels: int, by: str, json_: bool) -> None:
+def command(model: str, by: str, json_: bool, **chosen: int | None) -> None:
     """Exact Mult-Adds, parameters, weight bytes and peak activations of MODEL.
 
     Mult-Adds: one multiply and one add count once; convolutions and dense layers only.
@@ -21,7 +19,8 @@ def command(model: str, resolution: int, classes: int, channels: int, by: str, j
     from smallcnn.cost import profile
 
     parsed = zoo.parse(model)
-    counted = profile(parsed.build(resolution=resolution, classes=classes, channels=channels))
+    graph = parsed.build(**given(chosen))
+    counted = profile(graph)
     totals = {
         "model": parsed.name,
         "options": parsed.options,
@@ -59,7 +58,7 @@ def command(model: str, resolution: int, classes: int, channels: int, by: str, j
                 if total.mult_adds or total.parameters
             ],
         )  # fmt: skip
-    click.echo(f"{counted.name} at {'x'.join(map(str, counted.input_shape))}, {classes} classes")
+    click.echo(f"{counted.name} at {'x'.join(map(str, counted.input_shape))}, {graph.output_shape[0]} classes")
     click.echo(f"  Mult-Adds         {counted.mult_adds:>15,}  ({millions(counted.mult_adds)})")
     click.echo(f"  parameters        {counted.parameters:>15,}  ({millions(counted.parameters)})")
     click.echo(

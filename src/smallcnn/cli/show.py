@@ -15,6 +15,23 @@ workers = click.option(
 )
 
 
+def common(function: Callable[..., None]) -> Callable[..., None]:
+    """The options every network has; see `given`."""
+    options = (
+        click.option("--resolution", type=int, help="side of the input  [default: the network's own]"),
+        click.option("--classes", type=int, help="number of classes  [default: the network's own]"),
+        click.option("--channels", type=int, help="channels of the input, 1 for grey  [default: 3]"),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def given(chosen: dict[str, int | None]) -> dict[str, int]:
+    """Of the common options those that were given, as `Model.build` takes them."""
+    return {name: value for name, value in chosen.items() if value is not None}
+
+
 def print_json(value: Any) -> None:
     """One JSON document on stdout."""
     click.echo(json.dumps(value, indent=2))

@@ -49,7 +49,8 @@ def train(
     `model` is a registry name with options; or a graph of your own, whose input and number of classes must then fit the
     data; or a model file's contents (`artifact.load`): the run then starts from its weights and prepares pictures as it
     says, with a new last layer unless its labels are the data's classes. `resolution` is for a name or an artifact;
-    left out it is the artifact's, 224 for picture files, and the pictures' own size, but at least 32, for arrays.
+    left out it is the artifact's, the network's own (mostly 224) for picture files, and for arrays the pictures' own
+    size, but at least 32.
     `workers` threads decode; left out, one per core up to eight. With `resume` the run in `out` goes on, if there is
     one; its settings must be the same.
 
@@ -165,11 +166,11 @@ def _from_artifact(artifact: Artifact, source: Source, resolution: int | None, s
 def _build(model: str, source: Source, resolution: int | None) -> Graph:
     """The registry's network at the resolution, classes and channels of the data."""
     images = source.splits["train"].images
-    side, channels = resolution or 224, 3
+    chosen = {"classes": len(source.classes)} | ({"resolution": resolution} if resolution else {})
     if isinstance(images, np.ndarray):
-        side = resolution or max(32, *images.shape[1:3])
-        channels = 1 if images.ndim == 3 or images.shape[3] == 1 else 3
-    return zoo.parse(model).build(resolution=side, classes=len(source.classes), channels=channels)
+        chosen = {"resolution": max(32, *images.shape[1:3])} | chosen
+        chosen["channels"] = 1 if images.ndim == 3 or images.shape[3] == 1 else 3
+    return zoo.parse(model).build(**chosen)
 
 
 def _fitting(graph: Graph, source: Source) -> Graph:
