@@ -87,8 +87,8 @@ DIFFER = {
         "unclear": ["inception (4b): parameters"],
     },
     "alexnet.text": {"convention": ["AlexNet"]},
-    "shufflenet_v2.t5": {"unclear": [f"{scale}x: Mult-Adds" for scale in (0.5, 1, 1.5, 2)]},
-    "shufflenet_v2.t8": {"unclear": [f"ShuffleNet v2 {scale}x" for scale in (0.5, 1, 1.5, 2)]},
+    "shufflenet_v2.t5": {"unclear": ["0.5x: Mult-Adds"]},
+    "shufflenet_v2.t8": {"unclear": ["ShuffleNet v2 0.5x"]},
     "mobilenet_v3.t3": {
         "unclear": ["V3-Large 1.0: Mult-Adds", "V3-Small 1.0: Mult-Adds"],
         "convention": ["V3-Large 1.0: parameters"],
