@@ -139,7 +139,7 @@ def test_two_halves(smallcnn, tmp_path):
     (["--as", "squeezenet_1_1", "--out", "m.safetensors"], "Missing argument 'FILE...'"),
     (["absent.pth", "--as", "squeezenet_1_1", "--out", "m.safetensors"], "absent.pth: no such file"),
     (["squeezenet.safetensors", "--as", "squeezenet_1_1", "--out", "m.onnx"], "m.onnx: a model file's name ends in"),
-    (["squeezenet.safetensors", "--as", "squeezenet_1_1", "--out", "no/where/m.safetensors"], "cannot write"),
+    (["absent.pth", "--as", "squeezenet_1_1", "--out", "no/where/m.safetensors"], "cannot write"),  # before any work
     (["squeezenet.safetensors", "--as", "squeezenet_1_2", "--out", "m.safetensors"], "closest: squeezenet_1_1"),
     (["squeezenet.safetensors", "--as", "squeezenet_1_0", "--out", "m.safetensors"], "does not fit squeezenet_1_0"),
     (["v3.safetensors", "--as", "mobilenet_v3_small", "--out", "m.safetensors"], "--origin: timm or timm-tf"),
