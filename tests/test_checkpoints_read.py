@@ -3,8 +3,11 @@
 import io
 import pickle
 import struct
+import subprocess
+import sys
 import zipfile
 from collections import OrderedDict
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -349,3 +352,82 @@ def test_a_missing_package_names_the_extra(suffix, package, tmp_path, monkeypatc
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match=r"pip install 'smallcnn\[(train|import)\]'"):
         read_tensors(tmp_path / f"w{suffix}")
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.ones(2, 2).to_sparse(),
+        torch.ones(2, device="meta"),
+        torch.zeros(1).expand(10**13),
+        torch.ones(2, dtype=torch.complex64),
+    ],
+    ids=["sparse", "meta", "40 TB", "complex"],
+)
+def test_tensors_that_are_no_plain_numbers(tensor, tmp_path):
+    torch.save({"a": tensor}, tmp_path / "w.pth")
+    refusal(tmp_path / "w.pth")
+
+
+def test_a_dict_that_holds_itself(tmp_path):
+    content = {}
+    content["model"] = content
+    torch.save(content, tmp_path / "w.pth")
+    code = "import pathlib, sys, smallcnn.checkpoints.read as m; m.read_tensors(pathlib.Path(sys.argv[1]))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "w.pth")], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert "FileError" in done.stderr
+
+
+def header(shape):
+    made = io.BytesIO()
+    np.lib.format.write_array_header_1_0(made, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    return made.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("README.txt", b"hello"), ("a.npy", header((10**13,)) + bytes(8))], ids=["text", "40 TB"]
+)
+def test_npz_members(name, content, tmp_path):
+    with zipfile.ZipFile(tmp_path / "w.npz", "w") as archive:
+        archive.writestr(name, content)
+    refusal(tmp_path / "w.npz")
+
+
+def test_npy_called_npz(tmp_path):
+    np.save(tmp_path / "w.npy", np.ones(3))
+    (tmp_path / "w.npy").rename(tmp_path / "w.npz")
+    refusal(tmp_path / "w.npz")
+
+
+def test_npz_with_a_damaged_byte(tmp_path):
+    np.savez_compressed(tmp_path / "w.npz", **WEIGHTS)
+    whole = (tmp_path / "w.npz").read_bytes()
+    rng = np.random.default_rng(0)
+    for place in rng.integers(0, len(whole), 500):
+        flipped = bytes([whole[place] ^ (1 << rng.integers(8))])
+        (tmp_path / "w.npz").write_bytes(whole[:place] + flipped + whole[place + 1 :])
+        with suppress(FileError):  # nothing else may leave
+            read_tensors(tmp_path / "w.npz")
+
+
+@pytest.mark.parametrize("value", [5, "Empty"])
+@pytest.mark.parametrize("attribute", ["layer_names", "weight_names"])
+def test_h5_attributes_of_another_kind(value, attribute, tmp_path):
+    h5py = pytest.importorskip("h5py")
+    value = h5py.Empty("f") if value == "Empty" else value
+    with h5py.File(tmp_path / "w.h5", "w") as file:
+        file.attrs["layer_names"] = [b"dense"] if attribute == "weight_names" else value
+        file.create_group("dense").attrs["weight_names"] = value
+    refusal(tmp_path / "w.h5")
+
+
+def test_h5_dataset_that_claims_terabytes(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "w.h5", "w") as file:
+        file.attrs["layer_names"] = [b"dense"]
+        layer = file.create_group("dense")
+        layer.attrs["weight_names"] = [b"k:0"]
+        layer.create_dataset("k:0", shape=(10**13,), dtype="f4", chunks=(1024,))
+    refusal(tmp_path / "w.h5")

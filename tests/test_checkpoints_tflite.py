@@ -586,3 +586,128 @@ def test_a_real_file_cut_off_anywhere(tmp_path):
         path.write_bytes(whole[:size])
         with pytest.raises(FileError):
             import_checkpoint([path], "mobilenet_v1:width=0.25")
+
+
+def test_a_reshape_onto_itself(tmp_path):
+    draft = Draft()
+    image = draft.tensor((1, 8, 8, 3))
+    draft.op(OP.RESHAPE, [image], image)
+    path = draft.write(tmp_path / "w.tflite", [image], [image])
+    assert "writes what it reads" in refusal(path)
+
+
+def test_no_layers(tmp_path):
+    draft = Draft()
+    image, out = draft.tensor((1, 8, 8, 3)), draft.tensor((1, 192))
+    draft.op(OP.RESHAPE, [image], out)
+    assert "holds no layers" in refusal(draft.write(tmp_path / "w.tflite", [image], [out]))
+
+
+@pytest.mark.parametrize("shape", [(1, 0, 0, 3), (1, -1, -1, 3), (1, 8, 8, 0)])
+def test_input_shapes(shape, tmp_path):
+    assert "not one picture" in refusal(one_conv(tmp_path / "w.tflite", shape=shape))
+
+
+def test_a_batch_of_four(tmp_path):
+    with pytest.raises(FileError):
+        read_tflite(one_conv(tmp_path / "w.tflite", shape=(4, 8, 8, 3)))
+
+
+def test_integer_weights_without_scale(tmp_path):
+    draft = Draft()
+    image, out = draft.tensor((1, 8, 8, 3)), draft.tensor((1, 8, 8, 4))
+    draft.op(OP.CONV_2D, [image, draft.constant(np.ones((4, 3, 3, 3), np.int8))], out, **SAME1)
+    with pytest.raises(FileError):
+        read_tflite(draft.write(tmp_path / "w.tflite", [image], [out]))
+
+
+def test_16_bit_activations(tmp_path):
+    draft = Draft()
+    image = draft.tensor((1, 8, 8, 3), KIND.INT16, scale=0.01)
+    out = draft.tensor((1, 8, 8, 4), KIND.INT16, scale=0.01)
+    draft.op(OP.CONV_2D, [image, draft.constant(CONV)], out, **SAME1)
+    with pytest.raises(FileError):
+        read_tflite(draft.write(tmp_path / "w.tflite", [image], [out]))
+
+
+@pytest.mark.parametrize("grid", [Grid(0.1, 255), Grid(float("nan"), 3), Grid(0.0, 3)])
+def test_grids_that_leave_nothing(grid):
+    with pytest.raises(FileError):
+        lay_layers(network(), [file_of(layers(grid=grid))])
+
+
+def lays(draft, image, out, graph, path):
+    with pytest.raises(FileError):
+        lay_layers(graph, [read_tflite(draft.write(path, [image], [out]))])
+
+
+def conv_graph(shape=(8, 8, 3)):
+    g = Builder(input=shape)
+    x = g.conv(g.input, 4, kernel=3, name="conv")
+    return g.graph(x, features=x, name="conv")
+
+
+def mean_graph():
+    g = Builder(input=(8, 8, 3))
+    return g.graph(g.global_pool(g.input, name="pool"), features=g.input, name="mean")
+
+
+def test_a_pad_before_a_padded_convolution(tmp_path):
+    draft = Draft()
+    image, padded, out = draft.tensor((1, 8, 8, 3)), draft.tensor((1, 10, 10, 3)), draft.tensor((1, 10, 10, 4))
+    draft.op(OP.PAD, [image, draft.constant(np.array([[0, 0], [1, 1], [1, 1], [0, 0]], np.int32))], padded)
+    draft.op(OP.CONV_2D, [padded, draft.constant(CONV)], out, **SAME1)
+    lays(draft, image, out, conv_graph(), tmp_path / "w.tflite")
+
+
+def test_a_pad_before_a_mean(tmp_path):
+    draft = Draft()
+    image, padded, out = draft.tensor((1, 8, 8, 3)), draft.tensor((1, 10, 10, 3)), draft.tensor((1, 3))
+    draft.op(OP.PAD, [image, draft.constant(np.array([[0, 0], [1, 1], [1, 1], [0, 0]], np.int32))], padded)
+    draft.op(OP.MEAN, [padded, draft.constant(np.array([1, 2], np.int32))], out)
+    lays(draft, image, out, mean_graph(), tmp_path / "w.tflite")
+
+
+def test_a_mean_over_channels(tmp_path):
+    draft = Draft()
+    image, out = draft.tensor((1, 8, 8, 3)), draft.tensor((1, 8, 8))
+    draft.op(OP.MEAN, [image, draft.constant(np.array([3], np.int32))], out)
+    lays(draft, image, out, mean_graph(), tmp_path / "w.tflite")
+
+
+def test_a_softmax_inside(tmp_path):
+    draft = Draft()
+    image, soft, out = draft.tensor((1, 8, 8, 3)), draft.tensor((1, 8, 8, 3)), draft.tensor((1, 8, 8, 4))
+    draft.op(OP.SOFTMAX, [image], soft)
+    draft.op(OP.CONV_2D, [soft, draft.constant(CONV)], out, **SAME1)
+    lays(draft, image, out, conv_graph(), tmp_path / "w.tflite")
+
+
+def test_a_map_reshaped(tmp_path):
+    draft = Draft()
+    image, turned, out = draft.tensor((1, 8, 4, 3)), draft.tensor((1, 4, 8, 3)), draft.tensor((1, 4, 8, 4))
+    draft.op(OP.RESHAPE, [image], turned)
+    draft.op(OP.CONV_2D, [turned, draft.constant(CONV)], out, **SAME1)
+    lays(draft, image, out, conv_graph((8, 4, 3)), tmp_path / "w.tflite")
+
+
+def test_requantized_to_a_narrower_range(tmp_path):
+    draft = Draft()
+    image = draft.tensor((1, 8, 8, 3), KIND.UINT8, scale=0.02, zero=128)
+    narrow = draft.tensor((1, 8, 8, 3), KIND.UINT8, scale=0.001, zero=128)
+    out = draft.tensor((1, 8, 8, 4))
+    draft.op(OP.QUANTIZE, [image], narrow)
+    draft.op(OP.CONV_2D, [narrow, draft.constant(CONV)], out, **SAME1)
+    lays(draft, image, out, conv_graph(), tmp_path / "w.tflite")
+
+
+def test_an_output_that_is_not_the_last_layer():
+    with pytest.raises(FileError):
+        lay_layers(network(), [file_of(layers(), last=1)])
+
+
+def test_a_wider_convolution_is_no_dense_layer():
+    some = layers()
+    some[5] = replace(some[5], weight=number(3, 1, 2, 2))
+    with pytest.raises(FileError):
+        lay_layers(network(), [file_of(some)])

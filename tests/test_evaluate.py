@@ -98,3 +98,8 @@ def test_a_folder_with_one_of_the_classes(model, photos):
 def test_an_unknown_part_is_an_error(model, photos):
     with pytest.raises(DataError, match="has no part 'test'; it has train, val, all"):
         evaluate(runtime.open(model), photos, part="test")
+
+
+def test_a_network_trained_on_folders_named_by_wnid():
+    assert match_labels(("n01440764", "n01443537"), ("n01440764", "n01443537")).tolist() == [0, 1]
+    assert match_labels(("n01443537",), ("tench", "goldfish")).tolist() == [1]

@@ -167,14 +167,26 @@ def test_preparation_and_labels_that_are_given_win(squeezenet):
         assert "preprocessing: " in refusal(squeezenet, "squeezenet_1_1", prepared=wrong)
 
 
-@pytest.mark.parametrize("classes", [7, 1001])
-def test_the_number_of_classes_is_the_files(classes, tmp_path):
+def with_classes_of_file(classes, path):
     tensors = public_tensors("torchvision-shufflenet_v2_x0_5")
     tensors |= {"fc.weight": public_weight("w", (classes, 1024)), "fc.bias": public_weight("b", (classes,))}
-    made = import_checkpoint([write_pth(tmp_path / "w.pth", tensors)], "shufflenet_v2:scale=0.5")
-    assert made.graph.output_shape == (classes,)
-    wanted = (imagenet.BACKGROUND, *imagenet.labels()) if classes == 1001 else tuple(f"class {i}" for i in range(7))
-    assert made.labels == wanted
+    return write_pth(path, tensors)
+
+
+def test_the_number_of_classes_is_the_files(tmp_path):
+    made = import_checkpoint([with_classes_of_file(7, tmp_path / "w.pth")], "shufflenet_v2:scale=0.5")
+    assert made.graph.output_shape == (7,)
+    assert made.labels == tuple(f"class {i}" for i in range(7))
+
+
+def test_background_is_dropped_unless_it_is_kept(tmp_path):
+    path = with_classes_of_file(1001, tmp_path / "w.pth")
+    kept = import_checkpoint([path], "shufflenet_v2:scale=0.5", keep_background=True)
+    made = import_checkpoint([path], "shufflenet_v2:scale=0.5")
+    assert kept.labels == (imagenet.BACKGROUND, *imagenet.labels())
+    assert made.labels == imagenet.labels()
+    np.testing.assert_array_equal(made.weights["classifier.weight"], public_weight("w", (1001, 1024))[1:])
+    np.testing.assert_array_equal(made.weights["classifier.bias"], public_weight("b", (1001,))[1:])
 
 
 # --- what is refused -----------------------------------------------------------------------------------------------
@@ -440,3 +452,45 @@ def test_a_foreign_head_must_go_first(tmp_path):
     path = write_pth(tmp_path / "w.pth", tensors)
     line = refusal(path, "shufflenet_v2:scale=0.5", fresh_head=True)
     assert "1 that the network does not have (detector.weight)" in line
+
+
+# --- files that are not what they seem -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("option", ["padding=same", "epsilon=0.001"])
+def test_a_default_that_was_given_and_does_not_fit(option, tmp_path):
+    np.savez(tmp_path / "w.npz", **public_tensors("torchvision-mobilenet_v2_x0_5"))
+    refusal(tmp_path / "w.npz", f"mobilenet_v2:width=0.5,{option}")
+
+
+@pytest.mark.parametrize("how", [{"origin": "nonsense"}, {"origin": "torchvision"}, {"fresh_head": True}], ids=str)
+def test_options_without_effect_on_tflite(how):
+    refusal(shared("weights/mobilenet_v1_0.25_128_quant.tflite"), "mobilenet_v1:width=0.25", **how)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "model", "how"),
+    [
+        ({"a": np.float32(3)}, "mobilenet_v1", {"origin": "order"}),
+        ({"a": np.ones((0, 3), np.float32)}, "mobilenet_v1", {"origin": "order"}),
+        ({"conv_preds/kernel": np.float32(3)}, "mobilenet_v1", {}),
+        ({"conv_preds/kernel": np.ones((5, 0), np.float32)}, "mobilenet_v1", {}),
+        ({"classifier.0.weight": np.ones((0, 25088), np.float32)}, "vgg16", {}),
+    ],
+    ids=["order scalar", "order empty", "keras scalar", "keras empty", "vgg empty"],
+)
+def test_odd_shapes(tensors, model, how, tmp_path):
+    np.savez(tmp_path / "w.npz", **tensors)
+    refusal(tmp_path / "w.npz", model, **how)
+
+
+def test_weights_that_are_no_numbers(tmp_path):
+    tensors = public_tensors("torchvision-mobilenet_v2_x0_5")
+    tensors["features.0.0.weight"] = tensors["features.0.0.weight"] * np.nan
+    np.savez(tmp_path / "w.npz", **tensors)
+    refusal(tmp_path / "w.npz", "mobilenet_v2:width=0.5")
+
+
+def test_a_name_with_a_line_break(tmp_path):
+    torch.save({"features.0.weight": torch.ones(2), "x\ny": torch.ones(1)}, tmp_path / "w.pth")
+    refusal(tmp_path / "w.pth", "squeezenet_1_1")

@@ -79,7 +79,7 @@ def match_labels(classes: tuple[str, ...], labels: tuple[str, ...]) -> np.ndarra
     Folders of ImageNet, named by WordNet id, go by ImageNet's names.
     """
     known = imagenet.by_wnid()
-    if all(name in known for name in classes):
+    if not set(classes) <= set(labels) and set(classes) <= known.keys():
         classes = tuple(known[name] for name in classes)
     if unknown := [name for name in classes if name not in labels]:
         unseen = [label for label in labels if label not in classes]

@@ -14,7 +14,7 @@ import numpy as np
 from smallcnn import ops
 from smallcnn.builder import same_padding
 from smallcnn.checkpoints.tflite import Grid, Layer, TFLite
-from smallcnn.errors import FileError
+from smallcnn.errors import FileError, GraphError
 from smallcnn.graph import Graph, Node, make_node
 
 _Tensor = tuple[int, int]  # number of the file, number of the tensor in it
@@ -39,6 +39,7 @@ class _Walk:
         self.nodes: dict[str, Node] = {}
         self.stands_for: dict[str, str] = {}  # our node -> the new node with its result
         self.where: dict[str, _Tensor] = {graph.nodes[0].name: (0, files[0].input)}
+        self.end: _Tensor = (len(files) - 1, files[-1].output)
         self.joints = {(i + 1, after.input): (i, before.output) for i, (before, after) in enumerate(pairwise(files))}
         self.fused: dict[str, Layer] = {}  # nodes whose layer in the file has an activation that is still to come
         self.weights: dict[str, np.ndarray] = {}
@@ -64,6 +65,8 @@ class _Walk:
             raise FileError(
                 f"the file goes on after {graph.output}: {len(rest)} more layers, first {_shown(rest[0][1])}"
             )
+        if self.where[graph.output] != self.end:
+            raise self._error(graph.output, "the network ends, but the file's output is another tensor")
         ends = (self.stands_for[name] for name in (graph.output, graph.features))
         result = Graph(graph.name, tuple(self.nodes.values()), *ends)
         return result, {name: self.weights[name] for name in result.weights}
@@ -119,7 +122,9 @@ class _Walk:
                         node.name, f"the file pads {_padding(layer, shape, op.kernel)}, the network {op.padding}"
                     )
             case ops.Dense():
-                right = layer.kind in ("conv", "dense")
+                right = layer.kind == "dense" or (layer.kind == "conv" and layer.weight is not None and (
+                    layer.weight.shape[2:] == (1, 1)
+                ))  # fmt: skip
             case ops.Add():
                 right = layer.kind == "add"
             case ops.GlobalPool():
@@ -141,7 +146,10 @@ class _Walk:
 def _clip(grid: Grid, function: str | None) -> ops.Clip:
     """An activation, if any, and the limits of the 8-bit tensor that takes its result."""
     low, high = _LIMITS[function]
-    return ops.Clip(low=max(grid.low, low), high=min(grid.high, high))
+    try:
+        return ops.Clip(low=max(grid.low, low), high=min(grid.high, high))
+    except GraphError as error:
+        raise FileError(f"an 8-bit tensor from {grid.low:g} to {grid.high:g} leaves nothing of {function}") from error
 
 
 def _padding(layer: Layer, shape: ops.Shape, kernel: ops.Pair) -> ops.Padding:

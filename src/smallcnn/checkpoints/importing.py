@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from smallcnn import zoo
+from smallcnn.adapt import with_classes
 from smallcnn.artifact import Artifact
 from smallcnn.checkpoints.catalogue import Checkpoint
 from smallcnn.checkpoints.executed import lay_layers
@@ -18,7 +19,7 @@ from smallcnn.checkpoints.read import Tensors, read_tensors
 from smallcnn.checkpoints.tflite import TFLite, read_tflite
 from smallcnn.data import imagenet
 from smallcnn.data.preprocessing import Preprocessing
-from smallcnn.errors import FileError, closest
+from smallcnn.errors import FileError, GraphError, closest
 from smallcnn.fold import fold_graph
 from smallcnn.graph import Graph
 from smallcnn.weights import initial_weights
@@ -31,7 +32,10 @@ _IN_ORDER = (".pth", ".pt", ".bin", ".npz")  # files that keep the order in whic
 
 @dataclass(frozen=True)
 class Prepared:
-    """What the pictures need, where it differs from what the origin usually does."""
+    """What the pictures need, where it differs from what the origin usually does.
+
+    One number as `mean` or `std` is for all channels.
+    """
 
     resolution: int | None = None
     mean: tuple[float, ...] | None = None
@@ -42,6 +46,9 @@ class Prepared:
     def over(self, usual: Preprocessing) -> Preprocessing:
         """`usual` with everything given here in its place."""
         given = {key: getattr(self, key) for key in ("mean", "std", "crop", "interpolation")}
+        for key in ("mean", "std"):
+            if given[key] and len(given[key]) == 1:
+                given[key] *= usual.channels
         return replace(usual, **{key: value for key, value in given.items() if value is not None})
 
 
@@ -70,12 +77,14 @@ def import_checkpoint(
     paths, chosen = [Path(file) for file in files], zoo.parse(model)
     prepared = prepared or Prepared()
     if {path.suffix for path in paths} == {".tflite"}:
+        if origin or fresh_head:
+            raise FileError("a .tflite file is laid out layer by layer, and whole: no origin, no fresh head")
         return _from_layers(paths, chosen, keep_background, labels, prepared)
     if len(paths) != 1:
         raise FileError("only .tflite networks come in several files; give one file")
     tensors = read_tensors(paths[0])
     try:
-        return _from_tensors(paths[0], tensors, chosen, origin, fresh_head, labels, prepared)
+        return _from_tensors(paths[0], tensors, chosen, origin, fresh_head, keep_background, labels, prepared)
     except FileError as error:
         raise FileError(f"{paths[0]}: {error}") from error
 
@@ -112,10 +121,10 @@ def _from_layers(
         files[-1] = _without_first_class(files[-1])
         classes -= 1
     resolution, channels = first.input_shape[:2], first.input_shape[2]
-    graph = fold_graph(model.build(resolution=resolution, classes=classes, channels=channels))
     try:
+        graph = fold_graph(model.build(resolution=resolution, classes=classes, channels=channels))
         graph, weights = lay_layers(graph, files)
-    except FileError as error:
+    except (FileError, GraphError) as error:
         raise FileError(f"{', '.join(map(str, paths))}: {error}") from error
     mean, std = 0.5, 0.5
     if first.grid:  # byte p stands for scale * (p - zero)
@@ -138,6 +147,7 @@ def _from_tensors(
     model: zoo.Model,
     origin: str | None,
     fresh_head: bool,
+    keep_background: bool,
     labels: Sequence[str] | None,
     prepared: Prepared,
 ) -> Artifact:
@@ -146,7 +156,7 @@ def _from_tensors(
     if origin == ORDER:
         if path.suffix not in _IN_ORDER:
             raise FileError(f"a {path.suffix} file sorts its tensors, so their order says nothing")
-        classes = len(next(reversed(tensors.values())))
+        classes = _rows(next(reversed(tensors.values())))
         graph = model.build(classes=classes, **resolution)
         weights = in_order(graph, tensors)
         return _artifact(graph, weights, labels, Preprocessing(graph.input_shape[:2]), prepared, path, model, ORDER, [])
@@ -157,7 +167,7 @@ def _from_tensors(
     try:
         weights = lay(layout, graph, tensors, without=tail if fresh_head else ())
     except FileError as error:
-        if tail and not fresh_head:
+        if tail and not fresh_head and _fits_without(layout, graph, tensors, tail):
             raise FileError(
                 f"{error}; it has nothing for {', '.join(tail)}: if that is a head cut off, --fresh-head starts it anew"
             ) from error
@@ -167,8 +177,32 @@ def _from_tensors(
     if fresh_head:
         initial = initial_weights(graph)
         weights = {name: weights.get(name, initial[name]) for name in graph.weights}
+    if classes == len(imagenet.labels()) + 1 and not keep_background:
+        graph, weights = _without_background(graph, weights)
     usual = Preprocessing(graph.input_shape[:2], layout.mean, layout.std, layout.crop, layout.interpolation)
     return _artifact(graph, weights, labels, usual, prepared, path, model, layout.origin, tail)
+
+
+def _fits_without(layout: Layout, graph: Graph, tensors: Tensors, tail: list[str]) -> bool:
+    try:
+        lay(layout, graph, tensors, without=tail)
+    except FileError:
+        return False
+    return True
+
+
+def _without_background(graph: Graph, weights: dict[str, np.ndarray]) -> tuple[Graph, dict[str, np.ndarray]]:
+    """Without the first of TensorFlow's 1,001 classes."""
+    fewer = with_classes(graph, graph.output_shape[0] - 1)
+    return fewer, {
+        name: value if value.shape == fewer.weights[name].shape else value[1:] for name, value in weights.items()
+    }
+
+
+def _rows(value: np.ndarray) -> int:
+    if not value.shape or not value.shape[0]:
+        raise FileError("its last tensor is no classifier's")
+    return len(value)
 
 
 def _artifact(
@@ -214,11 +248,10 @@ def _layout(tensors: Tensors, model: zoo.Model, origin: str | None) -> tuple[Lay
 
 def _as_implied(model: zoo.Model, layout: Layout) -> zoo.Model:
     """The model with the options these weights need; FileError if another was asked for."""
-    known = zoo.options(model.name)
     for key, value in layout.implies.items():
-        if model.options[key] not in (value, known[key].default):
+        if key in model.given and model.options[key] != value:
             raise FileError(f"weights of {layout.origin} need {key}={value}, not {key}={model.options[key]}")
-    return zoo.Model(model.name, model.options | layout.implies)
+    return replace(model, options=model.options | layout.implies)
 
 
 def _classes(layout: Layout, model: zoo.Model, tensors: Tensors) -> int | None:
@@ -226,14 +259,18 @@ def _classes(layout: Layout, model: zoo.Model, tensors: Tensors) -> int | None:
     graph = model.build()
     node, own = list(layout.names(graph).items())[-1]
     stored = layout.of_file(tensors).get(own["weight"])
-    if stored is None or stored.ndim not in (2, 4):
+    if stored is None:
         return None
-    return len(layout.scheme.ours(graph, graph[node], "weight", stored))
+    if stored.ndim not in (2, 4):
+        raise FileError(f"{own['weight']} is {stored.shape}, no classifier's")
+    return _rows(layout.scheme.ours(graph, graph[node], "weight", stored))
 
 
 def _labels(classes: int, labels: Sequence[str] | None) -> tuple[str, ...]:
     """Those given, ImageNet's, or numbers."""
     if labels is not None:
+        if len(set(labels)) != len(labels):
+            raise FileError("two labels are the same")
         if len(labels) != classes:
             raise FileError(f"{len(labels)} labels for {classes} classes")
         return tuple(labels)

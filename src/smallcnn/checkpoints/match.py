@@ -56,6 +56,8 @@ def lay(layout: Layout, graph: Graph, tensors: Tensors, *, without: Iterable[str
             f"does not fit {graph.name} as {layout.origin} names it: "
             + "; ".join(f"{len(some)} {what} ({_listed(some)})" for what, some in problems.items() if some)
         )
+    if wrong := [name for name, value in weights.items() if name.endswith("running_var") and (value < 0).any()]:
+        raise FileError(f"damaged: variances below 0 for {_listed(wrong)}")
     if layout.blue_first:
         first = next(node for node in graph if graph.weights_of(node))
         weights[f"{first.name}.weight"] = weights[f"{first.name}.weight"][:, ::-1]

@@ -13,10 +13,9 @@ def _three(context: click.Context, parameter: click.Parameter, value: str | None
     if value is None:
         return None
     try:
-        numbers = tuple(float(part) for part in value.split(","))
+        return tuple(float(part) for part in value.split(","))
     except ValueError:
         raise click.BadParameter(f"numbers with commas, as in 0.485,0.456,0.406, not {value!r}") from None
-    return numbers * 3 if len(numbers) == 1 else numbers
 
 
 @click.command("import")
@@ -58,6 +57,8 @@ def command(
 
     if out.suffix != ".safetensors":
         raise SmallcnnError(f"{out}: a model file's name ends in .safetensors")
+    if any(out.resolve() == file.resolve() for file in files):
+        raise SmallcnnError(f"{out}: is the file to import; give --out another name")
     check_writable(out)
     made = import_checkpoint(
         files, model, origin=origin, fresh_head=fresh_head, keep_background=keep_background,
@@ -80,6 +81,6 @@ def command(
 
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text("utf-8").splitlines()
+        return path.read_text("utf-8-sig").rstrip().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise SmallcnnError(f"{path}: cannot be read ({error})") from error

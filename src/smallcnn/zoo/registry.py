@@ -4,7 +4,7 @@ import functools
 import inspect
 import typing
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, cast, get_args, get_origin
 
 from smallcnn import checks
@@ -102,10 +102,11 @@ def architecture(name: str) -> Architecture:
 
 @dataclass(frozen=True)
 class Model:
-    """A network with its own options, all of them spelled out."""
+    """A network with its own options, all of them spelled out; `given` are those that its text form named."""
 
     name: str
     options: dict[str, Any]
+    given: frozenset[str] = field(default=frozenset(), compare=False)
 
     def build(self, **common: Any) -> Graph:
         """The graph; `common` are resolution, classes and channels."""
@@ -138,7 +139,7 @@ def parse(text: str) -> Model:
         if key in given:
             raise GraphError(f"{name}: {key} is given twice")
         given[key] = known[key].parse(value)
-    return Model(name, {key: given.get(key, option.default) for key, option in known.items()})
+    return Model(name, {key: given.get(key, option.default) for key, option in known.items()}, frozenset(given))
 
 
 def _spell(value: Any) -> str:

@@ -108,7 +108,7 @@ def torch_array(graph: Graph, node: Node, key: str, value: np.ndarray) -> np.nda
     source = graph[node.inputs[0]]
     while isinstance(source.op, ops.Dropout | ops.Activation):
         source = graph[source.inputs[0]]
-    if isinstance(source.op, ops.Flatten) and value.shape[1:] == source.shape:
+    if isinstance(source.op, ops.Flatten) and value.size and value.shape[1:] == source.shape:
         height, width, channels = graph[source.inputs[0]].shape
         value = value.reshape(-1, channels, height, width).transpose(0, 2, 3, 1).reshape(len(value), -1)
     return value
@@ -132,7 +132,7 @@ def _keras_ours(graph: Graph, node: Node, key: str, value: np.ndarray) -> np.nda
     if isinstance(node.op, ops.Conv) and value.ndim == 4:
         depthwise = node.op.is_depthwise(*graph.input_shapes(node))
         return value.transpose(2, 3, 0, 1) if depthwise else value.transpose(3, 2, 0, 1)
-    if isinstance(node.op, ops.Dense):
+    if isinstance(node.op, ops.Dense) and value.ndim >= 2 and value.size:
         return value.reshape(-1, value.shape[-1]).T
     return value
 
