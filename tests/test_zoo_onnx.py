@@ -16,10 +16,10 @@ from smallcnn.graph import Graph
 from smallcnn.module import to_module, to_weights
 from smallcnn.onnx import to_onnx
 from smallcnn.probe import relative_error
-from zoo_models import MODELS, SMALL, build
+from zoo_models import MODELS, build
 
 PLANE = (40, 33)  # halved five times: 20 10 5 3 2 and 17 9 5 3 2, so that windows meet even and odd sides
-PLANES = {"alexnet": (72, 65)}  # its last pool needs 64 pixels, but for `small_input`
+PLANES = {"alexnet": (72, 65)}  # its last pool needs 64 pixels
 CLASSES = 7
 
 TOLERANCE = 1e-5
@@ -67,7 +67,7 @@ class Exported:
     """A network and its file, with the shapes that ONNX's own inference finds in it, without the batch."""
 
     def __init__(self, text: str) -> None:
-        plane = PLANE if text in SMALL else PLANES.get(text.partition(":")[0], PLANE)
+        plane = PLANES.get(text.partition(":")[0], PLANE)
         self.graph = build(text, resolution=plane, classes=CLASSES)
         self.weights = lively_weights(self.graph)
         labels = tuple(f"class {i}" for i in range(CLASSES))
@@ -83,7 +83,7 @@ class Exported:
         return [node for node in self.file.graph.node if node.op_type in kinds]
 
 
-@pytest.fixture(scope="module", params=[*MODELS, *SMALL])
+@pytest.fixture(scope="module", params=MODELS)
 def exported(request):
     return Exported(request.param)
 
