@@ -10,6 +10,7 @@ from smallcnn import ops, zoo
 from smallcnn.adapt import keep, with_classes, with_resolution
 from smallcnn.builder import Builder
 from smallcnn.errors import GraphError
+from smallcnn.fold import fold_graph
 from smallcnn.graph import Graph
 from smallcnn.reference import run
 
@@ -99,32 +100,31 @@ def test_no_classes(classes):
 # --- resolution ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [(32, 32), (33, 47), (57, 32), (224, 224), (225, 225)])
+FIXED = {"alexnet", "vgg16", "effnet_cifar"}  # dense layers that read a whole map
+
+
+@pytest.mark.parametrize("size", [(97, 97), (128, 200), (225, 225), (299, 299)])
 @pytest.mark.parametrize("name", [
-    "mobilenet_v1:width=0.25,padding=symmetric", "mobilenet_v2:width=0.35", "shufflenet_v2:scale=0.5",
-    "mobilenet_v3_small",
+    *sorted(set(zoo.names()) - FIXED), "mobilenet_v1:padding=symmetric", "googlenet:variant=torchvision",
 ])  # fmt: skip
 def test_it_is_what_the_registry_builds_at_that_size(name, size):
-    """Padding follows: TensorFlow's SAME depends on the size, half the kernel does not."""
+    """Padding follows: TensorFlow's SAME and Caffe's rounding up depend on the size, half the kernel does not."""
     model = zoo.parse(name)
-    assert with_resolution(model.build(resolution=64), size) == model.build(resolution=size)
+    for start in (224, 225):
+        graph = model.build(resolution=start)
+        assert with_resolution(graph, size) == model.build(resolution=size)
+        assert with_resolution(fold_graph(graph), size) == fold_graph(model.build(resolution=size))
 
 
-def test_xception_follows_too():
-    """Its first two convolutions pad nothing, and stay so."""
-    assert with_resolution(zoo.xception(), (97, 128)) == zoo.xception(resolution=(97, 128))
+def test_a_graph_of_ones_own_keeps_its_padding():
+    changed = with_resolution(tiny(), (9, 11))
+    assert changed.weights == tiny().weights
+    assert [node.op for node in changed.nodes[1:]] == [node.op for node in tiny().nodes[1:]]
 
 
-def test_caffe_pools_round_up_at_another_size():
-    assert with_resolution(zoo.squeezenet_1_0(resolution=96), (61, 75)) == zoo.squeezenet_1_0(resolution=(61, 75))
-
-
-def test_what_pads_nothing_pads_nothing_elsewhere():
-    """At 64 pixels SqueezeNet 1.1's pools come out even, so nothing tells that they would round up."""
-    graph = zoo.squeezenet_1_1(resolution=64)
-    changed = with_resolution(graph, (33, 47))
-    assert changed.weights == graph.weights
-    assert [node.op for node in changed.nodes[1:]] == [node.op for node in graph.nodes[1:]]
+def test_so_does_one_that_only_has_the_name_of_another():
+    graph = replace(tiny(), name="mobilenet_v1")
+    assert [node.op for node in with_resolution(graph, (9, 11)).nodes[1:]] == [node.op for node in tiny().nodes[1:]]
 
 
 def test_symmetric_padding_gives_the_registrys_network():

@@ -16,8 +16,8 @@ import flatbuffers  # noqa: E402  (comes with tflite)
 
 from smallcnn import ops, zoo  # noqa: E402
 from smallcnn.builder import Builder  # noqa: E402
-from smallcnn.checkpoints.executed import lay_layers  # noqa: E402
 from smallcnn.checkpoints.importing import Prepared, import_checkpoint  # noqa: E402
+from smallcnn.checkpoints.match_layers import lay_layers  # noqa: E402
 from smallcnn.checkpoints.tflite import Grid, Layer, TFLite, read_tflite  # noqa: E402
 from smallcnn.errors import FileError  # noqa: E402
 from smallcnn.fold import fold_graph  # noqa: E402

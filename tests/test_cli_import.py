@@ -13,35 +13,7 @@ from public_logits import public_definition
 from public_weights import public_weight
 from shared_files import shared
 from smallcnn.artifact import load
-from smallcnn.cli.main import main
 from smallcnn.data import imagenet
-
-
-@pytest.fixture
-def smallcnn(capsys):
-    """Runs the command in this process: (exit code, stdout, stderr)."""
-
-    def call(*args):
-        with pytest.raises(SystemExit) as caught:
-            main([str(arg) for arg in args])
-        out, err = capsys.readouterr()
-        return caught.value.code, out, err
-
-    return call
-
-
-@pytest.fixture
-def refused(smallcnn):
-    """Runs a command that must fail with exit code 2 and one line; returns the line."""
-
-    def call(*args):
-        code, out, err = smallcnn(*args)
-        assert (code, out) == (2, ""), (code, out, err)
-        (line,) = err.splitlines()
-        assert line.startswith("smallcnn: ")
-        return line.removeprefix("smallcnn: ")
-
-    return call
 
 
 def tensors(name, **changed):
@@ -155,7 +127,10 @@ def test_two_halves(smallcnn, tmp_path):
      "none.txt: cannot be read"),
     (["squeezenet.safetensors", "--as", "squeezenet_1_1", "--mean", "red", "--out", "m.safetensors"],
      "numbers with commas"),
-    (["squeezenet.safetensors", "--as", "squeezenet_1_1", "--mean", "1,2", "--out", "m.safetensors"], "mean must be"),
+    (["squeezenet.safetensors", "--as", "squeezenet_1_1", "--mean", "0.1,0.2", "--out", "m.safetensors"],
+     "mean must be"),
+    (["squeezenet.safetensors", "--as", "squeezenet_1_1", "--mean", "123,116,103", "--out", "m.safetensors"],
+     "mean is that of pixels scaled to 0..1, where 123 is 0.482"),
     (["squeezenet.safetensors", "--as", "squeezenet_1_1", "--std", "0", "--out", "m.safetensors"], "std must be"),
     (["squeezenet.safetensors", "--as", "squeezenet_1_1", "--mean", "nan", "--out", "m.safetensors"], "mean must be"),
     (["squeezenet.safetensors", "--as", "squeezenet_1_1", "--crop", "0", "--out", "m.safetensors"], "'--crop'"),

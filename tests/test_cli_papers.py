@@ -4,21 +4,6 @@ import sys
 
 import pytest
 
-from smallcnn.cli.main import main
-
-
-@pytest.fixture
-def smallcnn(capsys):
-    """Runs the command in this process: (exit code, stdout, stderr)."""
-
-    def call(*args):
-        with pytest.raises(SystemExit) as caught:
-            main([str(arg) for arg in args])
-        out, err = capsys.readouterr()
-        return caught.value.code, out, err
-
-    return call
-
 
 def test_one_table(smallcnn):
     code, out, _ = smallcnn("papers", "mobilenet_v1.t2")

@@ -208,9 +208,10 @@ def test_offline_says_what_to_do(tmp_path, monkeypatch):
         url = f"http://127.0.0.1:{closed.getsockname()[1]}/net.bin"
         with pytest.raises(FileError) as caught:
             fetch(url, cache=tmp_path)
+    place = tmp_path / url.removeprefix("http://").replace(":", "_")
     assert str(caught.value) == (
-        f"no connection to 127.0.0.1: {os.strerror(errno.ECONNREFUSED)}; already fetched files are in {tmp_path}; "
-        f"or download {url} yourself and `smallcnn import` it"
+        f"no connection to 127.0.0.1: {os.strerror(errno.ECONNREFUSED)}; "
+        f"if you can get {url} elsewhere, put it at {place} and try again"
     )
 
 

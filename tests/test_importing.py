@@ -335,14 +335,19 @@ def test_keras_h5_is_the_npz(below, tmp_path):
         np.testing.assert_array_equal(other.weights[name], value)
 
 
-def keras_v2_tensors(graph):
-    """MobileNetV2's tensors as keras_applications/mobilenet_v2.py names and lays them out."""
+def keras_v2_tensors(graph, published):
+    """MobileNetV2's tensors as keras_applications/mobilenet_v2.py lays them out, under its names or the files'.
+
+    The names in the published files are those that public converters read: `mobl0_conv_0_depthwise`, for instance.
+    """
     rng = np.random.default_rng(0)
     layers = {"stem": ("Conv1", "bn_Conv1"), "last": ("Conv_1", "Conv_1_bn")}
     for i in range(1, 18):
         block = "expanded_conv" if i == 1 else f"block_{i - 1}"
         for step in ("expand", "depthwise", "project"):
             layers[f"block{i}.{step}"] = (f"{block}_{step}", f"{block}_{step}_BN")
+            if published:
+                layers[f"block{i}.{step}"] = (f"mobl{i - 1}_conv_{i - 1}_{step}", f"bn{i - 1}_conv_{i - 1}_bn_{step}")
     ours, theirs = {}, {}
     for name, weight in graph.weights.items():
         layer, _, key = name.rpartition(".")
@@ -362,10 +367,13 @@ def keras_v2_tensors(graph):
     return ours, theirs
 
 
-@pytest.mark.parametrize("classifier", ["Logits", "predictions"])  # before and after keras-applications 1.0.8
-def test_keras_names_of_mobilenet_v2(classifier, tmp_path):
+@pytest.mark.parametrize(
+    ("published", "classifier"),
+    [(True, "Logits"), (False, "Logits"), (False, "predictions")],  # before and after keras-applications 1.0.8
+)
+def test_keras_names_of_mobilenet_v2(published, classifier, tmp_path):
     graph = zoo.mobilenet_v2(width=0.35)
-    ours, theirs = keras_v2_tensors(graph)
+    ours, theirs = keras_v2_tensors(graph, published)
     np.savez(tmp_path / "w.npz", **{name.replace("Logits", classifier): value for name, value in theirs.items()})
     made = import_checkpoint([tmp_path / "w.npz"], "mobilenet_v2:width=0.35")
     assert made.graph == graph

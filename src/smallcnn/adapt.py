@@ -5,56 +5,59 @@ Operators stay as they are; shapes follow, and padding where it depends on them,
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from typing import TypeGuard
 
 import numpy as np
 
-from smallcnn import ops
-from smallcnn.builder import PADDINGS, PaddingRule
+from smallcnn import ops, zoo
 from smallcnn.errors import GraphError
 from smallcnn.graph import Graph, Node, make_node
 from smallcnn.ops import Op
 
 
 def with_resolution(graph: Graph, resolution: tuple[int, int]) -> Graph:
-    """The network for inputs of (height, width), its padding reckoned anew where it follows the size of the map.
+    """The network for inputs of (height, width).
+
+    Padding that depends on the size, as TensorFlow's SAME does, becomes what the registry has at the new size, if the
+    graph's name is one of the registry and the windows of that network are the graph's; otherwise it stays as it is.
 
     Raises GraphError naming the first layer that cannot follow, or whose weights would have another shape.
     """
     first = graph.nodes[0]
-    changed = _rebuilt(graph, {first.name: ops.Input((*resolution, graph.input_shape[2]))}, padding=_paddings(graph))
+    changed = {first.name: ops.Input((*resolution, graph.input_shape[2])), **_windows_at(graph, resolution)}
+    result = _rebuilt(graph, changed)
     for name, weight in graph.weights.items():
-        if changed.weights[name].shape != weight.shape:
+        if result.weights[name].shape != weight.shape:
             raise GraphError(
                 f"{graph.name} has a fixed resolution, {graph.input_shape[0]}x{graph.input_shape[1]}: {name} would be "
-                f"{changed.weights[name].shape} instead of {weight.shape}"
+                f"{result.weights[name].shape} instead of {weight.shape}"
             )
+    return result
+
+
+def _windows_at(graph: Graph, resolution: tuple[int, int]) -> dict[str, Op]:
+    """The convolutions and pools as the registry has them at another size; none if it has not this network."""
+    common = {"classes": graph.output_shape[0], "channels": graph.input_shape[2]}
+    try:
+        model = zoo.parse(graph.name)
+        here = model.build(resolution=graph.input_shape[:2], **common)
+        there = model.build(resolution=resolution, **common)
+    except GraphError:
+        return {}
+    names = {node.name for node in here}
+    changed: dict[str, Op] = {}
+    for node in graph:
+        if isinstance(node.op, ops.Conv | ops.Pool):
+            if node.name not in names or _window(here[node.name].op) != _window(node.op):
+                return {}
+            changed[node.name] = replace(node.op, padding=_window(there[node.name].op)[2])
     return changed
 
 
-def _paddings(graph: Graph) -> dict[type[Op], PaddingRule]:
-    """How the convolutions, and how the pools, of a network pad, if one rule explains them all."""
-    rules: dict[type[Op], PaddingRule] = {}
-    for kind in (ops.Conv, ops.Pool):
-        windows = [(node.op, graph.input_shapes(node)[0]) for node in graph if isinstance(node.op, kind)]
-        padded = [(op, shape) for op, shape in windows if _may_pad(op)]
-        if all(op.padding == ops.NO_PADDING for op, _ in padded):
-            continue
-        for rule in PADDINGS.values():
-            if all(op.padding == _along(rule, op, shape) for op, shape in padded):
-                rules[kind] = rule
-                break
-    return rules
-
-
-def _may_pad(op: Op) -> TypeGuard[ops.Conv | ops.Pool]:
-    """A convolution that pads nothing here does so nowhere; a pool may, at a map of another size."""
-    return isinstance(op, ops.Pool) or (isinstance(op, ops.Conv) and op.padding != ops.NO_PADDING)
-
-
-def _along(rule: PaddingRule, op: ops.Conv | ops.Pool, shape: ops.Shape) -> ops.Padding:
-    (height, width), (down, right) = op.kernel, op.stride
-    return rule(shape[0], height, down), rule(shape[1], width, right)
+def _window(op: Op) -> tuple[ops.Pair, ops.Pair, ops.Padding]:
+    """Kernel, stride and padding."""
+    if not isinstance(op, ops.Conv | ops.Pool):
+        return (0, 0), (0, 0), ops.NO_PADDING
+    return op.kernel, op.stride, op.padding
 
 
 def with_classes(graph: Graph, classes: int) -> Graph:
@@ -79,27 +82,15 @@ def keep(graph: Graph, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarra
     return {name: value for name, value in weights.items() if wanted.get(name) == value.shape}
 
 
-def _rebuilt(
-    graph: Graph,
-    changed: Mapping[str, Op],
-    *,
-    without: Collection[str] = (),
-    padding: Mapping[type[Op], PaddingRule] | None = None,
-) -> Graph:
-    """The graph with other operators at some nodes, some of one input left out, and shapes inferred anew.
-
-    `padding` gives the rule for each kind of window; windows that had none keep none, unless they are pools.
-    """
-    rules = padding or {}
+def _rebuilt(graph: Graph, changed: Mapping[str, Op], *, without: Collection[str] = ()) -> Graph:
+    """The graph with other operators at some nodes, some of one input left out, and shapes inferred anew."""
     nodes: dict[str, Node] = {}
     stands_for: dict[str, str] = {}
     for node in graph:
         if node.name in without:
             stands_for[node.name] = stands_for[node.inputs[0]]
             continue
-        op, inputs = changed.get(node.name, node.op), [nodes[stands_for[name]] for name in node.inputs]
-        if type(op) in rules and _may_pad(op):
-            op = replace(op, padding=_along(rules[type(op)], op, inputs[0].shape))
-        nodes[node.name] = make_node(node.name, op, inputs)
+        op = changed.get(node.name, node.op)
+        nodes[node.name] = make_node(node.name, op, [nodes[stands_for[name]] for name in node.inputs])
         stands_for[node.name] = node.name
     return Graph(graph.name, tuple(nodes.values()), stands_for[graph.output], stands_for[graph.features])

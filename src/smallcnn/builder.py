@@ -10,7 +10,7 @@ Each method takes and returns a Node, whose `shape` is (H, W, C) or (C,). Names 
 (`block1.pointwise.conv`); left out, a name is the operator's kind and a number. An error names the layer.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 from smallcnn import checks, ops
@@ -243,11 +243,7 @@ def _symmetric_padding(size: int, kernel: int, stride: int) -> Pair:  # noqa: AR
     return (kernel - 1) // 2, (kernel - 1) // 2
 
 
-PaddingRule = Callable[[int, int, int], Pair]
-"""(size, kernel, stride) along one axis -> (before, after)."""
-
-PADDINGS: dict[str, PaddingRule] = {"same": same_padding, "symmetric": _symmetric_padding, "ceil": ceil_padding}
-"""The rules that padding can follow, by name."""
+_PADDINGS = {"same": same_padding, "symmetric": _symmetric_padding, "ceil": ceil_padding}
 
 
 def _window(shape: Shape, kernel: Size, stride: Size, padding: PaddingLike) -> dict[str, object]:
@@ -256,10 +252,10 @@ def _window(shape: Shape, kernel: Size, stride: Size, padding: PaddingLike) -> d
     kernel, stride = _pair(kernel), _pair(stride)
     checks.window(kernel, stride, ops.NO_PADDING)
     if isinstance(padding, str):
-        if padding not in PADDINGS:
-            allowed = ", ".join(map(repr, PADDINGS))
+        if padding not in _PADDINGS:
+            allowed = ", ".join(map(repr, _PADDINGS))
             raise GraphError(f"padding must be {allowed}, a number or ((top, bottom), (left, right)), not {padding!r}")
-        along = PADDINGS[padding]
+        along = _PADDINGS[padding]
         padding = (along(height, kernel[0], stride[0]), along(width, kernel[1], stride[1]))
     elif isinstance(padding, int):
         padding = ((padding, padding), (padding, padding))

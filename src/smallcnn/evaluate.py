@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from smallcnn.data import imagenet
+from smallcnn.data.labels import match_labels
 from smallcnn.data.loader import batches
 from smallcnn.data.sources import Source, Split, open_source
 from smallcnn.errors import DataError
@@ -73,23 +73,6 @@ def evaluate(
     return Evaluation(part, doubt, metrics, skipped)
 
 
-def match_labels(classes: tuple[str, ...], labels: tuple[str, ...]) -> np.ndarray:
-    """For each class of the data, its index among the network's labels. Raises DataError naming those without one.
-
-    Folders of ImageNet, named by WordNet id, go by ImageNet's names.
-    """
-    known = imagenet.by_wnid()
-    if not set(classes) <= set(labels) and set(classes) <= known.keys():
-        classes = tuple(known[name] for name in classes)
-    if unknown := [name for name in classes if name not in labels]:
-        unseen = [label for label in labels if label not in classes]
-        raise DataError(
-            f"labels do not match: the network does not know {_some(unknown)}; "
-            + (f"the data lacks its {_some(unseen)}" if unseen else f"it knows {_some(list(labels))}")
-        )
-    return np.array([labels.index(name) for name in classes])
-
-
 def _unseen(source: Source, trained_here: bool) -> str:
     if "test" in source.splits:
         return "test"
@@ -121,7 +104,3 @@ def _count(
     if not labels:
         raise DataError(f"none of {len(split)} pictures could be decoded; the first: {next(iter(skipped.values()))}")
     return measure(np.concatenate(logits), np.concatenate(labels)), skipped
-
-
-def _some(names: list[str], most: int = 5) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

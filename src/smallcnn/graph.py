@@ -58,7 +58,7 @@ def _check_name(name: object) -> None:
 
 @dataclass(frozen=True)
 class Graph:
-    """A checked network. `name` says what it is (`mobilenet_v1:width=0.5`); nothing is looked up by it."""
+    """A checked network. `name` says what it is (`mobilenet_v1:width=0.5`); nothing needs it to be found anywhere."""
 
     name: str
     nodes: tuple[Node, ...]

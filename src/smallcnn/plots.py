@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from smallcnn.cost import Profile
-from smallcnn.errors import FileError, MissingExtra
+from smallcnn.errors import DataError, FileError, MissingExtra
 from smallcnn.files import atomic, check_writable
 
 if TYPE_CHECKING:
@@ -100,6 +100,8 @@ def accuracy_and_cost(compared: Sequence["Comparison"]) -> "Figure":
         if entry.network and entry.top1 is not None:
             family = entry.row.model.partition(":")[0]
             families.setdefault(family, set()).add((entry.network.profile.mult_adds, entry.top1))
+    if not families:
+        raise DataError("nothing to draw: these tables have no published ImageNet accuracy of a network here")
     figure = _figure(9, 5.5)
     axes = figure.subplots()
     for i, family in enumerate(sorted(families)):
@@ -110,8 +112,7 @@ def accuracy_and_cost(compared: Sequence["Comparison"]) -> "Figure":
     axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlabel("Mult-Adds, millions")
     _plain(axes, "ImageNet top-1 as published, %")
-    if families:
-        axes.legend(frameon=False, fontsize=8, ncols=2, loc="lower right")
+    axes.legend(frameon=False, fontsize=8, ncols=2, loc="lower right")
     return figure
 
 

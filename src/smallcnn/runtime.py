@@ -103,9 +103,9 @@ def open(path: str | Path, *, engine: str = "onnxruntime", threads: int | None =
         return _open_artifact(path, engine, threads)
     if path.is_dir() and (path / "best.safetensors").is_file():
         raise FileError(f"{path}: a folder; its model is {path / 'best.safetensors'}")
-    raise FileError(
-        f"{path}: model files end in .safetensors or .onnx; `smallcnn init` makes one from a network's name"
-    )
+    if not path.exists():
+        raise FileError(f"{path}: no such file")
+    raise FileError(f"{path}: model files end in .safetensors or .onnx; `smallcnn import` makes one of public weights")
 
 
 def _open_artifact(path: Path, engine: str, threads: int | None) -> Net:

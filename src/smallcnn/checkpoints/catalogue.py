@@ -127,7 +127,7 @@ def _timm() -> Iterator[Checkpoint]:
         name="legacy_xception.tf_in1k",
         model="xception",
         url="https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-cadene/xception-43020ad28.pth",
-        licence="MIT",
+        licence="Apache-2.0",
         origin="timm, ported from Keras, trained on ImageNet-1k",
         preprocessing=Preprocessing((299, 299), _HALF, _HALF, crop=0.8975, interpolation="bicubic"),
         top1=79.058,

@@ -74,10 +74,12 @@ def fetch(
                 _download(url, place, mark, size, sha256, report)
             return _extract(place, member) if member else place
     except URLError as error:
+        flaw = _flaw(place, size, sha256) if place.is_file() else None
         reason = error.reason.strerror if isinstance(error.reason, OSError) else None
         raise FileError(
             f"no connection to {urlsplit(url).hostname}: {reason or error.reason}; "
-            f"already fetched files are in {cache}; or download {url} yourself and `smallcnn import` it"
+            f"if you can get {url} elsewhere, put it at {place} and try again"
+            + (f" (what is there: {flaw})" if flaw else "")
         ) from error
     except OSError as error:
         raise FileError(f"cannot write {place}: {error.strerror or error}") from error
@@ -201,6 +203,8 @@ def _receive(url: str, partial: Path, mark: IO[str], size: int | None, report: R
             while chunk := _read(response):
                 file.write(chunk)
                 done += len(chunk)
+                if size is not None and done > size:
+                    raise FileError(f"{url} is not the expected file: it has more than {size:,} bytes")
                 report(done, total)
     if total is not None and done < total:
         raise _BrokenError(f"the connection broke after {done:,} of {total:,} bytes")

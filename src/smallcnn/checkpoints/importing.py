@@ -12,9 +12,9 @@ from smallcnn import zoo
 from smallcnn.adapt import with_classes
 from smallcnn.artifact import Artifact
 from smallcnn.checkpoints.catalogue import Checkpoint
-from smallcnn.checkpoints.executed import lay_layers
 from smallcnn.checkpoints.layouts import Layout, layouts_of
-from smallcnn.checkpoints.match import in_order, lay, missing_tail, shared
+from smallcnn.checkpoints.match_layers import lay_layers
+from smallcnn.checkpoints.match_names import in_order, lay, missing_tail, shared
 from smallcnn.checkpoints.read import Tensors, read_tensors
 from smallcnn.checkpoints.tflite import TFLite, read_tflite
 from smallcnn.data import imagenet
@@ -46,6 +46,10 @@ class Prepared:
     def over(self, usual: Preprocessing) -> Preprocessing:
         """`usual` with everything given here in its place."""
         given = {key: getattr(self, key) for key in ("mean", "std", "crop", "interpolation")}
+        if self.mean and max(self.mean) > 1:
+            raise FileError(
+                f"mean is that of pixels scaled to 0..1, where {self.mean[0]:g} is {self.mean[0] / 255:.3f}"
+            )
         for key in ("mean", "std"):
             if given[key] and len(given[key]) == 1:
                 given[key] *= usual.channels
@@ -112,7 +116,9 @@ def _from_layers(
     files = [read_tflite(path) for path in paths]
     first = files[0]
     if prepared.resolution not in (None, first.input_shape[0]):
-        raise FileError(f"{paths[0]}: made for {first.input_shape[0]} pixels; its resolution cannot be chosen")
+        raise FileError(
+            f"{paths[0]}: made for {first.input_shape[0]} pixels, which is fixed here; train --from can change it"
+        )
     last = files[-1].layers[-1]
     if last.weight is None:
         raise FileError(f"{paths[-1]}: its last layer is no classifier; are there more files to come after it?")
@@ -234,8 +240,9 @@ def _layout(tensors: Tensors, model: zoo.Model, origin: str | None) -> tuple[Lay
     most = max(count for count, _ in counted)
     best = [layout for count, layout in counted if count == most]
     if not most:
+        some = " ".join(", ".join(list(tensors)[:3]).split())
         raise FileError(
-            f"its names ({', '.join(list(tensors)[:3])}, ...) are none that {' or '.join(origins)} give {model.name}; "
+            f"its names ({some}, ...) are none that {' or '.join(origins)} give {model.name}; "
             f"--origin {ORDER} ignores names, if the file has the layers in the order they run"
         )
     if len(best) > 1:
@@ -272,7 +279,8 @@ def _labels(classes: int, labels: Sequence[str] | None) -> tuple[str, ...]:
         if len(set(labels)) != len(labels):
             raise FileError("two labels are the same")
         if len(labels) != classes:
-            raise FileError(f"{len(labels)} labels for {classes} classes")
+            kept = "; --keep-background keeps the first" if len(labels) == classes + 1 else ""
+            raise FileError(f"{len(labels)} labels for {classes} classes{kept}")
         return tuple(labels)
     known = imagenet.labels()
     usual = {len(known): known, len(known) + 1: (imagenet.BACKGROUND, *known)}

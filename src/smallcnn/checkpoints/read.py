@@ -6,7 +6,7 @@
     .h5            Keras 1 and 2 weight files
 
 Order is the file's. A training checkpoint's outer layers ("state_dict", "model", a common "module." prefix) are taken
-off, counters that are no weights left out.
+off, counters that are no weights left out; where it has averaged weights too (EMA), those are taken.
 """
 
 import warnings
@@ -16,14 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from smallcnn.errors import FileError, closest, require
+from smallcnn.errors import FileError, require
 
 Tensors = dict[str, np.ndarray]
 
-_WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "state_dict_ema")
+_WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model", "net")  # averages first
 _DEEPEST = 4  # wrappers in each other
 _PREFIXES = ("module.", "_orig_mod.")  # of torch.nn.DataParallel and torch.compile
-_COUNTERS = ("num_batches_tracked", "top_level_model_weights")
+_COUNTERS = ("num_batches_tracked", "n_averaged", "top_level_model_weights")
 _MOST_COMPRESSED = 1000  # times the size of its file that a tensor may take in memory
 
 
@@ -33,12 +33,12 @@ def read_tensors(path: Path) -> Tensors:
         raise FileError(f"{path}: {'a folder, not a file' if path.is_dir() else 'no such file'}")
     if path.suffix not in _READERS:
         kind = path.suffix or "a file without suffix"
-        raise FileError(f"{path}: no reader for {kind}; {closest(path.suffix, SUFFIXES)}")
+        raise FileError(f"{path}: no reader for {kind}; there are some for {', '.join(SUFFIXES)} and .tflite")
     try:
         tensors = _READERS[path.suffix](path)
     except FileError as error:
         raise FileError(f"{path}: {error}") from error
-    named = {" ".join(name.split()): value for name, value in tensors.items() if not name.endswith(_COUNTERS)}
+    named = {name: value for name, value in tensors.items() if not name.endswith(_COUNTERS)}
     if not named:
         raise FileError(f"{path}: holds no weights")
     for prefix in _PREFIXES:
@@ -78,7 +78,9 @@ def _torch(path: Path) -> Tensors:
 
 def _numpy(name: object, tensor: Any) -> np.ndarray:
     """A torch tensor as an array; FileError unless it is a plain one with all its numbers in the file."""
-    plain = tensor.layout.__str__() == "torch.strided" and not (tensor.is_meta or tensor.is_quantized)
+    import torch
+
+    plain = tensor.layout == torch.strided and not (tensor.is_meta or tensor.is_quantized)
     if not plain or tensor.is_complex() or tensor.nbytes > tensor.untyped_storage().nbytes():
         raise FileError(f"{str(name)!r} is no plain tensor of numbers")
     array: np.ndarray = tensor.detach().float().numpy()
@@ -91,6 +93,8 @@ def _safetensors(path: Path) -> Tensors:
 
     try:
         with safe_open(path, framework="numpy") as file:
+            if "smallcnn.graph" in (file.metadata() or {}):
+                raise FileError("is smallcnn's own model file already, with nothing to import")
             kinds = {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118  (no mapping)
         if "BF16" not in kinds:
             return safetensors.numpy.load_file(path)
@@ -107,9 +111,13 @@ def _safetensors(path: Path) -> Tensors:
 def _npz(path: Path) -> Tensors:
     try:
         with np.load(path, allow_pickle=False) as archive:
+            if sum(member.file_size for member in archive.zip.infolist()) > _MOST_COMPRESSED * path.stat().st_size:
+                raise FileError("damaged: it claims to hold far more than a file of its size can")
             return {name: np.asarray(archive[name]) for name in archive.files}
+    except FileError:
+        raise
     except Exception as error:  # whatever zipfile, zlib and numpy's header parser raise, MemoryError among it
-        raise FileError(f"damaged, or not an .npz of plain arrays ({_first_line(error)})") from error
+        raise FileError("damaged, or not an .npz of plain arrays") from error
 
 
 def _h5(path: Path) -> Tensors:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from smallcnn.cli.show import as_json, engine, print_json, progress, remark, workers
+from smallcnn.cli.show import as_json, engine, print_json, progress, remark, warn_untrained, workers
 
 _MOST_CONFUSION = 100
 """Classes up to which the JSON has the confusion matrix: a thousand would make a million numbers."""
@@ -45,6 +45,7 @@ def command(
 
         check_plot(plot)
     net = runtime.open(file, engine=engine, threads=threads)
+    warn_untrained(net.facts)
     with progress("evaluating") as report:
         result = evaluate(net, data, part=part, crop=crop, workers=workers, report=report)
     metrics = result.metrics

@@ -67,9 +67,8 @@ def main(args: list[str] | None = None) -> None:
     try:
         code = root.main(args, prog_name="smallcnn", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
-    except click.exceptions.Abort:
-        sys.exit(130)
-    except KeyboardInterrupt:
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        click.echo("smallcnn: interrupted", err=True)
         sys.exit(130)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())

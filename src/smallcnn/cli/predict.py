@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from smallcnn.cli.show import as_json, engine, print_json
+from smallcnn.cli.show import as_json, engine, print_json, warn_untrained
 from smallcnn.errors import ImageError
 
 
@@ -22,6 +22,7 @@ def command(file: Path, images: tuple[Path, ...], engine: str, threads: int | No
     from smallcnn import runtime
 
     net = runtime.open(file, engine=engine, threads=threads)
+    warn_untrained(net.facts)
     records, problems = [], []
     for path in [picture for image in images for picture in _pictures(image)]:
         try:

@@ -43,9 +43,9 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    grid = Table(*[columns[0]], box=box.SIMPLE_HEAD)
-    for name in columns[1:]:
-        grid.add_column(name, justify="right")
+    grid = Table(box=box.SIMPLE_HEAD)
+    for i, name in enumerate(columns):
+        grid.add_column(name, justify="right" if i else "left", overflow="fold")
     for row in rows:
         grid.add_row(*row)
     width = None if sys.stdout.isatty() else 200  # a pipe has no width to fit
@@ -66,6 +66,15 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
     ) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total, refresh=True)
+
+
+def warn_untrained(facts: dict[str, Any]) -> None:
+    """Says on stderr if a model file's answers mean nothing, because it or its last layers were never trained."""
+    imported = facts.get("imported")
+    fresh = imported.get("fresh") if isinstance(imported, dict) else None
+    if facts.get("trained") is False or fresh:
+        what = f"its last layers ({', '.join(fresh)}) are" if fresh else "this network is"
+        remark(f"note: {what} untrained, so its answers mean nothing yet")
 
 
 def remark(line: str) -> None:

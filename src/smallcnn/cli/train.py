@@ -62,7 +62,8 @@ def command(
 ) -> None:
     """Train MODEL on SOURCE, into the folder --out.
 
-    With --from, a model file's own network goes on from its weights, with a new last layer if the classes are others.
+    With --from, a model file's own network goes on from its weights, with a new last layer if it does not know the
+    classes.
 
     The folder then holds best.safetensors (highest validation top-1), last.safetensors, log.jsonl, report.html and
     tensorboard/. Ctrl-C stops after the current step; --resume goes on exactly there.
@@ -78,6 +79,10 @@ def command(
     chosen = {key: value for key, value in recipe.items() if value is not None}
     if start and model:
         raise SmallcnnError("give MODEL or --from, not both: the file knows its network")
+    if start and start.suffix != ".safetensors":
+        raise SmallcnnError(
+            f"{start}: --from takes a .safetensors model file; `smallcnn import` makes one of public weights"
+        )
     network = artifact.load(start) if start else model
     if resume and network is None:
         if chosen or resolution:

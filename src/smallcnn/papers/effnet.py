@@ -64,7 +64,7 @@ def _model(block: str) -> str:
 
 
 _MORE = unclear("more than two per Mult-Add of the layers in Table 1: what else is counted is not said")
-_LARGE = remark("the paper gives the cost but not the widths of its large networks")
+_LARGE = remark("its widths are not printed; those of large=true here were chosen to meet this cost")
 
 
 def _large(printed: str) -> tuple[Figure, ...]:

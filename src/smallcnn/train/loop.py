@@ -128,6 +128,8 @@ class Loop:
             f"augmentation {self.recipe.augment}; "
             f"{self.device.type}, {torch.get_num_threads()} threads, {precision}"
         )
+        if start := self.settings["start"]:
+            log.say(f"starts from trained weights; its last layer is {'new' if start['new_last_layer'] else 'kept'}")
         if self.source.ignored:
             some = ", ".join(path.name for path in self.source.ignored[:3])
             log.say(f"ignored {len(self.source.ignored)} files that are not pictures: {some}")

@@ -25,7 +25,8 @@ class Recipe:
     optimizer: Optimizer = _about("sgd", "sgd (Nesterov momentum 0.9) or adamw")
     lr: float | None = _about(
         None,
-        "peak learning rate; left out, 0.1 (sgd) or 0.002 (adamw) per 64 pictures of a batch, a tenth with --from",
+        "peak learning rate; left out, 0.1 (sgd) or 0.002 (adamw) per 64 pictures of a batch; with --from a tenth of "
+        "it, a hundredth without batch norms",
     )
     weight_decay: float | None = _about(
         None,

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from smallcnn import zoo
+from smallcnn import ops, zoo
 from smallcnn.adapt import keep, with_classes, with_resolution
 from smallcnn.artifact import Artifact
+from smallcnn.data.labels import match_labels
 from smallcnn.data.preprocessing import Preprocessing
 from smallcnn.data.sources import Source, open_source
 from smallcnn.errors import DataError
@@ -29,8 +30,8 @@ from smallcnn.weights import initial_weights
 _SMALL = 64
 """Pixels up to which pictures are taken whole, and "auto" augments as for small pictures."""
 
-_GENTLE = 0.1
-"""Part of the usual learning rate when a run starts from trained weights."""
+_GENTLE, _GENTLER = 0.1, 0.01
+"""Part of the usual learning rate when a run starts from trained weights, with batch norms and without any."""
 
 
 def train(
@@ -48,7 +49,7 @@ def train(
 
     `model` is a registry name with options; or a graph of your own, whose input and number of classes must then fit the
     data; or a model file's contents (`artifact.load`): the run then starts from its weights and prepares pictures as it
-    says, with a new last layer unless its labels are the data's classes. `resolution` is for a name or an artifact;
+    says, with a new last layer unless it knows all of the data's classes. `resolution` is for a name or an artifact;
     left out it is the artifact's, the network's own (mostly 224) for picture files, and for arrays the pictures' own
     size, but at least 32.
     `workers` threads decode; left out, one per core up to eight. With `resume` the run in `out` goes on, if there is
@@ -104,7 +105,7 @@ def _run(
 ) -> Result:
     on = pick_device(device)
     graph = start.graph
-    recipe = _settled(recipe, source, min(graph.input_shape[:2]), trained=start.came_from is not None)
+    recipe = _settled(recipe, source, start)
     settings = {
         "model": graph.name,
         "graph": graph.to_json(),
@@ -151,12 +152,19 @@ def _from_artifact(artifact: Artifact, source: Source, resolution: int | None, s
     size = (resolution, resolution) if resolution else preprocessing.size
     if size != preprocessing.size:
         graph = with_resolution(graph, size)
-    if artifact.labels != source.classes:
-        last = next(node for node in reversed(graph.nodes) if graph.weights_of(node))
-        weights = {name: value for name, value in weights.items() if name.rpartition(".")[0] != last.name}
+    last = next(node for node in reversed(graph.nodes) if graph.weights_of(node))
+    head = [f"{last.name}.{key}" for key in graph.weights_of(last)]
+    new = False
+    try:
+        known = match_labels(source.classes, artifact.labels)
+        weights |= {name: weights[name][known] for name in head}
+    except DataError:
+        new = True
+        weights = {name: value for name, value in weights.items() if name not in head}
+    if new or len(source.classes) < len(artifact.labels):
         graph = with_classes(graph, len(source.classes))
     digest = hashlib.sha256(b"".join(np.ascontiguousarray(value).data for value in artifact.weights.values()))
-    came_from = {"model": artifact.graph.name, "weights": digest.hexdigest()} | {
+    came_from = {"model": artifact.graph.name, "weights": digest.hexdigest(), "new_last_layer": new} | {
         key: artifact.facts[key] for key in ("imported", "val_top1") if key in artifact.facts
     }
     kept = keep(graph, weights)
@@ -182,12 +190,15 @@ def _fitting(graph: Graph, source: Source) -> Graph:
     return graph
 
 
-def _settled(recipe: Recipe, source: Source, side: int, *, trained: bool) -> Recipe:
+def _settled(recipe: Recipe, source: Source, start: _Start) -> Recipe:
     """The recipe with everything left open decided, so that it can be stored and compared."""
+    side = min(start.graph.input_shape[:2])
     augment = ("small" if side <= _SMALL else "photo") if recipe.augment == "auto" else recipe.augment
     mirror = source.mirror if recipe.mirror is None else recipe.mirror
-    lr = recipe.peak_lr * (_GENTLE if trained and recipe.lr is None else 1)
-    return replace(recipe, augment=augment, mirror=mirror, lr=lr, weight_decay=recipe.decay)
+    part = 1.0
+    if start.came_from and recipe.lr is None:
+        part = _GENTLE if any(isinstance(node.op, ops.BatchNorm) for node in start.graph) else _GENTLER
+    return replace(recipe, augment=augment, mirror=mirror, lr=part * recipe.peak_lr, weight_decay=recipe.decay)
 
 
 def _run_folder(folder: Path, settings: dict[str, Any], resume: bool) -> Path:

@@ -37,6 +37,8 @@ def alexnet(
     before the hidden layers rather than after them. `small_input`, for pictures of 28 to 64 pixels, gives the first
     layer stride 1 and padding 5. `resolution` is one side or (height, width); the first dense layer reads the whole
     last map, so that its weights fit this resolution only.
+
+    Raises GraphError if an option is unknown or the picture is below 64 pixels a side (15 with `small_input`).
     """
     one_tower = variant == "one_tower"
     g = Builder(input=(*plane(resolution), channels))

@@ -18,6 +18,7 @@ from smallcnn.graph import Graph, Node
 from smallcnn.ops import ActivationKind
 from smallcnn.zoo.registry import plane, register, spell
 from smallcnn.zoo.rounding import rounded
+from smallcnn.zoo.squeeze_excite import squeeze_excite
 
 _Padding = Literal["same", "symmetric"]
 _Row = tuple[int, int, int, bool, ActivationKind, int]
@@ -89,7 +90,7 @@ def mobilenet_v3_large(
         g, _LARGE, 960, width=width, minimalistic=minimalistic, small_input=small_input, padding=padding,
         epsilon=epsilon,
     )  # fmt: skip
-    return g.graph(_head(g, x, 1280 * max(width, 1), minimalistic, classes), features=x, name=name)
+    return g.graph(_head(g, x, rounded(1280 * max(width, 1)), minimalistic, classes), features=x, name=name)
 
 
 @register
@@ -123,7 +124,9 @@ def mobilenet_v3_small(
         g, _SMALL, 576, width=width, minimalistic=minimalistic, small_input=small_input, padding=padding,
         epsilon=epsilon,
     )  # fmt: skip
-    return g.graph(_head(g, x, hidden * max(width, 1), minimalistic, classes), features=x, name=name)
+    return g.graph(
+        _head(g, x, hidden if width <= 1 else rounded(hidden * width), minimalistic, classes), features=x, name=name
+    )
 
 
 def _body(
@@ -157,7 +160,8 @@ def _body(
         if expansion > before:
             x = conv(x, rounded(expansion / before * x.shape[2]), activation=activation, name=f"{name}.expand")
         x = depthwise(x, kernel=kernel, stride=stride, activation=activation, name=f"{name}.depthwise")
-        x = _excited(g, x, f"{name}.se") if excite else x
+        if excite:
+            x = squeeze_excite(g, x, rounded(x.shape[2] / 4), gate="hard_sigmoid", name=f"{name}.se")
         x = conv(x, rounded(out * width), activation=None, name=f"{name}.project")
         if stride == 1 and x.shape == entry.shape:
             x = g.add(entry, x, name=f"{name}.add")
@@ -165,15 +169,8 @@ def _body(
     return conv(x, rounded(last * width), activation=ends, name="last")
 
 
-def _excited(g: Builder, x: Node, name: str) -> Node:
-    """Squeeze-and-excite: (H, W, C) -> (H, W, C)."""
-    y = g.dense(g.global_pool(x, name=f"{name}.pool"), rounded(x.shape[2] / 4), name=f"{name}.reduce")
-    y = g.dense(g.activation(y, "relu", name=f"{name}.act"), x.shape[2], name=f"{name}.expand")
-    return g.scale(x, g.activation(y, "hard_sigmoid", name=f"{name}.gate"), name=f"{name}.scale")
-
-
-def _head(g: Builder, x: Node, hidden: float, minimalistic: bool, classes: int) -> Node:
+def _head(g: Builder, x: Node, hidden: int, minimalistic: bool, classes: int) -> Node:
     """(H, W, C) -> (classes,)."""
-    y = g.dense(g.global_pool(x, name="pool"), rounded(hidden), name="hidden.dense")
+    y = g.dense(g.global_pool(x, name="pool"), hidden, name="hidden.dense")
     y = g.activation(y, _RE if minimalistic else _HS, name="hidden.act")
     return g.dense(g.dropout(y, 0.2, name="dropout"), classes, name="classifier")

@@ -68,7 +68,8 @@ class Option:
         """GraphError unless `value` is of this option's kind."""
         kind = int | float if self.type is float else self.type
         good = value in self.choices if self.choices else isinstance(value, kind)
-        if not good or (isinstance(value, bool) and self.type is not bool):
+        fits = self.type is not float or not isinstance(value, int) or abs(value) <= checks.MOST
+        if not good or not fits or (isinstance(value, bool) and self.type is not bool):
             raise GraphError(f"{self.name} must be {self.allowed}, not {checks.shown(value)}")
 
     def parse(self, text: str) -> Any:

@@ -12,6 +12,7 @@ from smallcnn.builder import Builder
 from smallcnn.errors import GraphError
 from smallcnn.graph import Graph, Node
 from smallcnn.zoo.registry import plane, register, spell
+from smallcnn.zoo.squeeze_excite import squeeze_excite
 
 Shuffling = Literal["paper", "released", "none"]
 
@@ -84,20 +85,16 @@ def _unit(
         y = g.shuffle(y, bottleneck // groups, name=f"{name}.shuffle")
     if stride == 1:
         y = g.conv_bn(y, out, groups=groups, activation=None, name=f"{name}.expand")
-        y = _squeeze_excite(g, y, f"{name}.se") if se else y
+        y = _excited(g, y, name) if se else y
         return g.activation(g.add(x, y, name=f"{name}.add"), "relu", name=f"{name}.act")
     y = g.conv_bn(y, out - channels, groups=groups, activation="relu", name=f"{name}.expand")
     x = g.average_pool(x, kernel=3, stride=2, padding=1, count_padding=True, name=f"{name}.pool")
     y = g.concat(x, y, name=f"{name}.concat")
-    return _squeeze_excite(g, y, f"{name}.se") if se else y
+    return _excited(g, y, name) if se else y
 
 
-def _squeeze_excite(g: Builder, x: Node, name: str) -> Node:
-    """Channels rescaled by what the whole plane holds: Hu et al. 2017, arXiv 1709.01507, Figure 3."""
-    channels = x.shape[2]
-    y = g.dense(g.global_pool(x, name=f"{name}.pool"), max(channels // _SE_RATIO, 1), name=f"{name}.reduce")
-    y = g.dense(g.activation(y, "relu", name=f"{name}.act"), channels, name=f"{name}.expand")
-    return g.scale(x, g.activation(y, "sigmoid", name=f"{name}.gate"), name=f"{name}.scale")
+def _excited(g: Builder, x: Node, name: str) -> Node:
+    return squeeze_excite(g, x, max(x.shape[2] // _SE_RATIO, 1), gate="sigmoid", name=f"{name}.se")
 
 
 def _stem(groups: int, scale: float) -> int:

@@ -25,17 +25,18 @@ _Padding = Literal["same", "symmetric"]
 @register
 def xception(
     *,
-    padding: Literal["same", "symmetric"] = "same",
-    epsilon: float = 0.001,
     small_input: bool = False,
+    padding: _Padding = "same",
+    epsilon: float = 0.001,
     resolution: int | tuple[int, int] = 299,
     classes: int = 1000,
     channels: int = 3,
 ) -> Graph:
     """Xception.
 
-    `padding` is TensorFlow's SAME or half the kernel on every side, and `epsilon` that of batch norm; PyTorch's public
-    weights want "symmetric" and 0.00001. `small_input` gives the first layer stride 1, for pictures of 28 to 64 pixels.
+    `small_input` gives the first layer stride 1, for pictures of 28 to 64 pixels. `padding` is TensorFlow's SAME or
+    half the kernel on every side, and `epsilon` that of batch norm; PyTorch's public weights want "symmetric" and
+    0.00001.
     `resolution` is one side or (height, width).
 
     Raises GraphError if an option is out of range or the picture is below 7 pixels a side (5 with `small_input`).
@@ -52,7 +53,7 @@ def xception(
         x = _separable(g, x, out, padding, epsilon, f"exit.separable{i}")
         x = g.activation(x, "relu", name=f"exit.separable{i}.act")
     y = g.dropout(g.global_pool(x, name="pool"), 0.5, name="dropout")
-    name = spell("xception", {"padding": padding, "epsilon": epsilon, "small_input": small_input})
+    name = spell("xception", {"small_input": small_input, "padding": padding, "epsilon": epsilon})
     return g.graph(g.dense(y, classes, name="classifier"), features=x, name=name)
 
 

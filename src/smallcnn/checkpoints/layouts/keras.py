@@ -1,4 +1,8 @@
-"""Keras applications, keras_applications: weights of TensorFlow-Slim with their batch norms."""
+"""Keras applications, keras_applications: weights of TensorFlow-Slim with their batch norms.
+
+MobileNetV2 has two sets of names: the code's (mobilenet_v2.py), and those of an earlier version of it, which the
+published .h5 files have. Keras itself does not mind, as it loads by order.
+"""
 
 from collections.abc import Callable
 
@@ -12,12 +16,21 @@ _MOBILENET_V1: Rules = {
 }
 
 
+def _numbered(name: str) -> Callable[..., str]:
+    return lambda i: name.format(i - 1)
+
+
 def _block_before(step: str) -> Callable[..., str]:
     return lambda i: f"block_{i - 1}_{step}"
 
 
-_MOBILENET_V2: Rules = {
+_ENDS: Rules = {
     **conv_bn("stem", "Conv1", "bn_Conv1"),
+    **conv_bn("last", "Conv_1", "Conv_1_bn"),
+    "classifier": "Logits",
+}
+_MOBILENET_V2: Rules = {
+    **_ENDS,
     **conv_bn("block1.depthwise", "expanded_conv_depthwise", "expanded_conv_depthwise_BN"),
     **conv_bn("block1.project", "expanded_conv_project", "expanded_conv_project_BN"),
     **{
@@ -25,8 +38,12 @@ _MOBILENET_V2: Rules = {
         for step in ("expand", "depthwise", "project")
         for ours, theirs in (("conv", ""), ("bn", "_BN"))
     },
-    **conv_bn("last", "Conv_1", "Conv_1_bn"),
-    "classifier": "Logits",
+}
+
+_IN_FILES: dict[str, Callable[..., str]] = {
+    f"block{{i}}.{step}.{ours}": _numbered(f"{theirs}_{step}")
+    for step in ("expand", "depthwise", "project")
+    for ours, theirs in (("conv", "mobl{0}_conv_{0}"), ("bn", "bn{0}_conv_{0}_bn"))
 }
 
 LAYOUTS = (
@@ -34,4 +51,5 @@ LAYOUTS = (
     Layout(
         "keras", "mobilenet_v2", _MOBILENET_V2, KERAS, TENSORFLOW, **INCEPTION, renamed={"predictions": "Logits"},
     ),
+    Layout("keras", "mobilenet_v2", {**_ENDS, **_IN_FILES}, KERAS, TENSORFLOW, **INCEPTION),
 )  # fmt: skip

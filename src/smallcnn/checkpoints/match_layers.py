@@ -41,6 +41,7 @@ class _Walk:
         self.where: dict[str, _Tensor] = {graph.nodes[0].name: (0, files[0].input)}
         self.end: _Tensor = (len(files) - 1, files[-1].output)
         self.joints = {(i + 1, after.input): (i, before.output) for i, (before, after) in enumerate(pairwise(files))}
+        self.grids: dict[str, Grid | None] = {graph.nodes[0].name: files[0].grid}
         self.fused: dict[str, Layer] = {}  # nodes whose layer in the file has an activation that is still to come
         self.weights: dict[str, np.ndarray] = {}
 
@@ -52,7 +53,7 @@ class _Walk:
                     self._add(node.name, node.op, ())
                 case ops.Dropout() | ops.Flatten():
                     self._add(node.name, node.op, node.inputs)
-                    self.where[node.name] = self.where[node.inputs[0]]
+                    self._is_same(node)
                 case ops.Activation():
                     self._activation(node, node.op)
                 case _:
@@ -84,7 +85,7 @@ class _Walk:
         self._check(node, layer)
         if sorted(wanted) != sorted(got):
             raise self._error(node.name, f"in the file, layer {self.done} reads other layers than here")
-        self.where[node.name] = (number, layer.output)
+        self.where[node.name], self.grids[node.name] = (number, layer.output), layer.grid
         if layer.weight is not None:
             weight = layer.weight
             bias = np.zeros(len(weight), np.float32) if layer.bias is None else layer.bias
@@ -94,7 +95,7 @@ class _Walk:
         self._add(node.name, node.op, node.inputs)
         if layer.activation:
             self.fused[node.name] = layer
-        elif layer.grid and not isinstance(node.op, ops.GlobalPool):  # a mean stays in range
+        elif layer.grid and not (isinstance(node.op, ops.GlobalPool) and layer.grid == self.grids[node.inputs[0]]):
             name = f"{node.name}_range"
             self._add(name, _clip(layer.grid, None), (node.name,))
             self.stands_for[node.name] = name
@@ -105,7 +106,12 @@ class _Walk:
             file = layer.activation if layer else "nothing"
             raise self._error(node.name, f"the network applies {op.function} here, the file {file}")
         self._add(node.name, _clip(layer.grid, op.function) if layer.grid else op, node.inputs)
+        self._is_same(node)
+
+    def _is_same(self, node: Node) -> None:
+        """Notes that a node's result is, in the file, the tensor it reads."""
         self.where[node.name] = self.where[node.inputs[0]]
+        self.grids[node.name] = self.grids[node.inputs[0]]
 
     def _add(self, name: str, op: ops.Op, inputs: Sequence[str]) -> None:
         self.nodes[name] = make_node(name, op, [self.nodes[self.stands_for[source]] for source in inputs])
@@ -135,6 +141,7 @@ class _Walk:
         if layer.weight is not None and right:
             size = layer.weight.reshape(len(layer.weight), -1).shape if isinstance(node.op, ops.Dense) else None
             right = "weight" in wanted and (size or layer.weight.shape) == wanted["weight"].shape
+            right = right and (layer.bias is None or layer.bias.shape == (len(layer.weight),))
         if not right:
             weight = f" {wanted['weight'].shape}" if wanted else ""
             raise self._error(node.name, f"the network has {node.op.kind}{weight}, the file {_shown(layer)}")

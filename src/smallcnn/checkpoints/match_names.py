@@ -86,4 +86,4 @@ def in_order(graph: Graph, tensors: Tensors) -> dict[str, np.ndarray]:
 
 
 def _listed(names: list[str], most: int = 3) -> str:
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+    return " ".join(", ".join(names[:most]).split()) + (", ..." if len(names) > most else "")
