@@ -48,4 +48,24 @@ def test_json_and_markdown_exclude_each_other(capsys):
     with pytest.raises(SystemExit) as caught:
         main(["list", "--json", "--markdown"])
     assert caught.value.code == 2
-    assert capsys.readouterr().err == "smallcnn: give --json or --markdown, not both\n"
+    assert capsys.readouterr().err == "smallcnn: --markdown goes with nothing else\n"
+
+
+def test_another_resolution_leaves_out_what_is_too_large_for_it(smallcnn):
+    code, out, err = smallcnn("list", "--resolution", "24")
+    listed = {line.split()[0] for line in out.splitlines()[1:] if not line.startswith(" ")}
+    assert code == 0
+    assert set(zoo.names()) - listed == {"alexnet", "googlenet", "vgg16"}
+    assert "vgg16: pool5: a 2x2 window does not fit" in err
+    (v1,) = [line for line in out.splitlines() if line.startswith("mobilenet_v1 ")]
+    assert v1.split()[1:4] == ["24x24x3", "10.80", "M"]
+
+
+def test_in_a_narrow_terminal_the_options_stand_below(smallcnn, monkeypatch):
+    monkeypatch.setattr("smallcnn.cli.list.sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    _, out, _ = smallcnn("list")
+    lines = out.splitlines()[1:]
+    assert max(map(len, lines)) <= 80
+    place = next(i for i, line in enumerate(lines) if line.startswith("squeezenet_1_0 "))
+    assert lines[place + 1] == "    bypass=none|simple|complex small_input=false|true"

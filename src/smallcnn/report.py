@@ -79,7 +79,7 @@ def of_papers(path: Path, compared: Sequence[Comparison]) -> None:
         (str(summary.wrong), "wrong in the paper"),
         (str(summary.convention), "rounded or counted by another rule"),
         (str(summary.unclear), "unclear"),
-        (str(summary.not_counted), "of what is not built here"),
+        (str(summary.not_counted), "shown without ours"),
     ]
     sections = [
         Section("Accuracy and cost", plots.svg(plots.accuracy_and_cost(compared))),

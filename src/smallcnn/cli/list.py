@@ -1,12 +1,15 @@
 """`smallcnn list`."""
 
+import sys
+from shutil import get_terminal_size
 from textwrap import TextWrapper
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from smallcnn import zoo
-from smallcnn.cli.show import as_json, millions, print_json
+from smallcnn.cli.show import as_json, given, millions, print_json, remark
+from smallcnn.errors import GraphError
 
 if TYPE_CHECKING:
     from smallcnn.cost import Profile
@@ -19,30 +22,42 @@ _SCALES = ("width", "scale", "groups")  # options whose value changes no layer's
 @click.command("list")
 @as_json
 @click.option("--markdown", is_flag=True, help="print the table of docs/models.md: variants, accuracies, weights")
-def command(json_: bool, markdown: bool) -> None:
+@click.option("--resolution", type=int, help="side of the input  [default: each network's own]")
+def command(json_: bool, markdown: bool, resolution: int | None) -> None:
     """The networks, what each costs at its default options, and the options.
 
     Give options after a colon: mobilenet_v1:width=0.5,variant=shallow. Values stand as default|others.
     """
     from smallcnn.cost import profile
 
-    if json_ and markdown:
-        raise click.UsageError("give --json or --markdown, not both")
+    if markdown and (json_ or resolution):
+        raise click.UsageError("--markdown goes with nothing else")
     if markdown:
         click.echo("\n".join(_markdown()))
         return
-    counted = {name: profile(zoo.parse(name).build()) for name in zoo.names()}
+    counted = {}
+    for name in zoo.names():
+        try:
+            counted[name] = profile(zoo.parse(name).build(**given({"resolution": resolution})))
+        except GraphError as error:  # too small for this network
+            remark(f"{name}: {error}")
     if json_:
         print_json([_record(name, cost) for name, cost in counted.items()])
         return
     head = _COLUMNS.format("model", "input", "Mult-Adds", "parameters")
     click.echo(f"{head}options (default|others)")
-    wrap = TextWrapper(_WIDTH, subsequent_indent=" " * len(head), break_on_hyphens=False)
+    room = get_terminal_size().columns if sys.stdout.isatty() else _WIDTH
+    narrow = room < _WIDTH  # then the options stand below
+    indent = " " * (4 if narrow else len(head))
+    wrap = TextWrapper(min(room, _WIDTH), subsequent_indent=indent, break_on_hyphens=False)
     for name, cost in counted.items():
         size = "x".join(map(str, cost.input_shape))
         columns = _COLUMNS.format(name, size, millions(cost.mult_adds), millions(cost.parameters))
-        wrap.initial_indent = columns
-        click.echo(wrap.fill(" ".join(map(_values, zoo.options(name).values()))))
+        options = " ".join(map(_values, zoo.options(name).values()))
+        if narrow:
+            click.echo(columns.rstrip())
+        wrap.initial_indent = indent if narrow else columns
+        click.echo(wrap.fill(options))
 
 
 def _values(option: zoo.Option) -> str:
