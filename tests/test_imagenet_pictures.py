@@ -79,7 +79,7 @@ class _Rounded(torch.nn.Module):
         self.low, self.step = op.low, (op.high - op.low) / 255
 
     def forward(self, x):
-        return torch.round((x - self.low) / self.step).clamp(0, 255) * self.step + self.low
+        return x.sub_(self.low).div_(self.step).round_().clamp_(0, 255).mul_(self.step).add_(self.low)
 
 
 def test_mobilenet_v2_differs_from_its_8_bit_original_by_the_rounding(pictures, tmp_path):
@@ -91,7 +91,7 @@ def test_mobilenet_v2_differs_from_its_8_bit_original_by_the_rounding(pictures, 
     assert 100 * in_float.top1 == pytest.approx(78.2, abs=POINTS + 0.25)
     assert 100 * in_float.top5 == pytest.approx(94.9, abs=POINTS + 0.25)
 
-    module = to_module(made.graph, made.weights).eval()
+    module = to_module(made.graph, made.weights).eval().to(memory_format=torch.channels_last)
     for node in made.graph:
         if isinstance(node.op, ops.Clip) and node.name != made.graph.output:
             parent, _, leaf = node.name.rpartition(".")

@@ -106,12 +106,12 @@ def _origins(model: zoo.Model, cost: "Profile") -> list[str]:
     from smallcnn.checkpoints.layouts import layouts_of
     from smallcnn.cost import profile
 
-    found = []
+    found: dict[str, None] = {}  # in order; an origin may have two sets of names
     for layout in layouts_of(model.name):
         form = zoo.Model(model.name, model.options | layout.implies)
         implied = {option.name: option.default for option in zoo.options(model.name).values()} | layout.implies
         own = all(form.options[key] == implied[key] for key in implied if key not in _SCALES)
         counted = profile(form.build())
         if own and (counted.mult_adds, counted.parameters) == (cost.mult_adds, cost.parameters):
-            found.append(layout.origin)
-    return found
+            found[layout.origin] = None
+    return list(found)
