@@ -1,10 +1,8 @@
 import pytest
-import torch
 
 from smallcnn import ops
 from smallcnn.cost import profile
 from smallcnn.errors import GraphError
-from smallcnn.module import to_module
 from smallcnn.zoo.alexnet import alexnet
 
 TOTALS = {  # Mult-Adds, parameters
@@ -91,14 +89,3 @@ def test_last_plane_and_first_dense_layer(options, plane):
 def test_errors(options, message):
     with pytest.raises(GraphError, match=f"^{message}$"):
         alexnet(**options)
-
-
-@pytest.mark.parametrize("variant", ["grouped", "one_tower"])
-def test_module_trains(variant):
-    graph = alexnet(variant=variant, small_input=True, resolution=28, classes=5)
-    module = to_module(graph)
-    assert sum(p.numel() for p in module.parameters()) == profile(graph).parameters
-    logits = module(torch.randn(2, 3, 28, 28, generator=torch.Generator().manual_seed(0)))
-    assert logits.shape == (2, 5)
-    logits.square().sum().backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in module.parameters())

@@ -1,11 +1,9 @@
 import pytest
-import torch
 
 from public_logits import check_in_order, public_definition
 from smallcnn import ops
 from smallcnn.cost import profile
 from smallcnn.errors import GraphError
-from smallcnn.module import to_module
 from smallcnn.zoo.efficientnet_lite import efficientnet_lite0
 from smallcnn.zoo.registry import parse
 
@@ -51,20 +49,6 @@ def test_last_plane(options, plane):
     assert graph[graph.features].shape == (*plane, 1280)
 
 
-def test_small_input_keeps_the_weights():
-    assert efficientnet_lite0(small_input=True).weights == efficientnet_lite0().weights
-
-
-def test_module():
-    graph = efficientnet_lite0(small_input=True, resolution=(29, 32), classes=5, channels=1)
-    module = to_module(graph)
-    logits = module(torch.randn(2, 1, 29, 32))
-    assert logits.shape == (2, 5)
-    logits.sum().backward()
-    assert all(parameter.grad is not None for parameter in module.parameters())
-    assert sum(parameter.numel() for parameter in module.parameters()) == profile(graph).parameters
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -77,8 +61,3 @@ def test_module():
 def test_values_out_of_range(options, message):
     with pytest.raises(GraphError, match=f"^{message}$"):
         efficientnet_lite0(**options)
-
-
-def test_text_form():
-    text = "efficientnet_lite0:small_input=true,padding=symmetric"
-    assert parse(text).build(resolution=32).name == text

@@ -1,12 +1,10 @@
 from math import ceil, prod
 
 import pytest
-import torch
 
 from smallcnn import ops
 from smallcnn.cost import profile
 from smallcnn.errors import GraphError
-from smallcnn.module import to_module
 from smallcnn.zoo.effnet import effnet, effnet_cifar
 
 
@@ -217,21 +215,3 @@ def test_effnet_small_input_keeps_the_first_plane():
 def test_effnet_width_out_of_range(width):
     with pytest.raises(GraphError, match=r"^width must be above 0 and at most 8, not \S+$"):
         effnet(width=width)
-
-
-@pytest.mark.parametrize(
-    "graph",
-    [
-        *[effnet_cifar(block=block) for block in ("baseline", "mobilenet", "shufflenet", "effnet", "revised")],
-        effnet(width=0.25, small_input=True, resolution=33, classes=3),
-    ],
-    ids=lambda graph: graph.name,
-)
-def test_modules_run_forward_and_backward(graph):
-    module = to_module(graph)
-    height, width, channels = graph.input_shape
-    logits = module(torch.zeros(2, channels, height, width))
-    assert logits.shape == (2, *graph.output_shape)
-    logits.sum().backward()
-    assert all(parameter.grad is not None for parameter in module.parameters())
-    assert sum(parameter.numel() for parameter in module.parameters()) == profile(graph).parameters

@@ -1,11 +1,9 @@
 import pytest
-import torch
 
 from public_logits import check_in_order, public_definition
 from smallcnn import ops
 from smallcnn.cost import profile
 from smallcnn.errors import GraphError
-from smallcnn.module import to_module
 from smallcnn.zoo.mobilenet_v3 import mobilenet_v3_large, mobilenet_v3_small
 from smallcnn.zoo.registry import parse
 
@@ -68,11 +66,6 @@ def test_last_plane(network, options, plane):
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_small_input_keeps_the_weights(network):
-    assert network(small_input=True).weights == network().weights
-
-
-@pytest.mark.parametrize("network", NETWORKS)
 def test_minimalistic_has_simple_layers_only(network):
     graph = network(minimalistic=True)
     assert {node.op.kernel for node in graph if isinstance(node.op, ops.Conv)} == {(1, 1), (3, 3)}
@@ -85,17 +78,6 @@ def test_a_width_above_1_widens_stem_and_hidden_layer_too(network):
     wide, usual = network(width=1.25), network()
     assert wide["stem.conv"].shape[2] == 24  # 20, rounded
     assert wide["hidden.dense"].shape[0] == 1.25 * usual["hidden.dense"].shape[0]
-
-
-@pytest.mark.parametrize("network", NETWORKS)
-def test_module(network):
-    graph = network(width=0.35, small_input=True, resolution=(29, 32), classes=5, channels=1)
-    module = to_module(graph)
-    logits = module(torch.randn(2, 1, 29, 32))
-    assert logits.shape == (2, 5)
-    logits.sum().backward()
-    assert all(parameter.grad is not None for parameter in module.parameters())
-    assert sum(parameter.numel() for parameter in module.parameters()) == profile(graph).parameters
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,9 @@
 import pytest
-import torch
 
 from public_logits import check_in_order, public_definition
 from smallcnn.cost import profile
 from smallcnn.errors import GraphError
-from smallcnn.module import to_module
 from smallcnn.zoo.mobilenet_v4 import mobilenet_v4_conv_small
-from smallcnn.zoo.registry import parse
 
 # width: (parameters, Mult-Adds at 224) of timm's definitions, counted by torch; the paper has 3.8 M and 0.2 G
 COSTS = {1.0: (3_774_024, 186_005_568), 0.5: (2_238_952, 64_741_408), 0.35: (1_905_384, 47_723_040)}
@@ -46,20 +43,6 @@ def test_last_plane(options, plane):
     assert graph[graph.features].shape == (*plane, 960)
 
 
-def test_small_input_keeps_the_weights():
-    assert mobilenet_v4_conv_small(small_input=True).weights == mobilenet_v4_conv_small().weights
-
-
-def test_module():
-    graph = mobilenet_v4_conv_small(width=0.35, small_input=True, resolution=(29, 32), classes=5, channels=1)
-    module = to_module(graph)
-    logits = module(torch.randn(2, 1, 29, 32))
-    assert logits.shape == (2, 5)
-    logits.sum().backward()
-    assert all(parameter.grad is not None for parameter in module.parameters())
-    assert sum(parameter.numel() for parameter in module.parameters()) == profile(graph).parameters
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -72,8 +55,3 @@ def test_module():
 def test_values_out_of_range(options, message):
     with pytest.raises(GraphError, match=f"^{message}$"):
         mobilenet_v4_conv_small(**options)
-
-
-def test_text_form():
-    text = "mobilenet_v4_conv_small:width=0.5,small_input=true,padding=symmetric"
-    assert parse(text).build(resolution=32).name == text

@@ -6,7 +6,6 @@ import torch
 from smallcnn import ops
 from smallcnn.cost import profile
 from smallcnn.errors import GraphError
-from smallcnn.module import to_module
 from smallcnn.zoo.shufflenet_v1 import shufflenet_v1
 
 # groups: stage channels and "Complexity" (M) as Table 1 prints them; per stage the exact parameters and Mult-Adds;
@@ -159,10 +158,6 @@ def test_last_plane(options, plane):
     assert graph[graph.features].shape == (*plane, 960)
 
 
-def test_small_input_keeps_the_weights():
-    assert shufflenet_v1(small_input=True).weights == shufflenet_v1().weights
-
-
 def test_four_groups_at_half_scale():
     """136 channels do not divide. Table 4 has 576 in the last stage, 4 * 144: that costs 40.7 M, not its 38 M."""
     with pytest.raises(GraphError, match=r"^groups 4 at scale 0\.5 gives stage 2 136 channels; .* scale .*0\.529412 "):
@@ -213,16 +208,3 @@ def test_scales_that_do_not_divide(groups, scale, nearest, others):
 def test_errors(options, message):
     with pytest.raises(GraphError, match=f"^{message}$"):
         shufflenet_v1(**options)
-
-
-@pytest.mark.parametrize(
-    "options", [{}, {"shuffle": "released", "groups": 8}, {"shuffle": "none", "se": True, "scale": 0.5}], ids=str
-)
-def test_module_trains(options):
-    graph = shufflenet_v1(**options, small_input=True, resolution=28, classes=5)
-    module = to_module(graph)
-    assert sum(p.numel() for p in module.parameters()) == profile(graph).parameters
-    logits = module(torch.randn(2, 3, 28, 28, generator=torch.Generator().manual_seed(0)))
-    assert logits.shape == (2, 5)
-    logits.square().sum().backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in module.parameters())

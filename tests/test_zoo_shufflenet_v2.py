@@ -1,11 +1,8 @@
 import pytest
-import torch
 
 from public_logits import check_in_order, public_definition
 from smallcnn.cost import profile
 from smallcnn.errors import GraphError
-from smallcnn.module import to_module
-from smallcnn.zoo.registry import parse
 from smallcnn.zoo.shufflenet_v2 import shufflenet_v2
 
 # scale: (parameters, Mult-Adds) of torchvision's definitions, counted by torch
@@ -60,21 +57,6 @@ def test_last_plane(options, plane):
     assert graph[graph.features].shape == (*plane, 1024)
 
 
-def test_small_input_keeps_the_weights():
-    assert shufflenet_v2(small_input=True).weights == shufflenet_v2().weights
-
-
-@pytest.mark.parametrize("shuffle", ["paper", "released"])
-def test_module(shuffle):
-    graph = shufflenet_v2(scale=0.5, shuffle=shuffle, small_input=True, resolution=(29, 32), classes=5, channels=1)
-    module = to_module(graph)
-    logits = module(torch.randn(2, 1, 29, 32))
-    assert logits.shape == (2, 5)
-    logits.sum().backward()
-    assert all(parameter.grad is not None for parameter in module.parameters())
-    assert sum(parameter.numel() for parameter in module.parameters()) == profile(graph).parameters
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -87,8 +69,3 @@ def test_module(shuffle):
 def test_values_out_of_range(options, message):
     with pytest.raises(GraphError, match=f"^{message}$"):
         shufflenet_v2(**options)
-
-
-def test_text_form():
-    text = "shufflenet_v2:scale=1.5,shuffle=released,small_input=true"
-    assert parse(text).build(resolution=32).name == text

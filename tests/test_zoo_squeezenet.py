@@ -1,10 +1,8 @@
 import pytest
-import torch
 
 from smallcnn import ops
 from smallcnn.cost import profile
 from smallcnn.errors import GraphError
-from smallcnn.module import to_module
 from smallcnn.zoo.squeezenet import squeezenet_1_0, squeezenet_1_1
 
 BOTH = [squeezenet_1_0, squeezenet_1_1]
@@ -102,11 +100,6 @@ def test_last_plane(network, options, plane):
     assert graph[graph.features].shape == (*plane, 512)
 
 
-@pytest.mark.parametrize("network", BOTH)
-def test_small_input_keeps_the_weights(network):
-    assert network(small_input=True).weights == network().weights
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -119,15 +112,3 @@ def test_small_input_keeps_the_weights(network):
 def test_errors(options, message):
     with pytest.raises(GraphError, match=f"^{message}$"):
         squeezenet_1_0(**options)
-
-
-@pytest.mark.parametrize("network", BOTH)
-@pytest.mark.parametrize("bypass", ["none", "complex"])
-def test_module_trains(network, bypass):
-    graph = network(bypass=bypass, small_input=True, resolution=32, classes=5)
-    module = to_module(graph)
-    assert sum(p.numel() for p in module.parameters()) == profile(graph).parameters
-    logits = module(torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
-    assert logits.shape == (2, 5)
-    logits.square().sum().backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in module.parameters())

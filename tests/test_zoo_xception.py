@@ -1,10 +1,8 @@
 import pytest
-import torch
 
 from smallcnn import ops
 from smallcnn.cost import profile
 from smallcnn.errors import GraphError
-from smallcnn.module import to_module
 from smallcnn.zoo.xception import xception
 
 
@@ -98,13 +96,3 @@ def test_small_input_differs_only_in_the_first_stride():
 def test_errors(options, message):
     with pytest.raises(GraphError, match=f"^{message}$"):
         xception(**options)
-
-
-def test_module_runs_forward_and_backward():
-    graph = xception(resolution=32, classes=3, small_input=True)
-    module = to_module(graph)
-    logits = module(torch.zeros(2, 3, 32, 32))
-    assert logits.shape == (2, 3)
-    logits.sum().backward()
-    assert all(parameter.grad is not None for parameter in module.parameters())
-    assert sum(parameter.numel() for parameter in module.parameters()) == profile(graph).parameters
