@@ -65,15 +65,22 @@ def with_classes(graph: Graph, classes: int) -> Graph:
 
     Raises GraphError if the last weights are not those of a classifier.
     """
-    last = next((node for node in reversed(graph.nodes) if graph.weights_of(node)), graph[graph.output])
-    if not isinstance(last.op, ops.Conv | ops.Dense):
-        raise GraphError(f"{graph.name} ends in {last.name}, a {last.op.kind}; it has no classifier to replace")
+    last = classifier(graph)
+    assert isinstance(last.op, ops.Conv | ops.Dense)
     after = graph.nodes[graph.nodes.index(last) :]
     bounds = {node.name for node in after if isinstance(node.op, ops.Clip)}
     changed = _rebuilt(graph, {last.name: replace(last.op, out=classes)}, without=bounds)
     if changed.output_shape != (classes,):
         raise GraphError(f"{graph.name}: replacing {last.name} gives {changed.output_shape}, not {classes} classes")
     return changed
+
+
+def classifier(graph: Graph) -> Node:
+    """The last layer of weights. Raises GraphError unless it is a convolution or a dense layer."""
+    last = next((node for node in reversed(graph.nodes) if graph.weights_of(node)), graph[graph.output])
+    if not isinstance(last.op, ops.Conv | ops.Dense):
+        raise GraphError(f"{graph.name} ends in {last.name}, a {last.op.kind}; it has no classifier to replace")
+    return last
 
 
 def keep(graph: Graph, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

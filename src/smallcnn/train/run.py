@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from smallcnn import ops, zoo
-from smallcnn.adapt import keep, with_classes, with_resolution
+from smallcnn.adapt import classifier, keep, with_classes, with_resolution
 from smallcnn.artifact import Artifact
 from smallcnn.data.labels import match_labels
 from smallcnn.data.preprocessing import Preprocessing
@@ -152,7 +152,7 @@ def _from_artifact(artifact: Artifact, source: Source, resolution: int | None, s
     size = (resolution, resolution) if resolution else preprocessing.size
     if size != preprocessing.size:
         graph = with_resolution(graph, size)
-    last = next(node for node in reversed(graph.nodes) if graph.weights_of(node))
+    last = classifier(graph)
     head = [f"{last.name}.{key}" for key in graph.weights_of(last)]
     new = False
     try:
