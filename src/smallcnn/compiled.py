@@ -1,0 +1,281 @@
+"""A compiled network in a .so or .dll, run through ctypes. numpy alone.
+
+net = compiled.load("mobilenet_v2.so", threads=2)
+net.run(batch)            uint8 (N, H, W, C) -> float32 (N, outputs)
+net.metadata              what `smallcnn compile` wrote into the file
+
+Such a file is a program: loading it runs code from it, like any shared library. What is checked before is that it is
+whole, and made for this machine:
+
+    the library | JSON: format, target, features | uint32 length of the JSON | uint32 CRC-32 of all before | b"smallcnn"
+"""
+
+import ctypes
+import itertools
+import json
+import os
+import platform
+import struct
+import sys
+import threading
+import weakref
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from smallcnn.errors import DataError, FileError, SmallcnnError
+
+FORMAT = 1
+_MAGIC = b"smallcnn"
+_SEAL = struct.Struct("<II8s")
+_CHUNK = 1 << 18
+
+
+def seal(library: bytes, target: str, features: Sequence[str]) -> bytes:
+    """`library` with what is checked before it is loaded."""
+    facts = json.dumps({"format": FORMAT, "target": target, "features": list(features)}).encode()
+    content = library + facts + struct.pack("<I", len(facts))
+    return content + struct.pack("<I", zlib.crc32(content)) + _MAGIC
+
+
+def load(path: Path | str, threads: int | None = None) -> "CompiledFile":
+    """Opens a compiled file. `threads` left out is one per core.
+
+    Raises FileError if it is missing, damaged, foreign, of another format, or not for this machine.
+    """
+    if threads is None:
+        threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if threads < 1:
+        raise SmallcnnError(f"threads must be at least 1, not {threads}")
+    path = Path(path)
+    try:
+        with path.open("rb", buffering=0) as file:
+            target = _check(file)
+            library = _open(path, file.fileno())
+        _check_cpu(library, target)
+        return CompiledFile(path, library, threads)
+    except OSError as error:
+        raise FileError(f"{path}: cannot be loaded ({error.strerror or error})") from error
+    except FileError as error:
+        raise FileError(f"{path}: {error}") from None
+
+
+class CompiledFile:
+    """A loaded file; see `load`. Threads that call it take turns. `labels` names the steps for `time`.
+
+    The library is unloaded with the object. A process made by fork gets its own working memory and threads.
+    """
+
+    def __init__(self, path: Path, library: ctypes.CDLL, threads: int) -> None:
+        self.path = path
+        self.threads = threads
+        self.metadata: dict[str, Any] = json.loads(library.smallcnn_metadata())
+        self.input_shape = (library.smallcnn_height(), library.smallcnn_width(), library.smallcnn_channels())
+        self.outputs: int = library.smallcnn_outputs()
+        self.labels = tuple(library.smallcnn_label(step).decode() for step in range(library.smallcnn_steps()))
+        self._library = library
+        self._context = _Context(library, threads)
+        weakref.finalize(self, _close, library, self._context).atexit = False  # daemon threads may still be running it
+
+    def run(self, batch: np.ndarray) -> np.ndarray:
+        """uint8 (N, H, W, C), C-contiguous -> float32 (N, outputs). Raises DataError for anything else."""
+        pictures = self._checked(batch, 4)
+        answer = np.empty((len(pictures), self.outputs), np.float32)
+        image, logits = pictures.ctypes.data, answer.ctypes.data
+        with self._context as handle:
+            for i in range(len(pictures)):
+                error = self._library.smallcnn_run(
+                    handle, image + i * pictures.strides[0], logits + i * answer.strides[0]
+                )
+                self._raise(error)
+        return answer
+
+    def time(self, image: np.ndarray) -> np.ndarray:
+        """One run on uint8 (H, W, C): int64 nanoseconds per step, in the order of `labels`."""
+        picture = self._checked(image, 3)
+        logits, times = np.empty(self.outputs, np.float32), np.empty(len(self.labels), np.int64)
+        with self._context as handle:
+            self._raise(
+                self._library.smallcnn_run_timed(handle, picture.ctypes.data, logits.ctypes.data, times.ctypes.data)
+            )
+        return times
+
+    @property
+    def working_bytes(self) -> int:
+        """Memory that running takes: the arena, and each thread's scratch and tables. The weights stay in the file."""
+        return int(self._library.smallcnn_memory(self.threads))
+
+    @property
+    def scratch_bytes(self) -> int:
+        """The most that kernels took so far on one thread, of the scratch planned for them."""
+        with self._context as handle:
+            return int(self._library.smallcnn_scratch(handle))
+
+    def _checked(self, batch: np.ndarray, dimensions: int) -> np.ndarray:
+        shape = self.input_shape
+        if batch.dtype != np.uint8 or batch.ndim != dimensions or batch.shape[-3:] != shape:
+            wanted = ", ".join(map(str, ("N", *shape)[-dimensions:]))
+            raise DataError(f"the network takes uint8 ({wanted}), not {batch.dtype} {batch.shape}")
+        if not batch.flags.c_contiguous:
+            raise DataError(
+                f"the network takes C-contiguous pictures, not strides {batch.strides}; np.ascontiguousarray"
+            )
+        return batch
+
+    def _raise(self, error: int) -> None:
+        if error:
+            raise RuntimeError(f"{self.path}: {_text(self._library, error)}")
+
+
+class _Context:
+    """What the library made to run in, for one caller at a time."""
+
+    def __init__(self, library: ctypes.CDLL, threads: int) -> None:
+        self._library, self._threads = library, threads
+        self.forget()
+        with self:
+            _CONTEXTS.add(self)
+
+    def forget(self) -> None:
+        self._lock = threading.Lock()
+        self._handle: ctypes.c_void_p | None = None
+
+    def __enter__(self) -> ctypes.c_void_p:
+        self._lock.acquire()
+        try:
+            if self._handle is None:
+                handle = ctypes.c_void_p()
+                error = self._library.smallcnn_create(self._threads, ctypes.byref(handle))
+                if error:
+                    raise SmallcnnError(f"cannot run on {self._threads} threads: {_text(self._library, error)}")
+                self._handle = handle
+            return self._handle
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def destroy(self) -> None:
+        self._library.smallcnn_destroy(self._handle)
+
+
+_CONTEXTS: "weakref.WeakSet[_Context]" = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """The threads that a context runs on, and one that may hold its lock, are the parent's."""
+    for context in _CONTEXTS:
+        context.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def _check(file: BinaryIO) -> str:
+    """Raises FileError unless the file is whole and for this system; returns its target."""
+    size = os.fstat(file.fileno()).st_size
+    file.seek(max(size - _SEAL.size, 0))
+    end = file.read(_SEAL.size)
+    if len(end) < _SEAL.size or not end.endswith(_MAGIC):
+        raise FileError("not written by `smallcnn compile`, or cut short")
+    length, checksum, _ = _SEAL.unpack(end)
+    if _crc(file, size - 12) != checksum:
+        raise FileError("damaged: its checksum does not match")
+    file.seek(size - _SEAL.size - length)
+    facts = json.loads(file.read(length))
+    if facts["format"] != FORMAT:
+        raise FileError(f"written in format {facts['format']}, this smallcnn reads {FORMAT}; compile it again")
+    target: str = facts["target"]
+    here = _PLATFORMS.get((sys.platform, platform.machine()), f"{sys.platform} on {platform.machine()}")
+    if not f"{target}-".startswith(f"{here}-"):
+        raise FileError(f"compiled for {target}, this machine is {here}")
+    return target
+
+
+_PLATFORMS = {
+    ("linux", "x86_64"): "x86-64-linux",
+    ("linux", "aarch64"): "arm-64-linux",
+    ("android", "aarch64"): "arm-64-android",
+    ("win32", "AMD64"): "x86-64-windows",
+}
+
+
+def _crc(file: BinaryIO, size: int) -> int:
+    """CRC-32 of the first `size` bytes, read in pieces: the file is not to be in memory twice."""
+    file.seek(0)
+    checksum = 0
+    while size > 0 and (piece := file.read(min(size, _CHUNK))):
+        checksum = zlib.crc32(piece, checksum)
+        size -= len(piece)
+    return checksum
+
+
+_LOADS = itertools.count()
+
+
+def _open(path: Path, descriptor: int) -> ctypes.CDLL:
+    """Loads the file that was checked. The loader knows libraries by name: each load on Linux has another one, so that
+    a file that replaced one in use is seen. The same file is loaded once."""
+    if sys.platform == "win32":
+        name = str(path.resolve())  # cannot be replaced while in use
+    else:
+        steps = f"{next(_LOADS):b}".replace("0", "/").replace("1", "/.")
+        name = f"/proc/self{steps}/fd/{descriptor}"
+    library = ctypes.CDLL(name)
+    pointer, number, text = ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p
+    signatures: dict[str, tuple[Any, ...]] = {  # result, arguments
+        "error": (text, number),
+        "metadata": (text,),
+        "height": (number,),
+        "width": (number,),
+        "channels": (number,),
+        "outputs": (number,),
+        "has": (number, text),
+        "features": (text,),
+        "supported": (number,),
+        "memory": (ctypes.c_size_t, number),
+        "create": (number, number, pointer),
+        "destroy": (None, pointer),
+        "run": (number, pointer, pointer, pointer),
+        "run_timed": (number, pointer, pointer, pointer, pointer),
+        "steps": (number,),
+        "label": (text, number),
+        "scratch": (ctypes.c_size_t, pointer),
+    }
+    for name, (result, *arguments) in signatures.items():
+        function = getattr(library, f"smallcnn_{name}")
+        function.restype, function.argtypes = result, arguments
+    return library
+
+
+def _check_cpu(library: ctypes.CDLL, target: str) -> None:
+    """Raises FileError if this CPU lacks what the file's kernels use, and names the target to compile for instead."""
+    if library.smallcnn_supported():
+        return
+    needed = library.smallcnn_features().decode()
+    platform_name = "-".join(target.split("-")[:3])
+    best = next(
+        (level for level in ("avx512", "avx2", "sse41", "dotprod") if library.smallcnn_has(level.encode())), None
+    )
+    other = f"{platform_name}-{best}" if best else platform_name
+    raise FileError(f"built for {needed}, this CPU has {best or 'less'}: compile it with --target {other}")
+
+
+def _close(library: ctypes.CDLL, context: _Context) -> None:
+    import _ctypes
+
+    context.destroy()
+    if sys.platform == "win32":
+        _ctypes.FreeLibrary(library._handle)
+    else:
+        _ctypes.dlclose(library._handle)
+
+
+def _text(library: ctypes.CDLL, error: int) -> str:
+    return library.smallcnn_error(error).decode()

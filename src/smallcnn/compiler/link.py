@@ -1,0 +1,248 @@
+"""A program becomes one file: `write`. Only ziglang's clang and linkers are used; the system needs no compiler.
+
+    .so .dll    loaded by smallcnn, or by anything that can call C; see native/smallcnn.h
+    .wasm       a WebAssembly module without imports
+    .o and .h   for programs, apps and firmware; names begin with the network's, so that several can be linked into one
+
+The table of steps is written as C (`_table`) and compiled together with native/runtime.c and the weights; the result is
+linked with the kernels.
+"""
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from smallcnn.compiled import seal
+from smallcnn.compiler import symbols, targets
+from smallcnn.compiler.program import Program
+from smallcnn.compiler.targets import Target
+from smallcnn.errors import SmallcnnError, require
+from smallcnn.files import atomic
+
+_SOURCES = ("smallcnn.h", "runtime.c", "system.h", "cpu.h")
+_SPACES = {"arena": "ARENA", "weights": "WEIGHTS", "input": "INPUT", "output": "OUTPUT"}
+_TYPES = {"int32": (0, 32), "uint8": (1, 8), "float32": (2, 32)}  # code and bits
+_RUNTIME = {"halide_malloc", "halide_free", "halide_error"}
+_C_LIBRARY = {"memcpy", "memset", "memmove", "bzero", "memset_pattern16", "__chkstk_darwin"}
+"""All that compiled code may ask of where it is loaded; what is not needed on a system is not asked for there."""
+_KERNEL32 = (
+    *("VirtualAlloc", "VirtualFree", "CreateThread", "WaitForSingleObject", "CloseHandle"),
+    *("QueryPerformanceCounter", "QueryPerformanceFrequency", "InitializeSRWLock", "AcquireSRWLockExclusive"),
+    *(
+        "ReleaseSRWLockExclusive",
+        "InitializeConditionVariable",
+        "SleepConditionVariableSRW",
+        "WakeAllConditionVariable",
+    ),
+)
+
+_COMPILE = (
+    *("-c", "-std=gnu23", "-O2", "-ffreestanding", "-nostdinc", "-fvisibility=hidden", "-fno-stack-protector"),
+    *("-ffunction-sections", "-fdata-sections", "-fno-asynchronous-unwind-tables", "-Wall", "-Wextra"),
+)
+_COMPILE_FOR = {  # by the beginning of the triple
+    "x86_64-linux": ("-fPIC",),
+    "x86_64-pc-windows": ("-mno-stack-arg-probe",),
+    "aarch64": ("-fPIC", "-mno-outline-atomics"),
+    "arm64-apple": (),
+    "wasm32": ("-mbulk-memory",),
+}
+
+
+def write(program: Program, out: Path | str, prefix: str | None = None) -> None:
+    """Writes the file, and for .o the header beside it, whose names begin with `prefix` (left out: the network's name).
+
+    Raises SmallcnnError if the target has no such kind of file, FileError if it cannot be written, MissingExtra without
+    ziglang.
+    """
+    require("compiling", "compile", "ziglang")
+    out, target = Path(out), targets.parse(program.target)
+    if out.suffix not in target.suffixes:
+        raise SmallcnnError(f"{out}: a file for {target.name} ends in {' or '.join(target.suffixes)}")
+    prefix = _prefix(program.name if prefix is None else prefix) if out.suffix == ".o" else "smallcnn"
+    with tempfile.TemporaryDirectory(prefix="smallcnn-") as name:
+        content = _build(program, target, out.suffix, prefix, Path(name))
+    if out.suffix in (".so", ".dll"):
+        content = seal(content, target.name, program.features)
+    _put(out, content)
+    if out.suffix == ".o":
+        _put(out.with_suffix(".h"), header(prefix).encode())
+
+
+def header(prefix: str = "smallcnn") -> str:
+    """The C header of a compiled file."""
+    return _source("smallcnn.h", prefix)
+
+
+def _build(program: Program, target: Target, suffix: str, prefix: str, folder: Path) -> bytes:
+    """The linked file, made in an empty `folder`."""
+    objects = program.objects
+    names: dict[str, str] = {}
+    if suffix in (".so", ".o"):
+        seen = [symbols.external(content) for content in objects]
+        defined = {name for table in seen for name, here in table.items() if here}
+        missing = {name for table in seen for name in table} - defined - _RUNTIME - _C_LIBRARY
+        if missing:
+            raise ValueError(f"kernels call {', '.join(sorted(missing))}, which a compiled file does not have")
+        if suffix == ".o":
+            names = {name: f"{prefix}_{name}" for name in defined | _RUNTIME}
+            objects = tuple(symbols.rename(content, names) for content in objects)
+    paths = [_put(folder / f"kernels{i}.o", content) for i, content in enumerate(objects)]
+    paths.append(_compile_runtime(program, target, prefix, names, folder))
+    return _LINKERS[suffix](target, paths, folder / f"linked{suffix}").read_bytes()
+
+
+def _compile_runtime(program: Program, target: Target, prefix: str, names: Mapping[str, str], folder: Path) -> Path:
+    """native/runtime.c with this program's table and weights, as an object file."""
+    for source in _SOURCES:
+        _put(folder / source.replace("smallcnn", prefix), _source(source, prefix).encode())
+    _put(folder / "weights.bin", program.weights or b"\0")
+    _put(folder / "network.h", _table(program, names).encode())
+    flags = [flag for start, row in _COMPILE_FOR.items() if target.triple.startswith(start) for flag in row]
+    flags += [f"-D{name}={names[name]}" for name in sorted(_RUNTIME & names.keys())]
+    out = folder / "runtime.o"
+    _zig(
+        "clang",
+        "-target",
+        target.triple,
+        *_COMPILE,
+        *flags,
+        "-isystem",
+        _zig_headers(),
+        folder / "runtime.c",
+        "-o",
+        out,
+    )
+    return out
+
+
+def _table(program: Program, names: Mapping[str, str]) -> str:
+    """network.h: what native/runtime.c expects of it."""
+    height, width, channels = program.input_shape
+    buffers = [buffer for step in program.steps for buffer in step.buffers]
+    kernels = {step.kernel: names.get(f"{step.kernel}_argv", f"{step.kernel}_argv") for step in program.steps}
+    numbers = {
+        "HEIGHT": height,
+        "WIDTH": width,
+        "CHANNELS": channels,
+        "OUTPUTS": program.outputs,
+        "ARENA": program.arena_bytes,
+        "SCRATCH": program.scratch_bytes,
+        "STEPS": len(program.steps),
+        "BUFFERS": len(buffers),
+        "DIMENSIONS": sum(len(buffer.extents) for buffer in buffers),
+    }
+    lines = [f"#define NETWORK_{name} {value}" for name, value in numbers.items()]
+    lines += [f"#define NETWORK_METADATA {_literal(json.dumps(program.metadata))}"]
+    lines += [f"#define NETWORK_FEATURES {_literal(' '.join(program.features))}"]
+    lines += ["_Alignas(64) static const unsigned char NETWORK_WEIGHTS[] = {", '#embed "weights.bin"', "};"]
+    lines += [f"int {name}(void **);" for name in sorted(kernels.values())]
+    lines += _array("dimension DIMENSIONS", (pair for b in buffers for pair in zip(b.extents, b.strides, strict=True)))
+    lines += _array("buffer BUFFERS", ((b.offset, _SPACES[b.space], *_TYPES[b.type], len(b.extents)) for b in buffers))
+    steps = ((s.kernel, s.label, len(s.buffers), -1 if s.split is None else s.split, s.grain) for s in program.steps)
+    lines += _array("step STEPS", ((kernels[kernel], _literal(label), *rest) for kernel, label, *rest in steps))
+    return "\n".join(lines) + "\n"
+
+
+def _array(name: str, rows: Iterable[Sequence[object]]) -> list[str]:
+    return [f"static const struct {name}[] = {{", *(f"    {{{', '.join(map(str, row))}}}," for row in rows), "};"]
+
+
+def _literal(text: str) -> str:
+    """A string in C."""
+    plain = (chr(byte) if 32 <= byte < 127 and byte not in b'"\\?' else f"\\{byte:03o}" for byte in text.encode())
+    return '"' + "".join(plain) + '"'
+
+
+def _link_elf(target: Target, paths: list[Path], out: Path) -> Path:
+    """A shared object without dependencies: every process has a C library. Android's loader wants it named all the same."""
+    exports = _put(out.with_suffix(".exports"), b"{ global: smallcnn_*; local: *; };")
+    flags = ["--gc-sections", "--strip-all", "-Bsymbolic", "-znoexecstack", "-zrelro", "-znow", "--hash-style=gnu"]
+    if target.name.startswith("arm-64-android"):
+        nothing = _put(out.with_suffix(".c"), b"")
+        _zig("clang", "-target", target.triple, "-c", nothing, "-o", out.with_suffix(".stub.o"))
+        _zig("ld.lld", "-shared", "-soname", "libc.so", out.with_suffix(".stub.o"), "-o", out.with_name("libc.so"))
+        paths = [*paths, out.with_name("libc.so")]
+        flags += ["-zmax-page-size=16384"]
+    _zig("ld.lld", "-shared", f"--version-script={exports}", *flags, *paths, "-o", out)
+    return out
+
+
+def _link_dll(_: Target, paths: list[Path], out: Path) -> Path:
+    imports = out.with_suffix(".lib")
+    names = "\n".join(_KERNEL32)
+    definition = _put(out.with_suffix(".def"), f"LIBRARY kernel32.dll\nEXPORTS\n{names}\n".encode())
+    _zig("lib", f"/def:{definition}", "/machine:x64", f"/out:{imports}")
+    exports = [f"/export:{name}" for name in _exports()]
+    flags = ["/dll", "/noentry", "/nodefaultlib", "/machine:x64", "/opt:ref", "/Brepro"]
+    _zig("lld-link", *flags, f"/implib:{out.with_suffix('.own.lib')}", *exports, *paths, imports, f"/out:{out}")
+    return out
+
+
+def _link_wasm(_: Target, paths: list[Path], out: Path) -> Path:
+    exports = [f"--export-if-defined={name}" for name in (*_exports(), "__heap_base")]
+    flags = ["--no-entry", "--gc-sections", "--strip-all", "--stack-first", f"-zstack-size={1 << 20}"]
+    _zig("wasm-ld", *flags, *exports, *paths, "-o", out)
+    return out
+
+
+def _link_object(target: Target, paths: list[Path], out: Path) -> Path:
+    if target.name.startswith("arm-64-osx"):
+        _zig("cc", "-target", "aarch64-macos", "-r", *paths, "-o", out)
+    else:
+        _zig("ld.lld", "-r", *paths, "-o", out)
+    return out
+
+
+_LINKERS = {".so": _link_elf, ".dll": _link_dll, ".wasm": _link_wasm, ".o": _link_object}
+
+
+def _exports() -> list[str]:
+    return sorted(set(re.findall(r"^[a-z].*?(smallcnn_\w+)\(", header(), re.MULTILINE)))
+
+
+def _source(name: str, prefix: str) -> str:
+    """One of native/, with its names beginning with `prefix`."""
+    text = (files("smallcnn.compiler") / "native" / name).read_text()
+    return text.replace("smallcnn", prefix).replace("SMALLCNN", prefix.upper())
+
+
+def _prefix(name: str) -> str:
+    """`name` as the beginning of names in C."""
+    word = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+    return word if word[:1].isalpha() else f"net_{word}"
+
+
+def _put(path: Path, content: bytes) -> Path:
+    with atomic(path) as beside:
+        beside.write_bytes(content)
+    return path
+
+
+def _zig_headers() -> Path:
+    """Those of the compiler itself: the only ones that every target has."""
+    spec = importlib.util.find_spec("ziglang")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent / "lib" / "include"
+
+
+def _zig(*command: str | Path) -> None:
+    """Runs one of ziglang's tools, with its caches in the folder of the last argument."""
+    folder = str(Path(command[-1]).parent)
+    done = subprocess.run(
+        [sys.executable, "-m", "ziglang", *map(str, command)],
+        env={"ZIG_GLOBAL_CACHE_DIR": folder, "ZIG_LOCAL_CACHE_DIR": folder} | os.environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(map(str, command))}\n{done.stderr}")

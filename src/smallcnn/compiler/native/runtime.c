@@ -1,0 +1,468 @@
+/* Runs a compiled network: walks the steps of its table, alone or with other threads.
+
+   Compiled once per network together with network.h, which the linker writes: the table of steps, the weights, and
+
+       NETWORK_FEATURES  NETWORK_METADATA  NETWORK_HEIGHT  _WIDTH  _CHANNELS  _OUTPUTS
+       NETWORK_ARENA  NETWORK_SCRATCH  bytes        NETWORK_STEPS  _BUFFERS  _DIMENSIONS  lengths of the tables
+
+   A context is one block of memory: itself, then per thread the kernels' arguments, then the arena, then the scratch of
+   each thread. Everything is laid out at creation; running only calls kernels. */
+
+#pragma GCC visibility push(default)
+#include "smallcnn.h"
+#pragma GCC visibility pop
+
+#define ALIGNMENT 128 /* two cache lines: x86 fetches them in pairs */
+#define ROUND_UP(bytes, unit) (((bytes) + (unit) - 1) & ~(uintptr_t)((unit) - 1))
+
+#include "system.h"
+
+/* Halide's two structures that kernels read; see HalideRuntime.h. */
+typedef struct {
+    int32_t min, extent, stride;
+    uint32_t flags;
+} dimension_t;
+
+typedef struct {
+    uint64_t device;
+    const void *device_interface;
+    uint8_t *host;
+    uint64_t flags;
+    uint8_t code, bits;
+    uint16_t lanes;
+    int32_t dimensions;
+    dimension_t *dim;
+    void *padding;
+} buffer_t;
+
+/* The tables in network.h. */
+enum space { ARENA, WEIGHTS, INPUT, OUTPUT };
+
+struct dimension {
+    int32_t extent, stride;
+};
+
+struct buffer {
+    uint64_t offset;
+    uint8_t space, code, bits, dimensions; /* the next so many of DIMENSIONS */
+};
+
+struct step {
+    int (*kernel)(void **);
+    const char *label;
+    int32_t buffers; /* the next so many of BUFFERS, the last one is the output */
+    int32_t split;   /* the output's dimension that threads share, or -1 */
+    int32_t grain;
+};
+
+#include "network.h"
+
+#include "cpu.h"
+
+struct signal { /* a number that one thread raises and others wait for */
+    _Alignas(ALIGNMENT) uint32_t value;
+    uint32_t sleepers;
+};
+
+struct thread {
+    struct signal done; /* the meeting it has come to */
+    struct smallcnn *net;
+    int index, error;
+    uint32_t runs, meetings;
+    const uint8_t *image; /* what `buffers` point into now */
+    uint8_t *logits;
+    uint8_t *scratch;
+    struct block *top;
+    size_t used, most_used;
+    void *self;    /* the user context of kernels */
+    void ***calls; /* of each step: the kernel's arguments, or null if there is nothing to do */
+    buffer_t *buffers;
+    uintptr_t handle;
+};
+
+struct smallcnn {
+    struct signal go; /* the run that has begun */
+    int threads, stop;
+    const uint8_t *image;
+    uint8_t *logits;
+    struct thread *thread;
+#ifndef NO_SYSTEM
+    size_t bytes;
+    uint64_t spin;
+    struct gate gate;
+#endif
+};
+
+/* ---- What kernels call: memory from a stack of blocks on the thread's scratch. */
+
+struct block {
+    struct block *below;
+    size_t used_below, spilled; /* bytes, if it had to come from the system */
+    int freed;
+};
+
+#define BLOCK_HEAD 64
+_Static_assert(sizeof(struct block) <= BLOCK_HEAD, "a block begins with its head");
+
+void *halide_malloc(void *user_context, size_t bytes) {
+    struct thread *thread = user_context;
+    struct block *block = (struct block *)(void *)(thread->scratch + thread->used);
+    size_t needed = BLOCK_HEAD + ROUND_UP(bytes, 64), end = thread->used + needed;
+    int spills = end > NETWORK_SCRATCH;
+    if (spills) { /* the run is going to fail, but a kernel cannot be stopped half-way */
+        thread->error = SMALLCNN_SCRATCH;
+#ifdef NO_SYSTEM
+        block = NULL;
+#else
+        block = allocate(needed);
+#endif
+        if (!block) __builtin_trap();
+    }
+    *block = (struct block){thread->top, thread->used, spills ? needed : 0, 0};
+    thread->top = block;
+    thread->used = end;
+    if (end > thread->most_used) thread->most_used = end;
+    return (uint8_t *)block + BLOCK_HEAD;
+}
+
+void halide_free(void *user_context, void *memory) {
+    struct thread *thread = user_context;
+    ((struct block *)(void *)((uint8_t *)memory - BLOCK_HEAD))->freed = 1;
+    while (thread->top && thread->top->freed) {
+        struct block *block = thread->top;
+        thread->top = block->below;
+        thread->used = block->used_below;
+#ifndef NO_SYSTEM
+        if (block->spilled) release(block, block->spilled);
+#endif
+    }
+}
+
+void halide_error(void *user_context, const char *message) {
+    (void)message;
+    ((struct thread *)user_context)->error = SMALLCNN_KERNEL;
+}
+
+/* ---- What compiled code calls; elsewhere it comes with every C library. */
+
+#ifdef __wasm__
+void *memset(void *to, int value, size_t bytes) { return __builtin_memset(to, value, bytes); } /* one instruction */
+void *memcpy(void *to, const void *from, size_t bytes) { return __builtin_memcpy(to, from, bytes); }
+#endif
+
+#ifdef _WIN32
+int _fltused; /* asked for by code with floating point */
+
+void *memset(void *to, int value, size_t bytes) {
+    void *at = to;
+    __asm__ volatile("rep stosb" : "+D"(at), "+c"(bytes) : "a"(value) : "memory");
+    return to;
+}
+
+void *memcpy(void *to, const void *from, size_t bytes) {
+    void *at = to;
+    __asm__ volatile("rep movsb" : "+D"(at), "+S"(from), "+c"(bytes) : : "memory");
+    return to;
+}
+
+/* Touches each page of a large stack frame of rax bytes in order; keeps every register. */
+__asm__(".globl __chkstk\n"
+        "__chkstk:\n"
+        "    pushq %rcx\n"
+        "    pushq %rax\n"
+        "    leaq 24(%rsp), %rcx\n"
+        "1:  cmpq $0x1000, %rax\n"
+        "    jbe 2f\n"
+        "    subq $0x1000, %rcx\n"
+        "    testb %cl, (%rcx)\n"
+        "    subq $0x1000, %rax\n"
+        "    jmp 1b\n"
+        "2:  subq %rax, %rcx\n"
+        "    testb %cl, (%rcx)\n"
+        "    popq %rax\n"
+        "    popq %rcx\n"
+        "    retq\n");
+#endif
+
+/* ---- Threads: at a meeting each raises its own signal and waits for the others'. */
+
+#ifndef NO_SYSTEM
+/* How long a thread looks before it sleeps: longer than a step takes and than a caller needs between two images. */
+#define SPIN_MICROSECONDS 200
+
+static int reached(struct signal *signal, uint32_t value) {
+    return (int32_t)(__atomic_load_n(&signal->value, __ATOMIC_ACQUIRE) - value) >= 0;
+}
+
+static void raise(struct smallcnn *net, struct signal *signal, uint32_t value) {
+    __atomic_exchange_n(&signal->value, value, __ATOMIC_SEQ_CST); /* before looking for sleepers */
+    if (__atomic_load_n(&signal->sleepers, __ATOMIC_SEQ_CST)) wake(&net->gate, &signal->value);
+}
+
+static void await(struct smallcnn *net, struct signal *signal, uint32_t value) {
+    if (reached(signal, value)) return;
+    uint64_t begin = ticks();
+    do {
+        for (int i = 0; i < 32; i++) {
+            if (reached(signal, value)) return;
+            pause();
+        }
+    } while (ticks() - begin < net->spin);
+    __atomic_fetch_add(&signal->sleepers, 1, __ATOMIC_SEQ_CST);
+    for (;;) {
+        uint32_t seen = __atomic_load_n(&signal->value, __ATOMIC_SEQ_CST);
+        if ((int32_t)(seen - value) >= 0) break;
+        sleep_while(&net->gate, &signal->value, seen);
+    }
+    __atomic_fetch_sub(&signal->sleepers, 1, __ATOMIC_SEQ_CST);
+}
+
+static void await_workers(struct thread *thread) {
+    struct smallcnn *net = thread->net;
+    for (int i = 0; i < net->threads; i++)
+        if (i != thread->index) await(net, &net->thread[i].done, thread->meetings);
+}
+
+/* Between step - 1 and `step`. A step that is not shared is the first thread's; nobody waits who does not need to. */
+static void meet(struct thread *thread, int step) {
+    struct smallcnn *net = thread->net;
+    int shared_before = step > 0 && STEPS[step - 1].split >= 0;
+    int shared_after = step < NETWORK_STEPS && STEPS[step].split >= 0;
+    int first = thread->index == 0;
+    if (net->threads == 1 || step == 0 || !(shared_before || shared_after)) return;
+    thread->meetings++;
+    if (shared_before || first) raise(net, &thread->done, thread->meetings);
+    if (shared_before && (first || shared_after))
+        await_workers(thread);
+    else if (!first && shared_after)
+        await(net, &net->thread[0].done, thread->meetings);
+}
+#else
+static void meet(struct thread *thread, int step) {
+    (void)thread;
+    (void)step;
+}
+#endif
+
+/* ---- Running. */
+
+/* Moves the buffers of image and logits to those of this run. */
+static void bind(struct thread *thread, const uint8_t *image, uint8_t *logits) {
+    const uintptr_t moved[] = {[INPUT] = (uintptr_t)image - (uintptr_t)thread->image,
+                         [OUTPUT] = (uintptr_t)logits - (uintptr_t)thread->logits};
+    for (int i = 0; i < NETWORK_BUFFERS; i++)
+        thread->buffers[i].host = (uint8_t *)((uintptr_t)thread->buffers[i].host + moved[BUFFERS[i].space]);
+    thread->image = image;
+    thread->logits = logits;
+}
+
+static void walk(struct thread *thread, uint64_t *times) {
+    thread->error = SMALLCNN_OK;
+    thread->top = NULL;
+    thread->used = 0;
+    if (thread->image != thread->net->image || thread->logits != thread->net->logits)
+        bind(thread, thread->net->image, thread->net->logits);
+    for (int i = 0; i < NETWORK_STEPS; i++) {
+        meet(thread, i);
+#ifndef NO_SYSTEM
+        if (times) times[i] = nanoseconds();
+#endif
+        if (thread->calls[i] && STEPS[i].kernel(thread->calls[i]) && !thread->error) thread->error = SMALLCNN_KERNEL;
+    }
+    meet(thread, NETWORK_STEPS);
+}
+
+static int run(struct smallcnn *net, const uint8_t *image, float *logits, uint64_t *times) {
+    if (!net || !image || !logits) return SMALLCNN_ARGUMENT;
+    net->image = image;
+    net->logits = (uint8_t *)logits;
+#ifndef NO_SYSTEM
+    if (net->threads > 1) raise(net, &net->go, ++net->thread[0].runs);
+#endif
+    walk(&net->thread[0], times);
+    for (int i = 0; i < net->threads; i++)
+        if (net->thread[i].error) return net->thread[i].error;
+    return SMALLCNN_OK;
+}
+
+int smallcnn_run(struct smallcnn *net, const uint8_t *image, float *logits) { return run(net, image, logits, NULL); }
+
+#ifndef NO_SYSTEM
+int smallcnn_run_timed(struct smallcnn *net, const uint8_t *image, float *logits, uint64_t *times) {
+    if (!times) return SMALLCNN_ARGUMENT;
+    int error = run(net, image, logits, times);
+    uint64_t end = nanoseconds();
+    if (error) return error;
+    for (int i = 0; i < NETWORK_STEPS; i++) times[i] = (i + 1 < NETWORK_STEPS ? times[i + 1] : end) - times[i];
+    return SMALLCNN_OK;
+}
+
+static void *work(void *argument) {
+    struct thread *thread = argument;
+    for (;;) {
+        await(thread->net, &thread->net->go, ++thread->runs);
+        if (thread->net->stop) return NULL;
+        walk(thread, NULL);
+    }
+}
+#endif
+
+/* ---- Creating: one block of memory, laid out once. */
+
+#define MOST_THREADS 1024
+#define TABLES_BYTES                                                                                  \
+    ROUND_UP(NETWORK_BUFFERS * sizeof(buffer_t) + NETWORK_DIMENSIONS * sizeof(dimension_t) +           \
+                 (NETWORK_BUFFERS + 2 * NETWORK_STEPS) * sizeof(void *),                               \
+             ALIGNMENT)
+#define ARENA_BYTES ROUND_UP((size_t)NETWORK_ARENA, ALIGNMENT)
+#define SCRATCH_BYTES ROUND_UP((size_t)NETWORK_SCRATCH, ALIGNMENT)
+
+static size_t block_bytes(int threads) {
+    size_t each = sizeof(struct thread) + TABLES_BYTES + SCRATCH_BYTES;
+    return sizeof(struct smallcnn) + ARENA_BYTES + (size_t)threads * each;
+}
+
+/* Makes `dimension` the thread's share of it; returns whether there is any. */
+static int crop(buffer_t *buffer, dimension_t *dimension, int grain, int index, int threads) {
+    int64_t grains = (dimension->extent + (int64_t)grain - 1) / grain;
+    int64_t begin = grains * index / threads * grain, end = grains * (index + 1) / threads * grain;
+    if (end > dimension->extent) end = dimension->extent;
+    buffer->host += begin * dimension->stride * (buffer->bits / 8);
+    dimension->min = (int32_t)begin;
+    dimension->extent = (int32_t)(end - begin);
+    return end > begin;
+}
+
+/* Writes the arguments of each step's kernel into `tables`. */
+static void lay_tables(struct thread *thread, uint8_t *tables, uint8_t *arena, int threads) {
+    uint8_t *const spaces[] = {[ARENA] = arena, [WEIGHTS] = (uint8_t *)NETWORK_WEIGHTS, [INPUT] = NULL, [OUTPUT] = NULL};
+    buffer_t *buffer = thread->buffers = (buffer_t *)(void *)tables;
+    void **argument = (void **)(void *)(buffer + NETWORK_BUFFERS);
+    thread->calls = (void ***)(void *)(argument + NETWORK_BUFFERS + NETWORK_STEPS);
+    dimension_t *dimension = (dimension_t *)(void *)(thread->calls + NETWORK_STEPS);
+    const struct buffer *from = BUFFERS;
+    const struct dimension *extents = DIMENSIONS;
+    for (int i = 0; i < NETWORK_STEPS; i++) {
+        const struct step *step = &STEPS[i];
+        thread->calls[i] = argument;
+        *argument++ = &thread->self;
+        for (int j = 0; j < step->buffers; j++, from++, buffer++) {
+            *buffer = (buffer_t){.host = (uint8_t *)((uintptr_t)spaces[from->space] + (uintptr_t)from->offset),
+                                 .code = from->code,
+                                 .bits = from->bits,
+                                 .lanes = 1,
+                                 .dimensions = from->dimensions,
+                                 .dim = dimension};
+            *argument++ = buffer;
+            for (int k = 0; k < from->dimensions; k++, extents++)
+                *dimension++ = (dimension_t){.extent = extents->extent, .stride = extents->stride};
+        }
+        buffer_t *output = buffer - 1;
+        int busy = step->split < 0 ? thread->index == 0
+                                   : crop(output, &output->dim[step->split], step->grain, thread->index, threads);
+        if (!busy) thread->calls[i] = NULL;
+    }
+}
+
+static struct smallcnn *lay_out(void *memory, int threads) {
+    struct smallcnn *net = memory;
+    *net = (struct smallcnn){.threads = threads, .thread = (struct thread *)(net + 1)};
+    uint8_t *tables = (uint8_t *)(net->thread + threads);
+    uint8_t *arena = tables + (size_t)threads * TABLES_BYTES;
+    uint8_t *scratch = arena + ARENA_BYTES;
+    for (int i = 0; i < threads; i++) {
+        struct thread *thread = &net->thread[i];
+        *thread = (struct thread){.net = net, .index = i, .scratch = scratch + (size_t)i * SCRATCH_BYTES};
+        thread->self = thread;
+        lay_tables(thread, tables + (size_t)i * TABLES_BYTES, arena, threads);
+    }
+    return net;
+}
+
+int smallcnn_create_in(void *memory, size_t bytes, struct smallcnn **net) {
+    if (!net) return SMALLCNN_ARGUMENT;
+    *net = NULL;
+    if (!memory || bytes < smallcnn_memory(1)) return SMALLCNN_ARGUMENT;
+    if (!smallcnn_supported()) return SMALLCNN_CPU;
+    *net = lay_out((void *)ROUND_UP((uintptr_t)memory, ALIGNMENT), 1);
+    return SMALLCNN_OK;
+}
+
+#ifdef NO_SYSTEM
+void smallcnn_destroy(struct smallcnn *net) { (void)net; }
+#else
+static int any_shared(void) {
+    for (int i = 0; i < NETWORK_STEPS; i++)
+        if (STEPS[i].split >= 0) return 1;
+    return 0;
+}
+
+int smallcnn_create(int threads, struct smallcnn **result) {
+    if (!result) return SMALLCNN_ARGUMENT;
+    *result = NULL;
+    if (threads < 1 || threads > MOST_THREADS) return SMALLCNN_ARGUMENT;
+    if (!smallcnn_supported()) return SMALLCNN_CPU;
+    if (!any_shared()) threads = 1;
+    size_t bytes = block_bytes(threads);
+    void *memory = allocate(bytes);
+    if (!memory) return SMALLCNN_MEMORY;
+    struct smallcnn *net = lay_out(memory, threads);
+    net->bytes = bytes;
+    net->spin = ticks_in(SPIN_MICROSECONDS);
+    open_gate(&net->gate);
+    for (int i = 1; i < threads; i++) {
+        if (start(&net->thread[i].handle, work, &net->thread[i])) {
+            net->threads = i; /* those that run */
+            smallcnn_destroy(net);
+            return SMALLCNN_THREAD;
+        }
+    }
+    *result = net;
+    return SMALLCNN_OK;
+}
+
+void smallcnn_destroy(struct smallcnn *net) {
+    if (!net || !net->bytes) return; /* made by smallcnn_create_in: nothing to give back */
+    net->stop = 1;
+    raise(net, &net->go, ++net->thread[0].runs);
+    for (int i = 1; i < net->threads; i++) join(net->thread[i].handle);
+    close_gate(&net->gate);
+    release(net, net->bytes);
+}
+#endif
+
+/* ---- Answers. */
+
+size_t smallcnn_memory(int threads) {
+    return threads < 1 || threads > MOST_THREADS ? 0 : block_bytes(threads) + ALIGNMENT;
+}
+
+size_t smallcnn_scratch(const struct smallcnn *net) {
+    size_t most = 0;
+    for (int i = 0; net && i < net->threads; i++)
+        if (net->thread[i].most_used > most) most = net->thread[i].most_used;
+    return most;
+}
+
+int smallcnn_format(void) { return SMALLCNN_FORMAT; }
+const char *smallcnn_metadata(void) { return NETWORK_METADATA; }
+const char *smallcnn_features(void) { return NETWORK_FEATURES; }
+int smallcnn_height(void) { return NETWORK_HEIGHT; }
+int smallcnn_width(void) { return NETWORK_WIDTH; }
+int smallcnn_channels(void) { return NETWORK_CHANNELS; }
+int smallcnn_outputs(void) { return NETWORK_OUTPUTS; }
+int smallcnn_steps(void) { return NETWORK_STEPS; }
+const char *smallcnn_label(int step) { return step >= 0 && step < NETWORK_STEPS ? STEPS[step].label : NULL; }
+
+const char *smallcnn_error(int error) {
+    switch (error) {
+    case SMALLCNN_OK: return "no error";
+    case SMALLCNN_CPU: return "this CPU, or its operating system, lacks features that the network was compiled for";
+    case SMALLCNN_ARGUMENT: return "a null pointer, a wrong number of threads, or too little memory was given";
+    case SMALLCNN_MEMORY: return "out of memory";
+    case SMALLCNN_THREAD: return "the system starts no more threads";
+    case SMALLCNN_SCRATCH: return "a kernel needed more working memory than was planned";
+    case SMALLCNN_KERNEL: return "a kernel reported an error";
+    default: return "unknown error";
+    }
+}
