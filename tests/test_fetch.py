@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from smallcnn.checkpoints import fetch as module
-from smallcnn.checkpoints.fetch import cache_folder, fetch
+from smallcnn.checkpoints.fetch import fetch
 from smallcnn.errors import FileError
+from smallcnn.files import cache_folder
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

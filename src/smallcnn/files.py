@@ -2,6 +2,7 @@
 
 import errno
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,6 +28,16 @@ def atomic(path: Path | str) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             beside.unlink()
+
+
+def cache_folder() -> Path:
+    """$SMALLCNN_CACHE, $XDG_CACHE_HOME/smallcnn, or the usual place of this system."""
+    if given := os.environ.get("SMALLCNN_CACHE"):
+        return Path(given).expanduser()
+    if given := os.environ.get("XDG_CACHE_HOME"):
+        return Path(given) / "smallcnn"
+    usual = {"win32": "AppData/Local", "darwin": "Library/Caches"}.get(sys.platform, ".cache")
+    return Path.home() / usual / "smallcnn"
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -22,7 +22,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from smallcnn._version import __version__
 from smallcnn.errors import FileError
-from smallcnn.files import atomic
+from smallcnn.files import atomic, cache_folder
 
 Report = Callable[[int, int | None], None]
 """Is told how many bytes are there and how many there will be, None if the server does not say."""
@@ -33,16 +33,6 @@ _PAUSE = 1.0  # seconds before the second try, then twice as long each time
 _CHUNK = 1 << 18
 _AGAIN = 408, 416, 429  # answers, besides 5xx, after which it is worth asking again
 _LOCAL = "127.0.0.1", "localhost", "::1"
-
-
-def cache_folder() -> Path:
-    """$SMALLCNN_CACHE, $XDG_CACHE_HOME/smallcnn, or the usual place of this system."""
-    if given := os.environ.get("SMALLCNN_CACHE"):
-        return Path(given).expanduser()
-    if given := os.environ.get("XDG_CACHE_HOME"):
-        return Path(given) / "smallcnn"
-    usual = {"win32": "AppData/Local", "darwin": "Library/Caches"}.get(sys.platform, ".cache")
-    return Path.home() / usual / "smallcnn"
 
 
 def fetch(

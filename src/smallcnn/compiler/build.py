@@ -1,0 +1,128 @@
+"""Kernels to machine code: each distinct specification once, in worker processes, kept in a cache.
+
+A worker (`python -m smallcnn.compiler.build`) reads pickled specifications from its parent and answers with object
+files; plain processes instead of multiprocessing, so that a user's script needs no __main__ guard.
+"""
+
+import hashlib
+import pickle
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from smallcnn.compiler.kernels.pipe import Machine
+from smallcnn.errors import CompileError
+from smallcnn.files import atomic, cache_folder
+
+Report = Callable[[int, int], None]
+
+
+def kernel_name(spec: Any, machine: Machine) -> str:
+    """What the kernel is exported as: unique for a specification and machine."""
+    return "k" + hashlib.sha256(repr((spec, machine)).encode()).hexdigest()[:20]
+
+
+def build(
+    specs: Sequence[Any], machine: Machine, workers: int, report: Report = lambda done, total: None
+) -> dict[str, bytes]:
+    """Object files by kernel name, from the cache or compiled now. `report` is told how many are done, of how many."""
+    folder = cache_folder() / "kernels" / _version()
+    wanted = {kernel_name(spec, machine): spec for spec in specs}
+    found = {name: path.read_bytes() for name in wanted if (path := folder / f"{name}.o").exists()}
+    waiting: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+    missing = [item for item in wanted.items() if item[0] not in found]
+    for item in missing:
+        waiting.put(item)
+    errors: list[BaseException] = []
+    report(len(found), len(wanted))
+
+    def work() -> None:
+        try:
+            with _Worker() as worker:
+                while not errors:
+                    try:
+                        name, spec = waiting.get_nowait()
+                    except queue.Empty:
+                        return
+                    found[name] = worker.compile(spec, machine)
+                    folder.mkdir(parents=True, exist_ok=True)
+                    with atomic(folder / f"{name}.o") as beside:
+                        beside.write_bytes(found[name])
+                    report(len(found), len(wanted))
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(min(workers, len(missing)))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+    return {name: found[name] for name in wanted}
+
+
+@cache
+def _version() -> str:
+    """Changes with the kernels' source and with Halide."""
+    from importlib.metadata import version
+
+    content = version("halide").encode()
+    for path in sorted((Path(__file__).parent / "kernels").glob("*.py")):
+        content += path.read_bytes()
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+class _Worker:
+    def __enter__(self) -> "_Worker":
+        command = [sys.executable, "-P", "-m", "smallcnn.compiler.build"]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+    def compile(self, spec: Any, machine: Machine) -> bytes:
+        """One kernel's object file."""
+        assert self.process.stdin
+        assert self.process.stdout
+        assert self.process.stderr
+        try:
+            pickle.dump((spec, machine), self.process.stdin)
+            self.process.stdin.flush()
+            return bytes(pickle.load(self.process.stdout))
+        except (EOFError, BrokenPipeError) as error:
+            said = self.process.stderr.read().decode(errors="replace").strip()
+            raise CompileError(f"Halide could not compile {spec}: {said}") from error
+
+
+def compile_kernel(spec: Any, machine: Machine) -> bytes:
+    """The object file of one kernel."""
+    import halide as hl
+
+    pipeline, parameters = spec.build(machine)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kernel.o"
+        pipeline.compile_to_object(str(path), parameters, kernel_name(spec, machine), hl.Target(machine.target))
+        return path.read_bytes()
+
+
+def _serve() -> None:
+    while True:
+        try:
+            spec, machine = pickle.load(sys.stdin.buffer)
+        except EOFError:
+            return
+        pickle.dump(compile_kernel(spec, machine), sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    _serve()

@@ -1,0 +1,425 @@
+"""A folded graph as the layers that will run: what is computed, from where, to where.
+
+    Storage   memory of one tensor: (H, W, pitch) float32, channels innermost; a pixel's channels are `lanes` wide
+    View      a logical tensor (H, W, C): for every channel, the storage and the lane that holds it
+    Layer     one computation with everything elementwise that follows it
+
+Shuffles, slices and concatenations compute nothing: they only make another view. An activation, a residual addition or
+a batch norm that could not be folded becomes part of the layer before it (its epilogue).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from smallcnn import ops
+from smallcnn.errors import CompileError
+from smallcnn.graph import Graph, Node
+
+_ALIASING = 128
+"""Floats. Pixels a multiple of this apart fall on few cache sets (32 KiB, 8 ways: the same one each 4 KiB), which made
+a depthwise 14x14x512 three times slower than 14x14x576 on a Zen 3; such a pitch is made one line longer."""
+_LINE = 16
+
+
+def up(value: int, multiple: int) -> int:
+    """The next multiple."""
+    return -(-value // multiple) * multiple
+
+
+@dataclass(eq=False)
+class Storage:
+    """Memory for (height, width) pixels, `pitch` floats apart, of which the first `lanes` may be written."""
+
+    height: int
+    width: int
+    lanes: int
+
+    @cached_property
+    def pitch(self) -> int:
+        """Floats from one pixel to the next."""
+        return self.lanes + _LINE if self.lanes % _ALIASING == 0 else self.lanes
+
+    @property
+    def pixels(self) -> int:
+        """Height times width."""
+        return self.height * self.width
+
+    @property
+    def floats(self) -> int:
+        """Size."""
+        return self.pixels * self.pitch
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """Channel c of a map is lane `slots[c]` of `storages[c]`; all storages have one shape and one pitch."""
+
+    storages: tuple[Storage, ...]
+    slots: tuple[int, ...]
+
+    @classmethod
+    def of(cls, storage: Storage, slots: Sequence[int]) -> "View":
+        """Channels of one storage."""
+        return cls((storage,) * len(slots), tuple(slots))
+
+    @property
+    def storage(self) -> Storage:
+        """The only storage; callers make sure with `single`."""
+        return self.storages[0]
+
+    @property
+    def channels(self) -> int:
+        """How many."""
+        return len(self.slots)
+
+    @property
+    def single(self) -> bool:
+        """Whether all channels lie in one storage."""
+        return all(storage is self.storages[0] for storage in self.storages)
+
+    @property
+    def uniform(self) -> bool:
+        """Whether all storages have one pitch, so that one address step goes from pixel to pixel in all of them."""
+        return len({storage.pitch for storage in self.storages}) == 1
+
+    @property
+    def contiguous(self) -> bool:
+        """Whether the channels follow each other in one storage."""
+        return self.single and self.slots == tuple(range(self.slots[0], self.slots[0] + len(self.slots)))
+
+    def pick(self, channels: Sequence[int]) -> "View":
+        """A view of these channels, in this order."""
+        return View(tuple(self.storages[c] for c in channels), tuple(self.slots[c] for c in channels))
+
+
+@dataclass(frozen=True)
+class Act:
+    """An elementwise function in an epilogue."""
+
+    function: str
+    low: float = 0.0
+    high: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """A batch norm that stayed: scale and shift per channel."""
+
+    scale: np.ndarray
+    shift: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Plus:
+    """Adds another map or vector."""
+
+    other: View
+
+
+Epilogue = tuple[Act | Affine | Plus, ...]
+
+
+@dataclass(eq=False)
+class Layer:
+    """One computation. `op` is a graph operator, or "copy" (gather channels) or "image" (uint8 to float, normalised)."""
+
+    names: tuple[str, ...]
+    op: ops.Op | str
+    inputs: tuple[View, ...]
+    output: View
+    epilogue: Epilogue = ()
+    weight: np.ndarray | None = None
+    bias: np.ndarray | None = None
+    from_image: bool = field(default=False)
+
+    @property
+    def label(self) -> str:
+        """The graph nodes computed."""
+        return "+".join(self.names)
+
+    @property
+    def reads(self) -> tuple[View, ...]:
+        """Everything read, epilogue included."""
+        return (*self.inputs, *(step.other for step in self.epilogue if isinstance(step, Plus)))
+
+
+def lower(graph: Graph, weights: Mapping[str, np.ndarray], vector: int) -> tuple[list[Layer], View]:
+    """Layers in order and the view of the answer. `vector` is floats per register.
+
+    Raises CompileError naming an operator that the compiler does not know.
+    """
+    lowering = _Lowering(graph, weights, vector)
+    for node in graph.nodes[1:]:
+        if node.name not in lowering.done:
+            lowering.node(node)
+    answer = lowering.contiguous(graph.output)
+    return lowering.layers, answer
+
+
+class _Lowering:
+    def __init__(self, graph: Graph, weights: Mapping[str, np.ndarray], vector: int) -> None:
+        self.graph, self.weights, self.vector = graph, weights, vector
+        self.layers: list[Layer] = []
+        self.views: dict[str, View] = {}
+        self.done: set[str] = set()
+        self.copies: dict[str, View] = {}
+        self.places = self._places()
+        self.image = graph.nodes[0].name
+
+    def node(self, node: Node) -> None:
+        """Lowers one node and the elementwise ones that follow it."""
+        match node.op:
+            case ops.Dropout():
+                self.views[node.name] = self.read(node.inputs[0])
+            case ops.Slice(start=start, stop=stop):
+                self.views[node.name] = self.read(node.inputs[0]).pick(range(start, stop))
+            case ops.Shuffle(groups=groups):
+                order = np.arange(node.shape[-1]).reshape(groups, -1).T.ravel().tolist()
+                self.views[node.name] = self.read(node.inputs[0]).pick(order)
+            case ops.Concat():
+                self.views[node.name] = self._concat(node)
+            case ops.Conv() as op if op.is_depthwise(*self.graph.input_shapes(node)) and op.out == op.groups:
+                self._per_channel(node)
+            case ops.Conv() | ops.Dense():
+                self._matrix(node)
+            case ops.Pool() | ops.GlobalPool() | ops.Pad() | ops.Scale() | ops.Add():
+                self._per_channel(node)
+            case ops.Activation() | ops.Clip() | ops.BatchNorm():
+                self._per_channel(node)
+            case ops.Flatten() | ops.LocalResponseNorm():
+                self._whole(node)
+            case op:
+                raise CompileError(f"{node.name}: the compiler does not know the operator {op.kind}")
+
+    def read(self, name: str) -> View:
+        """The view of a node's result; the image is converted to floats by a layer of its own when it is asked for."""
+        if name == self.image and name not in self.views:
+            height, width, channels = self.graph.input_shape
+            storage = Storage(height, width, up(channels, self.vector))
+            self.views[name] = View.of(storage, range(channels))
+            self.layers.append(Layer((name,), "image", (), self.views[name], from_image=True))
+        return self.views[name]
+
+    def contiguous(self, name: str) -> View:
+        """The view, gathered into a storage of its own if its channels are scattered."""
+        view = self.read(name)
+        if view.contiguous and view.slots[0] % self.vector == 0:
+            return view
+        if name not in self.copies:
+            storage = self._storage(self.graph[name].shape)
+            self.copies[name] = View.of(storage, range(view.channels))
+            self.layers.append(Layer((f"{name}.gather",), "copy", (view,), self.copies[name]))
+        return self.copies[name]
+
+    def lanewise(self, name: str) -> View:
+        """A view in one storage, in any order and with few idle lanes: good for what treats every lane alike."""
+        view = self.read(name)
+        if name in self.copies:
+            return self.copies[name]
+        if view.single:
+            low, high = self.range(view)
+            if high - low <= 1.5 * up(view.channels, self.vector):
+                return view
+        return self.contiguous(name)
+
+    def range(self, view: View) -> tuple[int, int]:
+        """First lane and end of the whole vectors that hold a view."""
+        return min(view.slots) // self.vector * self.vector, up(max(view.slots) + 1, self.vector)
+
+    def _storage(self, shape: ops.Shape, lanes: int | None = None) -> Storage:
+        height, width = shape[:2] if len(shape) == 3 else (1, 1)
+        return Storage(height, width, up(lanes or shape[-1], self.vector))
+
+    def _target(self, node: Node, slots: Sequence[int], lanes: int) -> View:
+        """Where the result of a chain that ends in `node` goes: into a concatenation's storage, or one of its own."""
+        if node.name in self.places:
+            storage, start = self.places[node.name]
+            return View.of(storage, [start + slot for slot in slots])
+        return View.of(self._storage(node.shape, lanes), slots)
+
+    def _places(self) -> dict[str, tuple[Storage, int]]:
+        """For each result that only a concatenation reads: its storage and first lane there.
+
+        Not where only shuffles and slices read the concatenation: those parts are better off on their own, because
+        a later reader gathers from parts of equal pitch.
+        """
+        places: dict[str, tuple[Storage, int]] = {}
+        for node in self.graph:
+            if not isinstance(node.op, ops.Concat) or len(node.shape) != 3:
+                continue
+            if all(isinstance(reader.op, ops.Shuffle | ops.Slice) for reader in self.graph.consumers[node.name]):
+                continue
+            if not all(self._owned(name) for name in node.inputs) or len(set(node.inputs)) < len(node.inputs):
+                continue
+            widths = [self._lanes(self.graph[name]) for name in node.inputs]
+            storage = self._storage(node.shape, sum(widths))
+            for name, start in zip(node.inputs, np.cumsum([0, *widths]).tolist(), strict=False):
+                places[name] = (storage, start)
+        return places
+
+    def _owned(self, name: str) -> bool:
+        node = self.graph[name]
+        views = (ops.Input, ops.Dropout, ops.Slice, ops.Shuffle, ops.Concat, ops.Flatten)
+        return len(self.graph.consumers[name]) == 1 and not isinstance(node.op, views)
+
+    def _lanes(self, node: Node) -> int:
+        """Lanes that a result needs, before its layer is known: grouped convolutions round every group up."""
+        while not isinstance(node.op, ops.Conv):
+            if isinstance(node.op, ops.Concat | ops.Slice | ops.Shuffle | ops.Input | ops.Dense):
+                return up(node.shape[-1], self.vector) * 2
+            node = self.graph[node.inputs[0]]
+        if node.op.groups > 1:
+            return node.op.groups * up(node.shape[-1] // node.op.groups, self.vector)
+        return up(node.shape[-1], self.vector)
+
+    def _concat(self, node: Node) -> View:
+        parts = [self.read(name) for name in node.inputs]
+        view = View(sum((part.storages for part in parts), ()), sum((part.slots for part in parts), ()))
+        if view.uniform:
+            return view
+        storage = self._storage(node.shape, sum(up(part.channels, self.vector) for part in parts))
+        start, slots = 0, []
+        for name, part in zip(node.inputs, parts, strict=True):
+            target = View.of(storage, range(start, start + part.channels))
+            self.layers.append(Layer((f"{node.name}.{name}",), "copy", (part,), target))
+            slots += target.slots
+            start += up(part.channels, self.vector)
+        return View.of(storage, slots)
+
+    def _matrix(self, node: Node) -> None:
+        """Dense and grouped convolutions, fully connected layers: read any lanes, write groups of whole vectors."""
+        op = node.op
+        image = node.inputs[0] == self.image and isinstance(op, ops.Conv) and op.groups == 1
+        if isinstance(op, ops.Dense):
+            source = self.read(node.inputs[0])
+            groups = 1
+        else:
+            assert isinstance(op, ops.Conv)
+            groups = op.groups
+            source = self.views.get(node.inputs[0], View((), ())) if image else self.read(node.inputs[0])
+        per_group = node.shape[-1] // groups
+        step = up(per_group, self.vector)
+        slots = [g * step + c for g in range(groups) for c in range(per_group)]
+        inputs = () if image else (source,)
+        self._add(node, op, inputs, slots, groups * step, from_image=image)
+
+    def _per_channel(self, node: Node) -> None:
+        """What treats every lane alike keeps the lanes of its (first) input."""
+        sources = [self.lanewise(name) for name in node.inputs]
+        first = sources[0]
+        if isinstance(node.op, ops.Scale | ops.Add) and any(not _alike(first, other) for other in sources[1:]):
+            sources = [self.contiguous(name) for name in node.inputs]
+            first = sources[0]
+        low, high = self.range(first)
+        self._add(node, node.op, tuple(sources), [slot - low for slot in first.slots], high - low)
+
+    def _whole(self, node: Node) -> None:
+        source = self.contiguous(node.inputs[0])
+        if isinstance(node.op, ops.Flatten):
+            storage = source.storage
+            flat = Storage(1, 1, storage.floats)
+            slots = [p * storage.pitch + s for p in range(storage.pixels) for s in source.slots]
+            self.views[node.name] = View.of(_Flat.of(storage, flat), slots)
+            return
+        self._add(node, node.op, (source,), range(source.channels), up(source.channels, self.vector))
+
+    def _add(
+        self, node: Node, op: ops.Op, inputs: tuple[View, ...], slots: Sequence[int], lanes: int, from_image: bool = False
+    ) -> None:
+        """Appends the layer with the longest epilogue that fits behind it."""
+        names, epilogue, last = [node.name], [], node
+        while last.name != self.graph.output and len(self.graph.consumers[last.name]) == 1:
+            follower = self.graph.consumers[last.name][0]
+            step = self._absorb(follower, last, slots, lanes)
+            if step is None:
+                break
+            epilogue += step
+            names.append(follower.name)
+            self.done.add(follower.name)
+            last = follower
+        target = self._target(last, slots, lanes)
+        weight, bias = (self.weights.get(f"{node.name}.{key}") for key in ("weight", "bias"))
+        if not isinstance(op, ops.Conv | ops.Dense):
+            weight = bias = None
+        if isinstance(op, ops.Activation | ops.Clip | ops.BatchNorm):
+            epilogue = [*self._elementwise(node), *epilogue]
+        self.layers.append(
+            Layer(tuple(names), op, inputs, target, tuple(epilogue), weight, bias, from_image=from_image)
+        )
+        self.views[last.name] = target
+
+    def _absorb(
+        self, follower: Node, last: Node, slots: Sequence[int], lanes: int
+    ) -> list[Act | Affine | Plus] | None:
+        """The epilogue steps that `follower` is, or None if it needs a layer of its own."""
+        match follower.op:
+            case ops.Activation() | ops.Clip() | ops.BatchNorm():
+                return self._elementwise(follower)
+            case ops.Dropout():
+                return []
+            case ops.Add():
+                others = [name for name in follower.inputs if name != last.name]
+                if len(others) != len(follower.inputs) - 1 or any(name not in self.views for name in others):
+                    return None
+                steps: list[Act | Affine | Plus] = []
+                for name in others:
+                    view = self.views[name]
+                    if not view.single or not _same_lanes(view, slots):
+                        view = self.contiguous(name)
+                    if not view.single or not _same_lanes(view, slots):
+                        return None
+                    steps.append(Plus(view))
+                return steps
+            case _:
+                return None
+
+    def _elementwise(self, node: Node) -> list[Act | Affine | Plus]:
+        match node.op:
+            case ops.Activation(function="leaky_relu", slope=slope):
+                return [Act("leaky_relu", slope)]
+            case ops.Activation(function=function):
+                return [Act(function)]
+            case ops.Clip(low=low, high=high):
+                return [Act("clip", low, high)]
+            case ops.BatchNorm(epsilon=epsilon):
+                gamma, beta, mean, variance = (
+                    self.weights[f"{node.name}.{key}"].astype(np.float64)
+                    for key in ("weight", "bias", "running_mean", "running_var")
+                )
+                scale = gamma / np.sqrt(variance + epsilon)
+                return [Affine(scale, beta - mean * scale)]
+            case op:
+                raise CompileError(f"{node.name}: {op.kind} is not elementwise")
+
+
+class _Flat(Storage):
+    """Another shape for the memory of a storage."""
+
+    base: Storage
+
+    @classmethod
+    def of(cls, base: Storage, flat: Storage) -> Storage:
+        alias = cls(flat.height, flat.width, flat.lanes)
+        alias.base = base
+        return alias
+
+    @cached_property
+    def pitch(self) -> int:
+        return self.lanes
+
+
+def root(storage: Storage) -> Storage:
+    """The storage that owns the memory."""
+    return storage.base if isinstance(storage, _Flat) else storage
+
+
+def _alike(a: View, b: View) -> bool:
+    """Whether the channels of both lie in the same order and at the same distances, starting on a vector."""
+    return b.single and [s - min(a.slots) for s in a.slots] == [s - min(b.slots) for s in b.slots]
+
+
+def _same_lanes(view: View, slots: Sequence[int]) -> bool:
+    return [s - min(view.slots) for s in view.slots] == [s - min(slots) for s in slots]
