@@ -1,0 +1,164 @@
+"""What moves numbers and computes none: axes exchanged, merged, cut and joined. Most of it is bookkeeping (`views`)."""
+
+from dataclasses import replace
+
+import numpy as np
+from onnx import TensorProto
+
+from smallcnn.checks import shown
+from smallcnn.errors import FileError
+from smallcnn.onnx import views
+from smallcnn.onnx.call import Call
+from smallcnn.onnx.constants import along, slices, target_shape
+from smallcnn.onnx.file import Array, number_type
+from smallcnn.onnx.network import Network
+from smallcnn.onnx.views import View
+
+
+def concat(net: Network, call: Call) -> View:
+    """Concat, along the channels."""
+    if any(not isinstance(value, View) for value in call.values):
+        raise FileError("joins a result with a constant")
+    parts = [call.view(i) for i in range(len(call.values))]
+    if len({len(part.dims) for part in parts}) > 1:
+        raise FileError("joins results of different numbers of axes")
+    axis = along(call.attributes.whole("axis"), len(parts[0].dims))
+    return parts[0] if len(parts) == 1 else net.join(parts, axis, call.label)
+
+
+def split(net: Network, call: Call) -> list[View]:
+    """Split, into consecutive parts."""
+    view = call.view()
+    axis = along(call.attributes.whole("axis", 0), len(view.dims))
+    sizes = call.constant(1)
+    sizes = call.attributes.ints("split") if sizes is None else sizes
+    if sizes is None:
+        parts = call.attributes.whole("num_outputs", call.outputs)
+        each = -(-view.sizes[axis] // max(parts, 1))
+        sizes = [each] * (parts - 1) + [view.sizes[axis] - each * (parts - 1)] if parts <= call.outputs else []
+    if sum(sizes) != view.sizes[axis] or min(sizes) < 1 or len(sizes) != call.outputs:
+        raise FileError(f"splits axis {axis} of {shown(view.sizes)} into {shown(sizes)}")
+    starts = [sum(sizes[:i]) for i in range(len(sizes))]
+    return [
+        net.part(view, axis, start, start + size, f"{call.label}.{i}")
+        for i, (start, size) in enumerate(zip(starts, sizes, strict=True))
+    ]
+
+
+def cut(net: Network, call: Call) -> View:
+    """Slice, of consecutive channels, rows or columns."""
+    view = call.any_view()
+    if any(isinstance(value, View) for value in call.values[1:]):
+        raise FileError("cuts at a place that depends on the picture")
+    for axis, part in slices(call, len(view.dims)).items():
+        taken = range(view.sizes[axis])[part]
+        if not taken or (taken.step != 1 and len(taken) > 1):
+            raise FileError(f"takes {shown(taken)} of axis {axis}; only consecutive ones are known")
+        view = net.part(view, axis, taken[0], taken[-1] + 1, call.label)
+    return view
+
+
+def gather(net: Network, call: Call) -> View:
+    """Gather, of consecutive channels, rows or columns, or of one."""
+    view = call.any_view()
+    axis = along(call.attributes.whole("axis", 0), len(view.dims))
+    index = call.get(1)
+    if index is None or index.dtype.kind not in "iu" or index.ndim > 1 or not index.size:
+        raise FileError("gathers by other than a constant list of indices")
+    size, first = view.sizes[axis], int(index.reshape(-1)[0])
+    start = along(first, size)
+    if (index.reshape(-1) != first + np.arange(index.size)).any():
+        raise FileError("gathers indices that are not consecutive")
+    view = net.part(view, axis, start, start + index.size, call.label)
+    return view if index.ndim else replace(view, dims=view.dims[:axis] + view.dims[axis + 1 :])
+
+
+def identity(call: Call) -> View:
+    """Identity."""
+    return call.any_view()
+
+
+def dropout(call: Call) -> View:
+    """Dropout, which does nothing at inference."""
+    call.attributes.real("ratio", 0.5)
+    call.attributes.whole("seed", 0)
+    training = call.values[2] if len(call.values) > 2 else None
+    if training is not None and (isinstance(training, View) or training.any()):
+        raise FileError("is dropout as it trains")
+    return call.any_view()
+
+
+def cast(call: Call) -> View:
+    """Cast, to floats."""
+    view, to = call.any_view(), call.attributes.whole("to")
+    call.attributes.whole("saturate", 1)
+    if to not in (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE):
+        raise FileError(f"casts a result to {number_type(to)}; only floats are known")
+    return replace(view, pixels=False)
+
+
+def transpose(call: Call) -> View:
+    """Transpose."""
+    view = call.any_view()
+    order = call.attributes.ints("perm")
+    order = list(range(len(view.dims)))[::-1] if order is None else order
+    if sorted(order) != list(range(len(view.dims))):
+        raise FileError(f"transposes {shown(view.sizes)} by {shown(order)}")
+    return replace(view, dims=tuple(view.dims[axis] for axis in order))
+
+
+def reshape(call: Call) -> View:
+    """Reshape."""
+    view, wanted = call.any_view(), call.constant(1)
+    if wanted is None:
+        wanted = call.attributes.ints("shape") or []
+    target = target_shape(view.sizes, wanted, call.attributes.whole("allowzero", 0))
+    return replace(view, dims=views.reshaped(view.dims, target))
+
+
+def flatten(call: Call) -> View:
+    """Flatten."""
+    view, axis = call.any_view(), call.attributes.whole("axis", 1)
+    if not -len(view.dims) <= axis <= len(view.dims):
+        raise FileError(f"flattens {shown(view.sizes)} at axis {axis}")
+    axis = axis + len(view.dims) if axis < 0 else axis
+    target = [int(np.prod(part, dtype=object)) for part in (view.sizes[:axis], view.sizes[axis:])]
+    return replace(view, dims=views.reshaped(view.dims, target))
+
+
+def squeeze(call: Call) -> View:
+    """Squeeze."""
+    view, axes = call.any_view(), call.axes(1)
+    if axes is None:
+        axes = [i for i, dim in enumerate(view.dims) if not dim]
+    if any(view.dims[axis] for axis in axes):
+        raise FileError(f"squeezes axes {axes} of {shown(view.sizes)}")
+    return replace(view, dims=tuple(dim for i, dim in enumerate(view.dims) if i not in axes))
+
+
+def unsqueeze(call: Call) -> View:
+    """Unsqueeze."""
+    view, given = call.any_view(), call.constant(1)
+    given = call.attributes.ints("axes") or [] if given is None else given
+    axes = {along(axis, len(view.dims) + len(given)) for axis in given}
+    if len(axes) != len(given) or len(given) > 8:
+        raise FileError(f"unsqueezes {shown(view.sizes)} at {shown(given)}")
+    rest = iter(view.dims)
+    return replace(view, dims=tuple(() if i in axes else next(rest) for i in range(len(view.dims) + len(axes))))
+
+
+def shape(call: Call) -> Array:
+    """Shape, for a batch of one."""
+    start, end = call.attributes.whole("start", 0), call.attributes.whole("end", len(call.any_view().dims))
+    return np.array(call.any_view().sizes[start:end], np.int64)
+
+
+def softmax(call: Call) -> View:
+    """Softmax and LogSoftmax, after which there is nothing to compute."""
+    view = call.view()
+    older = call.opset < 13  # from the axis on, all as one
+    axis = along(call.attributes.whole("axis", 1 if older else -1), len(view.dims))
+    over = view.dims[axis:] if older else view.dims[axis : axis + 1]
+    if sum(map(len, over)) != sum(map(len, view.dims)):
+        raise FileError(f"is over axis {axis} of {shown(view.sizes)}, which is not all classes")
+    return replace(view, ended=call.kind)

@@ -1,0 +1,70 @@
+"""The operators of ONNX that are read, by name.
+
+Each function takes the network so far and the call, adds nodes and returns the result as a view; those that only move
+numbers take the call alone. An attribute that none of them asks for is an error.
+"""
+
+from collections.abc import Callable
+
+from smallcnn.onnx import arithmetic, moving, spatial
+from smallcnn.onnx.call import Call, Value
+from smallcnn.onnx.network import Network
+from smallcnn.onnx.views import View
+
+COMPUTING: dict[str, Callable[[Network, Call], View | list[View]]] = {
+    "Add": arithmetic.add,
+    "AveragePool": spatial.pool,
+    "BatchNormalization": arithmetic.batch_norm,
+    "Clip": arithmetic.clip,
+    "Concat": moving.concat,
+    "Conv": spatial.conv,
+    "Div": arithmetic.div,
+    "Gather": moving.gather,
+    "Gemm": arithmetic.gemm,
+    "GlobalAveragePool": spatial.global_average_pool,
+    "HardSigmoid": arithmetic.hard_sigmoid,
+    "HardSwish": arithmetic.elementwise("hard_swish"),
+    "LRN": spatial.lrn,
+    "LeakyRelu": arithmetic.leaky_relu,
+    "MatMul": arithmetic.matmul,
+    "Max": arithmetic.bound,
+    "MaxPool": spatial.pool,
+    "Min": arithmetic.bound,
+    "Mul": arithmetic.mul,
+    "Pad": spatial.pad,
+    "ReduceMean": spatial.reduce_mean,
+    "Relu": arithmetic.elementwise("relu"),
+    "Sigmoid": arithmetic.elementwise("sigmoid"),
+    "Slice": moving.cut,
+    "Split": moving.split,
+    "Sub": arithmetic.sub,
+    "Sum": arithmetic.add,
+}
+
+MOVING: dict[str, Callable[[Call], Value]] = {
+    "Cast": moving.cast,
+    "Dropout": moving.dropout,
+    "Flatten": moving.flatten,
+    "Identity": moving.identity,
+    "LogSoftmax": moving.softmax,
+    "Reshape": moving.reshape,
+    "Shape": moving.shape,
+    "Softmax": moving.softmax,
+    "Squeeze": moving.squeeze,
+    "Transpose": moving.transpose,
+    "Unsqueeze": moving.unsqueeze,
+}
+
+_QUANTIZED = "it is of a quantized network, which is not read yet; export the float one"
+
+REFUSED: dict[str, str] = {
+    "GlobalMaxPool": "the graph has no maximum over the plane; its global pool is a mean",
+    "QuantizeLinear": _QUANTIZED,
+    "DequantizeLinear": _QUANTIZED,
+    "DynamicQuantizeLinear": _QUANTIZED,
+    "QLinearConv": _QUANTIZED,
+    "QLinearMatMul": _QUANTIZED,
+    "ConvInteger": _QUANTIZED,
+    "MatMulInteger": _QUANTIZED,
+}
+"""Why, for operators that somebody might expect."""

@@ -1,0 +1,142 @@
+"""From the nodes a file gave to the graph: what nothing reads is left out, and what fits into a neighbour goes there.
+
+Scale and shift go into the convolution, dense layer or batch norm before them, or, on bytes, into the preparation of
+the picture; zeros around a map into the padding of a convolution or of an average that counts its padding.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from smallcnn import ops
+from smallcnn.errors import FileError
+from smallcnn.graph import Graph, Node, make_node
+from smallcnn.onnx.file import Array
+from smallcnn.onnx.network import Affine, Network
+
+
+@dataclass
+class _Layer:
+    """A node that may still change."""
+
+    op: ops.Op
+    inputs: list[str]
+    weights: dict[str, Array]
+
+
+@dataclass(frozen=True)
+class Simplified:
+    """The graph, its weights, and how bytes become its input if the file says so: byte * scale + shift."""
+
+    graph: Graph
+    weights: dict[str, Array]
+    scale_and_shift: tuple[Array, Array] | None
+
+
+def simplify(network: Network, output: Node, name: str, *, pixels: bool) -> Simplified:
+    """The network that ends in `output`; `pixels` says that its input are bytes."""
+    layers = {
+        key: _Layer(node.op, list(node.inputs), dict(network.weights[key])) for key, node in network.nodes.items()
+    }
+    layers = _used(layers, output.name)
+    if network.input.name not in layers:
+        raise FileError("its output does not depend on the picture")
+    moved, normalisation = _merge_affine(layers, network, output.name, pixels)
+    end = moved.get(output.name, output.name)
+    _merge_pads(layers)
+    layers = _used(layers, end)
+    nodes: dict[str, Node] = {}
+    for key, layer in layers.items():
+        nodes[key] = make_node(key, layer.op, [nodes[source] for source in layer.inputs])
+    graph = Graph(name, tuple(nodes.values()), end, _features(list(nodes.values())))
+    weights = {f"{key}.{part}": value for key, layer in layers.items() for part, value in layer.weights.items()}
+    return Simplified(graph, {key: weights[key] for key in graph.weights}, normalisation)
+
+
+def _used(layers: dict[str, _Layer], output: str) -> dict[str, _Layer]:
+    """Those that the output depends on."""
+    wanted = {output}
+    for key in reversed(layers):
+        if key in wanted:
+            wanted.update(layers[key].inputs)
+    return {key: layer for key, layer in layers.items() if key in wanted}
+
+
+def _merge_affine(
+    layers: dict[str, _Layer], network: Network, output: str, pixels: bool
+) -> tuple[dict[str, str], tuple[Array, Array] | None]:
+    """Which node each that is gone went into, and what went into the input."""
+    readers = Counter(source for layer in layers.values() for source in layer.inputs)
+    readers[output] += 1
+    moved: dict[str, str] = {}
+    normalisation: tuple[Array, Array] | None = None
+    for key, layer in list(layers.items()):
+        layer.inputs = [moved.get(source, source) for source in layer.inputs]
+        step = network.affine.get(key)
+        if step is None:
+            continue
+        (before,) = layer.inputs
+        source = layers[before]
+        if readers[before] != 1:
+            continue
+        if isinstance(source.op, ops.Conv | ops.Dense | ops.BatchNorm):
+            _absorb(source, step, network)
+        elif isinstance(source.op, ops.Input) and pixels and (step.scale > 0).all():
+            scale, shift = normalisation or (np.ones(1), np.zeros(1))
+            normalisation = (scale * step.scale, shift * step.scale + step.shift)
+        else:
+            continue
+        moved[key] = before
+        readers[before] = readers[key]
+        del layers[key]
+    return moved, normalisation
+
+
+def _absorb(layer: _Layer, step: Affine, network: Network) -> None:
+    """The layer with scale and shift after it."""
+    values = {key: value.astype(np.float64) for key, value in layer.weights.items()}
+    network.budget.spend(sum(value.size for value in values.values()))
+    scale = step.scale.reshape(-1, *[1] * (values["weight"].ndim - 1))
+    changed = {"weight": values["weight"] * scale, "bias": values.get("bias", 0.0) * step.scale + step.shift}
+    if not isinstance(layer.op, ops.BatchNorm):
+        layer.op = replace(layer.op, bias=True)  # type: ignore[call-arg]
+    for key, value in changed.items():
+        with np.errstate(over="ignore"):
+            layer.weights[key] = value.astype(np.float32)
+        if not np.isfinite(layer.weights[key]).all():
+            raise FileError("scales its weights beyond what float32 holds")
+
+
+def _merge_pads(layers: dict[str, _Layer]) -> None:
+    for layer in layers.values():
+        op = layer.op
+        if not isinstance(op, ops.Conv | ops.Pool):
+            continue
+        source = layers[layer.inputs[0]]
+        if not isinstance(source.op, ops.Pad) or min(map(min, source.op.padding)) < 0:
+            continue
+        rows, columns = ((a[0] + b[0], a[1] + b[1]) for a, b in zip(op.padding, source.op.padding, strict=True))
+        if isinstance(op, ops.Conv):
+            layer.op = replace(op, padding=(rows, columns))
+        elif op.function == "average" and op.padding == ops.NO_PADDING:
+            if max(*rows) >= op.kernel[0] or max(*columns) >= op.kernel[1]:
+                continue  # a pool cannot have it
+            layer.op = replace(op, padding=(rows, columns), count_padding=True)
+        else:
+            continue
+        layer.inputs = list(source.inputs)
+
+
+def _features(nodes: list[Node]) -> str:
+    """The end of the backbone: what the last global pool averages, or else the last map; nothing after reads before."""
+    position = {node.name: i for i, node in enumerate(nodes)}
+    # how far back the nodes after each one reach
+    reach = [len(nodes)] * (len(nodes) + 1)
+    for i in range(len(nodes) - 1, -1, -1):
+        reach[i] = min([reach[i + 1], *(position[source] for source in nodes[i].inputs)])
+    ends = [node for i, node in enumerate(nodes) if len(node.shape) == 3 and reach[i + 1] >= i]
+    pooled = {node.inputs[0] for node in nodes if isinstance(node.op, ops.GlobalPool)}
+    planes = [node for node in ends if max(node.shape[:2]) > 1]
+    best = [node for node in ends if node.name in pooled] or planes or ends  # the input is one of them
+    return best[-1].name

@@ -1,0 +1,170 @@
+"""What works on the plane: convolution, pools, means, zeros around it, normalisation over neighbouring channels."""
+
+from smallcnn import ops
+from smallcnn.builder import same_padding
+from smallcnn.checks import shown
+from smallcnn.errors import FileError
+from smallcnn.onnx import views
+from smallcnn.onnx.call import Call
+from smallcnn.onnx.network import Network
+from smallcnn.onnx.views import View
+
+
+def conv(net: Network, call: Call) -> View:
+    """Conv, over a plane; over what is one pixel, a dense layer."""
+    weight, bias = call.weight(1, "weight"), call.bias(2)
+    if weight.ndim != 4:
+        raise FileError(f"convolves over {max(weight.ndim - 2, 0)} axes; pictures have two")
+    groups, kernel = call.attributes.whole("group", 1), (weight.shape[2], weight.shape[3])
+    if call.attributes.ints("kernel_shape", list(kernel)) != list(kernel):
+        raise FileError(f"has a kernel_shape that is not its weight's, {kernel}")
+    node = net.channels_first(call.view())
+    plane = (*node.shape, 1, 1)[:2] if len(node.shape) == 3 else (1, 1)
+    stride, padding, beyond = _window(call, (plane[0], plane[1]), kernel)
+    assert beyond == ops.NO_PADDING
+    own = {"weight": weight, **({} if bias is None else {"bias": bias})}
+    if len(node.shape) == 3:
+        op = ops.Conv(
+            out=weight.shape[0], kernel=kernel, stride=stride, padding=padding, groups=groups, bias=bias is not None
+        )
+        made = net.add(op, [node], call.label, **own)
+        return View(made, views.channels_first(made.shape))
+    if kernel != (1, 1) or padding != ops.NO_PADDING or groups != 1:
+        raise FileError("convolves what was averaged over the plane with more than a 1x1 kernel in one group")
+    made = net.add(ops.Dense(out=weight.shape[0], bias=bias is not None), [node], call.label,
+                   **own | {"weight": weight[:, :, 0, 0]})  # fmt: skip
+    return View(made, views.channels_first(made.shape))
+
+
+def _window(call: Call, plane: ops.Pair, kernel: ops.Pair) -> tuple[ops.Pair, ops.Padding, ops.Padding]:
+    """Stride, padding, and what windows reach beyond the padding where sizes are rounded up."""
+    stride = call.attributes.ints("strides", [1, 1]) or []
+    pads = call.attributes.ints("pads", [0, 0, 0, 0]) or []
+    dilations = call.attributes.ints("dilations", [1, 1]) or []
+    auto, up = call.attributes.text("auto_pad", "NOTSET"), bool(call.attributes.whole("ceil_mode", 0))
+    if (len(stride), len(pads), len(dilations)) != (2, 4, 2) or min(stride) < 1:
+        raise FileError("has strides, pads or dilations that are not those of a plane")
+    if dilations != [1, 1]:
+        raise FileError(f"has dilations {dilations}; only 1 is known")
+    padding: ops.Padding
+    match auto:
+        case "NOTSET":
+            padding = ((pads[0], pads[2]), (pads[1], pads[3]))
+        case "VALID":
+            padding = ops.NO_PADDING
+        case "SAME_UPPER" | "SAME_LOWER":
+            (top, bottom), (left, right) = (same_padding(*side) for side in zip(plane, kernel, stride, strict=True))
+            lower = auto == "SAME_LOWER"
+            padding = ((bottom, top), (right, left)) if lower else ((top, bottom), (left, right))
+        case _:
+            raise FileError(f"has an auto_pad {shown(auto)}")
+    if auto != "NOTSET" and any(pads):
+        raise FileError(f"has pads beside auto_pad {auto}")
+    beyond = ops.NO_PADDING
+    if up and auto == "NOTSET":
+        rows, columns = (_beyond(*side) for side in zip(plane, kernel, stride, padding, strict=True))
+        beyond = ((0, rows), (0, columns))
+    return (stride[0], stride[1]), padding, beyond
+
+
+def _beyond(size: int, kernel: int, stride: int, pads: ops.Pair) -> int:
+    """What the last window lacks if the number of windows is rounded up; each starts in the picture or before it."""
+    steps = -(-(size + sum(pads) - kernel) // stride)
+    if steps * stride >= size + pads[0]:
+        steps -= 1
+    return max(steps * stride + kernel - size - sum(pads), 0)
+
+
+def pool(net: Network, call: Call) -> View:
+    """MaxPool and AveragePool."""
+    node = net.map_first(call.view())
+    kernel = call.attributes.ints("kernel_shape") or []
+    if len(kernel) != 2 or min(kernel) < 1:
+        raise FileError(f"has a kernel_shape {shown(kernel)}, not that of a plane")
+    window = (kernel[0], kernel[1])
+    stride, padding, beyond = _window(call, (node.shape[0], node.shape[1]), window)
+    if call.kind == "MaxPool":
+        call.attributes.whole("storage_order", 0)
+        made = net.add(ops.Pool(function="max", kernel=window, stride=stride, padding=_plus(padding, beyond)),
+                       [node], call.label)  # fmt: skip
+        return View(made, views.channels_first(made.shape))
+    count = bool(call.attributes.whole("count_include_pad", 0)) and padding != ops.NO_PADDING
+    if count and beyond != ops.NO_PADDING:  # what is beyond the padding does not count
+        node, padding, count = net.add(ops.Pad(padding=padding), [node], f"{call.label}.pad"), ops.NO_PADDING, False
+    op = ops.Pool(function="average", kernel=window, stride=stride, padding=_plus(padding, beyond), count_padding=count)
+    made = net.add(op, [node], call.label)
+    return View(made, views.channels_first(made.shape))
+
+
+def _plus(a: ops.Padding, b: ops.Padding) -> ops.Padding:
+    return ((a[0][0] + b[0][0], a[0][1] + b[0][1]), (a[1][0] + b[1][0], a[1][1] + b[1][1]))
+
+
+def global_average_pool(net: Network, call: Call) -> View:
+    """GlobalAveragePool."""
+    node = net.channels_first(call.view())
+    if len(node.shape) == 3:
+        node = net.add(ops.GlobalPool(), [node], call.label)
+    return View(node, views.channels_first(node.shape))
+
+
+def reduce_mean(net: Network, call: Call) -> View:
+    """ReduceMean, over the plane or one of its axes."""
+    view, axes = call.view(), call.axes(1)
+    keep = bool(call.attributes.whole("keepdims", 1))
+    if call.attributes.whole("noop_with_empty_axes", 0) and not axes:
+        return view
+    axes = axes or list(range(len(view.dims)))
+    gone = sorted((atom for axis in axes for atom in view.dims[axis]), key=lambda atom: atom.axis)
+    node, rest = view.node, view.dims
+    if gone:
+        sides = {atom.axis: atom.size for atom in gone}
+        if views.CHANNELS in sides or any(atom.size != node.shape[atom.axis] for atom in gone):
+            raise FileError(f"averages {shown(view.sizes)} over axes {axes}, which are not those of the plane")
+        if not any(atom.axis in (views.HEIGHT, views.WIDTH) and atom.axis not in sides
+                   for dim in view.dims for atom in dim):  # fmt: skip
+            node = net.add(ops.GlobalPool(), [node], call.label)
+        else:
+            kernel = (sides.get(views.HEIGHT, 1), sides.get(views.WIDTH, 1))
+            node = net.add(ops.Pool(function="average", kernel=kernel, stride=(1, 1)), [node], call.label)
+    rest = tuple(() if i in axes else dim for i, dim in enumerate(view.dims) if keep or i not in axes)
+    return View(node, rest)
+
+
+def pad(net: Network, call: Call) -> View:
+    """Pad, with zeros around the plane."""
+    view = net.ordered(call.view())
+    mode = call.attributes.text("mode", "constant")
+    pads = call.constant(1)
+    if pads is None:
+        pads = call.attributes.ints("pads") or []
+    value = call.attributes.real("value", call.number(2, "value", 0.0))
+    axes = call.axes(3)
+    axes = list(range(len(view.dims))) if axes is None else axes
+    if len(pads) != 2 * len(axes) or len(set(axes)) != len(axes):
+        raise FileError(f"has pads {shown(pads)} for {len(axes)} axes")
+    margins = {axis: (pads[i], pads[i + len(axes)]) for i, axis in enumerate(axes) if pads[i] or pads[i + len(axes)]}
+    if not margins:
+        return view
+    if mode != "constant" or value != 0:
+        raise FileError(f"pads by {mode} {value:g}; only zeros are known")
+    padding = {views.HEIGHT: (0, 0), views.WIDTH: (0, 0)}
+    node = net.map_first(view)
+    for axis, margin in margins.items():
+        if axis not in (2, 3):
+            raise FileError(f"pads axis {axis} of {shown(view.sizes)}, which is not the plane's")
+        padding[axis - 5] = margin
+    made = net.add(ops.Pad(padding=(padding[views.HEIGHT], padding[views.WIDTH])), [node], call.label)
+    return View(made, views.channels_first(made.shape))
+
+
+def lrn(net: Network, call: Call) -> View:
+    """LRN."""
+    node = net.map_first(call.view())
+    op = ops.LocalResponseNorm(
+        size=call.attributes.whole("size"),
+        alpha=call.attributes.real("alpha", 1e-4),
+        beta=call.attributes.real("beta", 0.75),
+        bias=call.attributes.real("bias", 1.0),
+    )
+    return View(net.add(op, [node], call.label), views.channels_first(node.shape))

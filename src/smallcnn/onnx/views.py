@@ -1,0 +1,143 @@
+"""How an ONNX tensor lies over a node's result: the bookkeeping that makes transposes and reshapes vanish.
+
+A tensor of the file, for a batch of one, is a node's result with its axes arranged in some way: moved, merged, cut into
+factors. `Dims` says for each axis of the tensor which parts of the node's axes it runs over, the slowest first; an axis
+of length 1 runs over none. So channels first over (H, W, C) is ((), (C,), (H,), (W,)), its flattening ((), (C, H, W)),
+and a channel shuffle is the channels' two factors in the other order.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from smallcnn.checks import shown
+from smallcnn.errors import FileError
+from smallcnn.graph import Node
+from smallcnn.ops import Shape
+
+HEIGHT, WIDTH, CHANNELS = -3, -2, -1
+
+
+@dataclass(frozen=True, slots=True)
+class Atom:
+    """An axis of a node's result, or every `stride`-th step of one."""
+
+    axis: int
+    size: int
+    stride: int = 1
+
+
+Dims = tuple[tuple[Atom, ...], ...]
+
+
+@dataclass(frozen=True)
+class View:
+    """A tensor of the file: a node's result and how it lies over it.
+
+    `label` is the file's name of what made it; `pixels` says that it holds bytes, `ended` what it has passed after the
+    logits, as "Softmax".
+    """
+
+    node: Node
+    dims: Dims
+    label: str = ""
+    pixels: bool = False
+    ended: str | None = None
+
+    @property
+    def sizes(self) -> Shape:
+        """The tensor's shape in the file, for a batch of one."""
+        return tuple(prod(atom.size for atom in dim) for dim in self.dims)
+
+
+def plain(shape: Shape, order: Sequence[int]) -> Dims:
+    """A batch of one, then whole axes of a result of `shape` in this order; an axis it has not counts as 1 long."""
+    return ((), *(_tidy([Atom(axis, shape[axis])] if -axis <= len(shape) else []) for axis in order))
+
+
+def channels_first(shape: Shape) -> Dims:
+    """As ONNX's convolutions want it: (N, C, H, W)."""
+    return plain(shape, (CHANNELS, HEIGHT, WIDTH))
+
+
+def reshaped(dims: Dims, target: Sequence[int]) -> Dims:
+    """The same elements in the same order under another shape."""
+    atoms = [atom for dim in dims for atom in dim]
+    if prod(target) != prod(atom.size for atom in atoms):
+        raise FileError(f"cannot reshape {_shape(dims)} to {shown(tuple(target))}")
+    atoms.reverse()
+    result = []
+    for size in target:
+        dim: list[Atom] = []
+        while (left := size // prod(atom.size for atom in dim)) > 1:
+            atom = atoms.pop()
+            if atom.size > left:
+                if atom.size % left:
+                    raise FileError(f"cannot follow the reshape of {_shape(dims)} to {shown(tuple(target))}")
+                inner = atom.size // left
+                atoms.append(Atom(atom.axis, inner, atom.stride))
+                atom = Atom(atom.axis, left, atom.stride * inner)
+            elif left % atom.size:
+                raise FileError(f"cannot follow the reshape of {_shape(dims)} to {shown(tuple(target))}")
+            dim.append(atom)
+        result.append(_tidy(dim))
+    return tuple(result)
+
+
+def broadcast(dims: Dims, axes: int) -> Dims:
+    """With axes of length 1 in front, to this number of axes."""
+    return ((),) * (axes - len(dims)) + dims
+
+
+def atoms_of(dims: Iterable[Sequence[Atom]], axis: int) -> list[Atom]:
+    """The parts of one axis, in their order."""
+    return [atom for dim in dims for atom in dim if atom.axis == axis]
+
+
+def swapped_groups(order: Sequence[Atom]) -> int | None:
+    """What a channel shuffle needs for its channels to lie in this order: its groups; None if they do already."""
+    merged = _tidy(order)
+    if len(merged) <= 1:
+        return None
+    if len(merged) == 2 and merged[0].stride == 1 and merged[1].stride == merged[0].size:
+        return merged[1].size
+    raise FileError("orders the channels in a way that no channel shuffle does")
+
+
+def renumbered(dims: Dims, order: Sequence[Atom]) -> Dims:
+    """`dims` once the channels lie in `order`."""
+    new: dict[Atom, Atom] = {}
+    stride = 1
+    for atom in reversed(order):
+        new[atom] = Atom(atom.axis, atom.size, stride)
+        stride *= atom.size
+    return tuple(_tidy([new.get(atom, atom) for atom in dim]) for dim in dims)
+
+
+def positions(dims: Dims, shape: Shape) -> np.ndarray:
+    """For each element of the tensor, in order, which element of the node's result it is."""
+    steps = np.cumprod((1, *reversed(shape[1:])))[::-1]
+    index = np.zeros(1, np.int64)
+    for dim in dims:
+        for atom in dim:
+            index = np.add.outer(index, np.arange(atom.size) * atom.stride * steps[atom.axis]).reshape(-1)
+    return index
+
+
+def _tidy(atoms: Iterable[Atom]) -> tuple[Atom, ...]:
+    """Without parts of length 1, neighbours that run on from each other joined."""
+    result: list[Atom] = []
+    for atom in atoms:
+        if atom.size == 1:
+            continue
+        if result and (last := result[-1]).axis == atom.axis and last.stride == atom.stride * atom.size:
+            result[-1] = Atom(atom.axis, last.size * atom.size, atom.stride)
+        else:
+            result.append(atom)
+    return tuple(result)
+
+
+def _shape(dims: Dims) -> str:
+    return shown(tuple(prod(atom.size for atom in dim) for dim in dims))
