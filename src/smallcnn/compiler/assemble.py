@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from smallcnn.compiler.calls import Arena, Call, Constant, Picture, Table, Tensor
+from smallcnn.compiler.calls import Answer, Arena, Call, Constant, Picture, Table, Tensor
 from smallcnn.compiler.build import kernel_name
 from smallcnn.compiler.kernels.pipe import Machine
-from smallcnn.compiler.layers import Storage, root
+from smallcnn.compiler.layers import root
 from smallcnn.compiler.memory import arrange
 from smallcnn.compiler.program import Buffer, Step
 
@@ -37,9 +37,9 @@ class Blob:
         return b"".join(self.parts) + bytes(256)
 
 
-def emit(calls: Sequence[Call], answer: Storage, machine: Machine) -> tuple[list[Step], bytes, int, int]:
+def emit(calls: Sequence[Call], machine: Machine) -> tuple[list[Step], bytes, int, int]:
     """Steps, weights, bytes of the arena, bytes of scratch per thread."""
-    places, floats = arrange(calls, answer)
+    places, floats = arrange(calls)
     blob, steps = Blob(), []
     for call in calls:
         buffers = []
@@ -67,6 +67,8 @@ def emit(calls: Sequence[Call], answer: Storage, machine: Machine) -> tuple[list
                     buffers.append(Buffer("weights", blob.add(table), "int32", extents, _dense(extents)))
                 case Picture(extents):
                     buffers.append(Buffer("input", 0, "uint8", extents, _dense(extents)))
+                case Answer(extents):
+                    buffers.append(Buffer("output", 0, "float32", extents, _dense(extents)))
         steps.append(Step(kernel_name(call.spec, machine), tuple(buffers), call.split, call.grain, call.label))
     scratch = max((call.scratch for call in calls), default=0)
     return steps, blob.content(), floats * 4 + 256, scratch * 4 + 4096 if scratch else 0

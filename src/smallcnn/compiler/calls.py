@@ -60,7 +60,14 @@ class Picture:
     extents: tuple[int, ...]
 
 
-Operand = Tensor | Constant | Table | Arena | Picture
+@dataclass(frozen=True)
+class Answer:
+    """The network's output, floats."""
+
+    extents: tuple[int, ...]
+
+
+Operand = Tensor | Constant | Table | Arena | Picture | Answer
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +84,7 @@ class Call:
     @property
     def label(self) -> str:
         """The graph nodes computed."""
-        return "+".join(layer.label for layer in self.layers)
+        return "+".join(layer.label for layer in self.layers) or "answer"
 
 
 @dataclass(frozen=True)
@@ -207,6 +214,13 @@ def bottleneck(
     operands += [Constant(weight), Constant(_per_lane(third, third.bias, vector).reshape(1, lanes))]
     operands += _ends(third, (lanes, out.pixels, 1), _by_group(lanes), vector)
     return Call((first, second, third), spec, tuple(operands), 1, rows * out.width, spec.scratch)
+
+
+def answer(view: View) -> Call:
+    """The logits, copied out."""
+    spec = lanes.Gather(view.channels, view.storage.pitch, view.channels)
+    operands = (Arena(view, (1,)), Table(view, 1), Answer((view.channels, 1)))
+    return Call((), spec, operands, None, 1)
 
 
 def per_lane(layer: Layer, vector: int, image: Normalisation | None = None) -> Call:

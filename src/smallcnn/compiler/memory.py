@@ -25,15 +25,14 @@ def storages(call: Call) -> set[Storage]:
     return found
 
 
-def arrange(calls: Sequence[Call], answer: Storage) -> tuple[dict[Storage, int], int]:
-    """Offset of every storage and the arena's size, in floats. `answer` is read after the last call."""
+def arrange(calls: Sequence[Call]) -> tuple[dict[Storage, int], int]:
+    """Offset of every storage and the arena's size, in floats."""
     first: dict[Storage, int] = {}
     last: dict[Storage, int] = {}
     for i, call in enumerate(calls):
         for storage in storages(call):
             first.setdefault(storage, i)
             last[storage] = i
-    last[root(answer)] = len(calls)
     offsets: dict[Storage, int] = {}
     for storage in sorted(first, key=lambda s: (-s.floats, first[s])):
         taken = sorted(

@@ -1,0 +1,129 @@
+"""The whole way: artifact -> layers -> plan -> kernels -> one file, and the file's own proof.
+
+    compile_file(artifact, "model.so")          for this machine
+    compile_file(artifact, "model.wasm", target="wasm")
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from smallcnn.artifact import Artifact
+from smallcnn.compiler import assemble, build, calls, layers, link, targets
+from smallcnn.compiler.calls import Call, Normalisation
+from smallcnn.compiler.kernels.pipe import Machine
+from smallcnn.compiler.plan import plan
+from smallcnn.compiler.program import Program
+from smallcnn.compiler.targets import Target
+from smallcnn.errors import CompileError, require
+from smallcnn.files import check_writable
+from smallcnn.fold import fold
+from smallcnn.metadata import describe
+from smallcnn.probe import TOLERANCE, probe_answer, probe_image, relative_error
+
+Report = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What was made: the program that was linked, the plan it came from, and the relative error found (host only)."""
+
+    program: Program
+    plan: tuple[Call, ...]
+    error: float | None
+
+
+def compile_file(
+    artifact: Artifact,
+    out: Path | str,
+    *,
+    target: str = "host",
+    workers: int | None = None,
+    report: Report = lambda done, total: None,
+) -> Compiled:
+    """Compiles a network into one file; `report` is told how many kernels are done, of how many.
+
+    A file that this machine can load is loaded and compared with the plain definition before it is kept. Raises
+    CompileError for an operator that the compiler does not know or a wrong answer, SmallcnnError for an unknown target,
+    FileError if the file cannot be written, MissingExtra without Halide.
+    """
+    require("compiling", "compile", "halide", "ziglang")
+    out = Path(out)
+    check_writable(out)
+    answer = probe_answer(artifact.graph, artifact.weights, artifact.preprocessing)
+    program, made = to_program(artifact, targets.parse(target), answer, workers=workers, report=report)
+    error = None
+    if out.suffix in (".so", ".dll") and _runs_here(program.target):
+        beside = out.with_name(f".{out.stem}.{os.getpid()}{out.suffix}")
+        try:
+            link.write(program, beside)
+            error = _error(beside, artifact, answer)
+            beside.replace(out)
+        finally:
+            beside.unlink(missing_ok=True)
+    else:
+        link.write(program, out)
+    return Compiled(program, tuple(made), error)
+
+
+def to_program(
+    artifact: Artifact,
+    target: Target,
+    expected: np.ndarray,
+    *,
+    workers: int | None = None,
+    report: Report = lambda done, total: None,
+) -> tuple[Program, list[Call]]:
+    """The compiled but not yet linked network, and its plan; kernels come from the cache where they are known.
+
+    `expected` is the answer to the probe picture, for the file's metadata.
+    """
+    machine = Machine(target.vector, target.registers, target.halide)
+    graph, weights = fold(artifact.graph, artifact.weights)
+    image = Normalisation(*artifact.preprocessing.scale_and_shift())
+    made_layers, answer = layers.lower(graph, weights, machine.vector)
+    made = plan(made_layers, answer, machine, image, graph.input_shape)
+    made.append(calls.answer(answer))
+    objects = build.build([call.spec for call in made], machine, workers or os.cpu_count() or 1, report)
+    steps, blob, arena, scratch = assemble.emit(made, machine)
+    program = Program(
+        name=graph.name,
+        target=target.name,
+        features=target.features,
+        objects=tuple(objects.values()),
+        steps=tuple(steps),
+        arena_bytes=arena,
+        scratch_bytes=scratch,
+        weights=blob,
+        metadata=describe(artifact, "logits", expected),
+        input_shape=graph.input_shape,
+        outputs=answer.channels,
+    )
+    return program, made
+
+
+def _runs_here(target: str) -> bool:
+    """Whether files for `target` load on this machine, at least by its platform."""
+    host = targets.host()
+    levels = ("sse41", "avx2", "avx512")
+    name, _, level = target.rpartition("-")
+    here, _, best = host.name.rpartition("-")
+    if level in levels and best in levels:
+        return name == here and levels.index(level) <= levels.index(best)
+    return target == host.name
+
+
+def _error(path: Path, artifact: Artifact, answer: np.ndarray) -> float:
+    from smallcnn import compiled
+
+    got = compiled.load(path, 1).run(probe_image(artifact.graph.input_shape))[0]
+    error = relative_error(got, answer)
+    if error > TOLERANCE:
+        raise CompileError(
+            f"the compiled {artifact.graph.name} is off by {error:.1e} of its largest output "
+            f"(allowed: {TOLERANCE:.0e}); nothing written"
+        )
+    return error
