@@ -33,7 +33,7 @@ _RUNTIME = {"halide_malloc", "halide_free", "halide_error"}
 _C_LIBRARY = {"memcpy", "memset", "memmove", "bzero", "memset_pattern16", "__chkstk_darwin"}
 """All that compiled code may ask of where it is loaded; what is not needed on a system is not asked for there."""
 _KERNEL32 = (
-    *("VirtualAlloc", "VirtualFree", "CreateThread", "WaitForSingleObject", "CloseHandle"),
+    *("VirtualAlloc", "VirtualFree", "CreateThread", "WaitForSingleObject", "CloseHandle", "SwitchToThread"),
     *("QueryPerformanceCounter", "QueryPerformanceFrequency", "InitializeSRWLock", "AcquireSRWLockExclusive"),
     *(
         "ReleaseSRWLockExclusive",
@@ -68,12 +68,15 @@ def write(program: Program, out: Path | str, prefix: str | None = None) -> None:
         raise SmallcnnError(f"{out}: a file for {target.name} ends in {' or '.join(target.suffixes)}")
     prefix = _prefix(program.name if prefix is None else prefix) if out.suffix == ".o" else "smallcnn"
     with tempfile.TemporaryDirectory(prefix="smallcnn-") as name:
-        content = _build(program, target, out.suffix, prefix, Path(name))
+        content = _build(program, target, Path(name) / out.name, prefix)
     if out.suffix in (".so", ".dll"):
         content = seal(content, target.name, program.features)
-    _put(out, content)
+    results = {out: content}
     if out.suffix == ".o":
-        _put(out.with_suffix(".h"), header(prefix).encode())
+        results[out.with_suffix(".h")] = header(prefix).encode()
+    for path, written in results.items():
+        with atomic(path) as beside:
+            beside.write_bytes(written)
 
 
 def header(prefix: str = "smallcnn") -> str:
@@ -81,28 +84,31 @@ def header(prefix: str = "smallcnn") -> str:
     return _source("smallcnn.h", prefix)
 
 
-def _build(program: Program, target: Target, suffix: str, prefix: str, folder: Path) -> bytes:
-    """The linked file, made in an empty `folder`."""
+def _build(program: Program, target: Target, out: Path, prefix: str) -> bytes:
+    """What is linked at `out`, in a folder of its own."""
     objects = program.objects
     names: dict[str, str] = {}
-    if suffix in (".so", ".o"):
+    if out.suffix in (".so", ".o"):  # the other linkers notice by themselves what is missing
         seen = [symbols.external(content) for content in objects]
         defined = {name for table in seen for name, here in table.items() if here}
-        missing = {name for table in seen for name in table} - defined - _RUNTIME - _C_LIBRARY
-        if missing:
-            raise ValueError(f"kernels call {', '.join(sorted(missing))}, which a compiled file does not have")
-        if suffix == ".o":
-            names = {name: f"{prefix}_{name}" for name in defined | _RUNTIME}
+        called = {name for table in seen for name in table} | {f"{step.kernel}_argv" for step in program.steps}
+        if missing := called - defined - _RUNTIME - _C_LIBRARY:
+            raise ValueError(f"no object has {', '.join(sorted(missing))}, and a compiled file can call no library")
+        if out.suffix == ".o":
+            names = {name: f"{prefix}__{name}" for name in defined | _RUNTIME}  # none is one of the header's
             objects = tuple(symbols.rename(content, names) for content in objects)
+    folder = out.parent / "parts"
+    folder.mkdir()
     paths = [_put(folder / f"kernels{i}.o", content) for i, content in enumerate(objects)]
     paths.append(_compile_runtime(program, target, prefix, names, folder))
-    return _LINKERS[suffix](target, paths, folder / f"linked{suffix}").read_bytes()
+    _LINKERS[out.suffix](target, paths, out)
+    return out.read_bytes()
 
 
 def _compile_runtime(program: Program, target: Target, prefix: str, names: Mapping[str, str], folder: Path) -> Path:
     """native/runtime.c with this program's table and weights, as an object file."""
     for source in _SOURCES:
-        _put(folder / source.replace("smallcnn", prefix), _source(source, prefix).encode())
+        _put(folder / source, _source(source, prefix).encode())
     _put(folder / "weights.bin", program.weights or b"\0")
     _put(folder / "network.h", _table(program, names).encode())
     flags = [flag for start, row in _COMPILE_FOR.items() if target.triple.startswith(start) for flag in row]
@@ -161,44 +167,50 @@ def _literal(text: str) -> str:
     return '"' + "".join(plain) + '"'
 
 
-def _link_elf(target: Target, paths: list[Path], out: Path) -> Path:
-    """A shared object without dependencies: every process has a C library. Android's loader wants it named all the same."""
-    exports = _put(out.with_suffix(".exports"), b"{ global: smallcnn_*; local: *; };")
+def _link_elf(target: Target, paths: list[Path], out: Path) -> None:
+    """A shared object without dependencies: every process has a C library. Only Android's loader wants it named."""
+    folder = paths[0].parent
+    exports = _put(folder / "exports", b"{ global: smallcnn_*; local: *; };")
     flags = ["--gc-sections", "--strip-all", "-Bsymbolic", "-znoexecstack", "-zrelro", "-znow", "--hash-style=gnu"]
     if target.name.startswith("arm-64-android"):
-        nothing = _put(out.with_suffix(".c"), b"")
-        _zig("clang", "-target", target.triple, "-c", nothing, "-o", out.with_suffix(".stub.o"))
-        _zig("ld.lld", "-shared", "-soname", "libc.so", out.with_suffix(".stub.o"), "-o", out.with_name("libc.so"))
-        paths = [*paths, out.with_name("libc.so")]
-        flags += ["-zmax-page-size=16384"]
+        empty, stub = folder / "empty.o", folder / "libc.so"
+        _zig("clang", "-target", target.triple, "-c", _put(folder / "empty.c", b""), "-o", empty)
+        _zig("ld.lld", "-shared", "-soname", "libc.so", empty, "-o", stub)
+        flags += ["-zmax-page-size=16384"]  # as its newer devices have
+        paths = [*paths, stub]
     _zig("ld.lld", "-shared", f"--version-script={exports}", *flags, *paths, "-o", out)
-    return out
 
 
-def _link_dll(_: Target, paths: list[Path], out: Path) -> Path:
-    imports = out.with_suffix(".lib")
+def _link_dll(_: Target, paths: list[Path], out: Path) -> None:
+    folder = paths[0].parent
     names = "\n".join(_KERNEL32)
-    definition = _put(out.with_suffix(".def"), f"LIBRARY kernel32.dll\nEXPORTS\n{names}\n".encode())
-    _zig("lib", f"/def:{definition}", "/machine:x64", f"/out:{imports}")
+    definition = _put(folder / "kernel32.def", f"LIBRARY kernel32.dll\nEXPORTS\n{names}\n".encode())
+    kernel32 = folder / "kernel32.lib"
+    _zig("lib", "/machine:x64", f"/def:{definition}", f"/out:{kernel32}")
     exports = [f"/export:{name}" for name in _exports()]
-    flags = ["/dll", "/noentry", "/nodefaultlib", "/machine:x64", "/opt:ref", "/Brepro"]
-    _zig("lld-link", *flags, f"/implib:{out.with_suffix('.own.lib')}", *exports, *paths, imports, f"/out:{out}")
-    return out
+    flags = [
+        "/dll",
+        "/noentry",
+        "/nodefaultlib",
+        "/machine:x64",
+        "/opt:ref",
+        "/Brepro",
+        f"/implib:{folder / 'own.lib'}",
+    ]
+    _zig("lld-link", *flags, *exports, *paths, kernel32, f"/out:{out}")
 
 
-def _link_wasm(_: Target, paths: list[Path], out: Path) -> Path:
+def _link_wasm(_: Target, paths: list[Path], out: Path) -> None:
     exports = [f"--export-if-defined={name}" for name in (*_exports(), "__heap_base")]
     flags = ["--no-entry", "--gc-sections", "--strip-all", "--stack-first", f"-zstack-size={1 << 20}"]
     _zig("wasm-ld", *flags, *exports, *paths, "-o", out)
-    return out
 
 
-def _link_object(target: Target, paths: list[Path], out: Path) -> Path:
+def _link_object(target: Target, paths: list[Path], out: Path) -> None:
     if target.name.startswith("arm-64-osx"):
         _zig("cc", "-target", "aarch64-macos", "-r", *paths, "-o", out)
     else:
         _zig("ld.lld", "-r", *paths, "-o", out)
-    return out
 
 
 _LINKERS = {".so": _link_elf, ".dll": _link_dll, ".wasm": _link_wasm, ".o": _link_object}
@@ -211,7 +223,7 @@ def _exports() -> list[str]:
 def _source(name: str, prefix: str) -> str:
     """One of native/, with its names beginning with `prefix`."""
     text = (files("smallcnn.compiler") / "native" / name).read_text()
-    return text.replace("smallcnn", prefix).replace("SMALLCNN", prefix.upper())
+    return text.replace("smallcnn_", f"{prefix}_").replace("SMALLCNN_", f"{prefix.upper()}_")
 
 
 def _prefix(name: str) -> str:
@@ -221,8 +233,7 @@ def _prefix(name: str) -> str:
 
 
 def _put(path: Path, content: bytes) -> Path:
-    with atomic(path) as beside:
-        beside.write_bytes(content)
+    path.write_bytes(content)
     return path
 
 
@@ -235,14 +246,14 @@ def _zig_headers() -> Path:
 
 
 def _zig(*command: str | Path) -> None:
-    """Runs one of ziglang's tools, with its caches in the folder of the last argument."""
-    folder = str(Path(command[-1]).parent)
-    done = subprocess.run(
-        [sys.executable, "-m", "ziglang", *map(str, command)],
-        env={"ZIG_GLOBAL_CACHE_DIR": folder, "ZIG_LOCAL_CACHE_DIR": folder} | os.environ,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    """Runs one of ziglang's tools. What it keeps for later calls (it does for Mach-O) goes into a passing folder."""
+    with tempfile.TemporaryDirectory(prefix="smallcnn-") as cache:
+        done = subprocess.run(
+            [sys.executable, "-m", "ziglang", *map(str, command)],
+            env=os.environ | {"ZIG_GLOBAL_CACHE_DIR": cache, "ZIG_LOCAL_CACHE_DIR": cache},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     if done.returncode:
         raise RuntimeError(f"{' '.join(map(str, command))}\n{done.stderr}")

@@ -25,10 +25,13 @@ static int saved(unsigned parts) {
 
 static int avx2(void) { /* x86-64-v3, as in Haswell */
     unsigned a, b, c, d;
-    const unsigned first = 1u << 12 | 1u << 20 | 1u << 22 | 1u << 23 | 1u << 28 | 1u << 29; /* FMA SSE4.2 MOVBE POPCNT AVX F16C */
-    if (!sse41() || !saved(6) || !__get_cpuid(1, &a, &b, &c, &d) || !BITS(c, first)) return 0;
-    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !BITS(b, 1u << 3 | 1u << 5 | 1u << 8)) return 0; /* BMI1 AVX2 BMI2 */
-    return __get_cpuid(0x80000001, &a, &b, &c, &d) && BITS(c, 1u << 5);                              /* LZCNT */
+    const unsigned one = 1u << 12 | 1u << 20 | 1u << 22 | 1u << 23 | 1u << 28 | 1u << 29; /* FMA SSE4.2 MOVBE POPCNT
+                                                                                           AVX F16C */
+    const unsigned seven = 1u << 3 | 1u << 5 | 1u << 8; /* BMI1 AVX2 BMI2 */
+    const unsigned extended = 1u << 5;                  /* LZCNT */
+    if (!sse41() || !saved(6) || !__get_cpuid(1, &a, &b, &c, &d) || !BITS(c, one)) return 0;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !BITS(b, seven)) return 0;
+    return __get_cpuid(0x80000001, &a, &b, &c, &d) && BITS(c, extended);
 }
 
 static int avx512(void) { /* x86-64-v4, as in Skylake's servers: F DQ CD BW VL */

@@ -66,7 +66,7 @@ struct signal { /* a number that one thread raises and others wait for */
 
 struct thread {
     struct signal done; /* the meeting it has come to */
-    struct smallcnn *net;
+    struct smallcnn_net *net;
     int index, error;
     uint32_t runs, meetings;
     const uint8_t *image; /* what `buffers` point into now */
@@ -80,7 +80,7 @@ struct thread {
     uintptr_t handle;
 };
 
-struct smallcnn {
+struct smallcnn_net {
     struct signal go; /* the run that has begun */
     int threads, stop;
     const uint8_t *image;
@@ -88,7 +88,7 @@ struct smallcnn {
     struct thread *thread;
 #ifndef NO_SYSTEM
     size_t bytes;
-    uint64_t spin;
+    uint64_t until_yield, until_sleep; /* ticks */
     struct gate gate;
 #endif
 };
@@ -187,27 +187,30 @@ __asm__(".globl __chkstk\n"
 /* ---- Threads: at a meeting each raises its own signal and waits for the others'. */
 
 #ifndef NO_SYSTEM
-/* How long a thread looks before it sleeps: longer than a step takes and than a caller needs between two images. */
-#define SPIN_MICROSECONDS 200
+/* A thread that waits looks without pause, so that a meeting costs little; then lets others on its core run in between,
+   among them perhaps the one it waits for; then sleeps. The second is longer than most steps, and than a caller needs
+   from one image to the next. */
+#define LOOK_MICROSECONDS 20
+#define YIELD_MICROSECONDS 200
 
 static int reached(struct signal *signal, uint32_t value) {
     return (int32_t)(__atomic_load_n(&signal->value, __ATOMIC_ACQUIRE) - value) >= 0;
 }
 
-static void raise(struct smallcnn *net, struct signal *signal, uint32_t value) {
+static void raise(struct smallcnn_net *net, struct signal *signal, uint32_t value) {
     __atomic_exchange_n(&signal->value, value, __ATOMIC_SEQ_CST); /* before looking for sleepers */
     if (__atomic_load_n(&signal->sleepers, __ATOMIC_SEQ_CST)) wake(&net->gate, &signal->value);
 }
 
-static void await(struct smallcnn *net, struct signal *signal, uint32_t value) {
+static void await(struct smallcnn_net *net, struct signal *signal, uint32_t value) {
     if (reached(signal, value)) return;
-    uint64_t begin = ticks();
-    do {
+    for (uint64_t begin = ticks(), waited = 0; waited < net->until_sleep; waited = ticks() - begin) {
         for (int i = 0; i < 32; i++) {
             if (reached(signal, value)) return;
             pause();
         }
-    } while (ticks() - begin < net->spin);
+        if (waited > net->until_yield) yield();
+    }
     __atomic_fetch_add(&signal->sleepers, 1, __ATOMIC_SEQ_CST);
     for (;;) {
         uint32_t seen = __atomic_load_n(&signal->value, __ATOMIC_SEQ_CST);
@@ -218,14 +221,14 @@ static void await(struct smallcnn *net, struct signal *signal, uint32_t value) {
 }
 
 static void await_workers(struct thread *thread) {
-    struct smallcnn *net = thread->net;
+    struct smallcnn_net *net = thread->net;
     for (int i = 0; i < net->threads; i++)
         if (i != thread->index) await(net, &net->thread[i].done, thread->meetings);
 }
 
 /* Between step - 1 and `step`. A step that is not shared is the first thread's; nobody waits who does not need to. */
 static void meet(struct thread *thread, int step) {
-    struct smallcnn *net = thread->net;
+    struct smallcnn_net *net = thread->net;
     int shared_before = step > 0 && STEPS[step - 1].split >= 0;
     int shared_after = step < NETWORK_STEPS && STEPS[step].split >= 0;
     int first = thread->index == 0;
@@ -248,7 +251,7 @@ static void meet(struct thread *thread, int step) {
 
 /* Moves the buffers of image and logits to those of this run. */
 static void bind(struct thread *thread, const uint8_t *image, uint8_t *logits) {
-    const uintptr_t moved[] = {[INPUT] = (uintptr_t)image - (uintptr_t)thread->image,
+    const uintptr_t moved[OUTPUT + 1] = {[INPUT] = (uintptr_t)image - (uintptr_t)thread->image,
                          [OUTPUT] = (uintptr_t)logits - (uintptr_t)thread->logits};
     for (int i = 0; i < NETWORK_BUFFERS; i++)
         thread->buffers[i].host = (uint8_t *)((uintptr_t)thread->buffers[i].host + moved[BUFFERS[i].space]);
@@ -264,15 +267,13 @@ static void walk(struct thread *thread, uint64_t *times) {
         bind(thread, thread->net->image, thread->net->logits);
     for (int i = 0; i < NETWORK_STEPS; i++) {
         meet(thread, i);
-#ifndef NO_SYSTEM
         if (times) times[i] = nanoseconds();
-#endif
         if (thread->calls[i] && STEPS[i].kernel(thread->calls[i]) && !thread->error) thread->error = SMALLCNN_KERNEL;
     }
     meet(thread, NETWORK_STEPS);
 }
 
-static int run(struct smallcnn *net, const uint8_t *image, float *logits, uint64_t *times) {
+static int run(struct smallcnn_net *net, const uint8_t *image, float *logits, uint64_t *times) {
     if (!net || !image || !logits) return SMALLCNN_ARGUMENT;
     net->image = image;
     net->logits = (uint8_t *)logits;
@@ -285,10 +286,12 @@ static int run(struct smallcnn *net, const uint8_t *image, float *logits, uint64
     return SMALLCNN_OK;
 }
 
-int smallcnn_run(struct smallcnn *net, const uint8_t *image, float *logits) { return run(net, image, logits, NULL); }
+int smallcnn_run(struct smallcnn_net *net, const uint8_t *image, float *logits) {
+    return run(net, image, logits, NULL);
+}
 
 #ifndef NO_SYSTEM
-int smallcnn_run_timed(struct smallcnn *net, const uint8_t *image, float *logits, uint64_t *times) {
+int smallcnn_run_timed(struct smallcnn_net *net, const uint8_t *image, float *logits, uint64_t *times) {
     if (!times) return SMALLCNN_ARGUMENT;
     int error = run(net, image, logits, times);
     uint64_t end = nanoseconds();
@@ -319,7 +322,7 @@ static void *work(void *argument) {
 
 static size_t block_bytes(int threads) {
     size_t each = sizeof(struct thread) + TABLES_BYTES + SCRATCH_BYTES;
-    return sizeof(struct smallcnn) + ARENA_BYTES + (size_t)threads * each;
+    return sizeof(struct smallcnn_net) + ARENA_BYTES + (size_t)threads * each;
 }
 
 /* Makes `dimension` the thread's share of it; returns whether there is any. */
@@ -335,7 +338,7 @@ static int crop(buffer_t *buffer, dimension_t *dimension, int grain, int index, 
 
 /* Writes the arguments of each step's kernel into `tables`. */
 static void lay_tables(struct thread *thread, uint8_t *tables, uint8_t *arena, int threads) {
-    uint8_t *const spaces[] = {[ARENA] = arena, [WEIGHTS] = (uint8_t *)NETWORK_WEIGHTS, [INPUT] = NULL, [OUTPUT] = NULL};
+    uint8_t *const spaces[OUTPUT + 1] = {[ARENA] = arena, [WEIGHTS] = (uint8_t *)NETWORK_WEIGHTS}; /* see bind */
     buffer_t *buffer = thread->buffers = (buffer_t *)(void *)tables;
     void **argument = (void **)(void *)(buffer + NETWORK_BUFFERS);
     thread->calls = (void ***)(void *)(argument + NETWORK_BUFFERS + NETWORK_STEPS);
@@ -364,9 +367,9 @@ static void lay_tables(struct thread *thread, uint8_t *tables, uint8_t *arena, i
     }
 }
 
-static struct smallcnn *lay_out(void *memory, int threads) {
-    struct smallcnn *net = memory;
-    *net = (struct smallcnn){.threads = threads, .thread = (struct thread *)(net + 1)};
+static struct smallcnn_net *lay_out(void *memory, int threads) {
+    struct smallcnn_net *net = memory;
+    *net = (struct smallcnn_net){.threads = threads, .thread = (struct thread *)(net + 1)};
     uint8_t *tables = (uint8_t *)(net->thread + threads);
     uint8_t *arena = tables + (size_t)threads * TABLES_BYTES;
     uint8_t *scratch = arena + ARENA_BYTES;
@@ -379,7 +382,7 @@ static struct smallcnn *lay_out(void *memory, int threads) {
     return net;
 }
 
-int smallcnn_create_in(void *memory, size_t bytes, struct smallcnn **net) {
+int smallcnn_create_in(void *memory, size_t bytes, struct smallcnn_net **net) {
     if (!net) return SMALLCNN_ARGUMENT;
     *net = NULL;
     if (!memory || bytes < smallcnn_memory(1)) return SMALLCNN_ARGUMENT;
@@ -389,7 +392,7 @@ int smallcnn_create_in(void *memory, size_t bytes, struct smallcnn **net) {
 }
 
 #ifdef NO_SYSTEM
-void smallcnn_destroy(struct smallcnn *net) { (void)net; }
+void smallcnn_destroy(struct smallcnn_net *net) { (void)net; }
 #else
 static int any_shared(void) {
     for (int i = 0; i < NETWORK_STEPS; i++)
@@ -397,7 +400,7 @@ static int any_shared(void) {
     return 0;
 }
 
-int smallcnn_create(int threads, struct smallcnn **result) {
+int smallcnn_create(int threads, struct smallcnn_net **result) {
     if (!result) return SMALLCNN_ARGUMENT;
     *result = NULL;
     if (threads < 1 || threads > MOST_THREADS) return SMALLCNN_ARGUMENT;
@@ -406,9 +409,10 @@ int smallcnn_create(int threads, struct smallcnn **result) {
     size_t bytes = block_bytes(threads);
     void *memory = allocate(bytes);
     if (!memory) return SMALLCNN_MEMORY;
-    struct smallcnn *net = lay_out(memory, threads);
+    struct smallcnn_net *net = lay_out(memory, threads);
     net->bytes = bytes;
-    net->spin = ticks_in(SPIN_MICROSECONDS);
+    net->until_yield = ticks_in(LOOK_MICROSECONDS);
+    net->until_sleep = ticks_in(YIELD_MICROSECONDS);
     open_gate(&net->gate);
     for (int i = 1; i < threads; i++) {
         if (start(&net->thread[i].handle, work, &net->thread[i])) {
@@ -421,7 +425,7 @@ int smallcnn_create(int threads, struct smallcnn **result) {
     return SMALLCNN_OK;
 }
 
-void smallcnn_destroy(struct smallcnn *net) {
+void smallcnn_destroy(struct smallcnn_net *net) {
     if (!net || !net->bytes) return; /* made by smallcnn_create_in: nothing to give back */
     net->stop = 1;
     raise(net, &net->go, ++net->thread[0].runs);
@@ -437,7 +441,7 @@ size_t smallcnn_memory(int threads) {
     return threads < 1 || threads > MOST_THREADS ? 0 : block_bytes(threads) + ALIGNMENT;
 }
 
-size_t smallcnn_scratch(const struct smallcnn *net) {
+size_t smallcnn_scratch(const struct smallcnn_net *net) {
     size_t most = 0;
     for (int i = 0; net && i < net->threads; i++)
         if (net->thread[i].most_used > most) most = net->thread[i].most_used;

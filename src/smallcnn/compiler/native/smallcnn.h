@@ -1,6 +1,6 @@
 /* A compiled network: one image in, logits out. Nothing but the C library is needed (or kernel32 on Windows).
 
-       smallcnn *net;
+       smallcnn_net *net;
        int error = smallcnn_create(2, &net);
        if (!error) error = smallcnn_run(net, image, logits);
        if (error) puts(smallcnn_error(error));
@@ -9,7 +9,7 @@
    An image is height * width * channels bytes: rows from the top, pixels from the left, channels together, RGB. It is
    already at the network's size; the network itself scales its values. Functions that can fail return an error code.
 
-   Different `smallcnn` may run at the same time on different threads; one runs one image at a time. After fork() a
+   Different `smallcnn_net` may run at the same time on different threads; one runs one image at a time. After fork() a
    child must create its own: the parent's threads do not exist there. */
 
 #ifndef SMALLCNN_H
@@ -22,7 +22,7 @@
 extern "C" {
 #endif
 
-typedef struct smallcnn smallcnn;
+typedef struct smallcnn_net smallcnn_net;
 
 enum {
     SMALLCNN_OK = 0,
@@ -51,19 +51,19 @@ size_t smallcnn_memory(int threads);  /* bytes that smallcnn_create takes; the w
 
 /* `threads` counts the caller. Files for WebAssembly and firmware have only smallcnn_create_in: one thread, which works
    in the `bytes` at `memory` (smallcnn_memory(1) of them, any alignment) and allocates nothing. */
-int smallcnn_create(int threads, smallcnn **net);
-int smallcnn_create_in(void *memory, size_t bytes, smallcnn **net);
-void smallcnn_destroy(smallcnn *net); /* null is allowed */
+int smallcnn_create(int threads, smallcnn_net **net);
+int smallcnn_create_in(void *memory, size_t bytes, smallcnn_net **net);
+void smallcnn_destroy(smallcnn_net *net); /* null is allowed */
 
-int smallcnn_run(smallcnn *net, const uint8_t *image, float *logits);
+int smallcnn_run(smallcnn_net *net, const uint8_t *image, float *logits);
 
 /* The same, with the time of each step in nanoseconds. Not in files for WebAssembly and firmware. */
-int smallcnn_run_timed(smallcnn *net, const uint8_t *image, float *logits, uint64_t *nanoseconds);
+int smallcnn_run_timed(smallcnn_net *net, const uint8_t *image, float *logits, uint64_t *nanoseconds);
 int smallcnn_steps(void);             /* length of that array */
 const char *smallcnn_label(int step); /* the layers that a step computes */
 
 /* The most working memory, in bytes, that kernels took on one thread beside the network's tensors. */
-size_t smallcnn_scratch(const smallcnn *net);
+size_t smallcnn_scratch(const smallcnn_net *net);
 
 #define SMALLCNN_FORMAT 1
 

@@ -2,6 +2,7 @@
 
        allocate, release    memory, on a boundary of ALIGNMENT bytes
        start, join          one thread; its stack holds the small intermediates of kernels
+       yield                let another thread have this core
        sleep_while, wake    on a word: sleep while it has a value, wake all who do
        nanoseconds          a monotonic clock
 
@@ -11,7 +12,9 @@
 #define NO_SYSTEM 1
 #endif
 
-#ifndef NO_SYSTEM
+#ifdef NO_SYSTEM
+static uint64_t nanoseconds(void) { return 0; } /* nobody asks */
+#else
 #define STACK_BYTES ((size_t)1 << 20)
 
 struct gate { /* where threads sleep: on systems without futex, one for all words of a context */
@@ -27,6 +30,7 @@ int pthread_join(uintptr_t, void **);
 int pthread_attr_init(void *);
 int pthread_attr_setstacksize(void *, size_t);
 int pthread_attr_destroy(void *);
+int sched_yield(void);
 int clock_gettime(int, long *);
 
 static void *allocate(size_t bytes) {
@@ -49,6 +53,8 @@ static int start(uintptr_t *thread, void *(*body)(void *), void *argument) {
 }
 
 static void join(uintptr_t thread) { pthread_join(thread, NULL); }
+
+static void yield(void) { sched_yield(); }
 
 static uint64_t nanoseconds(void) {
     long time[2]; /* struct timespec of every 64-bit system here */
@@ -121,6 +127,7 @@ int VirtualFree(void *, size_t, uint32_t);
 void *CreateThread(void *, size_t, uint32_t (*)(void *), void *, uint32_t, uint32_t *);
 uint32_t WaitForSingleObject(void *, uint32_t);
 int CloseHandle(void *);
+int SwitchToThread(void);
 int QueryPerformanceCounter(int64_t *);
 int QueryPerformanceFrequency(int64_t *);
 void InitializeSRWLock(void *);
@@ -130,7 +137,9 @@ void InitializeConditionVariable(void *);
 int SleepConditionVariableSRW(void *, void *, uint32_t, uint32_t);
 void WakeAllConditionVariable(void *);
 
-static void *allocate(size_t bytes) { return VirtualAlloc(NULL, bytes, 0x3000, 4); } /* reserve and commit, read-write */
+static void *allocate(size_t bytes) {
+    return VirtualAlloc(NULL, bytes, 0x3000, 4); /* reserve and commit, read and write */
+}
 
 static void release(void *memory, size_t bytes) {
     (void)bytes;
@@ -139,7 +148,7 @@ static void release(void *memory, size_t bytes) {
 
 
 static int start(uintptr_t *thread, void *(*body)(void *), void *argument) {
-    /* A thread's result is 32 bits here and a pointer there: both are returned in the same register and not looked at. */
+    /* A thread's result is 32 bits here and a pointer there: returned in the same register, and not looked at. */
     *thread = (uintptr_t)CreateThread(NULL, STACK_BYTES, (uint32_t(*)(void *))(void *)body, argument, 0x10000, NULL);
     return *thread ? SMALLCNN_OK : SMALLCNN_THREAD;
 }
@@ -148,6 +157,8 @@ static void join(uintptr_t thread) {
     WaitForSingleObject((void *)thread, UINT32_MAX);
     CloseHandle((void *)thread);
 }
+
+static void yield(void) { SwitchToThread(); }
 
 static uint64_t nanoseconds(void) {
     int64_t count, frequency;
