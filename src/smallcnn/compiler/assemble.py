@@ -7,10 +7,10 @@ import numpy as np
 
 from smallcnn.compiler.calls import Answer, Arena, Call, Constant, Picture, Table, Tensor
 from smallcnn.compiler.build import kernel_name
-from smallcnn.compiler.kernels.pipe import Machine
 from smallcnn.compiler.layers import root
 from smallcnn.compiler.memory import arrange
 from smallcnn.compiler.program import Buffer, Step
+from smallcnn.compiler.specs import Machine
 
 
 class Blob:
@@ -60,10 +60,9 @@ def emit(calls: Sequence[Call], machine: Machine) -> tuple[list[Step], bytes, in
                     strides = (1, pitch) if len(pixels) == 1 else (1, pitch, pitch * pixels[0])
                     buffers.append(Buffer("arena", base * 4, "float32", (lanes + 1, *pixels), strides))
                 case Table(view, groups):
-                    table = np.array(
-                        [places[root(s)] + slot - base for s, slot in zip(view.storages, view.slots, strict=True)], np.int32
-                    ).reshape(groups, -1)
-                    extents = table.shape[::-1] if groups > 1 or len(call.operands[-1].extents) == 3 else table.shape[1:]
+                    pairs = zip(view.storages, view.slots, strict=True)
+                    table = np.array([places[root(storage)] + slot - base for storage, slot in pairs], np.int32)
+                    extents = table.shape if groups is None else (len(table) // groups, groups)
                     buffers.append(Buffer("weights", blob.add(table), "int32", extents, _dense(extents)))
                 case Picture(extents):
                     buffers.append(Buffer("input", 0, "uint8", extents, _dense(extents)))

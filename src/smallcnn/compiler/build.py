@@ -14,28 +14,27 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
 
-from smallcnn.compiler.kernels.pipe import Machine
+from smallcnn.compiler.specs import Machine, Spec
 from smallcnn.errors import CompileError
 from smallcnn.files import atomic, cache_folder
 
 Report = Callable[[int, int], None]
 
 
-def kernel_name(spec: Any, machine: Machine) -> str:
+def kernel_name(spec: Spec, machine: Machine) -> str:
     """What the kernel is exported as: unique for a specification and machine."""
     return "k" + hashlib.sha256(repr((spec, machine)).encode()).hexdigest()[:20]
 
 
 def build(
-    specs: Sequence[Any], machine: Machine, workers: int, report: Report = lambda done, total: None
+    specs: Sequence[Spec], machine: Machine, workers: int, report: Report = lambda done, total: None
 ) -> dict[str, bytes]:
     """Object files by kernel name, from the cache or compiled now. `report` is told how many are done, of how many."""
     folder = cache_folder() / "kernels" / _version()
     wanted = {kernel_name(spec, machine): spec for spec in specs}
     found = {name: path.read_bytes() for name in wanted if (path := folder / f"{name}.o").exists()}
-    waiting: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+    waiting: queue.SimpleQueue[tuple[str, Spec]] = queue.SimpleQueue()
     missing = [item for item in wanted.items() if item[0] not in found]
     for item in missing:
         waiting.put(item)
@@ -74,7 +73,8 @@ def _version() -> str:
     from importlib.metadata import version
 
     content = version("halide").encode()
-    for path in sorted((Path(__file__).parent / "kernels").glob("*.py")):
+    here = Path(__file__).parent
+    for path in (here / "specs.py", *sorted((here / "kernels").glob("*.py"))):
         content += path.read_bytes()
     return hashlib.sha256(content).hexdigest()[:16]
 
@@ -89,7 +89,7 @@ class _Worker:
         self.process.kill()
         self.process.communicate()
 
-    def compile(self, spec: Any, machine: Machine) -> bytes:
+    def compile(self, spec: Spec, machine: Machine) -> bytes:
         """One kernel's object file."""
         assert self.process.stdin
         assert self.process.stdout
@@ -103,14 +103,16 @@ class _Worker:
             raise CompileError(f"Halide could not compile {spec}: {said}") from error
 
 
-def compile_kernel(spec: Any, machine: Machine) -> bytes:
+def compile_kernel(spec: Spec, machine: Machine) -> bytes:
     """The object file of one kernel."""
     import halide as hl
 
-    pipeline, parameters = spec.build(machine)
+    from smallcnn.compiler.kernels import pipeline
+
+    made, operands = pipeline(spec, machine)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.o"
-        pipeline.compile_to_object(str(path), parameters, kernel_name(spec, machine), hl.Target(machine.target))
+        made.compile_to_object(str(path), operands, kernel_name(spec, machine), hl.Target(machine.target))
         return path.read_bytes()
 
 

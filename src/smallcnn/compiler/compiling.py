@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from smallcnn.artifact import Artifact
-from smallcnn.compiler import assemble, build, calls, layers, link, targets
+from smallcnn.compiler import assemble, build, layers, link, targets
 from smallcnn.compiler.calls import Call, Normalisation
-from smallcnn.compiler.kernels.pipe import Machine
 from smallcnn.compiler.plan import plan
 from smallcnn.compiler.program import Program
+from smallcnn.compiler.specs import Machine
 from smallcnn.compiler.targets import Target
 from smallcnn.errors import CompileError, require
 from smallcnn.files import check_writable
@@ -86,7 +86,6 @@ def to_program(
     image = Normalisation(*artifact.preprocessing.scale_and_shift())
     made_layers, answer = layers.lower(graph, weights, machine.vector)
     made = plan(made_layers, answer, machine, image, graph.input_shape)
-    made.append(calls.answer(answer))
     objects = build.build([call.spec for call in made], machine, workers or os.cpu_count() or 1, report)
     steps, blob, arena, scratch = assemble.emit(made, machine)
     program = Program(

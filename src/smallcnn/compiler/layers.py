@@ -9,7 +9,7 @@ a batch norm that could not be folded becomes part of the layer before it (its e
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -133,7 +133,8 @@ class Layer:
     epilogue: Epilogue = ()
     weight: np.ndarray | None = None
     bias: np.ndarray | None = None
-    from_image: bool = field(default=False)
+    from_image: bool = False  # reads the network's input, bytes
+    relu_first: bool = False  # of what is read (depthwise convolutions only)
 
     @property
     def label(self) -> str:

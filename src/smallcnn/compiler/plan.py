@@ -1,6 +1,9 @@
-"""From layers to calls: what is fused, in which tiles, how threads share it.
+"""From layers to calls: what is fused, in which register tiles and strips, how threads share it.
 
-    plan(layers, machine) -> list[Call]
+    plan(layers, answer, machine, ...) -> list[Call]
+
+The choices come from a small cost model whose numbers were measured on one thread of a Zen 3 (32 KiB first-level and
+512 KiB second-level cache, 16 registers of 8 floats).
 """
 
 from collections.abc import Sequence
@@ -8,145 +11,185 @@ from collections.abc import Sequence
 from smallcnn import ops
 from smallcnn.compiler import calls
 from smallcnn.compiler.calls import Call, Normalisation
-from smallcnn.compiler.kernels.matmul import Tile
-from smallcnn.compiler.kernels.pipe import Machine
-from smallcnn.compiler.layers import Layer, Plus, View, up
+from smallcnn.compiler.layers import Layer, Plus, Storage, View, up
+from smallcnn.compiler.specs import Machine, Tile
 
-_CACHE = 40_000  # floats that a strip of intermediate rows may take: a third of a 512 KiB second-level cache
+_CACHE = 40_000
+"""Floats that a strip between two fused layers may take: a third of the second-level cache."""
+_CACHE_HEAVY = 100_000
+"""The same where the weights exceed that cache, and are read again for every strip."""
+_SMALL = 40_000
+"""Weights up to which they stay in the second-level cache beside a strip."""
 _CHAIN = 100_000
-_LARGE = 150_000  # floats of an expanded map from which on it is never written as a whole
-_SMALL = 40_000  # weights that stay in the second-level cache beside a strip
-_TILES = ((6, 2), (5, 2), (4, 3), (4, 2), (3, 2), (2, 5), (2, 4), (2, 3), (12, 1), (10, 1), (8, 1), (6, 1), (4, 1), (2, 1), (2, 2),
-          (1, 1), (1, 2), (1, 4), (1, 8), (1, 3), (1, 6), (3, 3), (3, 4))  # fmt: skip
+"""Floats that the rows kept of an expanded map may take."""
+_LARGE = 150_000
+"""Floats of an expanded map from which on it is not written as a whole: 15 % at 112x112x96, 3 % at 28x28x192, a loss at
+14x14x384."""
+_SHARED = 100_000
+"""Weights from which on threads share a pointwise layer by lanes instead of pixels, so that each reads a part of them."""
+_PANEL = 6_000
+"""Floats of a tile's weights that stay in the first-level cache while pixels pass; beyond it they are read from the
+second level, and wide tiles cost more than they save."""
+_FEW_PIXELS = 100
+"""Pixels below which strips are too short to share between threads."""
 
 
 def plan(
-    layers: Sequence[Layer], answer: View, machine: Machine, image: Normalisation, input_shape: tuple[int, int, int]
+    layers: Sequence[Layer], answer: View, machine: Machine, image: Normalisation, input_shape: ops.Shape
 ) -> list[Call]:
-    """Calls in order."""
-    readers: dict[int, int] = {}
+    """Calls in order, the last one copies `answer` out."""
+    planner = _Planner(machine, image, input_shape, _readers(layers))
+    waiting, result = list(layers), []
+    while waiting:
+        call = planner.chain(waiting) or planner.strips(waiting) or planner.single(waiting[0])
+        result.append(call)
+        del waiting[: len(call.layers)]
+    return [*result, calls.answer(answer)]
+
+
+def best_tile(pixels: int, lanes: int, depth: int, machine: Machine) -> Tile:
+    """The register tile with the least estimated work for `pixels` x `lanes` sums of `depth` terms."""
+    vectors = lanes // machine.vector
+
+    def work(tile: tuple[int, int]) -> float:
+        p, v = tile
+        products = p * v
+        weights = v * (2.7 if v * depth * machine.vector > _PANEL else 0.75)  # loads, in multiply-adds
+        loads = 1.6 * p + weights  # a broadcast takes as long as 1.6 multiply-adds: 13x1 runs at 62 % of the peak
+        busy = max(products, loads, 9.3 if products < 10 else 0)  # 8 sums do not hide the latency
+        return -(-pixels // p) * -(-vectors // v) * (busy * depth + 2 * products + 10)
+
+    def fits(p: int, v: int) -> bool:
+        return p <= pixels and v <= vectors and p * v + v + 1 <= machine.registers
+
+    tiles = [(p, v) for p in range(1, machine.registers) for v in range(1, 13) if fits(p, v)]
+    p, v = min(tiles, key=work)
+    return Tile(p, v, next(u for u in (4, 3, 2, 1) if depth % u == 0))
+
+
+class _Planner:
+    def __init__(
+        self, machine: Machine, image: Normalisation, input_shape: ops.Shape, readers: dict[Storage, int]
+    ) -> None:
+        self.machine, self.image, self.input_shape, self.readers = machine, image, input_shape, readers
+        self.vector = machine.vector
+
+    def chain(self, waiting: Sequence[Layer]) -> Call | None:
+        """A whole inverted residual where the expanded map is large."""
+        if len(waiting) < 3:
+            return None
+        first, second, third = waiting[:3]
+        if not (_is_pointwise(first) and self._feeds(first, second) and self._is_separable(second, third)):
+            return None
+        wide, out, view = first.output.storage, second.output.storage, first.inputs[0]
+        plain = view.contiguous and not any(isinstance(step, Plus) for step in first.epilogue) and not second.relu_first
+        if wide.floats < _LARGE or not plain:
+            return None
+        assert isinstance(second.op, ops.Conv)
+        stride, kernel = second.op.stride[0], second.op.kernel[0]
+
+        def kept(rows: int) -> int:
+            return (((rows - 1) * stride + kernel) * wide.width + rows * out.width) * wide.lanes
+
+        rows = max((r for r in _divisors(out.height) if kept(r) <= _CHAIN), default=1)
+        expand = best_tile(wide.width, wide.lanes, view.channels, self.machine)
+        project = best_tile(rows * out.width, self._lanes(third), out.lanes, self.machine)
+        return calls.bottleneck((first, second, third), (expand, project), _neighbours(out.width), rows, self.vector)
+
+    def strips(self, waiting: Sequence[Layer]) -> Call | None:
+        """A depthwise convolution with the pointwise one behind it, where there are pixels enough to share."""
+        if len(waiting) < 2 or not self._is_separable(*waiting[:2]):
+            return None
+        first, second = waiting[:2]
+        middle, lanes = first.output.storage, self._lanes(second)
+        if middle.pixels < _FEW_PIXELS:
+            return None
+        limit = _CACHE if middle.lanes * lanes <= _SMALL else _CACHE_HEAVY
+        rows = _rows(middle.height, limit // (middle.width * middle.lanes))
+        tile = best_tile(rows * middle.width, lanes, middle.lanes, self.machine)
+        return calls.separable(first, second, _neighbours(middle.width), tile, rows, self.vector)
+
+    def single(self, layer: Layer) -> Call:
+        """A layer on its own."""
+        if layer.op == "image":
+            return calls.image(layer, self.image, self.vector)
+        if calls.is_depthwise(layer):
+            return calls.depthwise_conv(layer, _neighbours(layer.output.storage.width), self.vector)
+        if isinstance(layer.op, ops.Dense) or _is_pointwise(layer, grouped=True):
+            return self._matrix(layer)
+        if isinstance(layer.op, ops.Conv):
+            return self._windows(layer)
+        return calls.per_lane(layer, self.vector)
+
+    def _matrix(self, layer: Layer) -> Call:
+        groups, out = calls.groups_of(layer), layer.output.storage
+        depth, lanes, blocks = layer.inputs[0].channels // groups, self._lanes(layer), 1
+        if groups == 1 and depth * lanes > _SHARED and calls.even_step(layer.inputs[0], 1) is not None:
+            vectors = lanes // self.vector
+            blocks = max(b for b in (1, 2, 4) if vectors % b == 0 and (b == 1 or vectors // b >= 4))
+        tile = best_tile(out.pixels, lanes // blocks, depth, self.machine)
+        return calls.pointwise(layer, tile, self.vector, blocks)
+
+    def _windows(self, layer: Layer) -> Call:
+        assert isinstance(layer.op, ops.Conv)
+        out, groups = layer.output.storage, layer.op.groups
+        shape: ops.Shape = self.input_shape
+        if not layer.from_image:
+            source = layer.inputs[0]
+            shape = (source.storage.height, source.storage.width, source.channels)
+        (kernel, columns), stride = layer.op.kernel, layer.op.stride[0]
+        width = (shape[1] + columns) * shape[2]
+        fitting = (_CACHE // width - kernel) // stride + 1
+        rows = _rows(out.height, fitting)
+        depth = shape[2] // groups * columns
+        tile = best_tile(rows * out.width, self._lanes(layer), depth * kernel, self.machine)
+        tile = Tile(tile.pixels, tile.vectors, next(u for u in (4, 3, 2, 1) if depth % u == 0))
+        return calls.convolution(layer, tile, rows, self.vector, self.image if layer.from_image else None, shape)
+
+    def _lanes(self, layer: Layer) -> int:
+        """Lanes of one group."""
+        assert isinstance(layer.op, ops.Conv | ops.Dense)
+        return up(layer.op.out // calls.groups_of(layer), self.vector)
+
+    def _feeds(self, first: Layer, second: Layer) -> bool:
+        """Whether `second` is all that reads what `first` makes, in a storage of its own."""
+        made = first.output.storage
+        return bool(second.inputs) and set(second.inputs[0].storages) == {made} and self.readers[made] == 1
+
+    def _is_separable(self, first: Layer, second: Layer) -> bool:
+        return calls.is_depthwise(first) and _is_pointwise(second) and self._feeds(first, second)
+
+
+def _readers(layers: Sequence[Layer]) -> dict[Storage, int]:
+    """How often each storage is read."""
+    readers: dict[Storage, int] = {}
     for layer in layers:
         for view in layer.reads:
             for storage in set(view.storages):
-                readers[id(storage)] = readers.get(id(storage), 0) + 1
-    readers[id(answer.storage)] = readers.get(id(answer.storage), 0) + 1
-    result: list[Call] = []
-    waiting = list(layers)
-    while waiting:
-        call = _chain(waiting, readers, machine) or _strips(waiting, readers, machine)
-        call = call or _single(waiting[0], machine, image, input_shape)
-        result.append(call)
-        del waiting[: len(call.layers)]
-    return result
+                readers[storage] = readers.get(storage, 0) + 1
+    return readers
 
 
-def _chain(waiting: Sequence[Layer], readers: dict[int, int], machine: Machine) -> Call | None:
-    """A whole inverted residual where the expanded map is large and the weights are small."""
-    if len(waiting) < 3:
-        return None
-    first, second, third = waiting[:3]
-    if not (_pointwise(first) and _feeds(first, second, readers) and _separable(second, third, readers)):
-        return None
-    if any(isinstance(step, Plus) for step in first.epilogue) or not first.inputs[0].contiguous:
-        return None
-    middle, out = first.output.storage, second.output.storage
-    if middle.floats < _LARGE:
-        return None
-    stride, kernel = second.op.stride[0], second.op.kernel[0]  # type: ignore[union-attr]
-    row = middle.width * middle.lanes
-
-    def kept(rows: int) -> int:
-        return ((rows - 1) * stride + kernel) * row + rows * out.width * out.lanes
-
-    rows = max((r for r in _divisors(out.height) if kept(r) <= _CHAIN), default=1)
-    expand = best_tile(middle.width, middle.lanes, first.inputs[0].channels, machine)
-    lanes = up(third.op.out, machine.vector)  # type: ignore[union-attr]
-    project = best_tile(rows * out.width, lanes, out.lanes, machine)
-    return calls.bottleneck(first, second, third, (expand, project), _pixels(out.width), rows, machine.vector)
-
-
-def _strips(waiting: Sequence[Layer], readers: dict[int, int], machine: Machine) -> Call | None:
-    """A depthwise convolution with the pointwise one behind it, where there are pixels enough to share."""
-    if len(waiting) < 2 or not _separable(waiting[0], waiting[1], readers):
-        return None
-    first, second = waiting[:2]
-    middle = first.output.storage
-    lanes = up(second.op.out, machine.vector)  # type: ignore[union-attr]
-    if middle.pixels < 100:
-        return None
-    limit = _CACHE if middle.lanes * lanes <= _SMALL else _CACHE * 5 // 2
-    rows = max((r for r in _divisors(middle.height) if r * middle.width * middle.lanes <= limit and (r < middle.height)), default=0)
-    if not rows:
-        return None
-    tile = best_tile(rows * middle.width, lanes, middle.lanes, machine)
-    return calls.separable(first, second, _pixels(middle.width), tile, rows, machine.vector)
-
-
-def _single(layer: Layer, machine: Machine, image: Normalisation, input_shape: tuple[int, int, int]) -> Call:
-    out = layer.output.storage
-    if isinstance(layer.op, ops.Conv) and calls._is_depthwise(layer):
-        return calls.depthwise_conv(layer, _pixels(out.width), machine.vector)
-    if isinstance(layer.op, ops.Conv) and (layer.from_image or layer.op.kernel != (1, 1) or layer.op.stride != (1, 1) or layer.op.padding != ops.NO_PADDING):
-        groups = layer.op.groups
-        shape = input_shape if layer.from_image else (layer.inputs[0].storage.height, layer.inputs[0].storage.width, layer.inputs[0].channels)
-        depth = shape[2] // groups
-        padded = (shape[1] + 4) * (shape[2])
-        rows = max((r for r in _divisors(out.height) if (r + 2) * padded * layer.op.stride[0] <= _CACHE), default=1)
-        lanes = up(layer.op.out // groups, machine.vector)
-        tile = best_tile(rows * out.width, lanes, depth, machine)
-        return calls.convolution(layer, tile, rows, machine.vector, image if layer.from_image else None, shape)
-    if isinstance(layer.op, ops.Conv | ops.Dense):
-        groups = layer.op.groups if isinstance(layer.op, ops.Conv) else 1
-        depth = layer.inputs[0].channels // groups
-        lanes = up(layer.op.out // groups, machine.vector)
-        blocks = 1
-        if groups == 1 and depth * lanes > 100_000 and calls._group_step(layer.inputs[0], 1) is not None:
-            vectors = lanes // machine.vector
-            blocks = max((b for b in (2, 4) if vectors % b == 0 and vectors // b >= 4), default=1)
-        tile = best_tile(out.pixels, lanes // blocks, depth, machine)
-        return calls.pointwise(layer, tile, machine.vector, blocks)
-    return calls.per_lane(layer, machine.vector, image)
-
-
-def _pointwise(layer: Layer) -> bool:
+def _is_pointwise(layer: Layer, grouped: bool = False) -> bool:
     op = layer.op
     return (
         isinstance(op, ops.Conv)
-        and op.groups == 1
+        and (grouped or op.groups == 1)
         and op.kernel == op.stride == (1, 1)
         and op.padding == ops.NO_PADDING
         and not layer.from_image
     )
 
 
-def _feeds(first: Layer, second: Layer, readers: dict[int, int]) -> bool:
-    """Whether `second` is all that reads what `first` makes, in a storage of its own."""
-    made = first.output.storage
-    return bool(second.inputs) and set(second.inputs[0].storages) == {made} and readers[id(made)] == 1
+def _neighbours(width: int) -> int:
+    """Pixels of a row that a depthwise kernel computes together: up to 7, with the least overlap at the row's end."""
+    return min(width, min((7, 6, 5, 4), key=lambda pixels: up(width, pixels) * (pixels + 2) / pixels))
 
 
-def _separable(first: Layer, second: Layer, readers: dict[int, int]) -> bool:
-    return calls._is_depthwise(first) and _pointwise(second) and _feeds(first, second, readers)
-
-
-def _pixels(width: int) -> int:
-    return min(width, min((7, 6, 5, 4), key=lambda x: up(width, x) / x * (x + 1)))
-
-
-def best_tile(pixels: int, lanes: int, depth: int, machine: Machine) -> Tile:
-    """The register tile with the least estimated work."""
-    vectors = lanes // machine.vector
-
-    def work(tile: tuple[int, int]) -> float:
-        p, v = tile
-        turns = -(-pixels // p) * -(-vectors // v)
-        loads, products = p + v, p * v
-        return turns * (max(products, 0.75 * loads, 9.3 if products < 10 else 0) * depth + 2 * products + 10)
-
-    fits = [t for t in _TILES if t[0] <= pixels and t[1] <= vectors and t[0] * t[1] + t[1] + 1 <= machine.registers]
-    p, v = min(fits, key=work)
-    unroll = next(u for u in (4, 3, 2, 1) if depth % u == 0)
-    return Tile(p, v, unroll)
+def _rows(height: int, fitting: int) -> int:
+    """Rows per strip, at most `fitting`: those that waste least at the end, then the most; at least two strips."""
+    most = max(1, min(fitting, -(-height // 2)))
+    return min(range(max(1, most // 2), most + 1), key=lambda rows: (-(-height // rows) * rows, -rows))
 
 
 def _divisors(value: int) -> list[int]:

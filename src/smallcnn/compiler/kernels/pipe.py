@@ -1,36 +1,15 @@
-"""What all kernels share: operands with static shapes, epilogues, the finished Halide pipeline.
-
-A kernel's operands come in the order in which it asks for them, the output last. Maps are (channel, x, y) or flattened
-(channel, pixel), channels innermost; every extent and stride is a constant of the machine code except the range of the
-output that threads divide.
-"""
+"""What all kernels share: operands with constant shapes, epilogues, the finished Halide pipeline."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import halide as hl
 
-Exprs = Sequence[Any]
+from smallcnn.compiler.specs import Elementwise, Machine, Sink
 
-
-@dataclass(frozen=True)
-class Step:
-    """One elementwise operation after a sum: "relu", "clip" (low, high), ..., "affine", "plus"."""
-
-    kind: str
-    low: float = 0.0
-    high: float = 0.0
-    pitch: int = 0  # of what "plus" adds
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What the code is made for: floats per register, registers, Halide's target."""
-
-    vector: int
-    registers: int
-    target: str
+SHIFT, EXACT, GUARD = hl.TailStrategy.ShiftInwards, hl.TailStrategy.RoundUp, hl.TailStrategy.GuardWithIf
+ANY = (hl.Expr(), hl.Expr())
+"""A dimension without a border."""
 
 
 class Pipe:
@@ -47,7 +26,6 @@ class Pipe:
             if extent is not None:
                 param.dim(i).set_bounds(0, extent)
             param.dim(i).set_stride(stride)
-        param.set_host_alignment(16)
         self.parameters.append(param)
         return param
 
@@ -55,9 +33,13 @@ class Pipe:
         """The next input, one value per lane."""
         return self.operand((length,), (1,))
 
-    def epilogue(self, steps: Sequence[Step], lanes: int, like: Callable[[Step], Any]) -> Callable[..., Any]:
+    def plane(self, lanes: int, width: int, height: int, pitch: int) -> Any:
+        """The next input, a map."""
+        return self.operand((lanes, width, height), (1, pitch, pitch * width))
+
+    def epilogue(self, sink: Sink, like: Callable[[Elementwise], Any]) -> Callable[..., Any]:
         """Turns (sum, lane, *place) into the result; `like(step)` makes the operand of a "plus", shaped as the output."""
-        applied: list[Callable[..., Any]] = [self._step(step, lanes, like) for step in steps]
+        applied = [self._step(step, sink, like) for step in sink.epilogue]
 
         def apply(value: Any, *place: Any) -> Any:
             for one in applied:
@@ -66,47 +48,53 @@ class Pipe:
 
         return apply
 
-    def _step(self, step: Step, lanes: int, like: Callable[[Step], Any]) -> Callable[..., Any]:
+    def _step(self, step: Elementwise, sink: Sink, like: Callable[[Elementwise], Any]) -> Callable[..., Any]:
+        lanes = sink.lanes * sink.groups
+
+        def at(c: Any, place: Sequence[Any]) -> Any:  # the lane among all groups'
+            return c if sink.groups == 1 else c + place[-1] * sink.lanes
+
         match step.kind:
             case "relu":
                 return lambda v, *_: hl.max(v, 0.0)
             case "relu6":
                 return lambda v, *_: hl.max(hl.min(v, 6.0), 0.0)
             case "clip":
-                return lambda v, *_: hl.max(hl.min(v, step.high), step.low)
+                return lambda v, *_: hl.max(hl.min(v, hl.f32(step.high)), hl.f32(step.low))
             case "leaky_relu":
-                if step.low <= 1:
-                    return lambda v, *_: hl.max(v, v * step.low)
-                return lambda v, *_: hl.min(v, v * step.low)
+                return lambda v, *_: hl.select(v > 0.0, v, v * hl.f32(step.low))
             case "hard_sigmoid":
-                return lambda v, *_: hl.max(hl.min(v + 3.0, 6.0), 0.0) * (1 / 6)
+                return lambda v, *_: hl.max(hl.min(v + 3.0, 6.0), 0.0) * hl.f32(1 / 6)
             case "hard_swish":
-                return lambda v, *_: v * (hl.max(hl.min(v + 3.0, 6.0), 0.0) * (1 / 6))
+                return lambda v, *_: v * (hl.max(hl.min(v + 3.0, 6.0), 0.0) * hl.f32(1 / 6))
             case "sigmoid":
                 return lambda v, *_: 1.0 / (1.0 + hl.exp(-v))
             case "affine":
                 scale, shift = self.vector(lanes), self.vector(lanes)
-                return lambda v, c, *_: v * scale[c] + shift[c]
+                return lambda v, c, *place: v * scale[at(c, place)] + shift[at(c, place)]
             case "plus":
                 other = like(step)
                 return lambda v, *place: v + other[place]
             case kind:
                 raise NotImplementedError(f"no epilogue {kind}")
 
-    def output(self, func: Any, extents: Sequence[int | None], strides: Sequence[int], share: int = 1) -> Any:
-        """Fixes the output's layout and returns the finished pipeline.
+    def output(
+        self, func: Any, extents: Sequence[int | None], strides: Sequence[int], start: int = 1, whole: int = 1
+    ) -> tuple[Any, list[Any]]:
+        """Fixes the output's layout; the finished pipeline and its operands.
 
-        Along a dimension that is not fixed, a thread's range is a number of whole `share`s.
+        Along a dimension that is not fixed, a thread's range starts at a multiple of `start` and has a multiple of
+        `whole` elements.
         """
         buffer = func.output_buffer()
         for i, (extent, stride) in enumerate(zip(extents, strides, strict=True)):
             if extent is not None:
                 buffer.dim(i).set_bounds(0, extent)
-            elif share > 1:
-                buffer.dim(i).set_min(buffer.dim(i).min() / share * share)
-                buffer.dim(i).set_extent(buffer.dim(i).extent() / share * share)
+            elif start > 1:
+                buffer.dim(i).set_min(buffer.dim(i).min() / start * start)
+                buffer.dim(i).set_extent(buffer.dim(i).extent() / whole * whole)
             buffer.dim(i).set_stride(stride)
-        return hl.Pipeline([func])
+        return hl.Pipeline([func]), self.parameters
 
 
 def lane(index: Any) -> Any:

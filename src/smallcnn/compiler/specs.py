@@ -1,0 +1,253 @@
+"""What a kernel is made for: every constant of its machine code, and nothing else.
+
+A specification is hashable and small; equal ones are compiled once. `kernels` turns one into a Halide pipeline. Its
+operands come in the order given in its docstring, the output last. Maps are (lane, x, y) or flattened (lane, pixel),
+lanes innermost; a `pitch` is the floats from one pixel to the next. Lanes are channels rounded up to whole vectors.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the code is made for: floats per vector register, how many registers, Halide's target."""
+
+    vector: int
+    registers: int
+    target: str
+
+
+@dataclass(frozen=True)
+class Elementwise:
+    """One operation of an epilogue: "relu", "clip" (low, high), ..., "affine" (two operands), "plus" (one, `pitch`)."""
+
+    kind: str
+    low: float = 0.0
+    high: float = 0.0
+    pitch: int = 0
+
+
+Epilogue = tuple[Elementwise, ...]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Sums held in registers: pixels x vectors; `unroll` terms per turn of the innermost loop."""
+
+    pixels: int
+    vectors: int
+    unroll: int = 1
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a sum over channels reads: the channels of a group follow each other, groups lie `step` lanes apart; with
+    `table`, the operand is the whole arena and a second one says which lane each channel is."""
+
+    channels: int  # per group
+    pitch: int
+    step: int = 0
+    table: bool = False
+
+
+@dataclass(frozen=True)
+class Window:
+    """A window over a plane; `before` are the rows above and the columns to the left that padding adds."""
+
+    height: int
+    width: int
+    out_height: int
+    out_width: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    before: tuple[int, int]
+    after: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Sink:
+    """Where a kernel writes: `lanes` (per group), `groups` of them side by side, after an epilogue."""
+
+    lanes: int
+    pitch: int
+    epilogue: Epilogue
+    groups: int = 1
+
+
+@dataclass(frozen=True)
+class Pointwise:
+    """A 1x1 convolution over flattened pixels, or a fully connected layer (one pixel).
+
+    Operands: source, [table], weight, bias, epilogue's, output (lane, pixel, group).
+    """
+
+    source: Source
+    sink: Sink
+    tile: Tile
+
+
+@dataclass(frozen=True)
+class Conv:
+    """Any other dense or grouped convolution, in strips of `rows` output rows.
+
+    `image`: the source is the picture's bytes, followed by scale and shift for each byte of a row.
+    Operands: source, [table], [scale, shift], weight, bias, epilogue's, output (lane, pixel, group).
+    """
+
+    window: Window
+    source: Source
+    image: bool
+    sink: Sink
+    tile: Tile
+    rows: int
+
+    @property
+    def direct(self) -> bool:
+        """Whether the source is read where it lies: no border, and no channels to gather."""
+        window = self.window
+        inside = window.before == window.after == (0, 0)
+        return inside and window.kernel == (1, 1) and not self.source.table and not self.image
+
+    @property
+    def scratch(self) -> int:
+        """Floats of working memory: a strip of the source with its border."""
+        if self.direct:
+            return 0
+        (rows, columns), (down, right) = self.window.kernel, self.window.stride
+        height, width = (self.rows - 1) * down + rows, (self.window.out_width - 1) * right + columns
+        return height * (width * self.source.channels + 64) * self.sink.groups
+
+
+@dataclass(frozen=True)
+class Depthwise:
+    """One filter per lane; `pixels` neighbours of one vector are computed together. `relu`: of what is read, first.
+
+    Operands: source, weight, bias, epilogue's, output (lane, x, y).
+    """
+
+    window: Window
+    pitch: int
+    sink: Sink
+    pixels: int
+    relu: bool = False
+
+
+@dataclass(frozen=True)
+class Separable:
+    """A depthwise convolution and the pointwise one that reads it, in strips of `rows`.
+
+    Operands: source, depthwise's, weight, bias, epilogue's, output (lane, pixel, 1).
+    """
+
+    depthwise: Depthwise
+    source: Source
+    sink: Sink
+    tile: Tile
+    rows: int
+
+    @property
+    def scratch(self) -> int:
+        """Floats of working memory: a strip of the depthwise result."""
+        return self.depthwise.sink.lanes * self.depthwise.window.out_width * (self.rows + 1)
+
+
+@dataclass(frozen=True)
+class Bottleneck:
+    """Expand, depthwise, project, in strips of `rows`; `fold` rows of the expanded map are kept.
+
+    Operands: source, expand's weight, bias and epilogue's, depthwise's, project's weight and bias, epilogue's, output
+    (lane, pixel, 1).
+    """
+
+    expand_source: Source
+    expand: Sink
+    expand_tile: Tile
+    depthwise: Depthwise
+    source: Source
+    sink: Sink
+    tile: Tile
+    rows: int
+    fold: int
+
+    @property
+    def scratch(self) -> int:
+        """Floats of working memory: the rows kept of the expanded map, and a strip of the depthwise result."""
+        window = self.depthwise.window
+        return self.depthwise.sink.lanes * (window.out_width * (self.rows + 1) + window.width * (self.fold + 1))
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Maximum or average over a window. Padding never wins; an average counts it with `count_padding`.
+
+    Operands: source, epilogue's, output (lane, x, y).
+    """
+
+    function: str
+    window: Window
+    count_padding: bool
+    pitch: int
+    sink: Sink
+
+
+@dataclass(frozen=True)
+class GlobalPool:
+    """Mean over `pixels`. Operands: source, epilogue's, output (lane,)."""
+
+    pixels: int
+    pitch: int
+    sink: Sink
+
+
+@dataclass(frozen=True)
+class Pad:
+    """Zeros around a map; negative numbers cut. Operands: source, epilogue's, output (lane, x, y)."""
+
+    window: Window
+    pitch: int
+    sink: Sink
+
+
+@dataclass(frozen=True)
+class Lanes:
+    """An epilogue alone; with `scale`, times a vector first. Operands: source, [vector], epilogue's, output (lane, pixel)."""
+
+    pitch: int
+    scale: bool
+    sink: Sink
+
+
+@dataclass(frozen=True)
+class Gather:
+    """Channels from anywhere, side by side. Operands: the arena, table, output (channel, pixel)."""
+
+    source: Source
+    pitch: int
+
+
+@dataclass(frozen=True)
+class Image:
+    """Bytes to normalised floats. Operands: image, scale, shift, output (channel, pixel)."""
+
+    channels: int
+    pitch: int
+
+
+@dataclass(frozen=True)
+class Response:
+    """x / (bias + alpha / size * sum of squares of `size` neighbouring channels) ** beta.
+
+    Operands: source, epilogue's, output (channel, pixel).
+    """
+
+    size: int
+    alpha: float
+    beta: float
+    bias: float
+    pitch: int
+    sink: Sink
+
+
+Spec = (
+    Pointwise | Conv | Depthwise | Separable | Bottleneck | Pool | GlobalPool | Pad | Lanes | Gather | Image | Response
+)
