@@ -31,6 +31,7 @@ from smallcnn.compiler import link, symbols, targets  # noqa: E402
 from smallcnn.compiler.program import Buffer, Program, Step  # noqa: E402
 
 H, W, C, OUT = 7, 5, 3, 8
+SCRATCH = 2 * (64 + 448)  # of mix: 420 bytes in blocks of 64, behind a head of 64, twice
 NATIVE = files("smallcnn.compiler") / "native"
 LINUX = sys.platform == "linux"
 METADATA = {"labels": list("abcdefgh"), "odd": 'a "quoted" \\ ?? é 猫 \n line'}
@@ -52,17 +53,19 @@ def close(got, images=IMAGES):
 
 @cache
 def kernels(target):
-    """scale: uint8 -> float32; mix: squares into memory from halide_malloc, then a 1x1 convolution; total: a sum."""
+    """scale: uint8 -> float32; mix: squares, in memory from halide_malloc, then a 1x1 convolution; total: a sum."""
     c, x, y, o = (hl.Var(name) for name in "cxyo")
     image, activation = hl.ImageParam(hl.UInt(8), 3, "image"), hl.ImageParam(hl.Float(32), 3, "activation")
     matrix, bias = hl.ImageParam(hl.Float(32), 2, "matrix"), hl.ImageParam(hl.Float(32), 1, "bias")
-    scale, square, mix, total = (hl.Func(name) for name in ("scale", "square", "mix", "total"))
+    scale, square, capped, mix, total = (hl.Func(name) for name in ("scale", "square", "capped", "mix", "total"))
     scale[c, x, y] = hl.f32(image[c, x, y]) / 255.0
     square[c, x, y] = activation[c, x, y] * activation[c, x, y]
     channel = hl.RDom([(0, C)])
     mix[o, x, y] = bias[o]
-    mix[o, x, y] += square[channel.x, x, y] * matrix[o, channel.x]
+    capped[c, x, y] = hl.min(square[c, x, y], 1.0)
+    mix[o, x, y] += capped[channel.x, x, y] * matrix[o, channel.x]
     square.compute_root()
+    capped.compute_root()  # its memory is taken before that of `square` is given back, and given back after
     mix.bound(o, 0, OUT).vectorize(o, 4).update().vectorize(o, 4)
     plane = hl.RDom([(0, W), (0, H)])
     total[o] = 0.0
@@ -100,7 +103,7 @@ def program(target="host"):
             Step("total", (mixed, logits), None, 1, "total"),
         ),
         arena_bytes=512 + 4 * OUT * W * H,
-        scratch_bytes=64 + 512,
+        scratch_bytes=SCRATCH,
         weights=MATRIX.tobytes() + BIAS.tobytes(),
         metadata=METADATA,
         input_shape=(H, W, C),
@@ -135,7 +138,7 @@ class TestRunning:
         assert net.labels == ("stem/scale", 'odd "label" \\ 猫', "total")
         assert net.scratch_bytes == 0
         net.run(IMAGES)
-        assert net.scratch_bytes == 64 + 448  # 420 bytes of squares in blocks of 64, behind a head of 64
+        assert net.scratch_bytes == SCRATCH
 
     def test_memory_grows_by_the_scratch_of_each_thread(self, library):
         one, two, three = (compiled.load(library, threads).working_bytes for threads in (1, 2, 3))
@@ -273,17 +276,17 @@ class TestRefusing:
         here = "-".join(targets.host().name.split("-")[:3])
         for target in ("arm-64-linux", "x86-64-linux-avx2", "x86-64-windows-avx2"):
             if not target.startswith(here):
-                message = self.refused(tmp_path / "other.so", compiled.seal(b"never loaded", target, ()))
+                message = self.refused(tmp_path / "other.so", compiled.seal(b"never loaded", target))
                 assert message.endswith(f"compiled for {target}, this machine is {here}")
 
     def test_another_format(self, tmp_path, monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(compiled, "FORMAT", 2)
-            newer = compiled.seal(b"never loaded", targets.host().name, ())
+            newer = compiled.seal(b"never loaded", targets.host().name)
         assert "format 2" in self.refused(tmp_path / "newer.so", newer)
 
     def test_sealed_but_no_library(self, tmp_path):
-        self.refused(tmp_path / "text.so", compiled.seal(b"not a library", targets.host().name, ()))
+        self.refused(tmp_path / "text.so", compiled.seal(b"not a library", targets.host().name))
 
     def test_a_cpu_feature_that_is_not_there(self, tmp_path):
         path = tmp_path / "tiny.so"
@@ -317,7 +320,7 @@ class TestRefusing:
         for _ in range(3):
             with pytest.raises(RuntimeError, match="more working memory"):
                 net.run(IMAGES)
-        assert net.scratch_bytes == 64 + 448  # what it would have taken
+        assert net.scratch_bytes == SCRATCH  # what it would have taken
 
 
 class TestReplacing:

@@ -7,7 +7,7 @@ net.metadata              what `smallcnn compile` wrote into the file
 Such a file is a program: loading it runs code from it, like any shared library. What is checked before is that it is
 whole, and made for this machine:
 
-    the library | JSON: format, target, features | uint32 length of the JSON | uint32 CRC-32 of all before | b"smallcnn"
+    the library | JSON: format, target | uint32 length of the JSON | uint32 CRC-32 of all before | b"smallcnn"
 """
 
 import ctypes
@@ -20,7 +20,6 @@ import sys
 import threading
 import weakref
 import zlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -34,9 +33,9 @@ _SEAL = struct.Struct("<II8s")
 _CHUNK = 1 << 18
 
 
-def seal(library: bytes, target: str, features: Sequence[str]) -> bytes:
+def seal(library: bytes, target: str) -> bytes:
     """`library` with what is checked before it is loaded."""
-    facts = json.dumps({"format": FORMAT, "target": target, "features": list(features)}).encode()
+    facts = json.dumps({"format": FORMAT, "target": target}).encode()
     content = library + facts + struct.pack("<I", len(facts))
     return content + struct.pack("<I", zlib.crc32(content)) + _MAGIC
 
@@ -53,10 +52,14 @@ def load(path: Path | str, threads: int | None = None) -> "CompiledFile":
     path = Path(path)
     try:
         with path.open("rb", buffering=0) as file:
-            target = _check(file)
+            target = _check_file(file)
             library = _open(path, file.fileno())
-        _check_cpu(library, target)
-        return CompiledFile(path, library, threads)
+        try:
+            _check_cpu(library, target)
+            return CompiledFile(path, library, threads)
+        except SmallcnnError:
+            _unload(library)
+            raise
     except OSError as error:
         raise FileError(f"{path}: cannot be loaded ({error.strerror or error})") from error
     except FileError as error:
@@ -82,25 +85,26 @@ class CompiledFile:
 
     def run(self, batch: np.ndarray) -> np.ndarray:
         """uint8 (N, H, W, C), C-contiguous -> float32 (N, outputs). Raises DataError for anything else."""
-        pictures = self._checked(batch, 4)
-        answer = np.empty((len(pictures), self.outputs), np.float32)
-        image, logits = pictures.ctypes.data, answer.ctypes.data
+        self._check(batch, 4)
+        answer = np.empty((len(batch), self.outputs), np.float32)
+        if not len(batch):
+            return answer
+        image, logits = _address(batch), _address(answer)
         with self._context as handle:
-            for i in range(len(pictures)):
-                error = self._library.smallcnn_run(
-                    handle, image + i * pictures.strides[0], logits + i * answer.strides[0]
-                )
-                self._raise(error)
+            for i in range(len(batch)):
+                error = self._library.smallcnn_run(handle, image + i * batch.strides[0], logits + i * answer.strides[0])
+                if error:
+                    raise RuntimeError(f"{self.path}: {_text(self._library, error)}")
         return answer
 
     def time(self, image: np.ndarray) -> np.ndarray:
         """One run on uint8 (H, W, C): int64 nanoseconds per step, in the order of `labels`."""
-        picture = self._checked(image, 3)
+        self._check(image, 3)
         logits, times = np.empty(self.outputs, np.float32), np.empty(len(self.labels), np.int64)
         with self._context as handle:
-            self._raise(
-                self._library.smallcnn_run_timed(handle, picture.ctypes.data, logits.ctypes.data, times.ctypes.data)
-            )
+            error = self._library.smallcnn_run_timed(handle, *map(_address, (image, logits, times)))
+        if error:
+            raise RuntimeError(f"{self.path}: {_text(self._library, error)}")
         return times
 
     @property
@@ -114,20 +118,14 @@ class CompiledFile:
         with self._context as handle:
             return int(self._library.smallcnn_scratch(handle))
 
-    def _checked(self, batch: np.ndarray, dimensions: int) -> np.ndarray:
-        shape = self.input_shape
-        if batch.dtype != np.uint8 or batch.ndim != dimensions or batch.shape[-3:] != shape:
-            wanted = ", ".join(map(str, ("N", *shape)[-dimensions:]))
+    def _check(self, batch: np.ndarray, dimensions: int) -> None:
+        if batch.dtype != np.uint8 or batch.ndim != dimensions or batch.shape[-3:] != self.input_shape:
+            wanted = ", ".join(map(str, ("N", *self.input_shape)[-dimensions:]))
             raise DataError(f"the network takes uint8 ({wanted}), not {batch.dtype} {batch.shape}")
         if not batch.flags.c_contiguous:
             raise DataError(
                 f"the network takes C-contiguous pictures, not strides {batch.strides}; np.ascontiguousarray"
             )
-        return batch
-
-    def _raise(self, error: int) -> None:
-        if error:
-            raise RuntimeError(f"{self.path}: {_text(self._library, error)}")
 
 
 class _Context:
@@ -177,7 +175,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def _check(file: BinaryIO) -> str:
+def _check_file(file: BinaryIO) -> str:
     """Raises FileError unless the file is whole and for this system; returns its target."""
     size = os.fstat(file.fileno()).st_size
     file.seek(max(size - _SEAL.size, 0))
@@ -268,13 +266,22 @@ def _check_cpu(library: ctypes.CDLL, target: str) -> None:
 
 
 def _close(library: ctypes.CDLL, context: _Context) -> None:
+    context.destroy()
+    _unload(library)
+
+
+def _unload(library: ctypes.CDLL) -> None:
     import _ctypes
 
-    context.destroy()
     if sys.platform == "win32":
         _ctypes.FreeLibrary(library._handle)
     else:
         _ctypes.dlclose(library._handle)
+
+
+def _address(array: np.ndarray) -> int:
+    """Of its first element; `array.ctypes` takes five times as long."""
+    return ctypes.addressof(ctypes.c_char.from_buffer(array.data)) if array.flags.writeable else array.ctypes.data
 
 
 def _text(library: ctypes.CDLL, error: int) -> str:

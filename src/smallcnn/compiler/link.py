@@ -70,7 +70,7 @@ def write(program: Program, out: Path | str, prefix: str | None = None) -> None:
     with tempfile.TemporaryDirectory(prefix="smallcnn-") as name:
         content = _build(program, target, Path(name) / out.name, prefix)
     if out.suffix in (".so", ".dll"):
-        content = seal(content, target.name, program.features)
+        content = seal(content, target.name)
     results = {out: content}
     if out.suffix == ".o":
         results[out.with_suffix(".h")] = header(prefix).encode()

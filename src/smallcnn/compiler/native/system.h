@@ -13,6 +13,8 @@
 #endif
 
 #ifdef NO_SYSTEM
+static void *allocate(size_t bytes) { return (void)bytes, NULL; }
+static void release(void *memory) { (void)memory; }
 static uint64_t nanoseconds(void) { return 0; } /* nobody asks */
 #else
 #define STACK_BYTES ((size_t)1 << 20)
@@ -38,10 +40,7 @@ static void *allocate(size_t bytes) {
     return posix_memalign(&memory, ALIGNMENT, bytes) ? NULL : memory;
 }
 
-static void release(void *memory, size_t bytes) {
-    (void)bytes;
-    free(memory);
-}
+static void release(void *memory) { free(memory); }
 
 static int start(uintptr_t *thread, void *(*body)(void *), void *argument) {
     _Alignas(16) unsigned char attributes[128]; /* pthread_attr_t has 56 or 64 bytes */
@@ -141,10 +140,7 @@ static void *allocate(size_t bytes) {
     return VirtualAlloc(NULL, bytes, 0x3000, 4); /* reserve and commit, read and write */
 }
 
-static void release(void *memory, size_t bytes) {
-    (void)bytes;
-    VirtualFree(memory, 0, 0x8000);
-}
+static void release(void *memory) { VirtualFree(memory, 0, 0x8000); }
 
 
 static int start(uintptr_t *thread, void *(*body)(void *), void *argument) {
