@@ -175,17 +175,16 @@ def bottleneck(
 
 def answer(view: View) -> Call:
     """The logits, copied out."""
-    spec = specs.Gather(Source(view.channels, view.storage.pitch, table=True), view.channels)
+    spec = specs.Gather(Source(view.channels, view.storage.pitch, table=True), view.channels, view.channels)
     return Call((), spec, (Arena(view, (1,)), Table(view, None), Answer((view.channels, 1))), None, 1)
 
 
 def image(layer: Layer, normalisation: Normalisation, vector: int) -> Call:
     """The picture as floats, where no convolution reads it first."""
-    out, channels = layer.output.storage, layer.output.channels
-    extents = (channels, out.pixels)
+    out, channels, lanes = layer.output.storage, layer.output.channels, _lanes(layer, vector)
     constants = [Constant(np.asarray(v, np.float32)) for v in (normalisation.scale, normalisation.shift)]
-    operands = (Picture(extents), *constants, *_ends(layer, extents, _flat, vector))
-    return Call((layer,), specs.Image(channels, out.pitch), operands, 1, 1)
+    operands = (Picture((channels, out.pixels)), *constants, *_ends(layer, (lanes, out.pixels), _flat, vector))
+    return Call((layer,), specs.Image(channels, lanes, out.pitch), operands, 1, 1)
 
 
 def per_lane(layer: Layer, vector: int) -> Call:
@@ -200,21 +199,19 @@ def per_lane(layer: Layer, vector: int) -> Call:
     match layer.op:
         case "copy":
             reads = [Arena(source, (out.pixels,)), Table(source, None)]
-            spec = specs.Gather(Source(source.channels, pitch, table=True), out.pitch)
-            extents, strides, split = (source.channels, out.pixels), _flat, 1
+            spec = specs.Gather(Source(source.channels, pitch, table=True), lanes, out.pitch)
+            extents, strides, split = (lanes, out.pixels), _flat, 1
         case ops.Pool() as op:
             spec = specs.Pool(op.function, _window(layer, plane), op.count_padding, pitch, sink)
         case ops.Pad():
             spec = specs.Pad(_window(layer, plane), pitch, sink)
         case ops.GlobalPool():
-            reads = [Tensor(source.storage, low, (lanes, source.storage.pixels), (1, pitch))]
-            spec = specs.GlobalPool(source.storage.pixels, pitch, sink)
+            spec = specs.GlobalPool(*plane, pitch, sink)
             operands = [*reads, *_ends(layer, (lanes,), lambda _: (1,), vector)]
             return Call((layer,), spec, tuple(operands), None, 1)
         case ops.LocalResponseNorm() as op:
-            sink = Sink(source.channels, out.pitch, _steps(layer))
-            spec = specs.Response(op.size, op.alpha, op.beta, op.bias, pitch, sink)
-            extents, strides, split = (source.channels, out.pixels), _flat, 1
+            spec = specs.Response(op.size, op.alpha, op.beta, op.bias, source.channels, pitch, sink)
+            extents, strides, split = (lanes, out.pixels), _flat, 1
             reads = [Tensor(source.storage, low, extents, _flat(pitch))]
         case ops.Scale() | ops.Add() | ops.Activation() | ops.Clip() | ops.BatchNorm():
             extents, strides, split = (lanes, out.pixels), _flat, 1
@@ -248,6 +245,11 @@ def groups_of(layer: Layer) -> int:
 def low_lane(view: View, vector: int) -> int:
     """Where the whole vectors begin that hold a view."""
     return min(view.slots) // vector * vector
+
+
+def same_lanes(a: View, b: View, vector: int) -> bool:
+    """Whether the same whole vectors hold both."""
+    return low_lane(a, vector) == low_lane(b, vector) and up(max(a.slots) + 1, vector) == up(max(b.slots) + 1, vector)
 
 
 def even_step(view: View, groups: int) -> int | None:
@@ -289,7 +291,7 @@ def _matrix(layer: Layer, vector: int, order: Sequence[int] | None = None, depth
     rows = weight.transpose(0, 2, 3, 1).reshape(groups, len(weight) // groups, -1)
     if order is not None:
         scattered = np.zeros((*rows.shape[:2], depth), np.float32)
-        scattered[:, :, list(order)] = rows
+        np.add.at(scattered, (slice(None), slice(None), list(order)), rows)  # a channel may be read twice
         rows = scattered
     padded = np.zeros((groups, up(rows.shape[1], vector), rows.shape[2]), np.float32)
     padded[:, : rows.shape[1]] = rows

@@ -18,7 +18,7 @@ from smallcnn.compiler.plan import plan
 from smallcnn.compiler.program import Program
 from smallcnn.compiler.specs import Machine
 from smallcnn.compiler.targets import Target
-from smallcnn.errors import CompileError, require
+from smallcnn.errors import CompileError, SmallcnnError, require
 from smallcnn.files import check_writable
 from smallcnn.fold import fold
 from smallcnn.metadata import describe
@@ -51,10 +51,12 @@ def compile_file(
     FileError if the file cannot be written, MissingExtra without Halide.
     """
     require("compiling", "compile", "halide", "ziglang")
-    out = Path(out)
+    out, made_for = Path(out), targets.parse(target)
+    if out.suffix not in made_for.suffixes:
+        raise SmallcnnError(f"{out}: a file for {made_for.name} ends in {' or '.join(made_for.suffixes)}")
     check_writable(out)
     answer = probe_answer(artifact.graph, artifact.weights, artifact.preprocessing)
-    program, made = to_program(artifact, targets.parse(target), answer, workers=workers, report=report)
+    program, made = to_program(artifact, made_for, answer, workers=workers, report=report)
     error = None
     if out.suffix in (".so", ".dll") and _runs_here(program.target):
         beside = out.with_name(f".{out.stem}.{os.getpid()}{out.suffix}")

@@ -220,7 +220,7 @@ class _Lowering:
         view = self.read(name)
         if name in self.copies:
             return self.copies[name]
-        if view.single:
+        if view.single and len(set(view.slots)) == view.channels:
             low, high = self.range(view)
             if high - low <= 1.5 * up(view.channels, self.vector):
                 return view
@@ -237,17 +237,19 @@ class _Lowering:
     def _target(self, node: Node, slots: Sequence[int], lanes: int) -> View:
         """Where the result of a chain that ends in `node` goes: into a concatenation's storage, or one of its own."""
         if node.name in self.places:
-            storage, start = self.places[node.name]
+            storage, start, width = self.places[node.name]
+            if lanes > width:
+                return View.of(self._storage(node.shape, lanes), slots)
             return View.of(storage, [start + slot for slot in slots])
         return View.of(self._storage(node.shape, lanes), slots)
 
-    def _places(self) -> dict[str, tuple[Storage, int]]:
-        """For each result that only a concatenation reads: its storage and first lane there.
+    def _places(self) -> dict[str, tuple[Storage, int, int]]:
+        """For each result that only a concatenation reads: its storage, first lane there, and lanes kept for it.
 
         Not where only shuffles and slices read the concatenation: those parts are better off on their own, because
         a later reader gathers from parts of equal pitch.
         """
-        places: dict[str, tuple[Storage, int]] = {}
+        places: dict[str, tuple[Storage, int, int]] = {}
         for node in self.graph:
             if not isinstance(node.op, ops.Concat) or len(node.shape) != 3:
                 continue
@@ -257,8 +259,8 @@ class _Lowering:
                 continue
             widths = [self._lanes(self.graph[name]) for name in node.inputs]
             storage = self._storage(node.shape, sum(widths))
-            for name, start in zip(node.inputs, np.cumsum([0, *widths]).tolist(), strict=False):
-                places[name] = (storage, start)
+            for name, width, end in zip(node.inputs, widths, np.cumsum(widths).tolist(), strict=True):
+                places[name] = (storage, end - width, width)
         return places
 
     def _owned(self, name: str) -> bool:
@@ -267,12 +269,14 @@ class _Lowering:
         return len(self.graph.consumers[name]) == 1 and not isinstance(node.op, views)
 
     def _lanes(self, node: Node) -> int:
-        """Lanes that a result needs, before its layer is known: grouped convolutions round every group up."""
-        while not isinstance(node.op, ops.Conv):
-            if isinstance(node.op, ops.Concat | ops.Slice | ops.Shuffle | ops.Input | ops.Dense):
-                return up(node.shape[-1], self.vector) * 2
+        """Lanes that a result is expected to need, before its layer is known: grouped convolutions round every group
+        up, and what treats lanes alike keeps them."""
+        views = (ops.Concat, ops.Slice, ops.Shuffle, ops.Input, ops.Dense)
+        while not isinstance(node.op, (ops.Conv, *views)) or (
+            isinstance(node.op, ops.Conv) and node.op.is_depthwise(*self.graph.input_shapes(node))
+        ):
             node = self.graph[node.inputs[0]]
-        if node.op.groups > 1:
+        if isinstance(node.op, ops.Conv) and node.op.groups > 1:
             return node.op.groups * up(node.shape[-1] // node.op.groups, self.vector)
         return up(node.shape[-1], self.vector)
 

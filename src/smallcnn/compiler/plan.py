@@ -6,12 +6,13 @@ The choices come from a small cost model whose numbers were measured on one thre
 512 KiB second-level cache, 16 registers of 8 floats).
 """
 
+from collections import Counter
 from collections.abc import Sequence
 
 from smallcnn import ops
 from smallcnn.compiler import calls
 from smallcnn.compiler.calls import Call, Normalisation
-from smallcnn.compiler.layers import Layer, Plus, Storage, View, up
+from smallcnn.compiler.layers import Layer, Plus, Storage, View, root, up
 from smallcnn.compiler.specs import Machine, Tile
 
 _CACHE = 40_000
@@ -38,7 +39,7 @@ def plan(
     layers: Sequence[Layer], answer: View, machine: Machine, image: Normalisation, input_shape: ops.Shape
 ) -> list[Call]:
     """Calls in order, the last one copies `answer` out."""
-    planner = _Planner(machine, image, input_shape, _readers(layers))
+    planner = _Planner(machine, image, input_shape, *_uses(layers, answer))
     waiting, result = list(layers), []
     while waiting:
         call = planner.chain(waiting) or planner.strips(waiting) or planner.single(waiting[0])
@@ -69,9 +70,15 @@ def best_tile(pixels: int, lanes: int, depth: int, machine: Machine) -> Tile:
 
 class _Planner:
     def __init__(
-        self, machine: Machine, image: Normalisation, input_shape: ops.Shape, readers: dict[Storage, int]
+        self,
+        machine: Machine,
+        image: Normalisation,
+        input_shape: ops.Shape,
+        readers: Counter[Storage],
+        writers: Counter[Storage],
     ) -> None:
-        self.machine, self.image, self.input_shape, self.readers = machine, image, input_shape, readers
+        self.machine, self.image, self.input_shape = machine, image, input_shape
+        self.readers, self.writers = readers, writers
         self.vector = machine.vector
 
     def chain(self, waiting: Sequence[Layer]) -> Call | None:
@@ -82,8 +89,9 @@ class _Planner:
         if not (_is_pointwise(first) and self._feeds(first, second) and self._is_separable(second, third)):
             return None
         wide, out, view = first.output.storage, second.output.storage, first.inputs[0]
-        plain = view.contiguous and not any(isinstance(step, Plus) for step in first.epilogue) and not second.relu_first
-        if wide.floats < _LARGE or not plain:
+        plain = view.contiguous and not any(isinstance(step, Plus) for step in first.epilogue)
+        whole = calls.same_lanes(second.inputs[0], first.output, self.vector)
+        if wide.floats < _LARGE or not plain or not whole:
             return None
         assert isinstance(second.op, ops.Conv)
         stride, kernel = second.op.stride[0], second.op.kernel[0]
@@ -154,20 +162,18 @@ class _Planner:
     def _feeds(self, first: Layer, second: Layer) -> bool:
         """Whether `second` is all that reads what `first` makes, in a storage of its own."""
         made = first.output.storage
-        return bool(second.inputs) and set(second.inputs[0].storages) == {made} and self.readers[made] == 1
+        alone = self.readers[made] == self.writers[made] == 1
+        return alone and bool(second.inputs) and set(second.inputs[0].storages) == {made}
 
     def _is_separable(self, first: Layer, second: Layer) -> bool:
         return calls.is_depthwise(first) and _is_pointwise(second) and self._feeds(first, second)
 
 
-def _readers(layers: Sequence[Layer]) -> dict[Storage, int]:
-    """How often each storage is read."""
-    readers: dict[Storage, int] = {}
-    for layer in layers:
-        for view in layer.reads:
-            for storage in set(view.storages):
-                readers[storage] = readers.get(storage, 0) + 1
-    return readers
+def _uses(layers: Sequence[Layer], answer: View) -> tuple[Counter[Storage], Counter[Storage]]:
+    """How many layers read each storage, the one that copies the answer out included, and how many write it."""
+    reads = [*(view for layer in layers for view in layer.reads), answer]
+    readers = Counter(storage for view in reads for storage in {root(storage) for storage in view.storages})
+    return readers, Counter(root(layer.output.storage) for layer in layers)
 
 
 def _is_pointwise(layer: Layer, grouped: bool = False) -> bool:

@@ -192,9 +192,10 @@ class Pool:
 
 @dataclass(frozen=True)
 class GlobalPool:
-    """Mean over `pixels`. Operands: source, epilogue's, output (lane,)."""
+    """Mean over a plane. Operands: source (lane, x, y), epilogue's, output (lane,)."""
 
-    pixels: int
+    height: int
+    width: int
     pitch: int
     sink: Sink
 
@@ -219,17 +220,19 @@ class Lanes:
 
 @dataclass(frozen=True)
 class Gather:
-    """Channels from anywhere, side by side. Operands: the arena, table, output (channel, pixel)."""
+    """Channels from anywhere, side by side, then zeros. Operands: the arena, table, output (lane, pixel)."""
 
     source: Source
+    lanes: int
     pitch: int
 
 
 @dataclass(frozen=True)
 class Image:
-    """Bytes to normalised floats. Operands: image, scale, shift, output (channel, pixel)."""
+    """Bytes to normalised floats, then zeros. Operands: image, scale, shift, output (lane, pixel)."""
 
     channels: int
+    lanes: int
     pitch: int
 
 
@@ -237,13 +240,14 @@ class Image:
 class Response:
     """x / (bias + alpha / size * sum of squares of `size` neighbouring channels) ** beta.
 
-    Operands: source, epilogue's, output (channel, pixel).
+    Operands: source, epilogue's, output (lane, pixel), zero beyond `channels`.
     """
 
     size: int
     alpha: float
     beta: float
     bias: float
+    channels: int
     pitch: int
     sink: Sink
 

@@ -54,19 +54,25 @@ def _count(at: Any, axis: int, spec: Pool) -> Any:
 
 
 def global_pool(spec: GlobalPool, machine: Machine) -> Any:
-    """Mean over the plane."""
+    """Mean over the plane: rows first, so that no sum has more terms than float32 can take."""
     pipe, lanes, vector = Pipe(machine), spec.sink.lanes, machine.vector
-    (c,), r = variables("c"), hl.RDom([(0, spec.pixels)], "pixels")
-    source = pipe.operand((lanes, spec.pixels), (1, spec.pitch))
-    total, out = hl.Func("plane_sum"), hl.Func("mean")
+    c, y = variables("c", "y")
+    i, j = hl.RDom([(0, spec.width)], "column"), hl.RDom([(0, spec.height)], "row")
+    source = pipe.plane(lanes, spec.width, spec.height, spec.pitch)
+    row, total, out = hl.Func("row_sum"), hl.Func("plane_sum"), hl.Func("mean")
+    row[c, y] = hl.f32(0.0)
+    row[c, y] += source[c, i[0], y]
     total[c] = hl.f32(0.0)
-    total[c] += source[c, r[0]]
-    out[c] = pipe.epilogue(spec.sink, lambda _: pipe.vector(lanes))(total[c] * hl.f32(1 / spec.pixels), c)
+    total[c] += row[c, j[0]]
+    finish = pipe.epilogue(spec.sink, lambda _: pipe.vector(lanes))
+    out[c] = finish(total[c] * hl.f32(1 / (spec.height * spec.width)), c)
     vectors = max(n for n in (1, 2, 4) if lanes % (n * vector) == 0)
     co, ci = variables("co", "ci")
     out.split(c, co, ci, vector * vectors, SHIFT).vectorize(ci, vector).unroll(ci)
     total.compute_at(out, co).vectorize(c, vector).unroll(c)
-    total.update().reorder(c, r[0]).vectorize(c, vector).unroll(c)
+    total.update().reorder(c, j[0]).vectorize(c, vector).unroll(c)
+    row.compute_at(total, j[0]).vectorize(c, vector).unroll(c)
+    row.update().reorder(c, i[0]).vectorize(c, vector).unroll(c)
     return pipe.output(out, (lanes,), (1,))
 
 
@@ -98,14 +104,15 @@ def elementwise(spec: Lanes, machine: Machine) -> Any:
 
 def gather(spec: Gather, machine: Machine) -> Any:
     """Channel c of the output is lane table[c] of the arena."""
-    pipe, channels = Pipe(machine), spec.source.channels
+    pipe, channels, lanes = Pipe(machine), spec.source.channels, spec.lanes
     c, p = variables("c", "p")
     arena = pipe.operand((None, None), (1, spec.source.pitch))
     table = pipe.operand((channels,), (1,), hl.Int(32))
     out = hl.Func("gather")
-    out[c, p] = arena[lane(table[c]), p]
+    value = arena[lane(table[hl.min(c, channels - 1)]), p]
+    out[c, p] = value if lanes == channels else hl.select(c < channels, value, 0.0)
     out.unroll(c, 4, GUARD)
-    return pipe.output(out, (channels, None), (1, spec.pitch))
+    return pipe.output(out, (lanes, None), (1, spec.pitch))
 
 
 def image(spec: Image, machine: Machine) -> Any:
@@ -115,21 +122,21 @@ def image(spec: Image, machine: Machine) -> Any:
     picture = pipe.operand((spec.channels, None), (1, spec.channels), hl.UInt(8))
     scale, shift = pipe.vector(spec.channels), pipe.vector(spec.channels)
     out = hl.Func("image")
-    out[c, p] = hl.f32(picture[c, p]) * scale[c] + shift[c]
-    return pipe.output(out, (spec.channels, None), (1, spec.pitch))
+    at = hl.min(c, spec.channels - 1)
+    out[c, p] = hl.select(c < spec.channels, hl.f32(picture[at, p]) * scale[at] + shift[at], 0.0)
+    return pipe.output(out, (spec.lanes, None), (1, spec.pitch))
 
 
 def response(spec: Response, machine: Machine) -> Any:
     """Local response normalisation over channels."""
-    pipe, channels = Pipe(machine), spec.sink.lanes
+    pipe, channels, lanes = Pipe(machine), spec.channels, spec.sink.lanes
     c, p = variables("c", "p")
     source = pipe.operand((channels, None), (1, spec.pitch))
     bordered = hl.BoundaryConditions.constant_exterior(source, 0.0, [(0, channels), ANY])
     near = [bordered[c + i - spec.size // 2, p] for i in range(spec.size)]
     base = hl.f32(spec.bias) + hl.f32(spec.alpha / spec.size) * sum((s * s for s in near[1:]), near[0] * near[0])
-    finish = pipe.epilogue(spec.sink, lambda step: pipe.operand((channels, None), (1, step.pitch)))
+    finish = pipe.epilogue(spec.sink, lambda step: pipe.operand((lanes, None), (1, step.pitch)))
     out = hl.Func("response")
-    out[c, p] = finish(source[c, p] * hl.exp(hl.log(base) * hl.f32(-spec.beta)), c, p)
-    if channels >= machine.vector:
-        out.vectorize(c, machine.vector, SHIFT)
-    return pipe.output(out, (channels, None), (1, spec.sink.pitch))
+    out[c, p] = finish(bordered[c, p] * hl.exp(hl.log(base) * hl.f32(-spec.beta)), c, p)
+    out.vectorize(c, machine.vector, SHIFT)
+    return pipe.output(out, (lanes, None), (1, spec.sink.pitch))

@@ -1,0 +1,31 @@
+"""The kernels: each an algorithm and, apart from it, a schedule.
+
+    pipeline(spec, machine)    the Halide pipeline of a specification, and its operands
+"""
+
+from typing import Any
+
+from smallcnn.compiler import specs
+from smallcnn.compiler.kernels import chain, conv, depthwise, lanes, matmul
+from smallcnn.compiler.specs import Machine, Spec
+
+KERNELS: dict[type, Any] = {
+    specs.Pointwise: matmul.pointwise,
+    specs.Conv: conv.conv,
+    specs.Depthwise: depthwise.depthwise,
+    specs.Separable: depthwise.separable,
+    specs.Bottleneck: chain.bottleneck,
+    specs.Pool: lanes.pool,
+    specs.GlobalPool: lanes.global_pool,
+    specs.Pad: lanes.pad,
+    specs.Lanes: lanes.elementwise,
+    specs.Gather: lanes.gather,
+    specs.Image: lanes.image,
+    specs.Response: lanes.response,
+}
+
+
+def pipeline(spec: Spec, machine: Machine) -> tuple[Any, list[Any]]:
+    """The pipeline that computes `spec`, and its inputs in order."""
+    result: tuple[Any, list[Any]] = KERNELS[type(spec)](spec, machine)
+    return result
