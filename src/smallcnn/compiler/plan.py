@@ -55,9 +55,9 @@ def best_tile(pixels: int, lanes: int, depth: int, machine: Machine) -> Tile:
     def work(tile: tuple[int, int]) -> float:
         p, v = tile
         products = p * v
-        weights = v * (2.7 if v * depth * machine.vector > _PANEL else 0.75)  # loads, in multiply-adds
-        loads = 1.6 * p + weights  # a broadcast takes as long as 1.6 multiply-adds: 13x1 runs at 62 % of the peak
-        busy = max(products, loads, 9.3 if products < 10 else 0)  # 8 sums do not hide the latency
+        loads = 1.6 * p + 0.75 * v  # in multiply-adds: 13x1 runs at 62 % of the peak
+        far = 3.2 * v if v * depth * machine.vector > _PANEL else 0.0
+        busy = max(products, loads, far, 9.3 if products < 10 else 0)  # 8 sums do not hide the latency
         return -(-pixels // p) * -(-vectors // v) * (busy * depth + 2 * products + 10)
 
     def fits(p: int, v: int) -> bool:
