@@ -145,32 +145,59 @@ def separable(first: Layer, second: Layer, pixels: int, tile: Tile, rows: int, v
     return Call((first, second), spec, (*operands, *tail), 1, rows * out.width, spec.scratch)
 
 
-def bottleneck(
-    layers: tuple[Layer, Layer, Layer], tiles: tuple[Tile, Tile], pixels: int, rows: int, vector: int
+def chain(
+    layers: Sequence[Layer],
+    tiles: Sequence[Tile],
+    rows: int,
+    vector: int,
+    image: Normalisation,
+    input_shape: ops.Shape,
 ) -> Call:
-    """Expand, depthwise, project; `tiles` of the first and the last."""
-    first, second, third = layers
-    view, wide, out = first.inputs[0], second.inputs[0].storage, third.output.storage
-    taps, (_, *constants) = _taps(second, pixels, vector)
-    lanes = taps.sink.lanes
-    source, tail = _projection(second, third, vector)
-    fold = (rows - 1) * taps.window.stride[0] + taps.window.kernel[0]
-    spec = specs.Bottleneck(
-        Source(view.channels, view.storage.pitch), Sink(lanes, wide.pitch, _steps(first)), tiles[0],
-        taps, source, Sink(_lanes(third, vector), out.pitch, _steps(third)), tiles[1], rows, fold,
-    )  # fmt: skip
-    extents = (view.channels, wide.width, wide.height)
-    reads = [Tensor(view.storage, view.slots[0], extents, _by_plane(wide.width)(view.storage.pitch))]
-    head = [
-        *reads,
-        Constant(_matrix(first, vector).reshape(-1, view.channels, vector)),
-        Constant(_per_lane(first, first.bias, vector)),
-        *_epilogue(first, (lanes, wide.width, wide.height), _by_plane(wide.width), vector),
-    ]
-    middle = second.output.storage
-    body = _epilogue(second, (lanes, middle.width, middle.height), _by_plane(middle.width), vector)
-    operands = (*head, *constants, *body, *tail)
-    return Call(layers, spec, operands, 1, rows * out.width, spec.scratch)
+    """Layers that feed each other, the last one pointwise, as one kernel; a tile for each (pixels for depthwise)."""
+    stages: list[specs.Conv | specs.Pointwise | specs.Depthwise] = []
+    operands: list[Operand] = []
+    plane = (input_shape[1], input_shape[0])
+    for i, (layer, tile) in enumerate(zip(layers, tiles, strict=True)):
+        out, last = layer.output.storage, i == len(layers) - 1
+        lanes = _lanes(layer, vector)
+        sink = Sink(lanes, out.pitch, _steps(layer))
+        if layer.from_image:
+            height, width, channels = input_shape
+            source = Source(channels, channels)
+            tables = [np.tile(values, width).astype(np.float32) for values in (image.scale, image.shift)]
+            operands += [Picture((width * channels, height)), *map(Constant, tables)]
+            stages.append(specs.Conv(_window(layer, (height, width)), source, True, sink, tile, rows))
+            weight = _matrix(layer, vector)
+        elif is_depthwise(layer):
+            spec, constants = _taps(layer, tile.pixels, vector)
+            stages.append(spec)
+            operands += [*constants[1:], *_epilogue(layer, (lanes, out.width, out.height), _by_plane(out.width), vector)]
+            continue
+        elif i == 0:
+            view = layer.inputs[0]
+            plane = (view.storage.width, view.storage.height)
+            source = Source(view.channels, view.storage.pitch)
+            extents = (view.channels, *plane)
+            operands.append(Tensor(view.storage, view.slots[0], extents, _by_plane(plane[0])(view.storage.pitch)))
+            stages.append(specs.Pointwise(source, sink, tile))
+            weight = _matrix(layer, vector)
+        else:
+            before = layers[i - 1]
+            depth, low = _lanes(before, vector), low_lane(before.output, vector)
+            stages.append(specs.Pointwise(Source(depth, depth), sink, tile))
+            weight = _matrix(layer, vector, [slot - low for slot in layer.inputs[0].slots], depth)
+        weight = weight.reshape(-1, *weight.shape[-2:])
+        bias = _per_lane(layer, layer.bias, vector)
+        if last:
+            operands += [Constant(weight[None]), Constant(bias[None])]
+            operands += _ends(layer, (lanes, out.pixels, 1), _by_group(lanes), vector)
+        else:
+            operands += [Constant(weight), Constant(bias)]
+            operands += _epilogue(layer, (lanes, out.width, out.height), _by_plane(out.width), vector)
+    *head, final = stages
+    assert isinstance(final, specs.Pointwise)
+    made = specs.Chain(plane, tuple(head), final, rows)
+    return Call(tuple(layers), made, tuple(operands), 1, rows * layers[-1].output.storage.width, made.scratch)
 
 
 def answer(view: View) -> Call:

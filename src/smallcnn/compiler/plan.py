@@ -6,6 +6,7 @@ The choices come from a small cost model whose numbers were measured on one thre
 512 KiB second-level cache, 16 registers of 8 floats).
 """
 
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 
@@ -82,27 +83,49 @@ class _Planner:
         self.vector = machine.vector
 
     def chain(self, waiting: Sequence[Layer]) -> Call | None:
-        """A whole inverted residual where the expanded map is large."""
-        if len(waiting) < 3:
-            return None
-        first, second, third = waiting[:3]
-        if not (_is_pointwise(first) and self._feeds(first, second) and self._is_separable(second, third)):
-            return None
-        wide, out, view = first.output.storage, second.output.storage, first.inputs[0]
-        plain = view.contiguous and not any(isinstance(step, Plus) for step in first.epilogue)
-        whole = calls.same_lanes(second.inputs[0], first.output, self.vector)
-        if wide.floats < _LARGE or not plain or not whole:
-            return None
-        assert isinstance(second.op, ops.Conv)
-        stride, kernel = second.op.stride[0], second.op.kernel[0]
+        """A whole inverted residual, or the first convolution and the block behind it, where their maps are large.
 
-        def kept(rows: int) -> int:
-            return (((rows - 1) * stride + kernel) * wide.width + rows * out.width) * wide.lanes
+        Chains over several blocks were tried: at best as fast as one chain for each.
+        """
+        layers = list(waiting[:1])
+        first = layers[0]
+        if not (first.from_image or (_is_pointwise(first) and first.inputs[0].contiguous)):
+            return None
+        for before, following in itertools.pairwise(waiting):
+            windowed = calls.is_depthwise(following)
+            if windowed and (before.output.storage.floats < _LARGE or not _covers(following, before, self.vector)):
+                return None
+            if _adds(before) or not self._feeds(before, following) or not (windowed or _is_pointwise(following)):
+                return None
+            layers.append(following)
+            if not windowed:
+                break
+        if len(layers) < 3:
+            return None
+        height = layers[-1].output.storage.height
+        fitting = max((r for r in range(1, height + 1) if self._kept(layers, r) <= _CHAIN), default=1)
+        rows = _rows(height, fitting)
+        tiles = [self._chain_tile(layer, layer is layers[-1], rows) for layer in layers]
+        return calls.chain(layers, tiles, rows, self.vector, self.image, self.input_shape)
 
-        rows = max((r for r in _divisors(out.height) if kept(r) <= _CHAIN), default=1)
-        expand = best_tile(wide.width, wide.lanes, view.channels, self.machine)
-        project = best_tile(rows * out.width, self._lanes(third), out.lanes, self.machine)
-        return calls.bottleneck((first, second, third), (expand, project), _neighbours(out.width), rows, self.vector)
+    def _kept(self, layers: Sequence[Layer], rows: int) -> int:
+        """Floats that the stages before the last keep for strips of `rows`."""
+        total = 0
+        for layer, following in zip(layers[-2::-1], layers[:0:-1], strict=True):
+            if calls.is_depthwise(following):
+                assert isinstance(following.op, ops.Conv)
+                rows = (rows - 1) * following.op.stride[0] + following.op.kernel[0]
+            total += rows * layer.output.storage.width * layer.output.storage.lanes
+        return total
+
+    def _chain_tile(self, layer: Layer, last: bool, rows: int) -> Tile:
+        out = layer.output.storage
+        if calls.is_depthwise(layer):
+            return Tile(_neighbours(out.width), 1)
+        assert isinstance(layer.op, ops.Conv)
+        channels = self.input_shape[2] * layer.op.kernel[1] if layer.from_image else layer.inputs[0].channels
+        channels = channels if layer.from_image else up(channels, self.vector)
+        return best_tile(out.width * (rows if last else 1), self._lanes(layer), channels, self.machine)
 
     def strips(self, waiting: Sequence[Layer]) -> Call | None:
         """A depthwise convolution with the pointwise one behind it, where there are pixels enough to share."""
@@ -167,6 +190,15 @@ class _Planner:
 
     def _is_separable(self, first: Layer, second: Layer) -> bool:
         return calls.is_depthwise(first) and _is_pointwise(second) and self._feeds(first, second)
+
+
+def _adds(layer: Layer) -> bool:
+    return any(isinstance(step, Plus) for step in layer.epilogue)
+
+
+def _covers(layer: Layer, before: Layer, vector: int) -> bool:
+    """Whether a layer reads all lanes that `before` makes."""
+    return calls.same_lanes(layer.inputs[0], before.output, vector)
 
 
 def _uses(layers: Sequence[Layer], answer: View) -> tuple[Counter[Storage], Counter[Storage]]:

@@ -152,28 +152,46 @@ class Separable:
 
 
 @dataclass(frozen=True)
-class Bottleneck:
-    """Expand, depthwise, project, in strips of `rows`; `fold` rows of the expanded map are kept.
+class Chain:
+    """Stages and the pointwise convolution behind them, in strips of `rows`.
 
-    Operands: source, expand's weight, bias and epilogue's, depthwise's, project's weight and bias, epilogue's, output
-    (lane, pixel, 1).
+    `plane` is (width, height) of what the first stage reads. Operands: source (of a convolution: image, scale, shift),
+    then each stage's weight, bias and epilogue's, output (lane, pixel, 1).
     """
 
-    expand_source: Source
-    expand: Sink
-    expand_tile: Tile
-    depthwise: Depthwise
-    source: Source
-    sink: Sink
-    tile: Tile
+    plane: tuple[int, int]
+    stages: tuple[Conv | Pointwise | Depthwise, ...]
+    last: Pointwise
     rows: int
-    fold: int
+
+    @property
+    def folds(self) -> tuple[int, ...]:
+        """Rows kept of each stage: what a strip reads of it."""
+        kept, rows = [], self.rows
+        for stage in reversed(self.stages):
+            kept.append(rows)
+            if not isinstance(stage, Pointwise):
+                rows = (rows - 1) * stage.window.stride[0] + stage.window.kernel[0]
+        return tuple(reversed(kept))
+
+    @property
+    def windowed(self) -> tuple[bool, ...]:
+        """Whether each stage is read through a window, so that rows of it are kept from strip to strip."""
+        return tuple(isinstance(reader, Depthwise) for reader in (*self.stages[1:], self.last))
 
     @property
     def scratch(self) -> int:
-        """Floats of working memory: the rows kept of the expanded map, and a strip of the depthwise result."""
-        window = self.depthwise.window
-        return self.depthwise.sink.lanes * (window.out_width * (self.rows + 1) + window.width * (self.fold + 1))
+        """Floats of working memory: the rows kept of each stage, and of the image."""
+        total, (width, _) = 0, self.plane
+        for stage, rows in zip(self.stages, self.folds, strict=True):
+            if isinstance(stage, Conv):
+                window = stage.window
+                taken = (rows - 1) * window.stride[0] + window.kernel[0] + 1
+                total += taken * ((window.width + window.kernel[1]) * stage.source.channels + 64)
+            if not isinstance(stage, Pointwise):
+                width = stage.window.out_width
+            total += stage.sink.lanes * width * (rows + 2) + 64
+        return total
 
 
 @dataclass(frozen=True)
@@ -253,5 +271,5 @@ class Response:
 
 
 Spec = (
-    Pointwise | Conv | Depthwise | Separable | Bottleneck | Pool | GlobalPool | Pad | Lanes | Gather | Image | Response
+    Pointwise | Conv | Depthwise | Separable | Chain | Pool | GlobalPool | Pad | Lanes | Gather | Image | Response
 )

@@ -14,7 +14,7 @@ KERNELS: dict[type, Any] = {
     specs.Conv: conv.conv,
     specs.Depthwise: depthwise.depthwise,
     specs.Separable: depthwise.separable,
-    specs.Bottleneck: chain.bottleneck,
+    specs.Chain: chain.chain,
     specs.Pool: lanes.pool,
     specs.GlobalPool: lanes.global_pool,
     specs.Pad: lanes.pad,

@@ -29,7 +29,7 @@ def conv(spec: Conv, machine: Machine) -> Any:
         def read(k: Any, p: Any, g: Any, _: Any) -> Any:
             return maps[k, p % width * right, p / width * down, g]
     elif spec.image:
-        strip = _image(pipe, spec)
+        strip = image_rows(pipe, spec)
 
         def read(k: Any, p: Any, _: Any, j: Any) -> Any:
             return strip[p % width * (right * channels) + k, p / width * down + j]
@@ -68,7 +68,7 @@ def _strip(pipe: Pipe, spec: Conv) -> Any:
     return strip
 
 
-def _image(pipe: Pipe, spec: Conv) -> Any:
+def image_rows(pipe: Pipe, spec: Conv) -> Any:
     """strip(x * channels + k, y): a row of the picture as one vector."""
     window, channels = spec.window, spec.source.channels
     (top, left), row = window.before, window.width * channels
