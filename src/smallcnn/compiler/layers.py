@@ -167,6 +167,7 @@ class _Lowering:
         self.views: dict[str, View] = {}
         self.done: set[str] = set()
         self.copies: dict[str, View] = {}
+        self.rectified: set[str] = set()  # activations that a depthwise convolution applies to what it reads
         self.places = self._places()
         self.image = graph.nodes[0].name
 
@@ -188,12 +189,26 @@ class _Lowering:
                 self._matrix(node)
             case ops.Pool() | ops.GlobalPool() | ops.Pad() | ops.Scale() | ops.Add():
                 self._per_channel(node)
+            case ops.Activation(function="relu") if self._only_depthwise(node):
+                self.views[node.name] = self.read(node.inputs[0])
+                self.rectified.add(node.name)
             case ops.Activation() | ops.Clip() | ops.BatchNorm():
                 self._per_channel(node)
             case ops.Flatten() | ops.LocalResponseNorm():
                 self._whole(node)
             case op:
                 raise CompileError(f"{node.name}: the compiler does not know the operator {op.kind}")
+
+    def _only_depthwise(self, node: Node) -> bool:
+        """Whether one depthwise convolution, and nothing else, reads a node."""
+        readers = self.graph.consumers[node.name]
+        return (
+            len(readers) == 1
+            and node.name != self.graph.output
+            and isinstance(readers[0].op, ops.Conv)
+            and readers[0].op.is_depthwise(node.shape)
+            and readers[0].op.out == readers[0].op.groups
+        )
 
     def read(self, name: str) -> View:
         """The view of a node's result; the image is converted to floats by a layer of its own when it is asked for."""
@@ -319,7 +334,8 @@ class _Lowering:
             sources = [self.contiguous(name) for name in node.inputs]
             first = sources[0]
         low, high = self.range(first)
-        self._add(node, node.op, tuple(sources), [slot - low for slot in first.slots], high - low)
+        rectified = isinstance(node.op, ops.Conv) and node.inputs[0] in self.rectified
+        self._add(node, node.op, tuple(sources), [slot - low for slot in first.slots], high - low, relu_first=rectified)
 
     def _whole(self, node: Node) -> None:
         source = self.contiguous(node.inputs[0])
@@ -332,7 +348,15 @@ class _Lowering:
         self._add(node, node.op, (source,), range(source.channels), up(source.channels, self.vector))
 
     def _add(
-        self, node: Node, op: ops.Op, inputs: tuple[View, ...], slots: Sequence[int], lanes: int, from_image: bool = False
+        self,
+        node: Node,
+        op: ops.Op,
+        inputs: tuple[View, ...],
+        slots: Sequence[int],
+        lanes: int,
+        *,
+        from_image: bool = False,
+        relu_first: bool = False,
     ) -> None:
         """Appends the layer with the longest epilogue that fits behind it."""
         names, epilogue, last = [node.name], [], node
@@ -352,7 +376,7 @@ class _Lowering:
         if isinstance(op, ops.Activation | ops.Clip | ops.BatchNorm):
             epilogue = [*self._elementwise(node), *epilogue]
         self.layers.append(
-            Layer(tuple(names), op, inputs, target, tuple(epilogue), weight, bias, from_image=from_image)
+            Layer(tuple(names), op, inputs, target, tuple(epilogue), weight, bias, from_image, relu_first)
         )
         self.views[last.name] = target
 

@@ -29,7 +29,7 @@ _LARGE = 150_000
 14x14x384."""
 _SHARED = 100_000
 """Weights from which on threads share a pointwise layer by lanes instead of pixels, so that each reads a part of them."""
-_PANEL = 6_000
+_PANEL = 7_000
 """Floats of a tile's weights that stay in the first-level cache while pixels pass; beyond it they are read from the
 second level, and wide tiles cost more than they save."""
 _FEW_PIXELS = 100
@@ -228,7 +228,3 @@ def _rows(height: int, fitting: int) -> int:
     """Rows per strip, at most `fitting`: those that waste least at the end, then the most; at least two strips."""
     most = max(1, min(fitting, -(-height // 2)))
     return min(range(max(1, most // 2), most + 1), key=lambda rows: (-(-height // rows) * rows, -rows))
-
-
-def _divisors(value: int) -> list[int]:
-    return [d for d in range(1, value + 1) if value % d == 0]

@@ -103,10 +103,10 @@ class Conv:
 
     @property
     def direct(self) -> bool:
-        """Whether the source is read where it lies: no border, and no channels to gather."""
+        """Whether the source is read where it lies: no border, no columns to join, no channels to gather."""
         window = self.window
         inside = window.before == window.after == (0, 0)
-        return inside and window.kernel == (1, 1) and not self.source.table and not self.image
+        return inside and window.kernel[1] == 1 and not self.source.table and not self.image
 
     @property
     def scratch(self) -> int:

@@ -26,8 +26,8 @@ def conv(spec: Conv, machine: Machine) -> Any:
             (channels, window.width, window.height, spec.sink.groups), (1, pitch, pitch * window.width, spec.source.step)
         )
 
-        def read(k: Any, p: Any, g: Any, _: Any) -> Any:
-            return maps[k, p % width * right, p / width * down, g]
+        def read(k: Any, p: Any, g: Any, j: Any) -> Any:
+            return maps[k, p % width * right, p / width * down + j, g]
     elif spec.image:
         strip = image_rows(pipe, spec)
 
