@@ -32,16 +32,12 @@ _TYPES = {"int32": (0, 32), "uint8": (1, 8), "float32": (2, 32)}  # code and bit
 _RUNTIME = {"halide_malloc", "halide_free", "halide_error"}
 _C_LIBRARY = {"memcpy", "memset", "memmove", "bzero", "memset_pattern16", "__chkstk_darwin"}
 """All that compiled code may ask of where it is loaded; what is not needed on a system is not asked for there."""
-_KERNEL32 = (
-    *("VirtualAlloc", "VirtualFree", "CreateThread", "WaitForSingleObject", "CloseHandle", "SwitchToThread"),
-    *("QueryPerformanceCounter", "QueryPerformanceFrequency", "InitializeSRWLock", "AcquireSRWLockExclusive"),
-    *(
-        "ReleaseSRWLockExclusive",
-        "InitializeConditionVariable",
-        "SleepConditionVariableSRW",
-        "WakeAllConditionVariable",
-    ),
-)
+_KERNEL32 = """
+    VirtualAlloc VirtualFree CreateThread WaitForSingleObject CloseHandle SwitchToThread
+    QueryPerformanceCounter QueryPerformanceFrequency
+    InitializeSRWLock AcquireSRWLockExclusive ReleaseSRWLockExclusive
+    InitializeConditionVariable SleepConditionVariableSRW WakeAllConditionVariable
+"""
 
 _COMPILE = (
     *("-c", "-std=gnu23", "-O2", "-ffreestanding", "-nostdinc", "-fvisibility=hidden", "-fno-stack-protector"),
@@ -183,7 +179,7 @@ def _link_elf(target: Target, paths: list[Path], out: Path) -> None:
 
 def _link_dll(_: Target, paths: list[Path], out: Path) -> None:
     folder = paths[0].parent
-    names = "\n".join(_KERNEL32)
+    names = "\n".join(_KERNEL32.split())
     definition = _put(folder / "kernel32.def", f"LIBRARY kernel32.dll\nEXPORTS\n{names}\n".encode())
     kernel32 = folder / "kernel32.lib"
     _zig("lib", "/machine:x64", f"/def:{definition}", f"/out:{kernel32}")
