@@ -34,7 +34,7 @@ def end(g: Builder, *results: Node) -> tuple[Graph, dict[str, int]]:
     return g.graph(output, features=output, name="drawn"), parts
 
 
-def pictures(graph: Graph, count: int = 2, seed: int = 1) -> np.ndarray:
+def noise(graph: Graph, count: int = 2, seed: int = 1) -> np.ndarray:
     """Noise; uint8 (N, H, W, C)."""
     return np.random.default_rng(seed).integers(0, 256, (count, *graph.input_shape), np.uint8)
 
@@ -65,7 +65,7 @@ def check(
     `parts` are names and lengths of what the output is joined from; each is compared on its own scale.
     """
     model = artifact(graph)
-    images = pictures(graph) if images is None else images
+    images = noise(graph) if images is None else images
     want = wanted(model, images)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"network{targets.host().suffixes[0]}"
