@@ -13,6 +13,7 @@ import numpy as np
 
 from smallcnn.artifact import Artifact
 from smallcnn.compiler import assemble, build, layers, link, targets
+from smallcnn.compiler import tune as tuning
 from smallcnn.compiler.calls import Call, Normalisation
 from smallcnn.compiler.plan import plan
 from smallcnn.compiler.program import Program
@@ -41,10 +42,14 @@ def compile_file(
     out: Path | str,
     *,
     target: str = "host",
+    tune: bool = False,
     workers: int | None = None,
     report: Report = lambda done, total: None,
 ) -> Compiled:
     """Compiles a network into one file; `report` is told how many kernels are done, of how many.
+
+    With `tune`, several forms of every kernel are timed on this machine first, and the fastest are kept; this takes
+    minutes once and is remembered per CPU.
 
     A file that this machine can load is loaded and compared with the plain definition before it is kept. Raises
     CompileError for an operator that the compiler does not know or a wrong answer, SmallcnnError for an unknown target,
@@ -56,7 +61,7 @@ def compile_file(
         raise SmallcnnError(f"{out}: a file for {made_for.name} ends in {' or '.join(made_for.suffixes)}")
     check_writable(out)
     answer = probe_answer(artifact.graph, artifact.weights, artifact.preprocessing)
-    program, made = to_program(artifact, made_for, answer, workers=workers, report=report)
+    program, made = to_program(artifact, made_for, answer, tune=tune, workers=workers, report=report)
     error = None
     if out.suffix in (".so", ".dll") and _runs_here(program.target):
         beside = out.with_name(f".{out.stem}.{os.getpid()}{out.suffix}")
@@ -76,6 +81,7 @@ def to_program(
     target: Target,
     expected: np.ndarray,
     *,
+    tune: bool = False,
     workers: int | None = None,
     report: Report = lambda done, total: None,
 ) -> tuple[Program, list[Call]]:
@@ -88,7 +94,14 @@ def to_program(
     image = Normalisation(*artifact.preprocessing.scale_and_shift())
     made_layers, answer = layers.lower(graph, weights, machine.vector)
     made = plan(made_layers, answer, machine, image, graph.input_shape)
-    objects = build.build([call.spec for call in made], machine, workers or os.cpu_count() or 1, report)
+    workers = workers or os.cpu_count() or 1
+    if tune and target.name != targets.host().name:
+        raise SmallcnnError(f"kernels for {target.name} cannot be timed on this machine, {targets.host().name}")
+    if tune:
+        made = tuning.search(made, target, graph.input_shape, answer.channels, workers, report)
+    elif target.name == targets.host().name:
+        made = tuning.remembered(made, machine)
+    objects = build.build([call.spec for call in made], machine, workers, report)
     steps, blob, arena, scratch = assemble.emit(made, machine)
     program = Program(
         name=graph.name,

@@ -49,8 +49,8 @@ def plan(
     return [*result, calls.answer(answer)]
 
 
-def best_tile(pixels: int, lanes: int, depth: int, machine: Machine) -> Tile:
-    """The register tile with the least estimated work for `pixels` x `lanes` sums of `depth` terms."""
+def best_tiles(pixels: int, lanes: int, depth: int, machine: Machine) -> list[Tile]:
+    """Register tiles for `pixels` x `lanes` sums of `depth` terms, the one with the least estimated work first."""
     vectors = lanes // machine.vector
 
     def work(tile: tuple[int, int]) -> float:
@@ -65,8 +65,8 @@ def best_tile(pixels: int, lanes: int, depth: int, machine: Machine) -> Tile:
         return p <= pixels and v <= vectors and p * v + v + 1 <= machine.registers
 
     tiles = [(p, v) for p in range(1, machine.registers) for v in range(1, 13) if fits(p, v)]
-    p, v = min(tiles, key=work)
-    return Tile(p, v, next(u for u in (4, 3, 2, 1) if depth % u == 0))
+    unroll = next(u for u in (4, 3, 2, 1) if depth % u == 0)
+    return [Tile(p, v, unroll) for p, v in sorted(tiles, key=work)]
 
 
 class _Planner:
@@ -125,7 +125,7 @@ class _Planner:
         assert isinstance(layer.op, ops.Conv)
         channels = self.input_shape[2] * layer.op.kernel[1] if layer.from_image else layer.inputs[0].channels
         channels = channels if layer.from_image else up(channels, self.vector)
-        return best_tile(out.width * (rows if last else 1), self._lanes(layer), channels, self.machine)
+        return best_tiles(out.width * (rows if last else 1), self._lanes(layer), channels, self.machine)[0]
 
     def strips(self, waiting: Sequence[Layer]) -> Call | None:
         """A depthwise convolution with the pointwise one behind it, where there are pixels enough to share."""
@@ -137,7 +137,7 @@ class _Planner:
             return None
         limit = _CACHE if middle.lanes * lanes <= _SMALL else _CACHE_HEAVY
         rows = _rows(middle.height, limit // (middle.width * middle.lanes))
-        tile = best_tile(rows * middle.width, lanes, middle.lanes, self.machine)
+        tile = best_tiles(rows * middle.width, lanes, middle.lanes, self.machine)[0]
         return calls.separable(first, second, _neighbours(middle.width), tile, rows, self.vector)
 
     def single(self, layer: Layer) -> Call:
@@ -158,7 +158,7 @@ class _Planner:
         if groups == 1 and depth * lanes > _SHARED and calls.even_step(layer.inputs[0], 1) is not None:
             vectors = lanes // self.vector
             blocks = max(b for b in (1, 2, 4) if vectors % b == 0 and (b == 1 or vectors // b >= 4))
-        tile = best_tile(out.pixels, lanes // blocks, depth, self.machine)
+        tile = best_tiles(out.pixels, lanes // blocks, depth, self.machine)[0]
         return calls.pointwise(layer, tile, self.vector, blocks)
 
     def _windows(self, layer: Layer) -> Call:
@@ -173,8 +173,7 @@ class _Planner:
         fitting = (_CACHE // width - kernel) // stride + 1
         rows = _rows(out.height, fitting)
         depth = shape[2] // groups * columns
-        tile = best_tile(rows * out.width, self._lanes(layer), depth * kernel, self.machine)
-        tile = Tile(tile.pixels, tile.vectors, next(u for u in (4, 3, 2, 1) if depth % u == 0))
+        tile = best_tiles(rows * out.width, self._lanes(layer), depth, self.machine)[0]
         return calls.convolution(layer, tile, rows, self.vector, self.image if layer.from_image else None, shape)
 
     def _lanes(self, layer: Layer) -> int:
