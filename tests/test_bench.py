@@ -48,22 +48,20 @@ def test_a_wrong_answer_is_never_timed(files, tmp_path, monkeypatch):
     onnx.export(artifact(), tmp_path / "m.onnx")
     content = (tmp_path / "m.onnx").read_bytes()
     (tmp_path / "m.onnx").write_bytes(content.replace(weights.tobytes(), (weights + np.float32(1)).tobytes()))
-    monkeypatch.setattr(bench_module, "_take_turns", lambda *_: pytest.fail("timed a wrong network"))
+    monkeypatch.setattr(bench_module, "take_turns", lambda *_: pytest.fail("timed a wrong network"))
     with pytest.raises(SmallcnnError, match="gives a wrong answer on the probe picture"):
         bench([tmp_path / "m.onnx"], seconds=0.1)
 
 
 def test_turns_measure_time():
-    quick, slow = bench_module._take_turns(
-        [lambda: time.sleep(0.001), lambda: time.sleep(0.01)], 0.3, lambda done: None
-    )
+    quick, slow = bench_module.take_turns([lambda: time.sleep(0.001), lambda: time.sleep(0.01)], 0.3, lambda done: None)
     assert min(quick) >= 1  # sleeping never takes less
     assert min(slow) >= 10
     assert len(quick) > len(slow) >= 20
 
 
 def test_engines_with_a_wrong_name_are_refused_before_anything_is_imported(files):
-    with pytest.raises(SmallcnnError, match="no engine 'this'; known: onnxruntime, openvino, torch"):
+    with pytest.raises(SmallcnnError, match="no engine 'this'; known: compiled, onnxruntime, openvino, torch"):
         bench(files, engines=["this"])
 
 

@@ -54,7 +54,7 @@ def test_cost_json(smallcnn, args, mult_adds, parameters):
     assert code == 0
     assert (found["mult_adds"], found["parameters"]) == (mult_adds, parameters)
     assert found.keys() == {"model", "options", "input_size", "mult_adds", "parameters", "peak_activation_elements",
-                            "weight_bytes", "layers"}  # fmt: skip
+                            "peak_activation_bytes_fused", "weight_bytes", "layers"}  # fmt: skip
     assert sum(layer["mult_adds"] for layer in found["layers"]) == mult_adds
 
 
@@ -214,7 +214,7 @@ def test_model_files_that_are_none(refused, files, tmp_path):
     photo = next((files / "photos").glob("*/*.png"))
     assert "damaged" in refused("predict", tmp_path / "cut.safetensors", photo)
     assert "not smallcnn's" in refused("predict", tmp_path / "foreign.safetensors", photo)
-    assert "end in .safetensors or .onnx" in refused("predict", photo, photo)
+    assert "end in .safetensors, .onnx, .so or .dll" in refused("predict", photo, photo)
 
 
 def test_places_that_cannot_be_written(refused, files, tmp_path):

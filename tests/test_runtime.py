@@ -7,7 +7,7 @@ from PIL import Image
 
 import smallcnn
 from artifacts import COLOURS, LABELS, artifact
-from smallcnn import onnx, reference, runtime
+from smallcnn import metadata, onnx, reference, runtime
 from smallcnn.artifact import save
 from smallcnn.errors import DataError, FileError, ImageError, SmallcnnError
 from smallcnn.probe import TOLERANCE
@@ -41,6 +41,44 @@ def test_every_file_in_every_engine_is_the_same_network(folder, file, engine):
     np.testing.assert_allclose(net.logits(batch), expected, rtol=0, atol=1e-5 * np.abs(expected).max())  # float32 sums
     assert (net.labels, net.facts, net.name, net.mult_adds) == (LABELS, {"note": "hello"}, "tiny", 2316)
     assert net.verify() < TOLERANCE
+
+
+def test_an_onnx_file_of_another_program_says_how_to_take_it_over(tmp_path):
+    foreign = onnx.to_onnx(artifact())
+    del foreign.metadata_props[:]
+    (tmp_path / "foreign.onnx").write_bytes(foreign.SerializeToString())
+    with pytest.raises(FileError, match=r"smallcnn import .*foreign\.onnx --out .*foreign\.safetensors"):
+        runtime.open(tmp_path / "foreign.onnx")
+
+
+def test_what_a_file_says_of_itself_comes_back():
+    model, answer = artifact(note="hello"), np.array([0.125, -2, 3.5])
+    said = metadata.parse(metadata.describe(model, "probabilities", answer))
+    assert (said.name, said.mult_adds, said.outputs_probabilities) == ("tiny", 2316, True)
+    assert said.layers == {"stem.conv": 16 * 4 * 27, "block.conv": 16 * 4 * 9, "classifier": 4 * 3}
+    assert (said.labels, said.facts, said.preprocessing) == (LABELS, {"note": "hello"}, model.preprocessing)
+    np.testing.assert_array_equal(said.answer, answer)
+
+
+@pytest.mark.parametrize(("key", "value", "says"), [
+    ("format", None, "not smallcnn's: its metadata has no 'smallcnn.format'"),
+    ("probe", None, "not smallcnn's: its metadata has no 'smallcnn.probe'"),
+    ("format", "2", "written in format '2', this smallcnn reads '1'"),
+    ("facts", "[]", "its facts are list, not a JSON object"),
+    ("labels", '["one"]', "1 labels for 3 outputs"),
+    ("labels", "[" * 100_000, "recursion"),
+    ("mult_adds", "many", "many"),
+    ("preprocessing", "{}", "not a description of preprocessing"),
+])  # fmt: skip
+def test_damaged_metadata(key, value, says):
+    entries = metadata.describe(artifact(), "logits", np.zeros(3))
+    if value is None:
+        del entries[f"smallcnn.{key}"]
+    else:
+        entries[f"smallcnn.{key}"] = value
+    with pytest.raises(FileError, match=says) as caught:
+        metadata.parse(entries)
+    assert "\n" not in str(caught.value)
 
 
 def test_verify_notices_a_network_that_is_not_the_one_exported(folder, tmp_path):
@@ -118,8 +156,10 @@ def test_wrong_engine_and_threads(folder):
         runtime.open(folder / "m.onnx", engine="onxruntime")
     with pytest.raises(SmallcnnError, match="threads must be at least 1"):
         runtime.open(folder / "m.onnx", threads=0)
-    with pytest.raises(SmallcnnError, match=r"'torch' runs \.safetensors files"):
+    with pytest.raises(SmallcnnError, match=r"'torch' does not run \.onnx files; use onnxruntime or openvino"):
         runtime.open(folder / "m.onnx", engine="torch")
+    with pytest.raises(SmallcnnError, match=r"compile it first: smallcnn compile .*m\.onnx --out .*m\.so"):
+        runtime.open(folder / "m.onnx", engine="compiled")
 
 
 def test_running_a_model_imports_no_torch(folder):

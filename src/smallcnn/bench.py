@@ -4,30 +4,36 @@ Every candidate (file and engine) is verified on the probe picture before and af
 error, not a row. Candidates take turns in short blocks, so that a slow moment of the machine hits them all, with a
 pause before each block, because an engine's threads may keep a core busy for tens of milliseconds after a run. Times
 are of one picture at a time, input and output in memory; `end_to_end_ms` adds decoding a JPEG photograph, cropping,
-scaling and the softmax. Load time, first inference and memory are measured in a fresh process per candidate.
+scaling and the softmax. The most that the machine can do (`compiler.peak`) is measured in the same turns, where Halide
+is installed. Load time, first inference and memory come from a fresh process per candidate (`first_use`).
 """
 
-import importlib
 import io
-import json
 import os
 import platform
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
 from smallcnn import runtime
-from smallcnn.engines import ENGINES
-from smallcnn.errors import SmallcnnError, closest
+from smallcnn.engines import SUFFIXES, check_engine, choose, fitting
+from smallcnn.errors import SmallcnnError
+from smallcnn.first_use import FirstUse, first_use
+from smallcnn.model_file import COMPILED, check_kind, read
 from smallcnn.probe import TOLERANCE, probe_image
 from smallcnn.runtime import Net
+
+if TYPE_CHECKING:
+    from smallcnn.compiler.peak import Meter
 
 _FIRST_WARM_UP, _PAUSE, _WARM_UP, _BLOCK = 0.3, 0.1, 0.02, 0.2  # seconds
 _LEAST_RUNS = 20
@@ -36,12 +42,26 @@ _PHOTO = (480, 640)
 
 
 @dataclass(frozen=True)
-class Row:
-    """One candidate. Times in milliseconds for one picture, memory in bytes.
+class Candidate:
+    """A file in an engine."""
 
-    `peak_memory_bytes` is of a whole process that opens the file and classifies one picture, `added_memory_bytes` what
-    it takes beyond an interpreter with numpy and the engine imported; None where the system does not tell. `error` is
-    the relative error on the probe picture.
+    file: Path
+    engine: str
+
+    @property
+    def compile(self) -> bool:
+        """Whether the file has to be compiled first."""
+        return self.engine == "compiled" and self.file.suffix not in COMPILED
+
+
+@dataclass(frozen=True)
+class Row:
+    """One candidate. Times in milliseconds for one picture, memory in bytes; see `FirstUse` for what it counts.
+
+    `error` is the relative error on the probe picture, `share_of_peak` the speed as a share of
+    `peak_mult_adds_per_second`, the machine's on as many threads; None without Halide. `vs_best_peer`, where a model
+    was timed compiled and otherwise: the median of the best of the others over this one's;
+    `mean_vs_best_peer` is the geometric mean of that over all compiled rows, where there are several models.
     """
 
     file: str
@@ -56,49 +76,109 @@ class Row:
     runs: int
     mult_adds: int
     mult_adds_per_second: float
+    peak_mult_adds_per_second: float | None
+    share_of_peak: float | None
+    vs_best_peer: float | None
+    mean_vs_best_peer: float | None
     end_to_end_ms: float
     load_ms: float
     first_ms: float
     peak_memory_bytes: int | None
     added_memory_bytes: int | None
+    added_private_bytes: int | None
     file_bytes: int
     verified: bool
     error: float
     cpu: str
 
 
+Report = Callable[[int, int], None]
+
+
+def candidates(files: Sequence[str | Path], chosen: Sequence[str] = ()) -> tuple[list[Candidate], list[Candidate]]:
+    """Every file in every one of the chosen engines that runs it, and the pairs that are impossible.
+
+    With no engine chosen each file is in its natural one. The engine "compiled" runs any network: one that is not
+    compiled will be. Raises SmallcnnError if nothing is possible.
+    """
+    paths = [Path(file) for file in files]
+    for path in paths:
+        check_kind(path, SUFFIXES)
+    for engine in chosen:
+        check_engine(engine)
+    if not chosen:
+        return [Candidate(path, choose(path, None)) for path in paths], []
+    pairs = [Candidate(path, engine) for path in paths for engine in chosen]
+    possible = [pair for pair in pairs if pair.compile or pair.engine in fitting(pair.file)]
+    if not possible:
+        choose(pairs[0].file, pairs[0].engine)  # says why
+    return possible, [pair for pair in pairs if pair not in possible]
+
+
 def bench(
     files: Sequence[str | Path],
     *,
-    engines: Sequence[str] = ("onnxruntime",),
+    engines: Sequence[str] = (),
     threads: int = 1,
     seconds: float = 2.0,
-    report: Callable[[int, int], None] = lambda done, total: None,
+    report: Report = lambda done, total: None,
 ) -> list[Row]:
-    """Times every file in every engine, about `seconds` each; `report` is called with per cent done and 100.
+    """Times the `candidates`, about `seconds` each; `report` is called with per cent done and 100.
 
-    Raises SmallcnnError if a file cannot be opened or an engine gives a wrong answer.
+    Raises SmallcnnError if a file cannot be opened or compiled, or an engine gives a wrong answer.
     """
     if seconds <= 0:
         raise SmallcnnError(f"seconds must be above 0, not {seconds}")
-    if unknown := [engine for engine in engines if engine not in ENGINES]:
-        raise SmallcnnError(f"no engine {unknown[0]!r}; {closest(unknown[0], ENGINES)}")
-    cold = [_in_fresh_process(Path(file), engine, threads) for file in files for engine in engines]
-    nets = [runtime.open(file, engine=engine, threads=threads) for file in files for engine in engines]
-    errors = [_verified(net) for net in nets]
-    report(10, 100)
-    inputs = [probe_image(net.input_shape) for net in nets]
-    inference = [lambda net=net, x=x: net.logits(x) for net, x in zip(nets, inputs, strict=True)]
-    photo = _photo()
-    whole = [lambda net=net: net.classify([photo]) for net in nets]
-    times = _take_turns(inference, seconds, lambda done: report(10 + round(70 * done), 100))
-    end_to_end = _take_turns(whole, seconds / 4, lambda done: report(80 + round(20 * done), 100))
-    for net in nets:
-        _verified(net)
-    return [
-        _row(net, threads, error, np.array(ms), float(np.median(e2e)), start)
-        for net, error, ms, e2e, start in zip(nets, errors, times, end_to_end, cold, strict=True)
-    ]
+    chosen, _ = candidates(files, engines)
+    with tempfile.TemporaryDirectory(prefix="smallcnn-", ignore_cleanup_errors=True) as folder:  # Windows keeps .dll
+        paths = compile_missing(chosen, Path(folder), lambda done: report(round(10 * done), 100))
+        uses = [first_use(path, one.engine, threads) for path, one in zip(paths, chosen, strict=True)]
+        report(15, 100)
+        nets = [runtime.open(path, engine=one.engine, threads=threads) for path, one in zip(paths, chosen, strict=True)]
+        errors = [verified(net) for net in nets]
+        report(20, 100)
+        meter = peak_meter(threads)
+        inputs = [probe_image(net.input_shape) for net in nets]
+        inference = [lambda net=net, x=x: net.logits(x) for net, x in zip(nets, inputs, strict=True)]
+        photo = _photo()
+        whole = [lambda net=net: net.classify([photo]) for net in nets]
+        timed = [*inference, meter.run] if meter else inference
+        times = take_turns(timed, seconds, lambda done: report(20 + round(60 * done), 100))
+        end_to_end = take_turns(whole, seconds / 4, lambda done: report(80 + round(20 * done), 100))
+        for net in nets:
+            verified(net)
+        peak = meter.speed(times[-1]) if meter else None
+        rows = [
+            _row(one, net, threads, error, np.array(ms), float(np.median(e2e)), use, peak)
+            for one, net, error, ms, e2e, use in zip(chosen, nets, errors, times, end_to_end, uses, strict=False)
+        ]
+    return _compared(rows)
+
+
+def compile_missing(chosen: Sequence[Candidate], folder: Path, progress: Callable[[float], None]) -> list[Path]:
+    """The file to open for each candidate; those to compile are made in `folder`. `progress` is told the share done."""
+    making = [one for one in chosen if one.compile]
+    made: dict[Candidate, Path] = {}
+    for one in making:
+        from smallcnn.compiler.compiling import compile_file
+
+        before = len(made)
+
+        def report(done: int, total: int, before: int = before) -> None:
+            progress((before + done / total) / len(making))
+
+        made[one] = folder / f"{before}{'.dll' if sys.platform == 'win32' else '.so'}"
+        compile_file(read(one.file), made[one], report=report)
+    return [made.get(one, one.file) for one in chosen]
+
+
+def peak_meter(threads: int) -> "Meter | None":
+    """What measures the machine's peak; None without Halide, which makes it, and on macOS, which loads no such file."""
+    if find_spec("halide") is None or find_spec("ziglang") is None or sys.platform == "darwin":
+        return None
+    from smallcnn.compiler.peak import meter
+
+    return meter(threads)
 
 
 def cpu_name() -> str:
@@ -116,7 +196,8 @@ def cpu_name() -> str:
     return f"{name}, {os.cpu_count()} cores"
 
 
-def _verified(net: Net) -> float:
+def verified(net: Net) -> float:
+    """The relative error on the probe picture. Raises SmallcnnError for a wrong answer."""
     error = net.verify()
     if error > TOLERANCE:
         raise SmallcnnError(
@@ -126,7 +207,7 @@ def _verified(net: Net) -> float:
     return error
 
 
-def _take_turns(
+def take_turns(
     calls: Sequence[Callable[[], object]], seconds: float, progress: Callable[[float], None]
 ) -> list[list[float]]:
     """Milliseconds of every run of each call, for `seconds` each: pause, warm-up, a block of runs, and the next."""
@@ -163,73 +244,20 @@ def _photo() -> bytes:
     return file.getvalue()
 
 
-@dataclass(frozen=True)
-class _Cold:
-    """A first use in a fresh process; imports are not counted."""
-
-    load_ms: float
-    first_ms: float
-    peak_memory_bytes: int | None
-    added_memory_bytes: int | None
-
-
-_USERS_MISTAKE = 2
-
-
-def _in_fresh_process(file: Path, engine: str, threads: int) -> _Cold:
-    code = "import sys; from smallcnn.bench import _cold_start; _cold_start(*sys.argv[1:])"
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", code, str(file), engine, str(threads)], capture_output=True, text=True, check=False
-    )
-    if done.returncode == _USERS_MISTAKE:
-        raise SmallcnnError(done.stderr.strip())
-    if done.returncode:
-        raise RuntimeError(f"the process that measures {file} in {engine} died:\n{done.stderr}")
-    return _Cold(**json.loads(done.stdout.splitlines()[-1]))
-
-
-def _cold_start(file: str, engine: str, threads: str) -> None:
-    """Runs in the fresh process: prints one line of JSON, or what the user has to mend on stderr."""
-    try:
-        if find_spec(engine):  # if not, opening the file says what to install
-            importlib.import_module(engine)
-        if file.endswith(".safetensors") and engine != "torch":
-            importlib.import_module("smallcnn.onnx")  # turns it into ONNX
-        before = _peak_memory()
-        start = time.perf_counter()
-        net = runtime.open(file, engine=engine, threads=int(threads))
-        loaded = time.perf_counter()
-        net.logits(probe_image(net.input_shape))
-        done = time.perf_counter()
-    except SmallcnnError as error:
-        print(error, file=sys.stderr)
-        sys.exit(_USERS_MISTAKE)
-    after = _peak_memory()
-    added = None if after is None or before is None else after - before
-    print(json.dumps({
-        "load_ms": (loaded - start) * 1e3, "first_ms": (done - loaded) * 1e3,
-        "peak_memory_bytes": after, "added_memory_bytes": added,
-    }))  # fmt: skip
-
-
-def _peak_memory() -> int | None:
-    """Most memory this process has held. From /proc on Linux: getrusage there includes what the parent held."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        lines = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
-        return int(lines[0].split()[1]) * 1024 if lines else None
-    try:
-        import resource
-    except ImportError:
-        return None
-    peak: int = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _row(net: Net, threads: int, error: float, ms: np.ndarray, end_to_end: float, cold: _Cold) -> Row:
+def _row(
+    one: Candidate,
+    net: Net,
+    threads: int,
+    error: float,
+    ms: np.ndarray,
+    end_to_end: float,
+    use: FirstUse,
+    peak: float | None,
+) -> Row:
     median = float(np.median(ms))
+    speed = net.mult_adds / (median / 1e3)
     return Row(
-        file=str(net.path),
+        file=str(one.file),
         model=net.name,
         engine=net.engine,
         precision="float32",
@@ -240,14 +268,35 @@ def _row(net: Net, threads: int, error: float, ms: np.ndarray, end_to_end: float
         p90_ms=float(np.percentile(ms, 90)),
         runs=len(ms),
         mult_adds=net.mult_adds,
-        mult_adds_per_second=net.mult_adds / (median / 1e3),
+        mult_adds_per_second=speed,
+        peak_mult_adds_per_second=peak,
+        share_of_peak=speed / peak if peak else None,
+        vs_best_peer=None,
+        mean_vs_best_peer=None,
         end_to_end_ms=end_to_end,
-        load_ms=cold.load_ms,
-        first_ms=cold.first_ms,
-        peak_memory_bytes=cold.peak_memory_bytes,
-        added_memory_bytes=cold.added_memory_bytes,
+        load_ms=use.load_ms,
+        first_ms=use.first_ms,
+        peak_memory_bytes=use.peak_memory_bytes,
+        added_memory_bytes=use.added_memory_bytes,
+        added_private_bytes=use.added_private_bytes,
         file_bytes=net.path.stat().st_size,
         verified=True,
         error=error,
         cpu=cpu_name(),
     )
+
+
+def _compared(rows: Sequence[Row]) -> list[Row]:
+    """The rows with `vs_best_peer` and its mean."""
+    result = []
+    for row in rows:
+        same = [other for other in rows if (other.model, other.mult_adds) == (row.model, row.mult_adds)]
+        peers = [other.median_ms for other in same if other.engine != "compiled"]
+        both = peers and len(peers) < len(same)
+        result.append(replace(row, vs_best_peer=min(peers) / row.median_ms) if both else row)
+    compiled = [row for row in result if row.engine == "compiled"]
+    ratios = [row.vs_best_peer for row in compiled if row.vs_best_peer]
+    if len({(row.model, row.mult_adds) for row in compiled if row.vs_best_peer}) < 2:
+        return result
+    mean = float(np.exp(np.mean(np.log(ratios))))
+    return [replace(row, mean_vs_best_peer=mean) for row in result]

@@ -1,41 +1,82 @@
 """What runs a network: each engine takes a uint8 batch (N, H, W, C) and returns float32 (N, classes).
 
-ENGINES["onnxruntime"]   from .onnx and .safetensors; the default, in the base install
-ENGINES["openvino"]      from the same; 'openvino' extra
-ENGINES["torch"]         from .safetensors, eager, channels last; 'train' extra
+onnxruntime   .onnx and .safetensors; the default for both, in the base install
+compiled      .so and .dll, what `smallcnn compile` wrote; nothing else runs those
+openvino      .onnx and .safetensors; 'openvino' extra
+torch         .safetensors, eager, channels last; 'train' extra
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from smallcnn.artifact import Artifact
-from smallcnn.errors import FileError, MissingExtra, SmallcnnError
+from smallcnn.errors import FileError, MissingExtra, SmallcnnError, closest
+from smallcnn.model_file import COMPILED
+
+if TYPE_CHECKING:
+    from smallcnn.artifact import Artifact
 
 Run = Callable[[np.ndarray], np.ndarray]
+
+ENGINES = {
+    "onnxruntime": (".safetensors", ".onnx"),
+    "compiled": COMPILED,
+    "openvino": (".safetensors", ".onnx"),
+    "torch": (".safetensors",),
+}
+"""The files that each runs; the first engine that runs a file is its natural one."""
+
+SUFFIXES = tuple(dict.fromkeys(suffix for suffixes in ENGINES.values() for suffix in suffixes))
+
+
+def check_engine(engine: str) -> None:
+    """Raises SmallcnnError if there is no such engine."""
+    if engine not in ENGINES:
+        raise SmallcnnError(f"no engine {engine!r}; {closest(engine, ENGINES)}")
+
+
+def fitting(path: Path) -> list[str]:
+    """The engines that run such a file, its natural one first."""
+    return [engine for engine, suffixes in ENGINES.items() if path.suffix in suffixes]
+
+
+def choose(path: Path, engine: str | None) -> str:
+    """`engine`, or the file's natural one. Raises SmallcnnError if it does not run such a file."""
+    fits = fitting(path)
+    if engine is None:
+        return fits[0]
+    if engine in fits:
+        return engine
+    if engine == "compiled":
+        raise SmallcnnError(f"{path}: compile it first: smallcnn compile {path} --out {path.with_suffix(COMPILED[0])}")
+    raise SmallcnnError(f"{path}: the engine {engine!r} does not run {path.suffix} files; use {' or '.join(fits)}")
 
 
 @dataclass(frozen=True)
 class Model:
-    """What an engine may need: an artifact, or the bytes of an ONNX file (made from the artifact on demand)."""
+    """What an engine may need: an artifact, or the path of an ONNX file."""
 
     path: Path
-    artifact: Artifact | None
-    content: bytes | None
+    artifact: "Artifact | None" = None
 
     @cached_property
-    def onnx(self) -> bytes:
-        """An ONNX model, serialised."""
-        if self.content is not None:
-            return self.content
+    def onnx(self) -> str | bytes:
+        """Path of an ONNX file, which engines map rather than copy, or an ONNX model made of the artifact."""
+        if self.artifact is None:
+            return str(self.path)
         from smallcnn.onnx import to_onnx
 
-        assert self.artifact is not None
         return bytes(to_onnx(self.artifact).SerializeToString())
+
+
+def start(model: Model, engine: str, threads: int | None) -> Run:
+    """An engine for an artifact or an ONNX file. Raises MissingExtra if it is not installed."""
+    starts = {"onnxruntime": onnxruntime, "openvino": openvino, "torch": torch}
+    return starts[engine](model, threads)
 
 
 def onnxruntime(model: Model, threads: int | None) -> Run:
@@ -54,7 +95,7 @@ def open_onnx(model: Model, engine: str, threads: int | None) -> tuple[Run, dict
         run = _runner(session)
     else:
         session = _session(model, 1, optimise=False)
-        run = ENGINES[engine](model, threads)
+        run = start(model, engine, threads)
     metadata: dict[str, str] = session.get_modelmeta().custom_metadata_map
     return run, metadata
 
@@ -67,7 +108,7 @@ def _runner(session: Any) -> Run:
 def _session(model: Model, threads: int | None, optimise: bool = True) -> Any:
     import onnxruntime as ort
 
-    content = model.onnx
+    source = model.onnx
     options = ort.SessionOptions()
     options.log_severity_level = 4  # what is wrong comes as an exception
     options.intra_op_num_threads = threads or 0  # 0: one per core
@@ -75,7 +116,7 @@ def _session(model: Model, threads: int | None, optimise: bool = True) -> Any:
     if not optimise:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions have no common base
         reason = str(error).splitlines()[0]
         raise FileError(f"{model.path}: damaged, or no ONNX model that ONNX Runtime can load ({reason})") from error
@@ -98,14 +139,13 @@ def openvino(model: Model, threads: int | None) -> Run:
 
 def torch(model: Model, threads: int | None) -> Run:
     """The torch module, eager, channels last. Threads are torch's, for the whole process."""
-    if model.artifact is None:
-        raise SmallcnnError(f"{model.path}: the engine 'torch' runs .safetensors files; use onnxruntime for this one")
     try:
         import torch as pt
     except ImportError as error:
         raise MissingExtra("the engine 'torch'", "train") from error
     from smallcnn.module import to_module
 
+    assert model.artifact is not None
     if threads:
         pt.set_num_threads(threads)
     module = to_module(model.artifact.graph, model.artifact.weights).eval()
@@ -117,10 +157,3 @@ def torch(model: Model, threads: int | None) -> Run:
             return np.asarray(module(pt.from_numpy(normalise(batch)).permute(0, 3, 1, 2)))
 
     return run
-
-
-ENGINES: dict[str, Callable[[Model, int | None], Run]] = {
-    "onnxruntime": onnxruntime,
-    "openvino": openvino,
-    "torch": torch,
-}

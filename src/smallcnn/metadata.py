@@ -1,32 +1,86 @@
 """What a converted file (.onnx, compiled) says of itself: text by name.
 
-    smallcnn.format          version of this layout
-    smallcnn.model           the network's name
-    smallcnn.mult_adds       its cost, for tools that report speed
-    smallcnn.labels          JSON list, one name per class
-    smallcnn.preprocessing   JSON object, see `Preprocessing`
-    smallcnn.facts           JSON object: where the weights come from
-    smallcnn.output          "logits" or "probabilities"
-    smallcnn.probe           JSON list: the exact answer to `probe.probe_image`, to check any engine with
+smallcnn.format          version of this layout
+smallcnn.model           the network's name
+smallcnn.mult_adds       its cost, for tools that report speed
+smallcnn.layers          JSON object: Mult-Adds of each node that has any
+smallcnn.labels          JSON list, one name per class
+smallcnn.preprocessing   JSON object, see `Preprocessing`
+smallcnn.facts           JSON object: where the weights come from
+smallcnn.output          "logits" or "probabilities"
+smallcnn.probe           JSON list: the exact answer to `probe.probe_image`, to check any engine with
 """
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from smallcnn.artifact import FORMAT, Artifact
-from smallcnn.cost import profile
+from smallcnn.data.preprocessing import Preprocessing
+from smallcnn.errors import FileError
+
+if TYPE_CHECKING:
+    from smallcnn.artifact import Artifact
+
+FORMAT = "1"
 
 
-def describe(artifact: Artifact, output: str, answer: np.ndarray) -> dict[str, str]:
+@dataclass(frozen=True)
+class Description:
+    """What the entries say. `layers` is Mult-Adds by node, `answer` the float64 answer to the probe picture."""
+
+    name: str
+    mult_adds: int
+    layers: dict[str, int]
+    labels: tuple[str, ...]
+    preprocessing: Preprocessing
+    facts: dict[str, Any]
+    outputs_probabilities: bool
+    answer: np.ndarray
+
+
+def describe(artifact: "Artifact", output: str, answer: np.ndarray) -> dict[str, str]:
     """The entries for a file that ends in `output` and has to give `answer` to the probe picture."""
+    from smallcnn.cost import profile
+
+    cost = profile(artifact.graph)
     return {
         "smallcnn.format": FORMAT,
         "smallcnn.model": artifact.graph.name,
-        "smallcnn.mult_adds": str(profile(artifact.graph).mult_adds),
+        "smallcnn.mult_adds": str(cost.mult_adds),
+        "smallcnn.layers": json.dumps({layer.name: layer.mult_adds for layer in cost.layers if layer.mult_adds}),
         "smallcnn.labels": json.dumps(artifact.labels),
         "smallcnn.preprocessing": artifact.preprocessing.to_json(),
         "smallcnn.facts": json.dumps(artifact.facts),
         "smallcnn.output": output,
         "smallcnn.probe": json.dumps([float(f"{value:.9g}") for value in answer]),
     }
+
+
+def parse(entries: Mapping[str, str]) -> Description:
+    """The inverse of `describe`. Raises FileError if an entry is missing or damaged, or the format is another."""
+    try:
+        if entries["smallcnn.format"] != FORMAT:
+            raise FileError(f"written in format {entries['smallcnn.format']!r}, this smallcnn reads {FORMAT!r}")
+        labels, facts = (json.loads(entries[f"smallcnn.{key}"]) for key in ("labels", "facts"))
+        answer = np.array(json.loads(entries["smallcnn.probe"]), np.float64)
+        if not isinstance(facts, dict):
+            raise FileError(f"its facts are {type(facts).__name__}, not a JSON object")
+        if answer.shape != (len(labels),):
+            raise FileError(f"{len(labels)} labels for {answer.size} outputs")
+        return Description(
+            name=entries["smallcnn.model"],
+            mult_adds=int(entries["smallcnn.mult_adds"]),
+            layers=json.loads(entries.get("smallcnn.layers", "{}")),  # written since there are compiled files
+            labels=tuple(labels),
+            preprocessing=Preprocessing.from_json(entries["smallcnn.preprocessing"]),
+            facts=facts,
+            outputs_probabilities=entries["smallcnn.output"] == "probabilities",
+            answer=answer,
+        )
+    except KeyError as error:
+        raise FileError(f"not smallcnn's: its metadata has no {error}") from error
+    except (ValueError, TypeError, RecursionError) as error:  # FileError is a ValueError too
+        raise FileError(str(error)) from error

@@ -5,7 +5,6 @@ net.classify(["a.jpg", pillow_image, array])     -> [Prediction(label, probabili
 net.logits(batch)                                uint8 (N, H, W, C) -> float32 (N, classes)
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -15,15 +14,13 @@ from typing import Any
 import numpy as np
 from PIL.Image import Image
 
-from smallcnn import artifact as artifacts
-from smallcnn.artifact import FORMAT
-from smallcnn.cost import profile
+from smallcnn import compiled, engines, metadata
 from smallcnn.data.decode import Picture
 from smallcnn.data.preprocessing import Preprocessing
-from smallcnn.engines import ENGINES, Model, Run, open_onnx
-from smallcnn.errors import DataError, FileError, SmallcnnError, closest
+from smallcnn.engines import Model, Run
+from smallcnn.errors import DataError, FileError, SmallcnnError
 from smallcnn.metrics import softmax
-from smallcnn.probe import probe_answer, probe_image, relative_error
+from smallcnn.model_file import COMPILED, check_kind
 
 
 @dataclass(frozen=True)
@@ -69,8 +66,10 @@ class Net:
     def verify(self) -> float:
         """Relative error of this engine on the probe picture, against the plain definition of the network.
 
-        Compare with `probe.TOLERANCE`. The right answer is in the file (.onnx) or computed now (.safetensors).
+        Compare with `probe.TOLERANCE`. The right answer is in the file, or computed now from a .safetensors.
         """
+        from smallcnn.probe import probe_image, relative_error
+
         return relative_error(self._run(probe_image(self.input_shape))[0], self._expected())
 
     def classify(self, pictures: Sequence[Picture]) -> list[Prediction]:
@@ -87,28 +86,40 @@ class Net:
         return Prediction(*top5[0], top5)
 
 
-def open(path: str | Path, *, engine: str = "onnxruntime", threads: int | None = None) -> Net:
-    """Opens a .safetensors or .onnx model file. `threads` left out is one per core.
+def open(path: str | Path, *, engine: str | None = None, threads: int | None = None) -> Net:
+    """Opens a .safetensors, .onnx or compiled model file. `threads` left out is one per core.
 
-    Raises FileError if the file is missing, damaged or not smallcnn's, and SmallcnnError for an unknown engine.
+    `engine` left out is onnxruntime, or for a compiled file the file itself, which no other engine runs. A compiled
+    file is a program, and runs when it is opened.
+
+    Raises FileError if the file is missing, damaged or not smallcnn's, and SmallcnnError for an engine that does not
+    exist or does not run such a file.
     """
     path = Path(path)
-    if engine not in ENGINES:
-        raise SmallcnnError(f"no engine {engine!r}; {closest(engine, ENGINES)}")
+    if engine is not None:
+        engines.check_engine(engine)
     if threads is not None and threads < 1:
         raise SmallcnnError(f"threads must be at least 1, not {threads}")
-    if path.suffix == ".onnx":
-        return _open_onnx(path, engine, threads)
+    check_kind(path, engines.SUFFIXES)
+    engine = engines.choose(path, engine)
     if path.suffix == ".safetensors":
         return _open_artifact(path, engine, threads)
-    if path.is_dir() and (path / "best.safetensors").is_file():
-        raise FileError(f"{path}: a folder; its model is {path / 'best.safetensors'}")
-    if not path.exists():
-        raise FileError(f"{path}: no such file")
-    raise FileError(f"{path}: model files end in .safetensors or .onnx; `smallcnn import` makes one of public weights")
+    if path.suffix in COMPILED:
+        file = compiled.load(path, threads)
+        return _converted(path, engine, file.metadata, file.run)
+    _check_readable(path)
+    run, entries = engines.open_onnx(Model(path), engine, threads)
+    if "smallcnn.format" not in entries:
+        made = path.with_suffix(".safetensors")
+        raise FileError(f"{path}: not written by smallcnn; take it over with: smallcnn import {path} --out {made}")
+    return _converted(path, engine, entries, run)
 
 
 def _open_artifact(path: Path, engine: str, threads: int | None) -> Net:
+    from smallcnn import artifact as artifacts
+    from smallcnn.cost import profile
+    from smallcnn.probe import probe_answer
+
     artifact = artifacts.load(path)
     return Net(
         path=path,
@@ -120,42 +131,32 @@ def _open_artifact(path: Path, engine: str, threads: int | None) -> Net:
         mult_adds=profile(artifact.graph).mult_adds,
         outputs_probabilities=False,
         _expected=cache(lambda: probe_answer(artifact.graph, artifact.weights, artifact.preprocessing)),
-        _run=ENGINES[engine](Model(path, artifact, None), threads),
+        _run=engines.start(Model(path, artifact), engine, threads),
     )
 
 
-def _open_onnx(path: Path, engine: str, threads: int | None) -> Net:
-    run, metadata = open_onnx(Model(path, None, _read(path)), engine, threads)
+def _converted(path: Path, engine: str, entries: dict[str, str], run: Run) -> Net:
     try:
-        if metadata["smallcnn.format"] != FORMAT:
-            raise FileError(f"written in format {metadata['smallcnn.format']!r}, this smallcnn reads {FORMAT!r}")
-        expected = np.array(json.loads(metadata["smallcnn.probe"]), np.float64)
-        labels, facts = tuple(json.loads(metadata["smallcnn.labels"])), json.loads(metadata["smallcnn.facts"])
-        if not isinstance(facts, dict):
-            raise FileError(f"its facts are {type(facts).__name__}, not a JSON object")
-        if expected.shape != (len(labels),):
-            raise FileError(f"{len(labels)} labels for {expected.size} outputs")
-        return Net(
-            path=path,
-            engine=engine,
-            name=metadata["smallcnn.model"],
-            labels=labels,
-            preprocessing=Preprocessing.from_json(metadata["smallcnn.preprocessing"]),
-            facts=facts,
-            mult_adds=int(metadata["smallcnn.mult_adds"]),
-            outputs_probabilities=metadata["smallcnn.output"] == "probabilities",
-            _expected=lambda: expected,
-            _run=run,
-        )
-    except KeyError as error:
-        raise FileError(f"{path}: an ONNX file, but not smallcnn's: its metadata has no {error}") from error
-    except (ValueError, TypeError) as error:  # FileError is a ValueError too
+        said = metadata.parse(entries)
+    except FileError as error:
         raise FileError(f"{path}: {error}") from error
+    return Net(
+        path=path,
+        engine=engine,
+        name=said.name,
+        labels=said.labels,
+        preprocessing=said.preprocessing,
+        facts=said.facts,
+        mult_adds=said.mult_adds,
+        outputs_probabilities=said.outputs_probabilities,
+        _expected=lambda: said.answer,
+        _run=run,
+    )
 
 
-def _read(path: Path) -> bytes:
+def _check_readable(path: Path) -> None:
     try:
-        return path.read_bytes()
+        path.open("rb").close()
     except FileNotFoundError:
         raise FileError(f"{path}: no such file") from None
     except OSError as error:

@@ -1,50 +1,114 @@
 """`smallcnn bench`."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from smallcnn.cli.show import as_json, millions, print_json, progress, size, table
+from smallcnn.cli.show import as_json, millions, print_json, progress, remark, size, table
+
+if TYPE_CHECKING:
+    from smallcnn.bench import Row
+    from smallcnn.by_layer import StepTime
 
 
 @click.command("bench")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE...")
-@click.option("--engine", "engines", multiple=True, help="repeat for several  [default: onnxruntime]")
+@click.option(
+    "--engine", "engines", multiple=True,
+    help="compiled, onnxruntime, openvino or torch; repeat for several  [default: what each file is for]",
+)  # fmt: skip
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1), help="threads that compute")
 @click.option("--seconds", default=2.0, show_default=True, help="measuring time for each file and engine")
+@click.option("--by-layer", is_flag=True, help="time each step of one compiled file instead")
 @as_json
-def command(files: tuple[Path, ...], engines: tuple[str, ...], threads: int, seconds: float, json_: bool) -> None:
-    """Time each FILE in each engine, one picture at a time.
+def command(
+    files: tuple[Path, ...], engines: tuple[str, ...], threads: int, seconds: float, by_layer: bool, json_: bool
+) -> None:
+    """Time each FILE in each engine that runs it, one picture at a time.
 
     Every candidate is verified before and after; they take turns in short blocks; load time, first inference and memory
     come from a fresh process. `with decoding` starts from a 640 x 480 JPEG in memory and ends with probabilities.
-    """
-    from smallcnn.bench import bench
 
+    The engine `compiled` runs what `smallcnn compile` wrote, and compiles other files for the occasion.
+    """
+    if by_layer:
+        _by_layer(files, engines, threads, seconds, json_)
+        return
+    from smallcnn.bench import bench, candidates
+
+    _, impossible = candidates(files, engines)
+    if impossible:
+        pairs = ", ".join(f"{one.file} in {one.engine}" for one in impossible)
+        remark(f"not timed, as the engine does not run such files: {pairs}")
     with progress("timing") as report:
-        rows = bench(files, engines=engines or ("onnxruntime",), threads=threads, seconds=seconds, report=report)
+        rows = bench(files, engines=engines, threads=threads, seconds=seconds, report=report)
     if json_:
         print_json([asdict(row) for row in rows])
         return
     names = [
         row.file if len({Path(file).name for file in files}) < len(set(files)) else Path(row.file).name for row in rows
     ]
+    compared = any(row.vs_best_peer for row in rows)
     table(
-        ["file", "engine", "median ms", "min - max", "p90", "Mult-Adds/s"],
+        ["file", "engine", "median ms", "min - max", "p90", "Mult-Adds/s", "% of peak", *["vs best peer"] * compared],
         [
             [name, row.engine, f"{row.median_ms:.3f}", f"{row.min_ms:.3f} - {row.max_ms:.3f}", f"{row.p90_ms:.3f}",
-             f"{row.mult_adds_per_second / 1e9:.1f} G"]
+             f"{row.mult_adds_per_second / 1e9:.1f} G", percent(row.share_of_peak),
+             *[f"{row.vs_best_peer:.2f}" if row.vs_best_peer else "-"] * compared]
             for name, row in zip(names, rows, strict=True)
         ],
     )  # fmt: skip
     table(
-        ["file", "engine", "with decoding ms", "load ms", "first ms", "memory added", "file size"],
+        ["file", "engine", "with decoding ms", "load ms", "first ms", "memory added", "of it private", "file size"],
         [
-            [name, row.engine, f"{row.end_to_end_ms:.2f}", f"{row.load_ms:.0f}", f"{row.first_ms:.1f}",
-             size(row.added_memory_bytes), size(row.file_bytes)]
+            [name, row.engine, f"{row.end_to_end_ms:.2f}", f"{row.load_ms:.1f}", f"{row.first_ms:.1f}",
+             size(row.added_memory_bytes), size(row.added_private_bytes), size(row.file_bytes)]
             for name, row in zip(names, rows, strict=True)
         ],
     )  # fmt: skip
+    if rows[0].mean_vs_best_peer:
+        click.echo(f"compiled, against the best peer: {rows[0].mean_vs_best_peer:.3f} times as fast (geometric mean)")
     models = "; ".join(dict.fromkeys(f"{row.model} {millions(row.mult_adds)} Mult-Adds" for row in rows))
-    click.echo(f"{models}; {rows[0].threads} thread(s); {rows[0].cpu}; verified; times in ms")
+    click.echo(f"{models}; {_machine(rows)}; verified; times in ms")
+
+
+def _machine(rows: "Sequence[Row]") -> str:
+    peak = rows[0].peak_mult_adds_per_second
+    measured = f"peak {peak / 1e9:.1f} G Mult-Adds/s" if peak else "peak not measured: needs the 'compile' extra"
+    return f"{rows[0].threads} thread(s); {rows[0].cpu}; {measured}"
+
+
+def _by_layer(files: tuple[Path, ...], engines: tuple[str, ...], threads: int, seconds: float, json_: bool) -> None:
+    from smallcnn.by_layer import by_layer
+
+    if len(files) > 1 or set(engines) - {"compiled"}:
+        raise click.UsageError("--by-layer takes one FILE, and no engine but compiled")
+    with progress("timing") as report:
+        steps = by_layer(files[0], threads=threads, seconds=seconds, report=report)
+    if json_:
+        print_json([asdict(step) for step in steps])
+    else:
+        show_steps(steps, threads)
+
+
+def show_steps(steps: "Sequence[StepTime]", threads: int) -> None:
+    """A table of the steps' times."""
+    table(
+        ["step", "median ms", "% of time", "Mult-Adds", "GFLOP/s", "% of peak"],
+        [
+            [step.name, f"{step.median_ms:.4f}", percent(step.share_of_time),
+             millions(step.mult_adds) if step.mult_adds else "-",
+             f"{2 * step.mult_adds_per_second / 1e9:.1f}" if step.mult_adds else "-", percent(step.share_of_peak)]
+            for step in steps
+        ],
+    )  # fmt: skip
+    total = sum(step.median_ms for step in steps)
+    click.echo(f"{len(steps)} steps, {total:.3f} ms together, {threads} thread(s); two FLOP are one Mult-Add")
+
+
+def percent(share: float | None) -> str:
+    """One decimal; a dash if unknown."""
+    return "-" if share is None else f"{share:.1%}"

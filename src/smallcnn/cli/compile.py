@@ -1,32 +1,82 @@
 """`smallcnn compile`."""
 
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from smallcnn.cli.show import progress, remark, size
+from smallcnn.cli.bench import show_steps
+from smallcnn.cli.show import as_json, millions, print_json, progress, remark, size, table, warn_untrained
+from smallcnn.compiler import targets
+
+if TYPE_CHECKING:
+    from smallcnn.compiler.explain import Explanation
 
 
-@click.command("compile")
+@click.command("compile", epilog=f"Targets: host, {', '.join(targets.names())}.")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="the file to write: .so, .dll, .wasm, .o")
-@click.option("--target", default="host", show_default=True, help="host, x86-64-linux, arm-64-linux, wasm, ...")
-@click.option("--explain", is_flag=True, help="print the plan: what is fused, tiles, memory, and times on this machine")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="the file to write: .so, .dll, .wasm or .o")
+@click.option("--target", default="host", show_default=True, help="what it is for: this machine, or one of those below")
+@click.option("--explain", "explain_", is_flag=True, help="print the plan, and the time of each step if it runs here")
 @click.option("--workers", type=click.IntRange(1), help="processes that compile  [default: one per core]")
-def command(file: Path, out: Path, target: str, explain: bool, workers: int | None) -> None:
-    """Turn FILE (.safetensors or .onnx) into one native file without dependencies.
+@as_json
+def command(file: Path, out: Path, target: str, explain_: bool, workers: int | None, json_: bool) -> None:
+    """Turn FILE (.safetensors, or any small CNN's .onnx) into one native file without dependencies.
 
-    A file for this machine is run and compared with the network's plain definition before it is kept.
+    A .so or .dll for this machine is run and compared with the network's plain definition before it is kept; predict,
+    evaluate and bench take it like any model file. A .o comes with its C header.
     """
     from smallcnn.compiler.compiling import compile_file
-    from smallcnn.compiler.explain import show
+    from smallcnn.compiler.explain import explain
     from smallcnn.model_file import read
 
     artifact = read(file)
-    with progress("compiling") as report:
+    warn_untrained(artifact.facts)
+    done_before: list[int] = []
+    with progress("compiling") as bar:
+
+        def report(done: int, total: int) -> None:
+            done_before.append(done)
+            bar(done, total)
+
         made = compile_file(artifact, out, target=target, workers=workers, report=report)
-    if explain:
-        show(made, out)
-    checked = "not run: made for another machine" if made.error is None else f"off by {made.error:.1e} of its largest output"
-    remark(f"{size(out.stat().st_size)} for {made.program.target}; {checked}")
+    plan = explain(artifact.graph, made.plan, made.program, cached=done_before[0])
+    bytes_ = out.stat().st_size
+    checked = "not run: made for another machine"
+    if made.error is not None:
+        checked = f"off by {made.error:.1e} of its largest output"
+    header = f"; C header {out.with_suffix('.h')}" if out.suffix == ".o" else ""
+    remark(f"{size(bytes_)} for {made.program.target}; {checked}{header}")
+    steps = []
+    if (explain_ or json_) and made.error is not None:
+        from smallcnn.by_layer import by_layer
+
+        with progress("timing") as bar:
+            steps = by_layer(out, seconds=1.0, report=bar)
+    if json_:
+        times = [asdict(step) for step in steps]
+        print_json({"file": str(out), "file_bytes": bytes_, "error": made.error, **asdict(plan), "times": times})
+        return
+    if explain_:
+        _show(plan)
+        if steps:
+            show_steps(steps, threads=1)
     click.echo(str(out))
+
+
+def _show(plan: "Explanation") -> None:
+    table(
+        ["step", "kernel", "tile", "rows", "parts", "Mult-Adds", "scratch"],
+        [
+            [step.name, step.kernel, ", ".join(f"{pixels} x {vectors}" for pixels, vectors in step.tiles) or "-",
+             str(step.rows or "-"), str(step.parts), millions(step.mult_adds) if step.mult_adds else "-",
+             size(step.scratch_bytes) if step.scratch_bytes else "-"]
+            for step in plan.steps
+        ],
+    )  # fmt: skip
+    click.echo("tile: pixels x vectors of sums in registers; rows: finished together; parts: what threads can share")
+    click.echo(
+        f"arena {size(plan.arena_bytes)}, scratch {size(plan.scratch_bytes_per_thread)} per thread, "
+        f"weights {size(plan.weight_bytes)}; {plan.kernels} kernels, {plan.cached} of them from the cache"
+    )

@@ -16,11 +16,13 @@ def command(model: str, by: str, json_: bool, **chosen: int | None) -> None:
 
     Mult-Adds: one multiply and one add count once; convolutions and dense layers only.
     """
+    from smallcnn.compiler.explain import peak_activation_bytes
     from smallcnn.cost import profile
 
     parsed = zoo.parse(model)
     graph = parsed.build(**given(chosen))
     counted = profile(graph)
+    fused = peak_activation_bytes(graph)
     totals = {
         "model": parsed.name,
         "options": parsed.options,
@@ -28,6 +30,7 @@ def command(model: str, by: str, json_: bool, **chosen: int | None) -> None:
         "mult_adds": counted.mult_adds,
         "parameters": counted.parameters,
         "peak_activation_elements": counted.peak_activation_elements,
+        "peak_activation_bytes_fused": fused,
         "weight_bytes": counted.weight_bytes,
     }
     if json_:
@@ -64,4 +67,6 @@ def command(model: str, by: str, json_: bool, **chosen: int | None) -> None:
     click.echo(
         f"  weights, float32  {counted.weight_bytes:>15,}  bytes ({size(counted.weight_bytes)}), batch norm folded"
     )
-    click.echo(f"  peak activations  {counted.peak_activation_elements:>15,}  elements, layer by layer")
+    elements = counted.peak_activation_elements
+    click.echo(f"  peak activations  {elements:>15,}  elements ({size(4 * elements)} in float32), layer by layer")
+    click.echo(f"  compiled, fused   {fused:>15,}  bytes ({size(fused)}) with scratch, one thread, vectors of 8")

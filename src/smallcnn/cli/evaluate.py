@@ -31,7 +31,7 @@ def command(
     part: str | None,
     crop: float | None,
     plot: Path | None,
-    engine: str,
+    engine: str | None,
     threads: int | None,
     workers: int | None,
     json_: bool,
@@ -59,12 +59,12 @@ def command(
         save(confusion_matrix(metrics.confusion, net.labels), plot)
     if json_:
         print_json({
-            "file": str(file), "engine": engine, "data": data, "part": result.part, "top1": metrics.top1,
+            "file": str(file), "engine": net.engine, "data": data, "part": result.part, "top1": metrics.top1,
             "top5": metrics.top5, "loss": metrics.loss, "images": metrics.images, "skipped": list(result.skipped),
             "labels": net.labels,
         } | ({"confusion": metrics.confusion.tolist()} if len(net.labels) <= _MOST_CONFUSION else {}))  # fmt: skip
         return
-    click.echo(f"{file}, {engine}, {data} ({result.part}): {metrics.images} pictures")
+    click.echo(f"{file}, {net.engine}, {data} ({result.part}): {metrics.images} pictures")
     click.echo(f"  top-1 {metrics.top1:.2%}   top-5 {metrics.top5:.2%}   loss {metrics.loss:.4f}")
     for count, true, taken in most_confused(metrics.confusion.tolist(), net.labels):
         click.echo(f"  {count} of {true} taken for {taken}")

@@ -23,6 +23,7 @@ _COMMANDS = {
     "evaluate": "Accuracy of a model file on labelled pictures.",
     "predict": "What is in a picture.",
     "export": "Turn a model file into ONNX.",
+    "compile": "Turn a model file into one native file without dependencies.",
     "bench": "Time model files: verified, interleaved, with their range.",
     "demo": "The whole way on handwritten digits, in a few minutes.",
 }
@@ -58,7 +59,8 @@ def root() -> None:
     """From a folder of images and a device budget to a small CNN running in real time on a CPU.
 
     MODEL is a name from `smallcnn list` with its options: mobilenet_v1:width=0.5. SOURCE is a folder with one
-    sub-folder per class, an .npz file or a named set (digits). FILE is a .safetensors or .onnx model file.
+    sub-folder per class, an .npz file or a named set (digits). FILE is a model file: .safetensors, .onnx, or compiled
+    (.so, .dll).
     """
 
 

@@ -14,7 +14,7 @@ from smallcnn.errors import ImageError
 @engine
 @click.option("--threads", type=click.IntRange(1), help="threads that compute  [default: one per core]")
 @as_json
-def command(file: Path, images: tuple[Path, ...], engine: str, threads: int | None, json_: bool) -> None:
+def command(file: Path, images: tuple[Path, ...], engine: str | None, threads: int | None, json_: bool) -> None:
     """What FILE sees in each IMAGE; of a folder, in every picture inside.
 
     If some pictures cannot be decoded the others are still answered; the exit code is then 2.

@@ -9,7 +9,10 @@ from typing import Any
 import click
 
 as_json = click.option("--json", "json_", is_flag=True, help="print JSON for machines")
-engine = click.option("--engine", default="onnxruntime", show_default=True, help="onnxruntime, openvino or torch")
+engine = click.option(
+    "--engine",
+    help="compiled, onnxruntime, openvino or torch  [default: compiled for a compiled FILE, else onnxruntime]",
+)
 workers = click.option(
     "--workers", type=click.IntRange(1), help="threads that decode  [default: one per core, at most 8]"
 )

@@ -1,0 +1,76 @@
+"""Where the time of a compiled file goes: each of its steps, timed inside whole runs."""
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from smallcnn import compiled, metadata, runtime
+from smallcnn.bench import Candidate, Report, compile_missing, peak_meter, take_turns, verified
+from smallcnn.errors import SmallcnnError
+from smallcnn.probe import probe_image
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """One step, called after the nodes with Mult-Adds among the graph's `nodes` that it computes, else after the first.
+
+    The shares are of the file's time, and of the machine's peak on as many threads: None without Halide, and where
+    there are no Mult-Adds.
+    """
+
+    name: str
+    nodes: tuple[str, ...]
+    median_ms: float
+    share_of_time: float
+    mult_adds: int
+    mult_adds_per_second: float
+    share_of_peak: float | None
+
+
+def by_layer(
+    file: Path | str, *, threads: int = 1, seconds: float = 2.0, report: Report = lambda done, total: None
+) -> list[StepTime]:
+    """Times the steps of a compiled file, or of a model file compiled for this, for about `seconds`.
+
+    Raises SmallcnnError if the file cannot be opened or compiled, or gives a wrong answer.
+    """
+    if seconds <= 0:
+        raise SmallcnnError(f"seconds must be above 0, not {seconds}")
+    with tempfile.TemporaryDirectory(prefix="smallcnn-", ignore_cleanup_errors=True) as folder:
+        one = Candidate(Path(file), "compiled")
+        (path,) = compile_missing([one], Path(folder), lambda done: report(round(50 * done), 100))
+        verified(runtime.open(path, threads=threads))
+        steps = compiled.load(path, threads)
+        counts = metadata.parse(steps.metadata).layers
+        picture = probe_image(steps.input_shape)[0]
+        meter = peak_meter(threads)
+        taken: list[np.ndarray] = []
+        calls: list[Callable[[], object]] = [lambda: taken.append(steps.time(picture))]
+        if meter:
+            calls.append(meter.run)
+        times = take_turns(calls, seconds, lambda done: report(50 + round(50 * done), 100))
+    peak = meter.speed(times[-1]) if meter else None
+    medians = np.median(taken, axis=0) / 1e6  # of the runs that warm up too: too few to move it
+    return [
+        _step(label, float(ms), float(ms / medians.sum()), counts, peak)
+        for label, ms in zip(steps.labels, medians, strict=True)
+    ]
+
+
+def _step(label: str, ms: float, share: float, counts: dict[str, int], peak: float | None) -> StepTime:
+    nodes = tuple(label.split("+"))
+    counted = [node for node in nodes if node in counts]
+    mult_adds = sum(counts[node] for node in counted)
+    speed = mult_adds / (ms / 1e3) if ms else 0.0
+    return StepTime(
+        name=", ".join(counted or nodes[:1]),
+        nodes=nodes,
+        median_ms=ms,
+        share_of_time=share,
+        mult_adds=mult_adds,
+        mult_adds_per_second=speed,
+        share_of_peak=speed / peak if peak and mult_adds else None,
+    )

@@ -1,0 +1,111 @@
+"""The most Mult-Adds a second that this machine can do: what speeds are compared with.
+
+    sum[c, p] = start[c], then times factor[k] plus term[k], for every k in turn
+
+Each register holds its own chain of fused multiply-adds, enough of them side by side to hide the latency of each; per k
+they share one broadcast load of `factor` and of `term`. Factors below 1 keep the sums finite and normal. As a program
+of one step, the chains are shared by threads like any layer.
+"""
+
+import hashlib
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from smallcnn.compiled import FORMAT, CompiledFile, load
+from smallcnn.compiler import link, targets
+from smallcnn.compiler.program import Buffer, Program, Step
+from smallcnn.compiler.targets import Target
+from smallcnn.files import cache_folder
+
+_KERNEL = "peak"
+_PICTURE = np.zeros((1, 1, 1, 1), np.uint8)
+_LENGTH, _CHAINS = 2000, 360
+"""Links of a chain, and times that all registers are filled: 1 or 2 ms on one thread; 2 to 6, 8, 9 and 10 threads
+share them evenly."""
+
+
+@dataclass(frozen=True)
+class Meter:
+    """A file that does nothing else, and what one run of it does."""
+
+    file: CompiledFile
+    mult_adds: int
+
+    def run(self) -> None:
+        """All threads at once."""
+        self.file.run(_PICTURE)
+
+    def speed(self, milliseconds: Sequence[float]) -> float:
+        """Mult-Adds a second, of the median of several runs."""
+        return self.mult_adds / (float(np.median(milliseconds)) / 1e3)
+
+
+def meter(threads: int) -> Meter:
+    """For this machine, from the cache or made now.
+
+    Raises MissingExtra without Halide.
+    """
+    target = targets.host()
+    vectors = target.registers - 4
+    code = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
+    path = cache_folder() / "peak" / f"{target.name}-{FORMAT}-{code}{target.suffixes[0]}"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        link.write(_program(target, vectors), path)
+    mult_adds = vectors * target.vector * _LENGTH * _CHAINS
+    return Meter(load(path, threads), mult_adds)
+
+
+def _program(target: Target, vectors: int) -> Program:
+    lanes = vectors * target.vector
+    reads = {
+        "start": np.linspace(1, 2, lanes),
+        "factor": np.linspace(0.5, 0.6, _LENGTH),
+        "term": np.linspace(0.4, 0.5, _LENGTH),
+    }
+    buffers, offset = [], 0
+    for values in reads.values():
+        buffers.append(Buffer("weights", offset, "float32", values.shape, (1,)))
+        offset = buffers[-1].end
+    output = Buffer("arena", 0, "float32", (lanes, _CHAINS), (1, lanes))
+    return Program(
+        name=_KERNEL,
+        target=target.name,
+        features=target.features,
+        objects=(_kernel(target, vectors),),
+        steps=(Step(_KERNEL, (*buffers, output), split=1, grain=1, label=_KERNEL),),
+        arena_bytes=output.end,
+        scratch_bytes=0,
+        weights=np.concatenate(list(reads.values())).astype(np.float32).tobytes(),
+        metadata={},
+        input_shape=(1, 1, 1),
+        outputs=1,
+    )
+
+
+def _kernel(target: Target, vectors: int) -> bytes:
+    """The object file. Operands: start (lanes,), factor and term (length,), output (lanes, chains)."""
+    import halide as hl
+
+    lanes = vectors * target.vector
+    start, factor, term = (hl.ImageParam(hl.Float(32), 1, name) for name in ("start", "factor", "term"))
+    for param, extent in ((start, lanes), (factor, _LENGTH), (term, _LENGTH)):
+        param.dim(0).set_bounds(0, extent)
+    c, p, k = hl.Var("c"), hl.Var("p"), hl.RDom([(0, _LENGTH)], "k")
+    sums, out = hl.Func("sums"), hl.Func("out")
+    sums[c, p] = start[c]
+    sums[c, p] = sums[c, p] * factor[k[0]] + term[k[0]]
+    out[c, p] = sums[c, p]
+    out.bound(c, 0, lanes).vectorize(c, target.vector).unroll(c)
+    sums.compute_at(out, p).vectorize(c, target.vector).unroll(c)
+    sums.update().reorder(c, k[0]).vectorize(c, target.vector).unroll(c).unroll(k[0], 4)
+    out.output_buffer().dim(0).set_bounds(0, lanes)
+    out.output_buffer().dim(1).set_stride(lanes)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kernel.o"
+        hl.Pipeline([out]).compile_to_object(str(path), [start, factor, term], _KERNEL, hl.Target(target.halide))
+        return path.read_bytes()
