@@ -22,6 +22,7 @@ from smallcnn.data.preprocessing import Preprocessing
 from smallcnn.errors import FileError, GraphError, closest
 from smallcnn.fold import fold_graph
 from smallcnn.graph import Graph
+from smallcnn.onnx.reading import read_onnx, usual_labels
 from smallcnn.weights import initial_weights
 
 ORDER = "order"
@@ -91,6 +92,32 @@ def import_checkpoint(
         return _from_tensors(paths[0], tensors, chosen, origin, fresh_head, keep_background, labels, prepared)
     except FileError as error:
         raise FileError(f"{paths[0]}: {error}") from error
+
+
+def import_onnx(
+    path: Path | str,
+    *,
+    keep_background: bool = False,
+    labels: Sequence[str] | None = None,
+    prepared: Prepared | None = None,
+) -> Artifact:
+    """Reads an ONNX file, which says itself which network it is; see `smallcnn.onnx.read_onnx` and `import_checkpoint`.
+
+    Raises FileError if the file is missing, damaged, or holds what a graph has no operator for.
+    """
+    path, prepared = Path(path), prepared or Prepared()
+    made = read_onnx(path, resolution=prepared.resolution)
+    try:
+        if labels is not None:
+            made = replace(made, labels=_labels(len(made.labels), labels))
+        elif made.labels[:1] == (imagenet.BACKGROUND,) and not keep_background:
+            graph, weights = _without_background(made.graph, dict(made.weights))
+            made = replace(made, graph=graph, weights=weights, labels=made.labels[1:])
+        made = replace(made, preprocessing=prepared.over(made.preprocessing))
+    except (FileError, GraphError) as error:
+        raise FileError(f"{path}: {error}") from error
+    facts: dict[str, Any] = {"model": made.graph.name, "origin": "onnx", "files": [_digest(path)], "fresh": []}
+    return replace(made, facts=made.facts | {"imported": facts})
 
 
 def import_known(known: Checkpoint, path: Path) -> Artifact:
@@ -282,11 +309,13 @@ def _labels(classes: int, labels: Sequence[str] | None) -> tuple[str, ...]:
             kept = "; --keep-background keeps the first" if len(labels) == classes + 1 else ""
             raise FileError(f"{len(labels)} labels for {classes} classes{kept}")
         return tuple(labels)
-    known = imagenet.labels()
-    usual = {len(known): known, len(known) + 1: (imagenet.BACKGROUND, *known)}
-    return usual.get(classes, tuple(f"class {i}" for i in range(classes)))
+    return usual_labels(classes)
 
 
 def _facts(paths: Sequence[Path], model: zoo.Model, origin: str, fresh: list[str]) -> dict[str, Any]:
-    files = [{"name": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()} for path in paths]
+    files = [_digest(path) for path in paths]
     return {"imported": {"model": str(model), "origin": origin, "files": files, "fresh": fresh}}
+
+
+def _digest(path: Path) -> dict[str, str]:
+    return {"name": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}

@@ -20,7 +20,7 @@ def _three(context: click.Context, parameter: click.Parameter, value: str | None
 
 @click.command("import")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path))
-@click.option("--as", "model", required=True, metavar="MODEL", help="the network it is, as mobilenet_v2:width=0.5")
+@click.option("--as", "model", metavar="MODEL", help="the network it is, as mobilenet_v2:width=0.5; not of .onnx")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="the .safetensors model file to write")
 @click.option("--origin", help="whose names the file has, where they do not tell; or: order")
 @click.option("--fresh-head", is_flag=True, help="let the layers at the end that the file lacks start anew")
@@ -33,7 +33,7 @@ def _three(context: click.Context, parameter: click.Parameter, value: str | None
 @click.option("--std", callback=_three, metavar="R,G,B", help="of pixels scaled to 0..1")
 def command(
     files: tuple[Path, ...],
-    model: str,
+    model: str | None,
     out: Path,
     origin: str | None,
     fresh_head: bool,
@@ -50,9 +50,12 @@ def command(
     FILE is a checkpoint of torchvision or timm (.pth, .safetensors), a TensorFlow Lite file (.tflite, float or
     integer; several are parts of one network, in order) or Keras weights (.h5, .npz). Nothing in it is executed. Every
     tensor must fit MODEL. Labels and preparation of the pictures are the origin's unless given.
+
+    An .onnx file holds its network itself, and needs no --as. It does not say how pictures are prepared: ImageNet's
+    mean and deviation unless given.
     """
     from smallcnn import artifact
-    from smallcnn.checkpoints.importing import Prepared, import_checkpoint
+    from smallcnn.checkpoints.importing import Prepared, import_checkpoint, import_onnx
     from smallcnn.files import check_writable
 
     if out.suffix != ".safetensors":
@@ -60,11 +63,20 @@ def command(
     if any(out.resolve() == file.resolve() for file in files):
         raise SmallcnnError(f"{out}: is the file to import; give --out another name")
     check_writable(out)
-    made = import_checkpoint(
-        files, model, origin=origin, fresh_head=fresh_head, keep_background=keep_background,
-        labels=None if labels is None else _lines(labels),
-        prepared=Prepared(resolution, mean, std, crop, interpolation),
-    )  # fmt: skip
+    prepared, named = Prepared(resolution, mean, std, crop, interpolation), None if labels is None else _lines(labels)
+    if {file.suffix for file in files} == {".onnx"}:
+        if model or origin or fresh_head or len(files) > 1:
+            raise SmallcnnError(
+                "an .onnx file is a whole network: no --as, --origin or --fresh-head, and no second file"
+            )
+        made = import_onnx(files[0], keep_background=keep_background, labels=named, prepared=prepared)
+    elif model is None:
+        raise click.UsageError("Missing option '--as'.")
+    else:
+        made = import_checkpoint(
+            files, model, origin=origin, fresh_head=fresh_head, keep_background=keep_background, labels=named,
+            prepared=prepared,
+        )  # fmt: skip
     artifact.save(made, out)
     imported = made.facts["imported"]
     height, width, _ = made.graph.input_shape
@@ -72,11 +84,20 @@ def command(
         f"{made.graph.name} from {imported['origin']}: {len(made.graph.weights)} tensors, {len(made.labels)} classes, "
         f"input {height}x{width}; {size(out.stat().st_size)}"
     )
+    if "onnx" in made.facts and made.facts["onnx"]["pictures"] == "assumed" and mean is None and std is None:
+        remark(
+            f"its pictures are assumed to be prepared with mean {_numbers(made.preprocessing.mean)} and deviation "
+            f"{_numbers(made.preprocessing.std)}, which the file does not say; --mean and --std change that"
+        )
     if imported["fresh"]:
         remark(
             f"untrained: {', '.join(imported['fresh'])}; train it with: smallcnn train --from {out} --data SOURCE ..."
         )
     click.echo(str(out))
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return ",".join(f"{value:g}" for value in values)
 
 
 def _lines(path: Path) -> list[str]:

@@ -1,12 +1,13 @@
 """One operator of the file that depends on the picture, and what its inputs may be."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from smallcnn.checks import shown
 from smallcnn.errors import FileError
 from smallcnn.onnx.constants import Constants, along, whole
 from smallcnn.onnx.file import Array
 from smallcnn.onnx.views import View
+from smallcnn.ops import NO_PADDING, Padding
 
 Value = View | Array
 
@@ -27,6 +28,8 @@ class Call(Constants):
             raise FileError("computes with bytes; they must be cast to float first")
         if isinstance(value, View) and value.ended:
             raise FileError(f"reads the result of {value.ended}, which is known at the very end only")
+        if isinstance(value, View) and value.margins != NO_PADDING:
+            raise FileError("reads what was padded by minus infinity, which only a maximum can")
         return value
 
     def view(self, index: int = 0) -> View:
@@ -41,7 +44,16 @@ class Call(Constants):
         value = self.values[0]
         if not isinstance(value, View):
             raise FileError("reads a constant as its input 1")
+        if value.margins != NO_PADDING:
+            raise FileError("reads what was padded by minus infinity, which only a maximum can")
         return value
+
+    def maximised(self) -> tuple[View, Padding]:
+        """The first input, for a maximum over windows, and margins around its plane that never win."""
+        value = self.values[0]
+        if not isinstance(value, View) or value.margins == NO_PADDING:
+            return self.view(), NO_PADDING
+        return replace(value, margins=NO_PADDING), value.margins
 
     def weight(self, index: int, what: str) -> Array:
         """An input that must be a constant of real numbers."""

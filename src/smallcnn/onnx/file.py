@@ -20,7 +20,7 @@ Array = np.ndarray
 OPSETS = range(7, 27)
 """Broadcasting has today's meaning since 7; newer sets than the last may have changed a meaning again."""
 
-_MOST_STEPS = 50_000
+_MOST_STEPS = 10_000
 _MOST_AXES = 16
 
 # number type in the file -> in numpy, and the field that holds values if `raw_data` does not
@@ -105,14 +105,14 @@ def unpack(model: onnx.ModelProto) -> File:
         names = _some(value.name for value in graph.output)
         raise FileError(f"gives {len(graph.output)} outputs ({names}); keep the one with the classes")
     return File(
-        name=graph.name,
-        producer=f"{model.producer_name} {model.producer_version}".strip(),
+        name=_words(graph.name),
+        producer=f"{_words(model.producer_name)} {_words(model.producer_version)}".strip(),
         opset=_opset(model),
         picture=_picture(inputs[0]),
         output=graph.output[0].name,
         steps=_steps(graph),
         constants=constants,
-        metadata={entry.key: entry.value for entry in model.metadata_props},
+        metadata={_words(entry.key): _words(entry.value) for entry in model.metadata_props},
     )
 
 
@@ -153,7 +153,7 @@ def _steps(graph: onnx.GraphProto) -> tuple[Step, ...]:
 
 def _step(node: onnx.NodeProto) -> Step:
     outputs = tuple(node.output)
-    name = node.name or next(filter(None, outputs), "")
+    name = _words(node.name or next(filter(None, outputs), ""))
     if node.domain not in ("", "ai.onnx"):
         raise FileError(f"{shown(name)}: the operator {shown(node.op_type)} of {shown(node.domain)} is not known")
     attributes = {attribute.name: attribute for attribute in node.attribute}
@@ -250,6 +250,11 @@ class Attributes:
 def decimal(value: float) -> float:
     """The shortest decimal number that float32 rounds to this one: what somebody wrote."""
     return float(str(np.float32(value)))
+
+
+def _words(said: str | bytes) -> str:
+    """Text for people; protobuf hands out bytes where a file holds no UTF-8."""
+    return said if isinstance(said, str) else said.decode("utf-8", "replace")
 
 
 def _some(names: Iterable[str]) -> str:

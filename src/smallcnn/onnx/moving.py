@@ -132,7 +132,7 @@ def squeeze(call: Call) -> View:
     if axes is None:
         axes = [i for i, dim in enumerate(view.dims) if not dim]
     if any(view.dims[axis] for axis in axes):
-        raise FileError(f"squeezes axes {axes} of {shown(view.sizes)}")
+        raise FileError(f"squeezes axes {shown(axes)} of {shown(view.sizes)}")
     return replace(view, dims=tuple(dim for i, dim in enumerate(view.dims) if i not in axes))
 
 

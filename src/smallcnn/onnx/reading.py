@@ -10,7 +10,6 @@ What the graph has no operator for is an error that names it. The network is rea
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -30,6 +29,7 @@ from smallcnn.onnx.network import MOST, Network
 from smallcnn.onnx.operators import COMPUTING, MOVING, REFUSED
 from smallcnn.onnx.simplify import simplify
 from smallcnn.onnx.views import View
+from smallcnn.ops import NO_PADDING
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's training pictures, scaled to 0..1
@@ -88,7 +88,6 @@ def _artifact(file: File, stem: str, resolution: int | None) -> Artifact:
     height, width, channels = read.graph.input_shape
     if ours:
         return _ours(file, read)
-    facts: dict[str, Any] = {"onnx": {"producer": file.producer, "opset": file.opset, "dropped": read.dropped}}
     if read.scale_and_shift is not None:
         scale, shift = read.scale_and_shift
         std = 1 / (255 * scale)
@@ -97,6 +96,8 @@ def _artifact(file: File, stem: str, resolution: int | None) -> Artifact:
         preprocessing = Preprocessing((height, width), _MEAN, _STD)
     else:
         preprocessing = Preprocessing((height, width), (0.5,) * channels, (0.5,) * channels)
+    said = {"producer": file.producer, "opset": file.opset, "dropped": read.dropped}
+    facts = {"onnx": said | {"pictures": "assumed" if read.scale_and_shift is None else "in the file"}}
     return Artifact(read.graph, read.weights, usual_labels(read.graph.output_shape[0]), preprocessing, facts)
 
 
@@ -223,8 +224,8 @@ def _sides(picture: Picture) -> str:
 
 def _answer(network: Network, result: View) -> Node:
     """The node of the logits: a vector."""
-    if result.pixels:
-        raise FileError("gives back the picture")
+    if result.pixels or result.margins != NO_PADDING:
+        raise FileError("gives back what it reads, or margins around it")
     view = network.ordered(result)
     plane = [atom for dim in view.dims for atom in dim if atom.axis != views.CHANNELS]
     if plane or sum(1 for dim in view.dims if dim) > 1:

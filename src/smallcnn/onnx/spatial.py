@@ -1,12 +1,14 @@
 """What works on the plane: convolution, pools, means, zeros around it, normalisation over neighbouring channels."""
 
+from dataclasses import replace
+
 from smallcnn import ops
 from smallcnn.builder import same_padding
 from smallcnn.checks import shown
 from smallcnn.errors import FileError
 from smallcnn.onnx import views
 from smallcnn.onnx.call import Call
-from smallcnn.onnx.network import Network
+from smallcnn.onnx.network import FLOAT32, Network
 from smallcnn.onnx.views import View
 
 
@@ -45,7 +47,7 @@ def _window(call: Call, plane: ops.Pair, kernel: ops.Pair) -> tuple[ops.Pair, op
     if (len(stride), len(pads), len(dilations)) != (2, 4, 2) or min(stride) < 1:
         raise FileError("has strides, pads or dilations that are not those of a plane")
     if dilations != [1, 1]:
-        raise FileError(f"has dilations {dilations}; only 1 is known")
+        raise FileError(f"has dilations {shown(dilations)}; only 1 is known")
     padding: ops.Padding
     match auto:
         case "NOTSET":
@@ -77,16 +79,18 @@ def _beyond(size: int, kernel: int, stride: int, pads: ops.Pair) -> int:
 
 def pool(net: Network, call: Call) -> View:
     """MaxPool and AveragePool."""
-    node = net.map_first(call.view())
+    view, margins = call.maximised() if call.kind == "MaxPool" else (call.view(), ops.NO_PADDING)
+    node = net.map_first(view)
     kernel = call.attributes.ints("kernel_shape") or []
     if len(kernel) != 2 or min(kernel) < 1:
         raise FileError(f"has a kernel_shape {shown(kernel)}, not that of a plane")
     window = (kernel[0], kernel[1])
-    stride, padding, beyond = _window(call, (node.shape[0], node.shape[1]), window)
+    plane = (node.shape[0] + sum(margins[0]), node.shape[1] + sum(margins[1]))
+    stride, padding, beyond = _window(call, plane, window)
     if call.kind == "MaxPool":
         call.attributes.whole("storage_order", 0)
-        made = net.add(ops.Pool(function="max", kernel=window, stride=stride, padding=_plus(padding, beyond)),
-                       [node], call.label)  # fmt: skip
+        padding = _plus(_plus(padding, beyond), margins)
+        made = net.add(ops.Pool(function="max", kernel=window, stride=stride, padding=padding), [node], call.label)
         return View(made, views.channels_first(made.shape))
     count = bool(call.attributes.whole("count_include_pad", 0)) and padding != ops.NO_PADDING
     if count and beyond != ops.NO_PADDING:  # what is beyond the padding does not count
@@ -120,7 +124,7 @@ def reduce_mean(net: Network, call: Call) -> View:
     if gone:
         sides = {atom.axis: atom.size for atom in gone}
         if views.CHANNELS in sides or any(atom.size != node.shape[atom.axis] for atom in gone):
-            raise FileError(f"averages {shown(view.sizes)} over axes {axes}, which are not those of the plane")
+            raise FileError(f"averages {shown(view.sizes)} over axes {shown(axes)}, which are not those of the plane")
         if not any(atom.axis in (views.HEIGHT, views.WIDTH) and atom.axis not in sides
                    for dim in view.dims for atom in dim):  # fmt: skip
             node = net.add(ops.GlobalPool(), [node], call.label)
@@ -132,7 +136,7 @@ def reduce_mean(net: Network, call: Call) -> View:
 
 
 def pad(net: Network, call: Call) -> View:
-    """Pad, with zeros around the plane."""
+    """Pad, with zeros around the plane, or with minus infinity before a maximum."""
     view = net.ordered(call.view())
     mode = call.attributes.text("mode", "constant")
     pads = call.constant(1)
@@ -146,16 +150,27 @@ def pad(net: Network, call: Call) -> View:
     margins = {axis: (pads[i], pads[i + len(axes)]) for i, axis in enumerate(axes) if pads[i] or pads[i + len(axes)]}
     if not margins:
         return view
-    if mode != "constant" or value != 0:
+    if mode != "constant" or (value != 0 and value > -FLOAT32):
         raise FileError(f"pads by {mode} {value:g}; only zeros are known")
-    padding = {views.HEIGHT: (0, 0), views.WIDTH: (0, 0)}
-    node = net.map_first(view)
+    if len(view.node.shape) != 3:
+        raise FileError(f"pads what has no plane: {shown(view.sizes)}")
+    sides = {views.HEIGHT: (0, 0), views.WIDTH: (0, 0)}
+    usual = view.dims == views.channels_first(view.node.shape)  # tells which is which of a plane of one pixel
     for axis, margin in margins.items():
-        if axis not in (2, 3):
+        side = axis - 5 if usual else next((atom.axis for atom in view.dims[axis]), None)
+        if side not in sides or view.sizes[axis] != view.node.shape[side]:
             raise FileError(f"pads axis {axis} of {shown(view.sizes)}, which is not the plane's")
-        padding[axis - 5] = margin
-    made = net.add(ops.Pad(padding=(padding[views.HEIGHT], padding[views.WIDTH])), [node], call.label)
-    return View(made, views.channels_first(made.shape))
+        sides[side] = margin
+    padding = (sides[views.HEIGHT], sides[views.WIDTH])
+    if value != 0:
+        net.map_first(view)
+        return replace(view, margins=padding)
+    made = net.add(ops.Pad(padding=padding), [view.node], call.label)
+    dims = list(view.dims)
+    for axis in margins:
+        side = axis - 5 if usual else view.dims[axis][0].axis
+        dims[axis] = (views.Atom(side, made.shape[side]),) if made.shape[side] > 1 else ()
+    return View(made, tuple(dims))
 
 
 def lrn(net: Network, call: Call) -> View:

@@ -15,7 +15,7 @@ import numpy as np
 from smallcnn.checks import shown
 from smallcnn.errors import FileError
 from smallcnn.graph import Node
-from smallcnn.ops import Shape
+from smallcnn.ops import NO_PADDING, Padding, Shape
 
 HEIGHT, WIDTH, CHANNELS = -3, -2, -1
 
@@ -37,7 +37,7 @@ class View:
     """A tensor of the file: a node's result and how it lies over it.
 
     `label` is the file's name of what made it; `pixels` says that it holds bytes, `ended` what it has passed after the
-    logits, as "Softmax".
+    logits, as "Softmax"; `margins` what is to be added around the plane that never wins a maximum: (N, C, H, W) only.
     """
 
     node: Node
@@ -45,6 +45,7 @@ class View:
     label: str = ""
     pixels: bool = False
     ended: str | None = None
+    margins: Padding = NO_PADDING
 
     @property
     def sizes(self) -> Shape:

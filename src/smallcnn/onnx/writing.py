@@ -85,7 +85,7 @@ def to_onnx(artifact: Artifact, *, softmax: bool = False) -> onnx.ModelProto:
     writer.emit("Softmax" if softmax else "Identity", [writer.values[graph.output]], name=output)
     onnx_graph = helper.make_graph(
         writer.nodes,
-        graph.name,
+        graph.name or "network",  # the format wants a name
         [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", height, width, channels])],
         [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["N", *graph.output_shape])],
         list(writer.constants.values()),
