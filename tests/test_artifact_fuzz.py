@@ -57,8 +57,13 @@ ODD = (
 
 
 @functools.cache
+def place() -> tempfile.TemporaryDirectory:
+    """Gone with the process."""
+    return tempfile.TemporaryDirectory()
+
+
 def folder() -> Path:
-    return Path(tempfile.mkdtemp())
+    return Path(place().name)
 
 
 @functools.cache
