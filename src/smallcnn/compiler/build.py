@@ -128,13 +128,15 @@ def compile_kernel(spec: Spec, machine: Machine) -> bytes:
 
 
 def _serve() -> None:
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # Halide prints its remarks to stdout
     while True:
         try:
             spec, machine = pickle.load(sys.stdin.buffer)
         except EOFError:
             return
-        pickle.dump(compile_kernel(spec, machine), sys.stdout.buffer)
-        sys.stdout.buffer.flush()
+        pickle.dump(compile_kernel(spec, machine), answers)
+        answers.flush()
 
 
 if __name__ == "__main__":

@@ -171,6 +171,9 @@ def chain(
         elif is_depthwise(layer):
             spec, constants = _taps(layer, tile.pixels, vector)
             stages.append(spec)
+            if i == 0:
+                plane = (spec.window.width, spec.window.height)
+                operands.append(constants[0])
             operands += [*constants[1:], *_epilogue(layer, (lanes, out.width, out.height), _by_plane(out.width), vector)]
             continue
         elif i == 0:

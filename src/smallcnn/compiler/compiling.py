@@ -42,13 +42,14 @@ def compile_file(
     out: Path | str,
     *,
     target: str = "host",
+    threads: int = 2,
     tune: bool = False,
     workers: int | None = None,
     report: Report = lambda done, total: None,
 ) -> Compiled:
     """Compiles a network into one file; `report` is told how many kernels are done, of how many.
 
-    With `tune`, several forms of every kernel are timed on this machine first, and the fastest are kept; this takes
+    The plan has work for `threads` threads in every strip; the file runs on any number. With `tune`, several forms of every kernel are timed on this machine first, and the fastest are kept; this takes
     minutes once and is remembered per CPU.
 
     A file that this machine can load is loaded and compared with the plain definition before it is kept. Raises
@@ -61,7 +62,7 @@ def compile_file(
         raise SmallcnnError(f"{out}: a file for {made_for.name} ends in {' or '.join(made_for.suffixes)}")
     check_writable(out)
     answer = probe_answer(artifact.graph, artifact.weights, artifact.preprocessing)
-    program, made = to_program(artifact, made_for, answer, tune=tune, workers=workers, report=report)
+    program, made = to_program(artifact, made_for, answer, threads=threads, tune=tune, workers=workers, report=report)
     error = None
     if out.suffix in (".so", ".dll") and _runs_here(program.target):
         beside = out.with_name(f".{out.stem}.{os.getpid()}{out.suffix}")
@@ -81,6 +82,7 @@ def to_program(
     target: Target,
     expected: np.ndarray,
     *,
+    threads: int = 2,
     tune: bool = False,
     workers: int | None = None,
     report: Report = lambda done, total: None,
@@ -93,7 +95,7 @@ def to_program(
     graph, weights = fold(artifact.graph, artifact.weights)
     image = Normalisation(*artifact.preprocessing.scale_and_shift())
     made_layers, answer = layers.lower(graph, weights, machine.vector)
-    made = plan(made_layers, answer, machine, image, graph.input_shape)
+    made = plan(made_layers, answer, machine, image, graph.input_shape, threads)
     workers = workers or os.cpu_count() or 1
     if tune and target.name != targets.host().name:
         raise SmallcnnError(f"kernels for {target.name} cannot be timed on this machine, {targets.host().name}")

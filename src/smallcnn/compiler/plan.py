@@ -27,6 +27,12 @@ _CHAIN = 100_000
 _LARGE = 150_000
 """Floats of an expanded map from which on it is not written as a whole: 15 % at 112x112x96, 3 % at 28x28x192, a loss at
 14x14x384."""
+_HUGE = 1_200_000
+"""Floats of a map from which on the blocks on both sides are one chain; at 800,000, which the third-level cache holds,
+one chain for each is as fast."""
+_HEAVY = 300_000
+"""Weights from which on few long strips are best, although they leave the second-level cache: 19x19x728 to 728 takes
+3 % less in one strip than in four."""
 _SHARED = 100_000
 """Weights from which on threads share a pointwise layer by lanes instead of pixels, so that each reads a part of them."""
 _PANEL = 7_000
@@ -37,10 +43,15 @@ _FEW_PIXELS = 100
 
 
 def plan(
-    layers: Sequence[Layer], answer: View, machine: Machine, image: Normalisation, input_shape: ops.Shape
+    layers: Sequence[Layer],
+    answer: View,
+    machine: Machine,
+    image: Normalisation,
+    input_shape: ops.Shape,
+    threads: int = 2,
 ) -> list[Call]:
-    """Calls in order, the last one copies `answer` out."""
-    planner = _Planner(machine, image, input_shape, *_uses(layers, answer))
+    """Calls in order, the last one copies `answer` out. Up to `threads` find something to do in every strip."""
+    planner = _Planner(machine, image, input_shape, threads, *_uses(layers, answer))
     waiting, result = list(layers), []
     while waiting:
         call = planner.chain(waiting) or planner.strips(waiting) or planner.single(waiting[0])
@@ -75,36 +86,38 @@ class _Planner:
         machine: Machine,
         image: Normalisation,
         input_shape: ops.Shape,
+        threads: int,
         readers: Counter[Storage],
         writers: Counter[Storage],
     ) -> None:
-        self.machine, self.image, self.input_shape = machine, image, input_shape
+        self.machine, self.image, self.input_shape, self.threads = machine, image, input_shape, threads
         self.readers, self.writers = readers, writers
         self.vector = machine.vector
 
     def chain(self, waiting: Sequence[Layer]) -> Call | None:
-        """A whole inverted residual, or the first convolution and the block behind it, where their maps are large.
-
-        Chains over several blocks were tried: at best as fast as one chain for each.
-        """
-        layers = list(waiting[:1])
+        """A whole inverted residual, the first convolution and the block behind it, or several blocks, where the maps
+        between are large."""
+        layers, end = list(waiting[:1]), 0
         first = layers[0]
-        if not (first.from_image or (_is_pointwise(first) and first.inputs[0].contiguous)):
+        if not (first.from_image or calls.is_depthwise(first) or (_is_pointwise(first) and first.inputs[0].contiguous)):
             return None
         for before, following in itertools.pairwise(waiting):
-            windowed = calls.is_depthwise(following)
-            if windowed and (before.output.storage.floats < _LARGE or not _covers(following, before, self.vector)):
-                return None
+            windowed, between = calls.is_depthwise(following), before.output.storage.floats
+            if windowed and (between < (_HUGE if end else _LARGE) or not _covers(following, before, self.vector)):
+                break
             if _adds(before) or not self._feeds(before, following) or not (windowed or _is_pointwise(following)):
-                return None
+                break
+            if end == len(layers) and not windowed:
+                break
             layers.append(following)
             if not windowed:
-                break
-        if len(layers) < 3:
+                end = len(layers)
+        if end < 3:
             return None
+        layers = layers[:end]
         height = layers[-1].output.storage.height
         fitting = max((r for r in range(1, height + 1) if self._kept(layers, r) <= _CHAIN), default=1)
-        rows = _rows(height, fitting)
+        rows = _rows(height, fitting, self.threads)
         tiles = [self._chain_tile(layer, layer is layers[-1], rows) for layer in layers]
         return calls.chain(layers, tiles, rows, self.vector, self.image, self.input_shape)
 
@@ -133,10 +146,12 @@ class _Planner:
             return None
         first, second = waiting[:2]
         middle, lanes = first.output.storage, self._lanes(second)
-        if middle.pixels < _FEW_PIXELS:
+        if middle.pixels < _FEW_PIXELS * (self.threads - 1):
             return None
         limit = _CACHE if middle.lanes * lanes <= _SMALL else _CACHE_HEAVY
-        rows = _rows(middle.height, limit // (middle.width * middle.lanes))
+        heavy = middle.lanes * lanes > _HEAVY
+        fitting = middle.height if heavy else limit // (middle.width * middle.lanes)
+        rows = _rows(middle.height, fitting, self.threads)
         tile = best_tiles(rows * middle.width, lanes, middle.lanes, self.machine)[0]
         return calls.separable(first, second, _neighbours(middle.width), tile, rows, self.vector)
 
@@ -155,7 +170,7 @@ class _Planner:
     def _matrix(self, layer: Layer) -> Call:
         groups, out = calls.groups_of(layer), layer.output.storage
         depth, lanes, blocks = layer.inputs[0].channels // groups, self._lanes(layer), 1
-        if groups == 1 and depth * lanes > _SHARED and calls.even_step(layer.inputs[0], 1) is not None:
+        if self.threads > 1 and groups == 1 and depth * lanes > _SHARED and calls.even_step(layer.inputs[0], 1) is not None:
             vectors = lanes // self.vector
             blocks = max(b for b in (1, 2, 4) if vectors % b == 0 and (b == 1 or vectors // b >= 4))
         tile = best_tiles(out.pixels, lanes // blocks, depth, self.machine)[0]
@@ -171,7 +186,7 @@ class _Planner:
         (kernel, columns), stride = layer.op.kernel, layer.op.stride[0]
         width = (shape[1] + columns) * shape[2]
         fitting = (_CACHE // width - kernel) // stride + 1
-        rows = _rows(out.height, fitting)
+        rows = _rows(out.height, fitting, self.threads)
         depth = shape[2] // groups * columns
         tile = best_tiles(rows * out.width, self._lanes(layer), depth, self.machine)[0]
         return calls.convolution(layer, tile, rows, self.vector, self.image if layer.from_image else None, shape)
@@ -223,7 +238,7 @@ def _neighbours(width: int) -> int:
     return min(width, min((7, 6, 5, 4), key=lambda pixels: up(width, pixels) * (pixels + 2) / pixels))
 
 
-def _rows(height: int, fitting: int) -> int:
-    """Rows per strip, at most `fitting`: those that waste least at the end, then the most; at least two strips."""
-    most = max(1, min(fitting, -(-height // 2)))
+def _rows(height: int, fitting: int, threads: int) -> int:
+    """Rows per strip, at most `fitting`, a strip for each thread: those that waste least at the end, then the most."""
+    most = max(1, min(fitting, -(-height // threads)))
     return min(range(max(1, most // 2), most + 1), key=lambda rows: (-(-height // rows) * rows, -rows))

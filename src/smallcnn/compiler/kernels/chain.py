@@ -1,7 +1,7 @@
 """Several layers as one kernel, with sliding windows: an inverted residual, or a network's first blocks.
 
-    stage 0   conv of the image, or pointwise
-    stage i   pointwise or depthwise, of the stage before it, zero outside the plane
+    stage 0   convolution of the image, or pointwise or depthwise of a map
+    stage i   pointwise or depthwise of the stage before it, zero outside the plane
     the last  pointwise, flattened, with the epilogue that may add a residual
 
 For each strip of output rows every stage computes only those rows that the strip before did not need; they stay in a
@@ -29,6 +29,8 @@ def chain(spec: Chain, machine: Machine) -> Any:
     source: Any = None
     if isinstance(first, Pointwise):
         source = pipe.plane(first.source.channels, width, height, first.source.pitch)
+    elif isinstance(first, Depthwise):
+        source = pipe.plane(first.sink.lanes, width, height, first.pitch)
     for stage in spec.stages:
         if isinstance(stage, Depthwise):
             made.append(Taps(pipe, stage, source))
