@@ -195,6 +195,32 @@ def test_block(count):
     sweep(blocks(), count)
 
 
+@st.composite
+def chains(draw):
+    """Depthwise and pointwise layers behind each other on large maps, from the picture on."""
+    height, width = draw(st.sampled_from([(113, 91), (97, 160), (150, 71)]))
+    g = Builder(input=(height, width, 3))
+    stride = draw(st.sampled_from([1, 1, 2, (2, 1)]))
+    x = g.conv(g.input, draw(st.sampled_from([32, 19, 7])), kernel=draw(st.sampled_from([3, 1, 5])), stride=stride)
+    seen = [x := _act(draw, g, x)]
+    for _ in range(draw(st.integers(1, 4))):
+        wide = draw(st.sampled_from([40, 17, 9]))
+        if draw(st.booleans()):
+            y = g.depthwise(x, kernel=draw(st.sampled_from([3, 5, (1, 3)])), stride=draw(st.sampled_from([1, 1, 2])))
+        else:
+            y = g.conv(x, x.shape[2] if draw(st.booleans()) else wide)
+        if y.shape == x.shape and draw(st.booleans()):
+            y = g.add(*draw(st.permutations([x, y])))
+        seen.append(x := _act(draw, g, y))
+    others = [g.global_pool(draw(st.sampled_from(seen)))] if draw(st.integers(0, 2)) == 0 else []
+    return end(g, g.conv(g.depthwise(x, kernel=3), 4), *others)
+
+
+@pytest.mark.parametrize("count", [2, pytest.param(LONG, marks=pytest.mark.long)])
+def test_chain(count):
+    sweep(chains(), count)
+
+
 # --- anything that can be built -------------------------------------------------------------------------------------
 
 
