@@ -9,9 +9,6 @@ is installed. Load time, first inference and memory come from a fresh process pe
 """
 
 import io
-import os
-import platform
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,6 +22,7 @@ import numpy as np
 from PIL import Image
 
 from smallcnn import runtime
+from smallcnn.cpu import cpu_name
 from smallcnn.engines import SUFFIXES, check_engine, choose, fitting
 from smallcnn.errors import SmallcnnError
 from smallcnn.first_use import FirstUse, first_use
@@ -179,21 +177,6 @@ def peak_meter(threads: int) -> "Meter | None":
     from smallcnn.compiler.peak import meter
 
     return meter(threads)
-
-
-def cpu_name() -> str:
-    """The processor as its maker calls it, with the number of cores."""
-    name = platform.processor() or platform.machine()
-    cpuinfo, board = Path("/proc/cpuinfo"), Path("/proc/device-tree/model")
-    if sys.platform == "darwin":
-        asked = subprocess.run(
-            ["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True, check=False
-        )
-        name = asked.stdout.strip() or name
-    elif cpuinfo.exists():
-        models = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        name = models[0] if models else board.read_text().strip("\0\n") if board.exists() else name
-    return f"{name}, {os.cpu_count()} cores"
 
 
 def verified(net: Net) -> float:

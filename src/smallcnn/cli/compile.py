@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="the file to write: .so, .dll, .wasm or .o")
 @click.option("--target", default="host", show_default=True, help="what it is for: this machine, or one of those below")
+@click.option("--tune", is_flag=True, help="choose tiles by timing on this machine: minutes, remembered per CPU")
 @click.option("--explain", "explain_", is_flag=True, help="print the plan, and the time of each step if it runs here")
 @click.option("--workers", type=click.IntRange(1), help="processes that compile  [default: one per core]")
 @as_json
-def command(file: Path, out: Path, target: str, explain_: bool, workers: int | None, json_: bool) -> None:
+def command(file: Path, out: Path, target: str, tune: bool, explain_: bool, workers: int | None, json_: bool) -> None:
     """Turn FILE (.safetensors, or any small CNN's .onnx) into one native file without dependencies.
 
     A .so or .dll for this machine is run and compared with the network's plain definition before it is kept; predict,
@@ -33,15 +34,15 @@ def command(file: Path, out: Path, target: str, explain_: bool, workers: int | N
 
     artifact = read(file)
     warn_untrained(artifact.facts)
-    done_before: list[int] = []
-    with progress("compiling") as bar:
+    first: dict[int, int] = {}  # how many kernels were done when so many were asked for: those in the cache
+    with progress("tuning and compiling" if tune else "compiling") as bar:
 
         def report(done: int, total: int) -> None:
-            done_before.append(done)
+            first.setdefault(total, done)
             bar(done, total)
 
-        made = compile_file(artifact, out, target=target, workers=workers, report=report)
-    plan = explain(artifact.graph, made.plan, made.program, cached=done_before[0])
+        made = compile_file(artifact, out, target=target, tune=tune, workers=workers, report=report)
+    plan = explain(artifact.graph, made.plan, made.program, first)
     bytes_ = out.stat().st_size
     checked = "not run: made for another machine"
     if made.error is not None:

@@ -1,6 +1,6 @@
 """A plan in words and numbers: what became one kernel, in which tiles, how threads share it, what memory it takes.
 
-explain(artifact, calls, ...)      of what was compiled
+explain(graph, calls, ...)         of what was compiled
 peak_activation_bytes(graph)       of a network that need not be compiled, without Halide
 """
 
@@ -57,17 +57,21 @@ class Explanation:
     cached: int
 
 
-def explain(graph: Graph, calls: Sequence[Call], program: Program, cached: int) -> Explanation:
-    """What `calls` do for `graph` (folded or not), and the totals of the program that they became."""
+def explain(graph: Graph, calls: Sequence[Call], program: Program, first: Mapping[int, int]) -> Explanation:
+    """What `calls` do for `graph` (folded or not), and the totals of the program that they became.
+
+    `first` is what `compile_file` reported first for each total: how many kernels came from the cache.
+    """
     counts = {node.name: mult_adds(graph, node) for node in graph}
+    kernels = len({call.spec for call in calls})
     return Explanation(
         target=program.target,
         steps=tuple(_step(call, counts) for call in calls),
         arena_bytes=program.arena_bytes,
         scratch_bytes_per_thread=program.scratch_bytes,
         weight_bytes=len(program.weights),
-        kernels=len({call.spec for call in calls}),
-        cached=cached,
+        kernels=kernels,
+        cached=first[kernels],
     )
 
 
