@@ -145,7 +145,7 @@ def bench(
         end_to_end = take_turns(whole, seconds / 4, lambda done: report(80 + round(20 * done), 100))
         for net in nets:
             verified(net)
-        peak = meter.speed(times[-1]) if meter else None
+        peak = meter.speed if meter else None
         rows = [
             _row(one, net, threads, error, np.array(ms), float(np.median(e2e)), use, peak)
             for one, net, error, ms, e2e, use in zip(chosen, nets, errors, times, end_to_end, uses, strict=False)

@@ -51,8 +51,8 @@ def by_layer(
         calls: list[Callable[[], object]] = [lambda: taken.append(steps.time(picture))]
         if meter:
             calls.append(meter.run)
-        times = take_turns(calls, seconds, lambda done: report(50 + round(50 * done), 100))
-    peak = meter.speed(times[-1]) if meter else None
+        take_turns(calls, seconds, lambda done: report(50 + round(50 * done), 100))
+    peak = meter.speed if meter else None
     medians = np.median(taken, axis=0) / 1e6  # of the runs that warm up too: too few to move it
     return [
         _step(label, float(ms), float(ms / medians.sum()), counts, peak)
