@@ -59,6 +59,7 @@ def check(
     *,
     target: str = "host",
     images: np.ndarray | None = None,
+    tune: bool = False,
 ) -> None:
     """Fails unless the compiled graph is right on any number of threads and in memory that holds anything.
 
@@ -69,7 +70,7 @@ def check(
     want = wanted(model, images)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"network{targets.host().suffixes[0]}"
-        link.write(to_program(model, targets.parse(target), want[0], workers=1)[0], path)
+        link.write(to_program(model, targets.parse(target), want[0], tune=tune, workers=1)[0], path)
         got = in_child(_run, path, images, want.shape[1])
     for how, logits in got.items():
         start = 0

@@ -407,6 +407,13 @@ def test_large_map_that_is_not_one_layers_alone(part):
     check(*end(g, g.conv(g.depthwise(wide, kernel=3), 8)))
 
 
+def test_with_tiles_that_were_timed():
+    g = Builder(input=(11, 13, 3))
+    x = g.conv(g.input, 12, kernel=3, stride=2)
+    y = g.conv(g.depthwise(g.conv(x, 20), kernel=3), 12)
+    check(*end(g, g.add(x, y)), tune=True)
+
+
 def test_mean_of_one_colour():
     """50,000 equal numbers, one after the other into one float32, are 7e-4 off."""
     g = Builder(input=(224, 224, 3))
