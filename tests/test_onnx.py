@@ -8,8 +8,9 @@ import pytest
 from artifacts import artifact
 from networks import every_op, tiny
 from smallcnn import Builder, reference, zoo
-from smallcnn import onnx as export_module
+from smallcnn.onnx import writing as export_module
 from smallcnn.cost import profile
+from smallcnn.onnx import writing as export_module
 from smallcnn.errors import ExportError
 from smallcnn.onnx import export, to_onnx
 

@@ -7,10 +7,11 @@ net.metadata              what `smallcnn compile` wrote into the file
 Such a file is a program: loading it runs code from it, like any shared library. What is checked before is that it is
 whole, and made for this machine:
 
-    the library | JSON: format, target | uint32 length of the JSON | uint32 CRC-32 of all before | b"smallcnn"
+    the library | JSON: format, target | uint32 length of the JSON | uint32 checksum of all before | b"smallcnn"
 """
 
 import ctypes
+import io
 import itertools
 import json
 import os
@@ -30,14 +31,14 @@ from smallcnn.errors import DataError, FileError, SmallcnnError
 FORMAT = 1
 _MAGIC = b"smallcnn"
 _SEAL = struct.Struct("<II8s")
-_CHUNK = 1 << 18
+_CHUNK, _BLOCK = 1 << 20, 1 << 16
 
 
 def seal(library: bytes, target: str) -> bytes:
     """`library` with what is checked before it is loaded."""
     facts = json.dumps({"format": FORMAT, "target": target}).encode()
     content = library + facts + struct.pack("<I", len(facts))
-    return content + struct.pack("<I", zlib.crc32(content)) + _MAGIC
+    return content + struct.pack("<I", _checksum(io.BytesIO(content), len(content))) + _MAGIC
 
 
 def load(path: Path | str, threads: int | None = None) -> "CompiledFile":
@@ -183,7 +184,7 @@ def _check_file(file: BinaryIO) -> str:
     if len(end) < _SEAL.size or not end.endswith(_MAGIC):
         raise FileError("not written by `smallcnn compile`, or cut short")
     length, checksum, _ = _SEAL.unpack(end)
-    if _crc(file, size - 12) != checksum:
+    if _checksum(file, size - 12) != checksum:
         raise FileError("damaged: its checksum does not match")
     file.seek(size - _SEAL.size - length)
     facts = json.loads(file.read(length))
@@ -204,13 +205,16 @@ _PLATFORMS = {
 }
 
 
-def _crc(file: BinaryIO, size: int) -> int:
-    """CRC-32 of the first `size` bytes, read in pieces: the file is not to be in memory twice."""
+def _checksum(file: BinaryIO, size: int) -> int:
+    """CRC-32 of the sums of each 64 KiB, and of the rest: a changed byte shows, and it is faster than CRC-32 of all."""
     file.seek(0)
-    checksum = 0
-    while size > 0 and (piece := file.read(min(size, _CHUNK))):
-        checksum = zlib.crc32(piece, checksum)
+    checksum, reader = 0, io.BufferedReader(file, _CHUNK)  # type: ignore[type-var]  # whole chunks
+    while size > 0 and (piece := reader.read(min(size, _CHUNK))):
+        whole = len(piece) - len(piece) % _BLOCK
+        sums = np.frombuffer(piece, np.uint64, whole // 8).reshape(-1, _BLOCK // 8).sum(axis=1)
+        checksum = zlib.crc32(piece[whole:], zlib.crc32(sums.tobytes(), checksum))
         size -= len(piece)
+    reader.detach()
     return checksum
 
 

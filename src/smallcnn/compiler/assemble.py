@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from smallcnn.compiler.calls import Answer, Arena, Call, Constant, Picture, Table, Tensor
 from smallcnn.compiler.build import kernel_name
+from smallcnn.compiler.calls import Answer, Arena, Call, Constant, Picture, Table, Tensor
 from smallcnn.compiler.layers import root
 from smallcnn.compiler.memory import arrange
 from smallcnn.compiler.program import Buffer, Step
@@ -49,13 +49,15 @@ def emit(calls: Sequence[Call], machine: Machine) -> tuple[list[Step], bytes, in
                 case Tensor(storage, first, extents, strides):
                     offset = (places[root(storage)] + first) * 4
                     buffers.append(Buffer("arena", offset, "float32", extents, strides))
-                case Constant(value):
-                    kept = value.astype(np.float32)
+                case Constant(pack):
+                    kept = pack().astype(np.float32)
                     extents = kept.shape[::-1]
                     buffers.append(Buffer("weights", blob.add(kept), "float32", extents, _dense(extents)))
                 case Arena(view, pixels):
                     base = min(places[root(storage)] for storage in view.storages)
-                    lanes = max(places[root(s)] + slot - base for s, slot in zip(view.storages, view.slots, strict=True))
+                    lanes = max(
+                        places[root(s)] + slot - base for s, slot in zip(view.storages, view.slots, strict=True)
+                    )
                     pitch = view.storages[0].pitch
                     strides = (1, pitch) if len(pixels) == 1 else (1, pitch, pitch * pixels[0])
                     buffers.append(Buffer("arena", base * 4, "float32", (lanes + 1, *pixels), strides))

@@ -31,9 +31,14 @@ class Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Constant:
-    """Weights, packed; dimension 0 of the kernel's operand is the last axis."""
+    """Weights; `pack` makes the array when it is stored. Dimension 0 of the kernel's operand is its last axis."""
 
-    value: np.ndarray
+    pack: Callable[[], np.ndarray]
+
+    @classmethod
+    def of(cls, value: np.ndarray) -> "Constant":
+        """One that needs no packing."""
+        return cls(lambda: value)
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +51,7 @@ class Arena:
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """Where each channel of a view lies, relative to the Arena before it: (groups, channels), or flat without groups."""
+    """Where each channel of a view lies, relative to the Arena before it: (groups, channels), flat without groups."""
 
     view: View
     groups: int | None
@@ -95,7 +100,7 @@ class Normalisation:
 
 
 def pointwise(layer: Layer, tile: Tile, vector: int, blocks: int = 1) -> Call:
-    """1x1 convolution, fully connected layer. `blocks` of the output's lanes can be shared by threads (one group only)."""
+    """1x1 convolution, fully connected layer. Threads can share `blocks` of the output's lanes (of a single group)."""
     view, out = layer.inputs[0], layer.output.storage
     groups = groups_of(layer)
     source, reads = _source(view, groups, (out.pixels,))
@@ -104,26 +109,34 @@ def pointwise(layer: Layer, tile: Tile, vector: int, blocks: int = 1) -> Call:
         reads = [Tensor(view.storage, view.slots[0], (view.channels, out.pixels, blocks), (1, view.storage.pitch, 0))]
     lanes = _lanes(layer, vector) // shares
     spec = specs.Pointwise(source, Sink(lanes, out.pitch, _steps(layer), shares), tile)
-    operands = [*reads, *_packed(layer, vector, shares), *_ends(layer, (lanes, out.pixels, shares), _by_group(lanes), vector)]
+    operands = [
+        *reads,
+        *_packed(layer, vector, shares),
+        *_ends(layer, (lanes, out.pixels, shares), _by_group(lanes), vector),
+    ]
     split, grain = (2, 1) if blocks > 1 else (1, tile.pixels)
     return Call((layer,), spec, tuple(operands), split, grain)
 
 
-def convolution(layer: Layer, tile: Tile, rows: int, vector: int, image: Normalisation | None, shape: ops.Shape) -> Call:
+def convolution(
+    layer: Layer, tile: Tile, rows: int, vector: int, image: Normalisation | None, shape: ops.Shape
+) -> Call:
     """Any other dense or grouped convolution. `shape` is the input's (H, W, C)."""
     out, groups = layer.output.storage, groups_of(layer)
-    height, width, channels = shape
+    height, width, _ = shape
     reads: list[Operand]
     if image is not None:
-        source = Source(channels, channels)
-        tables = [np.tile(values, width).astype(np.float32) for values in (image.scale, image.shift)]
-        reads = [Picture((width * channels, height)), *map(Constant, tables)]
+        source, reads = _picture(shape, image)
     else:
         source, reads = _source(layer.inputs[0], groups, (width, height))
     lanes = _lanes(layer, vector) // groups
     sink = Sink(lanes, out.pitch, _steps(layer), groups)
     spec = specs.Conv(_window(layer, (height, width)), source, image is not None, sink, tile, rows)
-    operands = [*reads, *_packed(layer, vector, groups), *_ends(layer, (lanes, out.pixels, groups), _by_group(lanes), vector)]
+    operands = [
+        *reads,
+        *_packed(layer, vector, groups),
+        *_ends(layer, (lanes, out.pixels, groups), _by_group(lanes), vector),
+    ]
     return Call((layer,), spec, tuple(operands), 1, rows * out.width, spec.scratch)
 
 
@@ -162,19 +175,21 @@ def chain(
         lanes = _lanes(layer, vector)
         sink = Sink(lanes, out.pitch, _steps(layer))
         if layer.from_image:
-            height, width, channels = input_shape
-            source = Source(channels, channels)
-            tables = [np.tile(values, width).astype(np.float32) for values in (image.scale, image.shift)]
-            operands += [Picture((width * channels, height)), *map(Constant, tables)]
+            height, width, _ = input_shape
+            source, reads = _picture(input_shape, image)
+            operands += reads
             stages.append(specs.Conv(_window(layer, (height, width)), source, True, sink, tile, rows))
-            weight = _matrix(layer, vector)
+            order, depth = None, 0
         elif is_depthwise(layer):
             spec, constants = _taps(layer, tile.pixels, vector)
             stages.append(spec)
             if i == 0:
                 plane = (spec.window.width, spec.window.height)
                 operands.append(constants[0])
-            operands += [*constants[1:], *_epilogue(layer, (lanes, out.width, out.height), _by_plane(out.width), vector)]
+            operands += [
+                *constants[1:],
+                *_epilogue(layer, (lanes, out.width, out.height), _by_plane(out.width), vector),
+            ]
             continue
         elif i == 0:
             view = layer.inputs[0]
@@ -183,19 +198,17 @@ def chain(
             extents = (view.channels, *plane)
             operands.append(Tensor(view.storage, view.slots[0], extents, _by_plane(plane[0])(view.storage.pitch)))
             stages.append(specs.Pointwise(source, sink, tile))
-            weight = _matrix(layer, vector)
+            order, depth = None, 0
         else:
             before = layers[i - 1]
             depth, low = _lanes(before, vector), low_lane(before.output, vector)
             stages.append(specs.Pointwise(Source(depth, depth), sink, tile))
-            weight = _matrix(layer, vector, [slot - low for slot in layer.inputs[0].slots], depth)
-        weight = weight.reshape(-1, *weight.shape[-2:])
-        bias = _per_lane(layer, layer.bias, vector)
+            order = [slot - low for slot in layer.inputs[0].slots]
         if last:
-            operands += [Constant(weight[None]), Constant(bias[None])]
+            operands += _packed(layer, vector, 1, order, depth)
             operands += _ends(layer, (lanes, out.pixels, 1), _by_group(lanes), vector)
         else:
-            operands += [Constant(weight), Constant(bias)]
+            operands += _packed(layer, vector, None, order, depth)
             operands += _epilogue(layer, (lanes, out.width, out.height), _by_plane(out.width), vector)
     *head, final = stages
     assert isinstance(final, specs.Pointwise)
@@ -212,7 +225,7 @@ def answer(view: View) -> Call:
 def image(layer: Layer, normalisation: Normalisation, vector: int) -> Call:
     """The picture as floats, where no convolution reads it first."""
     out, channels, lanes = layer.output.storage, layer.output.channels, _lanes(layer, vector)
-    constants = [Constant(np.asarray(v, np.float32)) for v in (normalisation.scale, normalisation.shift)]
+    constants = [Constant.of(v) for v in (normalisation.scale, normalisation.shift)]
     operands = (Picture((channels, out.pixels)), *constants, *_ends(layer, (lanes, out.pixels), _flat, vector))
     return Call((layer,), specs.Image(channels, lanes, out.pitch), operands, 1, 1)
 
@@ -224,7 +237,8 @@ def per_lane(layer: Layer, vector: int) -> Call:
     sink = Sink(lanes, out.pitch, _steps(layer))
     plane = (source.storage.height, source.storage.width)
     reads: list[Operand] = [Tensor(source.storage, low, (lanes, *plane[::-1]), _by_plane(plane[1])(pitch))]
-    extents, strides, split = (lanes, out.width, out.height), _by_plane(out.width), 2
+    extents: tuple[int, ...] = (lanes, out.width, out.height)
+    strides, split = _by_plane(out.width), 2
     spec: Spec
     match layer.op:
         case "copy":
@@ -283,7 +297,7 @@ def same_lanes(a: View, b: View, vector: int) -> bool:
 
 
 def even_step(view: View, groups: int) -> int | None:
-    """Lanes from one group's channels to the next's, if they are contiguous and evenly apart; None: they need a table."""
+    """Lanes from one group's channels to the next's, if contiguous and evenly apart; None: they need a table."""
     if not view.single:
         return None
     slots = np.array(view.slots).reshape(groups, -1)
@@ -321,29 +335,40 @@ def _matrix(layer: Layer, vector: int, order: Sequence[int] | None = None, depth
     rows = weight.transpose(0, 2, 3, 1).reshape(groups, len(weight) // groups, -1)
     if order is not None:
         scattered = np.zeros((*rows.shape[:2], depth), np.float32)
-        np.add.at(scattered, (slice(None), slice(None), list(order)), rows)  # a channel may be read twice
+        for i, row in enumerate(order):
+            scattered[:, :, row] += rows[:, :, i]  # a channel may be read twice
         rows = scattered
     padded = np.zeros((groups, up(rows.shape[1], vector), rows.shape[2]), np.float32)
     padded[:, : rows.shape[1]] = rows
     return padded.reshape(groups, -1, vector, rows.shape[2]).transpose(0, 1, 3, 2)
 
 
-def _packed(layer: Layer, vector: int, shares: int) -> list[Operand]:
-    """Weight and bias of a matrix product whose lanes are in `shares` groups."""
-    weight = _matrix(layer, vector)
-    weight = weight.reshape(shares, -1, *weight.shape[2:])
-    return [Constant(weight), Constant(_per_lane(layer, layer.bias, vector).reshape(shares, -1))]
+def _packed(
+    layer: Layer, vector: int, shares: int | None, order: Sequence[int] | None = None, depth: int = 0
+) -> list[Operand]:
+    """Weight and bias of a matrix product whose lanes are in `shares` groups; None: one, without its dimension."""
+    groups = () if shares is None else (shares,)
+
+    def weight() -> np.ndarray:
+        packed = _matrix(layer, vector, order, depth)
+        return packed.reshape(*groups, -1, *packed.shape[2:])
+
+    return [Constant(weight), Constant.of(_per_lane(layer, layer.bias, vector).reshape(*groups, -1))]
 
 
 def _projection(first: Layer, second: Layer, vector: int) -> tuple[Source, list[Operand]]:
     """Weight, bias, epilogue and output of a pointwise `second` that reads the lanes of `first` in their order."""
     out, lanes = second.output.storage, _lanes(second, vector)
-    depth = _lanes(first, vector)
-    low = low_lane(first.output, vector)
-    weight = _matrix(second, vector, [slot - low for slot in second.inputs[0].slots], depth)
-    bias = _per_lane(second, second.bias, vector).reshape(1, lanes)
-    tail = _ends(second, (lanes, out.pixels, 1), _by_group(lanes), vector)
-    return Source(depth, depth), [Constant(weight), Constant(bias), *tail]
+    depth, low = _lanes(first, vector), low_lane(first.output, vector)
+    packed = _packed(second, vector, 1, [slot - low for slot in second.inputs[0].slots], depth)
+    return Source(depth, depth), [*packed, *_ends(second, (lanes, out.pixels, 1), _by_group(lanes), vector)]
+
+
+def _picture(shape: ops.Shape, image: Normalisation) -> tuple[Source, list[Operand]]:
+    """The network's input by rows, and scale and shift for each byte of a row."""
+    height, width, channels = shape
+    tables = [Constant.of(np.tile(values, width)) for values in (image.scale, image.shift)]
+    return Source(channels, channels), [Picture((width * channels, height)), *tables]
 
 
 def _per_lane(layer: Layer, values: np.ndarray | None, vector: int) -> np.ndarray:
@@ -375,7 +400,7 @@ def _taps(layer: Layer, pixels: int, vector: int) -> tuple[specs.Depthwise, list
     weight[:, :, [slot - low for slot in layer.output.slots]] = layer.weight[:, 0].transpose(1, 2, 0)
     first = low_lane(source, vector)
     read = Tensor(source.storage, first, (lanes, *plane[::-1]), _by_plane(plane[1])(source.storage.pitch))
-    return spec, [read, Constant(weight), Constant(_per_lane(layer, layer.bias, vector))]
+    return spec, [read, Constant.of(weight), Constant.of(_per_lane(layer, layer.bias, vector))]
 
 
 def _steps(layer: Layer) -> specs.Epilogue:
@@ -420,7 +445,7 @@ def _epilogue(layer: Layer, extents: tuple[int, ...], strides: Strides, vector: 
     operands: list[Operand] = []
     for part in layer.epilogue:
         if isinstance(part, Affine):
-            operands += [Constant(_per_lane(layer, values, vector)) for values in (part.scale, part.shift)]
+            operands += [Constant.of(_per_lane(layer, values, vector)) for values in (part.scale, part.shift)]
         elif isinstance(part, Plus):
             other = part.other
             first = min(other.slots) - min(layer.output.slots) + low_lane(layer.output, vector)

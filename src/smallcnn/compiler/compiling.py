@@ -1,7 +1,7 @@
 """The whole way: artifact -> layers -> plan -> kernels -> one file, and the file's own proof.
 
-    compile_file(artifact, "model.so")          for this machine
-    compile_file(artifact, "model.wasm", target="wasm")
+compile_file(artifact, "model.so")          for this machine
+compile_file(artifact, "model.wasm", target="wasm")
 """
 
 import os
@@ -49,8 +49,9 @@ def compile_file(
 ) -> Compiled:
     """Compiles a network into one file; `report` is told how many kernels are done, of how many.
 
-    The plan has work for `threads` threads in every strip; the file runs on any number. With `tune`, several forms of every kernel are timed on this machine first, and the fastest are kept; this takes
-    minutes once and is remembered per CPU.
+    The plan has work for `threads` threads in every strip; the file runs on any number. With `tune`, several forms of
+    every kernel are timed on this machine first, and the fastest are kept; this takes minutes once and is remembered
+    per CPU.
 
     A file that this machine can load is loaded and compared with the plain definition before it is kept. Raises
     CompileError for an operator that the compiler does not know or a wrong answer, SmallcnnError for an unknown target,

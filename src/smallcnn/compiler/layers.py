@@ -124,7 +124,7 @@ Epilogue = tuple[Act | Affine | Plus, ...]
 
 @dataclass(eq=False)
 class Layer:
-    """One computation. `op` is a graph operator, or "copy" (gather channels) or "image" (uint8 to float, normalised)."""
+    """One computation: `op` of the graph, or "copy" (gathered channels), "image" (the input's bytes as floats)."""
 
     names: tuple[str, ...]
     op: ops.Op | str
@@ -301,7 +301,8 @@ class _Lowering:
         if view.uniform:
             return view
         storage = self._storage(node.shape, sum(up(part.channels, self.vector) for part in parts))
-        start, slots = 0, []
+        start = 0
+        slots: list[int] = []
         for name, part in zip(node.inputs, parts, strict=True):
             target = View.of(storage, range(start, start + part.channels))
             self.layers.append(Layer((f"{node.name}.{name}",), "copy", (part,), target))
@@ -362,7 +363,7 @@ class _Lowering:
         names, epilogue, last = [node.name], [], node
         while last.name != self.graph.output and len(self.graph.consumers[last.name]) == 1:
             follower = self.graph.consumers[last.name][0]
-            step = self._absorb(follower, last, slots, lanes)
+            step = self._absorb(follower, last, slots)
             if step is None:
                 break
             epilogue += step
@@ -380,9 +381,7 @@ class _Lowering:
         )
         self.views[last.name] = target
 
-    def _absorb(
-        self, follower: Node, last: Node, slots: Sequence[int], lanes: int
-    ) -> list[Act | Affine | Plus] | None:
+    def _absorb(self, follower: Node, last: Node, slots: Sequence[int]) -> list[Act | Affine | Plus] | None:
         """The epilogue steps that `follower` is, or None if it needs a layer of its own."""
         match follower.op:
             case ops.Activation() | ops.Clip() | ops.BatchNorm():
@@ -446,9 +445,10 @@ def root(storage: Storage) -> Storage:
 
 
 def _alike(a: View, b: View) -> bool:
-    """Whether the channels of both lie in the same order and at the same distances, starting on a vector."""
-    return b.single and [s - min(a.slots) for s in a.slots] == [s - min(b.slots) for s in b.slots]
+    """Whether the channels of both lie in the same order and at the same distances, each in one storage."""
+    return b.single and _same_lanes(b, a.slots)
 
 
 def _same_lanes(view: View, slots: Sequence[int]) -> bool:
-    return [s - min(view.slots) for s in view.slots] == [s - min(slots) for s in slots]
+    apart = min(view.slots) - min(slots)
+    return len(slots) == view.channels and all(a - b == apart for a, b in zip(view.slots, slots, strict=True))

@@ -34,7 +34,7 @@ _HEAVY = 300_000
 """Weights from which on few long strips are best, although they leave the second-level cache: 19x19x728 to 728 takes
 3 % less in one strip than in four."""
 _SHARED = 100_000
-"""Weights from which on threads share a pointwise layer by lanes instead of pixels, so that each reads a part of them."""
+"""Weights from which on threads share a pointwise layer by lanes instead of pixels: each reads a part of them."""
 _PANEL = 7_000
 """Floats of a tile's weights that stay in the first-level cache while pixels pass; beyond it they are read from the
 second level, and wide tiles cost more than they save."""
@@ -170,7 +170,12 @@ class _Planner:
     def _matrix(self, layer: Layer) -> Call:
         groups, out = calls.groups_of(layer), layer.output.storage
         depth, lanes, blocks = layer.inputs[0].channels // groups, self._lanes(layer), 1
-        if self.threads > 1 and groups == 1 and depth * lanes > _SHARED and calls.even_step(layer.inputs[0], 1) is not None:
+        if (
+            self.threads > 1
+            and groups == 1
+            and depth * lanes > _SHARED
+            and calls.even_step(layer.inputs[0], 1) is not None
+        ):
             vectors = lanes // self.vector
             blocks = max(b for b in (1, 2, 4) if vectors % b == 0 and (b == 1 or vectors // b >= 4))
         tile = best_tiles(out.pixels, lanes // blocks, depth, self.machine)[0]

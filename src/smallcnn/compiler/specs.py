@@ -229,7 +229,10 @@ class Pad:
 
 @dataclass(frozen=True)
 class Lanes:
-    """An epilogue alone; with `scale`, times a vector first. Operands: source, [vector], epilogue's, output (lane, pixel)."""
+    """An epilogue alone; with `scale`, times a vector first.
+
+    Operands: source, [vector], epilogue's, output (lane, pixel).
+    """
 
     pitch: int
     scale: bool
@@ -270,6 +273,4 @@ class Response:
     sink: Sink
 
 
-Spec = (
-    Pointwise | Conv | Depthwise | Separable | Chain | Pool | GlobalPool | Pad | Lanes | Gather | Image | Response
-)
+Spec = Pointwise | Conv | Depthwise | Separable | Chain | Pool | GlobalPool | Pad | Lanes | Gather | Image | Response

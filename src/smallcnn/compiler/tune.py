@@ -48,7 +48,7 @@ def search(
         times = _time(everything, target, machine, input_shape, outputs, workers, report)
         start = 0
         for options in forms.values():
-            best = min(range(len(options)), key=lambda i: times[start + i])  # noqa: B023
+            best = int(times[start : start + len(options)].argmin())
             _remember(options[0], options[best], machine)
             start += len(options)
     return remembered(calls, machine)

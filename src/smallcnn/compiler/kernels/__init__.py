@@ -1,6 +1,6 @@
 """The kernels: each an algorithm and, apart from it, a schedule.
 
-    pipeline(spec, machine)    the Halide pipeline of a specification, and its operands
+pipeline(spec, machine)    the Halide pipeline of a specification, and its operands
 """
 
 from typing import Any

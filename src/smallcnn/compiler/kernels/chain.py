@@ -43,9 +43,7 @@ def chain(spec: Chain, machine: Machine) -> Any:
             made.append(Rows(pipe, stage.sink, stage.tile, read, (stage.source.channels,), (width, height)))
         source = made[-1].out
     last = spec.last
-    product = Product(
-        pipe, last.sink, lambda k, p, _: source[k, p % width, p / width], (last.source.channels,)
-    )
+    product = Product(pipe, last.sink, lambda k, p, _: source[k, p % width, p / width], (last.source.channels,))
     strip = product.schedule(last.tile, width, spec.rows, height)
     for stage, fold, window in zip(made, spec.folds, spec.windowed, strict=True):
         stage.schedule()
@@ -93,7 +91,9 @@ class Rows:
         bias = pipe.vector(lanes)
         self.sum, self.out = hl.Func("row_sum"), hl.Func("rows")
         self.sum[c, x, y] = bias[c]
-        self.sum[c, x, y] += weight[c % vector, taps * reduction[0] + self.r[0], c / vector] * read(self.r[0], x, y, taps)
+        self.sum[c, x, y] += weight[c % vector, taps * reduction[0] + self.r[0], c / vector] * read(
+            self.r[0], x, y, taps
+        )
         finish = pipe.epilogue(sink, lambda step: pipe.plane(lanes, *plane, step.pitch))
         self.out[c, x, y] = finish(self.sum[c, x, y], c, x, y)
         self.feeds: list[Any] = []

@@ -19,25 +19,23 @@ def conv(spec: Conv, machine: Machine) -> Any:
     pipe, window = Pipe(machine), spec.window
     (rows, columns), (down, right), width = window.kernel, window.stride, window.out_width
     channels = spec.source.channels
-    strip = None
+    strip: Any = None
     if spec.direct:
-        pitch = spec.source.pitch
-        maps = pipe.operand(
-            (channels, window.width, window.height, spec.sink.groups), (1, pitch, pitch * window.width, spec.source.step)
-        )
-
-        def read(k: Any, p: Any, g: Any, j: Any) -> Any:
-            return maps[k, p % width * right, p / width * down + j, g]
+        pitch, groups = spec.source.pitch, spec.sink.groups
+        strides = (1, pitch, pitch * window.width, spec.source.step)
+        maps = pipe.operand((channels, window.width, window.height, groups), strides)
     elif spec.image:
         strip = image_rows(pipe, spec)
-
-        def read(k: Any, p: Any, _: Any, j: Any) -> Any:
-            return strip[p % width * (right * channels) + k, p / width * down + j]
     else:
         strip = _strip(pipe, spec)
 
-        def read(k: Any, p: Any, g: Any, j: Any) -> Any:
-            return strip[k % channels, p % width * right + k / channels, p / width * down + j, g]
+    def read(k: Any, p: Any, g: Any, j: Any) -> Any:
+        x, y = p % width * right, p / width * down + j
+        if spec.direct:
+            return maps[k, x, y, g]
+        if spec.image:
+            return strip[x * channels + k, y]
+        return strip[k % channels, x + k / channels, y, g]
 
     product = Product(pipe, spec.sink, read, (columns * channels, rows))
     at = product.schedule(spec.tile, width, spec.rows, window.out_height)

@@ -57,7 +57,9 @@ class Taps:
         self.sum, self.out = hl.Func("tapped"), hl.Func("depthwise")
         self.sum[c, x, y] = bias[c]
         self.sum[c, x, y] += weight[c, r[0], r[1]] * (hl.max(value, 0.0) if spec.relu else value)
-        finish = pipe.epilogue(sink, lambda step: pipe.plane(sink.lanes, window.out_width, window.out_height, step.pitch))
+        finish = pipe.epilogue(
+            sink, lambda step: pipe.plane(sink.lanes, window.out_width, window.out_height, step.pitch)
+        )
         self.out[c, x, y] = finish(self.sum[c, x, y], c, x, y)
         self.feeds: list[Any] = []
 

@@ -6,7 +6,7 @@ from typing import Any
 import halide as hl
 
 from smallcnn.compiler.kernels.pipe import ANY, GUARD, SHIFT, Pipe, lane, variables
-from smallcnn.compiler.specs import GlobalPool, Gather, Image, Lanes, Machine, Pad, Pool, Response, Window
+from smallcnn.compiler.specs import Gather, GlobalPool, Image, Lanes, Machine, Pad, Pool, Response
 
 _UNROLLED = 9  # pixels of a window
 
@@ -20,9 +20,7 @@ def pool(spec: Pool, machine: Machine) -> Any:
     r = hl.RDom([(0, columns), (0, rows)], "window")
     over, out = hl.Func("over_window"), hl.Func("pool")
     outside = hl.f32(float("-inf") if spec.function == "max" else 0.0)
-    bordered = hl.BoundaryConditions.constant_exterior(
-        source, outside, [ANY, (0, window.width), (0, window.height)]
-    )
+    bordered = hl.BoundaryConditions.constant_exterior(source, outside, [ANY, (0, window.width), (0, window.height)])
     value = bordered[c, x * right + r[0] - left, y * down + r[1] - top]
     over[c, x, y] = outside
     if spec.function == "max":

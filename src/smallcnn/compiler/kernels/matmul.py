@@ -15,7 +15,7 @@ from typing import Any
 import halide as hl
 
 from smallcnn.compiler.kernels.pipe import EXACT, GUARD, SHIFT, Pipe, lane, variables
-from smallcnn.compiler.specs import Machine, Pointwise, Sink, Source, Tile
+from smallcnn.compiler.specs import Machine, Pointwise, Sink, Tile
 
 Read = Callable[..., Any]
 
@@ -79,5 +79,9 @@ class Product:
         """The pipeline and its operands."""
         lanes = self.sink.lanes
         return self.pipe.output(
-            self.out, (lanes, None, self.sink.groups if self.start > 1 else None), (1, self.sink.pitch, lanes), self.start, self.whole
+            self.out,
+            (lanes, None, self.sink.groups if self.start > 1 else None),
+            (1, self.sink.pitch, lanes),
+            self.start,
+            self.whole,
         )

@@ -38,7 +38,7 @@ class Pipe:
         return self.operand((lanes, width, height), (1, pitch, pitch * width))
 
     def epilogue(self, sink: Sink, like: Callable[[Elementwise], Any]) -> Callable[..., Any]:
-        """Turns (sum, lane, *place) into the result; `like(step)` makes the operand of a "plus", shaped as the output."""
+        """Turns (sum, lane, *place) into the result; `like(step)` makes a "plus" its operand, shaped as the output."""
         applied = [self._step(step, sink, like) for step in sink.epilogue]
 
         def apply(value: Any, *place: Any) -> Any:
