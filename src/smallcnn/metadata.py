@@ -41,12 +41,12 @@ class Description:
     answer: np.ndarray
 
 
-def describe(artifact: "Artifact", output: str, answer: np.ndarray) -> dict[str, str]:
-    """The entries for a file that ends in `output` and has to give `answer` to the probe picture."""
+def describe(artifact: "Artifact", output: str, answer: np.ndarray | None = None) -> dict[str, str]:
+    """The entries for a file that ends in `output` and has to give `answer` to the probe picture, if that is known."""
     from smallcnn.cost import profile
 
     cost = profile(artifact.graph)
-    return {
+    entries = {
         "smallcnn.format": FORMAT,
         "smallcnn.model": artifact.graph.name,
         "smallcnn.mult_adds": str(cost.mult_adds),
@@ -55,8 +55,10 @@ def describe(artifact: "Artifact", output: str, answer: np.ndarray) -> dict[str,
         "smallcnn.preprocessing": artifact.preprocessing.to_json(),
         "smallcnn.facts": json.dumps(artifact.facts),
         "smallcnn.output": output,
-        "smallcnn.probe": json.dumps([float(f"{value:.9g}") for value in answer]),
     }
+    if answer is not None:
+        entries["smallcnn.probe"] = json.dumps([float(f"{value:.9g}") for value in answer])
+    return entries
 
 
 def parse(entries: Mapping[str, str]) -> Description:

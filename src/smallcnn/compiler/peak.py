@@ -23,8 +23,8 @@ from smallcnn.files import cache_folder
 _KERNEL = "peak"
 _PICTURE = np.zeros((1, 1, 1), np.uint8)
 _LENGTH, _CHAINS = 1500, 120
-"""Links of a chain, and times that all registers are filled: a third of a millisecond on one thread of a Zen 3. 2 to 6, 8,
-10 and 12 threads share them evenly."""
+"""Links of a chain, and times that all registers are filled: a third of a millisecond on one thread of a Zen 3. Shared
+evenly by 2 to 6, 8, 10 and 12 threads."""
 
 
 @dataclass

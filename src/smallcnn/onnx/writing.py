@@ -1,17 +1,12 @@
 """Artifact -> one ONNX file, written straight from the graph.
 
 Input `images`: uint8 (N, H, W, C) RGB or grey, any N; normalisation is inside. Output `logits`, or `probabilities` with
-softmax: float32 (N, classes). Batch norm is folded, dropout gone. Metadata: the same entries as in the .safetensors
-without the graph, and
-
-    smallcnn.model, smallcnn.mult_adds   what it is and costs, for tools that report speed
-    smallcnn.output                      "logits" or "probabilities"
-    smallcnn.probe                       JSON list: the exact answer to `probe.probe_image`, to check any engine with
+softmax: float32 (N, classes). Batch norm is folded, dropout gone. Its metadata: see
+`smallcnn.metadata`.
 
 Every export is run in ONNX Runtime and compared with the plain definition of the unfolded network before it is written.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,12 +17,12 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from smallcnn import ops
-from smallcnn.artifact import FORMAT, Artifact
-from smallcnn.cost import profile
+from smallcnn.artifact import Artifact
 from smallcnn.errors import ExportError
 from smallcnn.files import atomic
 from smallcnn.fold import fold
 from smallcnn.graph import Graph, Node
+from smallcnn.metadata import describe
 from smallcnn.metrics import softmax as probabilities
 from smallcnn.probe import TOLERANCE, probe_answer, probe_image, relative_error
 
@@ -47,8 +42,7 @@ def export(artifact: Artifact, path: Path | str, *, softmax: bool = False) -> fl
     answer = probe_answer(artifact.graph, artifact.weights, artifact.preprocessing)
     if softmax:
         answer = probabilities(answer)
-    entry = model.metadata_props.add()
-    entry.key, entry.value = "smallcnn.probe", json.dumps([float(f"{value:.9g}") for value in answer])
+    helper.set_model_props(model, describe(artifact, _output(softmax), answer))
     content = model.SerializeToString()
     error = relative_error(_run(content, probe_image(artifact.graph.input_shape))[0], answer)
     if error > TOLERANCE:
@@ -68,6 +62,10 @@ def _run(content: bytes, images: np.ndarray) -> np.ndarray:
     return np.asarray(session.run(None, {"images": images})[0])
 
 
+def _output(softmax: bool) -> str:
+    return "probabilities" if softmax else "logits"
+
+
 def to_onnx(artifact: Artifact, *, softmax: bool = False) -> onnx.ModelProto:
     """The model in memory, structurally checked but not run; without the probe's answer, which `export` adds."""
     graph, weights = fold(artifact.graph, artifact.weights)
@@ -81,7 +79,7 @@ def to_onnx(artifact: Artifact, *, softmax: bool = False) -> onnx.ModelProto:
     writer.values["input"] = x
     for node in graph.nodes[1:]:
         writer.values[node.name] = writer.node(node)
-    output = "probabilities" if softmax else "logits"
+    output = _output(softmax)
     writer.emit("Softmax" if softmax else "Identity", [writer.values[graph.output]], name=output)
     onnx_graph = helper.make_graph(
         writer.nodes,
@@ -93,21 +91,9 @@ def to_onnx(artifact: Artifact, *, softmax: bool = False) -> onnx.ModelProto:
     model = helper.make_model(
         onnx_graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="smallcnn"
     )
-    helper.set_model_props(model, _metadata(artifact, output))
+    helper.set_model_props(model, describe(artifact, output))
     onnx.checker.check_model(model)
     return model
-
-
-def _metadata(artifact: Artifact, output: str) -> dict[str, str]:
-    return {
-        "smallcnn.format": FORMAT,
-        "smallcnn.model": artifact.graph.name,
-        "smallcnn.mult_adds": str(profile(artifact.graph).mult_adds),
-        "smallcnn.labels": json.dumps(artifact.labels),
-        "smallcnn.preprocessing": artifact.preprocessing.to_json(),
-        "smallcnn.facts": json.dumps(artifact.facts),
-        "smallcnn.output": output,
-    }
 
 
 @dataclass
