@@ -106,6 +106,8 @@ def test_mistakes(folder, refused, tmp_path):
     assert "ends in .wasm" in refused("compile", model, "--out", tmp_path / "m.so", "--target", "wasm")
     assert "ends in .so or .o" in refused("compile", model, "--out", tmp_path / "m", "--target", "x86-64-linux")
     assert "no target 'arm64'; closest: arm-64" in refused("compile", model, "--out", "m.so", "--target", "arm64")
+    tuned = ("compile", model, "--out", tmp_path / "m.wasm", "--target", "wasm", "--tune")
+    assert "kernels for wasm cannot be timed on this machine" in refused(*tuned)
     assert "cannot write" in refused("compile", model, "--out", tmp_path / "none" / "m.so", "--target", "x86-64-linux")
     assert not list(tmp_path.iterdir())
 
