@@ -59,18 +59,21 @@ def check(
     *,
     target: str = "host",
     images: np.ndarray | None = None,
+    planned_for: int = 2,
     tune: bool = False,
 ) -> None:
     """Fails unless the compiled graph is right on any number of threads and in memory that holds anything.
 
-    `parts` are names and lengths of what the output is joined from; each is compared on its own scale.
+    `parts` are names and lengths of what the output is joined from; each is compared on its own scale. `planned_for` is
+    the number of threads that the plan has work for.
     """
     model = artifact(graph)
     images = noise(graph) if images is None else images
     want = wanted(model, images)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"network{targets.host().suffixes[0]}"
-        link.write(to_program(model, targets.parse(target), want[0], tune=tune, workers=1)[0], path)
+        options = {"threads": planned_for, "tune": tune, "workers": 1}
+        link.write(to_program(model, targets.parse(target), want[0], **options)[0], path)
         got = in_child(_run, path, images, want.shape[1])
     for how, logits in got.items():
         start = 0
