@@ -1,6 +1,6 @@
 """Every kernel of the compiler against the plain definition, over shapes that hypothesis draws.
 
-By default a few of each. Hundreds of each, an hour on one core:
+By default a few of each, 45 s of one core. Hundreds of each, an hour:
 
     python -m pytest -m long tests/test_compiler_kernels.py
 
