@@ -8,11 +8,10 @@ import pytest
 from artifacts import artifact
 from networks import every_op, tiny
 from smallcnn import Builder, reference, zoo
-from smallcnn.onnx import writing as export_module
 from smallcnn.cost import profile
-from smallcnn.onnx import writing as export_module
 from smallcnn.errors import ExportError
 from smallcnn.onnx import export, to_onnx
+from smallcnn.onnx import writing as export_module
 
 # float32 sums over at most a few thousand terms, against float64: about 1e-7 * sqrt(terms)
 TOLERANCE = 1e-5

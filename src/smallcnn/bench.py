@@ -129,7 +129,7 @@ def bench(
         raise SmallcnnError(f"seconds must be above 0, not {seconds}")
     chosen, _ = candidates(files, engines)
     with tempfile.TemporaryDirectory(prefix="smallcnn-", ignore_cleanup_errors=True) as folder:  # Windows keeps .dll
-        paths = compile_missing(chosen, Path(folder), lambda done: report(round(10 * done), 100))
+        paths = compile_missing(chosen, Path(folder), threads, lambda done: report(round(10 * done), 100))
         uses = [first_use(path, one.engine, threads) for path, one in zip(paths, chosen, strict=True)]
         report(15, 100)
         nets = [runtime.open(path, engine=one.engine, threads=threads) for path, one in zip(paths, chosen, strict=True)]
@@ -153,8 +153,13 @@ def bench(
     return _compared(rows)
 
 
-def compile_missing(chosen: Sequence[Candidate], folder: Path, progress: Callable[[float], None]) -> list[Path]:
-    """The file to open for each candidate; those to compile are made in `folder`. `progress` is told the share done."""
+def compile_missing(
+    chosen: Sequence[Candidate], folder: Path, threads: int, progress: Callable[[float], None]
+) -> list[Path]:
+    """The file to open for each candidate; those to compile, for `threads`, are made in `folder`.
+
+    `progress` is told the share done.
+    """
     making = [one for one in chosen if one.compile]
     made: dict[Candidate, Path] = {}
     for one in making:
@@ -166,7 +171,7 @@ def compile_missing(chosen: Sequence[Candidate], folder: Path, progress: Callabl
             progress((before + done / total) / len(making))
 
         made[one] = folder / f"{before}{'.dll' if sys.platform == 'win32' else '.so'}"
-        compile_file(read(one.file), made[one], report=report)
+        compile_file(read(one.file), made[one], threads=threads, report=report)
     return [made.get(one, one.file) for one in chosen]
 
 

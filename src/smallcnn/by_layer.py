@@ -41,7 +41,7 @@ def by_layer(
         raise SmallcnnError(f"seconds must be above 0, not {seconds}")
     with tempfile.TemporaryDirectory(prefix="smallcnn-", ignore_cleanup_errors=True) as folder:
         one = Candidate(Path(file), "compiled")
-        (path,) = compile_missing([one], Path(folder), lambda done: report(round(50 * done), 100))
+        (path,) = compile_missing([one], Path(folder), threads, lambda done: report(round(50 * done), 100))
         verified(runtime.open(path, threads=threads))
         steps = compiled.load(path, threads)
         counts = metadata.parse(steps.metadata).layers

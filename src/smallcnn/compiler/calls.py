@@ -14,7 +14,7 @@ import numpy as np
 
 from smallcnn import ops
 from smallcnn.compiler import specs
-from smallcnn.compiler.layers import Act, Affine, Layer, Plus, Storage, View, up
+from smallcnn.compiler.layers import Act, Affine, Layer, Plus, Storage, View, dense_lanes, up
 from smallcnn.compiler.specs import Elementwise, Sink, Source, Spec, Tile, Window
 from smallcnn.errors import CompileError
 
@@ -107,7 +107,7 @@ def pointwise(layer: Layer, tile: Tile, vector: int, blocks: int = 1) -> Call:
     shares = groups * blocks
     if blocks > 1:
         reads = [Tensor(view.storage, view.slots[0], (view.channels, out.pixels, blocks), (1, view.storage.pitch, 0))]
-    lanes = _lanes(layer, vector) // shares
+    lanes = lanes_of(layer, vector) // shares
     spec = specs.Pointwise(source, Sink(lanes, out.pitch, _steps(layer), shares), tile)
     operands = [
         *reads,
@@ -129,7 +129,7 @@ def convolution(
         source, reads = _picture(shape, image)
     else:
         source, reads = _source(layer.inputs[0], groups, (width, height))
-    lanes = _lanes(layer, vector) // groups
+    lanes = lanes_of(layer, vector) // groups
     sink = Sink(lanes, out.pitch, _steps(layer), groups)
     spec = specs.Conv(_window(layer, (height, width)), source, image is not None, sink, tile, rows)
     operands = [
@@ -154,7 +154,7 @@ def separable(first: Layer, second: Layer, pixels: int, tile: Tile, rows: int, v
     middle, out = first.output.storage, second.output.storage
     operands += _epilogue(first, (taps.sink.lanes, middle.width, middle.height), _by_plane(middle.width), vector)
     source, tail = _projection(first, second, vector)
-    spec = specs.Separable(taps, source, Sink(_lanes(second, vector), out.pitch, _steps(second)), tile, rows)
+    spec = specs.Separable(taps, source, Sink(lanes_of(second, vector), out.pitch, _steps(second)), tile, rows)
     return Call((first, second), spec, (*operands, *tail), 1, rows * out.width, spec.scratch)
 
 
@@ -172,7 +172,7 @@ def chain(
     plane = (input_shape[1], input_shape[0])
     for i, (layer, tile) in enumerate(zip(layers, tiles, strict=True)):
         out, last = layer.output.storage, i == len(layers) - 1
-        lanes = _lanes(layer, vector)
+        lanes = lanes_of(layer, vector)
         sink = Sink(lanes, out.pitch, _steps(layer))
         if layer.from_image:
             height, width, _ = input_shape
@@ -201,7 +201,7 @@ def chain(
             order, depth = None, 0
         else:
             before = layers[i - 1]
-            depth, low = _lanes(before, vector), low_lane(before.output, vector)
+            depth, low = lanes_of(before, vector), low_lane(before.output, vector)
             stages.append(specs.Pointwise(Source(depth, depth), sink, tile))
             order = [slot - low for slot in layer.inputs[0].slots]
         if last:
@@ -224,7 +224,7 @@ def answer(view: View) -> Call:
 
 def image(layer: Layer, normalisation: Normalisation, vector: int) -> Call:
     """The picture as floats, where no convolution reads it first."""
-    out, channels, lanes = layer.output.storage, layer.output.channels, _lanes(layer, vector)
+    out, channels, lanes = layer.output.storage, layer.output.channels, lanes_of(layer, vector)
     constants = [Constant.of(v) for v in (normalisation.scale, normalisation.shift)]
     operands = (Picture((channels, out.pixels)), *constants, *_ends(layer, (lanes, out.pixels), _flat, vector))
     return Call((layer,), specs.Image(channels, lanes, out.pitch), operands, 1, 1)
@@ -233,7 +233,7 @@ def image(layer: Layer, normalisation: Normalisation, vector: int) -> Call:
 def per_lane(layer: Layer, vector: int) -> Call:
     """Pooling, padding, elementwise work, copies, local response normalisation."""
     source, out = layer.inputs[0], layer.output.storage
-    lanes, pitch, low = _lanes(layer, vector), source.storage.pitch, low_lane(source, vector)
+    lanes, pitch, low = lanes_of(layer, vector), source.storage.pitch, low_lane(source, vector)
     sink = Sink(lanes, out.pitch, _steps(layer))
     plane = (source.storage.height, source.storage.width)
     reads: list[Operand] = [Tensor(source.storage, low, (lanes, *plane[::-1]), _by_plane(plane[1])(pitch))]
@@ -315,12 +315,14 @@ def _source(view: View, groups: int, pixels: tuple[int, ...]) -> tuple[Source, l
     return Source(channels, pitch, step), [Tensor(view.storage, view.slots[0], (channels, *pixels, groups), strides)]
 
 
-def _lanes(layer: Layer, vector: int) -> int:
+def lanes_of(layer: Layer, vector: int) -> int:
     """Lanes that the layer writes: whole vectors, for grouped convolutions per group."""
     groups = 1 if is_depthwise(layer) else groups_of(layer)
     if groups > 1:
         return groups * up(layer.op.out // groups, vector)  # type: ignore[union-attr]
     slots = layer.output.slots
+    if isinstance(layer.op, ops.Dense):
+        return dense_lanes(layer.op.out, vector)
     return up(max(slots) + 1 - low_lane(layer.output, vector), vector)
 
 
@@ -338,7 +340,7 @@ def _matrix(layer: Layer, vector: int, order: Sequence[int] | None = None, depth
         for i, row in enumerate(order):
             scattered[:, :, row] += rows[:, :, i]  # a channel may be read twice
         rows = scattered
-    padded = np.zeros((groups, up(rows.shape[1], vector), rows.shape[2]), np.float32)
+    padded = np.zeros((groups, lanes_of(layer, vector) // groups, rows.shape[2]), np.float32)
     padded[:, : rows.shape[1]] = rows
     return padded.reshape(groups, -1, vector, rows.shape[2]).transpose(0, 1, 3, 2)
 
@@ -358,8 +360,8 @@ def _packed(
 
 def _projection(first: Layer, second: Layer, vector: int) -> tuple[Source, list[Operand]]:
     """Weight, bias, epilogue and output of a pointwise `second` that reads the lanes of `first` in their order."""
-    out, lanes = second.output.storage, _lanes(second, vector)
-    depth, low = _lanes(first, vector), low_lane(first.output, vector)
+    out, lanes = second.output.storage, lanes_of(second, vector)
+    depth, low = lanes_of(first, vector), low_lane(first.output, vector)
     packed = _packed(second, vector, 1, [slot - low for slot in second.inputs[0].slots], depth)
     return Source(depth, depth), [*packed, *_ends(second, (lanes, out.pixels, 1), _by_group(lanes), vector)]
 
@@ -373,7 +375,7 @@ def _picture(shape: ops.Shape, image: Normalisation) -> tuple[Source, list[Opera
 
 def _per_lane(layer: Layer, values: np.ndarray | None, vector: int) -> np.ndarray:
     """One value per output channel, placed on the lanes that the layer writes; zero elsewhere."""
-    result = np.zeros(_lanes(layer, vector), np.float32)
+    result = np.zeros(lanes_of(layer, vector), np.float32)
     if values is not None:
         low = low_lane(layer.output, vector)
         result[[slot - low for slot in layer.output.slots]] = values
@@ -391,7 +393,7 @@ def _window(layer: Layer, plane: tuple[int, int]) -> Window:
 def _taps(layer: Layer, pixels: int, vector: int) -> tuple[specs.Depthwise, list[Operand]]:
     source, out = layer.inputs[0], layer.output.storage
     assert layer.weight is not None
-    lanes = _lanes(layer, vector)
+    lanes = lanes_of(layer, vector)
     plane = (source.storage.height, source.storage.width)
     sink = Sink(lanes, out.pitch, _steps(layer))
     spec = specs.Depthwise(_window(layer, plane), source.storage.pitch, sink, min(pixels, out.width), layer.relu_first)

@@ -22,11 +22,18 @@ _ALIASING = 128
 """Floats. Pixels a multiple of this apart fall on few cache sets (32 KiB, 8 ways: the same one each 4 KiB), which made
 a depthwise 14x14x512 three times slower than 14x14x576 on a Zen 3; such a pitch is made one line longer."""
 _LINE = 16
+_MANY = 256
+"""Outputs of a large fully connected layer."""
 
 
 def up(value: int, multiple: int) -> int:
     """The next multiple."""
     return -(-value // multiple) * multiple
+
+
+def dense_lanes(outputs: int, vector: int) -> int:
+    """Lanes of a fully connected layer: where it is large, a multiple of four vectors, which threads can share."""
+    return up(outputs, 4 * vector if outputs >= _MANY else vector)
 
 
 @dataclass(eq=False)
@@ -322,7 +329,7 @@ class _Lowering:
             groups = op.groups
             source = self.views.get(node.inputs[0], View((), ())) if image else self.read(node.inputs[0])
         per_group = node.shape[-1] // groups
-        step = up(per_group, self.vector)
+        step = dense_lanes(per_group, self.vector) if isinstance(op, ops.Dense) else up(per_group, self.vector)
         slots = [g * step + c for g in range(groups) for c in range(per_group)]
         inputs = () if image else (source,)
         self._add(node, op, inputs, slots, groups * step, from_image=image)

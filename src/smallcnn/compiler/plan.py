@@ -30,7 +30,7 @@ _LARGE = 150_000
 _HUGE = 1_200_000
 """Floats of a map from which on the blocks on both sides are one chain; at 800,000, which the third-level cache holds,
 one chain for each is as fast."""
-_HEAVY = 300_000
+_HEAVY = 150_000
 """Weights from which on few long strips are best, although they leave the second-level cache: 19x19x728 to 728 takes
 3 % less in one strip than in four."""
 _SHARED = 100_000
@@ -198,8 +198,7 @@ class _Planner:
 
     def _lanes(self, layer: Layer) -> int:
         """Lanes of one group."""
-        assert isinstance(layer.op, ops.Conv | ops.Dense)
-        return up(layer.op.out // calls.groups_of(layer), self.vector)
+        return calls.lanes_of(layer, self.vector) // calls.groups_of(layer)
 
     def _feeds(self, first: Layer, second: Layer) -> bool:
         """Whether `second` is all that reads what `first` makes, in a storage of its own."""
@@ -244,6 +243,10 @@ def _neighbours(width: int) -> int:
 
 
 def _rows(height: int, fitting: int, threads: int) -> int:
-    """Rows per strip, at most `fitting`, a strip for each thread: those that waste least at the end, then the most."""
+    """Rows per strip, at most `fitting`: the thread with most to do is to be done first, then the most rows."""
     most = max(1, min(fitting, -(-height // threads)))
-    return min(range(max(1, most // 2), most + 1), key=lambda rows: (-(-height // rows) * rows, -rows))
+
+    def longest(rows: int) -> int:
+        return -(-height // (rows * threads)) * rows
+
+    return min(range(max(1, most // 2), most + 1), key=lambda rows: (longest(rows), -rows))
