@@ -419,3 +419,9 @@ def test_mean_of_one_colour():
     g = Builder(input=(224, 224, 3))
     white = np.full((1, 224, 224, 3), 255, np.uint8)
     check(*end(g, g.global_pool(g.input)), images=white)
+
+
+def test_large_image_that_no_convolution_reads_first():
+    """A picture turned to floats by itself begins no chain."""
+    g = Builder(input=(150, 150, 3))
+    check(*end(g, g.conv(g.depthwise(g.input, kernel=3), 8)))

@@ -99,7 +99,8 @@ class _Planner:
         between are large."""
         layers, end = list(waiting[:1]), 0
         first = layers[0]
-        if not (first.from_image or calls.is_depthwise(first) or (_is_pointwise(first) and first.inputs[0].contiguous)):
+        of_image = first.from_image and first.op != "image"
+        if not (of_image or calls.is_depthwise(first) or (_is_pointwise(first) and first.inputs[0].contiguous)):
             return None
         for before, following in itertools.pairwise(waiting):
             windowed, between = calls.is_depthwise(following), before.output.storage.floats
