@@ -1,7 +1,8 @@
-"""A plan as steps: every operand a place in the arena or in the blob of packed weights."""
+"""A plan and its kernels as a Program: every operand a place in the arena or in the blob of packed weights."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -9,8 +10,8 @@ from smallcnn.compiler.build import kernel_name
 from smallcnn.compiler.calls import Answer, Arena, Call, Constant, Picture, Table, Tensor
 from smallcnn.compiler.layers import root
 from smallcnn.compiler.memory import arrange
-from smallcnn.compiler.program import Buffer, Step
-from smallcnn.compiler.specs import Machine
+from smallcnn.compiler.program import Buffer, Program, Step
+from smallcnn.compiler.targets import Target
 
 
 class Blob:
@@ -37,8 +38,16 @@ class Blob:
         return b"".join(self.parts) + bytes(256)
 
 
-def emit(calls: Sequence[Call], machine: Machine) -> tuple[list[Step], bytes, int, int]:
-    """Steps, weights, bytes of the arena, bytes of scratch per thread."""
+def assemble(
+    calls: Sequence[Call],
+    kernels: Mapping[str, bytes],
+    target: Target,
+    name: str,
+    metadata: dict[str, Any],
+    input_shape: tuple[int, int, int],
+    outputs: int,
+) -> Program:
+    """The program of a plan; `kernels` are the object files by kernel name."""
     places, floats = arrange(calls)
     blob, steps = Blob(), []
     for call in calls:
@@ -70,9 +79,22 @@ def emit(calls: Sequence[Call], machine: Machine) -> tuple[list[Step], bytes, in
                     buffers.append(Buffer("input", 0, "uint8", extents, _dense(extents)))
                 case Answer(extents):
                     buffers.append(Buffer("output", 0, "float32", extents, _dense(extents)))
-        steps.append(Step(kernel_name(call.spec, machine), tuple(buffers), call.split, call.grain, call.label))
+        kernel = kernel_name(call.spec, target.machine)
+        steps.append(Step(kernel, tuple(buffers), call.split, call.grain, call.label))
     scratch = max((call.scratch for call in calls), default=0)
-    return steps, blob.content(), floats * 4 + 256, scratch * 4 + 4096 if scratch else 0
+    return Program(
+        name=name,
+        target=target.name,
+        features=target.features,
+        objects=tuple(kernels.values()),
+        steps=tuple(steps),
+        arena_bytes=floats * 4 + 256,
+        scratch_bytes=scratch * 4 + 4096 if scratch else 0,
+        weights=blob.content(),
+        metadata=metadata,
+        input_shape=input_shape,
+        outputs=outputs,
+    )
 
 
 def _dense(extents: tuple[int, ...]) -> tuple[int, ...]:

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from smallcnn.artifact import Artifact
-from smallcnn.compiler import assemble, build, layers, link, targets
+from smallcnn.compiler import build, layers, link, targets
 from smallcnn.compiler import tune as tuning
+from smallcnn.compiler.assemble import assemble
 from smallcnn.compiler.calls import Call, Normalisation
 from smallcnn.compiler.plan import plan
 from smallcnn.compiler.program import Program
-from smallcnn.compiler.specs import Machine
 from smallcnn.compiler.targets import Target
 from smallcnn.errors import CompileError, SmallcnnError, require
 from smallcnn.files import check_writable
@@ -92,7 +92,7 @@ def to_program(
 
     `expected` is the answer to the probe picture, for the file's metadata.
     """
-    machine = Machine(target.vector, target.registers, target.halide)
+    machine = target.machine
     graph, weights = fold(artifact.graph, artifact.weights)
     image = Normalisation(*artifact.preprocessing.scale_and_shift())
     made_layers, answer = layers.lower(graph, weights, machine.vector)
@@ -104,21 +104,9 @@ def to_program(
         made = tuning.search(made, target, graph.input_shape, answer.channels, workers, report)
     elif target.name == targets.host().name:
         made = tuning.remembered(made, machine)
-    objects = build.build([call.spec for call in made], machine, workers, report)
-    steps, blob, arena, scratch = assemble.emit(made, machine)
-    program = Program(
-        name=graph.name,
-        target=target.name,
-        features=target.features,
-        objects=tuple(objects.values()),
-        steps=tuple(steps),
-        arena_bytes=arena,
-        scratch_bytes=scratch,
-        weights=blob,
-        metadata=describe(artifact, "logits", expected),
-        input_shape=graph.input_shape,
-        outputs=answer.channels,
-    )
+    kernels = build.build([call.spec for call in made], machine, workers, report)
+    facts = describe(artifact, "logits", expected)
+    program = assemble(made, kernels, target, graph.name, facts, graph.input_shape, answer.channels)
     return program, made
 
 

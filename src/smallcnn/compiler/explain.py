@@ -14,7 +14,7 @@ from smallcnn.compiler import layers, memory, targets
 from smallcnn.compiler.calls import Answer, Call, Normalisation, Tensor
 from smallcnn.compiler.plan import plan
 from smallcnn.compiler.program import Program
-from smallcnn.compiler.specs import Depthwise, Machine, Tile
+from smallcnn.compiler.specs import Depthwise, Tile
 from smallcnn.cost import mult_adds
 from smallcnn.fold import fold_graph
 from smallcnn.graph import Graph
@@ -81,7 +81,7 @@ def peak_activation_bytes(graph: Graph) -> int:
     Raises CompileError for an operator that the compiler does not know.
     """
     target = targets.parse(_REFERENCE)
-    machine = Machine(target.vector, target.registers, target.halide)
+    machine = target.machine
     folded = fold_graph(graph)
     weights = {name: np.zeros(weight.shape, np.float32) for name, weight in folded.weights.items()}
     lowered, answer = layers.lower(folded, weights, machine.vector)

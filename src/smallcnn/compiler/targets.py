@@ -9,6 +9,7 @@ wasm                        WebAssembly with 128-bit vectors
 
 from dataclasses import dataclass
 
+from smallcnn.compiler.specs import Machine
 from smallcnn.errors import SmallcnnError, closest, require
 
 _KERNEL_FEATURES = "no_runtime-no_asserts-no_bounds_query-user_context"
@@ -30,6 +31,11 @@ class Target:
     vector: int
     registers: int
     suffixes: tuple[str, ...]
+
+    @property
+    def machine(self) -> Machine:
+        """What kernels are made for."""
+        return Machine(self.vector, self.registers, self.halide)
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from smallcnn import compiled
-from smallcnn.compiler import assemble, build, link
+from smallcnn.compiler import build, link
+from smallcnn.compiler.assemble import assemble
 from smallcnn.compiler.calls import Call
 from smallcnn.compiler.plan import best_tiles
-from smallcnn.compiler.program import Program
 from smallcnn.compiler.specs import Chain, Conv, Depthwise, Machine, Pointwise, Separable, Tile
 from smallcnn.compiler.targets import Target
 from smallcnn.cpu import cpu_name
@@ -38,14 +38,14 @@ def search(
     calls: Sequence[Call], target: Target, input_shape: tuple[int, int, int], outputs: int, workers: int, report: Report
 ) -> list[Call]:
     """The plan with the fastest form of every kernel; what was measured before is not measured again."""
-    machine = Machine(target.vector, target.registers, target.halide)
+    machine = target.machine
     forms: dict[str, list[Call]] = {}
     for call in calls:
         if _chosen(call, machine) is None and len(options := _forms(call, machine)) > 1:
             forms.setdefault(build.kernel_name(call.spec, machine), options)
     if forms:
         everything = [form for options in forms.values() for form in options]
-        times = _time(everything, target, machine, input_shape, outputs, workers, report)
+        times = _time(everything, target, input_shape, outputs, workers, report)
         start = 0
         for options in forms.values():
             best = int(times[start : start + len(options)].argmin())
@@ -57,28 +57,14 @@ def search(
 def _time(
     calls: Sequence[Call],
     target: Target,
-    machine: Machine,
     input_shape: tuple[int, int, int],
     outputs: int,
     workers: int,
     report: Report,
 ) -> np.ndarray:
     """Least nanoseconds of each call, one thread."""
-    objects = build.build([call.spec for call in calls], machine, workers, report)
-    steps, weights, arena, scratch = assemble.emit(calls, machine)
-    program = Program(
-        name="tuning",
-        target=target.name,
-        features=target.features,
-        objects=tuple(objects.values()),
-        steps=tuple(steps),
-        arena_bytes=arena,
-        scratch_bytes=scratch,
-        weights=weights,
-        metadata={},
-        input_shape=input_shape,
-        outputs=outputs,
-    )
+    kernels = build.build([call.spec for call in calls], target.machine, workers, report)
+    program = assemble(calls, kernels, target, "tuning", {}, input_shape, outputs)
     with tempfile.TemporaryDirectory(prefix="smallcnn-") as folder:
         path = Path(folder) / f"tuning{target.suffixes[0]}"
         link.write(program, path)
