@@ -69,11 +69,11 @@ def measure(model: str, threads: int, seconds: float) -> dict[str, Any]:
         start = time.perf_counter()
         compile_file(read(onnx), compiled, threads=threads, report=lambda *counts: reports.append(counts))
         taken = time.perf_counter() - start
-        rows = bench([compiled, onnx], engines=ENGINES, threads=threads, seconds=seconds)
+        rows = bench([onnx], engines=ENGINES, threads=threads, seconds=seconds)
     return {
         "model": model,
         "threads": threads,
-        "engines": {row.engine: asdict(row) for row in reversed(rows)},  # of two compiled ones the first: for `threads`
+        "engines": {row.engine: asdict(row) for row in rows},
         "kernels": reports[0],
         "compile_seconds": taken,
         "versions": {package: version(package) for package in ("smallcnn", "halide", *ENGINES[1:])},

@@ -175,10 +175,9 @@ def chain(
         lanes = lanes_of(layer, vector)
         sink = Sink(lanes, out.pitch, _steps(layer))
         if layer.from_image:
-            height, width, _ = input_shape
             source, reads = _picture(input_shape, image)
             operands += reads
-            stages.append(specs.Conv(_window(layer, (height, width)), source, True, sink, tile, rows))
+            stages.append(specs.Conv(_window(layer, plane[::-1]), source, True, sink, tile, rows))
             order, depth = None, 0
         elif is_depthwise(layer):
             spec, constants = _taps(layer, tile.pixels, vector)
@@ -288,12 +287,7 @@ def groups_of(layer: Layer) -> int:
 
 def low_lane(view: View, vector: int) -> int:
     """Where the whole vectors begin that hold a view."""
-    return min(view.slots) // vector * vector
-
-
-def same_lanes(a: View, b: View, vector: int) -> bool:
-    """Whether the same whole vectors hold both."""
-    return low_lane(a, vector) == low_lane(b, vector) and up(max(a.slots) + 1, vector) == up(max(b.slots) + 1, vector)
+    return view.span(vector)[0]
 
 
 def even_step(view: View, groups: int) -> int | None:
@@ -320,10 +314,10 @@ def lanes_of(layer: Layer, vector: int) -> int:
     groups = 1 if is_depthwise(layer) else groups_of(layer)
     if groups > 1:
         return groups * up(layer.op.out // groups, vector)  # type: ignore[union-attr]
-    slots = layer.output.slots
     if isinstance(layer.op, ops.Dense):
         return dense_lanes(layer.op.out, vector)
-    return up(max(slots) + 1 - low_lane(layer.output, vector), vector)
+    low, high = layer.output.span(vector)
+    return high - low
 
 
 def _matrix(layer: Layer, vector: int, order: Sequence[int] | None = None, depth: int = 0) -> np.ndarray:

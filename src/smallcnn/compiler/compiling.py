@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from smallcnn import compiled
 from smallcnn.artifact import Artifact
 from smallcnn.compiler import build, layers, link, targets
 from smallcnn.compiler import tune as tuning
@@ -122,8 +123,6 @@ def _runs_here(target: str) -> bool:
 
 
 def _error(path: Path, artifact: Artifact, answer: np.ndarray) -> float:
-    from smallcnn import compiled
-
     got = compiled.load(path, 1).run(probe_image(artifact.graph.input_shape))[0]
     error = relative_error(got, answer)
     if error > TOLERANCE:

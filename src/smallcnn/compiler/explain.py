@@ -76,7 +76,7 @@ def explain(graph: Graph, calls: Sequence[Call], program: Program, first: Mappin
 
 
 def peak_activation_bytes(graph: Graph) -> int:
-    """What a compiled network needs beside its weights on one thread: the arena and the scratch.
+    """What a compiled network needs beside its weights: the arena and the scratch of one thread, as planned for two.
 
     Raises CompileError for an operator that the compiler does not know.
     """

@@ -97,6 +97,10 @@ class View:
         """Whether the channels follow each other in one storage."""
         return self.single and self.slots == tuple(range(self.slots[0], self.slots[0] + len(self.slots)))
 
+    def span(self, vector: int) -> tuple[int, int]:
+        """First lane and end of the whole vectors that hold the channels."""
+        return min(self.slots) // vector * vector, up(max(self.slots) + 1, vector)
+
     def pick(self, channels: Sequence[int]) -> "View":
         """A view of these channels, in this order."""
         return View(tuple(self.storages[c] for c in channels), tuple(self.slots[c] for c in channels))
@@ -243,14 +247,10 @@ class _Lowering:
         if name in self.copies:
             return self.copies[name]
         if view.single and len(set(view.slots)) == view.channels:
-            low, high = self.range(view)
+            low, high = view.span(self.vector)
             if high - low <= 1.5 * up(view.channels, self.vector):
                 return view
         return self.contiguous(name)
-
-    def range(self, view: View) -> tuple[int, int]:
-        """First lane and end of the whole vectors that hold a view."""
-        return min(view.slots) // self.vector * self.vector, up(max(view.slots) + 1, self.vector)
 
     def _storage(self, shape: ops.Shape, lanes: int | None = None) -> Storage:
         height, width = shape[:2] if len(shape) == 3 else (1, 1)
@@ -320,18 +320,12 @@ class _Lowering:
     def _matrix(self, node: Node) -> None:
         """Dense and grouped convolutions, fully connected layers: read any lanes, write groups of whole vectors."""
         op = node.op
-        image = node.inputs[0] == self.image and isinstance(op, ops.Conv) and op.groups == 1
-        if isinstance(op, ops.Dense):
-            source = self.read(node.inputs[0])
-            groups = 1
-        else:
-            assert isinstance(op, ops.Conv)
-            groups = op.groups
-            source = self.views.get(node.inputs[0], View((), ())) if image else self.read(node.inputs[0])
+        groups = op.groups if isinstance(op, ops.Conv) else 1
+        image = node.inputs[0] == self.image and isinstance(op, ops.Conv) and groups == 1
         per_group = node.shape[-1] // groups
         step = dense_lanes(per_group, self.vector) if isinstance(op, ops.Dense) else up(per_group, self.vector)
         slots = [g * step + c for g in range(groups) for c in range(per_group)]
-        inputs = () if image else (source,)
+        inputs = () if image else (self.read(node.inputs[0]),)
         self._add(node, op, inputs, slots, groups * step, from_image=image)
 
     def _per_channel(self, node: Node) -> None:
@@ -341,7 +335,7 @@ class _Lowering:
         if isinstance(node.op, ops.Scale | ops.Add) and any(not _alike(first, other) for other in sources[1:]):
             sources = [self.contiguous(name) for name in node.inputs]
             first = sources[0]
-        low, high = self.range(first)
+        low, high = first.span(self.vector)
         rectified = isinstance(node.op, ops.Conv) and node.inputs[0] in self.rectified
         self._add(node, node.op, tuple(sources), [slot - low for slot in first.slots], high - low, relu_first=rectified)
 

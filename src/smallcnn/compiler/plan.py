@@ -217,7 +217,7 @@ def _adds(layer: Layer) -> bool:
 
 def _covers(layer: Layer, before: Layer, vector: int) -> bool:
     """Whether a layer reads all lanes that `before` makes."""
-    return calls.same_lanes(layer.inputs[0], before.output, vector)
+    return layer.inputs[0].span(vector) == before.output.span(vector)
 
 
 def _uses(layers: Sequence[Layer], answer: View) -> tuple[Counter[Storage], Counter[Storage]]:
