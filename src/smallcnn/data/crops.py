@@ -1,0 +1,28 @@
+"""Random shifts and mirroring for a whole batch of small pictures at once: a few numpy operations, none per picture."""
+
+import numpy as np
+
+
+def shifted(
+    images: np.ndarray, indices: np.ndarray, dy: np.ndarray, dx: np.ndarray, mirrored: np.ndarray
+) -> np.ndarray:
+    """The pictures `indices` of uint8 (N, H, W, C), each shown through a window moved `dy` down and `dx` right.
+
+    Beyond the border the picture is reflected without repeating its edge, as `np.pad` does in mode "reflect"; shifts
+    must be smaller than the picture. Where `mirrored`, left and right of the result are swapped. The four vectors have
+    one entry per picture of the result, uint8 (B, H, W, C).
+    """
+    _, height, width, channels = images.shape
+    rows = _reflected(np.arange(height) + dy[:, None], height)  # (B, H)
+    across = np.arange(width)
+    columns = _reflected(np.where(mirrored[:, None], across[::-1], across) + dx[:, None], width)  # (B, W)
+    rows += (np.asarray(indices) * height)[:, None]
+    pixels = np.ascontiguousarray(images).view(f"V{channels}").reshape(-1)
+    return (
+        pixels.take(rows[:, :, None] * width + columns[:, None, :]).view(np.uint8).reshape(-1, height, width, channels)
+    )
+
+
+def _reflected(positions: np.ndarray, length: int) -> np.ndarray:
+    """Positions from 1 - length to 2 * length - 2, folded back into 0 .. length - 1."""
+    return length - 1 - np.abs(length - 1 - np.abs(positions))
