@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from smallcnn.checkpoints import fetch as module
-from smallcnn.checkpoints.fetch import fetch
+from smallcnn import fetch as module
 from smallcnn.errors import FileError
+from smallcnn.fetch import fetch
 from smallcnn.files import cache_folder
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
@@ -224,6 +224,14 @@ def test_offline_says_what_to_do(tmp_path, monkeypatch):
 def test_only_https_is_fetched(tmp_path, url):
     with pytest.raises(FileError, match="only files at https:// addresses"):
         fetch(url, cache=tmp_path)
+
+
+def test_a_file_known_by_its_hash_may_come_over_http(server, tmp_path):
+    url = server.url.replace("127.0.0.1", "127.0.0.2")  # no address of this machine by name
+    with pytest.raises(FileError, match="only files at https:// addresses"):
+        fetch(url, cache=tmp_path, sha256=SHA256[:32])
+    with pytest.raises(FileError, match=r"^no connection to 127\.0\.0\.2"):
+        fetch(url, cache=tmp_path, sha256=SHA256)
 
 
 @pytest.mark.parametrize("url", ["https://example.com", "https://example.com/a/", "https://example.com/a/.."])

@@ -1,1 +1,1 @@
-"""Public checkpoints: reading them, laying them onto a network, fetching them."""
+"""Public checkpoints: reading them, laying them onto a network, knowing where they are."""

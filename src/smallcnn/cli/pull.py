@@ -18,8 +18,8 @@ def command(name: str | None, out: Path | None, json_: bool) -> None:
     """
     from smallcnn import artifact
     from smallcnn.checkpoints.catalogue import CATALOGUE, find
-    from smallcnn.checkpoints.fetch import fetch
     from smallcnn.errors import FileError
+    from smallcnn.fetch import fetch
     from smallcnn.files import check_writable
 
     if name is None:

@@ -47,14 +47,15 @@ def fetch(
     """The path of the file at `url`, which is downloaded unless the cache has it already.
 
     `size` in bytes and `sha256` (at least its first 8 digits) are verified before the file is used, also when it comes
-    from the cache. With `member`, the file is a tar archive, and the path is that of its member with this file name.
+    from the cache. The address must be https, or http if the whole SHA-256 is known. With `member`, the file is a tar
+    archive, and the path is that of its member with this file name.
 
     Raises FileError if the file cannot be fetched, is not the expected one, or cannot be written.
     """
     if sha256 is not None and not re.fullmatch("[0-9a-f]{8,64}", sha256):
         raise FileError(f"a SHA-256 is 64 hexadecimal digits in small letters, or its first 8 or more, not {sha256!r}")
     cache = cache or cache_folder()
-    place = _place(url, cache)
+    place = _place(url, cache, pinned=sha256 is not None and len(sha256) == 64)
     try:
         if member is None and _is_good(place, size, sha256):
             return place
@@ -75,9 +76,9 @@ def fetch(
         raise FileError(f"cannot write {place}: {error.strerror or error}") from error
 
 
-def _place(url: str, cache: Path) -> Path:
+def _place(url: str, cache: Path, pinned: bool) -> Path:
     """Where the file of an address lies in the cache."""
-    parts = _checked(url)
+    parts = _checked(url, pinned)
     *folders, name = parts.path.split("/")
     if not name.strip("."):
         raise FileError(f"{url}: this is the address of a folder; one of a file is wanted")
@@ -85,11 +86,11 @@ def _place(url: str, cache: Path) -> Path:
     return cache.joinpath(*(re.sub(r"[^\w.=+-]", "_", word).lstrip(".") for word in words))
 
 
-def _checked(url: str) -> SplitResult:
-    """The parts of an address; FileError unless it is https, or http to this machine."""
+def _checked(url: str, pinned: bool) -> SplitResult:
+    """The parts of an address; FileError unless it is https, or http to this machine or for a file known by hash."""
     try:
         parts = urlsplit(url)
-        allowed = parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOCAL)
+        allowed = parts.scheme == "https" or (parts.scheme == "http" and (pinned or parts.hostname in _LOCAL))
         if allowed and parts.hostname and re.fullmatch("[!-~]+", url):
             return parts
     except ValueError:
@@ -216,7 +217,7 @@ class _SafeRedirect(HTTPRedirectHandler):
     def redirect_request(
         self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
     ) -> Request | None:
-        _checked(newurl)
+        _checked(newurl, pinned=False)
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
