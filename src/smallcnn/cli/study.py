@@ -1,0 +1,98 @@
+"""`smallcnn study`."""
+
+from pathlib import Path
+
+import click
+
+from smallcnn.cli.show import as_json, print_json, remark, table, workers
+from smallcnn.errors import TRAIN, SmallcnnError, require
+
+
+@click.command("study")
+@click.argument("name", required=False)
+@click.option("--data", metavar="SOURCE", help="pictures with a test part: a named set, .npz or folder")
+@click.option("--out", type=click.Path(path_type=Path), help="folder of the study; a run of its own in ROW/seed-S")
+@click.option("--seeds", type=click.IntRange(1), help="runs of each row, seeds 0, 1, ...  [default: the study's]")
+@click.option("--epochs", type=click.IntRange(1), help="of each run  [default: the study's]")
+@click.option("--row", "rows", multiple=True, help="only this row; may be given several times")
+@click.option("--table", "table_only", is_flag=True, help="show what is done in --out and train nothing")
+@click.option("--markdown", is_flag=True, help="print the table as Markdown")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, mps or auto")
+@click.option("--threads", type=click.IntRange(1), help="threads that compute  [default: one per core]")
+@workers
+@as_json
+def command(
+    name: str | None,
+    data: str | None,
+    out: Path | None,
+    seeds: int | None,
+    epochs: int | None,
+    rows: tuple[str, ...],
+    table_only: bool,
+    markdown: bool,
+    device: str,
+    threads: int | None,
+    workers: int | None,
+    json_: bool,
+) -> None:
+    """Rerun a paper's comparison: the study NAME on SOURCE, or without NAME the list of studies.
+
+    Every row (a network) is trained with several seeds, one run at a time; what is done in --out already is not done
+    again, a run that was interrupted goes on, and several processes with the same --out share the runs. Then a table on
+    stdout and results.json, plot.svg and report.html in --out. Without --out: the rows, their cost and the paper's
+    figures.
+    """
+    require("a study", "train", *TRAIN)
+    from smallcnn.study import catalogue, page, results
+
+    if name is None:
+        _list(json_)
+        return
+    study = catalogue.find(name)
+    if out is None:
+        if data or table_only:
+            raise SmallcnnError("a study needs --out DIR")
+    elif not table_only:
+        import torch
+
+        from smallcnn.study import running
+
+        if data is None:
+            raise SmallcnnError("a study needs --data SOURCE; --table shows what is done without it")
+        if threads:
+            torch.set_num_threads(threads)
+        folder = out
+        running.run(
+            study, data, out, seeds=seeds, epochs=epochs, rows=rows, device=device, threads=threads,
+            workers=workers, say=remark, finished=lambda lines: page.write(study, lines, folder),
+        )  # fmt: skip
+    lines = results.read(study, out) if out else tuple(results.Line(row, ()) for row in study.rows)
+    if out:
+        page.write(study, lines, out)
+    if json_:
+        print_json(results.as_json(study, lines))
+    elif markdown:
+        click.echo(page.markdown(study, lines))
+    else:
+        click.echo(f"{study.title}. {study.question}\n{study.source}.")
+        table(*page.table(study, lines))
+        if out:
+            remark(f"report: {out / page.PAGE}")
+
+
+def _list(json_: bool) -> None:
+    from smallcnn.study.catalogue import STUDIES
+
+    if json_:
+        print_json([
+            {"study": study.name, "title": study.title, "question": study.question, "networks": len(study.rows),
+             "rows": [row.name for row in study.rows], "seeds": study.seeds, "epochs": study.recipe.epochs,
+             "hours": study.hours()}
+            for study in STUDIES.values()
+        ])  # fmt: skip
+        return
+    table(["study", "networks", "seeds", "epochs", "hours", "asks"], [
+        [study.name, str(len(study.rows)), str(study.seeds), str(study.recipe.epochs), f"{study.hours():.0f}",
+         study.question]
+        for study in STUDIES.values()
+    ])  # fmt: skip

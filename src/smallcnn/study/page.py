@@ -1,0 +1,106 @@
+"""A study's results as people read them: the table, the plot, the page."""
+
+import html
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from smallcnn import plots, report
+from smallcnn.files import atomic
+from smallcnn.report import Section
+from smallcnn.study import results
+from smallcnn.study.definition import Study
+from smallcnn.study.results import Line
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+JSON, PLOT, PAGE = "results.json", "plot.svg", "report.html"
+_BLUE, _ORANGE, _GREY = "#2563eb", "#ea580c", "#94a3b8"
+
+
+def table(study: Study, lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
+    """(heads, rows) of text; a row without a finished run says how long it takes."""
+    averaged = any(line.ema for line in lines)
+    heads = ["network", "test top-1, %", "n", "best epoch", *(["averaged"] if averaged else []), study.published]
+    heads += ["Mult-Adds", "parameters"]
+    rows = []
+    for line in lines:
+        cost = line.row.cost()
+        ran = line.outcomes[0] if line.outcomes else None
+        hours = study.hours((line.row,))
+        rows.append([
+            line.row.label,
+            str(line.top1) if line.top1 else f"not run yet; {hours:.1f} hours",
+            str(len(line.outcomes)),
+            str(line.best or "-"),
+            *([str(line.ema or "-")] if averaged else []),
+            line.row.published or "-",
+            f"{(ran or cost).mult_adds:,}",
+            f"{(ran or cost).parameters:,}",
+        ])  # fmt: skip
+    return heads, rows
+
+
+def markdown(study: Study, lines: Sequence[Line]) -> str:
+    """The table for a page of docs."""
+    heads, rows = table(study, lines)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads), *rows))
+
+
+def write(study: Study, lines: Sequence[Line], out: Path) -> None:
+    """Writes results.json, plot.svg and report.html into the folder `out`."""
+    figure = plot(study, lines)
+    with atomic(out / JSON) as beside:
+        beside.write_text(json.dumps(results.as_json(study, lines), indent=2))
+    plots.save(figure, out / PLOT)
+    _write_page(study, lines, figure, out / PAGE)
+
+
+def _write_page(study: Study, lines: Sequence[Line], figure: "Figure", path: Path) -> None:
+    heads, rows = table(study, lines)
+    done = [outcome for line in lines for outcome in line.outcomes]
+    headline = [
+        (str(len(done)), "runs"),
+        (f"{sum(outcome.seconds for outcome in done) / 3600:.1f} h", "of training"),
+    ]
+    top = "".join(f"<th>{html.escape(cell)}</th>" for cell in heads)
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    note = (
+        "Mean and sample standard deviation over n seeds, of the weights after the last epoch, on the test part, which "
+        "nothing was chosen by; beside it the epoch that was best on the validation part."
+    )
+    sections = [
+        Section("Question", f"<p>{html.escape(study.question)}</p><p>{html.escape(study.source)}</p>"),
+        Section("Accuracy", f"<p>{note}</p><table><tr>{top}</tr>{body}</table>{plots.svg(figure)}"),
+    ]
+    if done:
+        recipe = done[0].recipe
+        where = f"{done[0].data}: {done[0].train_images:,} training, {done[0].test_images:,} test pictures."
+        changed = "\n".join(f"{key}: {value}" for key, value in recipe.items() if key != "seed")
+        sections.append(Section("Recipe", f"<p>{html.escape(where)}</p><pre>{html.escape(changed)}</pre>"))
+    report.write(path, study.title, headline, sections)
+
+
+def plot(study: Study, lines: Sequence[Line]) -> "Figure":
+    """A line per network: every seed's test accuracy and their mean; the paper's figure on an axis of its own."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 0.45 * len(lines) + 1.3), layout="constrained")
+    ours, papers = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
+    for y, line in enumerate(lines):
+        values = [100 * outcome.top1 for outcome in line.outcomes]
+        ours.plot(values, [y] * len(values), "o", color=_GREY, markersize=4)
+        if line.top1:
+            ours.plot(line.top1.mean, y, "|", color=_BLUE, markersize=14, markeredgewidth=2)
+        if line.row.published:
+            papers.plot(float(line.row.published), y, "|", color=_ORANGE, markersize=14, markeredgewidth=2)
+    ours.set_yticks(range(len(lines)), [line.row.label for line in lines])
+    ours.invert_yaxis()
+    for axes, title in ((ours, "test top-1, %: seeds and mean"), (papers, f"the paper: {study.published}")):
+        axes.set_title(title, fontsize=10, loc="left")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25)
+        axes.set_axisbelow(True)
+    return figure

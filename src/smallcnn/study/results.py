@@ -1,0 +1,147 @@
+"""What a study's folder holds: one result.json per finished run, and what they come to together."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from smallcnn.errors import DataError
+from smallcnn.files import atomic
+from smallcnn.study.definition import Row, Study
+from smallcnn.train.recipe import Recipe
+
+RESULT = "result.json"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One finished run. Accuracies are fractions of the test part, of the last epoch's weights, of those that were best
+    on the validation part, and of the averaged ones (None without an average).
+
+    `pictures` identifies the data set, `recipe` is the whole recipe, with the seed.
+    """
+
+    row: str
+    seed: int
+    top1: float
+    best_top1: float
+    ema_top1: float | None
+    test_images: int
+    train_images: int
+    mult_adds: int
+    parameters: int
+    seconds: float
+    data: str
+    pictures: str
+    recipe: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and sample standard deviation (divided by n - 1; None of one number) of n accuracies, in percent."""
+
+    mean: float
+    deviation: float | None
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:.2f}" if self.deviation is None else f"{self.mean:.2f} ± {self.deviation:.2f}"
+
+
+def spread(fractions: Sequence[float]) -> Spread | None:
+    """The spread of accuracies given as fractions; None of none."""
+    if not fractions:
+        return None
+    percent = [100 * fraction for fraction in fractions]
+    return Spread(fmean(percent), stdev(percent) if len(percent) > 1 else None, len(percent))
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of the study with its finished runs, by seed."""
+
+    row: Row
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def top1(self) -> Spread | None:
+        """After the last epoch: the headline."""
+        return spread([outcome.top1 for outcome in self.outcomes])
+
+    @property
+    def best(self) -> Spread | None:
+        """Of the epoch that was best on the validation part."""
+        return spread([outcome.best_top1 for outcome in self.outcomes])
+
+    @property
+    def ema(self) -> Spread | None:
+        """Of the averaged weights, if all runs have them."""
+        values = [outcome.ema_top1 for outcome in self.outcomes if outcome.ema_top1 is not None]
+        return spread(values) if len(values) == len(self.outcomes) else None
+
+
+def run_folder(out: Path, row: Row, seed: int) -> Path:
+    """Where the run of `row` with `seed` lives."""
+    return out / row.name / f"seed-{seed}"
+
+
+def write(folder: Path, outcome: Outcome) -> None:
+    """Puts the result into a run's folder: the run is done."""
+    with atomic(folder / RESULT) as beside:
+        beside.write_text(json.dumps(asdict(outcome), indent=2))
+
+
+def read_one(folder: Path) -> Outcome:
+    """The result in a run's folder. Raises DataError if it is not one."""
+    path = folder / RESULT
+    try:
+        return Outcome(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(f"{path}: no result of a study's run ({error}); remove it to have the run finished") from error
+
+
+def read(study: Study, out: Path) -> tuple[Line, ...]:
+    """Every row with what is done in the folder `out`.
+
+    Raises DataError if runs are not of one data set and one recipe.
+    """
+    lines = []
+    for row in study.rows:
+        outcomes = (read_one(path.parent) for path in out.glob(f"{row.name}/seed-*/{RESULT}"))
+        lines.append(Line(row, tuple(sorted(outcomes, key=lambda outcome: outcome.seed))))
+    done = [outcome for line in lines for outcome in line.outcomes]
+    for outcome in done[1:]:
+        check_same(out, done[0], outcome.data, outcome.pictures, Recipe.from_dict(outcome.recipe))
+    return tuple(lines)
+
+
+def check_same(out: Path, outcome: Outcome, data: str, pictures: str, recipe: Recipe) -> None:
+    """DataError unless `outcome` was trained on these pictures by this recipe, but for the seed."""
+    if outcome.pictures != pictures:
+        raise DataError(f"{out} holds runs on {outcome.data}, not the pictures of {data}; use another --out")
+    old, new = outcome.recipe | {"seed": 0}, asdict(recipe) | {"seed": 0}
+    changed = [f"{key} {old.get(key)} and {new.get(key)}" for key in old | new if old.get(key) != new.get(key)]
+    if changed:
+        raise DataError(f"{out} holds runs of two recipes, with {', '.join(changed)}; use another --out")
+
+
+def as_json(study: Study, lines: Sequence[Line]) -> dict[str, Any]:
+    """Everything in the table, for machines. Accuracies of runs are fractions, means and deviations percent."""
+    rows = []
+    for line in lines:
+        cost = line.row.cost()
+        of_seeds = {"top1": line.top1, "best_top1": line.best, "ema_top1": line.ema}
+        rows.append({
+            "row": line.row.name,
+            "label": line.row.label,
+            "network": cost.name,
+            "resolution": line.row.resolution,
+            "mult_adds": line.outcomes[0].mult_adds if line.outcomes else cost.mult_adds,
+            "parameters": line.outcomes[0].parameters if line.outcomes else cost.parameters,
+            "published": line.row.published or None,
+            **{key: value and {"mean": value.mean, "deviation": value.deviation} for key, value in of_seeds.items()},
+            "runs": [asdict(outcome) for outcome in line.outcomes],
+        })  # fmt: skip
+    return {"study": study.name, "title": study.title, "published": study.published, "rows": rows}

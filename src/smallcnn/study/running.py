@@ -1,0 +1,190 @@
+"""Running a study: every (row, seed) that is not done yet, one at a time, alone or beside other processes."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from smallcnn import runtime
+from smallcnn.cost import profile
+from smallcnn.data.sources import Source, open_source
+from smallcnn.errors import DataError, SmallcnnError, closest
+from smallcnn.evaluate import evaluate
+from smallcnn.graph import Graph
+from smallcnn.study import results
+from smallcnn.study.definition import Row, Study
+from smallcnn.study.results import Outcome, run_folder
+from smallcnn.train.recipe import Recipe
+from smallcnn.train.run import train
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One row with one seed."""
+
+    row: Row
+    seed: int
+    graph: Graph
+    recipe: Recipe
+    folder: Path
+
+    pictures: int
+
+    @property
+    def done(self) -> bool:
+        return (self.folder / results.RESULT).is_file()
+
+    @property
+    def expected_seconds(self) -> float:
+        return self.recipe.epochs * self.pictures / self.row.images_per_second
+
+    def __str__(self) -> str:
+        return f"{self.row.label}, seed {self.seed}"
+
+
+def run(
+    study: Study,
+    data: str | Path,
+    out: Path,
+    *,
+    seeds: int | None = None,
+    epochs: int | None = None,
+    rows: Sequence[str] = (),
+    device: str = "auto",
+    threads: int | None = None,
+    workers: int | None = None,
+    say: Callable[[str], None] = lambda line: None,
+    finished: Callable[[Sequence[results.Line]], None] = lambda lines: None,
+) -> bool:
+    """Trains and measures what is not done in the folder `out`; True if nothing is left, False if others are at work.
+
+    `seeds` and `epochs` left out are the study's; `rows` are names, all if there are none. Each run is a training run
+    of its own, OUT/ROW/seed-S, which goes on where it was. Every process that is given the same folder takes runs that
+    no other is working on. `say` gets lines of progress, `finished` is called after each run with
+    all results.
+
+    Accuracy is measured on the test part, which nothing is chosen by. Raises DataError if there is none, or if the
+    folder holds runs of another data set or recipe; KeyboardInterrupt after Ctrl-C and a checkpoint.
+    """
+    chosen = [find_row(study, name) for name in rows] or list(study.rows)
+    recipe = replace(study.recipe, epochs=epochs or study.recipe.epochs)
+    source = open_source(data, seed=recipe.seed, val_fraction=recipe.val_fraction)
+    if "test" not in source.splits:
+        raise DataError(f"{data} has no test part, which a study measures on; it has {', '.join(source.splits)}")
+    for line in results.read(study, out):
+        for outcome in line.outcomes:
+            results.check_same(out, outcome, str(data), source.fingerprint, recipe)
+    runs = [
+        _Run(
+            row,
+            seed,
+            _build(row, source),
+            replace(recipe, seed=seed),
+            run_folder(out, row, seed),
+            len(source.splits["train"]),
+        )
+        for seed in range(seeds or study.seeds)
+        for row in chosen
+    ]
+    while True:
+        taken = 0
+        for i, current in enumerate(runs, start=1):
+            if current.done:
+                continue
+            with _claimed(current.folder) as mine:
+                if not mine or current.done:
+                    continue
+                taken += 1
+                say(f"run {i} of {len(runs)}: {current}; {_left(runs)} of training left")
+                _train_and_measure(current, source.fingerprint, data, device, threads, workers, say)
+            finished(results.read(study, out))
+        if not taken:
+            break
+    left = [run for run in runs if not run.done]
+    if left:
+        say(f"{len(left)} runs are with other processes: {'; '.join(map(str, left))}")
+    return not left
+
+
+def find_row(study: Study, name: str) -> Row:
+    """The row called `name`; SmallcnnError with the closest names."""
+    for row in study.rows:
+        if row.name == name:
+            return row
+    raise SmallcnnError(f"{study.name} has no row {name!r}; {closest(name, [row.name for row in study.rows])}")
+
+
+def _left(runs: Sequence[_Run]) -> str:
+    """Time that the runs which are not done need, by the stated speeds and how far the finished ones were from them."""
+    done = [run for run in runs if run.done]
+    taken = sum(results.read_one(run.folder).seconds for run in done)
+    ratio = taken / sum(run.expected_seconds for run in done) if done else 1.0
+    minutes = ratio * sum(run.expected_seconds for run in runs if not run.done) / 60
+    return f"about {minutes:.0f} minutes" if minutes < 120 else f"about {minutes / 60:.1f} hours"
+
+
+def _build(row: Row, source: Source) -> Graph:
+    images = source.splits["train"].images
+    grey = isinstance(images, np.ndarray) and (images.ndim == 3 or images.shape[3] == 1)
+    return row.build(classes=len(source.classes), channels=1 if grey else 3)
+
+
+@contextmanager
+def _claimed(folder: Path) -> Iterator[bool]:
+    """Whether this process alone may work on the run now; the system takes the claim back from one that dies."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.with_name(f"{folder.name}.lock"))
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def _train_and_measure(
+    run: _Run,
+    fingerprint: str,
+    data: str | Path,
+    device: str,
+    threads: int | None,
+    workers: int | None,
+    say: Callable[[str], None],
+) -> None:
+    try:
+        result = train(run.graph, data, run.folder, recipe=run.recipe, resume=True, device=device, workers=workers)
+    except DataError as error:
+        raise DataError(f"{run}: {error}") from error
+    if not result.finished:
+        raise KeyboardInterrupt
+
+    def measure(model: Path) -> tuple[float, int]:
+        metrics = evaluate(runtime.open(model, threads=threads), data, part="test", workers=workers).metrics
+        return metrics.top1, metrics.images
+
+    cost = profile(run.graph)
+    top1, images = measure(result.last)
+    averaged = run.folder / "last_ema.safetensors"
+    outcome = Outcome(
+        row=run.row.name,
+        seed=run.seed,
+        top1=top1,
+        best_top1=measure(result.best)[0],
+        ema_top1=measure(averaged)[0] if run.recipe.ema else None,
+        test_images=images,
+        train_images=run.pictures,
+        mult_adds=cost.mult_adds,
+        parameters=cost.parameters,
+        seconds=sum(record["seconds"] for record in result.history),
+        data=Path(result.data).name,
+        pictures=fingerprint,
+        recipe=asdict(run.recipe),
+    )
+    results.write(run.folder, outcome)
+    say(f"{run}: {100 * top1:.2f} % of {images} test pictures, {outcome.seconds / 60:.1f} minutes of training")
