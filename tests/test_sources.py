@@ -345,9 +345,9 @@ def test_digits():
 
 def test_no_such_source(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert problem("digit") == "no folder, .npz file or named set 'digit'; closest: digits"
+    assert problem("digit") == "no folder, archive, .npz file or named set 'digit'; closest: digits"
     (tmp_path / "set.tar").touch()
-    assert problem(tmp_path / "set.tar").startswith("no folder, .npz file or named set")
+    assert problem(tmp_path / "set.tar").startswith(f"{tmp_path / 'set.tar'}: not a whole, readable archive")
 
 
 def test_a_folder_goes_before_a_named_set(tmp_path, monkeypatch):

@@ -1,12 +1,11 @@
-"""Pictures as arrays: .npz files, and the named sets."""
+"""Pictures as arrays in .npz files."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from smallcnn.data.split import Split
-from smallcnn.errors import DataError, MissingExtra
+from smallcnn.errors import DataError
 
 _PARTS = {"x": "train", "x_train": "train", "x_val": "val", "x_test": "test"}
 
@@ -71,20 +70,3 @@ def _split(images: np.ndarray, labels: np.ndarray, key: str, where: str) -> Spli
     if labels.min() < 0:
         raise DataError(f"{where}: {key} has the label {labels.min()}; labels start at 0")
     return Split(images, labels, [f"{key}[{i}]" for i in range(count)])
-
-
-def _digits() -> tuple[tuple[str, ...], dict[str, Split]]:
-    """1,797 handwritten digits, 8x8 grey, from scikit-learn (UCI optdigits test set). Every fifth is the test part."""
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise MissingExtra("the named set 'digits'", "train") from error
-    data = load_digits()
-    images = (data.images * 255 / 16).round().astype(np.uint8)
-    whole = _split(images, data.target, "digits", "scikit-learn")
-    held_out = np.arange(len(whole)) % 5 == 4
-    train, test = np.flatnonzero(~held_out).tolist(), np.flatnonzero(held_out).tolist()
-    return tuple("0123456789"), {"train": whole.subset(train), "test": whole.subset(test)}
-
-
-NAMED: dict[str, Callable[[], tuple[tuple[str, ...], dict[str, Split]]]] = {"digits": _digits}

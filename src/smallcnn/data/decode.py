@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from smallcnn.data.stored import Stored
 from smallcnn.errors import ImageError
 
-Picture = str | Path | bytes | Image.Image | np.ndarray
-"""A file's path, a file's bytes, a Pillow image, or a uint8 array (H, W), (H, W, 1) or (H, W, 3)."""
+Picture = str | Path | bytes | Stored | Image.Image | np.ndarray
+"""A file's path, bytes, a file inside another, a Pillow image, or a uint8 array (H, W), (H, W, 1) or (H, W, 3)."""
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pnm"})
 
@@ -59,7 +60,9 @@ def decode(picture: Picture, channels: int, shorter: float = inf) -> Decoded:
     Raises ImageError with the name of the file and what is wrong with it.
     """
     mode = {1: "L", 3: "RGB"}[channels]
-    name = picture if isinstance(picture, str | Path) else "picture"  # for messages
+    name: str | Path = picture if isinstance(picture, str | Path) else "picture"  # for messages
+    if isinstance(picture, Stored):
+        name, picture = picture.name, picture.read()
     try:
         if isinstance(picture, np.ndarray):
             return _finish(_from_array(picture), mode)

@@ -5,6 +5,7 @@ needs no torch. The order of the batches and what is in them do not depend on th
 """
 
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -57,6 +58,19 @@ def batches(
             yield _collect(split, chunk, [result for future in futures for result in future.result()])
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def rate(
+    split: Split, prepare: Prepare, order: Sequence[int], *, batch_size: int, workers: int | None, seconds: float = 2.0
+) -> float:
+    """Pictures a second that the loader gives when nothing else is done with them, over at most about `seconds`."""
+    started = time.perf_counter()
+    done = 0
+    for batch in batches(split, prepare, order, batch_size=batch_size, workers=workers):
+        done += len(batch.labels) + len(batch.failed)
+        if time.perf_counter() - started > seconds:
+            break
+    return done / (time.perf_counter() - started)
 
 
 def _prepare_all(prepare: Prepare, indices: Sequence[int]) -> list[np.ndarray | ImageError]:

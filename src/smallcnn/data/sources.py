@@ -1,8 +1,10 @@
-"""Where labelled pictures come from: a folder with one sub-folder per class, an .npz, or a named set.
+"""Where labelled pictures come from: a folder or tar with one folder per class, an .npz, shards, or a named set.
 
     open_source("photos")           photos/<class>/*.jpg, or photos/train/<class> and photos/val/<class> (and test/)
+    open_source("photos.tar")       the same in an archive (.tar, .tar.gz, .zip), read in place
     open_source("arrays.npz")       x_train, y_train (x_val, y_val) (x_test, y_test), or x, y; `classes` optional: names
-    open_source("digits")           scikit-learn's handwritten digits, offline
+    open_source("shards")           what `smallcnn shard` wrote; the address of its index.json; train-{0000..0099}.tar
+    open_source("cifar10")          a set known by name (`smallcnn.data.named`), downloaded, or found in `root`
 
 Where no validation part is given, one is cut from the training part: per class, chosen by a hash of seed and file name,
 so that it is the same on every machine and adding pictures hardly changes it. Without a training part a source is good
@@ -16,8 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
-from smallcnn.data.arrays import NAMED, read_npz
-from smallcnn.data.folder import read_folder
+from smallcnn.data.archive import File, is_archive
+from smallcnn.data.arrays import read_npz
+from smallcnn.data.folder import read_archive, read_folder
+from smallcnn.data.named import NAMED, read_named
+from smallcnn.data.shards.read import is_shards, read_shards
 from smallcnn.data.split import Split
 from smallcnn.errors import DataError, closest
 
@@ -32,7 +37,8 @@ class Source:
 
     `val_is_cut` says that the validation part was cut from the training part here (it is empty if no class has two
     pictures); `mirror` that a picture keeps its class when mirrored; `fingerprint` identifies the pictures: files by
-    name, arrays by content, both with their labels; `ignored` lists files in class folders that are not pictures.
+    name, arrays by content, both with their labels; `ignored` lists files in class folders that are not pictures;
+    `notes` says in one line each what is wrong with the set though it can be used, such as a shard that is cut short.
     """
 
     classes: tuple[str, ...]
@@ -41,11 +47,12 @@ class Source:
     mirror: bool
     fingerprint: str
     ignored: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def everything(self) -> Split:
         """All parts together."""
         parts = list(self.splits.values())
-        images: Sequence[Path] | np.ndarray
+        images: Sequence[File] | np.ndarray
         if isinstance(parts[0].images, np.ndarray):
             images = np.concatenate([np.asarray(part.images) for part in parts])
         else:
@@ -54,34 +61,59 @@ class Source:
         return Split(images, np.concatenate([part.labels for part in parts]), names)
 
 
-def open_source(source: str | Path, *, seed: int = 0, val_fraction: float = 0.2) -> Source:
-    """Finds the pictures of a folder, an .npz file or a named set; decodes none of them.
+@dataclass(frozen=True)
+class _Given:
+    """A set as it is stored: `splits` are the parts it has."""
 
-    Raises DataError if there is nothing to learn from: no pictures, labels that do not fit.
+    classes: tuple[str, ...]
+    splits: dict[str, Split]
+    mirror: bool = True
+    ignored: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def open_source(
+    source: str | Path, *, root: str | Path | None = None, seed: int = 0, val_fraction: float = 0.2
+) -> Source:
+    """Finds the pictures of a folder, an archive, an .npz file, shards or a named set; decodes none of them.
+
+    `root` is where a copy of a named set lies: a folder with the official files, packed or unpacked, or with pictures.
+
+    Raises DataError if there is nothing to learn from: no pictures, labels that do not fit; FileError if a named set or
+    an index cannot be downloaded.
     """
     if not 0 < val_fraction < 1:
         raise DataError(f"the validation fraction must be between 0 and 1, not {val_fraction}")
-    path = Path(source)
-    mirror = True
-    ignored: list[Path] = []
-    try:
-        if str(source) in NAMED and not path.exists():
-            classes, splits = NAMED[str(source)]()
-            mirror = False
-        elif path.is_dir():
-            classes, splits, ignored = read_folder(path)
-        elif path.suffix.lower() == ".npz" and path.is_file():
-            classes, splits = read_npz(path)
-        else:
-            raise DataError(f"no folder, .npz file or named set {str(source)!r}; {closest(str(source), NAMED)}")
-    except OSError as error:
-        raise DataError(f"{error.filename or source}: {error.strerror or error}") from error
+    given = read_source(source, root=root)
+    splits = dict(given.splits)
     fingerprint = _fingerprint(splits)
     cut = "val" not in splits and "train" in splits
     if cut:
-        splits["train"], splits["val"] = _cut(splits["train"], len(classes), seed, val_fraction)
+        splits["train"], splits["val"] = _cut(splits["train"], len(given.classes), seed, val_fraction)
     ordered = dict(sorted(splits.items(), key=lambda item: _PARTS.index(item[0])))
-    return Source(classes, ordered, cut, mirror, fingerprint, tuple(ignored))
+    return Source(given.classes, ordered, cut, given.mirror, fingerprint, given.ignored, given.notes)
+
+
+def read_source(source: str | Path, *, root: str | Path | None = None) -> _Given:
+    """A set with the parts it is stored with; `open_source` otherwise."""
+    name, path = str(source), Path(source)
+    try:
+        if name in NAMED and (root is not None or not path.exists()):
+            classes, splits = read_named(name, None if root is None else Path(root))
+            return _Given(classes, splits, NAMED[name].mirror)
+        if root is not None:
+            raise DataError(f"a root holds a copy of a named set ({', '.join(NAMED)}); {name!r} is none")
+        if is_shards(name):
+            classes, splits, notes = read_shards(name)
+            return _Given(classes, splits, notes=tuple(notes))
+        if path.is_dir() or is_archive(path):
+            classes, splits, ignored = read_folder(path) if path.is_dir() else read_archive(path)
+            return _Given(classes, splits, ignored=tuple(ignored))
+        if path.suffix.lower() == ".npz" and path.is_file():
+            return _Given(*read_npz(path))
+    except OSError as error:
+        raise DataError(f"{error.filename or source}: {error.strerror or error}") from error
+    raise DataError(f"no folder, archive, .npz file or named set {name!r}; {closest(name, NAMED)}")
 
 
 def _cut(split: Split, classes: int, seed: int, fraction: float) -> tuple[Split, Split]:

@@ -1,4 +1,4 @@
-"""Labelled pictures in memory or on disk, none of them decoded: what every source is made of."""
+"""Labelled pictures in memory, on disk or inside other files, none of them decoded: what every source is made of."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
+from smallcnn.data.stored import Stored
+
 
 @dataclass(frozen=True)
 class Split:
-    """Pictures with their labels. `images` are paths, or a uint8 array (N, H, W) or (N, H, W, C)."""
+    """Pictures with their labels. `images` are files, or a uint8 array (N, H, W) or (N, H, W, C)."""
 
-    images: Sequence[Path] | np.ndarray
+    images: Sequence[Path | Stored | bytes] | np.ndarray
     labels: np.ndarray
     names: Sequence[str]
 

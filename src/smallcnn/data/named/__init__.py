@@ -1,0 +1,68 @@
+"""Sets known by name: official files, their hashes, licence notes, and how each is read."""
+
+from pathlib import Path
+
+from smallcnn.data.archive import TARS, is_archive
+from smallcnn.data.folder import Read, read_archive, read_folder
+from smallcnn.data.named.cifar import CIFAR10, CIFAR100
+from smallcnn.data.named.digits import DIGITS
+from smallcnn.data.named.fashion_mnist import FASHION_MNIST
+from smallcnn.data.named.flowers102 import FLOWERS102
+from smallcnn.data.named.gtsrb import GTSRB
+from smallcnn.data.named.imagenet import IMAGENET, IMAGENETTE
+from smallcnn.data.named.official import Contents, Copy, NamedSet, NoCopyError
+from smallcnn.data.named.svhn import SVHN
+from smallcnn.data.split import Split
+from smallcnn.errors import DataError
+
+NAMED: dict[str, NamedSet] = {
+    "digits": DIGITS,
+    "cifar10": CIFAR10,
+    "cifar100": CIFAR100,
+    "fashion_mnist": FASHION_MNIST,
+    "svhn": SVHN,
+    "gtsrb": GTSRB,
+    "flowers102": FLOWERS102,
+    "imagenette": IMAGENETTE,
+    "imagenet": IMAGENET,
+}
+
+
+def read_named(name: str, root: Path | None) -> Contents:
+    """The set `name`: from the official files in `root`, or from pictures there, or downloaded.
+
+    Raises DataError if `root` has no copy of it, FileError if it cannot be downloaded.
+    """
+    known = NAMED[name]
+    if root is not None and not root.exists():
+        raise DataError(f"{root}: no such folder")
+    try:
+        return known.read(Copy(name, known.files, root, known.licence))
+    except NoCopyError as error:
+        assert root is not None
+        try:
+            classes, splits, _ = _pictures(name, root)
+        except DataError as other:
+            raise DataError(f"{error}, and no pictures of {name} in class folders either ({other})") from other
+        return classes, splits
+
+
+def _pictures(name: str, root: Path) -> Read:
+    """Folders or archives with class folders, called NAME...train... and NAME...test...; or `root` itself is one."""
+    found = {
+        part: path
+        for part in ("train", "val", "test")
+        for path in sorted(root.glob(f"{name}*{part}*"))
+        if path.is_dir() or path.name.endswith(TARS)
+    }
+    if "train" not in found:
+        return read_archive(root) if is_archive(root) else read_folder(root)
+    reads = {part: read_archive(path) if path.is_file() else read_folder(path) for part, path in found.items()}
+    classes, splits, ignored = reads["train"][0], {}, []
+    for part, (those, parts, others) in reads.items():
+        if those != classes or set(parts) != {"train"}:
+            raise DataError(f"{found[part]}: not the same classes as in {found['train']}")
+        split = parts["train"]
+        splits[part] = Split(split.images, split.labels, [f"{part}/{name}" for name in split.names])
+        ignored += others
+    return classes, splits, ignored

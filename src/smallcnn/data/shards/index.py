@@ -1,0 +1,88 @@
+"""The index of a set of shards, index.json beside them: which pictures there are, and where each of them lies.
+
+    {"format": "smallcnn shards 1", "classes": ["a", "b"], "parts": {"train": [
+        {"file": "train-000000.tar", "bytes": 10240, "sha256": "...",
+         "names": ["a/1.jpg"], "labels": [0], "offsets": [512], "sizes": [631], "crc32": [3421780262]}]}}
+
+`names` are those of the pictures before they were sharded, `offsets` and `sizes` in bytes within the tar.
+"""
+
+import json
+import re
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from smallcnn.errors import DataError
+
+NAME = "index.json"
+_FORMAT = "smallcnn shards 1"
+_PARTS = {"train", "val", "test"}
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One tar and the pictures in it. `sha256` and `crc32` are empty for shards that others have made."""
+
+    file: str
+    bytes: int
+    sha256: str
+    names: list[str]
+    labels: list[int]
+    offsets: list[int]
+    sizes: list[int]
+    crc32: list[int]
+
+
+@dataclass(frozen=True)
+class Index:
+    """Class names, and the shards of each part."""
+
+    classes: tuple[str, ...]
+    parts: dict[str, list[Shard]]
+
+    def to_json(self) -> str:
+        """The file's text."""
+        parts = {part: [asdict(shard) for shard in shards] for part, shards in self.parts.items()}
+        return json.dumps(
+            {"format": _FORMAT, "classes": self.classes, "parts": parts}, ensure_ascii=True, separators=(",", ":")
+        )
+
+    @classmethod
+    def from_json(cls, text: str | bytes, where: str) -> "Index":
+        """The inverse of `to_json`. Raises DataError if it is not one; nothing in it is trusted."""
+        try:
+            fields = json.loads(text)
+            if fields["format"] != _FORMAT:
+                raise ValueError(f"format is {fields['format']!r}, not {_FORMAT!r}")
+            classes = tuple(fields["classes"])
+            _check(bool(classes) and all(isinstance(name, str) for name in classes), "classes must be names")
+            _check(len(set(classes)) == len(classes), "a class is named twice")
+            _check(bool(fields["parts"]) and fields["parts"].keys() <= _PARTS, "parts must be train, val or test")
+            parts = {
+                part: [_shard(entry, len(classes)) for entry in shards] for part, shards in fields["parts"].items()
+            }
+            _check(all(parts.values()), "a part without shards")
+            return cls(classes, parts)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            what = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+            raise DataError(f"{where}: not an index of shards ({what})") from error
+
+
+def _shard(fields: dict[str, Any], classes: int) -> Shard:
+    shard = Shard(**fields)
+    # a plain name: it is put beside the index's own address, and that may be a command
+    _check(bool(re.fullmatch(r"\w[\w.-]*", shard.file, re.ASCII)), f"{shard.file!r} is not a plain file name")
+    _check(bool(re.fullmatch(r"[0-9a-f]{64}|", shard.sha256)), f"{shard.file}: not a SHA-256")
+    count = len(shard.names)
+    _check(all(isinstance(name, str) for name in shard.names), f"{shard.file}: names must be text")
+    for column in (shard.labels, shard.offsets, shard.sizes, shard.crc32):
+        _check(all(type(value) is int and value >= 0 for value in column), f"{shard.file}: numbers must be whole")
+        _check(len(column) == count or column is shard.crc32 == [], f"{shard.file}: columns of different lengths")
+    _check(all(label < classes for label in shard.labels), f"{shard.file}: a label without a class")
+    _check(type(shard.bytes) is int and shard.bytes >= 0, f"{shard.file}: bytes must be a whole number")
+    return shard
+
+
+def _check(good: bool, otherwise: str) -> None:
+    if not good:
+        raise ValueError(otherwise)

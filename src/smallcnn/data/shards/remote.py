@@ -1,0 +1,135 @@
+"""Shards that are elsewhere: each is fetched whole when a picture of it is wanted, and kept until room is needed.
+
+http and https go through `smallcnn.fetch`; what other addresses mean (s3:, gs:, pipe: and a command) is webdataset's
+`gopen`. The cache holds $SMALLCNN_SHARD_CACHE gigabytes, 10 unless set; the shards not used for longest go first.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from smallcnn.data.stored import FileStore
+from smallcnn.errors import DataError, FileError, ImageError, MissingExtra
+from smallcnn.fetch import fetch
+from smallcnn.files import atomic, cache_folder
+
+_GIGABYTES = 10.0
+_TRY_AGAIN = 300.0  # seconds after a shard could not be fetched: asking for each of its pictures would take for ever
+_TOUCH = 60.0  # seconds between notes of a shard's use
+
+
+def is_remote(source: str) -> bool:
+    """Whether `source` is an address and not a path."""
+    return bool(re.match(r"[A-Za-z][\w+.-]+:", source))  # C: is a drive
+
+
+def read_whole(url: str) -> bytes:
+    """The content of a small file, fresh. Raises FileError."""
+    with tempfile.TemporaryDirectory() as folder:
+        return _get(url, Path(folder), None, None).read_bytes()
+
+
+class RemoteStore:
+    """One shard at `url`; `size` in bytes and `sha256` are verified if they are known."""
+
+    def __init__(self, url: str, size: int | None = None, sha256: str | None = None) -> None:
+        self.url, self.size, self.sha256 = url, size, sha256
+        self._lock = threading.Lock()
+        self._path: Path | None = None
+        self._problem, self._failed_at, self._touched_at = "", 0.0, 0.0
+
+    def read(self, at: int, size: int) -> bytes:
+        """The `size` bytes from `at`."""
+        path = self.local()
+        try:
+            return FileStore(path, self.size or 0).read(at, size)
+        except ImageError:
+            if path.exists():
+                raise
+        return FileStore(self.local(), self.size or 0).read(at, size)  # it made room for another in between
+
+    def local(self) -> Path:
+        """Where it lies now, fetched if it did not. Raises ImageError, for some minutes without trying again."""
+        with self._lock:
+            now = time.monotonic()
+            if self._path and self._path.exists():
+                if now - self._touched_at > _TOUCH:
+                    self._touched_at = now
+                    with suppress(OSError):
+                        os.utime(self._path)
+                return self._path
+            if self._problem and now - self._failed_at < _TRY_AGAIN:
+                raise ImageError(self._problem)
+            folder = cache_folder() / "shards"
+            try:
+                path = _get(self.url, folder, self.size, self.sha256)
+            except (FileError, MissingExtra) as error:
+                self._problem, self._failed_at = f"shard {self.url}: {error}", time.monotonic()
+                raise ImageError(self._problem) from error
+            self._path, self._touched_at = path, now
+            with suppress(OSError):
+                os.utime(path)
+            _make_room(folder, path)
+            return path
+
+
+def _get(url: str, folder: Path, size: int | None, sha256: str | None) -> Path:
+    if url.startswith(("http:", "https:")):
+        return fetch(url, size=size, sha256=sha256, cache=folder)
+    try:
+        from webdataset.gopen import gopen  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise MissingExtra(f"reading {url}", "train") from error
+    path = folder / "other" / hashlib.sha256(url.encode()).hexdigest()
+    if path.is_file():
+        return path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic(path) as beside:
+            with gopen(url, "rb") as stream, beside.open("wb") as file:
+                shutil.copyfileobj(stream, file)
+            _verify(beside, url, size, sha256)
+    except FileError:
+        raise
+    except Exception as error:  # a command that fails, a scheme that is unknown
+        raise FileError(f"{url}: {' '.join(str(error).split())}") from error
+    return path
+
+
+def _verify(path: Path, url: str, size: int | None, sha256: str | None) -> None:
+    if size is not None and (found := path.stat().st_size) != size:
+        raise FileError(f"{url} is not the expected file: it has {found:,} bytes, expected {size:,}")
+    if sha256:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if digest != sha256:
+            raise FileError(f"{url} is not the expected file: its SHA-256 is {digest}, expected {sha256}")
+
+
+def _make_room(folder: Path, keep: Path) -> None:
+    """Removes the shards not used for longest until the rest fits; never `keep`."""
+    given = os.environ.get("SMALLCNN_SHARD_CACHE", "")
+    try:
+        most = float(given or _GIGABYTES) * 1e9
+    except ValueError:
+        raise DataError(f"SMALLCNN_SHARD_CACHE is {given!r}; it must be a number of gigabytes") from None
+    found = []
+    for path in folder.rglob("*"):
+        with suppress(OSError):  # another process removes too
+            if path.is_file() and not path.name.startswith("."):
+                status = path.stat()
+                found.append((status.st_mtime, status.st_size, path))
+    total = sum(size for _, size, _ in found)
+    for _, size, path in sorted(found):
+        if total <= most:
+            return
+        if path != keep:
+            with suppress(OSError):
+                path.unlink()
+            total -= size

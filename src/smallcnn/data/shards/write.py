@@ -1,0 +1,143 @@
+"""Writing a set as shards in webdataset's format: KEY.jpg and KEY.cls, shuffled, in tars of about the same size.
+
+What goes where is known before anything is written, from the seed and the files' sizes, and a shard appears under its
+name only when it is whole. So a run that was stopped is taken up where it was, and the index comes last.
+"""
+
+import hashlib
+import io
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from smallcnn.data.archive import File, content
+from smallcnn.data.shards.index import NAME, Index, Shard
+from smallcnn.data.split import Split
+from smallcnn.data.stored import Stored
+from smallcnn.errors import DataError, ImageError, MissingExtra
+from smallcnn.files import atomic, check_writable, remove_leftovers
+
+
+@dataclass(frozen=True)
+class _Planned:
+    file: str
+    part: str
+    indices: list[int]
+
+
+def write_shards(
+    classes: tuple[str, ...],
+    splits: dict[str, Split],
+    out: Path,
+    *,
+    shard_bytes: int,
+    seed: int,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> Index:
+    """Writes the parts as shards of about `shard_bytes` into the folder `out`, and their index.
+
+    `report` is told the pictures done and their total. Raises DataError if a picture cannot be read or `out` holds
+    shards already, FileError if it cannot be written.
+    """
+    try:
+        from webdataset import TarWriter  # type: ignore[import-untyped]  # noqa: F401
+    except ImportError as error:
+        raise MissingExtra("writing shards", "train") from error
+    if any(isinstance(split.images, np.ndarray) for split in splits.values()):
+        raise DataError("arrays need no shards: they are in memory already; shards are for pictures in files")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot make the folder {out}: {error.strerror}") from error
+    if (out / NAME).exists():
+        raise DataError(f"{out} already holds shards; choose another --out")
+    check_writable(out / NAME)
+    remove_leftovers(out)
+    total, done = sum(len(split) for split in splits.values()), 0
+    written: dict[str, list[Shard]] = {part: [] for part in splits}
+    for planned in _plan(splits, shard_bytes, seed):
+        split, path = splits[planned.part], out / planned.file
+        shard = _read_back(path, split, planned) if path.is_file() else None
+        if shard is None:
+            _write(path, split, planned.indices)
+            shard = _read_back(path, split, planned)
+            if shard is None:
+                raise DataError(f"{path}: pictures have changed while this was written; start again")
+        written[planned.part].append(shard)
+        done += len(planned.indices)
+        report(done, total)
+    index = Index(classes, written)
+    with atomic(out / NAME) as beside:
+        beside.write_text(index.to_json(), "ascii")
+    return index
+
+
+def _plan(splits: dict[str, Split], shard_bytes: int, seed: int) -> Iterator[_Planned]:
+    for number, (part, split) in enumerate(splits.items()):
+        shuffled = np.random.default_rng((seed, number)).permutation(len(split)).tolist()
+        chosen: list[int] = []
+        filled = count = 0
+        for index in shuffled:
+            size = _size(split.images[index]) + 3 * 512  # two headers and a label
+            if chosen and filled + size > shard_bytes:
+                yield _Planned(f"{part}-{count:06d}.tar", part, chosen)
+                chosen, filled, count = [], 0, count + 1
+            chosen.append(index)
+            filled += size
+        yield _Planned(f"{part}-{count:06d}.tar", part, chosen)
+
+
+def _size(file: File) -> int:
+    if not isinstance(file, Path):
+        return file.size if isinstance(file, Stored) else len(file)
+    try:
+        return file.stat().st_size
+    except OSError as error:
+        raise DataError(f"{file}: {error.strerror}; remove it or mend it") from error
+
+
+def _write(path: Path, split: Split, indices: list[int]) -> None:
+    from webdataset import TarWriter
+
+    with (
+        atomic(path) as beside,
+        beside.open("wb") as file,
+        TarWriter(file, encoder=False, mtime=0, user="", group="") as tar,
+    ):
+        for number, index in enumerate(indices):
+            label = str(int(split.labels[index])).encode()
+            suffix = Path(split.names[index]).suffix.lower().removeprefix(".")
+            tar.write({"__key__": f"{number:06d}", suffix: _content(split.images[index]), "cls": label})
+
+
+def _content(file: File) -> bytes:
+    try:
+        return content(file)
+    except (OSError, ImageError) as error:
+        raise DataError(f"{error!s}; remove it or mend it") from error
+
+
+def _read_back(path: Path, split: Split, planned: _Planned) -> Shard | None:
+    """What is in a shard, or None if it is not the planned one."""
+    data = path.read_bytes()
+    offsets, sizes, labels, crcs = [], [], [], []
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
+            for member in tar:
+                inside = data[member.offset_data : member.offset_data + member.size]
+                if member.name.endswith(".cls"):
+                    labels.append(int(inside))
+                else:
+                    offsets.append(member.offset_data)
+                    sizes.append(member.size)
+                    crcs.append(zlib.crc32(inside))
+    except (tarfile.TarError, ValueError):
+        return None
+    if labels != split.labels[planned.indices].tolist() or sizes != [_size(split.images[i]) for i in planned.indices]:
+        return None
+    names = [split.names[index] for index in planned.indices]
+    return Shard(planned.file, len(data), hashlib.sha256(data).hexdigest(), names, labels, offsets, sizes, crcs)
