@@ -10,10 +10,13 @@ from torch import nn
 from artifacts import COLOURS
 from smallcnn import zoo
 from smallcnn.data.preprocessing import Preprocessing
+from smallcnn.data.split import Split
 from smallcnn.errors import DataError
-from smallcnn.train.augment import batch_augmentation, order, prepare, random_box, seed_step
+from smallcnn.train.augment import Draws, feed, prepare, random_box, recoloured, seed_step
+from smallcnn.train.loss import cross_entropy, distillation, draw_mix, mixed
 from smallcnn.train.optim import decayed
 from smallcnn.train.recipe import Recipe
+from smallcnn.train.recipes import NAMED, named
 
 
 def test_learning_rate_warms_up_and_falls_as_half_a_cosine():
@@ -44,7 +47,12 @@ def test_peak_rate_follows_the_batch():
     ({"lr": math.nan}, "lr must be above 0"),
     ({"label_smoothing": 1.0}, "label_smoothing must be"),
     ({"min_area": 0.0}, "min_area must be"),
-    ({"optimizer": "adam"}, "optimizer must be sgd or adamw, not adam"),
+    ({"optimizer": "lion"}, "optimizer must be sgd or adam or adamw or rmsprop, not lion"),
+    ({"accumulate": 3}, "accumulate must be a divisor of the batch size"),
+    ({"ema": 1.0}, "ema must be"),
+    ({"head_epochs": -1}, "head_epochs must be"),
+    ({"train_scale": 0.1}, "train_scale must be"),
+    ({"mixup": -1}, "mixup must be"),
     ({"augment": "heavy"}, "augment must be"),
     ({"val_fraction": 1.0}, "val_fraction must be"),
 ])  # fmt: skip
@@ -62,14 +70,6 @@ def test_weight_decay_spares_depthwise_norms_and_biases():
     names = decayed(zoo.mobilenet_v1(width=0.25, resolution=32))
     pointwise = {f"block{i}.pointwise.conv.weight" for i in range(1, 14)}
     assert names == pointwise | {"stem.conv.weight", "classifier.weight"}
-
-
-def test_each_epoch_has_its_own_order_and_keeps_it():
-    recipe = Recipe(seed=7)
-    first, again, second = order(recipe, 0, 100), order(recipe, 0, 100), order(recipe, 1, 100)
-    assert sorted(first.tolist()) == list(range(100))
-    assert first.tolist() == again.tolist() != second.tolist()
-    assert first.tolist() != order(Recipe(seed=8), 0, 100).tolist()
 
 
 def test_random_boxes_keep_their_promises():
@@ -102,32 +102,135 @@ def test_without_augmentation_training_sees_what_evaluation_sees():
     np.testing.assert_array_equal(seen, preprocessing.prepare(picture))
 
 
-def test_half_of_the_pictures_are_mirrored_unless_forbidden():
-    picture = np.zeros((8, 8, 3), np.uint8)
-    picture[:, 0] = 255
-    preprocessing = Preprocessing((8, 8), crop=1.0)
-    for mirror, least, most in ((True, 70, 130), (False, 0, 0)):
-        recipe = Recipe(augment="small", mirror=mirror)
-        mirrored = sum(prepare(recipe, preprocessing, 0, i, picture)[0, 7, 0] == 255 for i in range(200))
-        assert least <= mirrored <= most  # 200 throws of a coin: outside 70 to 130 once in 50,000 seeds
+def test_half_of_the_small_pictures_are_mirrored_unless_forbidden():
+    for mirror, least, most in ((True, 450, 550), (False, 0, 0)):
+        _, _, mirrored = Draws(Recipe(mirror=mirror), 0, 1000).shifts(np.arange(1000), (32, 32))
+        assert least <= mirrored.sum() <= most  # 1000 throws of a coin: outside once in 600 seeds
 
 
-@pytest.mark.parametrize("augment", ["small", "photo", "none"])
+def test_shifts_reach_an_eighth_of_a_side_either_way_evenly():
+    down, right, _ = Draws(Recipe(mirror=True), 0, 9000).shifts(np.arange(9000), (32, 16))
+    for shifts, farthest in ((down, 4), (right, 2)):
+        counts = np.bincount(shifts + farthest)
+        assert len(counts) == 2 * farthest + 1
+        assert counts.min() > 0.8 * counts.mean()
+
+
+def test_the_feed_gives_the_same_pictures_from_memory_and_from_files_and_from_any_position(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (23, 16, 16, 3), np.uint8)
+    for i, picture in enumerate(pixels):
+        Image.fromarray(picture).save(tmp_path / f"{i}.png")
+    labels, names = np.arange(23) % 3, [str(i) for i in range(23)]
+    held, files = Split(pixels, labels, names), Split([tmp_path / f"{i}.png" for i in range(23)], labels, names)
+    recipe, view = Recipe(augment="small", mirror=True), Preprocessing((16, 16), crop=1.0)
+    order, draws = np.random.default_rng(1).permutation(23), Draws(recipe, 4, 23)
+
+    def seen(split, start, size):
+        fed = feed(split, recipe, view, 4, order[start:], draws, batch_size=size, workers=1)
+        return [(i, image.tobytes()) for batch in fed for i, image in zip(batch.indices, batch.images, strict=True)]
+
+    whole = seen(held, 0, 5)
+    assert whole == seen(files, 0, 5)
+    assert whole[10:] == seen(held, 10, 4)
+    assert any(image != pixels[i].tobytes() for i, image in whole)
+
+
 @pytest.mark.parametrize("channels", [1, 3])
-def test_batch_augmentation_keeps_shape_and_range_and_repeats_by_step(augment, channels):
-    recipe = Recipe(augment=augment)
-    preprocessing = Preprocessing((16, 16), (0.5,) * channels, (0.5,) * channels)
-    change = batch_augmentation(recipe, preprocessing)
-    images = torch.rand(6, channels, 16, 16)
-    results = []
-    for step in (3, 3, 4):
-        seed_step(recipe, step)
-        results.append(change(images.clone()))
-    assert results[0].shape == images.shape
-    assert results[0].min() >= 0
-    assert results[0].max() <= 1
-    assert torch.equal(results[0], results[1])
-    assert torch.equal(results[0], results[2]) == (augment == "none")
+def test_colours_of_a_picture_do_not_depend_on_its_batch(channels):
+    factors = torch.from_numpy(Draws(Recipe(jitter=0.4), 0, 6).colours(np.arange(6)))
+    assert factors.min() >= 0.6
+    assert factors.max() <= 1.4
+    images = torch.rand(6, channels, 8, 8)
+    together = recoloured(images, factors)
+    assert together.min() >= 0
+    assert together.max() <= 1
+    alone = torch.cat([recoloured(images[i : i + 1], factors[i : i + 1]) for i in range(6)])
+    torch.testing.assert_close(together, alone)
+    assert not torch.equal(together, images)
+
+
+def test_factors_of_one_change_no_colour():
+    images = torch.rand(2, 3, 8, 8)
+    torch.testing.assert_close(recoloured(images, torch.ones(2, 3)), images, atol=1e-6, rtol=0)
+
+
+def test_mixup_blends_neighbours_and_their_labels():
+    mix = draw_mix(Recipe(mixup=0.4), step=3, count=5)
+    images = torch.rand(5, 3, 4, 4)
+    result, own = mixed(images, mix)
+    for i, partner in ((0, 1), (1, 0), (2, 3), (3, 2)):
+        torch.testing.assert_close(result[i], own[i] * images[i] + (1 - own[i]) * images[partner])
+    assert own[0] == own[1]
+    assert own[4] == 1
+    torch.testing.assert_close(result[4], images[4])
+    assert np.array_equal(mix.own, draw_mix(Recipe(mixup=0.4), 3, 5).own)
+    assert not np.array_equal(mix.own, draw_mix(Recipe(mixup=0.4), 4, 5).own)
+    assert draw_mix(Recipe(), 3, 5) is None
+
+
+def test_cutmix_pastes_a_box_and_counts_its_pixels():
+    seen = set()
+    for step in range(20):
+        images = torch.arange(4.0)[:, None, None, None].expand(4, 3, 10, 12).clone()
+        result, own = mixed(images, draw_mix(Recipe(cutmix=1.0), step, 4))
+        for i in range(4):
+            assert set(result[i].unique().tolist()) <= {float(i), float(i ^ 1)}
+            pasted = (result[i, 0] == (i ^ 1)).float().mean().item()
+            assert own[i].item() == pytest.approx(1 - pasted, abs=1e-6)
+            seen.add(round(pasted, 3))
+    assert len(seen) > 10
+
+
+def test_the_loss_of_mixed_pictures_is_the_mix_of_their_losses():
+    logits, labels, own = torch.randn(4, 5), torch.tensor([0, 3, 2, 2]), torch.tensor([0.7, 0.7, 0.1, 0.1])
+    soft = torch.zeros(4, 5)
+    for i in range(4):
+        soft[i, labels[i]] += own[i]
+        soft[i, labels[i ^ 1]] += 1 - own[i]
+    wanted = -(soft * logits.log_softmax(1)).sum(1).mean()
+    torch.testing.assert_close(cross_entropy(logits, labels, own, 0.0), wanted)
+
+
+def test_soft_distillation_by_hand():
+    student, teacher, hot = torch.randn(3, 4), torch.randn(3, 4), 2.5
+    p, q = (teacher / hot).softmax(1), (student / hot).softmax(1)
+    wanted = hot**2 * (p * (p.log() - q.log())).sum(1).mean()
+    torch.testing.assert_close(distillation(student, teacher, Recipe(temperature=hot)), wanted)
+    assert distillation(teacher, teacher, Recipe()).abs() < 1e-6
+
+
+def test_hard_distillation_takes_the_teachers_answer_for_the_label():
+    student, teacher = torch.randn(3, 4), torch.eye(4)[[2, 0, 1]]
+    wanted = -student.log_softmax(1)[[0, 1, 2], [2, 0, 1]].mean()
+    torch.testing.assert_close(distillation(student, teacher, Recipe(distil="hard")), wanted)
+
+
+@pytest.mark.parametrize(("schedule", "wanted"), [
+    ("linear", [1, 0.75, 0.5, 0.25]), ("exponential", [1, 1, 0.9, 0.9]), ("constant", [1, 1, 1, 1]),
+])  # fmt: skip
+def test_other_schedules(schedule, wanted):
+    recipe = Recipe(epochs=2, lr=1, schedule=schedule, gamma=0.9, warmup_epochs=0)
+    assert [recipe.lr_at(step, 2) for step in range(4)] == pytest.approx(wanted)
+
+
+def test_the_heads_epochs_come_before_warm_up_and_schedule():
+    plain, with_head = (Recipe(epochs=n, head_epochs=h, lr=1, warmup_epochs=1) for n, h in ((10, 0), (12, 2)))
+    rates = [with_head.lr_at(step, 5) for step in range(60)]
+    assert rates[:10] == [1] * 10
+    assert rates[10:] == [plain.lr_at(step, 5) for step in range(50)]
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_named_recipes_say_what_they_are(name):
+    assert NAMED[name].name == name
+    assert NAMED[name].purpose
+    assert NAMED[name].source
+    assert named(name) == NAMED[name].recipe
+
+
+def test_a_recipe_nobody_knows():
+    with pytest.raises(DataError, match="no recipe 'mobilnet_v1'; closest: mobilenet_v1"):
+        named("mobilnet_v1")
 
 
 def test_dropout_repeats_by_step():

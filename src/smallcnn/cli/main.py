@@ -20,11 +20,15 @@ _COMMANDS = {
     "import": "Turn public weights (torchvision, timm, TF Lite, Keras) into a model file.",
     "pull": "Fetch public weights by name, as a model file.",
     "train": "Train a network on a folder of pictures.",
+    "recipes": "The ways to train, with what each costs and reached.",
+    "shard": "Write a folder of pictures as tar shards, for sets larger than a disk.",
     "evaluate": "Accuracy of a model file on labelled pictures.",
+    "analyze": "What a trained network gets wrong, at which sizes it works, how sure it is.",
     "predict": "What is in a picture.",
     "export": "Turn a model file into ONNX.",
     "compile": "Turn a model file into one native file without dependencies.",
     "bench": "Time model files: verified, interleaved, with their range.",
+    "study": "Repeat a paper's comparison on a laptop, several seeds.",
     "demo": "The whole way on handwritten digits, in a few minutes.",
 }
 

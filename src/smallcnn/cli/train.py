@@ -23,7 +23,7 @@ def _recipe_options(function: Any) -> Any:
             choices = get_args(kind) if get_origin(kind) is Literal else ()
             option = click.option(
                 f"--{name}", field.name, default=None, type=click.Choice(choices) if choices else (*inner, kind)[0],
-                help=field.metadata["help"] + (f"  [default: {field.default}]" if field.default is not None else ""),
+                help=field.metadata["help"],
             )  # fmt: skip
         function = option(function)
     return function
@@ -35,6 +35,11 @@ def _recipe_options(function: Any) -> Any:
 @click.option(
     "--from", "start", type=click.Path(path_type=Path), help="start from this .safetensors, in place of MODEL"
 )
+@click.option("--root", type=click.Path(path_type=Path), help="where a named set's files are  [default: fetched]")
+@click.option(
+    "--recipe", default="auto", show_default=True, help="one of `smallcnn recipes`, for options to change"
+)
+@click.option("--teacher", type=click.Path(path_type=Path), help="model file to learn from, beside the labels")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="folder of the run")
 @click.option(
     "--resolution",
@@ -52,13 +57,16 @@ def command(
     model: str | None,
     data: str | None,
     start: Path | None,
+    root: Path | None,
+    recipe: str,
+    teacher: Path | None,
     out: Path,
     resolution: int | None,
     resume: bool,
     device: str,
     threads: int | None,
     workers: int | None,
-    **recipe: Any,
+    **changes: Any,
 ) -> None:
     """Train MODEL on SOURCE, into the folder --out.
 
@@ -68,6 +76,10 @@ def command(
     The folder then holds best.safetensors (highest validation top-1), last.safetensors, log.jsonl, report.html and
     tensorboard/. Ctrl-C stops after the current step; --resume goes on exactly there.
     """
+
+    def top1(record: dict[str, Any]) -> float:
+        return max(record["val_top1"], record.get("ema_val_top1", 0.0))
+
     require("training", "train", *TRAIN)
     import torch
 
@@ -76,7 +88,7 @@ def command(
 
     if threads:
         torch.set_num_threads(threads)
-    chosen = {key: value for key, value in recipe.items() if value is not None}
+    chosen = {key: value for key, value in changes.items() if value is not None}
     if start and model:
         raise SmallcnnError("give MODEL or --from, not both: the file knows its network")
     if start and start.suffix != ".safetensors":
@@ -85,22 +97,22 @@ def command(
         )
     network = artifact.load(start) if start else model
     if resume and network is None:
-        if chosen or resolution:
+        if chosen or resolution or recipe != "auto":
             raise SmallcnnError("--resume takes its settings from the run; leave the others out, or give all of them")
-        result = run.resume(out, data=data, device=device, workers=workers)
+        result = run.resume(out, data=data, root=root, teacher=teacher, device=device, workers=workers)
     elif network is None or data is None:
         missing = "MODEL or --from FILE" if network is None else "--data SOURCE"
         raise SmallcnnError(f"train needs {missing} (or --resume without MODEL, to go on with the run in --out)")
     else:
         result = run.train(
-            network, data, out, resolution=resolution, recipe=Recipe.from_dict(chosen), resume=resume, device=device,
-            workers=workers,
+            network, data, out, resolution=resolution, recipe=recipe, teacher=teacher, root=root, resume=resume,
+            device=device, workers=workers, **chosen,
         )  # fmt: skip
     if not result.finished:
         raise click.exceptions.Exit(130)
     page = report.of_run(result.folder, result.data)
-    best = max(result.history, key=lambda record: record["val_top1"])
+    best = max(result.history, key=top1)
     remark(f"report: {page}")
-    remark(f"best validation top-1 {best['val_top1']:.2%} in epoch {best['epoch']} of {len(result.history)}")
+    remark(f"best validation top-1 {top1(best):.2%} in epoch {best['epoch']} of {len(result.history)}")
     remark(f"try it: smallcnn predict {result.best} PICTURE...")
     click.echo(str(result.best))

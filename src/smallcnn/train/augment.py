@@ -1,42 +1,107 @@
 """What training does to pictures that evaluation does not.
 
-Two places: crop and mirroring happen while decoding (numpy and Pillow, in the loader's threads), because only the part
-that is kept then has to be resampled; shifts and colours are kornia's, on the whole batch.
+Photographs are cropped and mirrored at random while they are decoded, because only the part that is kept then has to be
+resampled; small pictures are shifted and mirrored a batch at a time; colours are changed on the training device.
 
-All randomness is a function of (seed, epoch, picture) or (seed, step), never of what ran before: a run can stop and go
-on at any step and see the same pictures.
+All randomness is a function of (seed, epoch, picture), never of what ran before or of which process runs it: a run can
+stop and go on at any step, and on another number of machines, and see the same pictures.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from dataclasses import replace
 from math import exp, log, sqrt
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from smallcnn.data.crops import shifted
 from smallcnn.data.decode import Picture, decode
+from smallcnn.data.loader import Batch, batches
 from smallcnn.data.preprocessing import Box, Preprocessing, centre_box
+from smallcnn.data.split import Split
 from smallcnn.train.recipe import Recipe
 
 _MAX_STRETCH = 4 / 3  # of a random crop's proportions, as in Szegedy et al. 2014 (arXiv 1409.4842), section 6
 
 
-def order(recipe: Recipe, epoch: int, count: int) -> np.ndarray:
-    """The order of the training pictures in this epoch."""
-    return np.random.default_rng((recipe.seed, epoch)).permutation(count)
+class Draws:
+    """The random numbers of every picture in one epoch: uniform in 0..1, (pictures, 6)."""
+
+    def __init__(self, recipe: Recipe, epoch: int, count: int) -> None:
+        self._recipe = recipe
+        self._table = np.random.default_rng((recipe.seed, epoch, 0)).random((count, 6), np.float32)
+
+    def shifts(self, indices: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(down, right, mirrored) for these pictures of `size`: up to an eighth of a side either way."""
+        drawn = self._table[indices]
+        down, right = (
+            np.floor(drawn[:, axis] * (2 * (side // 8) + 1)).astype(np.int64) - side // 8
+            for axis, side in enumerate(size)
+        )
+        return down, right, (drawn[:, 2] < 0.5) & bool(self._recipe.mirror)
+
+    def colours(self, indices: np.ndarray) -> np.ndarray:
+        """Factors (N, 3) of brightness, contrast and saturation for these pictures."""
+        return 1 + self._recipe.jitter * (2 * self._table[indices, 3:] - 1)
+
+
+def feed(
+    split: Split,
+    recipe: Recipe,
+    preprocessing: Preprocessing,
+    epoch: int,
+    order: np.ndarray,
+    draws: Draws,
+    *,
+    batch_size: int,
+    workers: int | None,
+) -> Iterator[Batch]:
+    """The training pictures of `order`, augmented but for their colours, `batch_size` at a time."""
+    moves = recipe.augment == "small"
+    if not is_ready(split, preprocessing) or recipe.augment == "photo":
+        found = batches(
+            split,
+            lambda index: prepare(recipe, preprocessing, epoch, index, split.images[index]),
+            order.tolist(),
+            batch_size=batch_size,
+            workers=workers,
+        )
+        for batch in found:
+            count = len(batch.labels)
+            if moves and count:
+                shifts = draws.shifts(batch.indices, preprocessing.size)
+                yield replace(batch, images=shifted(batch.images, np.arange(count), *shifts))
+            else:
+                yield batch
+        return
+    images = np.asarray(split.images)
+    images = images[..., None] if images.ndim == 3 else images
+    for start in range(0, len(order), batch_size):
+        chunk = order[start : start + batch_size]
+        pixels = shifted(images, chunk, *draws.shifts(chunk, preprocessing.size)) if moves else images[chunk]
+        yield Batch(pixels, split.labels[chunk], chunk, {})
+
+
+def is_ready(split: Split, preprocessing: Preprocessing) -> bool:
+    """Whether the pictures are held in memory just as the network wants them."""
+    images = split.images
+    if not isinstance(images, np.ndarray):
+        return False
+    channels = 1 if images.ndim == 3 else images.shape[3]
+    whole = images.shape[1:3] == preprocessing.size and preprocessing.crop == 1
+    return whole and channels == preprocessing.channels
 
 
 def prepare(recipe: Recipe, preprocessing: Preprocessing, epoch: int, index: int, picture: Picture) -> np.ndarray:
-    """Decodes one training picture, cropped and mirrored at random: uint8 (H, W, C)."""
+    """Decodes one training picture, uint8 (H, W, C), for photographs cropped and mirrored at random."""
+    if recipe.augment != "photo":
+        return preprocessing.prepare(picture)
     rng = np.random.default_rng((recipe.seed, epoch, index))
-    if recipe.augment == "photo":
-        shorter = preprocessing.decoded_side(sqrt(recipe.min_area / _MAX_STRETCH))
-        image = decode(picture, preprocessing.channels, shorter)
-        pixels = preprocessing.resample(image, random_box(rng, image.size, preprocessing.size, recipe.min_area))
-    else:
-        pixels = preprocessing.prepare(picture)
-    mirrored = recipe.mirror and recipe.augment != "none" and rng.random() < 0.5
-    return pixels[:, ::-1] if mirrored else pixels
+    shorter = preprocessing.decoded_side(sqrt(recipe.min_area / _MAX_STRETCH))
+    image = decode(picture, preprocessing.channels, shorter)
+    pixels = preprocessing.resample(image, random_box(rng, image.size, preprocessing.size, recipe.min_area))
+    return pixels[:, ::-1] if recipe.mirror and rng.random() < 0.5 else pixels
 
 
 def random_box(rng: np.random.Generator, image_size: tuple[int, int], size: tuple[int, int], min_area: float) -> Box:
@@ -52,21 +117,15 @@ def random_box(rng: np.random.Generator, image_size: tuple[int, int], size: tupl
     return centre_box(image_size, size, 1.0)
 
 
-def batch_augmentation(recipe: Recipe, preprocessing: Preprocessing) -> Callable[[Tensor], Tensor]:
-    """Random changes of a float batch (N, C, H, W) in 0..1; draws from torch's global generator."""
-    import kornia.augmentation as kornia
+def recoloured(images: Tensor, factors: Tensor) -> Tensor:
+    """Pictures (N, C, H, W) in 0..1 with brightness, contrast and saturation changed by `factors` (N, 3)."""
+    import kornia.enhance as kornia
 
-    if recipe.augment == "small":
-        height, width = preprocessing.size
-        crop: nn.Module = kornia.RandomCrop((height, width), padding=(height // 8, width // 8), padding_mode="reflect")
-        return crop
-    if recipe.augment == "photo" and recipe.jitter > 0:
-        saturation = recipe.jitter if preprocessing.channels == 3 else 0.0
-        jitter: nn.Module = kornia.ColorJitter(recipe.jitter, recipe.jitter, saturation, 0.0)
-        return jitter
-    return nn.Identity()
+    images = kornia.adjust_brightness_accumulative(images, factors[:, 0])
+    images = kornia.adjust_contrast_with_mean_subtraction(images, factors[:, 1])
+    return kornia.adjust_saturation_with_gray_subtraction(images, factors[:, 2]) if images.shape[1] == 3 else images
 
 
 def seed_step(recipe: Recipe, step: int) -> None:
-    """Seeds torch for everything random in one step: kornia's changes, dropout."""
+    """Seeds torch for what the network itself draws in one step: dropout."""
     torch.manual_seed(int(np.random.SeedSequence((recipe.seed, step)).generate_state(1, np.uint64)[0] >> 1))

@@ -64,7 +64,8 @@ class Log:
         self.say(
             f"epoch {record['epoch']:>3}  train loss {record['train_loss']:.3f} top-1 {record['train_top1']:.1%}  "
             f"val loss {record['val_loss']:.3f} top-1 {record['val_top1']:.1%}  "
-            f"{record['images_per_second']:,.0f} images/s  {record['seconds']:.0f} s"
+            + (f"averaged {record['ema_val_top1']:.1%}  " if "ema_val_top1" in record else "")
+            + f"{record['images_per_second']:,.0f} images/s  {record['seconds']:.0f} s"
         )
         with self._file.open("a") as file:
             file.write(json.dumps(record) + "\n")

@@ -10,32 +10,35 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 import smallcnn
 from smallcnn import artifact
 from smallcnn.artifact import Artifact
 from smallcnn.data.loader import Batch, batches
+from smallcnn.data.order import order
 from smallcnn.data.preprocessing import Preprocessing
 from smallcnn.data.sources import Source
 from smallcnn.errors import DataError
 from smallcnn.graph import Graph
 from smallcnn.metrics import Metrics, measure
-from smallcnn.module import to_module, to_weights
+from smallcnn.module import GraphModule, to_module, to_weights
 from smallcnn.train import checkpoint
-from smallcnn.train.augment import batch_augmentation, order, prepare, seed_step
+from smallcnn.train.augment import Draws, feed, recoloured, seed_step
 from smallcnn.train.checkpoint import Progress
 from smallcnn.train.device import computes_bfloat16
+from smallcnn.train.ema import Average
 from smallcnn.train.log import Log
-from smallcnn.train.optim import make_optimizer
+from smallcnn.train.loss import cross_entropy, distillation, draw_mix, mixed
+from smallcnn.train.optim import freeze_body, make_optimizer, set_rate
 from smallcnn.train.recipe import Recipe
+from smallcnn.train.teacher import Teacher
 
 CHECKPOINT = "checkpoint.safetensors"
 _CHECKPOINT_SECONDS = 60.0
@@ -69,6 +72,7 @@ class Loop:
         folder: Path,
         settings: dict[str, Any],
         *,
+        teacher: Teacher | None,
         device: torch.device,
         workers: int | None,
     ) -> None:
@@ -82,7 +86,10 @@ class Loop:
             for values in (self.preprocessing.mean, self.preprocessing.std)
         )
         self.optimizer = make_optimizer(recipe, graph, self.module)
-        self.augmentation = batch_augmentation(recipe, self.preprocessing)
+        self.average = Average(self.module, recipe.ema) if recipe.ema else None
+        self.teacher = teacher
+        height, width = (max(1, round(side * recipe.train_scale)) for side in preprocessing.size)
+        self.view = replace(preprocessing, size=(height, width))
         self.progress = Progress()
         self.split = source.splits["train"]
         self.batch_size = min(recipe.batch_size, len(self.split))
@@ -91,11 +98,16 @@ class Loop:
         self.bfloat16 = wanted == "bfloat16" or (wanted == "auto" and computes_bfloat16(device))
         self.saved_at = time.perf_counter()
 
+    @property
+    def averaged(self) -> GraphModule | None:
+        """The module with the averaged weights, if the recipe has them."""
+        return self.average.module if self.average else None
+
     def run(self, resume: bool) -> Result:
         """Trains from the beginning, or from the checkpoint in the folder, to the end or until asked to stop."""
         state = self.folder / CHECKPOINT
         if resume:
-            self.progress = checkpoint.restore(state, self.module, self.optimizer)
+            self.progress = checkpoint.restore(state, self.module, self.averaged, self.optimizer)
         progress = self.progress
         with (
             Log(self.folder, self.recipe.epochs, self.steps, progress.history, progress.step) as log,
@@ -141,55 +153,95 @@ class Loop:
     def _epoch(self, log: Log, stop: threading.Event) -> bool:
         """Trains from the current position to the end of the epoch; False if asked to stop before it."""
         progress, recipe, split = self.progress, self.recipe, self.split
-        shuffled = order(recipe, progress.epoch, len(split))[: self.steps * self.batch_size]
-        rest = shuffled[progress.step * self.batch_size :]
         epoch = progress.epoch
-        loader = batches(
-            split,
-            lambda index: prepare(recipe, self.preprocessing, epoch, index, split.images[index]),
-            rest.tolist(),
-            batch_size=self.batch_size,
-            workers=self.workers,
-        )
-        self.module.train()
-        started, seconds_before = time.perf_counter(), progress.seconds
+        shuffled = order(split, recipe.seed, epoch)[: self.steps * self.batch_size]
+        draws = Draws(recipe, epoch, len(split))
+        loader = feed(
+            split, recipe, self.view, epoch, shuffled[progress.step * self.batch_size :], draws,
+            batch_size=self.batch_size, workers=self.workers,
+        )  # fmt: skip
+        self._set_mode(epoch)
+        started, seconds_before, waited = time.perf_counter(), progress.seconds, progress.waited
+        asked = started
         for batch in loader:
+            waited += time.perf_counter() - asked
             self._note_failures(log, batch)
             if len(batch.labels) > 1:  # batch norm needs two
-                self._step(batch)
+                self._step(batch, draws)
             progress.step += 1
-            progress.seconds = seconds_before + time.perf_counter() - started
+            progress.seconds, progress.waited = seconds_before + time.perf_counter() - started, waited
             seen = max(progress.seen, 1)
             log.step(epoch, progress.loss_sum / seen, progress.correct / seen, progress.seen / progress.seconds)
             if stop.is_set() and progress.step < self.steps:
                 return False
             if time.perf_counter() - self.saved_at > _CHECKPOINT_SECONDS:
                 self._save(self.folder / CHECKPOINT)
+            asked = time.perf_counter()
         return True
 
-    def _step(self, batch: Batch) -> None:
+    def _set_mode(self, epoch: int) -> None:
+        """What learns in this epoch, and which norms follow the batch."""
+        self.module.train()
+        head_only = epoch < self.recipe.head_only
+        freeze_body(self.graph, self.module, head_only)
+        if head_only or self.recipe.batch_norm == "frozen":
+            for layer in self.module.modules():
+                if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+                    layer.eval()
+
+    def _step(self, batch: Batch, draws: Draws) -> None:
         progress, recipe = self.progress, self.recipe
         step = progress.epoch * self.steps + progress.step
         seed_step(recipe, step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = recipe.lr_at(step, self.steps)
-        labels = torch.from_numpy(batch.labels).to(self.device)
-        images = self._to_device(batch.images)
-        with torch.no_grad():
-            images = self._normalise(self.augmentation(images / 255))
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
-            logits = self.module(images)
-            loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
+        set_rate(self.optimizer, recipe.lr_at(step, self.steps))
+        images, labels, own = self._augmented(batch, draws, step)
         self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        right = (logits.argmax(1) == labels).sum()
-        value, correct = torch.stack([loss.detach(), right.float()]).tolist()  # one wait for the device
+        count, total, right = len(labels), torch.zeros((), device=self.device), torch.zeros((), device=self.device)
+        size = -(-count // recipe.accumulate)
+        size += size % 2  # mixed pairs stay together
+        for start in range(0, count, size):
+            part = slice(start, start + size)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+                logits = self.module(self._normalise(images[part])).float()
+            loss = self._loss(logits, images[part], labels[part], own if own is None else own[part])
+            loss = loss * (len(logits) / count)
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+            right += (logits.argmax(1) == labels[part]).sum()
+        value, correct = torch.stack([total, right]).tolist()  # one wait for the device
         if not np.isfinite(value):
-            raise DataError(f"the loss became {value} in epoch {progress.epoch + 1}; try a lower --lr")
-        progress.loss_sum += value * len(labels)
+            raise DataError(self._diverged(f"the loss became {value}"))
+        self.optimizer.step()
+        if self.average:
+            self.average.update(step)
+        progress.loss_sum += value * count
         progress.correct += int(correct)
-        progress.seen += len(labels)
+        progress.seen += count
+
+    def _augmented(self, batch: Batch, draws: Draws, step: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Pictures (N, C, H, W) in 0..1, labels, and the part of each picture that is its own if they are mixed."""
+        labels = torch.from_numpy(batch.labels).to(self.device)
+        images = self._to_device(batch.images) / 255
+        if self.recipe.augment == "photo" and self.recipe.jitter > 0:
+            images = recoloured(images, torch.from_numpy(draws.colours(batch.indices)).to(self.device))
+        mix = draw_mix(self.recipe, step, len(labels))
+        if mix is None:
+            return images, labels, None
+        images, own = mixed(images, mix)
+        return images, labels, own
+
+    def _loss(self, logits: Tensor, images: Tensor, labels: Tensor, own: Tensor | None) -> Tensor:
+        recipe = self.recipe
+        loss = cross_entropy(logits, labels, own, recipe.label_smoothing)
+        if self.teacher is None:
+            return loss
+        theirs = distillation(logits, self.teacher.logits(images), recipe)
+        return torch.lerp(loss, theirs, recipe.distil_weight)
+
+    def _diverged(self, what: str) -> str:
+        good = self.progress.history
+        kept = f"; the model after epoch {len(good)} is in {self.folder / 'last.safetensors'}" if good else ""
+        return f"{what} in epoch {self.progress.epoch + 1}, step {self.progress.step + 1}; try a lower --lr{kept}"
 
     def _close_epoch(self, log: Log) -> None:
         """Validates, writes the models, and moves on to the next epoch."""
@@ -197,7 +249,8 @@ class Loop:
         if not progress.seen:
             raise DataError(f"no training picture could be decoded; the first: {next(iter(progress.failed.values()))}")
         seen = progress.seen
-        val = self._validate(log)
+        val = self._validate(log, self.module)
+        averaged = self._validate(log, self.averaged) if self.averaged else None
         record = {
             "epoch": progress.epoch + 1,
             "lr": self.recipe.lr_at((progress.epoch + 1) * self.steps - 1, self.steps),
@@ -206,24 +259,33 @@ class Loop:
             "val_loss": val.loss,
             "val_top1": val.top1,
             "val_top5": val.top5,
+        }
+        if averaged:
+            record |= {"ema_val_loss": averaged.loss, "ema_val_top1": averaged.top1, "ema_val_top5": averaged.top5}
+        record |= {
             "images_per_second": seen / progress.seconds,
             "seconds": progress.seconds,
+            "seconds_waiting_for_pictures": progress.waited,
         }
         progress.history.append(record)
-        model = self._artifact(val)
-        if val.top1 > progress.best_top1:
-            progress.best_top1 = val.top1
-            artifact.save(model, self.folder / "best.safetensors")
-        artifact.save(model, self.folder / "last.safetensors")
+        made = [("last.safetensors", self._artifact(val))]
+        if averaged:
+            made.append(("last_ema.safetensors", self._artifact(averaged, averaged=True)))
+        for name, model in made:
+            if model.facts["val_top1"] > progress.best_top1:
+                progress.best_top1 = model.facts["val_top1"]
+                artifact.save(model, self.folder / "best.safetensors")
+            artifact.save(model, self.folder / name)
         progress.epoch, progress.step = progress.epoch + 1, 0
-        progress.loss_sum, progress.correct, progress.seen, progress.seconds = 0.0, 0, 0, 0.0
+        progress.loss_sum, progress.correct, progress.seen = 0.0, 0, 0
+        progress.seconds = progress.waited = 0.0
         self._save(self.folder / CHECKPOINT)
         log.epoch(record)
 
     @torch.inference_mode()
-    def _validate(self, log: Log) -> Metrics:
+    def _validate(self, log: Log, module: GraphModule) -> Metrics:
         split = self.source.splits["val"]
-        self.module.eval()
+        module.eval()
         loader = batches(
             split,
             lambda index: self.preprocessing.prepare(split.images[index]),
@@ -236,7 +298,7 @@ class Loop:
             self._note_failures(log, batch)
             if len(batch.labels):
                 images = self._normalise(self._to_device(batch.images) / 255)
-                logits.append(self.module(images).float().cpu().numpy())
+                logits.append(module(images).float().cpu().numpy())
                 labels.append(batch.labels)
         if not labels:
             first = next(iter(self.progress.failed.values()))
@@ -257,10 +319,11 @@ class Loop:
                 self.progress.failed[name] = problem
                 log.say(f"skipped ({len(self.progress.failed)} so far): {problem}")
 
-    def _artifact(self, val: Metrics | None) -> Artifact:
+    def _artifact(self, val: Metrics | None, averaged: bool = False) -> Artifact:
         facts = {
             "model": self.graph.name,
             "start": self.settings["start"],
+            "teacher": self.settings["teacher"],
             "recipe": self.settings["recipe"],
             "data": {
                 "name": Path(self.settings["source"]).name,
@@ -272,6 +335,7 @@ class Loop:
             | {f"{name}_images": len(split) for name, split in self.source.splits.items()},
             "epoch": self.progress.epoch + (val is not None),
             "val_top1": val and val.top1,
+            "averaged": averaged,
             "device": self.device.type,
             "bfloat16": self.bfloat16,
             "versions": {
@@ -280,10 +344,13 @@ class Loop:
                 "python": platform.python_version(),
             },
         }
-        return Artifact(self.graph, to_weights(self.module), self.source.classes, self.preprocessing, facts)
+        module = self.averaged if averaged and self.averaged else self.module
+        return Artifact(self.graph, to_weights(module), self.source.classes, self.preprocessing, facts)
 
     def _save(self, path: Path) -> None:
-        checkpoint.save(path, self.module, self.optimizer, self.progress, self.settings)
+        if not all(bool(parameter.isfinite().all()) for parameter in self.module.parameters()):
+            raise DataError(self._diverged("a weight is no longer a number"))
+        checkpoint.save(path, self.module, self.averaged, self.optimizer, self.progress, self.settings)
         self.saved_at = time.perf_counter()
 
 

@@ -1,9 +1,10 @@
-"""The optimizer of a recipe, with weight decay where it belongs."""
+"""The optimizer of a recipe: weight decay where it belongs, learning rates that differ from block to block."""
 
 import torch
 from torch import nn
 
 from smallcnn import ops
+from smallcnn.adapt import classifier
 from smallcnn.graph import Graph
 from smallcnn.train.recipe import Recipe
 
@@ -21,14 +22,48 @@ def decayed(graph: Graph) -> set[str]:
     return names
 
 
+def head(graph: Graph) -> set[str]:
+    """The weights of the last layer. Raises GraphError if the network does not end in a classifier."""
+    last = classifier(graph)
+    return {f"{last.name}.{key}" for key in graph.weights_of(last)}
+
+
+def depth(graph: Graph) -> dict[str, int]:
+    """How many blocks lie between each weight and the end; a block is what shares the first word of its name."""
+    order = list(dict.fromkeys(name.split(".")[0] for name in graph.weights))
+    return {name: len(order) - 1 - order.index(name.split(".")[0]) for name in graph.weights}
+
+
 def make_optimizer(recipe: Recipe, graph: Graph, module: nn.Module) -> torch.optim.Optimizer:
-    """Two groups of parameters: with and without decay. The learning rate is set by the loop at every step."""
-    with_decay = decayed(graph)
-    named = list(module.named_parameters())
-    groups = [
-        {"params": [p for name, p in named if name in with_decay], "weight_decay": recipe.decay},
-        {"params": [p for name, p in named if name not in with_decay], "weight_decay": 0.0},
+    """Groups of parameters by weight decay and by `factor` of the learning rate, which the loop sets at every step."""
+    with_decay, behind = decayed(graph), depth(graph)
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in module.named_parameters():
+        key = (recipe.decay if name in with_decay else 0.0, recipe.layer_decay ** behind[name])
+        groups.setdefault(key, []).append(parameter)
+    parameters = [
+        {"params": members, "weight_decay": decay, "factor": factor} for (decay, factor), members in groups.items()
     ]
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=recipe.peak_lr, momentum=0.9, nesterov=True)
-    return torch.optim.AdamW(groups, lr=recipe.peak_lr)
+    first = recipe.momentum
+    match recipe.optimizer:
+        case "sgd":
+            return torch.optim.SGD(parameters, lr=recipe.peak_lr, momentum=first, nesterov=first > 0, fused=True)
+        case "adam":
+            return torch.optim.Adam(parameters, lr=recipe.peak_lr, betas=(first, 0.999), fused=True)
+        case "adamw":
+            return torch.optim.AdamW(parameters, lr=recipe.peak_lr, betas=(first, 0.999), fused=True)
+        case "rmsprop":  # TensorFlow-Slim's: decay 0.9, epsilon 1
+            return torch.optim.RMSprop(parameters, lr=recipe.peak_lr, momentum=first, alpha=0.9, eps=1.0)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """The learning rate of the next step, each group with its factor."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["factor"]
+
+
+def freeze_body(graph: Graph, module: nn.Module, frozen: bool) -> None:
+    """Lets only the last layer learn, or all. Raises GraphError if the network does not end in a classifier."""
+    last = head(graph)
+    for name, parameter in module.named_parameters():
+        parameter.requires_grad_(not frozen or name in last)

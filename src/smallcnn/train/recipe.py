@@ -6,9 +6,15 @@ from typing import Any, Literal, get_args
 
 from smallcnn.errors import DataError
 
-Optimizer = Literal["sgd", "adamw"]
+Optimizer = Literal["sgd", "adam", "adamw", "rmsprop"]
+Schedule = Literal["cosine", "linear", "exponential", "constant"]
 Augment = Literal["auto", "none", "small", "photo"]
+BatchNorm = Literal["batch", "frozen"]
+Distil = Literal["soft", "hard"]
 Precision = Literal["auto", "float32", "bfloat16"]
+
+_RATE = {"sgd": 0.1, "adam": 0.001, "adamw": 0.002, "rmsprop": 0.03}  # per 64 pictures of a batch
+_DECAY = {"sgd": 5e-4, "adam": 0.0, "adamw": 0.05, "rmsprop": 4e-5}
 
 
 def _about(default: Any, text: str) -> Any:
@@ -21,19 +27,29 @@ class Recipe:
     """Settings of one training run. Raises DataError on a value out of range."""
 
     epochs: int = _about(60, "passes over the training pictures")
-    batch_size: int = _about(64, "pictures per step")
-    optimizer: Optimizer = _about("sgd", "sgd (Nesterov momentum 0.9) or adamw")
+    batch_size: int = _about(64, "pictures per step, on all machines together")
+    accumulate: int = _about(1, "parts in which a step's pictures are computed, to save memory; batch norm sees a part")
+    optimizer: Optimizer = _about("sgd", "sgd (Nesterov), adam, adamw or rmsprop")
+    momentum: float = _about(0.9, "of sgd and rmsprop; the first beta of adam and adamw")
     lr: float | None = _about(
         None,
-        "peak learning rate; left out, 0.1 (sgd) or 0.002 (adamw) per 64 pictures of a batch; with --from a tenth of "
-        "it, a hundredth without batch norms",
+        "peak learning rate; left out, 0.1 (sgd), 0.001 (adam), 0.002 (adamw) or 0.03 (rmsprop) per 64 pictures of a "
+        "batch; with --from a tenth of it, a hundredth without batch norms",
     )
+    schedule: Schedule = _about(
+        "cosine", "after warm-up: half a cosine to zero, a line to zero, times --gamma each epoch, or constant"
+    )
+    gamma: float = _about(0.98, "factor per epoch of the exponential schedule")
+    warmup_epochs: float = _about(3.0, "epochs of linear warm-up; at most a tenth of the run")
     weight_decay: float | None = _about(
         None,
-        "on convolution and dense weights, not on depthwise ones, norms, biases; left out, 5e-4 (sgd), 0.05 (adamw)",
+        "on convolution and dense weights, not on depthwise ones, norms, biases; left out, 5e-4 (sgd), 0 (adam), 0.05 "
+        "(adamw), 4e-5 (rmsprop)",
     )
-    warmup_epochs: float = _about(3.0, "epochs of linear warm-up before the cosine; at most a tenth of the run")
     label_smoothing: float = _about(0.1, "probability taken from the true class and spread over all")
+    ema: float = _about(
+        0.0, "decay per step of an average of the weights, lower at first; judged beside the plain weights; 0 is none"
+    )
     augment: Augment = _about(
         "auto", "photo (random crop, mirror, colour), small (shift, mirror), none; auto is small up to 64 pixels"
     )
@@ -42,6 +58,19 @@ class Recipe:
     )
     min_area: float = _about(0.25, "smallest part of the picture that a random crop keeps (photo)")
     jitter: float = _about(0.2, "strength of random brightness, contrast and saturation (photo)")
+    mixup: float = _about(0.0, "alpha of mixup: two pictures and their labels blended; 0 is none")
+    cutmix: float = _about(0.0, "alpha of cutmix: a box of another picture pasted in; 0 is none; with mixup, in turn")
+    train_scale: float = _about(
+        1.0, "part of the network's input size to train at: smaller is quicker, and often better when run at full size"
+    )
+    head_epochs: int = _about(0, "epochs at first in which only the last layer learns; at most a quarter of the run")
+    layer_decay: float = _about(1.0, "factor of the learning rate from one block to the block before it")
+    batch_norm: BatchNorm = _about(
+        "batch", "norms use the batch's statistics and learn their averages, or the stored ones, frozen"
+    )
+    distil: Distil = _about("soft", "with a teacher: its softened probabilities, or its answer as a label")
+    distil_weight: float = _about(0.7, "with a teacher: the part of the loss that is its")
+    temperature: float = _about(4.0, "with a soft teacher: what both logits are divided by")
     precision: Precision = _about(
         "auto", "float32, bfloat16 (autocast), auto: bfloat16 where the processor computes in it"
     )
@@ -51,45 +80,87 @@ class Recipe:
     def __post_init__(self) -> None:
         _check("epochs", self.epochs, self.epochs >= 1, "at least 1")
         _check("batch_size", self.batch_size, self.batch_size >= 2, "at least 2")
+        parts = self.accumulate
+        _check("accumulate", parts, parts >= 1 and self.batch_size % parts == 0, "a divisor of the batch size")
+        _check("momentum", self.momentum, 0 <= self.momentum < 1, "at least 0 and below 1")
         _check("lr", self.lr, self.lr is None or (isfinite(self.lr) and self.lr > 0), "above 0")
+        _check("gamma", self.gamma, 0 < self.gamma <= 1, "above 0 and at most 1")
         decay = self.weight_decay
         _check("weight_decay", decay, decay is None or (isfinite(decay) and decay >= 0), "at least 0")
         _check("warmup_epochs", self.warmup_epochs, self.warmup_epochs >= 0, "at least 0")
         _check("label_smoothing", self.label_smoothing, 0 <= self.label_smoothing < 1, "at least 0 and below 1")
+        _check("ema", self.ema, 0 <= self.ema < 1, "at least 0 and below 1")
         _check("min_area", self.min_area, 0 < self.min_area <= 1, "above 0 and at most 1")
         _check("jitter", self.jitter, 0 <= self.jitter < 1, "at least 0 and below 1")
+        for name in ("mixup", "cutmix"):
+            alpha = getattr(self, name)
+            _check(name, alpha, isfinite(alpha) and alpha >= 0, "at least 0")
+        _check("train_scale", self.train_scale, 0.25 <= self.train_scale <= 2, "0.25 to 2")
+        _check("head_epochs", self.head_epochs, self.head_epochs >= 0, "at least 0")
+        _check("layer_decay", self.layer_decay, 0 < self.layer_decay <= 1, "above 0 and at most 1")
+        _check("distil_weight", self.distil_weight, 0 <= self.distil_weight <= 1, "0 to 1")
+        hot = self.temperature
+        _check("temperature", hot, isfinite(hot) and hot > 0, "above 0")
         _check("seed", self.seed, self.seed >= 0, "at least 0")
         _check("val_fraction", self.val_fraction, 0 < self.val_fraction < 1, "between 0 and 1")
-        for name, kind in (("optimizer", Optimizer), ("augment", Augment), ("precision", Precision)):
+        kinds = {
+            "optimizer": Optimizer, "schedule": Schedule, "augment": Augment, "batch_norm": BatchNorm,
+            "distil": Distil, "precision": Precision,
+        }  # fmt: skip
+        for name, kind in kinds.items():
             value = getattr(self, name)
             _check(name, value, value in get_args(kind), " or ".join(get_args(kind)))
 
     @property
     def peak_lr(self) -> float:
         """The learning rate after warm-up."""
-        base = {"sgd": 0.1, "adamw": 0.002}[self.optimizer]
-        return self.lr if self.lr is not None else base * self.batch_size / 64
+        return self.lr if self.lr is not None else _RATE[self.optimizer] * self.batch_size / 64
 
     @property
     def decay(self) -> float:
         """The weight decay used."""
-        return self.weight_decay if self.weight_decay is not None else {"sgd": 5e-4, "adamw": 0.05}[self.optimizer]
+        return self.weight_decay if self.weight_decay is not None else _DECAY[self.optimizer]
+
+    @property
+    def head_only(self) -> int:
+        """The epochs at first in which only the last layer learns."""
+        return min(self.head_epochs, self.epochs // 4)
 
     def lr_at(self, step: int, steps_per_epoch: int) -> float:
-        """Learning rate of step 0, 1, ...: linear warm-up, then half a cosine down to zero after the last step."""
-        total = self.epochs * steps_per_epoch
-        warmup = round(min(self.warmup_epochs, self.epochs / 10) * steps_per_epoch)
+        """Learning rate of step 0, 1, ...: linear warm-up, then the schedule; those that fall reach zero at the end.
+
+        The head's own epochs have the peak rate; warm-up and schedule begin after them.
+        """
+        step -= self.head_only * steps_per_epoch
+        epochs = self.epochs - self.head_only
+        if step < 0:
+            return self.peak_lr
+        total = epochs * steps_per_epoch
+        warmup = round(min(self.warmup_epochs, epochs / 10) * steps_per_epoch)
         if step < warmup:
             return self.peak_lr * (step + 1) / (warmup + 1)
-        return self.peak_lr * (1 + cos(pi * (step - warmup) / max(total - warmup, 1))) / 2
+        done = (step - warmup) / max(total - warmup, 1)
+        match self.schedule:
+            case "cosine":
+                return self.peak_lr * (1 + cos(pi * done)) / 2
+            case "linear":
+                return self.peak_lr * (1 - done)
+            case "exponential":
+                return self.peak_lr * self.gamma ** ((step - warmup) // steps_per_epoch)
+            case "constant":
+                return self.peak_lr
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Recipe":
         """From stored settings; DataError if one is unknown."""
-        names = {field.name for field in fields(cls)}
-        if unknown := sorted(values.keys() - names):
-            raise DataError(f"a recipe has no {', '.join(unknown)}")
+        check_names(values)
         return cls(**values)
+
+
+def check_names(values: dict[str, Any]) -> None:
+    """Raises DataError unless every key is a field of Recipe."""
+    if unknown := sorted(values.keys() - {field.name for field in fields(Recipe)}):
+        raise DataError(f"a recipe has no {', '.join(unknown)}")
 
 
 def _check(name: str, value: object, good: bool, allowed: str) -> None:

@@ -21,10 +21,11 @@ from smallcnn.data.sources import Source, open_source
 from smallcnn.errors import DataError
 from smallcnn.files import remove_leftovers
 from smallcnn.graph import Graph
-from smallcnn.train import checkpoint
+from smallcnn.train import checkpoint, recipes
 from smallcnn.train.device import pick_device
 from smallcnn.train.loop import CHECKPOINT, Loop, Result
-from smallcnn.train.recipe import Recipe
+from smallcnn.train.recipe import Recipe, check_names
+from smallcnn.train.teacher import Teacher, digest
 from smallcnn.weights import initial_weights
 
 _SMALL = 64
@@ -40,10 +41,13 @@ def train(
     out: str | Path,
     *,
     resolution: int | None = None,
-    recipe: Recipe | None = None,
+    recipe: Recipe | str = "auto",
+    teacher: str | Path | None = None,
+    root: str | Path | None = None,
     resume: bool = False,
     device: str = "auto",
     workers: int | None = None,
+    **changes: Any,
 ) -> Result:
     """Trains `model` on `data` (see `open_source`) into the folder `out`.
 
@@ -52,35 +56,48 @@ def train(
     says, with a new last layer unless it knows all of the data's classes. `resolution` is for a name or an artifact;
     left out it is the artifact's, the network's own (mostly 224) for picture files, and for arrays the pictures' own
     size, but at least 32.
+    `recipe` is one of your own, the name of one (see `recipes`), or "auto": the one for fine-tuning, for small pictures
+    or for photographs; `changes` are fields of it to change. `teacher` is a model file to learn from, `root` where the
+    files of a named set are.
     `workers` threads decode; left out, one per core up to eight. With `resume` the run in `out` goes on, if there is
     one; its settings must be the same.
 
     Ctrl-C finishes the step, writes a checkpoint and returns with `finished` false. Raises SmallcnnError subclasses for
     whatever the user can mend.
     """
-    recipe = recipe or Recipe()
-    source = _open(data, recipe)
-    start = _start(model, source, resolution, recipe.seed)
-    return _run(start, source, data, out, recipe, resume, device, workers)
+    check_names(changes)
+    plain = replace(_named(recipe, 0, False), **changes)
+    source = _open(data, plain, root)
+    start = _start(model, source, resolution, plain.seed)
+    chosen = replace(_named(recipe, min(start.graph.input_shape[:2]), start.came_from is not None), **changes)
+    return _run(start, source, data, root, out, chosen, teacher, resume, device, workers)
 
 
 def resume(
-    out: str | Path, *, data: str | Path | None = None, device: str = "auto", workers: int | None = None
+    out: str | Path,
+    *,
+    data: str | Path | None = None,
+    root: str | Path | None = None,
+    teacher: str | Path | None = None,
+    device: str = "auto",
+    workers: int | None = None,
 ) -> Result:
     """Goes on with the run in the folder `out`, with the settings it was started with.
 
-    `data` is needed only if the pictures have moved.
+    `data`, `root` and `teacher` are needed only if the pictures or the teacher's file have moved.
     """
     state = Path(out) / CHECKPOINT
     if not state.is_file():
         raise DataError(f"{out}: no run to resume here; start one with MODEL and --data")
     settings = checkpoint.read_settings(state)
-    if "preprocessing" not in settings:
+    if "teacher" not in settings:
         raise DataError(f"{out}: started with an older smallcnn, which cannot be resumed with this one")
     graph, recipe = Graph.from_json(settings["graph"]), Recipe.from_dict(settings["recipe"])
     start = _Start(graph, None, Preprocessing.from_json(settings["preprocessing"]), settings["start"])
-    data = data or settings["source"]
-    return _run(start, _open(data, recipe), data, out, recipe, True, device, workers)
+    data, root = data or settings["source"], root or settings["root"]
+    if settings["teacher"]:
+        teacher = teacher or settings["teacher"]["file"]
+    return _run(start, _open(data, recipe, root), data, root, out, recipe, teacher, True, device, workers)
 
 
 @dataclass(frozen=True)
@@ -97,8 +114,10 @@ def _run(
     start: _Start,
     source: Source,
     data: str | Path,
+    root: str | Path | None,
     out: str | Path,
     recipe: Recipe,
+    teacher: str | Path | None,
     resume: bool,
     device: str,
     workers: int | None,
@@ -106,24 +125,35 @@ def _run(
     on = pick_device(device)
     graph = start.graph
     recipe = _settled(recipe, source, start)
+    taught = Teacher(Path(teacher), source.classes, graph.input_shape[2], on) if teacher else None
     settings = {
         "model": graph.name,
         "graph": graph.to_json(),
         "preprocessing": start.preprocessing.to_json(),
         "start": start.came_from,
+        "teacher": {"file": str(Path(teacher).resolve()), "digest": digest(Path(teacher))} if teacher else None,
         "source": str(Path(data).resolve()) if Path(data).exists() else str(data),
+        "root": str(Path(root).resolve()) if root else None,
         "pictures": source.fingerprint,
         "recipe": asdict(recipe),
     }
     folder = _run_folder(Path(out), settings, resume)
     loop = Loop(
-        graph, start.weights, start.preprocessing, source, recipe, folder, settings, device=on, workers=workers
+        graph, start.weights, start.preprocessing, source, recipe, folder, settings,
+        teacher=taught, device=on, workers=workers,
     )  # fmt: skip
     return loop.run(resume=resume and (folder / CHECKPOINT).is_file())
 
 
-def _open(data: str | Path, recipe: Recipe) -> Source:
-    source = open_source(data, seed=recipe.seed, val_fraction=recipe.val_fraction)
+def _named(recipe: Recipe | str, side: int, trained: bool) -> Recipe:
+    if isinstance(recipe, Recipe):
+        return recipe
+    return recipes.named(recipes.suited(side, _SMALL, trained) if recipe == "auto" else recipe)
+
+
+def _open(data: str | Path, recipe: Recipe, root: str | Path | None) -> Source:
+    at = {"root": root} if root else {}
+    source = open_source(data, seed=recipe.seed, val_fraction=recipe.val_fraction, **at)
     _check_source(source, data)
     return source
 
@@ -195,6 +225,9 @@ def _settled(recipe: Recipe, source: Source, start: _Start) -> Recipe:
     side = min(start.graph.input_shape[:2])
     augment = ("small" if side <= _SMALL else "photo") if recipe.augment == "auto" else recipe.augment
     mirror = source.mirror if recipe.mirror is None else recipe.mirror
+    if recipe.train_scale != 1:
+        height, width, _ = start.graph.input_shape
+        with_resolution(start.graph, (round(height * recipe.train_scale), round(width * recipe.train_scale)))
     part = 1.0
     if start.came_from and recipe.lr is None:
         part = _GENTLE if any(isinstance(node.op, ops.BatchNorm) for node in start.graph) else _GENTLER
@@ -230,7 +263,7 @@ def _run_folder(folder: Path, settings: dict[str, Any], resume: bool) -> Path:
 
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:
-    """What has to be the same to resume; the pictures may have moved, but not changed."""
-    return {k: v for k, v in settings.items() if k not in ("recipe", "source", "graph", "preprocessing")} | settings[
-        "recipe"
-    ]
+    """What has to be the same to resume; pictures and teacher may have moved, but not changed."""
+    left_out = ("recipe", "source", "root", "graph", "preprocessing", "teacher")
+    teacher = settings["teacher"] and settings["teacher"]["digest"]
+    return {k: v for k, v in settings.items() if k not in left_out} | settings["recipe"] | {"teacher": teacher}

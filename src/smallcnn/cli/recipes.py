@@ -1,0 +1,36 @@
+"""`smallcnn recipes`."""
+
+from dataclasses import asdict, fields
+
+import click
+
+from smallcnn.cli.show import as_json, print_json, remark, table
+from smallcnn.train.recipe import Recipe
+from smallcnn.train.recipes import NAMED, named
+
+
+@click.command("recipes")
+@click.argument("name", required=False)
+@as_json
+def command(name: str | None, json_: bool) -> None:
+    """The ways to train: `smallcnn train MODEL --recipe NAME`. With NAME, every setting of that one."""
+    if json_:
+        chosen = {name: NAMED[name]} if name and named(name) else NAMED
+        print_json({key: asdict(entry) for key, entry in chosen.items()})
+    elif name:
+        recipe, plain = named(name), Recipe()
+        entry = NAMED[name]
+        remark(f"{entry.purpose}; {entry.source}")
+        rows = []
+        for field in fields(Recipe):
+            value, usual = getattr(recipe, field.name), getattr(plain, field.name)
+            rows.append([field.name, "" if value is None else str(value), "" if value == usual else "*"])
+        table(["setting", name, "differs"], rows)
+    else:
+        table(
+            ["recipe", "for", "epochs", "optimizer", "reached"],
+            [
+                [key, entry.purpose, str(entry.recipe.epochs), entry.recipe.optimizer, entry.reached or "-"]
+                for key, entry in NAMED.items()
+            ],
+        )

@@ -1,0 +1,81 @@
+"""The loss: cross-entropy with the labels, blended ones too, and what a teacher adds.
+
+Distillation is Hinton et al. 2015, "Distilling the Knowledge in a Neural Network", arXiv 1503.02531, section 2: the
+soft loss is multiplied by the temperature squared, so that its gradients keep their size at any temperature.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from smallcnn.train.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Mix:
+    """How pairs of neighbours in a batch (0 and 1, 2 and 3, ...) are mixed: `own` (N,) is the part that stays of each.
+
+    `boxes` (N, 4) are top, left, bottom, right of what the other picture covers, in parts of the sides; None: blended.
+    """
+
+    own: np.ndarray
+    boxes: np.ndarray | None
+
+
+def draw_mix(recipe: Recipe, step: int, count: int) -> Mix | None:
+    """The mix of this step's `count` pictures; None if the recipe mixes none. A function of (seed, step)."""
+    if not (recipe.mixup or recipe.cutmix):
+        return None
+    rng = np.random.default_rng((recipe.seed, 1, step))
+    cut = rng.random() < 0.5 if recipe.mixup and recipe.cutmix else bool(recipe.cutmix)
+    alpha = recipe.cutmix if cut else recipe.mixup
+    pairs = (count + 1) // 2
+    own = rng.beta(alpha, alpha, pairs).repeat(2)[:count].astype(np.float32)
+    if count % 2:
+        own[-1] = 1  # the last one has no partner
+    if not cut:
+        return Mix(own, None)
+    centre = rng.random((pairs, 2)).repeat(2, axis=0)[:count]
+    half = np.sqrt(1 - own)[:, None] / 2
+    boxes = np.concatenate([(centre - half).clip(0, 1), (centre + half).clip(0, 1)], axis=1)
+    return Mix(own, boxes.astype(np.float32))
+
+
+def mixed(images: Tensor, mix: Mix) -> tuple[Tensor, Tensor]:
+    """(mixed images (N, C, H, W), the part (N,) that is left of each picture itself)."""
+    count, _, height, width = images.shape
+    partner = torch.arange(count, device=images.device) ^ 1
+    partner = partner.clamp(max=count - 1)
+    other = images[partner]
+    if mix.boxes is None:
+        own = torch.from_numpy(mix.own).to(images.device)
+        return torch.lerp(other, images, own[:, None, None, None]), own
+    sides = np.array([height, width, height, width], np.float32)
+    boxes = torch.from_numpy(np.rint(mix.boxes * sides)).to(images.device)
+    rows, columns = torch.arange(height, device=images.device), torch.arange(width, device=images.device)
+    top, left, bottom, right = (side[:, None] for side in boxes.T)
+    inside = ((rows >= top) & (rows < bottom))[:, :, None] & ((columns >= left) & (columns < right))[:, None, :]
+    own = 1 - inside.float().mean((1, 2))
+    return torch.where(inside[:, None], other, images), own
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, own: Tensor | None, smoothing: float) -> Tensor:
+    """Mean over the batch; `own` (N,) is the part of each picture that its label stands for, the rest its partner's."""
+    if own is None:
+        return F.cross_entropy(logits, labels, label_smoothing=smoothing)
+    partner = (torch.arange(len(labels), device=labels.device) ^ 1).clamp(max=len(labels) - 1)
+    mine = F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
+    theirs = F.cross_entropy(logits, labels[partner], label_smoothing=smoothing, reduction="none")
+    return (own * mine + (1 - own) * theirs).mean()
+
+
+def distillation(logits: Tensor, teacher: Tensor, recipe: Recipe) -> Tensor:
+    """What the teacher's logits (N, classes) ask of the student's: mean over the batch, not yet weighted."""
+    if recipe.distil == "hard":
+        return F.cross_entropy(logits, teacher.argmax(1))
+    hot = recipe.temperature
+    wanted = F.log_softmax(teacher / hot, 1)
+    return hot**2 * F.kl_div(F.log_softmax(logits / hot, 1), wanted, log_target=True, reduction="batchmean")

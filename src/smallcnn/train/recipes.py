@@ -1,0 +1,116 @@
+"""Recipes by name: ours, and the papers' own, each with what it costs and what it reached.
+
+    smallcnn recipes                    what there is
+    smallcnn train MODEL --recipe NAME  with any option of it changed by another one
+
+The papers' recipes keep what the paper states (optimizer, rates, decay, schedule, augmentation as far as there is an
+equal here) and leave the length to you: their own, hundreds of thousands of steps on many machines, is in `source`.
+"""
+
+from dataclasses import dataclass
+
+from smallcnn.errors import DataError, closest
+from smallcnn.train.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Named:
+    """A recipe with its name, what it is for, where it comes from, and what it reached at what cost."""
+
+    name: str
+    purpose: str
+    source: str
+    reached: str
+    recipe: Recipe
+
+
+NAMED: dict[str, Named] = {
+    entry.name: entry
+    for entry in (
+        Named(
+            "photos",
+            "photographs, from the first weights",
+            "ours: long cosine, light augmentation, averaged weights, label smoothing",
+            "",
+            Recipe(epochs=90, ema=0.999, min_area=0.35, train_scale=1.0),
+        ),
+        Named(
+            "small-images",
+            "pictures up to 64 pixels, from the first weights",
+            "ours: cosine, shift and mirror, averaged weights, label smoothing",
+            "",
+            Recipe(epochs=30, ema=0.999, warmup_epochs=1.0),
+        ),
+        Named(
+            "finetune",
+            "your pictures, from trained weights: the last layer first, then all, early blocks slowly",
+            "ours; discriminative rates after Howard and Ruder 2018 (arXiv 1801.06146), section 3.2",
+            "",
+            Recipe(epochs=12, head_epochs=2, layer_decay=0.9, ema=0.998, min_area=0.35, warmup_epochs=1.0),
+        ),
+        Named(
+            "mobilenet_v1",
+            "the paper's: RMSprop, hardly any decay on depthwise filters, light augmentation",
+            "arXiv 1704.04861, section 3.2; figures of the released script (TensorFlow-Slim): rate 0.045 per 64, times "
+            "0.94 every 2.5 epochs, decay 4e-5",
+            "",
+            Recipe(
+                optimizer="rmsprop", lr=0.045, schedule="exponential", gamma=0.94 ** (1 / 2.5), weight_decay=4e-5,
+                label_smoothing=0.0, warmup_epochs=0.0,
+            ),
+        ),
+        Named(
+            "mobilenet_v2",
+            "the paper's: RMSprop, times 0.98 each epoch, averaged weights as in the released code",
+            "arXiv 1801.04381, section 6.1: 16 machines of 96 pictures each; released code: label smoothing 0.1, "
+            "average 0.9999",
+            "",
+            Recipe(
+                optimizer="rmsprop", batch_size=96, lr=0.045, schedule="exponential", gamma=0.98, weight_decay=4e-5,
+                ema=0.9999, warmup_epochs=0.0,
+            ),
+        ),
+        Named(
+            "shufflenet",
+            "the paper's: SGD, a line to zero, decay 4e-5, weaker scale augmentation",
+            "arXiv 1707.01083, section 4: rate 0.5 to 0 for batch 1024 over 300,000 steps; released script: label "
+            "smoothing 0.1, colours 0.4",
+            "",
+            Recipe(schedule="linear", lr=0.5 * 64 / 1024, weight_decay=4e-5, warmup_epochs=0.0, jitter=0.4),
+        ),
+        Named(
+            "squeezenet",
+            "the paper's: SGD, a line to zero, no batch norm to help, so a small rate",
+            "arXiv 1602.07360, section 3.3.1; released solver: rate 0.04 for batch 512 over 170,000 steps, decay 2e-4",
+            "",
+            Recipe(
+                schedule="linear", lr=0.04, batch_size=512, accumulate=8, weight_decay=2e-4, label_smoothing=0.0,
+                warmup_epochs=0.0, jitter=0.0,
+            ),
+        ),
+        Named(
+            "effnet",
+            "the paper's: Adam with first beta 0.75, no augmentation",
+            "arXiv 1801.06434, section 5: rate 0.001; length, batch and schedule are not given",
+            "",
+            Recipe(
+                optimizer="adam", momentum=0.75, lr=0.001, schedule="linear", augment="none", label_smoothing=0.0,
+                warmup_epochs=0.0, epochs=10,
+            ),
+        ),
+    )
+}  # fmt: skip
+
+
+def named(name: str) -> Recipe:
+    """The recipe called `name`; DataError with the closest names if there is none."""
+    if name not in NAMED:
+        raise DataError(f"no recipe {name!r}; {closest(name, NAMED)}")
+    return NAMED[name].recipe
+
+
+def suited(side: int, small: int, trained: bool) -> str:
+    """The name of the recipe for a network of `side` pixels: `trained` already, or small up to `small` pixels."""
+    if trained:
+        return "finetune"
+    return "small-images" if side <= small else "photos"

@@ -1,0 +1,51 @@
+"""A trained network that another one learns from: what it says about the pictures the student sees."""
+
+import hashlib
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from smallcnn import model_file
+from smallcnn.data.labels import match_labels
+from smallcnn.errors import DataError
+from smallcnn.fold import fold
+from smallcnn.module import to_module
+
+
+def digest(path: Path) -> str:
+    """Identifies the teacher's file. Raises FileError if it cannot be read."""
+    model_file.check_kind(path, (".safetensors", ".onnx"))
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+class Teacher:
+    """The network of a .safetensors or .onnx file, for a student of `classes`.
+
+    Raises FileError for a file that is no model, DataError if it does not know all the classes or takes pictures with
+    other channels.
+    """
+
+    def __init__(self, path: Path, classes: tuple[str, ...], channels: int, device: torch.device) -> None:
+        model = model_file.read(path)
+        self._size = model.preprocessing.size
+        if model.preprocessing.channels != channels:
+            theirs = model.preprocessing.channels
+            raise DataError(f"{path}: a teacher for pictures of {theirs} channels, the student takes {channels}")
+        self._columns = torch.from_numpy(match_labels(classes, model.labels)).to(device)
+        folded, weights = fold(model.graph, model.weights)
+        module = to_module(folded, weights).to(device).eval().requires_grad_(False)
+        self._module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._mean, self._std = (
+            torch.tensor(values, dtype=torch.float32, device=device).reshape(1, -1, 1, 1)
+            for values in (model.preprocessing.mean, model.preprocessing.std)
+        )
+
+    @torch.no_grad()
+    def logits(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) in 0..1, any size -> float32 (N, classes), in the order of the student's classes."""
+        if tuple(images.shape[2:]) != self._size:
+            images = F.interpolate(images, self._size, mode="bilinear", antialias=True, align_corners=False)
+        images = ((images - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
+        return self._module(images).float()[:, self._columns]
