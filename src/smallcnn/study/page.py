@@ -23,8 +23,9 @@ _BLUE, _ORANGE, _GREY = "#2563eb", "#ea580c", "#94a3b8"
 def table(study: Study, lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
     """(heads, rows) of text; a row without a finished run says how long it takes."""
     averaged = any(line.ema for line in lines)
-    heads = ["network", "test top-1, %", "n", "best epoch", *(["averaged"] if averaged else []), study.published]
-    heads += ["Mult-Adds", "parameters"]
+    published = any(line.row.published for line in lines)
+    heads = ["network", "test top-1, %", "n", "best epoch", *(["averaged"] if averaged else [])]
+    heads += [*([study.published] if published else []), "Mult-Adds", "parameters"]
     rows = []
     for line in lines:
         cost = line.row.cost()
@@ -36,7 +37,7 @@ def table(study: Study, lines: Sequence[Line]) -> tuple[list[str], list[list[str
             str(len(line.outcomes)),
             str(line.best or "-"),
             *([str(line.ema or "-")] if averaged else []),
-            line.row.published or "-",
+            *([line.row.published or "-"] if published else []),
             f"{(ran or cost).mult_adds:,}",
             f"{(ran or cost).parameters:,}",
         ])  # fmt: skip
@@ -88,19 +89,22 @@ def plot(study: Study, lines: Sequence[Line]) -> "Figure":
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 0.45 * len(lines) + 1.3), layout="constrained")
-    ours, papers = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
+    published = any(line.row.published for line in lines)
+    panels = figure.subplots(1, 1 + published, sharey=True, squeeze=False)[0]
+    titles = ("test top-1, %: seeds and mean", f"the paper: {study.published}")
+    for axes, title in zip(panels, titles, strict=False):
+        axes.set_title(title, fontsize=10, loc="left")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25)
+        axes.set_axisbelow(True)
+    ours = panels[0]
     for y, line in enumerate(lines):
         values = [100 * outcome.top1 for outcome in line.outcomes]
         ours.plot(values, [y] * len(values), "o", color=_GREY, markersize=4)
         if line.top1:
             ours.plot(line.top1.mean, y, "|", color=_BLUE, markersize=14, markeredgewidth=2)
         if line.row.published:
-            papers.plot(float(line.row.published), y, "|", color=_ORANGE, markersize=14, markeredgewidth=2)
+            panels[1].plot(float(line.row.published), y, "|", color=_ORANGE, markersize=14, markeredgewidth=2)
     ours.set_yticks(range(len(lines)), [line.row.label for line in lines])
-    ours.invert_yaxis()
-    for axes, title in ((ours, "test top-1, %: seeds and mean"), (papers, f"the paper: {study.published}")):
-        axes.set_title(title, fontsize=10, loc="left")
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.25)
-        axes.set_axisbelow(True)
+    ours.set_ylim(len(lines) - 0.5, -0.5)
     return figure

@@ -105,7 +105,8 @@ def run(
             break
     left = [run for run in runs if not run.done]
     if left:
-        say(f"{len(left)} runs are with other processes: {'; '.join(map(str, left))}")
+        whose = "1 run is with another process" if len(left) == 1 else f"{len(left)} runs are with other processes"
+        say(f"{whose}: {'; '.join(map(str, left))}")
     return not left
 
 

@@ -1,0 +1,81 @@
+"""MobileNet v1's comparisons at 32x32: Howard et al. 2017, arXiv 1704.04861, Tables 4 to 7."""
+
+from smallcnn import papers
+from smallcnn.study.definition import SMALL, Row, Study
+
+_ANOTHER = "ImageNet top-1, % (another data set)"
+
+
+def _accuracy(table: str, label: str) -> str:
+    (found,) = papers.tables(table)
+    return next(row.accuracy for row in found.rows if row.label == label)
+
+
+def _model(options: str) -> str:
+    return f"mobilenet_v1:{options},small_input=true"
+
+
+_NARROW = _accuracy("mobilenet_v1.t5", "0.75 MobileNet")
+_SHALLOW = _accuracy("mobilenet_v1.t5", "Shallow MobileNet")
+
+NARROW_OR_SHALLOW = Study(
+    name="narrow-or-shallow",
+    title="A narrower or a shallower MobileNet",
+    question="Of two networks of about one cost, is the one with fewer channels better than the one with five blocks "
+    "fewer?",
+    source="Howard et al. 2017 (arXiv 1704.04861), Table 5, at 224x224; here the first layer has stride 1, and the "
+    "pair is run at half its width too",
+    published=_ANOTHER,
+    recipe=SMALL,
+    rows=(
+        Row("0.75 MobileNet", _model("width=0.75"), 160, _NARROW),
+        Row("Shallow MobileNet", _model("variant=shallow"), 130, _SHALLOW),
+        Row("0.375 MobileNet", _model("width=0.375"), 370),
+        Row("0.5 shallow MobileNet", _model("width=0.5,variant=shallow"), 430),
+    ),
+)
+
+DEPTHWISE_OR_FULL = Study(
+    name="depthwise-or-full",
+    title="Depthwise separable or full convolutions",
+    question="How much accuracy do depthwise separable convolutions cost at the same widths, and how much do they gain "
+    "at the same Mult-Adds?",
+    source="Howard et al. 2017 (arXiv 1704.04861), Table 4, at width 1 and 224x224; here width 0.25 with a first layer "
+    "of stride 1, and besides a separable network of the full one's cost",
+    published=_ANOTHER,
+    recipe=SMALL,
+    rows=(
+        Row("Full", _model("width=0.25,variant=conv"), 270, _accuracy("mobilenet_v1.t4", "Conv MobileNet")),
+        Row("Separable", _model("width=0.25"), 800, _accuracy("mobilenet_v1.t4", "MobileNet")),
+        Row("Separable, as costly", _model("width=0.75"), 160),
+    ),
+)
+
+# side in the paper, side here: the same parts, 1, 6/7, 5/7 and 4/7 of 32, to the nearest whole
+_SIDES = ((224, 32), (192, 27), (160, 23), (128, 18))
+# width: pictures per second at each side
+_WIDTHS = {
+    0.25: (800, 570, 720, 800),
+    0.5: (250, 260, 360, 470),
+    0.75: (160, 180, 250, 400),
+    1.0: (140, 140, 180, 180),
+}
+
+WIDTH_AND_RESOLUTION = Study(
+    name="width-and-resolution",
+    title="MobileNet's width and resolution",
+    question="For a given cost, which width at which resolution is best?",
+    source="Howard et al. 2017 (arXiv 1704.04861), Figure 4's sixteen networks, with the accuracies of the released "
+    "checkpoints (tensorflow/models, research/slim, mobilenet_v1.md) at 224, 192, 160 and 128 pixels; here the same "
+    "parts of 32, with a first layer of stride 1",
+    published=_ANOTHER,
+    recipe=SMALL,
+    rows=tuple(
+        Row(
+            f"{width:g} at {side}", _model(f"width={width:g}"), speed,
+            _accuracy("mobilenet_v1.released", f"{width}_{printed}"), side,
+        )
+        for width, speeds in _WIDTHS.items()
+        for (printed, side), speed in zip(_SIDES, speeds, strict=True)
+    ),
+)  # fmt: skip

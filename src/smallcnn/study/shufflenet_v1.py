@@ -1,0 +1,40 @@
+"""Channel shuffle on and off: Zhang et al. 2017, arXiv 1707.01083, Tables 2 and 3."""
+
+from decimal import Decimal
+
+from smallcnn.study.definition import SMALL, Row, Study
+
+# groups, scale, shuffled, error in Table 2 (shuffled) or 3, pictures per second
+_ROWS = (
+    (1, "0.25", True, "57.1", 500),
+    (2, "0.24", False, "", 360),
+    (2, "0.24", True, "56.8", 320),
+    (3, "0.25", False, "56.3", 320),
+    (3, "0.25", True, "55.0", 290),
+    (4, "0.235294", False, "", 390),
+    (4, "0.235294", True, "54.2", 340),
+    (8, "0.25", False, "56.5", 240),
+    (8, "0.25", True, "52.7", 200),
+)
+
+
+def _row(groups: int, scale: str, shuffled: bool, error: str, images_per_second: float) -> Row:
+    return Row(
+        f"g={groups}" if shuffled else f"g={groups}, no shuffle",
+        f"shufflenet_v1:groups={groups},scale={scale},shuffle={'paper' if shuffled else 'none'},small_input=true",
+        images_per_second,
+        str(100 - Decimal(error)) if error else "",
+    )
+
+
+SHUFFLE = Study(
+    name="shuffle",
+    title="ShuffleNet with and without its shuffle",
+    question="Do grouped 1x1 convolutions need the channel shuffle, and the more so the more groups there are?",
+    source="Zhang et al. 2017 (arXiv 1707.01083), Tables 2 and 3, scale 0.25 at 224x224: 100 minus the error printed; "
+    "here without the first stride and pool, and with 2 and 4 groups at the nearest scales whose channels divide (0.24 "
+    "and 0.235)",
+    published="ImageNet top-1, % (another data set)",
+    recipe=SMALL,
+    rows=tuple(_row(*row) for row in _ROWS),
+)

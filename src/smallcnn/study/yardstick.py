@@ -1,0 +1,21 @@
+"""Small networks against ResNet-20, the usual yardstick on CIFAR-10, by one recipe on the same files."""
+
+from smallcnn.study.definition import SMALL, Row, Study
+from smallcnn.study.resnet import resnet20
+
+RESNET_20 = Study(
+    name="resnet20",
+    title="Small networks against ResNet-20",
+    question="Which networks beat ResNet-20 with no more Mult-Adds, and which with no more parameters?",
+    source="He et al. 2015 (arXiv 1512.03385), Table 6: "
+    "8.75 % error after 64,000 steps of 128 pictures, ours are fewer",
+    published="CIFAR-10 top-1, %",
+    recipe=SMALL,
+    rows=(
+        Row("ResNet-20", resnet20, 180, "91.25"),
+        Row("MobileNet v1 0.75", "mobilenet_v1:width=0.75,small_input=true", 160),
+        Row("MobileNetV2 0.5", "mobilenet_v2:width=0.5,small_input=true", 91),
+        Row("ShuffleNet v1 0.5x (g=3)", "shufflenet_v1:groups=3,scale=0.5,small_input=true", 150),
+        Row("EffNet large", "effnet_cifar:block=effnet,large=true", 120),
+    ),
+)
