@@ -1,6 +1,6 @@
-"""How good a model file is on labelled pictures."""
+"""How good a model file is on labelled pictures, and what it says to each of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from smallcnn.data.labels import match_labels
 from smallcnn.data.loader import batches
+from smallcnn.data.preprocessing import Preprocessing
 from smallcnn.data.sources import Source, Split, open_source
 from smallcnn.errors import DataError
 from smallcnn.metrics import Metrics, measure
@@ -17,8 +18,22 @@ _BATCH = 16
 
 
 @dataclass(frozen=True)
+class Answers:
+    """What a network says to those pictures of a split that can be decoded.
+
+    float32 `logits` (N, classes), `labels` (N,) as the network numbers them, and `indices` (N,) of the pictures in the
+    split; `skipped` says what could not be decoded and why.
+    """
+
+    logits: np.ndarray
+    labels: np.ndarray
+    indices: np.ndarray
+    skipped: dict[str, str]
+
+
+@dataclass(frozen=True)
 class Evaluation:
-    """Metrics over one part of a data set; `skipped` says what could not be decoded and why.
+    """Metrics over `split`, one part of a data set, and the answers they are of.
 
     `doubt` says what could make the chosen part the wrong one; None if it was asked for or is certain.
     """
@@ -26,7 +41,14 @@ class Evaluation:
     part: str
     doubt: str | None
     metrics: Metrics
-    skipped: dict[str, str]
+    answers: Answers
+    split: Split
+    source: Source
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """What could not be decoded, and why."""
+        return self.answers.skipped
 
 
 def evaluate(
@@ -68,9 +90,11 @@ def evaluate(
     if part != "all" and part not in source.splits:
         raise DataError(f"{data} has no part {part!r}; it has {', '.join([*source.splits, 'all'])}")
     split = source.everything() if part == "all" else source.splits[part]
+    if not len(split):
+        raise DataError(f"{data} has no pictures in its part {part!r}")
     index_of = match_labels(source.classes, net.labels)
-    metrics, skipped = _count(net, split, index_of, workers, report)
-    return Evaluation(part, doubt, metrics, skipped)
+    answers = ask(net.logits, net.preprocessing, split, index_of, workers=workers, report=report)
+    return Evaluation(part, doubt, measure(answers.logits, answers.labels), answers, split, source)
 
 
 def _unseen(source: Source, trained_here: bool) -> str:
@@ -81,26 +105,39 @@ def _unseen(source: Source, trained_here: bool) -> str:
     return "all"
 
 
-def _count(
-    net: Net, split: Split, index_of: np.ndarray, workers: int | None, report: Callable[[int, int], None]
-) -> tuple[Metrics, dict[str, str]]:
-    logits, labels = [], []
+def ask(
+    logits_of: Callable[[np.ndarray], np.ndarray],
+    preprocessing: Preprocessing,
+    split: Split,
+    index_of: np.ndarray,
+    *,
+    among: Sequence[int] | None = None,
+    workers: int | None = None,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> Answers:
+    """Runs a network over the pictures of `split`, or those `among` them: uint8 (N, H, W, C) -> (N, classes).
+
+    `index_of` is the network's number for each of the split's classes. Raises DataError if nothing can be decoded.
+    """
+    chosen = range(len(split)) if among is None else among
+    logits, labels, indices = [], [], []
     skipped: dict[str, str] = {}
     done = 0
     loader = batches(
         split,
-        lambda index: net.preprocessing.prepare(split.images[index]),
-        range(len(split)),
+        lambda index: preprocessing.prepare(split.images[index]),
+        chosen,
         batch_size=_BATCH,
         workers=workers,
     )
     for batch in loader:
         skipped |= batch.failed
         if len(batch.labels):
-            logits.append(net.logits(batch.images))
+            logits.append(logits_of(batch.images))
             labels.append(index_of[batch.labels])
+            indices.append(batch.indices)
         done += len(batch.labels) + len(batch.failed)
-        report(done, len(split))
+        report(done, len(chosen))
     if not labels:
-        raise DataError(f"none of {len(split)} pictures could be decoded; the first: {next(iter(skipped.values()))}")
-    return measure(np.concatenate(logits), np.concatenate(labels)), skipped
+        raise DataError(f"none of {len(chosen)} pictures could be decoded; the first: {next(iter(skipped.values()))}")
+    return Answers(np.concatenate(logits), np.concatenate(labels), np.concatenate(indices), skipped)

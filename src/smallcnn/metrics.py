@@ -6,9 +6,9 @@ import numpy as np
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities (classes,) in float64 for the logits (classes,) of one picture."""
-    powers = np.exp(logits.astype(np.float64) - logits.max())
-    return powers / powers.sum()
+    """Probabilities (..., classes) in float64 for logits (..., classes)."""
+    powers = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
+    return powers / powers.sum(-1, keepdims=True)
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,8 @@ def measure(logits: np.ndarray, labels: np.ndarray) -> Metrics:
     true = logits[rows, labels]
     rank = (~(logits < true[:, None])).sum(1)  # 1 is the best
     log_total = np.log(np.exp(logits - logits.max(1, keepdims=True)).sum(1)) + logits.max(1)
-    logits[rows, labels] = -np.inf
-    taken_for = np.where(rank == 1, labels, logits.argmax(1))
     confusion = np.zeros((classes, classes), np.int64)
-    np.add.at(confusion, (labels, taken_for), 1)
+    np.add.at(confusion, (labels, taken_for(logits, labels)), 1)
     return Metrics(
         images=count,
         top1=float((rank == 1).mean()),
@@ -46,3 +44,21 @@ def measure(logits: np.ndarray, labels: np.ndarray) -> Metrics:
         loss=float((log_total - true).mean()),
         confusion=confusion,
     )
+
+
+def taken_for(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The class (N,) that each picture is taken for: its own only if no other logit is as high."""
+    others = logits.astype(np.float64)
+    rows = np.arange(len(labels))
+    true = others[rows, labels]
+    others[rows, labels] = -np.inf
+    best = others.argmax(1)
+    return np.where(true > others[rows, best], labels, best)
+
+
+def most_confused(confusion: np.ndarray, most: int) -> list[tuple[int, int, int]]:
+    """The largest entries off the diagonal, at most `most`: (count, true class, taken for)."""
+    wrong = confusion * (1 - np.eye(len(confusion), dtype=confusion.dtype))
+    order = np.argsort(-wrong, axis=None, kind="stable")[:most]
+    places = [divmod(int(place), len(confusion)) for place in order]
+    return [(int(wrong[i, j]), i, j) for i, j in places if wrong[i, j]]

@@ -1,4 +1,4 @@
-"""The figures people look at: training curves, confusion matrix, cost per layer, latency. No screen needed."""
+"""The figures people look at: training curves, confusion matrix, calibration, cost, latency. No screen needed."""
 
 import io
 from collections.abc import Sequence
@@ -15,11 +15,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from smallcnn.analysis.calibration import Calibration
+    from smallcnn.analysis.sweep import Sweep
     from smallcnn.bench import Row
     from smallcnn.papers import Comparison
 
 _BLUE, _ORANGE, _GREY = "#2563eb", "#ea580c", "#94a3b8"
 _MOST_CLASSES_NAMED = 40
+_LONGEST_NAME = 40  # characters
 _COLOURS = 10  # matplotlib's cycle
 
 
@@ -53,6 +56,8 @@ def curves(history: Sequence[dict[str, Any]]) -> "Figure":
         factor = 100 if key == "top1" else 1
         for part, color in (("train", _GREY), ("val", _BLUE)):
             axes.plot(epochs, [factor * record[f"{part}_{key}"] for record in history], color=color, label=part)
+        if averaged := [(i["epoch"], factor * i[f"ema_val_{key}"]) for i in history if f"ema_val_{key}" in i]:
+            axes.plot(*zip(*averaged, strict=True), color=_ORANGE, label="val, averaged weights")
         _plain(axes, title)
         axes.set_xlabel("epoch")
         axes.legend(frameon=False)
@@ -68,8 +73,9 @@ def confusion_matrix(confusion: np.ndarray, labels: Sequence[str]) -> "Figure":
     share = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     if count <= _MOST_CLASSES_NAMED:
-        axes.set_xticks(range(count), labels, rotation=45, ha="right")
-        axes.set_yticks(range(count), labels)
+        names = [_name(label) for label in labels]
+        axes.set_xticks(range(count), names, rotation=45, ha="right", parse_math=False)
+        axes.set_yticks(range(count), names, parse_math=False)
         for i, j in zip(*np.nonzero(confusion), strict=True):
             color = "white" if share[i, j] > 0.5 else "black"
             axes.text(j, i, str(confusion[i, j]), ha="center", va="center", color=color, fontsize=8)
@@ -127,6 +133,50 @@ def latency(rows: Sequence["Row"]) -> "Figure":
     axes.invert_yaxis()
     _plain(axes, "ms per picture: median, fastest to 90 % of the runs")
     return figure
+
+
+def reliability(calibration: "Calibration") -> "Figure":
+    """Accuracy against probability, and how many pictures there are of each; after temperature scaling beside it."""
+    shown = [("as it is", calibration.before)]
+    if calibration.after:
+        shown.append(("temperature scaled", calibration.after))
+    figure = _figure(4.5 * len(shown), 4.8)
+    grid = figure.subplots(2, len(shown), sharex=True, sharey="row", squeeze=False, height_ratios=(3, 1))
+    for (title, found), (upper, lower) in zip(shown, grid.T, strict=True):
+        bins = len(found.count)
+        middles = (np.arange(bins) + 0.5) / bins
+        upper.bar(middles, found.accuracy, 0.9 / bins, color=_BLUE, label="right")
+        upper.plot((0, 1), (0, 1), color=_GREY, linestyle="--", label="right as often as it says")
+        upper.set_ylim(0, 1)
+        _plain(upper, f"{title}: calibration error {found.error:.1%}")
+        lower.bar(middles, found.count, 0.9 / bins, color=_GREY)
+        lower.set_xlabel("probability of the answer")
+        _plain(lower, "pictures")
+    grid[0, 0].legend(frameon=False, fontsize=8, loc="upper left")
+    return figure
+
+
+def resolutions(sweep: "Sweep") -> "Figure":
+    """Top-1 by input size, as it is and with batch norm re-estimated; the network's own size is marked."""
+    figure = _figure(7, 3.6)
+    axes = figure.subplots()
+    sides = [row.size[0] for row in sweep.rows]
+    axes.axvline(sweep.own_size[0], color=_GREY, linestyle="--")
+    axes.plot(sides, [100 * row.top1 for row in sweep.rows], "o-", color=_BLUE, label="as it is")
+    again = [(row.size[0], 100 * row.top1_reestimated) for row in sweep.rows if row.top1_reestimated is not None]
+    if again:
+        axes.plot(*zip(*again, strict=True), "s-", color=_ORANGE, label="batch norm re-estimated")
+        axes.legend(frameon=False)
+    axes.set_xticks(sides, ["x".join(map(str, row.size)) for row in sweep.rows])
+    axes.set_xlabel("input size")
+    _plain(axes, "top-1, %")
+    return figure
+
+
+def _name(label: str) -> str:
+    """A class name that fits and that any font can try to draw."""
+    short = label if len(label) <= _LONGEST_NAME else f"{label[: _LONGEST_NAME - 1]}…"
+    return short.encode("utf-8", "replace").decode()
 
 
 def _figure(width: float, height: float) -> "Figure":

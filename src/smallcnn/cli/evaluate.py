@@ -39,6 +39,7 @@ def command(
     """Top-1, top-5 and confusion matrix of FILE on SOURCE."""
     from smallcnn import runtime
     from smallcnn.evaluate import evaluate
+    from smallcnn.metrics import most_confused
 
     if plot:
         from smallcnn.plots import check_plot
@@ -66,16 +67,5 @@ def command(
         return
     click.echo(f"{file}, {net.engine}, {data} ({result.part}): {metrics.images} pictures")
     click.echo(f"  top-1 {metrics.top1:.2%}   top-5 {metrics.top5:.2%}   loss {metrics.loss:.4f}")
-    for count, true, taken in most_confused(metrics.confusion.tolist(), net.labels):
-        click.echo(f"  {count} of {true} taken for {taken}")
-
-
-def most_confused(confusion: list[list[int]], labels: tuple[str, ...], most: int = 5) -> list[tuple[int, str, str]]:
-    """The largest entries off the diagonal: (count, true label, predicted label)."""
-    pairs = [
-        (count, labels[i], labels[j])
-        for i, row in enumerate(confusion)
-        for j, count in enumerate(row)
-        if i != j and count
-    ]
-    return sorted(pairs, key=lambda pair: -pair[0])[:most]
+    for count, true, taken in most_confused(metrics.confusion, 5):
+        click.echo(f"  {count} of {net.labels[true]} taken for {net.labels[taken]}")

@@ -1,0 +1,140 @@
+"""A model file on labelled pictures, as it is and changed in what needs no training, with each step's accuracy."""
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from smallcnn import artifact as artifacts
+from smallcnn import model_file, runtime
+from smallcnn.analysis.calibration import calibrated
+from smallcnn.analysis.findings import Findings, examine
+from smallcnn.analysis.sweep import Sweep, at_size, statistics_split, sweep
+from smallcnn.artifact import Artifact
+from smallcnn.errors import DataError, FileError, GraphError
+from smallcnn.evaluate import Evaluation, evaluate
+from smallcnn.runtime import Net
+
+Report = Callable[[str, int, int], None]
+"""Is called with what is being done, how much of it is, and how much there is."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """The network after a change: input size (height, width), top-1 and mean cross-entropy."""
+
+    what: str
+    size: tuple[int, int]
+    top1: float
+    loss: float
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """`net` is the network as it was examined, after the changes asked for; `steps` are its accuracy before and after.
+
+    `artifact` is None for a file whose network cannot be read back; the sweep is then missing, and `no_sweep` says why.
+    """
+
+    net: Net
+    artifact: Artifact | None
+    steps: tuple[Step, ...]
+    findings: Findings
+    sweep: Sweep | None
+    no_sweep: str
+
+
+def analyze(
+    file: Path,
+    data: str | Path,
+    *,
+    part: str | None = None,
+    crop: float | None = None,
+    resolution: int | None = None,
+    reestimate: bool = False,
+    calibrate: bool = False,
+    sweep_images: int | None = None,
+    engine: str | None = None,
+    threads: int | None = None,
+    workers: int | None = None,
+    report: Report = lambda what, done, total: None,
+) -> Analysis:
+    """Everything that pictures of `data` tell about a model file; `part` and `crop` as for `evaluate`.
+
+    In this order, each only if asked for: the network is taken to another `resolution`, batch norm is re-estimated from
+    training pictures, and the logits are divided by the temperature that fits these pictures (in `artifact`; what is
+    found is about the network before that). `sweep_images` is how many pictures each input size gets: what costs some
+    seconds if left out, 0 for no sweep.
+
+    Raises SmallcnnError for a change that the file does not allow.
+    """
+    net = runtime.open(file, engine=engine, threads=threads)
+    crop = crop or net.preprocessing.crop
+    net = replace(net, preprocessing=replace(net.preprocessing, crop=crop))
+    changes: list[tuple[str, Callable[[Artifact, Evaluation], Artifact]]] = []
+    if resolution:
+        changes.append((f"at {resolution}x{resolution}", lambda model, _: at_size(model, (resolution, resolution))))
+    if reestimate:
+        changes.append(("batch norm re-estimated", lambda model, seen: _renormed(model, seen, workers, report)))
+    artifact, no_sweep = _read(file, crop, needed=bool(changes) or calibrate)
+
+    def judge(net: Net) -> Evaluation:
+        return evaluate(net, data, part=part, workers=workers, report=partial(report, "evaluating"))
+
+    evaluation = judge(net)
+    steps = [_step("as it is", net, evaluation)]
+    for what, change in changes:
+        assert artifact is not None
+        artifact = change(artifact, evaluation)
+        net = _opened(artifact, net, threads)
+        evaluation = judge(net)
+        steps.append(_step(what, net, evaluation))
+    findings = examine(evaluation, net.labels)
+    swept = None
+    if artifact and sweep_images != 0:
+        swept = sweep(
+            artifact, evaluation, images=sweep_images, threads=threads, workers=workers,
+            report=partial(report, "other sizes"),
+        )  # fmt: skip
+    if artifact and calibrate:
+        artifact = _cooled(artifact, findings)
+    return Analysis(net, artifact, tuple(steps), findings, swept, no_sweep)
+
+
+def _step(what: str, net: Net, evaluation: Evaluation) -> Step:
+    return Step(what, net.preprocessing.size, evaluation.metrics.top1, evaluation.metrics.loss)
+
+
+def _read(file: Path, crop: float, needed: bool) -> tuple[Artifact | None, str]:
+    """The network, or None and why not if it is not needed."""
+    try:
+        artifact = model_file.read(file)
+    except (FileError, GraphError) as error:
+        if needed:
+            raise
+        return None, str(error)
+    return replace(artifact, preprocessing=replace(artifact.preprocessing, crop=crop)), ""
+
+
+def _opened(artifact: Artifact, net: Net, threads: int | None) -> Net:
+    """The changed network in the engine of the unchanged one."""
+    with tempfile.TemporaryDirectory(prefix="smallcnn-") as folder:
+        path = Path(folder) / f"{net.path.stem}.safetensors"
+        artifacts.save(artifact, path)
+        return replace(runtime.open(path, engine=net.engine, threads=threads), path=net.path)
+
+
+def _renormed(artifact: Artifact, evaluation: Evaluation, workers: int | None, report: Report) -> Artifact:
+    from smallcnn.train.renorm import reestimate
+
+    split = statistics_split(evaluation)
+    return reestimate(artifact, split, workers=workers, report=partial(report, "re-estimating batch norm"))
+
+
+def _cooled(artifact: Artifact, findings: Findings) -> Artifact:
+    temperature = findings.calibration.temperature
+    if temperature is None:
+        raise DataError("these pictures determine no temperature: too few, all of them right, or none of it learned")
+    fact = {"temperature": temperature, "part": findings.evaluation.part, "images": findings.evaluation.metrics.images}
+    return calibrated(replace(artifact, facts=artifact.facts | {"calibrated": fact}), temperature)

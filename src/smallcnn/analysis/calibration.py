@@ -1,0 +1,127 @@
+"""Whether a network is right as often as its probabilities say, and the one number that mends it.
+
+Guo et al. 2017, "On Calibration of Modern Neural Networks", arXiv 1706.04599: expected calibration error over 15 bins
+(equation 3), and temperature scaling (section 4.2): logits divided by the temperature with the lowest cross-entropy.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from smallcnn import ops
+from smallcnn.adapt import classifier
+from smallcnn.artifact import Artifact
+from smallcnn.errors import GraphError
+from smallcnn.graph import Graph, Node
+from smallcnn.metrics import measure, softmax, taken_for
+
+BINS = 15
+_COLDEST, _HOTTEST = 0.02, 50.0
+"""Temperatures outside say that there is no optimum: every picture right, or the logits know nothing."""
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Pictures by the probability of the class they were taken for: `BINS` bins of equal width, (low, high].
+
+    `confidence` and `accuracy` are the means of each bin, not a number where `count` is 0. `error` is the expected
+    calibration error, `loss` the mean cross-entropy.
+    """
+
+    count: np.ndarray
+    confidence: np.ndarray
+    accuracy: np.ndarray
+    error: float
+    loss: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How far the probabilities can be believed: `before`, and `after` division of the logits by `temperature`.
+
+    `after` is cross-validated: each half of the pictures by the temperature of the other half. Temperature and `after`
+    are None if the pictures determine no temperature.
+    """
+
+    before: Reliability
+    temperature: float | None
+    after: Reliability | None
+
+
+def calibrate(logits: np.ndarray, labels: np.ndarray) -> Calibration:
+    """From logits (N, classes) and labels (N,): every second picture is a half."""
+    before = reliability(logits, labels)
+    temperature = fit_temperature(logits, labels)
+    even, odd = (fit_temperature(logits[start::2], labels[start::2]) for start in (0, 1))
+    if temperature is None or even is None or odd is None:
+        return Calibration(before, None, None)
+    scaled = logits.astype(np.float64)
+    scaled[0::2] /= odd
+    scaled[1::2] /= even
+    return Calibration(before, temperature, reliability(scaled, labels))
+
+
+def reliability(logits: np.ndarray, labels: np.ndarray) -> Reliability:
+    """From logits (N, classes) and labels (N,), N at least 1."""
+    probabilities = softmax(logits)
+    confidence = probabilities.max(1)
+    right = taken_for(logits, labels) == labels
+    place = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
+    count = np.bincount(place, minlength=BINS)
+    with np.errstate(invalid="ignore"):
+        mean_confidence, accuracy = (np.bincount(place, values, BINS) / count for values in (confidence, right))
+    loss = measure(logits, labels).loss
+    gaps = np.nan_to_num(np.abs(accuracy - mean_confidence))
+    return Reliability(count, mean_confidence, accuracy, float(gaps @ count / len(labels)), loss)
+
+
+def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float | None:
+    """The temperature with the lowest mean cross-entropy; None if there is none within reason.
+
+    The cross-entropy is convex in the inverse of the temperature, so its slope is bisected.
+    """
+    if not len(labels):
+        return None
+    logits = logits.astype(np.float64)
+    true = logits[np.arange(len(labels)), labels]
+    low, high = np.log(1 / _HOTTEST), np.log(1 / _COLDEST)
+
+    def slope(log_inverse: float) -> float:
+        expected = (softmax(logits * np.exp(log_inverse)) * logits).sum(1)
+        return float((expected - true).mean())
+
+    if not slope(low) < 0 < slope(high):
+        return None
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if slope(middle) < 0 else (low, middle)
+    return float(np.exp(-(low + high) / 2))
+
+
+def calibrated(artifact: Artifact, temperature: float) -> Artifact:
+    """The network with its logits divided by `temperature`, in the weights of its last layer: every engine follows.
+
+    Raises GraphError if something after that layer does not pass a factor on.
+    """
+    graph = artifact.graph
+    last = classifier(graph)
+    start = graph.nodes.index(last) + 1
+    nodes = (*graph.nodes[:start], *(_scaled(node, 1 / temperature) for node in graph.nodes[start:]))
+    mine = {f"{last.name}.{key}" for key in graph.weights_of(last)}
+    weights = {
+        name: (value / np.float64(temperature)).astype(np.float32) if name in mine else value
+        for name, value in artifact.weights.items()
+    }
+    return replace(artifact, graph=Graph(graph.name, nodes, graph.output, graph.features), weights=weights)
+
+
+def _scaled(node: Node, factor: float) -> Node:
+    """What has to stand for `node` when its input is multiplied by `factor`."""
+    match node.op:
+        case ops.Clip() as op:
+            return replace(node, op=replace(op, low=op.low * factor, high=op.high * factor))
+        case ops.Activation(function="relu" | "leaky_relu"):
+            return node
+        case ops.GlobalPool() | ops.Pool() | ops.Flatten() | ops.Dropout():
+            return node
+    raise GraphError(f"cannot be calibrated: {node.name}, a {node.op.kind} after the last weights, is not linear")

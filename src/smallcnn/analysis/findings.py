@@ -1,0 +1,82 @@
+"""Everything that one pass over labelled pictures tells about a network."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from smallcnn.analysis.calibration import BINS, Calibration, calibrate
+from smallcnn.analysis.classes import ClassScore, Pair, class_scores, confused_pairs
+from smallcnn.analysis.samples import Sample, least_certain, surest_mistakes
+from smallcnn.analysis.sweep import Sweep
+from smallcnn.errors import DataError
+from smallcnn.evaluate import Evaluation
+
+_PAIRS, _SAMPLES = 10, 24
+
+
+@dataclass(frozen=True)
+class Findings:
+    """About the pictures of `evaluation`: class by class, the most confused pairs, single pictures, calibration."""
+
+    evaluation: Evaluation
+    labels: tuple[str, ...]
+    classes: list[ClassScore]
+    pairs: list[Pair]
+    mistakes: list[Sample]
+    uncertain: list[Sample]
+    calibration: Calibration
+
+    def name(self, place: int) -> str:
+        """File name of the picture at this place among the answers."""
+        return self.evaluation.split.names[self.evaluation.answers.indices[place]]
+
+
+def examine(evaluation: Evaluation, labels: tuple[str, ...]) -> Findings:
+    """`labels` are the network's. Raises DataError if it answers with something that is not a finite number."""
+    logits, true = evaluation.answers.logits, evaluation.answers.labels
+    if bad := int((~np.isfinite(logits).all(1)).sum()):
+        raise DataError(f"the network's answer to {bad} of {len(true)} pictures is not finite; its weights are broken")
+    confusion = evaluation.metrics.confusion
+    return Findings(
+        evaluation=evaluation,
+        labels=labels,
+        classes=class_scores(confusion, labels),
+        pairs=confused_pairs(confusion, logits, true, _PAIRS),
+        mistakes=surest_mistakes(logits, true, _SAMPLES),
+        uncertain=least_certain(logits, true, _SAMPLES),
+        calibration=calibrate(logits, true),
+    )
+
+
+def as_dict(findings: Findings, sweep: Sweep | None) -> dict[str, Any]:
+    """The same for machines: class and file names in place of numbers, None where nothing can be said."""
+    labels, calibration = findings.labels, findings.calibration
+    after = calibration.after
+
+    def sample(one: Sample) -> dict[str, Any]:
+        return {
+            "picture": findings.name(one.place), "true": labels[one.true], "taken_for": labels[one.taken],
+            "probability": one.probability,
+        }  # fmt: skip
+
+    return {
+        "classes": [asdict(score) for score in findings.classes],
+        "confused": [
+            {"true": labels[pair.true], "taken_for": labels[pair.taken], "count": pair.count,
+             "pictures": [findings.name(place) for place in pair.places]}
+            for pair in findings.pairs
+        ],
+        "surest_mistakes": [sample(one) for one in findings.mistakes],
+        "least_certain": [sample(one) for one in findings.uncertain],
+        "calibration": {
+            "bins": BINS, "error": calibration.before.error, "loss": calibration.before.loss,
+            "temperature": calibration.temperature, "scaled_error": after and after.error,
+            "scaled_loss": after and after.loss,
+        },
+        "sweep": sweep and {
+            "images": sweep.images, "note": sweep.note,
+            "sizes": [{**asdict(row), "size": list(row.size)} for row in sweep.rows],
+            "refused": [{"size": list(size), "reason": reason} for size, reason in sweep.refused.items()],
+        },
+    }  # fmt: skip

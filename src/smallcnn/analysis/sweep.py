@@ -1,0 +1,155 @@
+"""Accuracy at other input sizes than the one a network was trained at, and what each costs."""
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import sqrt
+from pathlib import Path
+
+import numpy as np
+
+from smallcnn import engines, ops
+from smallcnn.adapt import with_resolution
+from smallcnn.artifact import Artifact
+from smallcnn.cost import profile
+from smallcnn.data.labels import match_labels
+from smallcnn.data.sources import Split
+from smallcnn.errors import GraphError
+from smallcnn.evaluate import Evaluation, ask
+from smallcnn.metrics import measure
+
+_SEVENTHS = (4, 5, 6, 7, 8, 9)
+"""0.57 to 1.28 of the training size; at 224 the sizes of MobileNet v1's Table 7 and two above."""
+
+_MULT_ADDS, _FEWEST, _MOST = 2e11, 100, 1000
+"""What one size may cost, some seconds on one core, and how many pictures it has in any case and at most."""
+
+_STATISTICS = 256
+"""Pictures for batch-norm statistics: millions of values per channel in the first layers, thousands in the last."""
+
+
+@dataclass(frozen=True)
+class SweepRow:
+    """One input size (height, width). `top1_reestimated` is None where batch norm was not re-estimated."""
+
+    size: tuple[int, int]
+    mult_adds: int
+    top1: float
+    top1_reestimated: float | None
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Rows by size, on the same `images` pictures each; `refused` says which sizes the network cannot have, and why;
+    `note` where its batch-norm statistics come from, or why there are none.
+    """
+
+    rows: tuple[SweepRow, ...]
+    own_size: tuple[int, int]
+    images: int
+    refused: dict[tuple[int, int], str]
+    note: str
+
+    @property
+    def standard_error(self) -> float:
+        """Of the accuracy at the network's own size, from the number of pictures."""
+        (own,) = (row.top1 for row in self.rows if row.size == self.own_size)
+        return sqrt(own * (1 - own) / self.images)
+
+
+def at_size(artifact: Artifact, size: tuple[int, int]) -> Artifact:
+    """The same weights at another input size. Raises GraphError if the network cannot have it."""
+    if size == artifact.preprocessing.size:
+        return artifact
+    return replace(
+        artifact,
+        graph=with_resolution(artifact.graph, size),
+        preprocessing=replace(artifact.preprocessing, size=size),
+        facts=artifact.facts | {"resized_from": list(artifact.preprocessing.size)},
+    )
+
+
+def sizes_around(size: tuple[int, int]) -> list[tuple[int, int]]:
+    """Four to nine sevenths of a size, the nearest multiples of the largest power of two in a seventh."""
+    return list(dict.fromkeys((_part(size[0], part), _part(size[1], part)) for part in _SEVENTHS))
+
+
+def _part(side: int, sevenths: int) -> int:
+    if sevenths == 7:
+        return side
+    step = 1 << (max(side // 7, 1).bit_length() - 1)
+    return max(round(side * sevenths / 7 / step), 1) * step
+
+
+def affordable(artifact: Artifact) -> int:
+    """How many pictures a size gets if nobody says: 1000 of a small network, 100 of a very large one."""
+    return int(np.clip(_MULT_ADDS / max(profile(artifact.graph).mult_adds, 1), _FEWEST, _MOST))
+
+
+def sweep(
+    artifact: Artifact,
+    evaluation: Evaluation,
+    *,
+    images: int | None = None,
+    renormed: bool = True,
+    threads: int | None = None,
+    workers: int | None = None,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> Sweep:
+    """Accuracy on `images` pictures spread evenly over those of `evaluation`, at each of `sizes_around` the artifact's.
+
+    Left out, `images` is what costs some seconds a size. `renormed` adds the accuracy with batch norm re-estimated, the
+    slow part for a large network. `report` is called with the sizes done and their number.
+    """
+    index_of = match_labels(evaluation.source.classes, artifact.labels)
+    decoded = evaluation.answers.indices
+    count = min(images or affordable(artifact), len(decoded))
+    among = decoded[np.linspace(0, len(decoded) - 1, count).round().astype(int)].tolist()
+    sizes = sizes_around(artifact.preprocessing.size)
+    reestimate, note = _reestimation(artifact, evaluation, renormed, workers)
+    rows, refused = [], {}
+    for done, size in enumerate(sizes, start=1):
+        try:
+            resized = at_size(artifact, size)
+        except GraphError as error:
+            refused[size] = str(error)
+            continue
+        found = []
+        for variant in [resized, *([reestimate(resized)] if reestimate else [])]:
+            run = engines.start(engines.Model(Path(variant.graph.name), variant), "onnxruntime", threads)
+            answers = ask(run, variant.preprocessing, evaluation.split, index_of, among=among, workers=workers)
+            found.append(measure(answers.logits, answers.labels).top1)
+        rows.append(SweepRow(size, profile(resized.graph).mult_adds, found[0], found[1] if reestimate else None))
+        report(done, len(sizes))
+    return Sweep(tuple(rows), artifact.preprocessing.size, count, refused, note)
+
+
+def _reestimation(
+    artifact: Artifact, evaluation: Evaluation, renormed: bool, workers: int | None
+) -> tuple[Callable[[Artifact], Artifact] | None, str]:
+    """How batch norm is re-estimated, or None; and a sentence about it."""
+    if not any(isinstance(node.op, ops.BatchNorm) for node in artifact.graph):
+        return None, "The network has no batch norm of its own that could be re-estimated."
+    if not renormed:
+        return None, "Batch norm was not re-estimated at each size; `smallcnn analyze` does that."
+    if importlib.util.find_spec("torch") is None:
+        return None, "Batch norm was not re-estimated: that needs the 'train' extra."
+    sample = statistics_split(evaluation)
+    if len(sample) < _FEWEST:
+        return None, f"Batch norm was not re-estimated: {len(sample)} pictures are too few, {_FEWEST} are needed."
+    from smallcnn.train.renorm import reestimate
+
+    count = min(_STATISTICS, len(sample))
+    return (
+        lambda resized: reestimate(resized, sample, most=count, workers=workers),
+        f"Batch norm was re-estimated at each size from {count} pictures of {_whose(evaluation)}; labels are not used.",
+    )
+
+
+def statistics_split(evaluation: Evaluation) -> Split:
+    """The pictures for batch-norm statistics: the training part, or if the set has none, the evaluated ones."""
+    return evaluation.source.splits.get("train", evaluation.split)
+
+
+def _whose(evaluation: Evaluation) -> str:
+    return "the training part" if "train" in evaluation.source.splits else "the evaluated part"

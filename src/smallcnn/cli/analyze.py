@@ -1,0 +1,152 @@
+"""`smallcnn analyze`."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from smallcnn.cli.show import as_json, engine, print_json, progress, remark, table, warn_untrained, workers
+from smallcnn.errors import SmallcnnError, require
+
+if TYPE_CHECKING:
+    from smallcnn.analysis.analyze import Analysis
+    from smallcnn.analysis.findings import Findings
+
+_SHOWN = 10
+
+
+@click.command("analyze")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--data", required=True, metavar="SOURCE", help="labelled pictures: folder, .npz or named set")
+@click.option("--part", type=click.Choice(["train", "val", "test", "all"]), help="left out: what was not trained on")
+@click.option(
+    "--crop", type=click.FloatRange(0, 1, min_open=True),
+    help="part of the shorter side to look at; 1 if the pictures are already cropped  [default: the file's]",
+)  # fmt: skip
+@click.option("--resolution", type=click.IntRange(1), help="take the network to this input size first")
+@click.option("--reestimate", is_flag=True, help="compute batch norm's statistics anew, from training pictures")
+@click.option("--calibrate", is_flag=True, help="divide the logits by the temperature that fits these pictures")
+@click.option("--save", "saved", type=click.Path(path_type=Path), help="write the network so changed (.safetensors)")
+@click.option(
+    "--sweep", "sweep_images", type=click.IntRange(0),
+    help="pictures at each of six input sizes; 0 for none  [default: what takes seconds a size]",
+)  # fmt: skip
+@click.option("--out", type=click.Path(path_type=Path), help="write it all with pictures as one .html page")
+@engine
+@click.option("--threads", type=click.IntRange(1), help="threads that compute  [default: one per core]")
+@workers
+@as_json
+def command(
+    file: Path,
+    data: str,
+    part: str | None,
+    crop: float | None,
+    resolution: int | None,
+    reestimate: bool,
+    calibrate: bool,
+    saved: Path | None,
+    sweep_images: int | None,
+    out: Path | None,
+    engine: str | None,
+    threads: int | None,
+    workers: int | None,
+    json_: bool,
+) -> None:
+    """What FILE gets wrong on SOURCE, how far its probabilities can be believed, and its accuracy at other input sizes.
+
+    --resolution, --reestimate and --calibrate change the network without training; the accuracy of each step is shown,
+    and --save keeps the result.
+    """
+    from smallcnn import artifact
+    from smallcnn.analysis.analyze import analyze
+    from smallcnn.analysis.findings import as_dict
+
+    _check(saved, out, changed=bool(resolution or reestimate or calibrate))
+    with progress("analyzing") as bar:
+        found = analyze(
+            file, data, part=part, crop=crop, resolution=resolution, reestimate=reestimate, calibrate=calibrate,
+            sweep_images=sweep_images, engine=engine, threads=threads, workers=workers,
+            report=lambda _what, done, total: bar(done, total),
+        )  # fmt: skip
+    evaluation = found.findings.evaluation
+    warn_untrained(found.net.facts)
+    if evaluation.doubt:
+        remark(f"note: {evaluation.doubt}")
+    for problem in evaluation.skipped.values():
+        remark(f"skipped: {problem}")
+    if found.no_sweep:
+        remark(f"no other input sizes: {found.no_sweep}")
+    if saved and found.artifact:
+        artifact.save(found.artifact, saved)
+        remark(f"saved: {saved}")
+    if out:
+        from smallcnn import report
+
+        report.of_analysis(out, found, data)
+        remark(f"report: {out}")
+    if json_:
+        metrics = evaluation.metrics
+        print_json({
+            "file": str(file), "engine": found.net.engine, "data": data, "part": evaluation.part, "top1": metrics.top1,
+            "top5": metrics.top5, "loss": metrics.loss, "images": metrics.images, "skipped": list(evaluation.skipped),
+            "steps": [asdict(step) for step in found.steps], **as_dict(found.findings, found.sweep),
+        })  # fmt: skip
+    else:
+        _show(file, data, found)
+
+
+def _check(saved: Path | None, out: Path | None, changed: bool) -> None:
+    """Raises now what would be raised after the work."""
+    from smallcnn.files import check_writable
+
+    if saved and not changed:
+        raise SmallcnnError("--save needs a change to save: --resolution, --reestimate or --calibrate")
+    if saved and saved.suffix != ".safetensors":
+        raise SmallcnnError(f"{saved}: --save writes a model file, whose name ends in .safetensors")
+    if out:
+        require("a page with plots", "train", "matplotlib")
+    for path in filter(None, (saved, out)):
+        check_writable(path)
+
+
+def _show(file: Path, data: str, found: "Analysis") -> None:
+    findings = found.findings
+    metrics, calibration = findings.evaluation.metrics, findings.calibration
+    click.echo(f"{file}, {found.net.engine}, {data} ({findings.evaluation.part}): {metrics.images} pictures")
+    for step in found.steps:
+        size = "x".join(map(str, step.size))
+        click.echo(f"  top-1 {step.top1:.2%}   loss {step.loss:.4f}   {size}, {step.what}")
+    line = f"  calibration error {calibration.before.error:.2%}"
+    if calibration.after:
+        line += f"; {calibration.after.error:.2%} (loss {calibration.after.loss:.4f}) with temperature "
+        line += f"{calibration.temperature:.3f}, cross-validated"
+    click.echo(line)
+    for pair in findings.pairs[:5]:
+        click.echo(f"  {pair.count} of {findings.labels[pair.true]} taken for {findings.labels[pair.taken]}")
+    _show_classes(findings)
+    if found.sweep:
+        click.echo(f"{found.sweep.images} pictures at other input sizes. {found.sweep.note}")
+        again = any(row.top1_reestimated is not None for row in found.sweep.rows)
+        table(
+            ["input", "Mult-Adds", "top-1", *(["re-estimated"] if again else [])],
+            [
+                ["x".join(map(str, row.size)), f"{row.mult_adds / 1e6:,.1f} M", f"{row.top1:.2%}",
+                 *([f"{row.top1_reestimated:.2%}"] if row.top1_reestimated is not None else [])]
+                for row in found.sweep.rows
+            ],
+        )  # fmt: skip
+
+
+def _show_classes(findings: "Findings") -> None:
+    seen = sorted((score for score in findings.classes if score.support), key=lambda score: score.f1 or 0)
+    which = f"the {_SHOWN} worst of {len(seen)} classes" if len(seen) > _SHOWN else "classes"
+    rows = [
+        [score.label, str(score.support), *(_per_cent(part) for part in (score.precision, score.recall, score.f1))]
+        for score in seen[:_SHOWN]
+    ]
+    table([which, "pictures", "precision", "recall", "F1"], rows)
+
+
+def _per_cent(part: float | None) -> str:
+    return "-" if part is None else f"{part:.1%}"

@@ -1,0 +1,135 @@
+"""One self-contained HTML page: figures, plots and pictures inside, nothing fetched."""
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from smallcnn.files import atomic
+
+_SMALLEST, _LARGEST = 96, 160  # pixels of a picture's shorter side on the page
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading and what is under it, as HTML."""
+
+    title: str
+    body: str
+
+
+def write(path: Path, title: str, headline: Sequence[tuple[str, str]], sections: Sequence[Section]) -> None:
+    """Writes the page; `headline` are (figure, what it is) pairs shown large at the top."""
+    tiles = "".join(f"<div class=tile><b>{text(value)}</b><span>{text(what)}</span></div>" for value, what in headline)
+    body = "".join(f"<section><h2>{text(section.title)}</h2>{section.body}</section>" for section in sections)
+    page = _PAGE.format(title=text(title), tiles=tiles, body=body, script=_SCRIPT)
+    with atomic(path) as beside:
+        beside.write_text(page, encoding="utf-8")
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Plain cells; the first column is left-aligned."""
+    return f"<table>{_rows([text(cell) for cell in head], rows)}</table>"
+
+
+def sortable_table(head: Sequence[str], rows: Sequence[Sequence[str]], find: str) -> str:
+    """A table whose rows can be sorted, and found by their first cell; `find` says what to type. "-" sorts lowest."""
+    buttons = [f"<button>{text(cell)}</button>" for cell in head]
+    return f"<input type=search placeholder='{text(find)}'><table class=sortable>{_rows(buttons, rows)}</table>"
+
+
+def _rows(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    top = "".join(f"<th>{cell}</th>" for cell in head)
+    body = "".join("<tr>" + "".join(f"<td>{text(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<thead><tr>{top}</tr></thead><tbody>{body}</tbody>"
+
+
+def figure(image: np.ndarray, right: bool, caption: str, name: str = "") -> str:
+    """A uint8 picture (H, W, C) with what was said about it, its file name, and a border for right or wrong."""
+    small = f"<small>{text(name)}</small>" if name else ""
+    return (
+        f"<figure class={'right' if right else 'wrong'}><img alt='{text(caption)}' src='{_data_uri(image)}'>"
+        f"<figcaption>{text(caption)}{small}</figcaption></figure>"
+    )
+
+
+def grid(figures: Sequence[str]) -> str:
+    """Pictures beside each other, as many as fit."""
+    return f"<div class=grid>{''.join(figures)}</div>"
+
+
+def _data_uri(image: np.ndarray) -> str:
+    picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
+    shorter = min(picture.size)
+    file = io.BytesIO()
+    if shorter < _SMALLEST:
+        factor = -(-_SMALLEST // shorter)
+        picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+        picture.save(file, "PNG", optimize=True)
+        kind = "png"
+    else:
+        if shorter > _LARGEST:
+            width, height = (max(side * _LARGEST // shorter, 1) for side in picture.size)
+            picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+        picture.save(file, "JPEG", quality=85)
+        kind = "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def text(value: str) -> str:
+    """Escaped for HTML; what is no text in a file name becomes a question mark."""
+    return html.escape(value.encode("utf-8", "replace").decode())
+
+
+_PAGE = """<!doctype html>
+<html lang=en><head><meta charset=utf-8><meta name=viewport content="width=device-width"><title>{title}</title><style>
+body {{ font: 16px/1.5 system-ui, sans-serif; color: #0f172a; background: #f8fafc; margin: 0 auto; max-width: 60rem;
+  padding: 2rem 1rem; }}
+h1 {{ font-size: 1.7rem; margin: 0 0 1rem; overflow-wrap: anywhere; }} h2 {{ font-size: 1.15rem; margin: 0 0 .5rem; }}
+section {{ background: white; border: 1px solid #e2e8f0; border-radius: .75rem; padding: 1.25rem; margin: 1rem 0;
+  overflow-x: auto; }}
+svg {{ max-width: 100%; height: auto; }}
+.tiles {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); gap: .75rem; }}
+.tile {{ background: white; border: 1px solid #e2e8f0; border-radius: .75rem; padding: .75rem 1rem; }}
+.tile b {{ display: block; font-size: 1.4rem; }} .tile span {{ color: #64748b; font-size: .85rem; }}
+.grid {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(7rem, 1fr)); gap: .75rem; }}
+figure {{ margin: 0; border: 2px solid #bbf7d0; border-radius: .5rem; overflow: hidden; font-size: .8rem; }}
+figure.wrong {{ border-color: #f87171; }} figure img {{ width: 100%; display: block; }}
+figcaption {{ padding: .2rem .4rem; overflow-wrap: anywhere; }} figcaption small {{ color: #64748b; display: block; }}
+h3 {{ font-size: 1rem; margin: 1rem 0 .5rem; overflow-wrap: anywhere; }}
+table {{ border-collapse: collapse; margin: .5rem 0 1rem; font-size: .9rem; }}
+th, td {{ padding: .25rem .75rem .25rem 0; text-align: right; border-bottom: 1px solid #e2e8f0; }}
+th:first-child, td:first-child {{ text-align: left; }}
+th button {{ all: unset; cursor: pointer; }} th button:focus-visible {{ outline: 2px solid #2563eb; }}
+th[aria-sort=ascending] button::after {{ content: " \\2191"; }}
+th[aria-sort=descending] button::after {{ content: " \\2193"; }}
+input {{ font: inherit; padding: .25rem .5rem; border: 1px solid #94a3b8; border-radius: .5rem; }}
+pre {{ background: #f1f5f9; padding: .75rem; border-radius: .5rem; overflow-x: auto; font-size: .85rem; }}
+</style></head><body><h1>{title}</h1><div class=tiles>{tiles}</div>{body}{script}</body></html>
+"""
+
+_SCRIPT = """<script>
+const value = cell => cell.textContent === "-" ? -1 : Number(cell.textContent.replace(/[,%]/g, ""));
+for (const table of document.querySelectorAll("table.sortable")) {
+  const rows = [...table.tBodies[0].rows];
+  table.querySelectorAll("th").forEach((head, i) => head.firstChild.onclick = () => {
+    const order = head.ariaSort === "descending" ? "ascending" : "descending";
+    table.querySelectorAll("th").forEach(other => other.ariaSort = null);
+    head.ariaSort = order;
+    const sign = order === "ascending" ? 1 : -1, numbers = rows.every(row => !isNaN(value(row.cells[i])));
+    rows.sort((a, b) => sign * (numbers ? value(a.cells[i]) - value(b.cells[i])
+      : a.cells[i].textContent.localeCompare(b.cells[i].textContent, undefined, {numeric: true})));
+    table.tBodies[0].append(...rows);
+  });
+  table.previousElementSibling.oninput = event => {
+    const wanted = event.target.value.toLowerCase();
+    for (const row of rows) row.hidden = !row.cells[0].textContent.toLowerCase().includes(wanted);
+  };
+}
+</script>"""
+"""Sorts tables by a click on a head, and hides the rows that do not have what is typed above. The page does without."""
