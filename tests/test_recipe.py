@@ -9,10 +9,12 @@ from torch import nn
 
 from artifacts import COLOURS
 from smallcnn import zoo
+from smallcnn.data.decode import decode
 from smallcnn.data.preprocessing import Preprocessing
 from smallcnn.data.split import Split
 from smallcnn.errors import DataError
-from smallcnn.train.augment import Draws, feed, prepare, random_box, recoloured, seed_step
+from smallcnn.train.augment import Draws, decoded_side, random_box, random_crop, recoloured, seed_step
+from smallcnn.train.feed import Feed
 from smallcnn.train.loss import cross_entropy, distillation, draw_mix, mixed
 from smallcnn.train.optim import decayed
 from smallcnn.train.recipe import Recipe
@@ -86,20 +88,27 @@ def test_a_picture_too_long_for_any_box_is_cut_in_the_middle():
     assert random_box(np.random.default_rng(0), (1000, 10), (10, 10), 0.9) == (495, 0, 505, 10)
 
 
-def test_pictures_depend_on_seed_epoch_and_index_alone():
+def crop_of(picture, recipe, epoch, index):
+    preprocessing = Preprocessing((16, 16))
+    decoded = decode(picture, 3, decoded_side(recipe, preprocessing))
+    return random_crop(recipe, preprocessing, epoch, index, decoded)
+
+
+def test_crops_depend_on_seed_epoch_and_index_alone():
     picture = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
-    recipe, preprocessing = Recipe(augment="photo", mirror=True), Preprocessing((16, 16))
-    first = prepare(recipe, preprocessing, 2, 5, picture)
-    np.testing.assert_array_equal(first, prepare(recipe, preprocessing, 2, 5, picture))
+    recipe = Recipe(augment="photo", mirror=True)
+    first = crop_of(picture, recipe, 2, 5)
+    np.testing.assert_array_equal(first, crop_of(picture, recipe, 2, 5))
     for epoch, index in ((3, 5), (2, 6)):
-        assert (prepare(recipe, preprocessing, epoch, index, picture) != first).any()
+        assert (crop_of(picture, recipe, epoch, index) != first).any()
 
 
 def test_without_augmentation_training_sees_what_evaluation_sees():
-    picture = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
-    preprocessing = Preprocessing((16, 16))
-    seen = prepare(Recipe(augment="none", mirror=True), preprocessing, 0, 0, picture)
-    np.testing.assert_array_equal(seen, preprocessing.prepare(picture))
+    pictures = np.random.default_rng(0).integers(0, 256, (3, 40, 50, 3), np.uint8)
+    split, view = Split(pictures, np.arange(3), ["a", "b", "c"]), Preprocessing((16, 16))
+    recipe = Recipe(augment="none", mirror=True)
+    (batch,) = Feed(split, recipe, view, 1).batches(0, np.arange(3), Draws(recipe, 0, 3), 3)
+    np.testing.assert_array_equal(batch.images, np.stack([view.prepare(picture) for picture in pictures]))
 
 
 def test_half_of_the_small_pictures_are_mirrored_unless_forbidden():
@@ -126,7 +135,7 @@ def test_the_feed_gives_the_same_pictures_from_memory_and_from_files_and_from_an
     order, draws = np.random.default_rng(1).permutation(23), Draws(recipe, 4, 23)
 
     def seen(split, start, size):
-        fed = feed(split, recipe, view, 4, order[start:], draws, batch_size=size, workers=1)
+        fed = Feed(split, recipe, view, 1).batches(4, order[start:], draws, size)
         return [(i, image.tobytes()) for batch in fed for i, image in zip(batch.indices, batch.images, strict=True)]
 
     whole = seen(held, 0, 5)
@@ -245,5 +254,5 @@ def test_dropout_repeats_by_step():
 
 def test_large_photographs_are_cropped_at_full_quality_however_they_are_decoded(tmp_path):
     Image.new("RGB", (2000, 1500), COLOURS["green"]).save(tmp_path / "big.jpg", quality=95)
-    pixels = prepare(Recipe(augment="photo"), Preprocessing((32, 32)), 0, 0, tmp_path / "big.jpg")
+    pixels = crop_of(tmp_path / "big.jpg", Recipe(augment="photo"), 0, 0)
     assert np.abs(pixels.astype(int) - COLOURS["green"]).max() <= 3  # JPEG rounds

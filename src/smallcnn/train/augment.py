@@ -7,19 +7,14 @@ All randomness is a function of (seed, epoch, picture), never of what ran before
 stop and go on at any step, and on another number of machines, and see the same pictures.
 """
 
-from collections.abc import Iterator
-from dataclasses import replace
 from math import exp, log, sqrt
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from smallcnn.data.crops import shifted
-from smallcnn.data.decode import Picture, decode
-from smallcnn.data.loader import Batch, batches
+from smallcnn.data.decode import Decoded
 from smallcnn.data.preprocessing import Box, Preprocessing, centre_box
-from smallcnn.data.split import Split
 from smallcnn.train.recipe import Recipe
 
 _MAX_STRETCH = 4 / 3  # of a random crop's proportions, as in Szegedy et al. 2014 (arXiv 1409.4842), section 6
@@ -46,60 +41,14 @@ class Draws:
         return 1 + self._recipe.jitter * (2 * self._table[indices, 3:] - 1)
 
 
-def feed(
-    split: Split,
-    recipe: Recipe,
-    preprocessing: Preprocessing,
-    epoch: int,
-    order: np.ndarray,
-    draws: Draws,
-    *,
-    batch_size: int,
-    workers: int | None,
-) -> Iterator[Batch]:
-    """The training pictures of `order`, augmented but for their colours, `batch_size` at a time."""
-    moves = recipe.augment == "small"
-    if not is_ready(split, preprocessing) or recipe.augment == "photo":
-        found = batches(
-            split,
-            lambda index: prepare(recipe, preprocessing, epoch, index, split.images[index]),
-            order.tolist(),
-            batch_size=batch_size,
-            workers=workers,
-        )
-        for batch in found:
-            count = len(batch.labels)
-            if moves and count:
-                shifts = draws.shifts(batch.indices, preprocessing.size)
-                yield replace(batch, images=shifted(batch.images, np.arange(count), *shifts))
-            else:
-                yield batch
-        return
-    images = np.asarray(split.images)
-    images = images[..., None] if images.ndim == 3 else images
-    for start in range(0, len(order), batch_size):
-        chunk = order[start : start + batch_size]
-        pixels = shifted(images, chunk, *draws.shifts(chunk, preprocessing.size)) if moves else images[chunk]
-        yield Batch(pixels, split.labels[chunk], chunk, {})
+def decoded_side(recipe: Recipe, preprocessing: Preprocessing) -> float:
+    """The shorter side that photographs are decoded to, so that the smallest random crop is still scaled down."""
+    return preprocessing.decoded_side(sqrt(recipe.min_area / _MAX_STRETCH))
 
 
-def is_ready(split: Split, preprocessing: Preprocessing) -> bool:
-    """Whether the pictures are held in memory just as the network wants them."""
-    images = split.images
-    if not isinstance(images, np.ndarray):
-        return False
-    channels = 1 if images.ndim == 3 else images.shape[3]
-    whole = images.shape[1:3] == preprocessing.size and preprocessing.crop == 1
-    return whole and channels == preprocessing.channels
-
-
-def prepare(recipe: Recipe, preprocessing: Preprocessing, epoch: int, index: int, picture: Picture) -> np.ndarray:
-    """Decodes one training picture, uint8 (H, W, C), for photographs cropped and mirrored at random."""
-    if recipe.augment != "photo":
-        return preprocessing.prepare(picture)
+def random_crop(recipe: Recipe, preprocessing: Preprocessing, epoch: int, index: int, image: Decoded) -> np.ndarray:
+    """One photograph, cropped and mirrored at random: uint8 (H, W, C)."""
     rng = np.random.default_rng((recipe.seed, epoch, index))
-    shorter = preprocessing.decoded_side(sqrt(recipe.min_area / _MAX_STRETCH))
-    image = decode(picture, preprocessing.channels, shorter)
     pixels = preprocessing.resample(image, random_box(rng, image.size, preprocessing.size, recipe.min_area))
     return pixels[:, ::-1] if recipe.mirror and rng.random() < 0.5 else pixels
 

@@ -13,6 +13,8 @@ from rich.text import Text
 
 from smallcnn.files import atomic
 
+_MUCH = 0.05  # of the time spent waiting for pictures: worth a word
+
 
 class Log:
     """Use as a context manager. `step` after every step, `epoch` after every epoch, `say` for a line to the user."""
@@ -61,11 +63,13 @@ class Log:
 
     def epoch(self, record: dict[str, Any]) -> None:
         """One finished epoch: a line on stderr, a line in log.jsonl, scalars in TensorBoard."""
+        waited = record["seconds_waiting_for_pictures"] / max(record["seconds"], 1e-9)
         self.say(
             f"epoch {record['epoch']:>3}  train loss {record['train_loss']:.3f} top-1 {record['train_top1']:.1%}  "
             f"val loss {record['val_loss']:.3f} top-1 {record['val_top1']:.1%}  "
             + (f"averaged {record['ema_val_top1']:.1%}  " if "ema_val_top1" in record else "")
             + f"{record['images_per_second']:,.0f} images/s  {record['seconds']:.0f} s"
+            + (f", {waited:.0%} of it waiting for pictures" if waited > _MUCH else "")
         )
         with self._file.open("a") as file:
             file.write(json.dumps(record) + "\n")

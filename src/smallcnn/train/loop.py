@@ -21,27 +21,30 @@ from torch import Tensor, nn
 import smallcnn
 from smallcnn import artifact
 from smallcnn.artifact import Artifact
-from smallcnn.data.loader import Batch, batches
+from smallcnn.data.loader import Batch
 from smallcnn.data.order import order
 from smallcnn.data.preprocessing import Preprocessing
 from smallcnn.data.sources import Source
 from smallcnn.errors import DataError
 from smallcnn.graph import Graph
-from smallcnn.metrics import Metrics, measure
+from smallcnn.metrics import Metrics
 from smallcnn.module import GraphModule, to_module, to_weights
 from smallcnn.train import checkpoint
-from smallcnn.train.augment import Draws, feed, recoloured, seed_step
+from smallcnn.train.augment import Draws, recoloured, seed_step
 from smallcnn.train.checkpoint import Progress
 from smallcnn.train.device import computes_bfloat16
 from smallcnn.train.ema import Average
+from smallcnn.train.feed import Feed
 from smallcnn.train.log import Log
 from smallcnn.train.loss import cross_entropy, distillation, draw_mix, mixed
 from smallcnn.train.optim import freeze_body, make_optimizer, set_rate
 from smallcnn.train.recipe import Recipe
 from smallcnn.train.teacher import Teacher
+from smallcnn.train.validation import Pixels, Validation
 
 CHECKPOINT = "checkpoint.safetensors"
 _CHECKPOINT_SECONDS = 60.0
+_RATED = 2048  # pictures at most to time the loader with
 
 
 @dataclass(frozen=True)
@@ -77,23 +80,23 @@ class Loop:
         workers: int | None,
     ) -> None:
         self.graph, self.source, self.recipe, self.folder, self.settings = graph, source, recipe, folder, settings
-        self.device, self.workers, self.preprocessing = device, workers, preprocessing
-        self.memory_format = torch.contiguous_format if device.type == "mps" else torch.channels_last
+        self.device, self.preprocessing = device, preprocessing
+        self.pixels = Pixels(preprocessing, device)
         self.module = to_module(graph, weights, seed=recipe.seed).to(device)
-        self.module.to(memory_format=self.memory_format)  # type: ignore[call-overload]
-        self.mean, self.std = (
-            torch.tensor(values, dtype=torch.float32, device=device).reshape(1, -1, 1, 1)
-            for values in (self.preprocessing.mean, self.preprocessing.std)
-        )
+        self.module.to(memory_format=self.pixels.memory_format)  # type: ignore[call-overload]
         self.optimizer = make_optimizer(recipe, graph, self.module)
         self.average = Average(self.module, recipe.ema) if recipe.ema else None
         self.teacher = teacher
         height, width = (max(1, round(side * recipe.train_scale)) for side in preprocessing.size)
-        self.view = replace(preprocessing, size=(height, width))
         self.progress = Progress()
-        self.split = source.splits["train"]
-        self.batch_size = min(recipe.batch_size, len(self.split))
-        self.steps = len(self.split) // self.batch_size  # the rest is left out; it is another rest each epoch
+        self.feed = Feed(source.splits["train"], recipe, replace(preprocessing, size=(height, width)), workers)
+        if not len(self.feed):
+            raise DataError(f"no training picture could be decoded; the first: {next(iter(self.feed.failed.values()))}")
+        self.validation = Validation(
+            source.splits["val"], preprocessing, self.pixels, 2 * recipe.batch_size, workers
+        )  # fmt: skip
+        self.batch_size = min(recipe.batch_size, len(self.feed))
+        self.steps = len(self.feed) // self.batch_size  # the rest is left out; it is another rest each epoch
         wanted = recipe.precision
         self.bfloat16 = wanted == "bfloat16" or (wanted == "auto" and computes_bfloat16(device))
         self.saved_at = time.perf_counter()
@@ -140,8 +143,14 @@ class Loop:
             f"augmentation {self.recipe.augment}; "
             f"{self.device.type}, {torch.get_num_threads()} threads, {precision}"
         )
+        rate = self.feed.rate(np.arange(min(len(self.feed), _RATED)), self.batch_size)
+        log.say(f"the loader alone gives {rate:,.0f} images/s")
         if start := self.settings["start"]:
             log.say(f"starts from trained weights; its last layer is {'new' if start['new_last_layer'] else 'kept'}")
+        for note in self.source.notes:
+            log.say(note)
+        self._note_failures(log, self.feed.failed)
+        self._note_failures(log, self.validation.failed)
         if self.source.ignored:
             some = ", ".join(path.name for path in self.source.ignored[:3])
             log.say(f"ignored {len(self.source.ignored)} files that are not pictures: {some}")
@@ -152,20 +161,17 @@ class Loop:
 
     def _epoch(self, log: Log, stop: threading.Event) -> bool:
         """Trains from the current position to the end of the epoch; False if asked to stop before it."""
-        progress, recipe, split = self.progress, self.recipe, self.split
+        progress, recipe = self.progress, self.recipe
         epoch = progress.epoch
-        shuffled = order(split, recipe.seed, epoch)[: self.steps * self.batch_size]
-        draws = Draws(recipe, epoch, len(split))
-        loader = feed(
-            split, recipe, self.view, epoch, shuffled[progress.step * self.batch_size :], draws,
-            batch_size=self.batch_size, workers=self.workers,
-        )  # fmt: skip
+        shuffled = order(self.feed.split, recipe.seed, epoch)[: self.steps * self.batch_size]
+        draws = Draws(recipe, epoch, len(self.feed))
+        loader = self.feed.batches(epoch, shuffled[progress.step * self.batch_size :], draws, self.batch_size)
         self._set_mode(epoch)
         started, seconds_before, waited = time.perf_counter(), progress.seconds, progress.waited
         asked = started
         for batch in loader:
             waited += time.perf_counter() - asked
-            self._note_failures(log, batch)
+            self._note_failures(log, batch.failed)
             if len(batch.labels) > 1:  # batch norm needs two
                 self._step(batch, draws)
             progress.step += 1
@@ -202,7 +208,7 @@ class Loop:
         for start in range(0, count, size):
             part = slice(start, start + size)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
-                logits = self.module(self._normalise(images[part])).float()
+                logits = self.module(self.pixels.normalise(images[part])).float()
             loss = self._loss(logits, images[part], labels[part], own if own is None else own[part])
             loss = loss * (len(logits) / count)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -221,7 +227,7 @@ class Loop:
     def _augmented(self, batch: Batch, draws: Draws, step: int) -> tuple[Tensor, Tensor, Tensor | None]:
         """Pictures (N, C, H, W) in 0..1, labels, and the part of each picture that is its own if they are mixed."""
         labels = torch.from_numpy(batch.labels).to(self.device)
-        images = self._to_device(batch.images) / 255
+        images = self.pixels.load(batch.images)
         if self.recipe.augment == "photo" and self.recipe.jitter > 0:
             images = recoloured(images, torch.from_numpy(draws.colours(batch.indices)).to(self.device))
         mix = draw_mix(self.recipe, step, len(labels))
@@ -249,8 +255,9 @@ class Loop:
         if not progress.seen:
             raise DataError(f"no training picture could be decoded; the first: {next(iter(progress.failed.values()))}")
         seen = progress.seen
-        val = self._validate(log, self.module)
-        averaged = self._validate(log, self.averaged) if self.averaged else None
+        val = self.validation.measure(self.module)
+        averaged = self.validation.measure(self.averaged) if self.averaged else None
+        self._note_failures(log, self.validation.failed)
         record = {
             "epoch": progress.epoch + 1,
             "lr": self.recipe.lr_at((progress.epoch + 1) * self.steps - 1, self.steps),
@@ -282,42 +289,14 @@ class Loop:
         self._save(self.folder / CHECKPOINT)
         log.epoch(record)
 
-    @torch.inference_mode()
-    def _validate(self, log: Log, module: GraphModule) -> Metrics:
-        split = self.source.splits["val"]
-        module.eval()
-        loader = batches(
-            split,
-            lambda index: self.preprocessing.prepare(split.images[index]),
-            range(len(split)),
-            batch_size=2 * self.recipe.batch_size,
-            workers=self.workers,
-        )
-        logits, labels = [], []
-        for batch in loader:
-            self._note_failures(log, batch)
-            if len(batch.labels):
-                images = self._normalise(self._to_device(batch.images) / 255)
-                logits.append(module(images).float().cpu().numpy())
-                labels.append(batch.labels)
-        if not labels:
-            first = next(iter(self.progress.failed.values()))
-            raise DataError(f"no validation picture could be decoded; the first: {first}")
-        return measure(np.concatenate(logits), np.concatenate(labels))
-
-    def _to_device(self, images: np.ndarray) -> Tensor:
-        """uint8 (N, H, W, C) -> float (N, C, H, W) in 0..255, channels last in memory."""
-        return torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).float()
-
-    def _normalise(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) in 0..1 -> the network's input."""
-        return ((images - self.mean) / self.std).contiguous(memory_format=self.memory_format)
-
-    def _note_failures(self, log: Log, batch: Batch) -> None:
-        for name, problem in batch.failed.items():
+    def _note_failures(self, log: Log, failed: Mapping[str, str]) -> None:
+        known = set(self.progress.failed.values())
+        for name, problem in failed.items():
             if name not in self.progress.failed:
                 self.progress.failed[name] = problem
-                log.say(f"skipped ({len(self.progress.failed)} so far): {problem}")
+                if problem not in known:  # all pictures of a lost shard have the same one
+                    log.say(f"skipped ({len(self.progress.failed)} so far): {problem}")
+                    known.add(problem)
 
     def _artifact(self, val: Metrics | None, averaged: bool = False) -> Artifact:
         facts = {

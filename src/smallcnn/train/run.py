@@ -152,8 +152,7 @@ def _named(recipe: Recipe | str, side: int, trained: bool) -> Recipe:
 
 
 def _open(data: str | Path, recipe: Recipe, root: str | Path | None) -> Source:
-    at = {"root": root} if root else {}
-    source = open_source(data, seed=recipe.seed, val_fraction=recipe.val_fraction, **at)
+    source = open_source(data, root=root, seed=recipe.seed, val_fraction=recipe.val_fraction)
     _check_source(source, data)
     return source
 

@@ -1,0 +1,82 @@
+"""The training pictures of a run, augmented but for their colours, a batch at a time.
+
+Small pictures are prepared once and held in memory; photographs, of which every epoch takes another crop, are decoded
+once as far as memory allows. Neither changes a pixel.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from smallcnn.data.crops import shifted
+from smallcnn.data.loader import Batch, batches
+from smallcnn.data.memory import BUDGET, Remembered, prepared, prepared_bytes
+from smallcnn.data.preprocessing import Preprocessing
+from smallcnn.data.split import Split
+from smallcnn.train.augment import Draws, decoded_side, random_crop
+from smallcnn.train.recipe import Recipe
+
+
+class Feed:
+    """The pictures of `split` as training sees them. `failed` are those found undecodable so far, by name."""
+
+    def __init__(self, split: Split, recipe: Recipe, view: Preprocessing, workers: int | None) -> None:
+        self.recipe, self.view, self.workers = recipe, view, workers
+        self._crops = recipe.augment == "photo"
+        self.split, self.failed, self._held = (split, {}, None) if self._crops else held(split, view, workers)
+        self._photo = Remembered(split, view.channels, decoded_side(recipe, view))
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def batches(self, epoch: int, order: np.ndarray, draws: Draws, batch_size: int) -> Iterator[Batch]:
+        """The pictures of `order`, `batch_size` at a time."""
+        for batch in self._prepared(epoch, order, batch_size):
+            if self.recipe.augment == "small" and len(batch.labels):
+                shifts = draws.shifts(batch.indices, self.view.size)
+                yield replace(batch, images=shifted(batch.images, np.arange(len(batch.labels)), *shifts))
+            else:
+                yield batch
+
+    def rate(self, order: np.ndarray, batch_size: int, seconds: float = 1.0) -> float:
+        """Pictures a second with nobody to train on them, over at most about `seconds`."""
+        started, done = time.perf_counter(), 0
+        for batch in self.batches(0, order, Draws(self.recipe, 0, len(self)), batch_size):
+            done += len(batch.labels) + len(batch.failed)
+            if time.perf_counter() - started > seconds:
+                break
+        return done / (time.perf_counter() - started)
+
+    def _prepared(self, epoch: int, order: np.ndarray, batch_size: int) -> Iterator[Batch]:
+        split = self.split
+        if self._held is not None:
+            for start in range(0, len(order), batch_size):
+                chunk = order[start : start + batch_size]
+                yield Batch(self._held[chunk], split.labels[chunk], chunk, {})
+            return
+
+        def prepare(index: int) -> np.ndarray:
+            if self._crops:
+                return random_crop(self.recipe, self.view, epoch, index, self._photo(index))
+            return self.view.prepare(split.images[index])
+
+        yield from batches(split, prepare, order.tolist(), batch_size=batch_size, workers=self.workers)
+
+
+def held(split: Split, view: Preprocessing, workers: int | None) -> tuple[Split, dict[str, str], np.ndarray | None]:
+    """(the pictures, what of them could not be decoded: name -> what is wrong, all as they go into the network).
+
+    The last is uint8 (N, H, W, C), None if that would take too much memory; pictures that failed are then still among
+    the first.
+    """
+    images = split.images
+    if isinstance(images, np.ndarray) and images.shape[1:3] == view.size and view.crop == 1:
+        array = images.reshape(*images.shape[:3], -1)
+        if array.shape[3] == view.channels:
+            return split, {}, array
+    if prepared_bytes(split, view) > BUDGET:
+        return split, {}, None
+    kept, failed = prepared(split, view, workers=workers)
+    return kept, failed, np.asarray(kept.images)

@@ -1,0 +1,76 @@
+"""How good a network is between epochs, and how pictures become its input."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from smallcnn.data.loader import Batch, batches
+from smallcnn.data.preprocessing import Preprocessing
+from smallcnn.data.split import Split
+from smallcnn.errors import DataError
+from smallcnn.metrics import Metrics, measure
+from smallcnn.module import GraphModule
+from smallcnn.train.feed import held
+
+
+class Pixels:
+    """Pictures on the training device: from uint8 to 0..1, and from there to the network's input."""
+
+    def __init__(self, preprocessing: Preprocessing, device: torch.device) -> None:
+        self.device = device
+        self.memory_format = torch.contiguous_format if device.type == "mps" else torch.channels_last
+        self._mean, self._std = (
+            torch.tensor(values, dtype=torch.float32, device=device).reshape(1, -1, 1, 1)
+            for values in (preprocessing.mean, preprocessing.std)
+        )
+
+    def load(self, images: np.ndarray) -> Tensor:
+        """uint8 (N, H, W, C) -> float (N, C, H, W) in 0..1, channels last in memory."""
+        return torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).float() / 255
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) in 0..1 -> the network's input."""
+        return ((images - self._mean) / self._std).contiguous(memory_format=self.memory_format)
+
+
+class Validation:
+    """The validation pictures. `failed` are those that could not be decoded so far, by name."""
+
+    def __init__(
+        self, split: Split, preprocessing: Preprocessing, pixels: Pixels, batch_size: int, workers: int | None
+    ) -> None:
+        self._split, self.failed, self._held = held(split, preprocessing, workers)
+        self._preprocessing, self._pixels = preprocessing, pixels
+        self._batch_size, self._workers = batch_size, workers
+
+    @torch.inference_mode()
+    def measure(self, module: GraphModule) -> Metrics:
+        """Leaves the module in evaluation mode. Raises DataError if no picture could be decoded."""
+        module.eval()
+        logits, labels = [], []
+        for batch in self._batches():
+            self.failed |= batch.failed
+            if len(batch.labels):
+                images = self._pixels.normalise(self._pixels.load(batch.images))
+                logits.append(module(images).float().cpu().numpy())
+                labels.append(batch.labels)
+        if not labels:
+            raise DataError(f"no validation picture could be decoded; the first: {next(iter(self.failed.values()))}")
+        return measure(np.concatenate(logits), np.concatenate(labels))
+
+    def _batches(self) -> Iterator[Batch]:
+        split = self._split
+        if self._held is None:
+            yield from batches(
+                split,
+                lambda index: self._preprocessing.prepare(split.images[index]),
+                range(len(split)),
+                batch_size=self._batch_size,
+                workers=self._workers,
+            )
+            return
+        for start in range(0, len(split), self._batch_size):
+            part = np.arange(start, min(start + self._batch_size, len(split)))
+            yield Batch(self._held[part], split.labels[part], part, {})
