@@ -1,0 +1,290 @@
+/* Convolutions as matrix products: a row per output pixel, of what its window sees.
+
+   1x1 convolutions read their rows where they are; others gather them. Blocks of rows small enough for the second-level
+   cache go through everything at once: batch norm and activation of the input, the product, statistics of the output;
+   backwards the gradient of batch norm, both products, and the gradient of the input's activation. */
+
+#include "rows.h"
+#include "threads.h"
+
+#define ROWS 6             /* of a tile: 6 x 2 registers of sums leave 4 of 16 for what is multiplied */
+#define WIDTH (2 * LANES)  /* of a tile */
+#define CACHED (48 * 1024) /* floats of a block of rows: 192 KB */
+
+struct conv {
+    int64_t images;
+    int32_t height, width, channels, out_height, out_width, out, groups; /* groups: of 1x1 convolutions only */
+    int32_t kernel_height, kernel_width, stride_y, stride_x, top, left;
+};
+
+/* c[r][:] (+)= sum over i of a[r * ar + i * ai] * b[i * ldb + :], for `rows` rows and `columns` <= WIDTH columns. */
+INLINE void tile_of(int rows, int vectors, int64_t k, const float *a, int64_t ar, int64_t ai, const float *b,
+                    int64_t ldb, float *c, int64_t ldc, int columns, int add) {
+    vec sum[ROWS][2];
+#pragma GCC unroll 6
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 2
+        for (int v = 0; v < vectors; v++) sum[r][v] = (vec){0};
+    for (int64_t i = 0; i < k; i++, a += ai, b += ldb) {
+        vec right[2];
+#pragma GCC unroll 2
+        for (int v = 0; v < vectors; v++) right[v] = load(b + v * LANES);
+#pragma GCC unroll 6
+        for (int r = 0; r < rows; r++) {
+            vec left = splat(a[r * ar]);
+#pragma GCC unroll 2
+            for (int v = 0; v < vectors; v++) sum[r][v] += left * right[v];
+        }
+    }
+    int last = columns - (vectors - 1) * LANES;
+#pragma GCC unroll 6
+    for (int r = 0; r < rows; r++, c += ldc) {
+        if (vectors == 2) store(c, add ? load(c) + sum[r][0] : sum[r][0]);
+        float *end = c + (vectors - 1) * LANES;
+        store_some(end, add ? load_some(end, last) + sum[r][vectors - 1] : sum[r][vectors - 1], last);
+    }
+}
+
+#define TILE(name, ar_, ai_, ldb_, add)                                                                               \
+    static void name(int rows, int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb, float *c,         \
+                     int64_t ldc, int columns) {                                                                      \
+        (void)ldb;                                                                                                    \
+        switch (2 * rows + (columns > LANES)) {                                                                       \
+            TILE_ROWS(1, ar_, ai_, ldb_, add)                                                                         \
+            TILE_ROWS(2, ar_, ai_, ldb_, add)                                                                         \
+            TILE_ROWS(3, ar_, ai_, ldb_, add)                                                                         \
+            TILE_ROWS(4, ar_, ai_, ldb_, add)                                                                         \
+            TILE_ROWS(5, ar_, ai_, ldb_, add)                                                                         \
+            TILE_ROWS(6, ar_, ai_, ldb_, add)                                                                         \
+        }                                                                                                             \
+    }
+#define TILE_ROWS(rows, ar_, ai_, ldb_, add)                                                                          \
+    case 2 * rows: tile_of(rows, 1, k, a, ar_, ai_, b, ldb_, c, ldc, columns, add); break;                            \
+    case 2 * rows + 1: tile_of(rows, 2, k, a, ar_, ai_, b, ldb_, c, ldc, columns, add); break;
+
+TILE(tile, lda, 1, WIDTH, 0)          /* rows of a times packed b */
+TILE(tile_transposed, 1, lda, ldb, 1) /* columns of a times rows of b, added up */
+
+/* rows x columns of c = a times the packed panels of b, each (k, WIDTH). */
+static void multiply(int64_t rows, int64_t k, int columns, const float *a, int64_t lda, const float *panels, float *c,
+                     int64_t ldc) {
+    for (int j = 0; j < columns; j += WIDTH, panels += k * WIDTH)
+        for (int64_t r = 0; r < rows; r += ROWS)
+            tile((int)MIN(ROWS, rows - r), k, a + r * lda, lda, panels, 0, c + r * ldc + j, ldc,
+                 MIN(WIDTH, columns - j));
+}
+
+/* c (m x n, rows of ROUND_UP(n, WIDTH)) += transposed a (rows x m) times b (rows x n). */
+static void multiply_transposed(int64_t rows, int m, int n, const float *a, int64_t lda, const float *b, int64_t ldb,
+                                float *c) {
+    int64_t ldc = ROUND_UP(n, WIDTH);
+    for (int j = 0; j < n; j += WIDTH)
+        for (int i = 0; i < m; i += ROWS)
+            tile_transposed(MIN(ROWS, m - i), rows, a + i, lda, b + j, ldb, c + i * ldc + j, ldc, WIDTH);
+}
+
+static int is_direct(const struct conv *g) {
+    return g->kernel_height * g->kernel_width * g->stride_y * g->stride_x == 1 && !g->top && !g->left;
+}
+
+static int is_plain(const struct source *s) { return s->act == PLAIN && !s->scale; }
+
+static int inputs_of(const struct conv *g) { /* of one output */
+    return g->kernel_height * g->kernel_width * g->channels / g->groups;
+}
+
+static void gather(const struct conv *g, const struct source *s, int64_t row, int64_t rows, float *out, int64_t ldo) {
+    int C = g->channels, kw = g->kernel_width;
+    for (int64_t end = row + rows; row < end; row++, out += ldo) {
+        int64_t image = row / (g->out_height * g->out_width);
+        int place = (int)(row - image * g->out_height * g->out_width);
+        int x0 = place % g->out_width * g->stride_x - g->left, inside = x0 >= 0 && x0 + kw <= g->width;
+        for (int i = 0; i < g->kernel_height; i++) {
+            int y = place / g->out_width * g->stride_y - g->top + i;
+            float *to = out + i * kw * C;
+            const float *from = s->data + ((image * g->height + y) * g->width + x0) * C;
+            if (y < 0 || y >= g->height)
+                memset(to, 0, (size_t)(kw * C) * sizeof(float));
+            else if (inside && is_plain(s))
+                memcpy(to, from, (size_t)(kw * C) * sizeof(float));
+            else
+                for (int j = 0; j < kw; j++)
+                    if (x0 + j < 0 || x0 + j >= g->width)
+                        memset(to + j * C, 0, (size_t)C * sizeof(float));
+                    else
+                        read_rows(s, from + (int64_t)j * C, 1, C, C, to + j * C, C, 0);
+        }
+    }
+}
+
+/* The reverse: adds the rows of `from` to the pixels they were gathered from. */
+static void scatter(const struct conv *g, float *to, int64_t row, int64_t rows, const float *from, int64_t ld) {
+    int C = g->channels, kw = g->kernel_width;
+    for (int64_t end = row + rows; row < end; row++, from += ld) {
+        int64_t image = row / (g->out_height * g->out_width);
+        int place = (int)(row - image * g->out_height * g->out_width);
+        int x0 = place % g->out_width * g->stride_x - g->left;
+        for (int i = 0; i < g->kernel_height; i++) {
+            int y = place / g->out_width * g->stride_y - g->top + i;
+            if (y < 0 || y >= g->height) continue;
+            int first = MAX(0, -x0), last = MIN(kw, g->width - x0);
+            float *line = to + ((image * g->height + y) * g->width + x0) * C;
+            const float *added = from + i * kw * C;
+            for (int64_t c = (int64_t)first * C; c < (int64_t)last * C; c++) line[c] += added[c];
+        }
+    }
+}
+
+/* Rows of what the windows see: where they are if `copied` is not needed, else there. Sets *ld. */
+static const float *windows(const struct conv *g, const struct source *s, int64_t row, int64_t rows, int needs_copy,
+                            float *copied, int64_t *ld) {
+    int C = g->channels;
+    if (!is_direct(g)) {
+        gather(g, s, row, rows, copied, *ld);
+        return copied;
+    }
+    if (is_plain(s) && !needs_copy) {
+        *ld = C;
+        return s->data + row * C;
+    }
+    read_rows(s, s->data + row * C, rows, C, C, copied, *ld, 0);
+    return copied;
+}
+
+struct forward {
+    const struct conv *conv;
+    const struct source *source;
+    const float *packed, *pivot;
+    float *out;
+    double *sums;
+};
+
+static void forward_part(void *given, int part, int parts) {
+    const struct forward *f = given;
+    const struct conv *g = f->conv;
+    int k = inputs_of(g), n = g->out / g->groups, all = k * g->groups;
+    int64_t begin, end, block = ROUND_UP(MAX(48, MIN(192, CACHED / all)), ROWS);
+    share(g->images * g->out_height * g->out_width, ROWS, part, parts, &begin, &end);
+    float *copied = scratch(BY_PART, (size_t)(block * (all + LANES)));
+    double *sums = f->sums ? f->sums + (int64_t)part * 2 * g->out : NULL;
+    if (sums) memset(sums, 0, 2 * (size_t)g->out * sizeof(double));
+    for (int64_t row = begin; row < end; row += block) {
+        int64_t rows = MIN(block, end - row), ld = all + LANES;
+        const float *a = windows(g, f->source, row, rows, 0, copied, &ld);
+        float *out = f->out + row * g->out;
+        for (int i = 0; i < g->groups; i++)
+            multiply(rows, k, n, a + i * k, ld, f->packed + (int64_t)i * k * ROUND_UP(n, WIDTH), out + i * n, g->out);
+        if (sums) add_statistics(out, rows, g->out, g->out, f->pivot, sums, g->out);
+    }
+}
+
+/* weights (out, inputs) of each group -> panels of WIDTH outputs, (inputs, WIDTH) each. */
+static void pack_forward(const struct conv *g, const float *weights, float *packed) {
+    int k = inputs_of(g), n = g->out / g->groups;
+    for (int group = 0; group < g->groups; group++, weights += (int64_t)n * k)
+        for (int j = 0; j < n; j += WIDTH, packed += (int64_t)k * WIDTH) {
+            int wide = MIN(WIDTH, n - j);
+            if (wide < WIDTH) memset(packed, 0, (size_t)k * WIDTH * sizeof(float));
+            for (int i0 = 0; i0 < k; i0 += 16)
+                for (int c = 0; c < wide; c++)
+                    for (int i = i0; i < MIN(k, i0 + 16); i++) packed[i * WIDTH + c] = weights[(int64_t)(j + c) * k + i];
+        }
+}
+
+/* weights (out, inputs) of each group -> panels of WIDTH inputs, (out, WIDTH) each. */
+static void pack_backward(const struct conv *g, const float *weights, float *packed) {
+    int k = inputs_of(g), n = g->out / g->groups;
+    for (int group = 0; group < g->groups; group++, weights += (int64_t)n * k)
+        for (int j = 0; j < k; j += WIDTH, packed += (int64_t)n * WIDTH) {
+            int wide = MIN(WIDTH, k - j);
+            for (int i = 0; i < n; i++)
+                for (int c = 0; c < WIDTH; c++) packed[i * WIDTH + c] = c < wide ? weights[(int64_t)i * k + j + c] : 0;
+        }
+}
+
+/* out (images, out_height, out_width, out) = source * weights (out, kernel height, kernel width, channels / groups).
+   sums (parts, 2, out), if not null, receives sum(out - pivot) and sum((out - pivot)^2). */
+void fast_conv(int parts, const struct conv *conv, const struct source *source, const float *weights,
+               const float *pivot, float *out, double *sums) {
+    int n = conv->out / conv->groups;
+    float *packed = scratch(BY_CALL, (size_t)conv->groups * (size_t)inputs_of(conv) * (size_t)ROUND_UP(n, WIDTH));
+    pack_forward(conv, weights, packed);
+    struct forward f = {conv, source, packed, pivot, out, sums};
+    in_parts(forward_part, &f, parts);
+}
+
+struct backward {
+    const struct conv *conv;
+    const struct source *source;
+    const struct gradient *gradient;
+    const struct finish *finish;
+    const float *packed;
+    float *to_source, *to_weights; /* either may be null; to_weights: (parts, out, ROUND_UP(inputs, WIDTH)) */
+};
+
+static int64_t weight_floats(const struct conv *g) { return (int64_t)g->out * ROUND_UP(inputs_of(g), WIDTH); }
+
+static void backward_part(void *given, int part, int parts) {
+    const struct backward *b = given;
+    const struct conv *g = b->conv;
+    int k = inputs_of(g), n = g->out / g->groups, all = k * g->groups, C = g->channels, direct = is_direct(g);
+    int64_t pixels = (int64_t)g->height * g->width, places = (int64_t)g->out_height * g->out_width;
+    int64_t block = ROUND_UP(MAX(48, MIN(192, CACHED / (2 * all + g->out))), ROWS);
+    int64_t unit = direct ? ROWS : places, begin, end;
+    share(g->images * places, unit, part, parts, &begin, &end);
+    int64_t step = direct ? block : places * MAX(1, block / places); /* whole images if pixels are shared by windows */
+
+    int64_t lda = all + LANES, ldg = g->out + LANES;
+    float *copied = scratch(BY_PART, (size_t)(block * (lda + ldg + all + LANES) + WIDTH));
+    float *slopes = copied + block * lda + WIDTH, *columns = slopes + block * ldg;
+    float *to_weights = b->to_weights ? b->to_weights + part * weight_floats(g) : NULL;
+    if (to_weights) memset(to_weights, 0, (size_t)weight_floats(g) * sizeof(float));
+    double *sums = b->finish->sums ? b->finish->sums + (int64_t)part * 2 * C : NULL;
+    if (sums) memset(sums, 0, 2 * (size_t)C * sizeof(double));
+
+    for (int64_t from = begin; from < end; from += step) {
+        int64_t to = MIN(end, from + step), image = from / places, pixel = direct ? from : image * pixels;
+        int64_t covered = direct ? to - from : (to - from) / places * pixels;
+        float *at = b->to_source ? b->to_source + pixel * C : NULL;
+        if (at && !direct) memset(at, 0, (size_t)(covered * C) * sizeof(float));
+        for (int64_t row = from; row < to; row += block) {
+            int64_t rows = MIN(block, to - row), lds = g->out, ld = lda;
+            const float *slope = b->gradient->dz + row * g->out;
+            if (b->gradient->c0) {
+                gradient_rows(b->gradient, row * g->out, rows, g->out, g->out, slopes, ldg, 0);
+                slope = slopes, lds = ldg;
+            }
+            for (int i = 0; at && i < g->groups; i++)
+                multiply(rows, n, k, slope + i * n, lds, b->packed + (int64_t)i * n * ROUND_UP(k, WIDTH),
+                         direct ? at + i * k : columns, direct ? C : all);
+            if (at && !direct) scatter(g, b->to_source, row, rows, columns, all);
+            if (to_weights) {
+                const float *a = windows(g, b->source, row, rows, k % WIDTH, copied, &ld);
+                for (int i = 0; i < g->groups; i++)
+                    multiply_transposed(rows, n, k, slope + i * n, lds, a + i * k, ld,
+                                        to_weights + (int64_t)i * n * ROUND_UP(k, WIDTH));
+            }
+        }
+        if (at) finish_rows(b->finish, pixel * C, covered, C, C, at, C, 0, sums, C);
+    }
+}
+
+/* The gradients of fast_conv. to_source, if not null, receives that of the source, finished; to_weights, if not null,
+   that of the weights, laid out like them. */
+void fast_conv_backward(int parts, const struct conv *conv, const struct source *source,
+                        const struct gradient *gradient, const struct finish *finish, const float *weights,
+                        float *to_source, float *to_weights) {
+    int k = inputs_of(conv), n = conv->out / conv->groups;
+    int64_t partial = to_weights ? weight_floats(conv) : 0;
+    float *kept = scratch(BY_CALL, (size_t)(parts * partial + (int64_t)conv->groups * n * ROUND_UP(k, WIDTH)));
+    float *packed = kept + parts * partial;
+    if (to_source) pack_backward(conv, weights, packed);
+    struct backward b = {conv, source, gradient, finish, packed, to_source, to_weights ? kept : NULL};
+    in_parts(backward_part, &b, parts);
+    for (int i = 0; to_weights && i < conv->out; i++)
+        for (int j = 0; j < k; j++) {
+            float sum = 0;
+            for (int part = 0; part < parts; part++) sum += kept[part * partial + (int64_t)i * ROUND_UP(k, WIDTH) + j];
+            to_weights[(int64_t)i * k + j] = sum;
+        }
+}

@@ -1,0 +1,93 @@
+"""Graph -> steps: which nodes are computed together, and by what."""
+
+from typing import cast
+
+from torch import nn
+
+from smallcnn import ops
+from smallcnn.graph import Graph, Node
+from smallcnn.module import GraphModule
+from smallcnn.train.fast import steps
+from smallcnn.train.fast.steps import Step
+from smallcnn.train.fast.values import CLIP, HARD_SWISH, IDENTITY, LEAKY, Act
+
+
+def plan(module: GraphModule) -> list[Step]:
+    """The steps of a network, in order; every node but the input is in one of them."""
+    graph, made, done = module.graph, [], set[str]()
+    for node in graph.nodes[1:]:
+        if node.name not in done:
+            chain = [node]
+            step = _step(module, graph, node, chain)
+            done.update(one.name for one in chain)
+            step.name = chain[-1].name
+            made.append(step)
+    return made
+
+
+def _step(module: GraphModule, graph: Graph, node: Node, chain: list[Node]) -> Step:
+    """The step that begins with `node`; nodes that follow it and are computed with it are put into `chain`."""
+    layer, name, inputs = module.get_submodule(node.name), node.name, node.inputs
+    if len(graph.input_shapes(node)[0]) != 3:
+        return steps.Layer(name, inputs, layer)
+    match node.op:
+        case ops.Conv() as op if _is_native(graph, node, op):
+            norm = None if op.bias else _take_norm(module, graph, chain)
+            (top, bottom), (left, right) = op.padding
+            conv = cast(nn.Conv2d, layer)
+            return steps.Convolution(name, inputs, conv, norm, _take_act(graph, chain), (top, left), (bottom, right))
+        case ops.BatchNorm():
+            return steps.Normalisation(name, inputs, cast(nn.BatchNorm2d, layer), _take_act(graph, chain))
+        case ops.Add() if len(inputs) == 2:
+            return steps.Add(name, inputs, _take_act(graph, chain))
+        case ops.Activation() | ops.Clip() if act := _act(node):
+            return steps.Activation(name, inputs, act)
+        case ops.Concat():
+            return steps.Concat(name, inputs)
+        case ops.Shuffle() as op:
+            return steps.Shuffle(name, inputs, op.groups)
+        case ops.Pool() as op:
+            return steps.Pool(
+                name, inputs, op.kernel, op.stride, op.padding, op.function == "average", op.count_padding
+            )
+        case ops.GlobalPool():
+            return steps.Pool(name, inputs, None, (1, 1), ops.NO_PADDING, True, False)
+        case _:
+            return steps.Layer(name, inputs, layer)
+
+
+def _is_native(graph: Graph, node: Node, op: ops.Conv) -> bool:
+    channels = graph.input_shapes(node)[0][-1]
+    pointwise = op.kernel == op.stride == (1, 1) and op.padding == ops.NO_PADDING
+    return op.groups == 1 or pointwise or op.groups == channels == op.out
+
+
+def _take_norm(module: GraphModule, graph: Graph, chain: list[Node]) -> nn.BatchNorm2d | None:
+    readers = graph.consumers[chain[-1].name]
+    if len(readers) != 1 or not isinstance(readers[0].op, ops.BatchNorm):
+        return None
+    chain.append(readers[0])
+    return cast(nn.BatchNorm2d, module.get_submodule(readers[0].name))
+
+
+def _take_act(graph: Graph, chain: list[Node]) -> Act:
+    readers = graph.consumers[chain[-1].name]
+    if len(readers) != 1 or not (act := _act(readers[0])):
+        return IDENTITY
+    chain.append(readers[0])
+    return act
+
+
+def _act(node: Node) -> Act | None:
+    match node.op:
+        case ops.Activation(function="relu"):
+            return Act(CLIP, 0.0, float("inf"))
+        case ops.Activation(function="relu6"):
+            return Act(CLIP, 0.0, 6.0)
+        case ops.Activation(function="leaky_relu") as op:
+            return Act(LEAKY, op.slope)
+        case ops.Activation(function="hard_swish"):
+            return Act(HARD_SWISH)
+        case ops.Clip() as op:
+            return Act(CLIP, op.low, op.high)
+    return None
