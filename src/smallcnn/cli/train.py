@@ -36,9 +36,7 @@ def _recipe_options(function: Any) -> Any:
     "--from", "start", type=click.Path(path_type=Path), help="start from this .safetensors, in place of MODEL"
 )
 @click.option("--root", type=click.Path(path_type=Path), help="where a named set's files are  [default: fetched]")
-@click.option(
-    "--recipe", default="auto", show_default=True, help="one of `smallcnn recipes`, for options to change"
-)
+@click.option("--recipe", default="auto", show_default=True, help="one of `smallcnn recipes`, for options to change")
 @click.option("--teacher", type=click.Path(path_type=Path), help="model file to learn from, beside the labels")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="folder of the run")
 @click.option(
@@ -48,6 +46,13 @@ def _recipe_options(function: Any) -> Any:
 )
 @click.option(
     "--resume", is_flag=True, help="go on with the run in --out; MODEL is then not needed, --data only if it moved"
+)
+@click.option(
+    "--compute",
+    type=click.Choice(["auto", "torch", "kernels", "compile"]),
+    default="auto",
+    show_default=True,
+    help="what computes a step: torch, our own kernels (float32 on CPUs), torch.compile; auto tries the first two",
 )
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, mps or auto")
 @click.option("--threads", type=click.IntRange(1), help="threads that compute  [default: one per core]")
@@ -63,6 +68,7 @@ def command(
     out: Path,
     resolution: int | None,
     resume: bool,
+    compute: Any,
     device: str,
     threads: int | None,
     workers: int | None,
@@ -106,7 +112,7 @@ def command(
     else:
         result = run.train(
             network, data, out, resolution=resolution, recipe=recipe, teacher=teacher, root=root, resume=resume,
-            device=device, workers=workers, **chosen,
+            compute=compute, device=device, workers=workers, **chosen,
         )  # fmt: skip
     if not result.finished:
         raise click.exceptions.Exit(130)

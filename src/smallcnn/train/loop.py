@@ -32,6 +32,7 @@ from smallcnn.module import GraphModule, to_module, to_weights
 from smallcnn.train import checkpoint
 from smallcnn.train.augment import Draws, recoloured, seed_step
 from smallcnn.train.checkpoint import Progress
+from smallcnn.train.compute import Way, choose, network
 from smallcnn.train.device import computes_bfloat16
 from smallcnn.train.ema import Average
 from smallcnn.train.feed import Feed
@@ -76,6 +77,7 @@ class Loop:
         settings: dict[str, Any],
         *,
         teacher: Teacher | None,
+        compute: Way,
         device: torch.device,
         workers: int | None,
     ) -> None:
@@ -99,6 +101,9 @@ class Loop:
         self.steps = len(self.feed) // self.batch_size  # the rest is left out; it is another rest each epoch
         wanted = recipe.precision
         self.bfloat16 = wanted == "bfloat16" or (wanted == "auto" and computes_bfloat16(device))
+        choice = choose(compute, self.module, (height, width, graph.input_shape[2]), device, self.bfloat16)
+        settings["compute"], self.why = choice.way, choice.reason
+        self.network = network(choice.way, self.module)
         self.saved_at = time.perf_counter()
 
     @property
@@ -143,6 +148,7 @@ class Loop:
             f"augmentation {self.recipe.augment}; "
             f"{self.device.type}, {torch.get_num_threads()} threads, {precision}"
         )
+        log.say(f"computed by {self.settings['compute']}: {self.why}")
         rate = self.feed.rate(np.arange(min(len(self.feed), _RATED)), self.batch_size)
         log.say(f"the loader alone gives {rate:,.0f} images/s")
         if start := self.settings["start"]:
@@ -208,7 +214,7 @@ class Loop:
         for start in range(0, count, size):
             part = slice(start, start + size)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
-                logits = self.module(self.pixels.normalise(images[part])).float()
+                logits = self.network(self.pixels.normalise(images[part])).float()
             loss = self._loss(logits, images[part], labels[part], own if own is None else own[part])
             loss = loss * (len(logits) / count)
             loss.backward()  # type: ignore[no-untyped-call]

@@ -22,6 +22,7 @@ from smallcnn.errors import DataError
 from smallcnn.files import remove_leftovers
 from smallcnn.graph import Graph
 from smallcnn.train import checkpoint, recipes
+from smallcnn.train.compute import Way
 from smallcnn.train.device import pick_device
 from smallcnn.train.loop import CHECKPOINT, Loop, Result
 from smallcnn.train.recipe import Recipe, check_names
@@ -45,6 +46,7 @@ def train(
     teacher: str | Path | None = None,
     root: str | Path | None = None,
     resume: bool = False,
+    compute: Way = "auto",
     device: str = "auto",
     workers: int | None = None,
     **changes: Any,
@@ -59,6 +61,7 @@ def train(
     `recipe` is one of your own, the name of one (see `recipes`), or "auto": the one for fine-tuning, for small pictures
     or for photographs; `changes` are fields of it to change. `teacher` is a model file to learn from, `root` where the
     files of a named set are.
+    `compute` says what computes a step: torch, our own kernels, torch.compile; "auto" tries the first two.
     `workers` threads decode; left out, one per core up to eight. With `resume` the run in `out` goes on, if there is
     one; its settings must be the same.
 
@@ -70,7 +73,7 @@ def train(
     source = _open(data, plain, root)
     start = _start(model, source, resolution, plain.seed)
     chosen = replace(_named(recipe, min(start.graph.input_shape[:2]), start.came_from is not None), **changes)
-    return _run(start, source, data, root, out, chosen, teacher, resume, device, workers)
+    return _run(start, source, data, root, out, chosen, teacher, resume, compute, device, workers)
 
 
 def resume(
@@ -90,14 +93,14 @@ def resume(
     if not state.is_file():
         raise DataError(f"{out}: no run to resume here; start one with MODEL and --data")
     settings = checkpoint.read_settings(state)
-    if "teacher" not in settings:
+    if "compute" not in settings:
         raise DataError(f"{out}: started with an older smallcnn, which cannot be resumed with this one")
     graph, recipe = Graph.from_json(settings["graph"]), Recipe.from_dict(settings["recipe"])
     start = _Start(graph, None, Preprocessing.from_json(settings["preprocessing"]), settings["start"])
     data, root = data or settings["source"], root or settings["root"]
     if settings["teacher"]:
         teacher = teacher or settings["teacher"]["file"]
-    return _run(start, _open(data, recipe, root), data, root, out, recipe, teacher, True, device, workers)
+    return _run(start, _open(data, recipe, root), data, root, out, recipe, teacher, True, "auto", device, workers)
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,7 @@ def _run(
     recipe: Recipe,
     teacher: str | Path | None,
     resume: bool,
+    compute: Way,
     device: str,
     workers: int | None,
 ) -> Result:
@@ -138,11 +142,14 @@ def _run(
         "recipe": asdict(recipe),
     }
     folder = _run_folder(Path(out), settings, resume)
+    going_on = resume and (folder / CHECKPOINT).is_file()
+    if going_on:  # the same sums in the same order, whatever is quicker today
+        compute = checkpoint.read_settings(folder / CHECKPOINT)["compute"]
     loop = Loop(
         graph, start.weights, start.preprocessing, source, recipe, folder, settings,
-        teacher=taught, device=on, workers=workers,
+        teacher=taught, compute=compute, device=on, workers=workers,
     )  # fmt: skip
-    return loop.run(resume=resume and (folder / CHECKPOINT).is_file())
+    return loop.run(resume=going_on)
 
 
 def _named(recipe: Recipe | str, side: int, trained: bool) -> Recipe:
@@ -263,6 +270,6 @@ def _run_folder(folder: Path, settings: dict[str, Any], resume: bool) -> Path:
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:
     """What has to be the same to resume; pictures and teacher may have moved, but not changed."""
-    left_out = ("recipe", "source", "root", "graph", "preprocessing", "teacher")
+    left_out = ("recipe", "source", "root", "graph", "preprocessing", "teacher", "compute")
     teacher = settings["teacher"] and settings["teacher"]["digest"]
     return {k: v for k, v in settings.items() if k not in left_out} | settings["recipe"] | {"teacher": teacher}
