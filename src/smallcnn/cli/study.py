@@ -1,6 +1,7 @@
 """`smallcnn study`."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -17,6 +18,10 @@ from smallcnn.errors import TRAIN, SmallcnnError, require
 @click.option("--row", "rows", multiple=True, help="only this row; may be given several times")
 @click.option("--table", "table_only", is_flag=True, help="show what is done in --out and train nothing")
 @click.option("--markdown", is_flag=True, help="print the table as Markdown")
+@click.option(
+    "--compute", type=click.Choice(["auto", "torch", "kernels", "compile"]), default="auto", show_default=True,
+    help="what computes a step, as in train",
+)  # fmt: skip
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, mps or auto")
 @click.option("--threads", type=click.IntRange(1), help="threads that compute  [default: one per core]")
 @workers
@@ -30,6 +35,7 @@ def command(
     rows: tuple[str, ...],
     table_only: bool,
     markdown: bool,
+    compute: Any,
     device: str,
     threads: int | None,
     workers: int | None,
@@ -63,8 +69,8 @@ def command(
             torch.set_num_threads(threads)
         folder = out
         running.run(
-            study, data, out, seeds=seeds, epochs=epochs, rows=rows, device=device, threads=threads,
-            workers=workers, say=remark, finished=lambda lines: page.write(study, lines, folder),
+            study, data, out, seeds=seeds, epochs=epochs, rows=rows, compute=compute, device=device,
+            threads=threads, workers=workers, say=remark, finished=lambda lines: page.write(study, lines, folder),
         )  # fmt: skip
     lines = results.read(study, out) if out else tuple(results.Line(row, ()) for row in study.rows)
     if out:

@@ -2,18 +2,19 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from smallcnn import zoo
 from smallcnn.cost import Profile, profile
 from smallcnn.graph import Graph
 from smallcnn.train.recipe import Recipe
+from smallcnn.train.recipes import named
 
 PICTURES = 50_000
 """Training pictures that the stated hours are for: CIFAR-10's."""
 
-SMALL = Recipe(epochs=10, val_fraction=0.02)
-"""For small pictures: SGD, cosine, shift and mirror, label smoothing; few epochs, to afford three seeds."""
+SMALL = replace(named("small-images"), epochs=10, val_fraction=0.02)
+"""The recipe for small pictures, cut short to afford several seeds."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,10 @@
 """EffNet's comparison on CIFAR-10: Freeman et al. 2018, arXiv 1801.06434, Table 2."""
 
+from dataclasses import replace
+
 from smallcnn import papers
 from smallcnn.study.definition import Row, Study
-from smallcnn.train.recipe import Recipe
+from smallcnn.train.recipes import named
 
 (_PRINTED,) = papers.tables("effnet.t2")
 _ACCURACY = {row.label: row.accuracy for row in _PRINTED.rows}
@@ -27,10 +29,7 @@ TABLE_2 = Study(
     "and the lack of augmentation are the paper's, batch, epochs and schedule are ours (it gives none), and so are the "
     "widths of the large networks",
     published="CIFAR-10 top-1, %",
-    recipe=Recipe(
-        epochs=10, batch_size=64, optimizer="adam", lr=0.001, momentum=0.75, schedule="linear", warmup_epochs=0,
-        weight_decay=0, label_smoothing=0, augment="none", mirror=False, val_fraction=0.02,
-    ),
+    recipe=replace(named("effnet"), mirror=False, val_fraction=0.02),
     rows=tuple(
         Row(label, f"effnet_cifar:{options}", speed, _ACCURACY[label]) for label, options, speed in _ROWS
     ),

@@ -1,14 +1,14 @@
 """A study's results as people read them: the table, the plot, the page."""
 
-import html
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from smallcnn import plots, report
+from smallcnn import page as pages
+from smallcnn import plots
 from smallcnn.files import atomic
-from smallcnn.report import Section
+from smallcnn.page import Section
 from smallcnn.study import results
 from smallcnn.study.definition import Study
 from smallcnn.study.results import Line
@@ -66,22 +66,20 @@ def _write_page(study: Study, lines: Sequence[Line], figure: "Figure", path: Pat
         (str(len(done)), "runs"),
         (f"{sum(outcome.seconds for outcome in done) / 3600:.1f} h", "of training"),
     ]
-    top = "".join(f"<th>{html.escape(cell)}</th>" for cell in heads)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     note = (
         "Mean and sample standard deviation over n seeds, of the weights after the last epoch, on the test part, which "
         "nothing was chosen by; beside it the epoch that was best on the validation part."
     )
     sections = [
-        Section("Question", f"<p>{html.escape(study.question)}</p><p>{html.escape(study.source)}</p>"),
-        Section("Accuracy", f"<p>{note}</p><table><tr>{top}</tr>{body}</table>{plots.svg(figure)}"),
+        Section("Question", f"<p>{pages.text(study.question)}</p><p>{pages.text(study.source)}</p>"),
+        Section("Accuracy", f"<p>{note}</p>{pages.table(heads, rows)}{plots.svg(figure)}"),
     ]
     if done:
         recipe = done[0].recipe
         where = f"{done[0].data}: {done[0].train_images:,} training, {done[0].test_images:,} test pictures."
         changed = "\n".join(f"{key}: {value}" for key, value in recipe.items() if key != "seed")
-        sections.append(Section("Recipe", f"<p>{html.escape(where)}</p><pre>{html.escape(changed)}</pre>"))
-    report.write(path, study.title, headline, sections)
+        sections.append(Section("Recipe", f"<p>{pages.text(where)}</p><pre>{pages.text(changed)}</pre>"))
+    pages.write(path, study.title, headline, sections)
 
 
 def plot(study: Study, lines: Sequence[Line]) -> "Figure":

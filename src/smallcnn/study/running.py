@@ -14,24 +14,26 @@ from smallcnn.data.sources import Source, open_source
 from smallcnn.errors import DataError, SmallcnnError, closest
 from smallcnn.evaluate import evaluate
 from smallcnn.graph import Graph
+from smallcnn.metrics import Metrics
 from smallcnn.study import results
 from smallcnn.study.definition import Row, Study
-from smallcnn.study.results import Outcome, run_folder
+from smallcnn.study.results import Outcome
+from smallcnn.train.compute import Way
 from smallcnn.train.recipe import Recipe
 from smallcnn.train.run import train
 
 
 @dataclass(frozen=True)
 class _Run:
-    """One row with one seed."""
+    """One row with one seed; `pictures` is how many there are to train on, `fingerprint` identifies the data set."""
 
     row: Row
     seed: int
     graph: Graph
     recipe: Recipe
     folder: Path
-
     pictures: int
+    fingerprint: str
 
     @property
     def done(self) -> bool:
@@ -53,6 +55,7 @@ def run(
     seeds: int | None = None,
     epochs: int | None = None,
     rows: Sequence[str] = (),
+    compute: Way = "auto",
     device: str = "auto",
     threads: int | None = None,
     workers: int | None = None,
@@ -63,32 +66,12 @@ def run(
 
     `seeds` and `epochs` left out are the study's; `rows` are names, all if there are none. Each run is a training run
     of its own, OUT/ROW/seed-S, which goes on where it was. Every process that is given the same folder takes runs that
-    no other is working on. `say` gets lines of progress, `finished` is called after each run with
-    all results.
+    no other is working on. `say` gets lines of progress, `finished` is called with all results after each.
 
     Accuracy is measured on the test part, which nothing is chosen by. Raises DataError if there is none, or if the
     folder holds runs of another data set or recipe; KeyboardInterrupt after Ctrl-C and a checkpoint.
     """
-    chosen = [find_row(study, name) for name in rows] or list(study.rows)
-    recipe = replace(study.recipe, epochs=epochs or study.recipe.epochs)
-    source = open_source(data, seed=recipe.seed, val_fraction=recipe.val_fraction)
-    if "test" not in source.splits:
-        raise DataError(f"{data} has no test part, which a study measures on; it has {', '.join(source.splits)}")
-    for line in results.read(study, out):
-        for outcome in line.outcomes:
-            results.check_same(out, outcome, str(data), source.fingerprint, recipe)
-    runs = [
-        _Run(
-            row,
-            seed,
-            _build(row, source),
-            replace(recipe, seed=seed),
-            run_folder(out, row, seed),
-            len(source.splits["train"]),
-        )
-        for seed in range(seeds or study.seeds)
-        for row in chosen
-    ]
+    runs = _plan(study, data, out, seeds or study.seeds, epochs or study.recipe.epochs, rows)
     while True:
         taken = 0
         for i, current in enumerate(runs, start=1):
@@ -99,7 +82,9 @@ def run(
                     continue
                 taken += 1
                 say(f"run {i} of {len(runs)}: {current}; {_left(runs)} of training left")
-                _train_and_measure(current, source.fingerprint, data, device, threads, workers, say)
+                outcome = _train_and_measure(current, data, compute, device, threads, workers)
+                results.write(current.folder, outcome)
+                say(f"{current}: {100 * outcome.top1:.2f} % of {outcome.test_images} test pictures")
             finished(results.read(study, out))
         if not taken:
             break
@@ -110,8 +95,26 @@ def run(
     return not left
 
 
-def find_row(study: Study, name: str) -> Row:
-    """The row called `name`; SmallcnnError with the closest names."""
+def _plan(study: Study, data: str | Path, out: Path, seeds: int, epochs: int, names: Sequence[str]) -> list[_Run]:
+    """Every run, in order: all rows with seed 0, then with seed 1, ..."""
+    rows = [_find(study, name) for name in names] or study.rows
+    recipe = replace(study.recipe, epochs=epochs)
+    source = open_source(data, seed=recipe.seed, val_fraction=recipe.val_fraction)
+    if "test" not in source.splits:
+        raise DataError(f"{data} has no test part, which a study measures on; it has {', '.join(source.splits)}")
+    for line in results.read(study, out):
+        for outcome in line.outcomes:
+            results.check_same(out, outcome, str(data), source.fingerprint, recipe)
+    pictures = len(source.splits["train"])
+    return [
+        _Run(row, seed, _build(row, source), replace(recipe, seed=seed), results.run_folder(out, row, seed), pictures,
+             source.fingerprint)
+        for seed in range(seeds)
+        for row in rows
+    ]  # fmt: skip
+
+
+def _find(study: Study, name: str) -> Row:
     for row in study.rows:
         if row.name == name:
             return row
@@ -150,42 +153,33 @@ def _claimed(folder: Path) -> Iterator[bool]:
 
 
 def _train_and_measure(
-    run: _Run,
-    fingerprint: str,
-    data: str | Path,
-    device: str,
-    threads: int | None,
-    workers: int | None,
-    say: Callable[[str], None],
-) -> None:
+    run: _Run, data: str | Path, compute: Way, device: str, threads: int | None, workers: int | None
+) -> Outcome:
     try:
-        result = train(run.graph, data, run.folder, recipe=run.recipe, resume=True, device=device, workers=workers)
+        result = train(
+            run.graph, data, run.folder, recipe=run.recipe, resume=True, compute=compute, device=device, workers=workers
+        )
     except DataError as error:
         raise DataError(f"{run}: {error}") from error
     if not result.finished:
         raise KeyboardInterrupt
 
-    def measure(model: Path) -> tuple[float, int]:
-        metrics = evaluate(runtime.open(model, threads=threads), data, part="test", workers=workers).metrics
-        return metrics.top1, metrics.images
+    def measure(model: Path) -> Metrics:
+        return evaluate(runtime.open(model, threads=threads), data, part="test", workers=workers).metrics
 
-    cost = profile(run.graph)
-    top1, images = measure(result.last)
-    averaged = run.folder / "last_ema.safetensors"
-    outcome = Outcome(
+    last, cost = measure(result.last), profile(run.graph)
+    return Outcome(
         row=run.row.name,
         seed=run.seed,
-        top1=top1,
-        best_top1=measure(result.best)[0],
-        ema_top1=measure(averaged)[0] if run.recipe.ema else None,
-        test_images=images,
+        top1=last.top1,
+        best_top1=measure(result.best).top1,
+        ema_top1=measure(run.folder / "last_ema.safetensors").top1 if run.recipe.ema else None,
+        test_images=last.images,
         train_images=run.pictures,
         mult_adds=cost.mult_adds,
         parameters=cost.parameters,
         seconds=sum(record["seconds"] for record in result.history),
         data=Path(result.data).name,
-        pictures=fingerprint,
+        pictures=run.fingerprint,
         recipe=asdict(run.recipe),
     )
-    results.write(run.folder, outcome)
-    say(f"{run}: {100 * top1:.2f} % of {images} test pictures, {outcome.seconds / 60:.1f} minutes of training")

@@ -1,0 +1,156 @@
+"""Running a study: what is done stays done, a kill costs nothing, processes share, and mistakes are one clear line."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from filelock import FileLock
+
+from smallcnn import Builder
+from smallcnn.errors import DataError, SmallcnnError
+from smallcnn.study import results, running
+from smallcnn.study.definition import Row, Study
+from smallcnn.train.recipe import Recipe
+
+
+def tiny(*, resolution, classes, channels):
+    g = Builder(input=(resolution, resolution, channels))
+    x = g.conv_bn(g.input, 8, kernel=3, stride=2, name="stem")
+    return g.graph(g.dense(g.global_pool(x), classes), features=x, name="tiny")
+
+
+STUDY = Study(
+    name="tiny", title="Tiny networks", question="Which?", source="nobody", published="top-1, %",
+    recipe=Recipe(epochs=2, batch_size=64, lr=0.05, ema=0.9, val_fraction=0.1, augment="none"),
+    rows=(
+        Row("Own graph", tiny, 1000, "12.3", 8),
+        Row("By name", "effnet_cifar:block=shufflenet", 1000, "45.6", 8),
+    ),
+    seeds=2,
+)  # fmt: skip
+
+# a checkpoint every 0.02 s, so that the kill finds one inside an epoch
+DRIVER = """
+import pathlib, sys
+sys.path.insert(0, sys.argv[1])
+from smallcnn.train import loop
+loop._CHECKPOINT_SECONDS = 0.02
+from test_study_running import STUDY
+from smallcnn.study import running
+running.run(STUDY, "digits", pathlib.Path(sys.argv[2]), compute="torch")
+"""
+
+
+def figures(lines):
+    """Everything that must not depend on when a run was killed."""
+    return [dataclasses.asdict(run) | {"seconds": 0} for line in lines for run in line.outcomes]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The study run in one go, and what it said."""
+    out, said = tmp_path_factory.mktemp("study"), []
+    assert running.run(STUDY, "digits", out, compute="torch", say=said.append)
+    return out, said
+
+
+def test_trains_every_row_with_every_seed(whole):
+    out, said = whole
+    lines = results.read(STUDY, out)
+    assert [[run.seed for run in line.outcomes] for line in lines] == [[0, 1], [0, 1]]
+    assert len({run.top1 for line in lines for run in line.outcomes}) > 1
+    for line in lines:
+        for run in line.outcomes:
+            assert run.test_images == 359  # every fifth of 1,797
+            assert run.recipe["seed"] == run.seed
+            assert 0 < run.top1 <= 1
+            assert run.ema_top1 is not None
+    # 3x3 convolution of a grey picture to 8 channels with batch norm, and a dense layer of 8 x 10
+    assert {(run.mult_adds, run.parameters) for run in lines[0].outcomes} == {(4 * 4 * 72 + 80, 72 + 16 + 90)}
+    starts = [line.partition(";")[0] for line in said if line.startswith("run ")]
+    assert starts == ["run 1 of 4: Own graph, seed 0", "run 2 of 4: By name, seed 0",
+                      "run 3 of 4: Own graph, seed 1", "run 4 of 4: By name, seed 1"]  # fmt: skip
+
+
+def test_accuracy_is_that_of_the_last_epoch_on_the_test_part(whole, smallcnn):
+    out, _ = whole
+    for row, seed in (("own-graph", 1), ("by-name", 0)):
+        folder = out / row / f"seed-{seed}"
+        stored = json.loads((folder / "result.json").read_text())
+        for key, file in (("top1", "last"), ("best_top1", "best"), ("ema_top1", "last_ema")):
+            model = folder / f"{file}.safetensors"
+            code, printed, _ = smallcnn("evaluate", model, "--data", "digits", "--part", "test", "--json")
+            assert code == 0
+            assert stored[key] == json.loads(printed)["top1"]
+
+
+def test_killed_and_resumed(whole, tmp_path, capsys):
+    state = tmp_path / "by-name" / "seed-0" / "checkpoint.safetensors"
+    process = subprocess.Popen([sys.executable, "-c", DRIVER, Path(__file__).parent, tmp_path],
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # fmt: skip
+    while process.poll() is None and not state.is_file():  # the first run is done, the second has begun
+        time.sleep(0.01)
+    time.sleep(0.1)
+    assert process.poll() is None, process.communicate()
+    process.kill()
+    process.communicate()
+    said = []
+    assert running.run(STUDY, "digits", tmp_path, compute="torch", say=said.append)
+    assert said[0].startswith("run 2 of 4")
+    assert "resumed at epoch" in capsys.readouterr().err
+    assert figures(results.read(STUDY, tmp_path)) == figures(results.read(STUDY, whole[0]))
+
+
+def test_what_is_done_is_not_done_again(whole):
+    out, _ = whole
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.*")}
+    said = []
+    assert running.run(STUDY, "digits", out, compute="torch", say=said.append)
+    assert said == []
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*.*") if path.suffix != ".lock"} == {
+        path: when for path, when in before.items() if path.suffix != ".lock"
+    }
+
+
+def test_a_run_of_another_process_is_left_to_it(tmp_path):
+    study = dataclasses.replace(STUDY, recipe=dataclasses.replace(STUDY.recipe, epochs=1), seeds=1)
+    (tmp_path / "own-graph").mkdir()
+    said = []
+    with FileLock(tmp_path / "own-graph" / "seed-0.lock"):
+        assert not running.run(study, "digits", tmp_path, compute="torch", say=said.append)
+    assert said[-1] == "1 run is with another process: Own graph, seed 0"
+    assert [len(line.outcomes) for line in results.read(study, tmp_path)] == [0, 1]
+    assert running.run(study, "digits", tmp_path, compute="torch", rows=["own-graph"])
+    assert [len(line.outcomes) for line in results.read(study, tmp_path)] == [1, 1]
+
+
+def test_a_folder_is_of_one_recipe_and_one_data_set(whole, tmp_path):
+    out, _ = whole
+    with pytest.raises(DataError, match="runs of two recipes, with epochs 2 and 3; use another --out"):
+        running.run(STUDY, "digits", out, epochs=3)
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 255, (40, 8, 8), np.uint8), np.arange(40) % 10
+    np.savez(tmp_path / "other.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    with pytest.raises(DataError, match=r"holds runs on digits, not the pictures of .*other\.npz; use another --out"):
+        running.run(STUDY, tmp_path / "other.npz", out)
+    np.savez(tmp_path / "no_test.npz", x_train=x, y_train=y)
+    with pytest.raises(DataError, match=r"no_test\.npz has no test part, which a study measures on; it has train, val"):
+        running.run(STUDY, tmp_path / "no_test.npz", tmp_path / "out")
+
+
+def test_a_row_that_is_not_there(tmp_path):
+    with pytest.raises(SmallcnnError, match="tiny has no row 'own-grap'; closest: own-graph"):
+        running.run(STUDY, "digits", tmp_path, rows=["own-grap"])
+
+
+def test_a_damaged_result(tmp_path):
+    folder = tmp_path / "own-graph" / "seed-0"
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text('{"row": "own')
+    with pytest.raises(DataError, match=r"result\.json: no result of a study's run"):
+        results.read(STUDY, tmp_path)
