@@ -40,7 +40,8 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def sortable_table(head: Sequence[str], rows: Sequence[Sequence[str]], find: str) -> str:
     """A table whose rows can be sorted, and found by their first cell; `find` says what to type. "-" sorts lowest."""
     buttons = [f"<button>{text(cell)}</button>" for cell in head]
-    return f"<input type=search placeholder='{text(find)}'><table class=sortable>{_rows(buttons, rows)}</table>"
+    found = f"<table class=sortable>{_rows(buttons, rows)}</table>"
+    return f"<input type=search placeholder='{text(find)}' aria-label='{text(find)}'><div class=tall>{found}</div>"
 
 
 def _rows(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -105,6 +106,7 @@ h3 {{ font-size: 1rem; margin: 1rem 0 .5rem; overflow-wrap: anywhere; }}
 table {{ border-collapse: collapse; margin: .5rem 0 1rem; font-size: .9rem; }}
 th, td {{ padding: .25rem .75rem .25rem 0; text-align: right; border-bottom: 1px solid #e2e8f0; }}
 th:first-child, td:first-child {{ text-align: left; }}
+.tall {{ max-height: 32rem; overflow: auto; }} .tall th {{ position: sticky; top: 0; background: white; }}
 th button {{ all: unset; cursor: pointer; }} th button:focus-visible {{ outline: 2px solid #2563eb; }}
 th[aria-sort=ascending] button::after {{ content: " \\2191"; }}
 th[aria-sort=descending] button::after {{ content: " \\2193"; }}
@@ -126,7 +128,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
       : a.cells[i].textContent.localeCompare(b.cells[i].textContent, undefined, {numeric: true})));
     table.tBodies[0].append(...rows);
   });
-  table.previousElementSibling.oninput = event => {
+  table.parentElement.previousElementSibling.oninput = event => {
     const wanted = event.target.value.toLowerCase();
     for (const row of rows) row.hidden = !row.cells[0].textContent.toLowerCase().includes(wanted);
   };

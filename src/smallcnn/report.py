@@ -59,7 +59,7 @@ def of_analysis(path: Path, analysis: Analysis, data: str) -> None:
     evaluation, counted = findings.evaluation, analysis.artifact and profile(analysis.artifact.graph)
     write(
         path,
-        f"{net.path.name} on {data}",
+        f"{net.path.name} on {Path(data).name}",
         [
             (f"{evaluation.metrics.top1:.1%}", f"top-1 on {evaluation.metrics.images:,} pictures"),
             (f"{evaluation.metrics.top5:.1%}", "top-5"),
@@ -67,7 +67,7 @@ def of_analysis(path: Path, analysis: Analysis, data: str) -> None:
             *(_size(counted) if counted else []),
         ],
         [
-            accuracy(evaluation, net, data),
+            accuracy(evaluation, net, Path(data).name),
             *([_steps(analysis.steps)] if len(analysis.steps) > 1 else []),
             *sections.of_findings(findings, net.preprocessing),
             *([sections.of_sweep(analysis.sweep)] if analysis.sweep else []),

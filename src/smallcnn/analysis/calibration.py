@@ -124,4 +124,4 @@ def _scaled(node: Node, factor: float) -> Node:
             return node
         case ops.GlobalPool() | ops.Pool() | ops.Flatten() | ops.Dropout():
             return node
-    raise GraphError(f"cannot be calibrated: {node.name}, a {node.op.kind} after the last weights, is not linear")
+    raise GraphError(f"cannot be calibrated: {node.name} ({node.op.kind}) after the last weights is not linear")

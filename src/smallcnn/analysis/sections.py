@@ -2,16 +2,19 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from smallcnn import page, plots
 from smallcnn.analysis.calibration import BINS
 from smallcnn.analysis.findings import Findings
 from smallcnn.analysis.samples import Sample
 from smallcnn.analysis.sweep import Sweep
 from smallcnn.data.preprocessing import Preprocessing
+from smallcnn.metrics import taken_for
 from smallcnn.page import Section
 
-_SHOWN = 4
-"""Pictures of a confused pair, of each of its sides."""
+_MISTAKEN, _BESIDE = 4, 3
+"""Pictures of a confused pair: of the mistake, and of the class it was taken for. Together a line of the page."""
 
 
 def of_findings(findings: Findings, preprocessing: Preprocessing) -> list[Section]:
@@ -32,12 +35,17 @@ def _classes(findings: Findings) -> Section:
         [score.label, str(score.support), str(score.named), _per_cent(score.precision), _per_cent(score.recall),
          _per_cent(score.f1)]
         for score in findings.classes
+        if score.support or score.named
     ]  # fmt: skip
     unseen = sum(not score.support for score in findings.classes)
     note = (
         "Pictures of the class, pictures taken for it; precision: how many of those taken for it are of it; recall: "
         "how many of its own are found; F1: their harmonic mean."
-    ) + (f" {unseen} classes have no picture here." if unseen else "")
+    ) + (
+        f" {unseen} classes have no picture here; those of them that no picture was taken for are left out."
+        if unseen
+        else ""
+    )
     head = ["class", "pictures", "taken for it", "precision, %", "recall, %", "F1, %"]
     return Section("Class by class", f"<p>{page.text(note)}</p>{page.sortable_table(head, rows, 'find a class')}")
 
@@ -51,17 +59,19 @@ def _confused(findings: Findings, preprocessing: Preprocessing) -> Section:
     if not findings.pairs:
         return Section(title, "<p>No picture was taken for another class.</p>")
     labels, answers = findings.labels, findings.evaluation.answers
+    said = taken_for(answers.logits, answers.labels)
     blocks = []
     for pair in findings.pairs:
-        found = [
-            _figure(findings, preprocessing, place, False, f"{labels[pair.true]}, taken for {labels[pair.taken]}")
-            for place in pair.places[:_SHOWN]
-        ]
-        beside = [place for place in range(len(answers.labels)) if answers.labels[place] == pair.taken][:_SHOWN]
-        others = [_figure(findings, preprocessing, place, True, f"is {labels[pair.taken]}") for place in beside]
-        heading = f"{pair.count} x {labels[pair.true]} taken for {labels[pair.taken]}"
-        blocks.append(f"<h3>{page.text(heading)}</h3>{page.grid([*found, *others])}")
-    return Section(title, "".join(blocks))
+        true, taken = labels[pair.true], labels[pair.taken]
+        found = np.flatnonzero((answers.labels == pair.taken) & (said == pair.taken)).tolist()
+        figures = [
+            *(_figure(findings, preprocessing, place, False, f"{true}, taken for {taken}")
+              for place in pair.places[:_MISTAKEN]),
+            *(_figure(findings, preprocessing, place, True, taken) for place in found[:_BESIDE]),
+        ]  # fmt: skip
+        blocks.append(f"<h3>{page.text(f'{pair.count} of {true} taken for {taken}')}</h3>{page.grid(figures)}")
+    note = "Framed green for comparison: pictures of the other class that were recognised."
+    return Section(title, f"<p>{note}</p>{''.join(blocks)}")
 
 
 def _samples(
