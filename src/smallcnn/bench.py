@@ -29,6 +29,7 @@ from smallcnn.first_use import FirstUse, first_use
 from smallcnn.model_file import COMPILED, check_kind, read
 from smallcnn.probe import TOLERANCE, probe_image
 from smallcnn.runtime import Net
+from smallcnn.shipped import located
 
 if TYPE_CHECKING:
     from smallcnn.compiler.peak import Meter
@@ -99,7 +100,7 @@ def candidates(files: Sequence[str | Path], chosen: Sequence[str] = ()) -> tuple
     With no engine chosen each file is in its natural one. The engine "compiled" runs any network: one that is not
     compiled will be. Raises SmallcnnError if nothing is possible.
     """
-    paths = [Path(file) for file in files]
+    paths = [located(file) for file in files]
     for path in paths:
         check_kind(path, SUFFIXES)
     for engine in chosen:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from smallcnn.errors import FileError
+from smallcnn.shipped import located
 
 if TYPE_CHECKING:
     from smallcnn.artifact import Artifact
@@ -14,7 +15,7 @@ COMPILED = (".so", ".dll")
 
 def read(path: Path | str) -> "Artifact":
     """Reads the file. Raises FileError if it is missing, damaged, or holds no network that can be read."""
-    path = Path(path)
+    path = located(path)
     if path.suffix in COMPILED:
         raise FileError(f"{path}: compiled; its network cannot be read back, take the file that it was made from")
     if check_kind(path, (".safetensors", ".onnx")) == ".onnx":

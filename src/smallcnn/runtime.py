@@ -21,6 +21,7 @@ from smallcnn.engines import Model, Run
 from smallcnn.errors import DataError, FileError, SmallcnnError
 from smallcnn.metrics import softmax
 from smallcnn.model_file import COMPILED, check_kind
+from smallcnn.shipped import located
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def open(path: str | Path, *, engine: str | None = None, threads: int | None = N
     Raises FileError if the file is missing, damaged or not smallcnn's, and SmallcnnError for an engine that does not
     exist or does not run such a file.
     """
-    path = Path(path)
+    path = located(path)
     if engine is not None:
         engines.check_engine(engine)
     if threads is not None and threads < 1:

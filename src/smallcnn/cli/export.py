@@ -20,9 +20,11 @@ def command(file: Path, to: str, out: Path, softmax: bool) -> None:  # noqa: ARG
     from smallcnn import artifact, onnx
     from smallcnn.errors import FileError
     from smallcnn.files import check_writable
+    from smallcnn.shipped import located
 
     if out.suffix != ".onnx":
         raise FileError(f"{out}: an ONNX file's name ends in .onnx")
+    file = located(file)
     if file.suffix != ".safetensors":
         raise FileError(f"{file}: export starts from a .safetensors model file")
     check_writable(out)

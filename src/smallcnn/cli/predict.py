@@ -4,24 +4,34 @@ from pathlib import Path
 
 import click
 
-from smallcnn.cli.show import as_json, engine, print_json, warn_untrained
+from smallcnn.cli.show import as_json, engine, print_json, remark, warn_untrained
 from smallcnn.errors import ImageError
 
 
 @click.command("predict")
-@click.argument("file", type=click.Path(path_type=Path))
-@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="IMAGE...")
+@click.argument("file", type=click.Path(path_type=Path), metavar="[FILE]")
+@click.argument("images", nargs=-1, type=click.Path(path_type=Path), metavar="IMAGE...")
 @engine
 @click.option("--threads", type=click.IntRange(1), help="threads that compute  [default: one per core]")
 @as_json
 def command(file: Path, images: tuple[Path, ...], engine: str | None, threads: int | None, json_: bool) -> None:
     """What FILE sees in each IMAGE; of a folder, in every picture inside.
 
-    If some pictures cannot be decoded the others are still answered; the exit code is then 2.
+    Without FILE the network that comes with smallcnn is asked, which knows the ten classes of CIFAR-10. If some
+    pictures cannot be decoded the others are still answered; the exit code is then 2.
     """
-    from smallcnn import runtime
+    from smallcnn import runtime, shipped
+    from smallcnn.data.decode import SUFFIXES
 
+    if file.suffix.lower() in SUFFIXES or (file.is_dir() and not images):
+        file, images = Path(shipped.DEFAULT), (file, *images)
+    if not images:
+        raise click.UsageError("which IMAGE?")
     net = runtime.open(file, engine=engine, threads=threads)
+    if str(file) == shipped.DEFAULT:
+        remark(
+            f"asking {net.name}, which knows {', '.join(net.labels)}; with FILE before the pictures, another network"
+        )
     warn_untrained(net.facts)
     records, problems = [], []
     for path in [picture for image in images for picture in _pictures(image)]:

@@ -90,6 +90,7 @@ def command(
     import torch
 
     from smallcnn import artifact, report
+    from smallcnn.shipped import located
     from smallcnn.train import run
 
     if threads:
@@ -97,6 +98,7 @@ def command(
     chosen = {key: value for key, value in changes.items() if value is not None}
     if start and model:
         raise SmallcnnError("give MODEL or --from, not both: the file knows its network")
+    start = start and located(start)
     if start and start.suffix != ".safetensors":
         raise SmallcnnError(
             f"{start}: --from takes a .safetensors model file; `smallcnn import` makes one of public weights"
@@ -111,8 +113,8 @@ def command(
         raise SmallcnnError(f"train needs {missing} (or --resume without MODEL, to go on with the run in --out)")
     else:
         result = run.train(
-            network, data, out, resolution=resolution, recipe=recipe, teacher=teacher, root=root, resume=resume,
-            compute=compute, device=device, workers=workers, **chosen,
+            network, data, out, resolution=resolution, recipe=recipe, teacher=teacher and located(teacher), root=root,
+            resume=resume, compute=compute, device=device, workers=workers, **chosen,
         )  # fmt: skip
     if not result.finished:
         raise click.exceptions.Exit(130)
