@@ -19,6 +19,7 @@ from smallcnn.module import GraphModule
 Way = Literal["auto", "torch", "kernels", "compile"]
 Network = Callable[[Tensor], Tensor]
 
+_FEW = 500
 _TRIED = 16  # pictures a step
 _STEPS = 3
 
@@ -31,10 +32,14 @@ class Choice:
     reason: str
 
 
-def choose(way: Way, module: GraphModule, size: tuple[int, int, int], device: torch.device, bfloat16: bool) -> Choice:
-    """Decides "auto" by a short measurement at input `size` (H, W, C); the module is left as it was."""
+def choose(
+    way: Way, module: GraphModule, size: tuple[int, int, int], device: torch.device, bfloat16: bool, steps: int
+) -> Choice:
+    """Decides "auto" for `steps` steps, by a short measurement at input `size` (H, W, C); the module stays as it was."""
     if way != "auto":
         return Choice(way, "as asked for")
+    if steps < _FEW:
+        return Choice("torch", f"{steps} steps are over before anything could be gained")
     if device.type != "cpu" or bfloat16:
         return Choice("torch", "our own kernels are for float32 on CPUs")
     try:

@@ -101,7 +101,8 @@ class Loop:
         self.steps = len(self.feed) // self.batch_size  # the rest is left out; it is another rest each epoch
         wanted = recipe.precision
         self.bfloat16 = wanted == "bfloat16" or (wanted == "auto" and computes_bfloat16(device))
-        choice = choose(compute, self.module, (height, width, graph.input_shape[2]), device, self.bfloat16)
+        size, steps = (height, width, graph.input_shape[2]), recipe.epochs * self.steps
+        choice = choose(compute, self.module, size, device, self.bfloat16, steps)
         settings["compute"], self.why = choice.way, choice.reason
         self.network = network(choice.way, self.module)
         self.saved_at = time.perf_counter()
