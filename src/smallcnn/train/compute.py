@@ -35,7 +35,7 @@ class Choice:
 def choose(
     way: Way, module: GraphModule, size: tuple[int, int, int], device: torch.device, bfloat16: bool, steps: int
 ) -> Choice:
-    """Decides "auto" for `steps` steps, by a short measurement at input `size` (H, W, C); the module stays as it was."""
+    """Decides "auto" for `steps` steps by a short measurement at input `size` (H, W, C); the module stays as it was."""
     if way != "auto":
         return Choice(way, "as asked for")
     if steps < _FEW:
