@@ -58,22 +58,24 @@ def command(
     if out is None:
         if data or table_only:
             raise SmallcnnError("a study needs --out DIR")
-    elif not table_only:
-        import torch
+        lines = tuple(results.Line(row, ()) for row in study.rows)
+    else:
+        if table_only and not out.is_dir():
+            raise SmallcnnError(f"{out}: no such folder")
+        if not table_only:
+            import torch
 
-        from smallcnn.study import running
+            from smallcnn.study import running
 
-        if data is None:
-            raise SmallcnnError("a study needs --data SOURCE; --table shows what is done without it")
-        if threads:
-            torch.set_num_threads(threads)
-        folder = out
-        running.run(
-            study, data, out, seeds=seeds, epochs=epochs, rows=rows, compute=compute, device=device,
-            threads=threads, workers=workers, say=remark, finished=lambda lines: page.write(study, lines, folder),
-        )  # fmt: skip
-    lines = results.read(study, out) if out else tuple(results.Line(row, ()) for row in study.rows)
-    if out:
+            if data is None:
+                raise SmallcnnError("a study needs --data SOURCE; --table shows what is done without it")
+            if threads:
+                torch.set_num_threads(threads)
+            running.run(
+                study, data, out, seeds=seeds, epochs=epochs, rows=rows, compute=compute, device=device,
+                threads=threads, workers=workers, say=remark, finished=lambda lines: page.write(study, lines, out),
+            )  # fmt: skip
+        lines = results.read(study, out)
         page.write(study, lines, out)
     if json_:
         print_json(results.as_json(study, lines))

@@ -21,16 +21,18 @@ _BLUE, _ORANGE, _GREY = "#2563eb", "#ea580c", "#94a3b8"
 
 
 def table(study: Study, lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
-    """(heads, rows) of text; a row without a finished run says how long it takes."""
+    """(heads, rows) of text; a row without a finished run says how long it takes, with the epochs of those that are."""
+    done = [outcome for line in lines for outcome in line.outcomes]
+    epochs = done[0].recipe["epochs"] if done else study.recipe.epochs
     averaged = any(line.ema for line in lines)
     published = any(line.row.published for line in lines)
-    heads = ["network", "test top-1, %", "n", "best epoch", *(["averaged"] if averaged else [])]
+    heads = ["network", "test top-1, %", "n", "best on validation", *(["averaged"] if averaged else [])]
     heads += [*([study.published] if published else []), "Mult-Adds", "parameters"]
     rows = []
     for line in lines:
         cost = line.row.cost()
         ran = line.outcomes[0] if line.outcomes else None
-        hours = study.hours((line.row,))
+        hours = study.hours((line.row,)) * epochs / study.recipe.epochs
         rows.append([
             line.row.label,
             str(line.top1) if line.top1 else f"not run yet; {hours:.1f} hours",
@@ -68,7 +70,7 @@ def _write_page(study: Study, lines: Sequence[Line], figure: "Figure", path: Pat
     ]
     note = (
         "Mean and sample standard deviation over n seeds, of the weights after the last epoch, on the test part, which "
-        "nothing was chosen by; beside it the epoch that was best on the validation part."
+        "nothing was chosen by; beside it those that were best on the validation part."
     )
     sections = [
         Section("Question", f"<p>{pages.text(study.question)}</p><p>{pages.text(study.source)}</p>"),
