@@ -5,7 +5,9 @@ import hashlib
 import os
 import pickle
 import sys
+import tarfile
 import unicodedata
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from shared_files import shared
+from smallcnn.data.decode import decode
 from smallcnn.data.sources import open_source
 from smallcnn.errors import DataError
 
@@ -341,6 +345,80 @@ def test_digits():
     np.testing.assert_array_equal(everything.labels, original.target[order])
     np.testing.assert_allclose(everything.images, original.images[order] * 255 / 16, atol=0.5)
     assert len(source.splits["test"]) == 1797 // 5
+
+
+class TestArchive:
+    FILES = ("train/a/1.jpg", "train/a/deep/2.png", "train/b/3.jpg", "val/b/4.jpg", "train/a/notes.txt")
+
+    def packed(self, tmp_path, suffix, names, top=""):
+        """An archive of empty files."""
+        path = tmp_path / f"set{suffix}"
+        if suffix == ".zip":
+            with zipfile.ZipFile(path, "w") as archive:
+                for name in names:
+                    archive.writestr(top + name, b"")
+            return path
+        with tarfile.open(path, "w:" + suffix.removeprefix(".tar").removeprefix(".").replace("tgz", "gz")) as archive:
+            for name in names:
+                archive.addfile(tarfile.TarInfo(top + name))
+        return path
+
+    @pytest.mark.parametrize("suffix", [".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip"])
+    @pytest.mark.parametrize("top", ["", "set/", "./", "one/two/"])
+    def test_is_read_as_the_folder_would_be(self, tmp_path, suffix, top):
+        folder = open_source(make(tmp_path / "folder", *self.FILES))
+        source = open_source(self.packed(tmp_path, suffix, [*self.FILES, ".hidden/c/5.jpg", "train/a/._1.jpg"], top))
+        assert source.classes == folder.classes == ("a", "b")
+        assert source.fingerprint == folder.fingerprint
+        for part in ("train", "val"):
+            assert labelled(source, part) == labelled(folder, part)
+        assert [path.name for path in source.ignored] == ["notes.txt"]
+
+    def test_classes_alone(self, tmp_path):
+        source = open_source(self.packed(tmp_path, ".tar", [*numbered("b", 4), *numbered("a", 4)], "cifar_train/"))
+        assert source.classes == ("a", "b")
+        assert source.val_is_cut
+
+    @pytest.mark.parametrize("file", ["cifar10_jpeg_test5000.tar.gz", "clothing10_160.tar"])
+    def test_real_ones(self, file):
+        source = open_source(shared(f"data/{file}"))
+        assert len(source.classes) == 10
+        if file.startswith("cifar"):
+            assert np.bincount(source.everything().labels).tolist() == [500] * 10
+        else:
+            assert {part: len(split) for part, split in source.splits.items()} == {"train": 1675, "val": 341}
+        for split in source.splits.values():
+            picture = decode(split.images[-1], 3)
+            assert min(picture.size) == (32 if file.startswith("cifar") else 160)
+
+    @pytest.mark.parametrize("suffix", [".tar", ".tar.gz", ".zip"])
+    def test_cut_short(self, tmp_path, suffix):
+        path = self.packed(tmp_path, suffix, [*numbered("a", 30), *numbered("b", 30)])
+        data = path.read_bytes()
+        if suffix == ".tar":
+            data = data[: 512 * 60]  # its end and nothing else is missing
+        for cut in (
+            len(data) * 2 // 3,
+            len(data) * 2 // 3 - 100,
+            len(data) - 11,
+            len(data) - 11 * (suffix != ".tar"),
+            0,
+        ):
+            path.write_bytes(data[:cut])
+            assert problem(path).startswith(f"{path}: not a whole, readable archive (")
+
+    @pytest.mark.parametrize(
+        ("files", "message"),
+        [
+            (["a/1.txt", "b/1.jpg"], "/a: no pictures in this class folder"),
+            (["1.jpg"], ": no class folders"),
+            ([], ": no class folders"),
+            (["set/train/a/1.jpg", "set/train/b/1.jpg", "set/val/c/3.jpg"], "/set/val/c: class 'c' has no folder in"),
+        ],
+    )
+    def test_refused(self, tmp_path, files, message):
+        path = self.packed(tmp_path, ".tar", files)
+        assert problem(path).startswith(f"{path}{message}")
 
 
 def test_no_such_source(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ import unicodedata
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 from zipfile import BadZipFile
 
 from smallcnn.data.stored import FileStore, Stored, ZipStore
@@ -51,6 +52,18 @@ def content(file: File) -> bytes:
     return file.read_bytes() if isinstance(file, Path) else file.read()
 
 
+def tar_members(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
+    """The ordinary files in a plain tar. Raises tarfile.TarError, in the end, if it is cut short."""
+    file.seek(0)
+    tar = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115
+    for member in tar:
+        if member.isreg() and not member.issparse():
+            yield member
+    file.seek(tar.offset)
+    if file.read(512) != bytes(512):  # a tar ends with blocks of zeros; tarfile takes half a header for the end too
+        raise tarfile.ReadError("unexpected end of data")
+
+
 def _plain(name: str) -> str:
     return unicodedata.normalize("NFC", name.removeprefix("./"))
 
@@ -66,18 +79,14 @@ def _in_zip(path: Path) -> Iterator[tuple[str, File]]:
 def _in_tar(path: Path) -> Iterator[tuple[str, File]]:
     with path.open("rb") as file:
         try:
-            tar = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115  (closing it does nothing to the file)
+            tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115  (closing it does nothing to the file)
         except tarfile.ReadError:
             file.seek(0)
             yield from _in_compressed_tar(path, tarfile.open(fileobj=file, mode="r:*"))  # noqa: SIM115
             return
         store = FileStore(path, path.stat().st_size)
-        for member in tar:
-            if member.isreg() and not member.issparse():
-                yield member.name, Stored(store, member.offset_data, member.size, f"{path.name}/{member.name}")
-        file.seek(tar.offset)
-        if not file.read(1):  # a tar ends with blocks of zeros
-            raise tarfile.ReadError("it has no end")
+        for member in tar_members(file):
+            yield member.name, Stored(store, member.offset_data, member.size, f"{path.name}/{member.name}")
 
 
 def _in_compressed_tar(path: Path, tar: tarfile.TarFile) -> Iterator[tuple[str, File]]:
@@ -91,3 +100,5 @@ def _in_compressed_tar(path: Path, tar: tarfile.TarFile) -> Iterator[tuple[str, 
                     f"{path}: more than {limit} GB in a compressed tar; unpack it, or decompress it to a .tar"
                 )
             yield member.name, opened.read()
+    while tar.fileobj and tar.fileobj.read(1 << 20):  # to the end, where the checksum of all of it is
+        pass

@@ -41,7 +41,8 @@ def prepared(split: Split, preprocessing: Preprocessing, *, workers: int | None)
         workers=workers,
     )
     for batch in loader:
-        array[len(kept) : len(kept) + len(batch.labels)] = batch.images if len(batch.labels) else 0
+        if len(batch.labels):
+            array[len(kept) : len(kept) + len(batch.labels)] = batch.images
         kept += batch.indices.tolist()
         failed |= batch.failed
     names = [split.names[index] for index in kept]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from smallcnn.data.archive import tar_members
 from smallcnn.data.decode import SUFFIXES
 from smallcnn.data.shards.index import NAME, Index, Shard
 from smallcnn.data.shards.remote import RemoteStore, is_remote, read_whole
@@ -30,13 +31,13 @@ def is_shards(source: str) -> bool:
 def read_shards(source: str) -> tuple[tuple[str, ...], dict[str, Split], list[str]]:
     """(class names, parts, what is wrong with the shards: one line each). Raises DataError or FileError."""
     notes: list[str] = []
+    remote = is_remote(source)
     if _BRACES.search(source):
         urls = _expand(source)
         index = _scanned(urls, notes)
         places = dict(zip((shard.file for shard in index.parts["train"]), urls, strict=True))
     else:
         path = Path(source) / NAME if Path(source).is_dir() else Path(source)
-        remote = is_remote(source)
         index = Index.from_json(read_whole(source) if remote else path.read_bytes(), source)
         files = [shard.file for shards in index.parts.values() for shard in shards]
         places = {file: source.replace(NAME, file) if remote else str(path.with_name(file)) for file in files}
@@ -49,8 +50,14 @@ def read_shards(source: str) -> tuple[tuple[str, ...], dict[str, Split], list[st
             columns = zip(shard.offsets, shard.sizes, shard.names, crcs, strict=True)
             images += [Stored(store, at, size, f"{shard.file}/{name}", crc) for at, size, name, crc in columns]
         labels = np.array([label for shard in shards for label in shard.labels], np.int64)
-        splits[part] = Split(images, labels, [name for shard in shards for name in shard.names])
+        split = Split(images, labels, [name for shard in shards for name in shard.names])
+        splits[part] = split if remote else _as_in_a_folder(split)
     return index.classes, splits, notes
+
+
+def _as_in_a_folder(split: Split) -> Split:
+    """The pictures by class and name, so that a run is the same on them as on the folder they come from."""
+    return split.subset(sorted(range(len(split)), key=lambda i: (split.labels[i], split.names[i])))
 
 
 def _store(place: str, shard: Shard, notes: list[str]) -> Store:
@@ -59,7 +66,8 @@ def _store(place: str, shard: Shard, notes: list[str]) -> Store:
         return RemoteStore(place, shard.bytes or None, shard.sha256 or None)
     store = FileStore(Path(place), shard.bytes)
     if not store.path.is_file():
-        notes.append(f"{place}: no such file; the pictures in it are missing")
+        if shard.names:
+            notes.append(f"{place}: no such file; the pictures in it are missing")
     elif store.path.stat().st_size < shard.bytes:
         notes.append(store.shortened())
     return store
@@ -112,17 +120,19 @@ def _scan(url: str, file: str, notes: list[str]) -> Shard:
     labels: dict[str, int] = {}
     try:
         path = RemoteStore(url).local() if is_remote(url) else Path(url)
-        with tarfile.open(path, "r:") as tar:
-            for member in tar:
+        with path.open("rb") as tar:
+            for member in tar_members(tar):
                 folder, _, base = member.name.rpartition("/")
                 stem, _, suffix = base.partition(".")
                 key = f"{folder}/{stem}"
                 if f".{suffix.lower()}" in SUFFIXES:
                     pictures[key] = member.name, member.offset_data, member.size
-                elif suffix == "cls" and (opened := tar.extractfile(member)):
-                    labels[key] = int(opened.read())
+                elif suffix == "cls":
+                    tar.seek(member.offset_data)
+                    labels[key] = int(tar.read(member.size))
     except (tarfile.TarError, OSError, EOFError, ValueError, ImageError) as error:
-        why = str(error) if isinstance(error, ImageError) else f"{url}: {' '.join(str(error).split())}"
+        why = getattr(error, "strerror", None) or " ".join(str(error).split())
+        why = why if isinstance(error, ImageError) else f"{url}: {why}"
         notes.append(f"{why}; of this shard {len(pictures.keys() & labels.keys())} pictures are used")
     keys = [key for key in pictures if key in labels]
     names, offsets, sizes = (

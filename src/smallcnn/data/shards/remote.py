@@ -7,10 +7,10 @@ http and https go through `smallcnn.fetch`; what other addresses mean (s3:, gs:,
 import hashlib
 import os
 import re
-import shutil
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -82,24 +82,31 @@ class RemoteStore:
 def _get(url: str, folder: Path, size: int | None, sha256: str | None) -> Path:
     if url.startswith(("http:", "https:")):
         return fetch(url, size=size, sha256=sha256, cache=folder)
+    path = folder / "other" / hashlib.sha256(url.encode()).hexdigest()
+    if not path.is_file():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FileError(f"cannot write {path}: {error.strerror}") from error
+        with atomic(path) as beside:
+            with beside.open("wb") as file:
+                for chunk in _stream(url):
+                    file.write(chunk)
+            _verify(beside, url, size, sha256)
+    return path
+
+
+def _stream(url: str) -> Iterator[bytes]:
     try:
         from webdataset.gopen import gopen  # type: ignore[import-untyped]
     except ImportError as error:
         raise MissingExtra(f"reading {url}", "train") from error
-    path = folder / "other" / hashlib.sha256(url.encode()).hexdigest()
-    if path.is_file():
-        return path
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic(path) as beside:
-            with gopen(url, "rb") as stream, beside.open("wb") as file:
-                shutil.copyfileobj(stream, file)
-            _verify(beside, url, size, sha256)
-    except FileError:
-        raise
+        with gopen(url, "rb") as stream:
+            while chunk := stream.read(1 << 20):
+                yield chunk
     except Exception as error:  # a command that fails, a scheme that is unknown
         raise FileError(f"{url}: {' '.join(str(error).split())}") from error
-    return path
 
 
 def _verify(path: Path, url: str, size: int | None, sha256: str | None) -> None:

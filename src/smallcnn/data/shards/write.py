@@ -82,7 +82,7 @@ def _plan(splits: dict[str, Split], shard_bytes: int, seed: int) -> Iterator[_Pl
         chosen: list[int] = []
         filled = count = 0
         for index in shuffled:
-            size = _size(split.images[index]) + 3 * 512  # two headers and a label
+            size = 512 * (3 + -(-_size(split.images[index]) // 512))  # whole blocks; two headers and a label
             if chosen and filled + size > shard_bytes:
                 yield _Planned(f"{part}-{count:06d}.tar", part, chosen)
                 chosen, filled, count = [], 0, count + 1
