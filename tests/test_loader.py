@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from smallcnn.data.loader import batches
+from smallcnn.data.loader import batches, rate
 from smallcnn.data.preprocessing import Preprocessing
-from smallcnn.data.sources import Split
+from smallcnn.data.sources import Split, open_source
 from smallcnn.errors import ImageError
 
 COUNT = 50
@@ -148,3 +148,40 @@ def test_leaving_the_loop_stops_the_threads():
     for _ in loaded():
         break
     assert idle()
+
+
+def test_one_percent_of_damaged_files(tmp_path):
+    """300 pictures, three of them damaged in the ways that files are: all others are loaded, these are named."""
+    Image.new("RGB", (40, 40), "red").save(file := io.BytesIO(), "JPEG")
+    whole = file.getvalue()
+    damaged = {"a/007.jpg": b"", "b/100.jpg": whole[: len(whole) // 2], "a/299.jpg": b"<html>not found</html>"}
+    for i in range(300):
+        for name in ("a", "b"):
+            (tmp_path / name).mkdir(exist_ok=True)
+            path = tmp_path / name / f"{i:03d}.jpg"
+            path.write_bytes(damaged.get(f"{name}/{i:03d}.jpg", whole))
+    split = open_source(tmp_path).everything()
+    prepare = Preprocessing((8, 8)).prepare
+    found = list(batches(split, lambda i: prepare(split.images[i]), range(600), batch_size=64, workers=2))
+    failed = {name: text for batch in found for name, text in batch.failed.items()}
+    assert failed.keys() == damaged.keys()
+    assert failed["a/007.jpg"].endswith("007.jpg: an empty file")
+    assert "damaged picture" in failed["b/100.jpg"]
+    assert "not a JPEG" in failed["a/299.jpg"]
+    assert sum(len(batch.labels) for batch in found) == 597
+
+
+def test_the_rate_is_pictures_by_time(monkeypatch):
+    """Ten pictures of 5 ms one after the other cannot come faster than 200 a second, nor 400 from two threads."""
+
+    def slow(index):
+        time.sleep(0.005)
+        return SPLIT.images[index][..., None]
+
+    one = rate(SPLIT, slow, range(COUNT), batch_size=10, workers=1)
+    two = rate(SPLIT, slow, range(COUNT), batch_size=10, workers=2)
+    assert 10 < one < 200
+    assert 10 < two < 400
+    started = time.perf_counter()
+    rate(SPLIT, slow, [0] * 10_000, batch_size=10, workers=1, seconds=0.1)
+    assert time.perf_counter() - started < 2, "it does not go through everything"
