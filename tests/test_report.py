@@ -21,17 +21,19 @@ HISTORY = [
 
 
 class Page(html.parser.HTMLParser):
-    """Checks that tags close in the order they open, and collects the text."""
+    """Checks that tags close in the order they open, and collects tags, names of attributes and the text."""
 
     void = ("meta", "img", "br", "use", "path", "rect", "input")
 
     def __init__(self, text):
         super().__init__()
-        self.open, self.words = [], []
+        self.open, self.words, self.tags, self.attributes = [], [], [], []
         self.feed(text)
         assert not self.open
 
     def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [name for name, _ in attrs]
         if tag not in self.void:
             self.open.append(tag)
 

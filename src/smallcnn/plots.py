@@ -145,8 +145,8 @@ def reliability(calibration: "Calibration") -> "Figure":
     for (title, found), (upper, lower) in zip(shown, grid.T, strict=True):
         bins = len(found.count)
         middles = (np.arange(bins) + 0.5) / bins
-        upper.bar(middles, found.accuracy, 0.9 / bins, color=_BLUE, label="right")
-        upper.plot((0, 1), (0, 1), color=_GREY, linestyle="--", label="right as often as it says")
+        upper.bar(middles, found.accuracy, 0.9 / bins, color=_BLUE, label="answers that are right")
+        upper.plot((0, 1), (0, 1), color=_GREY, linestyle="--", label="as often as they say")
         upper.set_ylim(0, 1)
         _plain(upper, f"{title}: calibration error {found.error:.1%}")
         lower.bar(middles, found.count, 0.9 / bins, color=_GREY)

@@ -34,7 +34,8 @@ class Step:
 class Analysis:
     """`net` is the network as it was examined, after the changes asked for; `steps` are its accuracy before and after.
 
-    `artifact` is None for a file whose network cannot be read back; the sweep is then missing, and `no_sweep` says why.
+    `artifact`, with the crop of the file, is None if its network cannot be read back; the sweep is then missing, and
+    `no_sweep` says why.
     """
 
     net: Net
@@ -70,7 +71,8 @@ def analyze(
     Raises SmallcnnError for a change that the file does not allow.
     """
     net = runtime.open(file, engine=engine, threads=threads)
-    crop = crop or net.preprocessing.crop
+    own_crop = net.preprocessing.crop
+    crop = crop or own_crop
     net = replace(net, preprocessing=replace(net.preprocessing, crop=crop))
     changes: list[tuple[str, Callable[[Artifact, Evaluation], Artifact]]] = []
     if resolution:
@@ -97,8 +99,9 @@ def analyze(
             artifact, evaluation, images=sweep_images, threads=threads, workers=workers,
             report=partial(report, "other sizes"),
         )  # fmt: skip
-    if artifact and calibrate:
-        artifact = _cooled(artifact, findings)
+    if artifact:
+        artifact = _cooled(artifact, findings) if calibrate else artifact
+        artifact = replace(artifact, preprocessing=replace(artifact.preprocessing, crop=own_crop))
     return Analysis(net, artifact, tuple(steps), findings, swept, no_sweep)
 
 
