@@ -29,7 +29,7 @@ TABLE_2 = Study(
     "and the lack of augmentation are the paper's, batch, epochs and schedule are ours (it gives none), and so are the "
     "widths of the large networks",
     published="CIFAR-10 top-1, %",
-    recipe=replace(named("effnet"), mirror=False, val_fraction=0.02),
+    recipe=replace(named("effnet"), weight_decay=0, mirror=False, val_fraction=0.02),
     rows=tuple(
         Row(label, f"effnet_cifar:{options}", speed, _ACCURACY[label]) for label, options, speed in _ROWS
     ),
