@@ -1,13 +1,13 @@
 /* Depthwise convolutions: one filter per channel.
 
    Rows of the image are read into a ring of cached lines with batch norm and activation applied and zeros at both
-   sides; backwards a ring holds the gradient of the output. Channels go in slices, so that the ring stays small. */
+   sides; backwards a ring holds the gradient of the output. A line is padded by a register per pixel: at a pitch equal to
+   the tensor's, loads wait for stores to addresses that agree in their low 12 bits. */
 
 #include "rows.h"
 #include "threads.h"
 
-#define SLICE 64 /* channels */
-#define TAPS 9   /* held in registers at once */
+#define TAPS 3   /* rows and columns of a window that are worked on at once: 9 weights stay in registers */
 
 struct depthwise {
     int64_t images;
@@ -15,142 +15,178 @@ struct depthwise {
     int32_t kernel_height, kernel_width, stride_y, stride_x, top, left;
 };
 
-/* out[u] (+)= sum over taps of at[t][u * step] * weight[t], one register's width of channels. */
-INLINE void apply_of(int taps, int add, const float **at, const float **weight, int64_t offset, int64_t step,
-                     int64_t count, float *out, int64_t ldo, int n) {
-    vec w[TAPS];
-#pragma GCC unroll 9
-    for (int t = 0; t < taps; t++) w[t] = load(weight[t] + offset);
-    for (int64_t u = 0; u < count; u++, out += ldo) {
-        vec sum = add ? load_some(out, n) : (vec){0};
-#pragma GCC unroll 9
-        for (int t = 0; t < taps; t++) sum += load(at[t] + offset + u * step) * w[t];
-        store_some(out, sum, n);
+/* Part of a window: what is under it, and its weights, one register's width of channels. */
+struct window {
+    int rows, columns;          /* at most TAPS each */
+    const float *at[TAPS];      /* the first pixel of each row; the others follow, `pitch` floats apart */
+    const float *weight[TAPS];  /* likewise, `next` floats apart */
+    float *slope[TAPS];         /* likewise: gradients of the weights */
+    int64_t pitch, next;
+};
+
+/* out[u] (+)= sum over the window, moved by u * step, of pixel * weight; adds to the statistics of out if `sums`. */
+INLINE void apply_of(int rows, int columns, int add, const struct window *w, int64_t c, int64_t step, int64_t count,
+                     float *out, int64_t channels, int n, const float *pivot, float *sums) {
+    vec weight[TAPS][TAPS], sum = {0}, square = {0}, p = {0};
+    const float *at[TAPS];
+    if (sums) p = load_some(pivot + c, n);
+#pragma GCC unroll 3
+    for (int i = 0; i < rows; i++) {
+        at[i] = w->at[i] + c;
+#pragma GCC unroll 3
+        for (int j = 0; j < columns; j++) weight[i][j] = load(w->weight[i] + j * w->next + c);
+    }
+    out += c;
+    for (int64_t u = 0; u < count; u++, out += channels) {
+        vec total = add ? load_some(out, n) : (vec){0};
+#pragma GCC unroll 3
+        for (int i = 0; i < rows; i++, at[i - 1] += step)
+#pragma GCC unroll 3
+            for (int j = 0; j < columns; j++) total += load(at[i] + j * w->pitch) * weight[i][j];
+        store_some(out, total, n);
+        vec d = total - p;
+        sum += d;
+        square += d * d;
+    }
+    if (sums) {
+        store_some(sums + c, load_some(sums + c, n) + sum, n);
+        store_some(sums + channels + c, load_some(sums + channels + c, n) + square, n);
     }
 }
 
-/* out[u] (+)= sum over taps of at[t][u * step] * weight[t]; slope[t] += sum over u of at[t][u * step] * x[u]. */
-INLINE void apply_back_of(int taps, int add, const float **at, const float **weight, float **slope, int64_t offset,
-                          int64_t step, const float *x, int64_t ldx, int64_t count, float *out, int64_t ldo, int n) {
-    vec s[TAPS];
-#pragma GCC unroll 9
-    for (int t = 0; t < taps; t++) s[t] = load(slope[t] + offset);
+/* The same, and slope += sum over u of x[u] * pixel. */
+INLINE void apply_back_of(int rows, int columns, int add, const struct window *w, int64_t c, const float *x,
+                          int64_t ldx, int64_t count, float *out, int64_t ldo, int n) {
+    vec weight[TAPS][TAPS], slope[TAPS][TAPS];
+    const float *at[TAPS];
+#pragma GCC unroll 3
+    for (int i = 0; i < rows; i++) {
+        at[i] = w->at[i] + c;
+#pragma GCC unroll 3
+        for (int j = 0; j < columns; j++) {
+            weight[i][j] = load(w->weight[i] + j * w->next + c);
+            slope[i][j] = (vec){0};
+        }
+    }
+    x += c;
+    out += c;
     for (int64_t u = 0; u < count; u++, out += ldo, x += ldx) {
-        vec sum = add ? load_some(out, n) : (vec){0}, seen = load(x);
-#pragma GCC unroll 9
-        for (int t = 0; t < taps; t++) {
-            vec g = load(at[t] + offset + u * step);
-            sum += g * load(weight[t] + offset);
-            s[t] += g * seen;
-        }
-        store_some(out, sum, n);
+        vec total = add ? load_some(out, n) : (vec){0}, seen = load(x);
+#pragma GCC unroll 3
+        for (int i = 0; i < rows; i++, at[i - 1] += w->pitch)
+#pragma GCC unroll 3
+            for (int j = 0; j < columns; j++) {
+                vec pixel = load(at[i] + j * w->pitch);
+                total += pixel * weight[i][j];
+                slope[i][j] += pixel * seen;
+            }
+        store_some(out, total, n);
     }
-#pragma GCC unroll 9
-    for (int t = 0; t < taps; t++) store(slope[t] + offset, s[t]);
+#pragma GCC unroll 3
+    for (int i = 0; i < rows; i++)
+#pragma GCC unroll 3
+        for (int j = 0; j < columns; j++) {
+            float *to = w->slope[i] + j * w->next + c;
+            store(to, load(to) + slope[i][j]);
+        }
 }
 
-#define BY_TAPS(CALL)                                                                                                 \
-    switch (taps) {                                                                                                   \
-    case 1: CALL(1); break;                                                                                           \
-    case 2: CALL(2); break;                                                                                           \
-    case 3: CALL(3); break;                                                                                           \
-    case 4: CALL(4); break;                                                                                           \
-    case 5: CALL(5); break;                                                                                           \
-    case 6: CALL(6); break;                                                                                           \
-    case 7: CALL(7); break;                                                                                           \
-    case 8: CALL(8); break;                                                                                           \
-    default: CALL(9);                                                                                                 \
+#define EACH_WINDOW(CALL, add)                                                                                        \
+    switch (4 * w->rows + w->columns) {                                                                               \
+    case 5: CALL(1, 1, add); break;                                                                                   \
+    case 6: CALL(1, 2, add); break;                                                                                   \
+    case 7: CALL(1, 3, add); break;                                                                                   \
+    case 9: CALL(2, 1, add); break;                                                                                   \
+    case 10: CALL(2, 2, add); break;                                                                                  \
+    case 11: CALL(2, 3, add); break;                                                                                  \
+    case 13: CALL(3, 1, add); break;                                                                                  \
+    case 14: CALL(3, 2, add); break;                                                                                  \
+    default: CALL(3, 3, add);                                                                                         \
     }
 
-/* All channels of a slice, any number of taps. */
-static void apply(int count_of_taps, const float **at, const float **weight, int64_t step, int64_t count, float *out,
-                  int64_t ldo, int channels) {
-    for (int first = 0; first < count_of_taps; first += TAPS) {
-        int taps = MIN(TAPS, count_of_taps - first);
-        const float **a = at + first, **w = weight + first;
-        for (int c = 0; c < channels; c += LANES) {
-#define APPLY(taps)                                                                                                   \
-    if (first)                                                                                                        \
-        apply_of(taps, 1, a, w, c, step, count, out + c, ldo, channels - c);                                          \
-    else                                                                                                              \
-        apply_of(taps, 0, a, w, c, step, count, out + c, ldo, channels - c)
-            BY_TAPS(APPLY)
-        }
+static void apply(const struct window *w, int channels, int add, int64_t step, int64_t count, float *out,
+                  const float *pivot, float *sums) {
+    for (int c = 0; c < channels; c += LANES) {
+#define APPLY(rows, columns, add) \
+    apply_of(rows, columns, add, w, c, step, count, out, channels, channels - c, pivot, sums)
+        if (add)
+            EACH_WINDOW(APPLY, 1)
+        else
+            EACH_WINDOW(APPLY, 0)
     }
 }
 
-static void apply_back(int count_of_taps, const float **at, const float **weight, float **slope, int64_t step,
-                       const float *x, int64_t ldx, int64_t count, float *out, int64_t ldo, int channels) {
-    for (int first = 0; first < count_of_taps; first += TAPS) {
-        int taps = MIN(TAPS, count_of_taps - first);
-        const float **a = at + first, **w = weight + first;
-        float **s = slope + first;
-        for (int c = 0; c < channels; c += LANES) {
-#define APPLY_BACK(taps)                                                                                              \
-    if (first)                                                                                                        \
-        apply_back_of(taps, 1, a, w, s, c, step, x + c, ldx, count, out + c, ldo, channels - c);                      \
-    else                                                                                                              \
-        apply_back_of(taps, 0, a, w, s, c, step, x + c, ldx, count, out + c, ldo, channels - c)
-            BY_TAPS(APPLY_BACK)
-        }
+static void apply_back(const struct window *w, int channels, int add, const float *x, int64_t ldx, int64_t count,
+                       float *out, int64_t ldo) {
+    for (int c = 0; c < channels; c += LANES) {
+#define APPLY_BACK(rows, columns, add) apply_back_of(rows, columns, add, w, c, x, ldx, count, out, ldo, channels - c)
+        if (add)
+            EACH_WINDOW(APPLY_BACK, 1)
+        else
+            EACH_WINDOW(APPLY_BACK, 0)
     }
 }
 
 struct forward {
     const struct depthwise *shape;
     const struct source *source;
-    const float *weights, *pivot; /* weights (taps, channels rounded up) */
+    const float *weights, *pivot;
     float *out;
     double *sums;
 };
 
+static int64_t pitch_of(const struct depthwise *d) { return ROUND_UP(d->channels, LANES) + LANES; }
+
 static void forward_part(void *given, int part, int parts) {
     const struct forward *f = given;
     const struct depthwise *d = f->shape;
-    int C = d->channels, taps = d->kernel_height * d->kernel_width, ring = d->kernel_height;
-    int64_t ldw = ROUND_UP(C, LANES), needed = (int64_t)(d->out_width - 1) * d->stride_x + d->kernel_width;
-    int64_t line = MAX(needed, d->left + d->width) * SLICE, begin, end;
+    int C = d->channels, kh = d->kernel_height, kw = d->kernel_width;
+    int64_t pitch = pitch_of(d), ldw = ROUND_UP(C, LANES), begin, end;
+    int64_t line = MAX((d->out_width - 1) * d->stride_x + kw, d->left + d->width) * pitch;
     share(d->images, 1, part, parts, &begin, &end);
-    float *lines = scratch(BY_PART, (size_t)(ring * line));
+    float *lines = scratch(BY_PART, (size_t)(kh * line + 2 * C)), *few = lines + kh * line;
+    memset(lines, 0, (size_t)(kh * line + 2 * C) * sizeof(float));
     double *sums = f->sums ? f->sums + (int64_t)part * 2 * C : NULL;
     if (sums) memset(sums, 0, 2 * (size_t)C * sizeof(double));
-    const float *at[taps], *weight[taps];
-    for (int c0 = 0; c0 < C; c0 += SLICE) {
-        int channels = MIN(SLICE, C - c0);
-        int64_t wide = ROUND_UP(channels, LANES);
-        memset(lines, 0, (size_t)(ring * line) * sizeof(float));
-        for (int64_t image = begin; image < end; image++) {
-            int next = 0; /* row to read */
-            for (int y = 0; y < d->out_height; y++) {
-                int first = y * d->stride_y - d->top, count = 0;
-                for (next = MAX(next, first); next < MIN(d->height, first + d->kernel_height); next++)
-                    read_rows(f->source, f->source->data + (image * d->height + next) * d->width * C + c0, d->width,
-                              channels, C, lines + next % ring * line + d->left * wide, wide, c0);
-                for (int i = MAX(0, -first); i < MIN(d->kernel_height, d->height - first); i++)
-                    for (int j = 0; j < d->kernel_width; j++, count++) {
-                        at[count] = lines + (first + i) % ring * line + j * wide;
-                        weight[count] = f->weights + (i * d->kernel_width + j) * ldw + c0;
-                    }
-                float *out = f->out + (image * d->out_height + y) * d->out_width * C + c0;
-                if (!count) /* the window sees only padding */
-                    for (int x = 0; x < d->out_width; x++) memset(out + (int64_t)x * C, 0, (size_t)channels * 4);
-                apply(count, at, weight, d->stride_x * wide, d->out_width, out, C, channels);
-                if (sums) add_statistics(out, d->out_width, channels, C, f->pivot + c0, sums + c0, C);
+    for (int64_t image = begin; image < end; image++) {
+        int next = 0; /* row to read */
+        for (int y = 0; y < d->out_height; y++) {
+            int top = y * d->stride_y - d->top, first = MAX(0, -top), last = MIN(kh, d->height - top);
+            for (next = MAX(next, top); next < MIN(d->height, top + kh); next++)
+                read_rows(f->source, f->source->data + (image * d->height + next) * d->width * C, d->width, C, C,
+                          lines + next % kh * line + d->left * pitch, pitch, 0);
+            float *out = f->out + (image * d->out_height + y) * d->out_width * C;
+            if (first >= last) { /* the window sees only padding */
+                memset(out, 0, (size_t)d->out_width * (size_t)C * sizeof(float));
+                if (sums) add_statistics(out, d->out_width, C, C, f->pivot, few, C);
             }
+            for (int i = first; i < last; i += TAPS)
+                for (int j = 0; j < kw; j += TAPS) {
+                    struct window w = {.rows = MIN(TAPS, last - i), .columns = MIN(TAPS, kw - j), .pitch = pitch};
+                    w.next = ldw;
+                    for (int r = 0; r < w.rows; r++) {
+                        w.at[r] = lines + (top + i + r) % kh * line + j * pitch;
+                        w.weight[r] = f->weights + ((i + r) * kw + j) * ldw;
+                    }
+                    int done = i + TAPS >= last && j + TAPS >= kw;
+                    apply(&w, C, i > first || j, d->stride_x * pitch, d->out_width, out, f->pivot,
+                          sums && done ? few : NULL);
+                }
         }
+        if (sums) flush(few, sums, 2 * C);
     }
-}
-
-/* weights (channels, taps) -> (taps, channels rounded up to whole registers), zeros behind. */
-static void pack(const struct depthwise *d, const float *weights, float *packed) {
-    int taps = d->kernel_height * d->kernel_width;
-    int64_t ld = ROUND_UP(d->channels, LANES);
-    for (int t = 0; t < taps; t++)
-        for (int64_t c = 0; c < ld; c++) packed[t * ld + c] = c < d->channels ? weights[c * taps + t] : 0;
 }
 
 static int64_t packed_floats(const struct depthwise *d) {
     return (int64_t)d->kernel_height * d->kernel_width * ROUND_UP(d->channels, LANES);
+}
+
+/* weights (channels, taps) -> (taps, channels rounded up to whole registers), zeros behind. */
+static void pack(const struct depthwise *d, const float *weights, float *packed) {
+    int taps = d->kernel_height * d->kernel_width, ld = ROUND_UP(d->channels, LANES);
+    memset(packed, 0, (size_t)packed_floats(d) * sizeof(float));
+    for (int c = 0; c < d->channels; c++)
+        for (int t = 0; t < taps; t++) packed[t * ld + c] = weights[c * taps + t];
 }
 
 /* out (images, out_height, out_width, channels) = source * weights (channels, kernel height, kernel width); sums as for
@@ -179,54 +215,54 @@ static void backward_part(void *given, int part, int parts) {
     const struct depthwise *d = b->shape;
     int C = d->channels, kh = d->kernel_height, kw = d->kernel_width, sy = d->stride_y, sx = d->stride_x;
     int ring = (kh + sy - 1) / sy + 1, before = kw; /* zero pixels before a line of the ring */
-    int64_t ldw = ROUND_UP(C, LANES), begin, end;
-    int64_t pixels = before + MAX(d->out_width, (d->width - 1 + d->left) / sx + 1), line = pixels * SLICE;
+    int64_t pitch = pitch_of(d), ldw = ROUND_UP(C, LANES), taps = packed_floats(d), width = d->width * pitch;
+    int64_t line = (before + MAX(d->out_width, (d->width - 1 + d->left) / sx + 1)) * pitch, begin, end;
     share(d->images, 1, part, parts, &begin, &end);
-    float *lines = scratch(BY_PART, (size_t)(ring * line + (int64_t)d->width * SLICE)), *seen = lines + ring * line;
-    float *to_weights = b->to_weights + part * packed_floats(d);
-    memset(to_weights, 0, (size_t)packed_floats(d) * sizeof(float));
+    size_t needed = (size_t)(ring * line + width + taps + 2 * C);
+    float *lines = memset(scratch(BY_PART, needed), 0, needed * sizeof(float)), *seen = lines + ring * line;
+    float *slopes = seen + width, *few = slopes + taps, *to_weights = b->to_weights + part * taps;
+    memset(to_weights, 0, (size_t)taps * sizeof(float));
     double *sums = b->finish->sums ? b->finish->sums + (int64_t)part * 2 * C : NULL;
     if (sums) memset(sums, 0, 2 * (size_t)C * sizeof(double));
-    const float *at[kh * kw], *weight[kh * kw];
-    float *slope[kh * kw], partial[kh * kw * SLICE] __attribute__((aligned(64)));
-    for (int c0 = 0; c0 < C; c0 += SLICE) {
-        int channels = MIN(SLICE, C - c0);
-        int64_t wide = ROUND_UP(channels, LANES);
-        memset(lines, 0, (size_t)(ring * line + (int64_t)d->width * SLICE) * sizeof(float));
-        for (int64_t image = begin; image < end; image++) {
-            int next = 0; /* output row to read */
-            memset(partial, 0, sizeof(partial));
-            for (int y = 0; y < d->height; y++) {
-                int64_t offset = (image * d->height + y) * d->width * C + c0;
-                int last = MIN(d->out_height - 1, (y + d->top) / sy), lowest = -down(kh - 1 - y - d->top, sy);
-                for (next = MAX(next, lowest); next <= last; next++)
-                    gradient_rows(b->gradient, (image * d->out_height + next) * d->out_width * C + c0, d->out_width,
-                                  channels, C, lines + next % ring * line + before * wide, wide, c0);
-                read_rows(b->source, b->source->data + offset, d->width, channels, C, seen, wide, c0);
-                for (int phase = 0; phase < MIN(sx, d->width); phase++) {
-                    int count = 0;
-                    for (int i = 0; i < kh; i++) {
-                        int row = y + d->top - i;
-                        if (row < 0 || row % sy || row / sy >= d->out_height) continue;
-                        for (int j = 0; j < kw; j++) {
-                            int place = phase + d->left - j;
-                            if (place % sx) continue;
-                            at[count] = lines + row / sy % ring * line + (before + down(place, sx)) * wide;
-                            weight[count] = b->weights + (i * kw + j) * ldw + c0;
-                            slope[count++] = partial + (i * kw + j) * SLICE;
+    for (int64_t image = begin; image < end; image++) {
+        int next = 0; /* output row to read */
+        for (int y = 0; y < d->height; y++) {
+            int64_t offset = (image * d->height + y) * d->width * C;
+            int last = MIN(d->out_height - 1, (y + d->top) / sy), lowest = MAX(0, -down(kh - 1 - y - d->top, sy));
+            for (next = MAX(next, lowest); next <= last; next++)
+                gradient_rows(b->gradient, (image * d->out_height + next) * d->out_width * C, d->out_width, C, C,
+                              lines + next % ring * line + before * pitch, pitch, 0);
+            read_rows(b->source, b->source->data + offset, d->width, C, C, seen, pitch, 0);
+            float *to_row = b->to_source + offset;
+            /* Pixels sx apart meet the same columns of the window: those with phase + left - column = sx * place. The
+               places follow each other as the column falls by sx. */
+            for (int phase = 0; phase < MIN(sx, d->width); phase++) {
+                int64_t many = (d->width - phase + sx - 1) / sx;
+                int first = (phase + d->left) % sx, columns = first < kw ? (kw - 1 - first) / sx + 1 : 0, add = 0;
+                for (int low = lowest; low <= last && columns; low += TAPS)
+                    for (int j = 0; j < columns; j += TAPS, add = 1) {
+                        struct window w = {.rows = MIN(TAPS, last + 1 - low), .columns = MIN(TAPS, columns - j)};
+                        int column = first + (columns - 1 - j) * sx;
+                        w.pitch = pitch;
+                        w.next = -sx * ldw;
+                        for (int r = 0; r < w.rows; r++) {
+                            int tap = (y + d->top - (low + r) * sy) * kw + column;
+                            w.at[r] = lines + (low + r) % ring * line +
+                                      (before + down(phase + d->left - column, sx)) * pitch;
+                            w.weight[r] = b->weights + tap * ldw;
+                            w.slope[r] = slopes + tap * ldw;
                         }
+                        apply_back(&w, C, add, seen + phase * pitch, sx * pitch, many, to_row + (int64_t)phase * C,
+                                   (int64_t)sx * C);
                     }
-                    int64_t many = (d->width - phase + sx - 1) / sx;
-                    float *out = b->to_source + offset + (int64_t)phase * C;
-                    for (int64_t u = 0; !count && u < many; u++) memset(out + u * sx * C, 0, (size_t)channels * 4);
-                    apply_back(count, at, weight, slope, wide, seen + phase * wide, sx * wide, many, out,
-                               (int64_t)sx * C, channels);
-                }
-                finish_rows(b->finish, offset, d->width, channels, C, b->to_source + offset, C, c0, sums, C);
+                for (int64_t u = 0; !add && u < many; u++)
+                    memset(to_row + (u * sx + phase) * C, 0, (size_t)C * sizeof(float));
             }
-            for (int t = 0; t < kh * kw; t++)
-                for (int c = 0; c < channels; c++) to_weights[t * ldw + c0 + c] += partial[t * SLICE + c];
+            finish_rows(b->finish, offset, d->width, C, C, to_row, C, 0, few, C);
         }
+        for (int64_t i = 0; i < taps; i++) to_weights[i] += slopes[i];
+        memset(slopes, 0, (size_t)taps * sizeof(float));
+        if (sums) flush(few, sums, 2 * C);
     }
 }
 

@@ -5,7 +5,7 @@
 #include "rows.h"
 #include "threads.h"
 
-#define BLOCK 16 /* rows: their channels stay in the first-level cache between two passes */
+#define BLOCK 32 /* rows: they stay in the cache between two passes */
 
 /* ---- Batch norm: from sums over the batch to one factor and one addend per channel. */
 
@@ -65,15 +65,20 @@ struct rows_job {
     int channels;
 };
 
+static float *zeros(float *few, int64_t channels) { return memset(few, 0, 2 * (size_t)channels * sizeof(float)); }
+
 static void statistics_part(void *given, int part, int parts) {
     const struct rows_job *j = given;
     int64_t begin, end;
     double *sums = j->sums + (int64_t)part * 2 * j->channels;
     memset(sums, 0, 2 * (size_t)j->channels * sizeof(double));
     share(j->rows, 1, part, parts, &begin, &end);
-    for (int64_t r = begin; r < end; r += BLOCK)
-        add_statistics(j->in + r * j->channels, MIN(BLOCK, end - r), j->channels, j->channels, j->pivot, sums,
+    float *few = zeros(scratch(BY_PART, 2 * (size_t)j->channels), j->channels);
+    for (int64_t r = begin; r < end; r += BLOCK) {
+        add_statistics(j->in + r * j->channels, MIN(BLOCK, end - r), j->channels, j->channels, j->pivot, few,
                        j->channels);
+        flush(few, sums, 2 * j->channels);
+    }
 }
 
 /* Sums (parts, 2, channels) of in - pivot and its square. */
@@ -134,11 +139,13 @@ static void finish_part(void *given, int part, int parts) {
     double *sums = j->finish->sums ? j->finish->sums + (int64_t)part * 2 * C : NULL;
     if (sums) memset(sums, 0, 2 * (size_t)C * sizeof(double));
     share(j->rows, 1, part, parts, &begin, &end);
+    float *few = zeros(scratch(BY_PART, 2 * (size_t)C), C);
     for (int64_t r = begin; r < end; r += BLOCK) {
         int64_t rows = MIN(BLOCK, end - r);
         float *out = j->out + r * C;
         for (int64_t i = 0; i < rows; i++) memcpy(out + i * C, j->in + (r + i) * j->ld, (size_t)C * sizeof(float));
-        finish_rows(j->finish, r * C, rows, j->channels, C, out, C, 0, sums, C);
+        finish_rows(j->finish, r * C, rows, j->channels, C, out, C, 0, few, C);
+        if (sums) flush(few, sums, 2 * C);
     }
 }
 
@@ -185,12 +192,14 @@ static void shuffle_back_part(void *given, int part, int parts) {
     double *sums = s->finish->sums ? s->finish->sums + (int64_t)part * 2 * C : NULL;
     if (sums) memset(sums, 0, 2 * (size_t)C * sizeof(double));
     share(s->rows, 1, part, parts, &begin, &end);
+    float *few = zeros(scratch(BY_PART, 2 * (size_t)C), C);
     for (int64_t r0 = begin; r0 < end; r0 += BLOCK) {
         int64_t rows = MIN(BLOCK, end - r0);
         for (int64_t r = r0; r < r0 + rows; r++)
             for (int i = 0; i < s->groups; i++)
                 for (int j = 0; j < width; j++) s->out[r * C + i * width + j] = s->in[r * C + j * s->groups + i];
-        finish_rows(s->finish, r0 * C, rows, C, C, s->out + r0 * C, C, 0, sums, C);
+        finish_rows(s->finish, r0 * C, rows, C, C, s->out + r0 * C, C, 0, few, C);
+        if (sums) flush(few, sums, 2 * C);
     }
 }
 
@@ -277,7 +286,7 @@ static void pool_back_part(void *given, int part, int parts) {
     const struct pool *p = j->pool;
     int C = p->channels;
     int64_t pixels = (int64_t)p->height * p->width, begin, end;
-    float *kept = scratch(BY_PART, (size_t)(pixels * C));
+    float *kept = scratch(BY_PART, (size_t)((pixels + 2) * C)), *few = zeros(kept + pixels * C, C);
     double *sums = j->finish->sums ? j->finish->sums + (int64_t)part * 2 * C : NULL;
     if (sums) memset(sums, 0, 2 * (size_t)C * sizeof(double));
     share(p->images, 1, part, parts, &begin, &end);
@@ -314,7 +323,8 @@ static void pool_back_part(void *given, int part, int parts) {
                         }
                 }
             }
-        finish_rows(j->finish, image * pixels * C, pixels, C, C, out, C, 0, sums, C);
+        finish_rows(j->finish, image * pixels * C, pixels, C, C, out, C, 0, few, C);
+        if (sums) flush(few, sums, 2 * C);
     }
 }
 

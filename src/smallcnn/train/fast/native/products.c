@@ -165,16 +165,20 @@ static void forward_part(void *given, int part, int parts) {
     int k = inputs_of(g), n = g->out / g->groups, all = k * g->groups;
     int64_t begin, end, block = ROUND_UP(MAX(48, MIN(192, CACHED / all)), ROWS);
     share(g->images * g->out_height * g->out_width, ROWS, part, parts, &begin, &end);
-    float *copied = scratch(BY_PART, (size_t)(block * (all + LANES)));
+    float *copied = scratch(BY_PART, (size_t)(block * (all + LANES) + 2 * g->out)), *few = copied + block * (all + LANES);
     double *sums = f->sums ? f->sums + (int64_t)part * 2 * g->out : NULL;
     if (sums) memset(sums, 0, 2 * (size_t)g->out * sizeof(double));
+    memset(few, 0, 2 * (size_t)g->out * sizeof(float));
     for (int64_t row = begin; row < end; row += block) {
         int64_t rows = MIN(block, end - row), ld = all + LANES;
         const float *a = windows(g, f->source, row, rows, 0, copied, &ld);
         float *out = f->out + row * g->out;
         for (int i = 0; i < g->groups; i++)
             multiply(rows, k, n, a + i * k, ld, f->packed + (int64_t)i * k * ROUND_UP(n, WIDTH), out + i * n, g->out);
-        if (sums) add_statistics(out, rows, g->out, g->out, f->pivot, sums, g->out);
+        if (sums) {
+            add_statistics(out, rows, g->out, g->out, f->pivot, few, g->out);
+            flush(few, sums, 2 * g->out);
+        }
     }
 }
 
@@ -235,8 +239,9 @@ static void backward_part(void *given, int part, int parts) {
     int64_t step = direct ? block : places * MAX(1, block / places); /* whole images if pixels are shared by windows */
 
     int64_t lda = all + LANES, ldg = g->out + LANES;
-    float *copied = scratch(BY_PART, (size_t)(block * (lda + ldg + all + LANES) + WIDTH));
-    float *slopes = copied + block * lda + WIDTH, *columns = slopes + block * ldg;
+    float *copied = scratch(BY_PART, (size_t)(block * (lda + ldg + all) + WIDTH + 2 * C));
+    float *slopes = copied + block * lda + WIDTH, *columns = slopes + block * ldg, *few = columns + block * all;
+    memset(few, 0, 2 * (size_t)C * sizeof(float));
     float *to_weights = b->to_weights ? b->to_weights + part * weight_floats(g) : NULL;
     if (to_weights) memset(to_weights, 0, (size_t)weight_floats(g) * sizeof(float));
     double *sums = b->finish->sums ? b->finish->sums + (int64_t)part * 2 * C : NULL;
@@ -265,7 +270,8 @@ static void backward_part(void *given, int part, int parts) {
                                         to_weights + (int64_t)i * n * ROUND_UP(k, WIDTH));
             }
         }
-        if (at) finish_rows(b->finish, pixel * C, covered, C, C, at, C, 0, sums, C);
+        if (at) finish_rows(b->finish, pixel * C, covered, C, C, at, C, 0, few, C);
+        if (at && sums) flush(few, sums, 2 * C);
     }
 }
 

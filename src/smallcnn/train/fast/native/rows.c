@@ -65,66 +65,85 @@ void gradient_rows(const struct gradient *g, int64_t offset, int64_t rows, int c
         gradient_as(2, g, offset, rows, columns, ld, out, ldo, channel);
 }
 
-/* One register's width of channels, down the rows. */
-INLINE void finish_column(int act, int affine, const struct finish *f, int64_t offset, int64_t rows, int64_t ld,
-                          float *g, int64_t ldg, int channel, int n, double *sums, int64_t channels) {
+/* `wide` registers' width of channels, down the rows; the last register has `n` lanes. */
+INLINE void finish_column(int act, int affine, int wide, const struct finish *f, int64_t offset, int64_t rows,
+                          int64_t ld, float *g, int64_t ldg, int channel, int n, float *sums, int64_t channels) {
     const struct source *s = &f->value;
-    vec low = splat(s->low), high = splat(s->high), scale = {0}, shift = {0}, mean = {0}, sum = {0}, product = {0};
-    if (affine) scale = load_some(s->scale + channel, n), shift = load_some(s->shift + channel, n);
-    if (f->mean) mean = load_some(f->mean + channel, n);
-    for (int64_t r = 0; r < rows; r++, offset += ld, g += ldg) {
-        vec dz = load_some(g, n);
-        if (f->addend) dz += load_some(f->addend + offset, n);
-        if (s->data) {
-            vec x = load_some(s->data + offset, n);
-            dz = through(act, low, high, affine ? x * scale + shift : x, dz);
-            sum += dz;
-            product += dz * (x - mean);
-        }
-        store_some(g, dz, n);
+    const float *data = s->data + offset, *addend = f->addend + offset;
+    vec low = splat(s->low), high = splat(s->high), scale[2], shift[2], mean[2], sum[2], product[2];
+    int has_data = s->data != NULL, has_addend = f->addend != NULL;
+    for (int w = 0; w < wide; w++) {
+        int at = channel + w * LANES;
+        sum[w] = product[w] = mean[w] = (vec){0};
+        if (affine) scale[w] = load_some(s->scale + at, n), shift[w] = load_some(s->shift + at, n);
+        if (f->mean) mean[w] = load_some(f->mean + at, n);
     }
-    if (f->mean)
-        for (int i = 0; i < MIN(n, LANES); i++) {
-            sums[channel + i] += sum[i];
-            sums[channels + channel + i] += product[i];
+    for (int64_t r = 0; r < rows; r++, data += ld, addend += ld, g += ldg)
+        for (int w = 0; w < wide; w++) {
+            vec dz = load_some(g + w * LANES, n);
+            if (has_addend) dz += load_some(addend + w * LANES, n);
+            if (has_data) {
+                vec x = load_some(data + w * LANES, n);
+                dz = through(act, low, high, affine ? x * scale[w] + shift[w] : x, dz);
+                sum[w] += dz;
+                product[w] += dz * (x - mean[w]);
+            }
+            store_some(g + w * LANES, dz, n);
         }
+    for (int w = 0; f->mean && w < wide; w++) {
+        float *to = sums + channel + w * LANES;
+        store_some(to, load_some(to, n) + sum[w], n);
+        store_some(to + channels, load_some(to + channels, n) + product[w], n);
+    }
 }
 
 INLINE void finish_as(int act, int affine, const struct finish *f, int64_t offset, int64_t rows, int columns,
-                      int64_t ld, float *g, int64_t ldg, int channel, double *sums, int64_t channels) {
+                      int64_t ld, float *g, int64_t ldg, int channel, float *sums, int64_t channels) {
     int c = 0;
+    for (; c + 2 * LANES <= columns; c += 2 * LANES)
+        finish_column(act, affine, 2, f, offset + c, rows, ld, g + c, ldg, channel + c, LANES, sums, channels);
     for (; c + LANES <= columns; c += LANES)
-        finish_column(act, affine, f, offset + c, rows, ld, g + c, ldg, channel + c, LANES, sums, channels);
+        finish_column(act, affine, 1, f, offset + c, rows, ld, g + c, ldg, channel + c, LANES, sums, channels);
     if (c < columns)
-        finish_column(act, affine, f, offset + c, rows, ld, g + c, ldg, channel + c, columns - c, sums, channels);
+        finish_column(act, affine, 1, f, offset + c, rows, ld, g + c, ldg, channel + c, columns - c, sums, channels);
 }
 
 void finish_rows(const struct finish *f, int64_t offset, int64_t rows, int columns, int64_t ld, float *g, int64_t ldg,
-                 int channel, double *sums, int64_t channels) {
+                 int channel, float *sums, int64_t channels) {
     if (!f->value.data && !f->addend) return;
 #define FINISH(act, affine) finish_as(act, affine, f, offset, rows, columns, ld, g, ldg, channel, sums, channels)
     FOR_EACH_KIND(f->value.act, f->value.scale, FINISH)
 }
 
-void add_statistics(const float *y, int64_t rows, int columns, int64_t ld, const float *pivot, double *sums,
-                    int64_t channels) {
-    for (int c = 0; c < columns; c += LANES) {
-        int n = columns - c;
-        vec p = load_some(pivot + c, n), sum = {0}, square = {0};
-        const float *at = y + c;
-        if (n >= LANES)
-            for (int64_t r = 0; r < rows; r++, at += ld) {
-                vec d = load(at) - p;
-                sum += d, square += d * d;
-            }
-        else
-            for (int64_t r = 0; r < rows; r++, at += ld) {
-                vec d = load_first(at, n) - p;
-                sum += d, square += d * d;
-            }
-        for (int i = 0; i < MIN(n, LANES); i++) {
-            sums[c + i] += sum[i];
-            sums[channels + c + i] += square[i];
+INLINE void statistics_column(int wide, const float *y, int64_t rows, int64_t ld, const float *pivot, int n,
+                              float *sums, int64_t channels) {
+    vec p[4], sum[4], square[4];
+    for (int w = 0; w < wide; w++) sum[w] = square[w] = (vec){0}, p[w] = load_some(pivot + w * LANES, n);
+    for (int64_t r = 0; r < rows; r++, y += ld)
+        for (int w = 0; w < wide; w++) {
+            vec d = load_some(y + w * LANES, n) - p[w];
+            sum[w] += d;
+            square[w] += d * d;
         }
+    for (int w = 0; w < wide; w++, sums += LANES) {
+        store_some(sums, load_some(sums, n) + sum[w], n);
+        store_some(sums + channels, load_some(sums + channels, n) + square[w], n);
     }
+}
+
+void add_statistics(const float *y, int64_t rows, int columns, int64_t ld, const float *pivot, float *sums,
+                    int64_t channels) {
+    int c = 0;
+    for (; c + 4 * LANES <= columns; c += 4 * LANES)
+        statistics_column(4, y + c, rows, ld, pivot + c, LANES, sums + c, channels);
+    for (; c + 2 * LANES <= columns; c += 2 * LANES)
+        statistics_column(2, y + c, rows, ld, pivot + c, LANES, sums + c, channels);
+    for (; c + LANES <= columns; c += LANES)
+        statistics_column(1, y + c, rows, ld, pivot + c, LANES, sums + c, channels);
+    if (c < columns) statistics_column(1, y + c, rows, ld, pivot + c, columns - c, sums + c, channels);
+}
+
+void flush(float *few, double *all, int64_t count) {
+    for (int64_t i = 0; i < count; i++) all[i] += few[i];
+    memset(few, 0, (size_t)count * sizeof(float));
 }

@@ -74,12 +74,15 @@ void read_rows(const struct source *s, const float *at, int64_t rows, int column
 void gradient_rows(const struct gradient *g, int64_t offset, int64_t rows, int columns, int64_t ld, float *out,
                    int64_t ldo, int channel);
 
-/* In place: g, the gradient of a value, becomes dz; sums is (2, channels), of one part. */
+/* In place: g, the gradient of a value, becomes dz. sums: (2, channels), see flush. */
 void finish_rows(const struct finish *f, int64_t offset, int64_t rows, int columns, int64_t ld, float *g, int64_t ldg,
-                 int channel, double *sums, int64_t channels);
+                 int channel, float *sums, int64_t channels);
 
-/* Adds sum(y - pivot) and sum((y - pivot)^2) to sums (2, channels). */
-void add_statistics(const float *y, int64_t rows, int columns, int64_t ld, const float *pivot, double *sums,
+/* Adds sum(y - pivot) and sum((y - pivot)^2) to sums (2, channels), see flush. */
+void add_statistics(const float *y, int64_t rows, int columns, int64_t ld, const float *pivot, float *sums,
                     int64_t channels);
+
+/* Sums are floats over a few hundred rows, doubles over all: adds `few` to `all` and clears it. */
+void flush(float *few, double *all, int64_t count);
 
 #endif
