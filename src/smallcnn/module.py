@@ -43,7 +43,7 @@ def load_weights(module: "GraphModule", weights: Mapping[str, np.ndarray]) -> No
     state = module.state_dict()
     with torch.no_grad():
         for name, value in weights.items():
-            state[name].copy_(torch.from_numpy(np.ascontiguousarray(value)))
+            state[name].copy_(torch.from_numpy(np.require(value, requirements=["C", "W"])))
 
 
 def to_weights(module: nn.Module) -> dict[str, np.ndarray]:

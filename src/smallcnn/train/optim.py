@@ -35,14 +35,17 @@ def depth(graph: Graph) -> dict[str, int]:
 
 
 def make_optimizer(recipe: Recipe, graph: Graph, module: nn.Module) -> torch.optim.Optimizer:
-    """Groups of parameters by weight decay and by `factor` of the learning rate, which the loop sets at every step."""
-    with_decay, behind = decayed(graph), depth(graph)
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    """Groups of parameters by weight decay and by `factor` of the learning rate, which the loop sets at every step.
+
+    The last layer is in groups of its own: fused optimizers want all members of a group to begin at the same step.
+    """
+    with_decay, behind, last = decayed(graph), depth(graph), head(graph)
+    groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
-        key = (recipe.decay if name in with_decay else 0.0, recipe.layer_decay ** behind[name])
+        key = (recipe.decay if name in with_decay else 0.0, recipe.layer_decay ** behind[name], name in last)
         groups.setdefault(key, []).append(parameter)
     parameters = [
-        {"params": members, "weight_decay": decay, "factor": factor} for (decay, factor), members in groups.items()
+        {"params": members, "weight_decay": decay, "factor": factor} for (decay, factor, _), members in groups.items()
     ]
     first = recipe.momentum
     match recipe.optimizer:
