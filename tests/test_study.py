@@ -1,6 +1,8 @@
 """Studies as data: the papers' figures, the networks and their costs, and what the arithmetic of the table gives."""
 
+import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from smallcnn.study import catalogue, page
 from smallcnn.study.catalogue import STUDIES
 from smallcnn.study.resnet import resnet20
 from smallcnn.study.results import Line, Outcome, Spread, spread
+from test_study_running import STUDY
 
 ROWS = [(study, row) for study in STUDIES.values() for row in study.rows]
 IDS = [f"{study.name}/{row.name}" for study, row in ROWS]
@@ -172,11 +175,20 @@ def test_the_table():
     ]
     heads, rows = page.table(study, lines)
     published = "ImageNet top-1, % (another data set)"
-    assert heads == ["network", "test top-1, %", "n", "best epoch", "averaged", published, "Mult-Adds", "parameters"]
+    assert heads == [
+        "network",
+        "test top-1, %",
+        "n",
+        "best on validation",
+        "averaged",
+        published,
+        "Mult-Adds",
+        "parameters",
+    ]
     # 50 and 52: the deviation is the root of (1 + 1) / 1
     assert rows[0] == ["g=1", "51.00 ± 1.41", "2", "90.00 ± 0.00", "-", "42.9", "1,234,567", "89,000"]
     assert rows[1] == ["g=2, no shuffle", "40.00", "1", "90.00", "45.00", "-", "1,234,567", "89,000"]
-    hours = 3 * 10 * 49_000 / third.images_per_second / 3600
+    hours = 3 * 1 * 49_000 / third.images_per_second / 3600
     assert rows[2] == ["g=2", f"not run yet; {hours:.1f} hours", "0", "-", "-", "43.2", "3,070,848", "62,662"]
     text = page.markdown(study, lines).splitlines()
     assert text[2] == "| g=1 | 51.00 ± 1.41 | 2 | 90.00 ± 0.00 | - | 42.9 | 1,234,567 | 89,000 |"
@@ -185,3 +197,67 @@ def test_the_table():
 def test_no_such_study():
     with pytest.raises(SmallcnnError, match="no study 'shufle'; closest: shuffle"):
         catalogue.find("shufle")
+
+
+# --- the command -------------------------------------------------------------------------------------------------
+
+
+def test_the_list(smallcnn):
+    code, out, _ = smallcnn("study", "--json")
+    listed = {entry["study"]: entry for entry in json.loads(out)}
+    assert code == 0
+    assert listed.keys() == PUBLISHED.keys()
+    found = listed["effnet-table2"]
+    assert found["rows"] == list(PUBLISHED["effnet-table2"])
+    runs = found["seeds"] * found["epochs"] * 49_000  # of 50,000; 2 % are kept for validation
+    seconds = sum(runs / row.images_per_second for row in STUDIES["effnet-table2"].rows)
+    assert found["hours"] == pytest.approx(seconds / 3600)
+    assert "effnet-table2" in smallcnn("study")[1]
+
+
+def test_a_study_before_it_is_run(smallcnn):
+    code, out, _ = smallcnn("study", "effnet-table2", "--json")
+    shown = json.loads(out)
+    assert code == 0
+    assert {row["row"]: float(row["published"]) for row in shown["rows"]} == PUBLISHED["effnet-table2"]
+    assert all(row["top1"] is None and row["runs"] == [] for row in shown["rows"])
+    code, out, _ = smallcnn("study", "bottleneck", "--markdown")
+    assert code == 0
+    assert out.startswith("| network | test top-1, % | n | best on validation | Mult-Adds | parameters |\n| --- ")
+    assert out.count("not run yet; ") == 4
+
+
+def test_a_study_of_the_command(smallcnn, monkeypatch, tmp_path):
+    monkeypatch.setitem(STUDIES, "tiny", STUDY)
+    args = ["study", "tiny", "--out", tmp_path, "--seeds", "1", "--row", "own-graph"]
+    code, out, err = smallcnn(*args, "--data", "digits", "--epochs", "1", "--compute", "torch")
+    assert code == 0
+    assert "run 1 of 1: Own graph, seed 0" in err
+    stored = json.loads((tmp_path / "results.json").read_text())
+    (done,) = stored["rows"][0]["runs"]
+    assert f"{100 * done['top1']:.2f}" in out
+    assert json.loads(smallcnn("study", "tiny", "--out", tmp_path, "--table", "--json")[1]) == stored
+    assert "<svg" in (tmp_path / "plot.svg").read_text()
+    page = (tmp_path / "report.html").read_text()
+    assert f"{100 * done['top1']:.2f}" in page
+    assert "not run yet" in page
+    assert "epochs: 1\n" in page
+
+
+def test_what_the_command_refuses(refused, tmp_path):
+    assert refused("study", "shufle") == "no study 'shufle'; closest: shuffle"
+    assert refused("study", "shuffle", "--data", "digits") == "a study needs --out DIR"
+    assert refused("study", "shuffle", "--out", tmp_path) == (
+        "a study needs --data SOURCE; --table shows what is done without it"
+    )
+    assert refused("study", "shuffle", "--out", tmp_path / "none", "--table") == f"{tmp_path / 'none'}: no such folder"
+
+
+# --- the page of the docs ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("study", STUDIES.values(), ids=STUDIES)
+def test_the_page_states_the_cost(study):
+    text = (Path(__file__).parents[1] / "docs" / "studies.md").read_text(encoding="utf-8")
+    figures = f"{len(study.rows)} | {study.seeds} x {study.recipe.epochs} | {study.hours():.1f} |"
+    assert any(line.startswith(f"| `{study.name}` |") and line.endswith(figures) for line in text.splitlines()), figures

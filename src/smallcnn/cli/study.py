@@ -99,7 +99,7 @@ def _list(json_: bool) -> None:
             for study in STUDIES.values()
         ])  # fmt: skip
         return
-    table(["study", "networks", "seeds", "epochs", "hours", "asks"], [
+    table(["study", "networks", "seeds", "epochs", "hours of a core", "asks"], [
         [study.name, str(len(study.rows)), str(study.seeds), str(study.recipe.epochs), f"{study.hours():.0f}",
          study.question]
         for study in STUDIES.values()

@@ -28,10 +28,10 @@ NARROW_OR_SHALLOW = Study(
     published=_ANOTHER,
     recipe=SMALL,
     rows=(
-        Row("0.75 MobileNet", _model("width=0.75"), 160, _NARROW),
-        Row("Shallow MobileNet", _model("variant=shallow"), 130, _SHALLOW),
-        Row("0.375 MobileNet", _model("width=0.375"), 370),
-        Row("0.5 shallow MobileNet", _model("width=0.5,variant=shallow"), 430),
+        Row("0.75 MobileNet", _model("width=0.75"), 300, _NARROW),
+        Row("Shallow MobileNet", _model("variant=shallow"), 260, _SHALLOW),
+        Row("0.375 MobileNet", _model("width=0.375"), 730),
+        Row("0.5 shallow MobileNet", _model("width=0.5,variant=shallow"), 870),
     ),
 )
 
@@ -45,9 +45,9 @@ DEPTHWISE_OR_FULL = Study(
     published=_ANOTHER,
     recipe=SMALL,
     rows=(
-        Row("Full", _model("width=0.25,variant=conv"), 270, _accuracy("mobilenet_v1.t4", "Conv MobileNet")),
-        Row("Separable", _model("width=0.25"), 800, _accuracy("mobilenet_v1.t4", "MobileNet")),
-        Row("Separable, as costly", _model("width=0.75"), 160),
+        Row("Full", _model("width=0.25,variant=conv"), 340, _accuracy("mobilenet_v1.t4", "Conv MobileNet")),
+        Row("Separable", _model("width=0.25"), 840, _accuracy("mobilenet_v1.t4", "MobileNet")),
+        Row("Separable, as costly", _model("width=0.75"), 300),
     ),
 )
 
@@ -55,10 +55,10 @@ DEPTHWISE_OR_FULL = Study(
 _SIDES = ((224, 32), (192, 27), (160, 23), (128, 18))
 # width: pictures per second at each side
 _WIDTHS = {
-    0.25: (800, 570, 720, 800),
-    0.5: (250, 260, 360, 470),
-    0.75: (160, 180, 250, 400),
-    1.0: (140, 140, 180, 180),
+    0.25: (840, 1100, 1500, 2000),
+    0.5: (440, 520, 560, 910),
+    0.75: (300, 310, 420, 460),
+    1.0: (130, 180, 210, 290),
 }
 
 WIDTH_AND_RESOLUTION = Study(

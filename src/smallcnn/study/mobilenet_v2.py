@@ -14,9 +14,9 @@ BOTTLENECK = Study(
     published="",
     recipe=SMALL,
     rows=(
-        Row("Linear, between bottlenecks", _MODEL, 120),
-        Row("ReLU6 in bottlenecks", f"{_MODEL},bottleneck=nonlinear", 130),
-        Row("Shortcuts between expansions", f"{_MODEL},residual=expansions", 120),
-        Row("No shortcuts", f"{_MODEL},residual=none", 130),
+        Row("Linear, between bottlenecks", _MODEL, 190),
+        Row("ReLU6 in bottlenecks", f"{_MODEL},bottleneck=nonlinear", 190),
+        Row("Shortcuts between expansions", f"{_MODEL},residual=expansions", 170),
+        Row("No shortcuts", f"{_MODEL},residual=none", 200),
     ),
 )

@@ -121,8 +121,8 @@ def check_same(out: Path, outcome: Outcome, data: str, pictures: str, recipe: Re
     """DataError unless `outcome` was trained on these pictures by this recipe, but for the seed."""
     if outcome.pictures != pictures:
         raise DataError(f"{out} holds runs on {outcome.data}, not the pictures of {data}; use another --out")
-    old, new = outcome.recipe | {"seed": 0}, asdict(recipe) | {"seed": 0}
-    changed = [f"{key} {old.get(key)} and {new.get(key)}" for key in old | new if old.get(key) != new.get(key)]
+    old, new = asdict(Recipe.from_dict(outcome.recipe)), asdict(recipe)
+    changed = [f"{key} {old[key]} and {new[key]}" for key in old if old[key] != new[key] and key != "seed"]
     if changed:
         raise DataError(f"{out} holds runs of two recipes, with {', '.join(changed)}; use another --out")
 
