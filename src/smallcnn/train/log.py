@@ -5,19 +5,44 @@ import sys
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
 from rich.text import Text
 
+from smallcnn.errors import FileError
 from smallcnn.files import atomic
 
 _MUCH = 0.05  # of the time spent waiting for pictures: worth a word
 
 
-class Log:
-    """Use as a context manager. `step` after every step, `epoch` after every epoch, `say` for a line to the user."""
+class Quiet:
+    """Says nothing: what a run in several processes has in all but the first.
+
+    Use as a context manager. `step` after every step, `epoch` after every epoch, `say` for a line to the user.
+    """
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def say(self, line: str) -> None:
+        """One line above the bar."""
+
+    def step(self, epoch: int, loss: float, top1: float, rate: float) -> None:
+        """Moves the bar."""
+
+    def epoch(self, record: dict[str, Any]) -> None:
+        """One finished epoch: a line on stderr, a line in log.jsonl, scalars in TensorBoard. FileError if it cannot."""
+
+
+class Log(Quiet):
+    """Says it. What `history` does not hold is taken back from the files, and `step` counts within the next epoch."""
 
     def __init__(
         self, folder: Path, epochs: int, steps_per_epoch: int, history: list[dict[str, Any]], step: int
@@ -43,7 +68,7 @@ class Log:
             epoch=len(history) + 1, epochs=epochs, loss=0.0, top1=0.0, rate=0.0,
         )  # fmt: skip
 
-    def __enter__(self) -> "Log":
+    def __enter__(self) -> Self:
         self._bar.start()
         return self
 
@@ -54,15 +79,15 @@ class Log:
         self._board.close()
 
     def say(self, line: str) -> None:
-        """One line above the bar."""
+        """Above the bar."""
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def step(self, epoch: int, loss: float, top1: float, rate: float) -> None:
-        """Moves the bar."""
+        """The bar, where stderr is a terminal."""
         self._bar.update(self._task, advance=1, epoch=epoch + 1, loss=loss, top1=top1, rate=rate)
 
     def epoch(self, record: dict[str, Any]) -> None:
-        """One finished epoch: a line on stderr, a line in log.jsonl, scalars in TensorBoard."""
+        """To stderr, log.jsonl and TensorBoard."""
         waited = record["seconds_waiting_for_pictures"] / max(record["seconds"], 1e-9)
         self.say(
             f"epoch {record['epoch']:>3}  train loss {record['train_loss']:.3f} top-1 {record['train_top1']:.1%}  "
@@ -71,8 +96,11 @@ class Log:
             + f"{record['images_per_second']:,.0f} images/s  {record['seconds']:.0f} s"
             + (f", {waited:.0%} of it waiting for pictures" if waited > _MUCH else "")
         )
-        with self._file.open("a") as file:
-            file.write(json.dumps(record) + "\n")
+        try:
+            with self._file.open("a") as file:
+                file.write(json.dumps(record) + "\n")
+        except OSError as error:
+            raise FileError(f"cannot write {self._file}: {error.strerror}") from error
         for key, value in record.items():
             self._board.add_scalar(key, value, record["epoch"])
 

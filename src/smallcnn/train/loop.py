@@ -1,16 +1,18 @@
 """The one training loop.
 
 Every write is whole or not at all, and everything random is a function of the position in the run, so a run that is
-killed at any moment and resumed ends with the same weights as one that was not (same seed, device, number of threads).
+killed at any moment and resumed ends with the same weights as one that was not (same seed, device, number of threads
+and processes). In several processes (`distributed`) the loop is the same in each; the first one writes and speaks.
 """
 
 import platform
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +27,20 @@ from smallcnn.data.loader import Batch
 from smallcnn.data.order import order
 from smallcnn.data.preprocessing import Preprocessing
 from smallcnn.data.sources import Source
-from smallcnn.errors import DataError
+from smallcnn.errors import DataError, FileError
 from smallcnn.graph import Graph
 from smallcnn.metrics import Metrics
 from smallcnn.module import GraphModule, to_module, to_weights
 from smallcnn.train import checkpoint
 from smallcnn.train.augment import Draws, recoloured, seed_step
 from smallcnn.train.checkpoint import Progress
-from smallcnn.train.compute import Way, choose, network
+from smallcnn.train.compute import Choice, Way, choose, network
 from smallcnn.train.device import computes_bfloat16
+from smallcnn.train.distributed import Ranks, gradients_later
 from smallcnn.train.ema import Average
 from smallcnn.train.feed import Feed
-from smallcnn.train.log import Log
-from smallcnn.train.loss import cross_entropy, distillation, draw_mix, mixed
+from smallcnn.train.log import Log, Quiet
+from smallcnn.train.loss import Mix, cross_entropy, distillation, draw_mix, mixed
 from smallcnn.train.optim import freeze_body, make_optimizer, set_rate
 from smallcnn.train.recipe import Recipe
 from smallcnn.train.teacher import Teacher
@@ -80,9 +83,10 @@ class Loop:
         compute: Way,
         device: torch.device,
         workers: int | None,
+        ranks: Ranks,
     ) -> None:
         self.graph, self.source, self.recipe, self.folder, self.settings = graph, source, recipe, folder, settings
-        self.device, self.preprocessing = device, preprocessing
+        self.device, self.preprocessing, self.ranks = device, preprocessing, ranks
         self.pixels = Pixels(preprocessing, device)
         self.module = to_module(graph, weights, seed=recipe.seed).to(device)
         self.module.to(memory_format=self.pixels.memory_format)  # type: ignore[call-overload]
@@ -95,14 +99,17 @@ class Loop:
         if not len(self.feed):
             raise DataError(f"no training picture could be decoded; the first: {next(iter(self.feed.failed.values()))}")
         self.validation = Validation(
-            source.splits["val"], preprocessing, self.pixels, 2 * recipe.batch_size, workers
+            source.splits["val"], preprocessing, self.pixels, 2 * recipe.batch_size, workers, ranks
         )  # fmt: skip
         self.batch_size = min(recipe.batch_size, len(self.feed))
         self.steps = len(self.feed) // self.batch_size  # the rest is left out; it is another rest each epoch
+        self.share = ranks.share(self.batch_size, recipe.accumulate, bool(recipe.mixup or recipe.cutmix))
         wanted = recipe.precision
         self.bfloat16 = wanted == "bfloat16" or (wanted == "auto" and computes_bfloat16(device))
-        size, steps = (height, width, graph.input_shape[2]), recipe.epochs * self.steps
-        choice = choose(compute, self.module, size, device, self.bfloat16, steps)
+        self.size = (height, width, graph.input_shape[2])
+        choice = Choice("torch", "in several processes, which share the statistics of their norms")
+        if ranks.alone:
+            choice = choose(compute, self.module, self.size, device, self.bfloat16, recipe.epochs * self.steps)
         settings["compute"], self.why = choice.way, choice.reason
         self.network = network(choice.way, self.module)
         self.saved_at = time.perf_counter()
@@ -114,44 +121,60 @@ class Loop:
 
     def run(self, resume: bool) -> Result:
         """Trains from the beginning, or from the checkpoint in the folder, to the end or until asked to stop."""
-        state = self.folder / CHECKPOINT
+        ranks = self.ranks
+        if len(set(ranks.gather((self.source.fingerprint, len(self.feed))))) > 1:
+            ranks.refuse(DataError("the processes see different pictures; every machine needs the same, all readable"))
         if resume:
-            self.progress = checkpoint.restore(state, self.module, self.averaged, self.optimizer)
+            with ranks.copied(self.folder / CHECKPOINT) as state, ranks.together():
+                self.progress = checkpoint.restore(state, self.module, self.averaged, self.optimizer)
+        if not ranks.alone:
+            self.network = ranks.wrap(self.module)
         progress = self.progress
-        with (
-            Log(self.folder, self.recipe.epochs, self.steps, progress.history, progress.step) as log,
-            _asked_to_stop(log) as stop,
-        ):
+        with self._log() as log, _asked_to_stop(log, ranks.alone) as stop:
             self._say_hello(log, resume)
             if not resume:
-                self._save(state)
-            while progress.epoch < self.recipe.epochs and not stop.is_set():
+                self._save(log)
+            stopping = False
+            while progress.epoch < self.recipe.epochs and not stopping:
                 if self._epoch(log, stop):
                     self._close_epoch(log)
                 else:
-                    self._save(state)
-            if stop.is_set() and progress.epoch < self.recipe.epochs:
+                    self._save(log)
+                stopping = any(ranks.sum([stop.is_set()]))
+            if progress.epoch < self.recipe.epochs:
                 log.say(f"stopped; go on with: smallcnn train --resume --out {self.folder}")
         finished = progress.epoch >= self.recipe.epochs
         last, best = self.folder / "last.safetensors", self.folder / "best.safetensors"
-        if not last.is_file():
-            artifact.save(self._artifact(None), last)
+        with ranks.together():
+            if ranks.first and not last.is_file():
+                artifact.save(self._artifact(None), last)
         return Result(
             self.folder, self.settings["source"], best if best.is_file() else last, last, progress.history, finished
         )
 
-    def _say_hello(self, log: Log, resume: bool) -> None:
+    def _log(self) -> Quiet:
+        log = Quiet()
+        with self.ranks.together():
+            if self.ranks.first:
+                at = self.progress
+                log = Log(self.folder, self.recipe.epochs, self.steps, at.history, at.step)
+        return log
+
+    def _say_hello(self, log: Quiet, resume: bool) -> None:
         splits = ", ".join(f"{len(split)} {name}" for name, split in self.source.splits.items())
         precision = "bfloat16 autocast" if self.bfloat16 else "float32"
         log.say(
             f"{self.graph.name}, input {'x'.join(map(str, self.graph.input_shape))}, "
             f"{len(self.source.classes)} classes; {splits} pictures; "
             f"augmentation {self.recipe.augment}; "
-            f"{self.device.type}, {torch.get_num_threads()} threads, {precision}"
+            f"{self.device.type}, "
+            + ("" if self.ranks.alone else f"{self.ranks.count} processes with each ")
+            + f"{torch.get_num_threads()} threads, {precision}"
         )
         log.say(f"computed by {self.settings['compute']}: {self.why}")
-        rate = self.feed.rate(np.arange(min(len(self.feed), _RATED)), self.batch_size)
-        log.say(f"the loader alone gives {rate:,.0f} images/s")
+        if self.ranks.first:
+            rate = self.feed.rate(np.arange(min(len(self.feed), _RATED)), self.batch_size)
+            log.say(f"the loader alone gives {rate:,.0f} images/s" + ("" if self.ranks.alone else " in each process"))
         if start := self.settings["start"]:
             log.say(f"starts from trained weights; its last layer is {'new' if start['new_last_layer'] else 'kept'}")
         for note in self.source.notes:
@@ -166,31 +189,40 @@ class Loop:
         elif resume:
             log.say(f"resumed at epoch {self.progress.epoch + 1}, step {self.progress.step}")
 
-    def _epoch(self, log: Log, stop: threading.Event) -> bool:
+    def _epoch(self, log: Quiet, stop: threading.Event) -> bool:
         """Trains from the current position to the end of the epoch; False if asked to stop before it."""
         progress, recipe = self.progress, self.recipe
         epoch = progress.epoch
         shuffled = order(self.feed.split, recipe.seed, epoch)[: self.steps * self.batch_size]
+        ours = shuffled.reshape(self.steps, self.batch_size)[:, np.concatenate(self.share)]
         draws = Draws(recipe, epoch, len(self.feed))
-        loader = self.feed.batches(epoch, shuffled[progress.step * self.batch_size :], draws, self.batch_size)
+        loader = self.feed.batches(epoch, ours[progress.step :].ravel(), draws, ours.shape[1])
         self._set_mode(epoch)
         started, seconds_before, waited = time.perf_counter(), progress.seconds, progress.waited
         asked = started
         for batch in loader:
             waited += time.perf_counter() - asked
             self._note_failures(log, batch.failed)
-            if len(batch.labels) > 1:  # batch norm needs two
-                self._step(batch, draws)
+            parts = self._parts(batch, ours[progress.step])
+            due = self.ranks.first and time.perf_counter() - self.saved_at > _CHECKPOINT_SECONDS
+            *counts, stopping, saving = self.ranks.sum([*map(len, parts), stop.is_set(), due])
+            if stopping:
+                return False
+            if saving:
+                self._save_meanwhile(log)
+            self._step(batch, draws, parts, counts)
             progress.step += 1
             progress.seconds, progress.waited = seconds_before + time.perf_counter() - started, waited
             seen = max(progress.seen, 1)
             log.step(epoch, progress.loss_sum / seen, progress.correct / seen, progress.seen / progress.seconds)
-            if stop.is_set() and progress.step < self.steps:
-                return False
-            if time.perf_counter() - self.saved_at > _CHECKPOINT_SECONDS:
-                self._save(self.folder / CHECKPOINT)
             asked = time.perf_counter()
         return True
+
+    def _parts(self, batch: Batch, wanted: np.ndarray) -> list[range]:
+        """Which pictures of the batch belong to each part of the step; `wanted` are those that were to be decoded."""
+        places = np.flatnonzero(np.isin(wanted, batch.indices))
+        ends = np.cumsum([0, *map(len, self.share)])
+        return [range(start, stop) for start, stop in pairwise(np.searchsorted(places, ends).tolist())]
 
     def _set_mode(self, epoch: int) -> None:
         """What learns in this epoch, and which norms follow the batch."""
@@ -202,49 +234,62 @@ class Loop:
                 if isinstance(layer, nn.modules.batchnorm._BatchNorm):
                     layer.eval()
 
-    def _step(self, batch: Batch, draws: Draws) -> None:
-        progress, recipe = self.progress, self.recipe
+    def _step(self, batch: Batch, draws: Draws, parts: Sequence[range], counts: Sequence[float]) -> None:
+        """One step; `counts` are the pictures of each part in all processes together."""
+        progress, recipe, ranks = self.progress, self.recipe, self.ranks
+        used = [part for part, count in enumerate(counts) if count > 1]  # batch norm needs two
+        if not used:
+            return
+        count = sum(counts[part] for part in used)
         step = progress.epoch * self.steps + progress.step
         seed_step(recipe, step)
+        torch.manual_seed(torch.initial_seed() + ranks.number)  # its own dropout
         set_rate(self.optimizer, recipe.lr_at(step, self.steps))
-        images, labels, own = self._augmented(batch, draws, step)
         self.optimizer.zero_grad()
-        count, total, right = len(labels), torch.zeros((), device=self.device), torch.zeros((), device=self.device)
-        size = -(-count // recipe.accumulate)
-        size += size % 2  # mixed pairs stay together
-        for start in range(0, count, size):
-            part = slice(start, start + size)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
-                logits = self.network(self.pixels.normalise(images[part])).float()
-            loss = self._loss(logits, images[part], labels[part], own if own is None else own[part])
-            loss = loss * (len(logits) / count)
-            loss.backward()  # type: ignore[no-untyped-call]
+        mix = draw_mix(recipe, step, self.batch_size)
+        total, right = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
+        for part in used:
+            chosen = slice(parts[part].start, parts[part].stop)
+            images, labels, own = self._augmented(batch, chosen, draws, mix, self.share[part])
+            with nullcontext() if part == used[-1] else gradients_later(self.network):
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+                    logits = self.network(self.pixels.normalise(images)).float()
+                loss = self._loss(logits, images, labels, own) * (len(labels) / count)
+                (loss * ranks.count).backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
-            right += (logits.argmax(1) == labels[part]).sum()
-        value, correct = torch.stack([total, right]).tolist()  # one wait for the device
+            right += (logits.argmax(1) == labels).sum()
+        value, correct = ranks.sum(torch.stack([total, right]).tolist())  # one wait for the device
         if not np.isfinite(value):
-            raise DataError(self._diverged(f"the loss became {value}"))
+            ranks.refuse(DataError(self._diverged(f"the loss became {value}")))
         self.optimizer.step()
         if self.average:
             self.average.update(step)
         progress.loss_sum += value * count
         progress.correct += int(correct)
-        progress.seen += count
+        progress.seen += int(count)
 
-    def _augmented(self, batch: Batch, draws: Draws, step: int) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Pictures (N, C, H, W) in 0..1, labels, and the part of each picture that is its own if they are mixed."""
-        labels = torch.from_numpy(batch.labels).to(self.device)
-        images = self.pixels.load(batch.images)
-        if self.recipe.augment == "photo" and self.recipe.jitter > 0:
-            images = recoloured(images, torch.from_numpy(draws.colours(batch.indices)).to(self.device))
-        mix = draw_mix(self.recipe, step, len(labels))
-        if mix is None:
+    def _augmented(
+        self, batch: Batch, part: slice, draws: Draws, mix: Mix | None, places: np.ndarray
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Pictures (N, C, H, W) in 0..1, labels, and the part of each picture that is its own if they are mixed.
+
+        `mix` is that of the batch of all processes, in which the pictures have `places`.
+        """
+        labels = torch.from_numpy(batch.labels[part]).to(self.device)
+        pixels = batch.images[part] if len(labels) else np.zeros((0, *self.size), np.uint8)
+        images = self.pixels.load(pixels)
+        if self.recipe.augment == "photo" and self.recipe.jitter > 0 and len(labels):
+            images = recoloured(images, torch.from_numpy(draws.colours(batch.indices[part])).to(self.device))
+        if mix is None or not len(labels):
             return images, labels, None
-        images, own = mixed(images, mix)
+        places = places[: len(labels)]
+        images, own = mixed(images, Mix(mix.own[places], None if mix.boxes is None else mix.boxes[places]))
         return images, labels, own
 
     def _loss(self, logits: Tensor, images: Tensor, labels: Tensor, own: Tensor | None) -> Tensor:
         recipe = self.recipe
+        if not len(labels):
+            return logits.sum()  # of nothing: zero, with gradients of zero for the other processes
         loss = cross_entropy(logits, labels, own, recipe.label_smoothing)
         if self.teacher is None:
             return loss
@@ -256,11 +301,13 @@ class Loop:
         kept = f"; the model after epoch {len(good)} is in {self.folder / 'last.safetensors'}" if good else ""
         return f"{what} in epoch {self.progress.epoch + 1}, step {self.progress.step + 1}; try a lower --lr{kept}"
 
-    def _close_epoch(self, log: Log) -> None:
+    def _close_epoch(self, log: Quiet) -> None:
         """Validates, writes the models, and moves on to the next epoch."""
-        progress = self.progress
+        progress, ranks = self.progress, self.ranks
         if not progress.seen:
-            raise DataError(f"no training picture could be decoded; the first: {next(iter(progress.failed.values()))}")
+            self._gather_failures(log)
+            problem = next(iter(progress.failed.values()))
+            ranks.refuse(DataError(f"no training picture could be decoded; the first: {problem}"))
         seen = progress.seen
         val = self.validation.measure(self.module)
         averaged = self.validation.measure(self.averaged) if self.averaged else None
@@ -282,21 +329,33 @@ class Loop:
             "seconds_waiting_for_pictures": progress.waited,
         }
         progress.history.append(record)
+        self._gather_failures(log)
+        with ranks.together():
+            if ranks.first:
+                self._write_models(val, averaged)
+        progress.epoch, progress.step = progress.epoch + 1, 0
+        progress.loss_sum, progress.correct, progress.seen = 0.0, 0, 0
+        progress.seconds = progress.waited = 0.0
+        self._save(log)
+        with ranks.together():
+            log.epoch(record)
+
+    def _write_models(self, val: Metrics, averaged: Metrics | None) -> None:
         made = [("last.safetensors", self._artifact(val))]
         if averaged:
             made.append(("last_ema.safetensors", self._artifact(averaged, averaged=True)))
         for name, model in made:
-            if model.facts["val_top1"] > progress.best_top1:
-                progress.best_top1 = model.facts["val_top1"]
+            if model.facts["val_top1"] > self.progress.best_top1:
+                self.progress.best_top1 = model.facts["val_top1"]
                 artifact.save(model, self.folder / "best.safetensors")
             artifact.save(model, self.folder / name)
-        progress.epoch, progress.step = progress.epoch + 1, 0
-        progress.loss_sum, progress.correct, progress.seen = 0.0, 0, 0
-        progress.seconds = progress.waited = 0.0
-        self._save(self.folder / CHECKPOINT)
-        log.epoch(record)
 
-    def _note_failures(self, log: Log, failed: Mapping[str, str]) -> None:
+    def _gather_failures(self, log: Quiet) -> None:
+        """Every process then knows what no process could decode."""
+        for failed in self.ranks.gather(self.progress.failed):
+            self._note_failures(log, failed)
+
+    def _note_failures(self, log: Quiet, failed: Mapping[str, str]) -> None:
         known = set(self.progress.failed.values())
         for name, problem in failed.items():
             if name not in self.progress.failed:
@@ -333,26 +392,49 @@ class Loop:
         module = self.averaged if averaged and self.averaged else self.module
         return Artifact(self.graph, to_weights(module), self.source.classes, self.preprocessing, facts)
 
-    def _save(self, path: Path) -> None:
+    def _save(self, log: Quiet) -> None:
+        """Writes the checkpoint."""
+        self._make_ready(log)
+        with self.ranks.together():
+            self._write_checkpoint()
+
+    def _save_meanwhile(self, log: Quiet) -> None:
+        """Writes a checkpoint that an epoch can do without: if the disk is full, there is time to make room."""
+        self._make_ready(log)
+        try:
+            self._write_checkpoint()
+        except FileError as error:
+            log.say(f"{error}; training goes on from the last checkpoint, which is whole, and tries again in a minute")
+
+    def _make_ready(self, log: Quiet) -> None:
         if not all(bool(parameter.isfinite().all()) for parameter in self.module.parameters()):
-            raise DataError(self._diverged("a weight is no longer a number"))
-        checkpoint.save(path, self.module, self.averaged, self.optimizer, self.progress, self.settings)
+            self.ranks.refuse(DataError(self._diverged("a weight is no longer a number")))
+        self._gather_failures(log)
+
+    def _write_checkpoint(self) -> None:
         self.saved_at = time.perf_counter()
+        if self.ranks.first:
+            path = self.folder / CHECKPOINT
+            checkpoint.save(path, self.module, self.averaged, self.optimizer, self.progress, self.settings)
 
 
 @contextmanager
-def _asked_to_stop(log: Log) -> Iterator[threading.Event]:
-    """An event set by the first Ctrl-C or SIGTERM; a second Ctrl-C interrupts at once."""
+def _asked_to_stop(log: Quiet, alone: bool) -> Iterator[threading.Event]:
+    """An event set by the first Ctrl-C or SIGTERM; a second Ctrl-C interrupts at once.
+
+    Not so under torchrun, which passes a signal on that the terminal may already have sent, and kills after 30 seconds.
+    """
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event
         return
 
     def ask(_number: int, _frame: object) -> None:
-        if event.is_set():
+        if event.is_set() and alone:
             raise KeyboardInterrupt
         event.set()
-        log.say("stopping after this step and a checkpoint; once more to stop at once")
+        if alone:
+            log.say("stopping after this step and a checkpoint; once more to stop at once")
 
     old = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

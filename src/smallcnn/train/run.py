@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from smallcnn import ops, zoo
 from smallcnn.adapt import classifier, keep, with_classes, with_resolution
@@ -23,7 +24,7 @@ from smallcnn.files import remove_leftovers
 from smallcnn.graph import Graph
 from smallcnn.train import checkpoint, recipes
 from smallcnn.train.compute import Way
-from smallcnn.train.device import pick_device
+from smallcnn.train.distributed import Ranks, decoding_threads, joined, restarted
 from smallcnn.train.loop import CHECKPOINT, Loop, Result
 from smallcnn.train.recipe import Recipe, check_names
 from smallcnn.train.teacher import Teacher, digest
@@ -66,14 +67,18 @@ def train(
     one; its settings must be the same.
 
     Ctrl-C finishes the step, writes a checkpoint and returns with `finished` false. Raises SmallcnnError subclasses for
-    whatever the user can mend.
+    whatever the user can mend. Under torchrun the processes compute one run together (docs/distributed.md); such an
+    error is then raised in the first, and ends the others with exit code 2.
     """
     check_names(changes)
-    plain = replace(_named(recipe, 0, False), **changes)
-    source = _open(data, plain, root)
-    start = _start(model, source, resolution, plain.seed)
-    chosen = replace(_named(recipe, min(start.graph.input_shape[:2]), start.came_from is not None), **changes)
-    return _run(start, source, data, root, out, chosen, teacher, resume, compute, device, workers)
+    with joined(device) as (ranks, on):
+        with ranks.together(), ranks.in_turn():
+            plain = replace(_named(recipe, 0, False), **changes)
+            source = _open(data, plain, root)
+            start = _start(model, source, resolution, plain.seed)
+            chosen = replace(_named(recipe, min(start.graph.input_shape[:2]), start.came_from is not None), **changes)
+        going_on = resume or restarted()
+        return _run(start, source, data, root, out, chosen, teacher, going_on, compute, on, workers, ranks)
 
 
 def resume(
@@ -89,18 +94,31 @@ def resume(
 
     `data`, `root` and `teacher` are needed only if the pictures or the teacher's file have moved.
     """
-    state = Path(out) / CHECKPOINT
+    with joined(device) as (ranks, on):
+        settings: dict[str, Any] = {}
+        with ranks.together():
+            if ranks.first:
+                settings = _stored(Path(out))
+        settings = ranks.from_first(settings)
+        with ranks.together(), ranks.in_turn():
+            graph, recipe = Graph.from_json(settings["graph"]), Recipe.from_dict(settings["recipe"])
+            start = _Start(graph, None, Preprocessing.from_json(settings["preprocessing"]), settings["start"])
+            data, root = data or settings["source"], root or settings["root"]
+            source = _open(data, recipe, root)
+            if settings["teacher"]:
+                teacher = teacher or settings["teacher"]["file"]
+        return _run(start, source, data, root, out, recipe, teacher, True, "auto", on, workers, ranks)
+
+
+def _stored(out: Path) -> dict[str, Any]:
+    """The settings of the run in `out`."""
+    state = out / CHECKPOINT
     if not state.is_file():
         raise DataError(f"{out}: no run to resume here; start one with MODEL and --data")
     settings = checkpoint.read_settings(state)
     if "compute" not in settings:
         raise DataError(f"{out}: started with an older smallcnn, which cannot be resumed with this one")
-    graph, recipe = Graph.from_json(settings["graph"]), Recipe.from_dict(settings["recipe"])
-    start = _Start(graph, None, Preprocessing.from_json(settings["preprocessing"]), settings["start"])
-    data, root = data or settings["source"], root or settings["root"]
-    if settings["teacher"]:
-        teacher = teacher or settings["teacher"]["file"]
-    return _run(start, _open(data, recipe, root), data, root, out, recipe, teacher, True, "auto", device, workers)
+    return settings
 
 
 @dataclass(frozen=True)
@@ -123,33 +141,38 @@ def _run(
     teacher: str | Path | None,
     resume: bool,
     compute: Way,
-    device: str,
+    on: torch.device,
     workers: int | None,
+    ranks: Ranks,
 ) -> Result:
-    on = pick_device(device)
-    graph = start.graph
-    recipe = _settled(recipe, source, start)
-    taught = Teacher(Path(teacher), source.classes, graph.input_shape[2], on) if teacher else None
-    settings = {
-        "model": graph.name,
-        "graph": graph.to_json(),
-        "preprocessing": start.preprocessing.to_json(),
-        "start": start.came_from,
-        "teacher": {"file": str(Path(teacher).resolve()), "digest": digest(Path(teacher))} if teacher else None,
-        "source": str(Path(data).resolve()) if Path(data).exists() else str(data),
-        "root": str(Path(root).resolve()) if root else None,
-        "pictures": source.fingerprint,
-        "recipe": asdict(recipe),
-    }
-    folder = _run_folder(Path(out), settings, resume)
-    going_on = resume and (folder / CHECKPOINT).is_file()
-    if going_on:  # the same sums in the same order, whatever is quicker today
-        compute = checkpoint.read_settings(folder / CHECKPOINT)["compute"]
-    loop = Loop(
-        graph, start.weights, start.preprocessing, source, recipe, folder, settings,
-        teacher=taught, compute=compute, device=on, workers=workers,
-    )  # fmt: skip
-    return loop.run(resume=going_on)
+    folder, going_on = Path(out), False
+    with ranks.together():
+        if not ranks.alone and compute not in ("auto", "torch"):
+            raise DataError(f"--compute {compute} is for a single process; several compute with torch")
+        graph = start.graph
+        recipe = _settled(recipe, source, start)
+        taught = Teacher(Path(teacher), source.classes, graph.input_shape[2], on) if teacher else None
+        settings = {
+            "model": graph.name,
+            "graph": graph.to_json(),
+            "preprocessing": start.preprocessing.to_json(),
+            "start": start.came_from,
+            "teacher": {"file": str(Path(teacher).resolve()), "digest": digest(Path(teacher))} if teacher else None,
+            "source": str(Path(data).resolve()) if Path(data).exists() else str(data),
+            "root": str(Path(root).resolve()) if root else None,
+            "pictures": source.fingerprint,
+            "recipe": asdict(recipe),
+        }
+        if ranks.first:
+            _prepare_folder(folder, settings, resume)
+            going_on = resume and (folder / CHECKPOINT).is_file()
+            if going_on:  # the same sums in the same order, whatever is quicker today
+                compute = checkpoint.read_settings(folder / CHECKPOINT)["compute"]
+        loop = Loop(
+            graph, start.weights, start.preprocessing, source, recipe, folder, settings,
+            teacher=taught, compute=compute, device=on, workers=workers or decoding_threads(), ranks=ranks,
+        )  # fmt: skip
+    return loop.run(resume=ranks.from_first(going_on))
 
 
 def _named(recipe: Recipe | str, side: int, trained: bool) -> Recipe:
@@ -240,7 +263,7 @@ def _settled(recipe: Recipe, source: Source, start: _Start) -> Recipe:
     return replace(recipe, augment=augment, mirror=mirror, lr=part * recipe.peak_lr, weight_decay=recipe.decay)
 
 
-def _run_folder(folder: Path, settings: dict[str, Any], resume: bool) -> Path:
+def _prepare_folder(folder: Path, settings: dict[str, Any], resume: bool) -> None:
     state = folder / CHECKPOINT
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -265,7 +288,6 @@ def _run_folder(folder: Path, settings: dict[str, Any], resume: bool) -> Path:
                 f"{folder}: cannot resume with other settings: {'; '.join(changed)}; "
                 "keep them, or train into another folder"
             )
-    return folder
 
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:

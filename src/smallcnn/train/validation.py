@@ -12,6 +12,7 @@ from smallcnn.data.split import Split
 from smallcnn.errors import DataError
 from smallcnn.metrics import Metrics, measure
 from smallcnn.module import GraphModule
+from smallcnn.train.distributed import Ranks
 from smallcnn.train.feed import held
 
 
@@ -36,29 +37,40 @@ class Pixels:
 
 
 class Validation:
-    """The validation pictures. `failed` are those that could not be decoded so far, by name."""
+    """The validation pictures, each process's part. `failed` are those that could not be decoded so far, by name."""
 
     def __init__(
-        self, split: Split, preprocessing: Preprocessing, pixels: Pixels, batch_size: int, workers: int | None
+        self,
+        split: Split,
+        preprocessing: Preprocessing,
+        pixels: Pixels,
+        batch_size: int,
+        workers: int | None,
+        ranks: Ranks,
     ) -> None:
-        self._split, self.failed, self._held = held(split, preprocessing, workers)
+        part = split if ranks.alone else split.subset(ranks.slice(len(split)))
+        self._split, self.failed, self._held = held(part, preprocessing, workers)
+        self._ranks = ranks
         self._preprocessing, self._pixels = preprocessing, pixels
         self._batch_size, self._workers = batch_size, workers
 
     @torch.inference_mode()
     def measure(self, module: GraphModule) -> Metrics:
-        """Leaves the module in evaluation mode. Raises DataError if no picture could be decoded."""
+        """Over all processes. Leaves the module in evaluation mode. Raises DataError if no picture could be decoded."""
         module.eval()
-        logits, labels = [], []
+        logits = [np.zeros((0, *module.graph.output_shape), np.float32)]
+        labels = [np.zeros(0, np.int64)]
         for batch in self._batches():
             self.failed |= batch.failed
             if len(batch.labels):
                 images = self._pixels.normalise(self._pixels.load(batch.images))
                 logits.append(module(images).float().cpu().numpy())
                 labels.append(batch.labels)
-        if not labels:
-            raise DataError(f"no validation picture could be decoded; the first: {next(iter(self.failed.values()))}")
-        return measure(np.concatenate(logits), np.concatenate(labels))
+        found = self._ranks.gather((np.concatenate(logits), np.concatenate(labels), self.failed))
+        if not any(len(theirs) for _, theirs, _ in found):
+            problem = next(problem for _, _, failed in found for problem in failed.values())
+            self._ranks.refuse(DataError(f"no validation picture could be decoded; the first: {problem}"))
+        return measure(np.concatenate([one for one, _, _ in found]), np.concatenate([one for _, one, _ in found]))
 
     def _batches(self) -> Iterator[Batch]:
         split = self._split
