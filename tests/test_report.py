@@ -1,4 +1,5 @@
 import html.parser
+import json
 import re
 
 import numpy as np
@@ -87,6 +88,20 @@ def test_every_plot_and_picture_is_inside(page):
     assert len(re.findall(r"<img [^>]*src='data:image/", page)) == 9
 
 
+def test_the_report_of_a_run(tmp_path):
+    photos = colour_photos(tmp_path / "photos", per_class=10)
+    data = {"name": "photos", "fingerprint": open_source(photos).fingerprint, "seed": 0, "val_fraction": 0.2}
+    save(artifact(data=data), tmp_path / "best.safetensors")
+    (tmp_path / "log.jsonl").write_text("".join(f"{json.dumps(record)}\n" for record in HISTORY))
+    text = report.of_run(tmp_path, str(photos)).read_text(encoding="utf-8")
+    headings = re.findall("<h2>(.*?)</h2>", text)
+    assert headings == [
+        "Training", "Accuracy", "Class by class", "Most confused", "Wrong, and sure of it", "Least certain",
+        "Calibration", "Input size", "Cost", "How this was made",
+    ]  # fmt: skip
+    assert "6 pictures of photos (val)" in "".join(Page(text).words)
+
+
 def test_wrong_answers_are_marked(page):
     right, wrong = page.count("<figure class=right"), page.count("<figure class=wrong")
     assert right + wrong == 9
@@ -109,3 +124,11 @@ def test_many_classes_are_drawn_without_names():
 def test_a_plot_with_a_strange_name(tmp_path):
     with pytest.raises(FileError, match=r"ends in \.png, \.svg or \.pdf"):
         plots.check_plot(tmp_path / "x.jpeg")
+
+
+def test_averaged_weights_have_their_own_curve():
+    averaged = [record | {"ema_val_loss": 1.0, "ema_val_top1": 0.3 + record["epoch"] / 10} for record in HISTORY]
+    loss, top1 = plots.curves(averaged).axes
+    assert [line.get_label() for line in loss.lines] == ["train", "val", "val, averaged weights"]
+    np.testing.assert_allclose(top1.lines[2].get_ydata(), [40, 50, 60])
+    assert len(plots.curves(HISTORY).axes[0].lines) == 2

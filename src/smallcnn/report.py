@@ -23,8 +23,8 @@ from smallcnn.runtime import Net
 
 __all__ = ["Section", "write"]
 
-_QUICK_TO_RENORM = 1e8
-"""Mult-Adds up to which batch norm is re-estimated at six sizes in less than a minute."""
+_QUICK_TO_RENORM = 2e7
+"""Mult-Adds up to which batch norm is re-estimated at six sizes in some seconds."""
 
 
 def of_run(run: Path, data: str) -> Path:

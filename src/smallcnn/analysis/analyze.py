@@ -12,7 +12,7 @@ from smallcnn.analysis.calibration import calibrated
 from smallcnn.analysis.findings import Findings, examine
 from smallcnn.analysis.sweep import Sweep, at_size, statistics_split, sweep
 from smallcnn.artifact import Artifact
-from smallcnn.errors import DataError, FileError, GraphError
+from smallcnn.errors import DataError, FileError, GraphError, require
 from smallcnn.evaluate import Evaluation, evaluate
 from smallcnn.runtime import Net
 
@@ -129,6 +129,7 @@ def _opened(artifact: Artifact, net: Net, threads: int | None) -> Net:
 
 
 def _renormed(artifact: Artifact, evaluation: Evaluation, workers: int | None, report: Report) -> Artifact:
+    require("re-estimating batch norm", "train", "torch")
     from smallcnn.train.renorm import reestimate
 
     split = statistics_split(evaluation)

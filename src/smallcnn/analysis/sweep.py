@@ -24,8 +24,9 @@ _SEVENTHS = (4, 5, 6, 7, 8, 9)
 _MULT_ADDS, _FEWEST, _MOST = 2e11, 100, 1000
 """What one size may cost, some seconds on one core, and how many pictures it has in any case and at most."""
 
-_STATISTICS = 256
-"""Pictures for batch-norm statistics: millions of values per channel in the first layers, thousands in the last."""
+_STATISTICS = 500
+"""Pictures for batch-norm statistics, whose sampling error costs: MobileNet v1 0.5 on flowers has a cross-entropy of
+0.735 with those of 64, 0.702 to 0.713 of 256, 0.695 of 1000."""
 
 
 @dataclass(frozen=True)
