@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
-from smallcnn import Builder
+from smallcnn import Builder, artifact
 from smallcnn.errors import DataError, SmallcnnError
 from smallcnn.study import results, running
 from smallcnn.study.definition import Row, Study
@@ -154,3 +154,16 @@ def test_a_damaged_result(tmp_path):
     (folder / "result.json").write_text('{"row": "own')
     with pytest.raises(DataError, match=r"result\.json: no result of a study's run"):
         results.read(STUDY, tmp_path)
+
+
+def test_rows_with_a_teacher_need_one_and_learn_from_it(whole, tmp_path):
+    taught = dataclasses.replace(
+        STUDY, rows=(dataclasses.replace(STUDY.rows[0], label="Taught", distil="soft"),), seeds=1
+    )
+    with pytest.raises(SmallcnnError, match="tiny has rows that learn from a teacher; give its file with --teacher"):
+        running.run(taught, "digits", tmp_path)
+    teacher = whole[0] / "own-graph" / "seed-0" / "last.safetensors"
+    assert running.run(taught, "digits", tmp_path, teacher=teacher, compute="torch")
+    stored = artifact.load(tmp_path / "taught" / "seed-0" / "last.safetensors").facts
+    assert stored["teacher"]["file"] == str(teacher)
+    assert stored["recipe"]["distil"] == "soft"

@@ -55,6 +55,7 @@ def evaluate(
     net: Net,
     data: str | Path,
     *,
+    root: str | Path | None = None,
     part: str | None = None,
     crop: float | None = None,
     workers: int | None = None,
@@ -65,8 +66,8 @@ def evaluate(
     `part` is train, val, test or all. Left out, it is what the network has not learned from: the test part if there is
     one; the validation part if the set has one, or if the network was trained on the rest of this very set (the same
     pictures, or a folder of the same name); otherwise all. `crop` is the part of a picture's shorter side to look at,
-    in place of the network's: 1 for pictures that are already cropped. `report` is called with the pictures done and
-    their total.
+    in place of the network's: 1 for pictures that are already cropped. `root` is where a named set's files are.
+    `report` is called with the pictures done and their total.
 
     Raises DataError if the classes do not fit the labels of the network, or nothing could be decoded.
     """
@@ -75,7 +76,7 @@ def evaluate(
     trained_on = net.facts.get("data")
     trained_on = trained_on if isinstance(trained_on, dict) else {}
     cut = {key: trained_on[key] for key in ("seed", "val_fraction") if isinstance(trained_on.get(key), int | float)}
-    source = open_source(data, **cut)
+    source = open_source(data, root=root, **cut)
     doubt = None
     if part is None:
         same = source.fingerprint == trained_on.get("fingerprint")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from smallcnn.cli.show import as_json, engine, print_json, progress, remark, warn_untrained, workers
+from smallcnn.cli.show import as_json, engine, print_json, progress, remark, root, warn_untrained, workers
 
 _MOST_CONFUSION = 100
 """Classes up to which the JSON has the confusion matrix: a thousand would make a million numbers."""
@@ -13,6 +13,7 @@ _MOST_CONFUSION = 100
 @click.command("evaluate")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--data", required=True, metavar="SOURCE", help="labelled pictures: folder, .npz or named set")
+@root
 @click.option("--part", type=click.Choice(["train", "val", "test", "all"]), help="left out: what was not trained on")
 @click.option(
     "--crop", type=click.FloatRange(0, 1, min_open=True),
@@ -28,6 +29,7 @@ _MOST_CONFUSION = 100
 def command(
     file: Path,
     data: str,
+    root: Path | None,
     part: str | None,
     crop: float | None,
     plot: Path | None,
@@ -48,11 +50,13 @@ def command(
     net = runtime.open(file, engine=engine, threads=threads)
     warn_untrained(net.facts)
     with progress("evaluating") as report:
-        result = evaluate(net, data, part=part, crop=crop, workers=workers, report=report)
+        result = evaluate(net, data, root=root, part=part, crop=crop, workers=workers, report=report)
     metrics = result.metrics
     if result.doubt:
         remark(f"note: {result.doubt}")
-    for problem in result.skipped.values():
+    for note in result.source.notes:
+        remark(f"note: {note}")
+    for problem in dict.fromkeys(result.skipped.values()):
         remark(f"skipped: {problem}")
     if plot:
         from smallcnn.plots import confusion_matrix, save

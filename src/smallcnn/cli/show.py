@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
@@ -12,6 +13,9 @@ as_json = click.option("--json", "json_", is_flag=True, help="print JSON for mac
 engine = click.option(
     "--engine",
     help="compiled, onnxruntime, openvino or torch  [default: compiled for a compiled FILE, else onnxruntime]",
+)
+root = click.option(
+    "--root", type=click.Path(path_type=Path), help="where the files of a named set are  [default: fetched]"
 )
 workers = click.option(
     "--workers", type=click.IntRange(1), help="threads that decode  [default: one per core, at most 8]"

@@ -5,13 +5,15 @@ from typing import Any
 
 import click
 
-from smallcnn.cli.show import as_json, print_json, remark, table, workers
+from smallcnn.cli.show import as_json, print_json, remark, root, table, workers
 from smallcnn.errors import TRAIN, SmallcnnError, require
 
 
 @click.command("study")
 @click.argument("name", required=False)
 @click.option("--data", metavar="SOURCE", help="pictures with a test part: a named set, .npz or folder")
+@root
+@click.option("--teacher", type=click.Path(path_type=Path), help="model file that rows with a teacher learn from")
 @click.option("--out", type=click.Path(path_type=Path), help="folder of the study; a run of its own in ROW/seed-S")
 @click.option("--seeds", type=click.IntRange(1), help="runs of each row, seeds 0, 1, ...  [default: the study's]")
 @click.option("--epochs", type=click.IntRange(1), help="of each run  [default: the study's]")
@@ -29,6 +31,8 @@ from smallcnn.errors import TRAIN, SmallcnnError, require
 def command(
     name: str | None,
     data: str | None,
+    root: Path | None,
+    teacher: Path | None,
     out: Path | None,
     seeds: int | None,
     epochs: int | None,
@@ -65,6 +69,7 @@ def command(
         if not table_only:
             import torch
 
+            from smallcnn.shipped import located
             from smallcnn.study import running
 
             if data is None:
@@ -72,8 +77,9 @@ def command(
             if threads:
                 torch.set_num_threads(threads)
             running.run(
-                study, data, out, seeds=seeds, epochs=epochs, rows=rows, compute=compute, device=device,
-                threads=threads, workers=workers, say=remark, finished=lambda lines: page.write(study, lines, out),
+                study, data, out, root=root, teacher=teacher and located(teacher), seeds=seeds, epochs=epochs,
+                rows=rows, compute=compute, device=device, threads=threads, workers=workers, say=remark,
+                finished=lambda lines: page.write(study, lines, out),
             )  # fmt: skip
         lines = results.read(study, out)
         page.write(study, lines, out)

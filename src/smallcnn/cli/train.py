@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import click
 
-from smallcnn.cli.show import remark, workers
+from smallcnn.cli.show import remark, root, workers
 from smallcnn.errors import TRAIN, SmallcnnError, require
 from smallcnn.train.recipe import Recipe
 
@@ -35,7 +35,7 @@ def _recipe_options(function: Any) -> Any:
 @click.option(
     "--from", "start", type=click.Path(path_type=Path), help="start from this .safetensors, in place of MODEL"
 )
-@click.option("--root", type=click.Path(path_type=Path), help="where a named set's files are  [default: fetched]")
+@root
 @click.option("--recipe", default="auto", show_default=True, help="one of `smallcnn recipes`, for options to change")
 @click.option("--teacher", type=click.Path(path_type=Path), help="model file to learn from, beside the labels")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="folder of the run")

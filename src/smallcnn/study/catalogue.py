@@ -1,7 +1,7 @@
 """The studies by name."""
 
 from smallcnn.errors import SmallcnnError, closest
-from smallcnn.study import effnet, mobilenet_v1, mobilenet_v2, shufflenet_v1, yardstick
+from smallcnn.study import distillation, effnet, mobilenet_v1, mobilenet_v2, shufflenet_v1, yardstick
 from smallcnn.study.definition import Study
 
 STUDIES = {
@@ -14,6 +14,7 @@ STUDIES = {
         mobilenet_v2.BOTTLENECK,
         mobilenet_v1.WIDTH_AND_RESOLUTION,
         yardstick.RESNET_20,
+        distillation.DISTILLATION,
     )
 }
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from smallcnn import zoo
 from smallcnn.cost import Profile, profile
 from smallcnn.graph import Graph
-from smallcnn.train.recipe import Recipe
+from smallcnn.train.recipe import Distil, Recipe
 from smallcnn.train.recipes import named
 
 PICTURES = 50_000
@@ -23,7 +23,8 @@ class Row:
 
     `model` is a registry name with options, or builds a graph from the common keywords (resolution, classes, channels).
     `published` is the paper's accuracy in percent as printed, empty if it has none. `images_per_second` is the measured
-    training speed (docs/studies.md says where), from which the stated hours follow.
+    training speed (docs/studies.md says where), from which the stated hours follow. `distil` is how the row learns from
+    a teacher, if it has one.
     """
 
     label: str
@@ -31,6 +32,7 @@ class Row:
     images_per_second: float
     published: str = ""
     resolution: int = 32
+    distil: Distil | None = None
 
     @property
     def name(self) -> str:

@@ -52,6 +52,8 @@ def run(
     data: str | Path,
     out: Path,
     *,
+    root: str | Path | None = None,
+    teacher: Path | None = None,
     seeds: int | None = None,
     epochs: int | None = None,
     rows: Sequence[str] = (),
@@ -66,12 +68,13 @@ def run(
 
     `seeds` and `epochs` left out are the study's; `rows` are names, all if there are none. Each run is a training run
     of its own, OUT/ROW/seed-S, which goes on where it was. Every process that is given the same folder takes runs that
-    no other is working on. `say` gets lines of progress, `finished` is called with all results after each.
+    no other is working on. `root` is where a named set's files are, `teacher` what rows with a teacher learn from.
+    `say` gets lines of progress, `finished` is called with all results after each.
 
     Accuracy is measured on the test part, which nothing is chosen by. Raises DataError if there is none, or if the
     folder holds runs of another data set or recipe; KeyboardInterrupt after Ctrl-C and a checkpoint.
     """
-    runs = _plan(study, data, out, seeds or study.seeds, epochs or study.recipe.epochs, rows)
+    runs = _plan(study, data, root, teacher, out, seeds or study.seeds, epochs or study.recipe.epochs, rows)
     while True:
         taken = 0
         for i, current in enumerate(runs, start=1):
@@ -82,7 +85,7 @@ def run(
                     continue
                 taken += 1
                 say(f"run {i} of {len(runs)}: {current}; {_left(runs)} of training left")
-                outcome = _train_and_measure(current, data, compute, device, threads, workers)
+                outcome = _train_and_measure(current, data, root, teacher, compute, device, threads, workers)
                 results.write(current.folder, outcome)
                 say(f"{current}: {100 * outcome.top1:.2f} % of {outcome.test_images} test pictures")
             finished(results.read(study, out))
@@ -95,11 +98,22 @@ def run(
     return not left
 
 
-def _plan(study: Study, data: str | Path, out: Path, seeds: int, epochs: int, names: Sequence[str]) -> list[_Run]:
+def _plan(
+    study: Study,
+    data: str | Path,
+    root: str | Path | None,
+    teacher: Path | None,
+    out: Path,
+    seeds: int,
+    epochs: int,
+    names: Sequence[str],
+) -> list[_Run]:
     """Every run, in order: all rows with seed 0, then with seed 1, ..."""
     rows = [_find(study, name) for name in names] or study.rows
+    if teacher is None and any(row.distil for row in rows):
+        raise SmallcnnError(f"{study.name} has rows that learn from a teacher; give its file with --teacher")
     recipe = replace(study.recipe, epochs=epochs)
-    source = open_source(data, seed=recipe.seed, val_fraction=recipe.val_fraction)
+    source = open_source(data, root=root, seed=recipe.seed, val_fraction=recipe.val_fraction)
     if "test" not in source.splits:
         raise DataError(f"{data} has no test part, which a study measures on; it has {', '.join(source.splits)}")
     for line in results.read(study, out):
@@ -153,19 +167,28 @@ def _claimed(folder: Path) -> Iterator[bool]:
 
 
 def _train_and_measure(
-    run: _Run, data: str | Path, compute: Way, device: str, threads: int | None, workers: int | None
+    run: _Run,
+    data: str | Path,
+    root: str | Path | None,
+    teacher: Path | None,
+    compute: Way,
+    device: str,
+    threads: int | None,
+    workers: int | None,
 ) -> Outcome:
+    recipe = replace(run.recipe, distil=run.row.distil) if run.row.distil else run.recipe
     try:
         result = train(
-            run.graph, data, run.folder, recipe=run.recipe, resume=True, compute=compute, device=device, workers=workers
-        )
+            run.graph, data, run.folder, recipe=recipe, root=root, teacher=teacher if run.row.distil else None,
+            resume=True, compute=compute, device=device, workers=workers,
+        )  # fmt: skip
     except DataError as error:
         raise DataError(f"{run}: {error}") from error
     if not result.finished:
         raise KeyboardInterrupt
 
     def measure(model: Path) -> Metrics:
-        return evaluate(runtime.open(model, threads=threads), data, part="test", workers=workers).metrics
+        return evaluate(runtime.open(model, threads=threads), data, root=root, part="test", workers=workers).metrics
 
     last, cost = measure(result.last), profile(run.graph)
     return Outcome(
