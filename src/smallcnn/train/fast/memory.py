@@ -1,4 +1,4 @@
-"""Memory for activations that is kept from step to step.
+"""Memory for activations, kept from step to step.
 
 The allocator of C gives large blocks back to the system, which then hands out each page anew, zeroed, in every step:
 as much time as computing what fills it.
@@ -18,17 +18,23 @@ _PAGE = 1 << 21
 
 
 class Memory:
-    """Tensors whose memory comes back here when the last reference to them goes."""
+    """Tensors whose memory serves others once the last reference to them has gone; small ones just stay."""
 
     def __init__(self) -> None:
         self.free: defaultdict[int, list[mmap.mmap]] = defaultdict(list)
+        self.kept: list[Tensor] = []
+
+    def keep(self, tensor: Tensor) -> Tensor:
+        """The tensor, which stays as long as this memory does."""
+        self.kept.append(tensor)
+        return tensor
 
     def empty(self, shape: Sequence[int]) -> Tensor:
         """float32, (N, C) or (N, C, H, W) channels last, with any content."""
         kind = torch.channels_last if len(shape) == 4 else torch.contiguous_format
         count = int(np.prod(shape))
         if count * 4 < _LARGE:
-            return torch.empty(tuple(shape), memory_format=kind)
+            return self.keep(torch.empty(tuple(shape), memory_format=kind))
         size = -(-count * 4 // _PAGE) * _PAGE
         block = self.free[size].pop() if self.free[size] else _map(size)
         array = np.frombuffer(block, np.float32, count)

@@ -1,4 +1,4 @@
-"""`accelerate`: a GraphModule as a list of steps that go forward and back by themselves."""
+"""`accelerate`: a GraphModule as programs, one for each shape of batch."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from smallcnn.module import GraphModule
-from smallcnn.train.fast.memory import Memory
 from smallcnn.train.fast.native import library
 from smallcnn.train.fast.plan import plan
-from smallcnn.train.fast.steps import Run, Step
+from smallcnn.train.fast.program import Program
+from smallcnn.train.fast.steps import Step
 from smallcnn.train.fast.values import Value
 
 
@@ -25,14 +25,14 @@ def accelerate(module: GraphModule) -> Callable[[Tensor], Tensor]:
     Raises CompileError, saying what to install, if the kernels cannot be compiled.
     """
     library()
-    steps, memory = plan(module), Memory()
+    programs = _Programs(module)
 
     def call(x: Tensor) -> Tensor:
         plain = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
         parameters = [p for p in module.parameters() if p.requires_grad]
         if not (plain and module.training and torch.is_grad_enabled() and (parameters or x.requires_grad)):
             return module(x)
-        result: Tensor = _Network.apply(module, steps, memory, x, *parameters)  # type: ignore[no-untyped-call]
+        result: Tensor = _Network.apply(programs, x, *parameters)  # type: ignore[no-untyped-call]
         return result
 
     return call
@@ -40,28 +40,86 @@ def accelerate(module: GraphModule) -> Callable[[Tensor], Tensor]:
 
 class _Network(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, module: GraphModule, steps: list[Step], memory: Memory, x: Tensor, *parameters: nn.Parameter
-    ) -> Tensor:
-        run = Run(memory)
-        graph = module.graph
-        first = Value(x.detach().contiguous(memory_format=torch.channels_last), wanted=ctx.needs_input_grad[3])
-        run.values[graph.nodes[0].name] = first
-        for step in steps:
-            step.forward(run)
-        output = run.values[graph.output]
-        output.readers += 1
-        ctx.run, ctx.steps, ctx.first, ctx.output, ctx.parameters = run, steps, first, output, parameters
-        return run.written(output).view_as(output.raw)
+    def forward(ctx: Any, programs: "_Programs", x: Tensor, *parameters: nn.Parameter) -> Tensor:
+        lease = programs.lease(x, ctx.needs_input_grad[1])
+        ctx.lease, ctx.parameters = lease, parameters
+        return lease.program.forward(x)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        run: Run = ctx.run
-        run.contribute(ctx.output, gradient)
-        for step in reversed(ctx.steps):
-            step.backward(run)
-        of_input = ctx.first.grad if ctx.first.wanted else None
-        result = (None, None, None, of_input, *(run.gradients.get(parameter) for parameter in ctx.parameters))
-        ctx.run = ctx.first = ctx.output = None
+        if ctx.lease is None:
+            raise RuntimeError("this batch has been differentiated already: what that needed is no longer there")
+        program: _Program = ctx.lease.program
+        of_input = program.backward(gradient)
+        result = (None, of_input, *(program.gradient(parameter) for parameter in ctx.parameters))
+        ctx.lease = None
         return result
+
+
+class _Program:
+    """The program of one shape of batch, and its two ends."""
+
+    def __init__(self, module: GraphModule, steps: list[Step], shape: torch.Size, wanted: bool) -> None:
+        self.calls = calls = Program()
+        graph = module.graph
+        self.input = calls.memory.empty(shape)
+        first = calls.values[graph.nodes[0].name] = Value(self.input, wanted)
+        for step in steps:
+            step.forward(calls)
+        output = calls.read(graph.output)
+        self.output = calls.written(output)
+        calls.turned = True
+        self.gradient_in = calls.memory.empty(self.output.shape)
+        calls.contribute(output, self.gradient_in)
+        for step in reversed(steps):
+            step.backward(calls)
+        self.gradient_out = first.grad
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.input.copy_(x)
+        for function, arguments in self.calls.forward:
+            function(*arguments)
+        return self.output.clone()
+
+    def backward(self, gradient: Tensor) -> Tensor | None:
+        self.gradient_in.copy_(gradient)
+        for function, arguments in self.calls.backward:
+            function(*arguments)
+        return None if self.gradient_out is None else self.gradient_out.clone()
+
+    def gradient(self, parameter: nn.Parameter) -> Tensor | None:
+        of_it = self.calls.gradients.get(parameter)
+        return None if of_it is None else of_it.clone()
+
+
+class _Lease:
+    """A program while a batch is on its way through it; comes back when nobody can differentiate that batch."""
+
+    def __init__(self, program: _Program, idle: list[_Program]) -> None:
+        self.program, self.idle = program, idle
+
+    def __del__(self) -> None:
+        self.idle.append(self.program)
+
+
+class _Programs:
+    """Those made so far that still hold: tensors have moved or other layers train, and they are made anew."""
+
+    def __init__(self, module: GraphModule) -> None:
+        self.module, self.steps = module, plan(module)
+        self.layers = list(module.modules())
+        self.state: object = None
+        self.idle: dict[object, list[_Program]] = {}
+
+    def lease(self, x: Tensor, wanted: bool) -> _Lease:
+        tensors = [*self.module.parameters(), *self.module.buffers()]
+        state = (
+            [(tensor.data_ptr(), tensor.requires_grad) for tensor in tensors],
+            [layer.training for layer in self.layers],
+            torch.get_num_threads(),
+        )
+        if state != self.state:
+            self.state, self.idle = state, {}
+        idle = self.idle.setdefault((x.shape, wanted), [])
+        return _Lease(idle.pop() if idle else _Program(self.module, self.steps, x.shape, wanted), idle)

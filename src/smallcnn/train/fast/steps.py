@@ -1,5 +1,6 @@
 """The steps of a network: each computes one value from earlier ones, and gives their gradients back."""
 
+import copy
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, cast
@@ -8,51 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from smallcnn.train.fast import native
-from smallcnn.train.fast.memory import Memory
-from smallcnn.train.fast.native import at, library
+from smallcnn.train.fast.native import at
+from smallcnn.train.fast.program import Program
 from smallcnn.train.fast.values import Act, Norm, Value
-
-
-class Run:
-    """One batch on its way forward and back."""
-
-    def __init__(self, memory: Memory) -> None:
-        self.memory = memory
-        self.parts = torch.get_num_threads()
-        self.values: dict[str, Value] = {}
-        self.gradients: dict[nn.Parameter, Tensor] = {}
-        self.tapes: dict[str, tuple[list[Tensor], list[nn.Parameter], Tensor]] = {}
-
-    def read(self, name: str) -> Value:
-        """The value of a node, for a step whose own will be wanted if this one's is."""
-        value = self.values[name]
-        value.readers += 1
-        return value
-
-    def written(self, value: Value) -> Tensor:
-        """The value itself as a tensor."""
-        if value.is_plain:
-            return value.raw
-        if value.written is None:
-            value.written = self.memory.empty(value.raw.shape)
-            columns = value.channels
-            library().fast_read(self.parts, value.rows, columns, value.source, columns, at(value.written), columns)
-        return value.written
-
-    def contribute(self, value: Value, gradient: Tensor, column: int = 0) -> None:
-        """Adds a gradient of the value, a tensor of our own or PyTorch's; of its channels those from `column` on."""
-        if not value.wanted:
-            return
-        gradient = _settled(gradient)
-        whole = gradient.shape[1] == value.channels
-        if value.grad is None and whole and (value.is_plain or value.readers > 1):
-            value.readers -= 1
-            value.grad = gradient
-            return
-        finish, out = value.finish(self.parts), self.memory.empty(value.raw.shape)
-        start, ld = gradient.data_ptr() + 4 * column, gradient.shape[1]
-        library().fast_finish(self.parts, value.rows, value.channels, start, ld, finish, at(out))
-        value.grad = out
 
 
 @dataclass(eq=False)
@@ -62,21 +21,21 @@ class Step(ABC):
     name: str
     inputs: tuple[str, ...]
 
-    def forward(self, run: Run) -> None:
-        """Puts the value into run.values."""
-        run.values[self.name] = self._compute(run, *map(run.read, self.inputs))
+    def forward(self, program: Program) -> None:
+        """Puts the value into program.values."""
+        program.values[self.name] = self._compute(program, *map(program.read, self.inputs))
 
-    def backward(self, run: Run) -> None:
+    def backward(self, program: Program) -> None:
         """Once the value has its gradient, contributes to those of the inputs; the value is not kept any longer."""
-        value = run.values.pop(self.name)
+        value = program.values.pop(self.name)
         if value.wanted:
-            self._give_back(run, value, *(run.values[name] for name in self.inputs))
+            self._give_back(program, value, *(program.values[name] for name in self.inputs))
 
     @abstractmethod
-    def _compute(self, run: Run, *sources: Value) -> Value: ...
+    def _compute(self, program: Program, *sources: Value) -> Value: ...
 
     @abstractmethod
-    def _give_back(self, run: Run, value: Value, *sources: Value) -> None: ...
+    def _give_back(self, program: Program, value: Value, *sources: Value) -> None: ...
 
 
 @dataclass(eq=False)
@@ -110,72 +69,80 @@ class Convolution(Step):
     def _is_depthwise(self) -> bool:
         return self.layer.groups == self.layer.in_channels == self.layer.out_channels > 1
 
-    def _weights(self) -> Tensor:
-        return self.layer.weight.detach().permute(0, 2, 3, 1).contiguous()
+    def _weights(self, program: Program) -> Tensor:
+        """(out, kernel height, kernel width, channels / groups)."""
+        weights = self.layer.weight.detach().permute(0, 2, 3, 1)
+        if weights.is_contiguous():
+            return weights
+        copied = program.memory.keep(torch.empty(weights.shape))
+        program.call(copied.copy_, weights)
+        return copied
 
-    def _compute(self, run: Run, *sources: Value) -> Value:
+    def _compute(self, program: Program, *sources: Value) -> Value:
         (x,) = sources
         shape = self._shape(x.raw)
-        raw = run.memory.empty((len(x.raw), self.layer.out_channels, shape.out_height, shape.out_width))
+        raw = program.memory.empty((len(x.raw), self.layer.out_channels, shape.out_height, shape.out_width))
         batch = self.norm if self.norm is not None and self.norm.training else None
-        sums = torch.empty(run.parts, 2, raw.shape[1], dtype=torch.float64) if batch else None
-        kernel = library().fast_depthwise if self._is_depthwise else library().fast_conv
+        sums = program.sums(raw.shape[1]) if batch else None
         pivot = batch.running_mean if batch else None
-        weights = self._weights()
-        kernel(run.parts, shape, x.source, at(weights), at(pivot), at(raw), at(sums))
+        kernel, weights = "fast_depthwise" if self._is_depthwise else "fast_conv", self._weights(program)
+        program.call(kernel, program.parts, shape, x.source, at(weights), at(pivot), at(raw), at(sums))
         trained = any(p.requires_grad for m in (self.layer, self.norm) if m is not None for p in m.parameters())
         value = Value(raw, x.wanted or trained, self.act)
         if self.norm is not None:
-            normalise(value, self.norm, sums)
+            normalise(program, value, self.norm, sums)
         elif self.layer.bias is not None:
             value.bias = cast(nn.Parameter, self.layer.bias)
-            value.scale, value.shift = torch.ones(raw.shape[1]), value.bias.detach()
+            value.scale, value.shift = program.memory.keep(torch.ones(raw.shape[1])), value.bias.detach()
         return value
 
-    def _give_back(self, run: Run, value: Value, *sources: Value) -> None:
+    def _give_back(self, program: Program, value: Value, *sources: Value) -> None:
         (x,) = sources
-        gradient = value.gradient(run.gradients)
-        weight = self.layer.weight
-        weights, shape = self._weights(), self._shape(x.raw)
-        to_source = run.memory.empty(x.raw.shape) if x.wanted or self._is_depthwise else None
-        to_weights = torch.empty_like(weights) if weight.requires_grad or self._is_depthwise else None
-        finish = x.finish(run.parts) if x.wanted else native.Finish()
-        kernel = library().fast_depthwise_backward if self._is_depthwise else library().fast_conv_backward
+        gradient, weight = value.gradient(program), cast(nn.Parameter, self.layer.weight)
+        weights, depthwise = self._weights(program), self._is_depthwise
+        to_source = program.memory.empty(x.raw.shape) if x.wanted or depthwise else None
+        to_weights = None
+        if weight.requires_grad or depthwise:
+            to_weights = program.memory.keep(torch.empty(weights.shape))
         if to_source is not None or to_weights is not None:
-            kernel(run.parts, shape, x.source, gradient, finish, at(weights), at(to_source), at(to_weights))
+            program.call(
+                *("fast_depthwise_backward" if depthwise else "fast_conv_backward", program.parts),
+                *(self._shape(x.raw), x.source, gradient, x.finish(program) if x.wanted else native.Finish()),
+                *(at(weights), at(to_source), at(to_weights)),
+            )
         if weight.requires_grad and to_weights is not None:
-            run.gradients[cast(nn.Parameter, weight)] = to_weights.permute(0, 3, 1, 2)
+            program.gradients[weight] = to_weights.permute(0, 3, 1, 2)
         if x.wanted:
             x.grad = to_source
 
 
-def normalise(value: Value, layer: nn.BatchNorm2d, sums: Tensor | None) -> None:
+def normalise(program: Program, value: Value, layer: nn.BatchNorm2d, sums: Tensor | None) -> None:
     """Makes batch norm a part of a value; `sums` are its statistics, None if the running ones count."""
     assert layer.running_mean is not None
     assert layer.running_var is not None
+    mean, inverse, scale, shift = program.vectors(4, value.channels)
     if sums is None:
-        inverse = torch.rsqrt(layer.running_var + layer.eps)
-        scale = layer.weight.detach() * inverse
-        mean = layer.running_mean.clone()
-        shift = layer.bias.detach() - mean * scale
+        program.call(_freeze, layer, mean, inverse, scale, shift)
+    elif value.rows == 1:
+        raise ValueError("batch norm needs more than one value per channel while training: a larger batch or picture")
     else:
-        mean, inverse, scale, shift = torch.empty(4, value.channels).unbind()
-        assert layer.momentum is not None
-        library().fast_norm(
-            *(
-                len(sums),
-                value.channels,
-                value.rows,
-                at(sums),
-                at(layer.running_mean),
-                at(layer.weight),
-                at(layer.bias),
-            ),
-            *(at(layer.running_mean), at(layer.running_var), layer.momentum, layer.eps),
-            *(at(mean), at(inverse), at(scale), at(shift)),
+        running, momentum = (at(layer.running_mean), at(layer.running_var)), layer.momentum
+        program.call(
+            *("fast_norm", program.parts, value.channels, value.rows, at(sums), at(layer.running_mean)),
+            *(at(layer.weight), at(layer.bias), *running, momentum, layer.eps, *map(at, (mean, inverse, scale, shift))),
         )
     value.norm = Norm(layer, sums is None, mean, inverse)
     value.scale, value.shift = scale, shift
+
+
+def _freeze(layer: nn.BatchNorm2d, mean: Tensor, inverse: Tensor, scale: Tensor, shift: Tensor) -> None:
+    """Batch norm by the running statistics, as scale and shift."""
+    assert layer.running_mean is not None
+    assert layer.running_var is not None
+    mean.copy_(layer.running_mean)
+    inverse.copy_(torch.rsqrt(layer.running_var + layer.eps))
+    scale.copy_(layer.weight.detach() * inverse)
+    shift.copy_(layer.bias.detach() - mean * scale)
 
 
 @dataclass(eq=False)
@@ -185,24 +152,26 @@ class Normalisation(Step):
     norm: nn.BatchNorm2d
     act: Act
 
-    def _compute(self, run: Run, *sources: Value) -> Value:
+    def _compute(self, program: Program, *sources: Value) -> Value:
         (x,) = sources
-        raw = run.written(x)
+        raw = program.written(x)
         sums = None
         if self.norm.training:
-            sums = torch.empty(run.parts, 2, x.channels, dtype=torch.float64)
-            library().fast_statistics(run.parts, x.rows, x.channels, at(raw), at(self.norm.running_mean), at(sums))
+            sums = program.sums(x.channels)
+            program.call(
+                "fast_statistics", program.parts, x.rows, x.channels, at(raw), at(self.norm.running_mean), at(sums)
+            )
         value = Value(raw, x.wanted or any(p.requires_grad for p in self.norm.parameters()), self.act)
-        normalise(value, self.norm, sums)
+        normalise(program, value, self.norm, sums)
         return value
 
-    def _give_back(self, run: Run, value: Value, *sources: Value) -> None:
+    def _give_back(self, program: Program, value: Value, *sources: Value) -> None:
         (x,) = sources
-        gradient = value.gradient(run.gradients)
+        gradient = value.gradient(program)
         if x.wanted:
-            out = run.memory.empty(x.raw.shape)
-            library().fast_gradient(run.parts, x.rows, x.channels, gradient, at(out))
-            run.contribute(x, out)
+            out = program.memory.empty(x.raw.shape)
+            program.call("fast_gradient", program.parts, x.rows, x.channels, gradient, at(out))
+            program.contribute(x, out)
 
 
 @dataclass(eq=False)
@@ -211,13 +180,13 @@ class Activation(Step):
 
     act: Act
 
-    def _compute(self, run: Run, *sources: Value) -> Value:
+    def _compute(self, program: Program, *sources: Value) -> Value:
         (x,) = sources
-        return Value(run.written(x), x.wanted, self.act)
+        return Value(program.written(x), x.wanted, self.act)
 
-    def _give_back(self, run: Run, value: Value, *sources: Value) -> None:
+    def _give_back(self, program: Program, value: Value, *sources: Value) -> None:
         (x,) = sources
-        run.contribute(x, value.gradient_of_raw)
+        program.contribute(x, value.gradient_of_raw)
 
 
 @dataclass(eq=False)
@@ -226,36 +195,38 @@ class Add(Step):
 
     act: Act
 
-    def _compute(self, run: Run, *sources: Value) -> Value:
+    def _compute(self, program: Program, *sources: Value) -> Value:
         a, b = sources
-        raw = run.memory.empty(a.raw.shape)
-        library().fast_add(run.parts, a.rows, a.channels, a.source, b.source, at(raw))
+        raw = program.memory.empty(a.raw.shape)
+        program.call("fast_add", program.parts, a.rows, a.channels, a.source, b.source, at(raw))
         return Value(raw, a.wanted or b.wanted, self.act)
 
-    def _give_back(self, run: Run, value: Value, *sources: Value) -> None:
+    def _give_back(self, program: Program, value: Value, *sources: Value) -> None:
         for source in sources:
-            run.contribute(source, value.gradient_of_raw)
+            program.contribute(source, value.gradient_of_raw)
 
 
 @dataclass(eq=False)
 class Concat(Step):
     """Values side by side."""
 
-    def _compute(self, run: Run, *sources: Value) -> Value:
+    def _compute(self, program: Program, *sources: Value) -> Value:
         images, _, height, width = sources[0].raw.shape
         channels = sum(source.channels for source in sources)
-        raw = run.memory.empty((images, channels, height, width))
+        raw = program.memory.empty((images, channels, height, width))
         column = 0
         for source in sources:
             own = source.channels
-            library().fast_read(run.parts, source.rows, own, source.source, own, raw.data_ptr() + 4 * column, channels)
+            program.call(
+                "fast_read", program.parts, source.rows, own, source.source, own, raw.data_ptr() + 4 * column, channels
+            )
             column += own
         return Value(raw, any(source.wanted for source in sources))
 
-    def _give_back(self, run: Run, value: Value, *sources: Value) -> None:
+    def _give_back(self, program: Program, value: Value, *sources: Value) -> None:
         column = 0
         for source in sources:
-            run.contribute(source, value.gradient_of_raw, column)
+            program.contribute(source, value.gradient_of_raw, column)
             column += source.channels
 
 
@@ -265,16 +236,18 @@ class Shuffle(Step):
 
     groups: int
 
-    def _compute(self, run: Run, *sources: Value) -> Value:
+    def _compute(self, program: Program, *sources: Value) -> Value:
         (x,) = sources
-        raw = run.memory.empty(x.raw.shape)
-        library().fast_shuffle(run.parts, x.rows, x.channels, self.groups, x.source, at(raw))
+        raw = program.memory.empty(x.raw.shape)
+        program.call("fast_shuffle", program.parts, x.rows, x.channels, self.groups, x.source, at(raw))
         return Value(raw, x.wanted)
 
-    def _give_back(self, run: Run, value: Value, *sources: Value) -> None:
+    def _give_back(self, program: Program, value: Value, *sources: Value) -> None:
         (x,) = sources
-        finish, out = x.finish(run.parts), run.memory.empty(x.raw.shape)
-        library().fast_shuffle_backward(run.parts, x.rows, x.channels, self.groups, at(value.grad), finish, at(out))
+        finish, out = x.finish(program), program.memory.empty(x.raw.shape)
+        program.call(
+            "fast_shuffle_backward", program.parts, x.rows, x.channels, self.groups, at(value.grad), finish, at(out)
+        )
         x.grad = out
 
 
@@ -297,20 +270,18 @@ class Pool(Step):
             *(images, height, width, channels, *out, kh, kw, *self.stride, top, left, self.average, self.count_padding)
         )
 
-    def _compute(self, run: Run, *sources: Value) -> Value:
+    def _compute(self, program: Program, *sources: Value) -> Value:
         (x,) = sources
         shape = self._shape(x.raw)
         plane = (shape.out_height, shape.out_width) if self.kernel else ()
-        raw = run.memory.empty((len(x.raw), x.channels, *plane))
-        library().fast_pool(run.parts, shape, x.source, at(raw))
+        raw = program.memory.empty((len(x.raw), x.channels, *plane))
+        program.call("fast_pool", program.parts, shape, x.source, at(raw))
         return Value(raw, x.wanted)
 
-    def _give_back(self, run: Run, value: Value, *sources: Value) -> None:
+    def _give_back(self, program: Program, value: Value, *sources: Value) -> None:
         (x,) = sources
-        kind = torch.channels_last if self.kernel else torch.contiguous_format
-        given = value.gradient_of_raw.contiguous(memory_format=kind)
-        finish, out = x.finish(run.parts), run.memory.empty(x.raw.shape)
-        library().fast_pool_backward(run.parts, self._shape(x.raw), x.source, at(given), finish, at(out))
+        finish, out = x.finish(program), program.memory.empty(x.raw.shape)
+        program.call("fast_pool_backward", program.parts, self._shape(x.raw), x.source, at(value.grad), finish, at(out))
         x.grad = out
 
 
@@ -320,26 +291,38 @@ class Layer(Step):
 
     layer: nn.Module
 
-    def _compute(self, run: Run, *sources: Value) -> Value:
-        given = [run.written(source).detach().requires_grad_(source.wanted) for source in sources]
+    def _compute(self, program: Program, *sources: Value) -> Value:
+        given = [program.written(source).detach().requires_grad_(source.wanted) for source in sources]
         trained = [p for p in self.layer.parameters() if p.requires_grad]
-        with torch.enable_grad():
-            passed = [tensor.clone() for tensor in given] if getattr(self.layer, "inplace", False) else given
-            result = self.layer(*passed)
-        value = Value(_settled(result.detach()), any(source.wanted for source in sources) or bool(trained))
-        run.tapes[self.name] = (given, trained, result)
-        return value
+        keep = getattr(self.layer, "inplace", False)
+        with torch.no_grad():  # of a copy: a trial leaves neither statistics nor random numbers changed
+            trial = copy.deepcopy(self.layer).eval()(*(tensor.clone() for tensor in given))
+        raw = program.memory.empty(trial.shape)
+        tape: list[Tensor] = []
+        program.tapes[self.name] = (given, trained, tape)
 
-    def _give_back(self, run: Run, value: Value, *sources: Value) -> None:
-        given, trained, result = run.tapes.pop(self.name)
-        wanted = [tensor for tensor in given if tensor.requires_grad]
-        results = torch.autograd.grad(result, [*wanted, *trained], value.grad)
-        for parameter, gradient in zip(trained, results[len(wanted) :], strict=True):
-            run.gradients[parameter] = gradient
-        for source, gradient in zip([source for source in sources if source.wanted], results, strict=False):
-            run.contribute(source, gradient)
+        def compute() -> None:
+            with torch.enable_grad():
+                result = self.layer(*(tensor.clone() if keep else tensor for tensor in given))
+            tape[:] = [result]
+            raw.copy_(result.detach())
 
+        program.call(compute)
+        return Value(raw, any(source.wanted for source in sources) or bool(trained))
 
-def _settled(tensor: Tensor) -> Tensor:
-    """As kernels expect a tensor in memory."""
-    return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor.contiguous()
+    def _give_back(self, program: Program, value: Value, *sources: Value) -> None:
+        given, trained, tape = program.tapes.pop(self.name)
+        wanted = [source for source in sources if source.wanted]
+        places = [program.memory.empty(source.raw.shape) for source in wanted]
+        places += [program.memory.keep(torch.empty_like(parameter)) for parameter in trained]
+        inputs = [*(tensor for tensor in given if tensor.requires_grad), *trained]
+        of_result = value.gradient_of_raw
+
+        def give_back() -> None:
+            for place, gradient in zip(places, torch.autograd.grad(tape.pop(), inputs, of_result), strict=True):
+                place.copy_(gradient)
+
+        program.call(give_back)
+        program.gradients.update(zip(trained, places[len(wanted) :], strict=True))
+        for source, place in zip(wanted, places, strict=False):
+            program.contribute(source, place)

@@ -1,11 +1,14 @@
 """A node's result as it is kept: what a convolution wrote, with batch norm and activation still to be applied."""
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor, nn
 
-from smallcnn.train.fast.native import Finish, Gradient, Source, at, library
+from smallcnn.train.fast.native import Finish, Gradient, Source, at
+
+if TYPE_CHECKING:
+    from smallcnn.train.fast.program import Program
 
 PLAIN, CLIP, LEAKY, HARD_SWISH = range(4)  # native/rows.h
 
@@ -69,7 +72,7 @@ class Value:
             self._source = Source(at(self.raw), at(self.scale), at(self.shift), act.low, act.high, act.kind)
         return self._source
 
-    def finish(self, parts: int) -> Finish:
+    def finish(self, program: "Program") -> Finish:
         """For a kernel that contributes to the gradient and, if it is the last, makes dz of it."""
         self.readers -= 1
         finish = Finish()
@@ -78,22 +81,25 @@ class Value:
             finish.value = self.source
             if self.norm or self.bias is not None:
                 mean = self.norm.mean if self.norm else self.shift
-                self.sums = torch.empty(parts, 2, self.channels, dtype=torch.float64)
+                self.sums = program.sums(self.channels)
                 finish.mean, finish.sums = at(mean), at(self.sums)
         return finish
 
-    def gradient(self, gradients: dict[nn.Parameter, Tensor]) -> Gradient:
+    def gradient(self, program: "Program") -> Gradient:
         """That of raw, for kernels, once `grad` is dz; records those of batch norm or the bias."""
         gradient = Gradient()
         gradient.dz = at(self.grad)
         if self.norm:
-            c = self.norm.backward(self, gradients)
+            c = self.norm.backward(self, program)
             gradient.data, gradient.c0 = at(self.raw), at(c[0])
             if not self.norm.frozen:
                 gradient.c1, gradient.c2 = at(c[1]), at(c[2])
         elif self.bias is not None and self.bias.requires_grad:
             assert self.sums is not None
-            gradients[self.bias] = self.sums[:, 0].sum(0).float()
+            sums = self.sums
+            (total,) = program.vectors(1, self.channels)
+            program.call(lambda: total.copy_(sums[:, 0].sum(0)))
+            program.gradients[self.bias] = total
         return gradient
 
 
@@ -105,19 +111,16 @@ class Norm:
     frozen: bool
     mean: Tensor
     inverse: Tensor
-    coefficients: Tensor | None = None
 
-    def backward(self, value: Value, gradients: dict[nn.Parameter, Tensor]) -> Tensor:
-        """(3, channels): c0, c1, c2 of native/rows.h; records the gradients of scale and shift."""
-        sums = value.sums
-        assert sums is not None
-        to_gamma, to_beta = torch.empty_like(self.mean), torch.empty_like(self.mean)
-        c = self.coefficients = torch.empty(3, value.channels)
-        library().fast_norm_backward(
-            *(len(sums), value.channels, value.rows, at(sums), at(self.mean), at(self.inverse), at(value.scale)),
-            *(self.frozen, at(to_gamma), at(to_beta), at(c[0]), at(c[1]), at(c[2])),
+    def backward(self, value: Value, program: "Program") -> tuple[Tensor, ...]:
+        """c0, c1, c2 of native/rows.h; records the gradients of scale and shift."""
+        assert value.sums is not None
+        to_gamma, to_beta, *c = program.vectors(5, value.channels)
+        program.call(
+            *("fast_norm_backward", program.parts, value.channels, value.rows, at(value.sums), at(self.mean)),
+            *(at(self.inverse), at(value.scale), self.frozen, at(to_gamma), at(to_beta), *map(at, c)),
         )
         for parameter, of_it in ((self.layer.weight, to_gamma), (self.layer.bias, to_beta)):
             if parameter.requires_grad:
-                gradients[parameter] = of_it
-        return c
+                program.gradients[parameter] = of_it
+        return tuple(c)

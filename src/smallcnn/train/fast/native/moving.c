@@ -143,13 +143,14 @@ static void finish_part(void *given, int part, int parts) {
     for (int64_t r = begin; r < end; r += BLOCK) {
         int64_t rows = MIN(BLOCK, end - r);
         float *out = j->out + r * C;
-        for (int64_t i = 0; i < rows; i++) memcpy(out + i * C, j->in + (r + i) * j->ld, (size_t)C * sizeof(float));
+        for (int64_t i = 0; j->in != j->out && i < rows; i++)
+            memcpy(out + i * C, j->in + (r + i) * j->ld, (size_t)C * sizeof(float));
         finish_rows(j->finish, r * C, rows, j->channels, C, out, C, 0, few, C);
         if (sums) flush(few, sums, 2 * C);
     }
 }
 
-/* out = in (rows of ld), the gradient of a value, finished. */
+/* out = in (rows of ld), the gradient of a value, finished; out may be in. */
 void fast_finish(int parts, int64_t rows, int channels, const float *in, int64_t ld, const struct finish *finish,
                  float *out) {
     struct rows_job job = {.in = in, .finish = finish, .out = out, .rows = rows, .ld = ld, .channels = channels};

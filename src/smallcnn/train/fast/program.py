@@ -1,0 +1,77 @@
+"""A network for one batch shape as two lists of calls, forward and back, with all memory laid out.
+
+Between kernels that empty the caches, Python working out what to do next took a fifth of a small network's step; a
+program works it out once, and then only calls.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from smallcnn.train.fast.memory import Memory
+from smallcnn.train.fast.native import at, library
+from smallcnn.train.fast.values import PLAIN, Value
+
+
+class Program:
+    """Steps write their calls into it, first those forward, then those back; tensors keep their places for good.
+
+    Memory that a step back has read for the last time serves those that follow.
+    """
+
+    def __init__(self) -> None:
+        self.memory = Memory()
+        self.parts = torch.get_num_threads()
+        self.values: dict[str, Value] = {}
+        self.gradients: dict[nn.Parameter, Tensor] = {}
+        self.tapes: dict[str, tuple[list[Tensor], list[nn.Parameter], list[Tensor]]] = {}
+        self.forward: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
+        self.backward: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
+        self.turned = False
+        """Whether the steps forward are all there."""
+
+    def call(self, function: Callable[..., object] | str, *arguments: object) -> None:
+        """Adds a call: of a kernel by its name, or of anything else."""
+        called = getattr(library(), function) if isinstance(function, str) else function
+        (self.backward if self.turned else self.forward).append((called, arguments))
+
+    def vectors(self, count: int, channels: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:
+        """So many short tensors that stay."""
+        return self.memory.keep(torch.empty(count, channels, dtype=dtype)).unbind()
+
+    def sums(self, channels: int) -> Tensor:
+        """(parts, 2, channels), for kernels' sums over the batch."""
+        return self.memory.keep(torch.empty(self.parts, 2, channels, dtype=torch.float64))
+
+    def read(self, name: str) -> Value:
+        """The value of a node, for a step that is going to give a gradient back."""
+        value = self.values[name]
+        value.readers += 1
+        return value
+
+    def written(self, value: Value) -> Tensor:
+        """The value itself as a tensor."""
+        if value.is_plain:
+            return value.raw
+        if value.written is None:
+            value.written = self.memory.empty(value.raw.shape)
+            ld = value.channels
+            self.call("fast_read", self.parts, value.rows, ld, value.source, ld, at(value.written), ld)
+        return value.written
+
+    def contribute(self, value: Value, gradient: Tensor, column: int = 0) -> None:
+        """Adds a gradient of the value, laid out like a value; of its channels those from `column` on."""
+        if not value.wanted:
+            return
+        whole = gradient.shape[1] == value.channels
+        if value.grad is None and whole and (value.is_plain or value.readers > 1):
+            value.readers -= 1
+            value.grad = gradient
+            return
+        same = value.grad is None and whole and value.act.kind == PLAIN  # only sums are needed
+        finish, out = value.finish(self), gradient if same else self.memory.empty(value.raw.shape)
+        start, ld = gradient.data_ptr() + 4 * column, gradient.shape[1]
+        self.call("fast_finish", self.parts, value.rows, value.channels, start, ld, finish, at(out))
+        value.grad = out
