@@ -91,7 +91,7 @@ def command(
 
     from smallcnn import artifact, report
     from smallcnn.shipped import located
-    from smallcnn.train import run
+    from smallcnn.train import distributed, run
 
     if threads:
         torch.set_num_threads(threads)
@@ -118,6 +118,8 @@ def command(
         )  # fmt: skip
     if not result.finished:
         raise click.exceptions.Exit(130)
+    if not distributed.is_first():
+        return  # the first process writes the report
     page = report.of_run(result.folder, result.data)
     best = max(result.history, key=top1)
     remark(f"report: {page}")
