@@ -112,7 +112,7 @@ def clipped_logits():
     g = Builder(input=(6, 6, 3))
     x = g.conv_bn(g.input, 4, kernel=3, name="stem")
     y = g.dense(g.global_pool(x, name="pool"), 3, name="classifier")
-    return g.graph(g.clip(y, 0.8, 2.4, name="bounds")  # some logits below, some above, features=x, name="clipped")
+    return g.graph(g.clip(y, 0.8, 2.4, name="bounds"), features=x, name="clipped")  # some below, some above
 
 
 HEADS = {
