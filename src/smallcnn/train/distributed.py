@@ -1,177 +1,41 @@
-"""One run in several processes, as torchrun starts them: who computes what, and how they agree.
+"""One run in several processes, as torchrun starts them.
 
     torchrun --nproc-per-node 2 -m smallcnn train ...
 
-Each process takes its share of every batch; torch's DistributedDataParallel averages their gradients, `sync_norm` the
-statistics of batch norms. Whatever decides the course of a run (stopping, a checkpoint, an error) is agreed first, so
-that no process waits for one that has left. In a process of its own `Ranks` does nothing.
+Each process takes its share of every batch (`ranks`); torch's DistributedDataParallel averages their gradients,
+`sync_norm` the statistics of batch norms.
 """
 
 import os
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import NoReturn, TypeVar, cast
+from datetime import timedelta
+from typing import cast
+from uuid import uuid4
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 from torch.nn.parallel import DistributedDataParallel
 
 from smallcnn.errors import DataError, SmallcnnError
 from smallcnn.train.device import pick_device
+from smallcnn.train.ranks import Ranks
 from smallcnn.train.sync_norm import synchronise
 
-T = TypeVar("T")
-
-_GRACE = 1.0  # seconds in which the first process says what is wrong; torchrun ends all as soon as one has ended
-
-
-@dataclass(frozen=True)
-class Ranks:
-    """The processes of a run, seen from one of them: the `number`th of `count`, the `local`th on its machine."""
-
-    number: int = 0
-    count: int = 1
-    local: int = 0
-
-    @property
-    def first(self) -> bool:
-        """Whether this is the process that writes files and talks to the user."""
-        return self.number == 0
-
-    @property
-    def alone(self) -> bool:
-        """Whether there is no other process."""
-        return self.count == 1
-
-    def share(self, batch_size: int, parts: int, pairs: bool) -> list[np.ndarray]:
-        """The places in a batch that this process computes, in `parts` one after the other.
-
-        A part is the same pictures for any number of processes. With `pairs`, places 0 and 1, 2 and 3, ... stay
-        together. Raises DataError if that cannot be done evenly.
-        """
-        unit = self.count * parts * (2 if pairs else 1)
-        if not self.alone and batch_size % unit:
-            why = ", ".join(
-                [f"{self.count} processes"]
-                + ([f"{parts} parts in turn"] if parts > 1 else [])
-                + (["mixed pairs kept whole"] if pairs else [])
-            )
-            near = sorted({max(unit, batch_size // unit * unit), (batch_size // unit + 1) * unit})
-            raise DataError(
-                f"a batch of {batch_size} pictures cannot be shared evenly ({why}); "
-                f"it must be a multiple of {unit}, as {' or '.join(map(str, near))}"
-            )
-        size = -(-batch_size // parts)
-        size += size % 2 if pairs else 0
-        whole = [np.arange(start, min(start + size, batch_size)) for start in range(0, batch_size, size)]
-        return [np.split(places, self.count)[self.number] for places in whole]
-
-    def slice(self, length: int) -> range:
-        """This process's part of `length` things, in order."""
-        return range(length * self.number // self.count, length * (self.number + 1) // self.count)
-
-    def sum(self, values: Sequence[float]) -> list[float]:
-        """The sums over all processes."""
-        if self.alone:
-            return list(values)
-        total = torch.tensor(values, dtype=torch.float64)
-        dist.all_reduce(total)
-        return total.tolist()
-
-    def gather(self, value: T) -> list[T]:
-        """Every process's value, in order."""
-        if self.alone:
-            return [value]
-        found: list[T | None] = [None] * self.count
-        dist.all_gather_object(found, value)
-        return cast(list[T], found)
-
-    def from_first(self, value: T) -> T:
-        """The first process's value."""
-        if self.alone:
-            return value
-        box = [value]
-        dist.broadcast_object_list(box)
-        return box[0]
-
-    def refuse(self, error: SmallcnnError) -> NoReturn:
-        """Ends the run for a reason that all processes know: the first raises `error`, the others leave without a word.
-
-        They leave with exit code 2, as the command does after a user's mistake.
-        """
-        if self.first:
-            raise error
-        time.sleep(_GRACE)
-        raise SystemExit(2)
-
-    @contextmanager
-    def together(self) -> Iterator[None]:
-        """What one process finds wrong inside, all do: see `refuse`. There must be no exchange inside."""
-        error = None
-        try:
-            yield
-        except SmallcnnError as caught:
-            if self.alone:
-                raise
-            error = caught
-        found = self.gather(None if error is None else str(error))
-        for number, text in enumerate(found):
-            if text is not None:
-                self.refuse(error or SmallcnnError(f"process {number}: {text}"))
-
-    @contextmanager
-    def in_turn(self) -> Iterator[None]:
-        """The first process of each machine goes before the others, which then find what it fetched."""
-        if self.local and not self.alone:
-            dist.barrier()
-        try:
-            yield
-        finally:
-            if not self.local and not self.alone:
-                dist.barrier()
-
-    @contextmanager
-    def copied(self, path: Path) -> Iterator[Path]:
-        """The first process's file `path`, where every process can read it, on whatever machine it is."""
-        content = self.from_first(path.read_bytes() if self.first and not self.alone else b"")
-        if self.first:
-            yield path
-            return
-        with TemporaryDirectory() as folder:
-            copy = Path(folder) / path.name
-            copy.write_bytes(content)
-            yield copy
-
-    def wrap(self, module: nn.Module) -> nn.Module:
-        """`module`, its gradients averaged over the processes after each backward pass and its norms synchronised."""
-        synchronise(module)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")  # its heir is too new
-            return DistributedDataParallel(_Whole(module), find_unused_parameters=True, broadcast_buffers=False)
+_PATIENCE = timedelta(minutes=30)  # torch's own, until all processes have started
+_ASKING = 0.05  # seconds
 
 
-class _Whole(nn.Module):
-    """A network and a parameter that it does not use.
-
-    DDP has to look for unused parameters at every step: there are some while only the last layer learns, and it would
-    else put the gradients into another order after the first step, so that three or more processes would add them in
-    another order once a run is resumed. But if it ever finds none, it says so on stderr.
-    """
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-        self.unused = nn.Parameter(torch.zeros((), device=next(module.parameters()).device))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, self.module(x))
+def wrap(module: nn.Module) -> nn.Module:
+    """`module`, its gradients averaged over the processes after each backward pass and its norms synchronised."""
+    synchronise(module)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")  # its heir is too new
+        return DistributedDataParallel(_Whole(module), find_unused_parameters=True, broadcast_buffers=False)
 
 
 def gradients_later(network: object) -> AbstractContextManager[None]:
@@ -192,7 +56,10 @@ def joined(device: str) -> Iterator[tuple[Ranks, torch.device]]:
     ranks = Ranks(int(os.environ["RANK"]), count, int(os.environ["LOCAL_RANK"]))
     on = torch.device("cpu")
     try:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
+            store=_meeting_point(ranks), rank=ranks.number, world_size=count,
+        )  # fmt: skip
         with ranks.together():
             on = _own_device(device, ranks.local)
         yield ranks, on
@@ -223,6 +90,30 @@ def decoding_threads() -> int:
     return max(1, min((os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 8))
 
 
+def _meeting_point(ranks: Ranks) -> "Store | None":
+    """Where the processes tell each other their addresses; None is torch's usual place.
+
+    torchrun's place outlives a restart, and torch 2.13 may then take the addresses of processes that are gone for those
+    of the new ones, and fail or wait for ever (pytorch issue 135712). A prefix that the first process makes up and
+    every other one has answered keeps them apart.
+    """
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return None
+    place, name = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), timeout=_PATIENCE), uuid4().hex
+    if ranks.first:
+        place.set("smallcnn", name)
+        answers = [place.get(f"{name}/{other}").decode() for other in range(1, ranks.count)]
+        place.set(f"{name}/all", " ".join(answers))
+        return PrefixStore(name, place)
+    while True:
+        called = place.get("smallcnn").decode()  # perhaps by a process that is gone: it will not know our name
+        place.set(f"{called}/{ranks.number}", name)
+        while place.get("smallcnn").decode() == called:
+            if place.check([f"{called}/all"]) and name in place.get(f"{called}/all").decode().split():
+                return PrefixStore(called, place)
+            time.sleep(_ASKING)
+
+
 def _own_device(name: str, local: int) -> torch.device:
     """Each process's own GPU, or the CPU."""
     if name == "auto":
@@ -236,3 +127,20 @@ def _own_device(name: str, local: int) -> torch.device:
         raise DataError(f"process {local} of this machine has no GPU: there are {have}; start as many, or --device cpu")
     torch.cuda.set_device(local)
     return torch.device("cuda", local)
+
+
+class _Whole(nn.Module):
+    """A network and a parameter that it does not use.
+
+    DDP has to look for unused parameters at every step: there are some while only the last layer learns, and it would
+    else put the gradients into another order after the first step, so that three or more processes would add them in
+    another order once a run is resumed. But if it ever finds none, it says so on stderr.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+        self.unused = nn.Parameter(torch.zeros((), device=next(module.parameters()).device))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.module(x))

@@ -9,10 +9,9 @@ import platform
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +35,13 @@ from smallcnn.train.augment import Draws, recoloured, seed_step
 from smallcnn.train.checkpoint import Progress
 from smallcnn.train.compute import Choice, Way, choose, network
 from smallcnn.train.device import computes_bfloat16
-from smallcnn.train.distributed import Ranks, gradients_later
+from smallcnn.train.distributed import gradients_later, wrap
 from smallcnn.train.ema import Average
 from smallcnn.train.feed import Feed
 from smallcnn.train.log import Log, Quiet
 from smallcnn.train.loss import Mix, cross_entropy, distillation, draw_mix, mixed
 from smallcnn.train.optim import freeze_body, make_optimizer, set_rate
+from smallcnn.train.ranks import Ranks
 from smallcnn.train.recipe import Recipe
 from smallcnn.train.teacher import Teacher
 from smallcnn.train.validation import Pixels, Validation
@@ -112,7 +112,7 @@ class Loop:
             choice = choose(compute, self.module, self.size, device, self.bfloat16, recipe.epochs * self.steps)
         settings["compute"], self.why = choice.way, choice.reason
         self.network = network(choice.way, self.module)
-        self.saved_at = time.perf_counter()
+        self.saved_at, self.behind = time.perf_counter(), False  # behind: the last checkpoint could not be written
 
     @property
     def averaged(self) -> GraphModule | None:
@@ -128,7 +128,7 @@ class Loop:
             with ranks.copied(self.folder / CHECKPOINT) as state, ranks.together():
                 self.progress = checkpoint.restore(state, self.module, self.averaged, self.optimizer)
         if not ranks.alone:
-            self.network = ranks.wrap(self.module)
+            self.network = wrap(self.module)
         progress = self.progress
         with self._log() as log, _asked_to_stop(log, ranks.alone) as stop:
             self._say_hello(log, resume)
@@ -203,14 +203,14 @@ class Loop:
         for batch in loader:
             waited += time.perf_counter() - asked
             self._note_failures(log, batch.failed)
-            parts = self._parts(batch, ours[progress.step])
+            places = self._places(batch, ours[progress.step])
             due = self.ranks.first and time.perf_counter() - self.saved_at > _CHECKPOINT_SECONDS
-            *counts, stopping, saving = self.ranks.sum([*map(len, parts), stop.is_set(), due])
+            *counts, stopping, saving = self.ranks.sum([*map(len, places), stop.is_set(), due])
             if stopping:
                 return False
             if saving:
                 self._save_meanwhile(log)
-            self._step(batch, draws, parts, counts)
+            self._step(batch, places, counts, draws)
             progress.step += 1
             progress.seconds, progress.waited = seconds_before + time.perf_counter() - started, waited
             seen = max(progress.seen, 1)
@@ -218,11 +218,11 @@ class Loop:
             asked = time.perf_counter()
         return True
 
-    def _parts(self, batch: Batch, wanted: np.ndarray) -> list[range]:
-        """Which pictures of the batch belong to each part of the step; `wanted` are those that were to be decoded."""
-        places = np.flatnonzero(np.isin(wanted, batch.indices))
-        ends = np.cumsum([0, *map(len, self.share)])
-        return [range(start, stop) for start, stop in pairwise(np.searchsorted(places, ends).tolist())]
+    def _places(self, batch: Batch, wanted: np.ndarray) -> list[np.ndarray]:
+        """For each part of a step, where in the batch of all processes this one's pictures are; `wanted` were to be."""
+        decoded = np.isin(wanted, batch.indices)
+        ends = np.cumsum([len(share) for share in self.share])[:-1]
+        return [share[there] for share, there in zip(self.share, np.split(decoded, ends), strict=True)]
 
     def _set_mode(self, epoch: int) -> None:
         """What learns in this epoch, and which norms follow the batch."""
@@ -234,8 +234,8 @@ class Loop:
                 if isinstance(layer, nn.modules.batchnorm._BatchNorm):
                     layer.eval()
 
-    def _step(self, batch: Batch, draws: Draws, parts: Sequence[range], counts: Sequence[float]) -> None:
-        """One step; `counts` are the pictures of each part in all processes together."""
+    def _step(self, batch: Batch, places: list[np.ndarray], counts: list[float], draws: Draws) -> None:
+        """One step; for each of its parts the `places` of this process's pictures, and the count in all processes."""
         progress, recipe, ranks = self.progress, self.recipe, self.ranks
         used = [part for part, count in enumerate(counts) if count > 1]  # batch norm needs two
         if not used:
@@ -248,9 +248,9 @@ class Loop:
         self.optimizer.zero_grad()
         mix = draw_mix(recipe, step, self.batch_size)
         total, right = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
+        rows = np.split(np.arange(len(batch.labels)), np.cumsum([len(part) for part in places])[:-1])
         for part in used:
-            chosen = slice(parts[part].start, parts[part].stop)
-            images, labels, own = self._augmented(batch, chosen, draws, mix, self.share[part])
+            images, labels, own = self._augmented(batch, rows[part], places[part], draws, mix)
             with nullcontext() if part == used[-1] else gradients_later(self.network):
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
                     logits = self.network(self.pixels.normalise(images)).float()
@@ -269,21 +269,22 @@ class Loop:
         progress.seen += int(count)
 
     def _augmented(
-        self, batch: Batch, part: slice, draws: Draws, mix: Mix | None, places: np.ndarray
+        self, batch: Batch, rows: np.ndarray, places: np.ndarray, draws: Draws, mix: Mix | None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Pictures (N, C, H, W) in 0..1, labels, and the part of each picture that is its own if they are mixed.
-
-        `mix` is that of the batch of all processes, in which the pictures have `places`.
-        """
-        labels = torch.from_numpy(batch.labels[part]).to(self.device)
-        pixels = batch.images[part] if len(labels) else np.zeros((0, *self.size), np.uint8)
-        images = self.pixels.load(pixels)
-        if self.recipe.augment == "photo" and self.recipe.jitter > 0 and len(labels):
-            images = recoloured(images, torch.from_numpy(draws.colours(batch.indices[part])).to(self.device))
-        if mix is None or not len(labels):
+        """Pictures (N, C, H, W) in 0..1, labels, and the part of each picture that is its own if they are mixed."""
+        if not len(rows):
+            nothing = self.pixels.load(np.zeros((0, *self.size), np.uint8))
+            return nothing, torch.zeros(0, dtype=torch.int64, device=self.device), None
+        if mix:
+            order, mix = mix.among(places)
+            rows = rows[order]
+        labels = torch.from_numpy(batch.labels[rows]).to(self.device)
+        images = self.pixels.load(batch.images[rows])
+        if self.recipe.augment == "photo" and self.recipe.jitter > 0:
+            images = recoloured(images, torch.from_numpy(draws.colours(batch.indices[rows])).to(self.device))
+        if mix is None:
             return images, labels, None
-        places = places[: len(labels)]
-        images, own = mixed(images, Mix(mix.own[places], None if mix.boxes is None else mix.boxes[places]))
+        images, own = mixed(images, mix)
         return images, labels, own
 
     def _loss(self, logits: Tensor, images: Tensor, labels: Tensor, own: Tensor | None) -> Tensor:
@@ -403,8 +404,11 @@ class Loop:
         self._make_ready(log)
         try:
             self._write_checkpoint()
+            self.behind = False
         except FileError as error:
-            log.say(f"{error}; training goes on from the last checkpoint, which is whole, and tries again in a minute")
+            if not self.behind:
+                log.say(f"{error}; training goes on and tries again every minute, the last checkpoint is whole")
+            self.behind = True
 
     def _make_ready(self, log: Quiet) -> None:
         if not all(bool(parameter.isfinite().all()) for parameter in self.module.parameters()):

@@ -24,6 +24,17 @@ class Mix:
     own: np.ndarray
     boxes: np.ndarray | None
 
+    def among(self, places: np.ndarray) -> "tuple[np.ndarray, Mix]":
+        """(order, mix) of the pictures at these places of the batch: pairs first, then those whose partner is missing.
+
+        These stay as they are.
+        """
+        alone = ~np.isin(places ^ 1, places)
+        order = np.argsort(alone, kind="stable")
+        own = np.where(alone, np.float32(1), self.own[places])[order]
+        boxes = None if self.boxes is None else np.where(alone[:, None], np.float32(0), self.boxes[places])[order]
+        return order, Mix(own, boxes)
+
 
 def draw_mix(recipe: Recipe, step: int, count: int) -> Mix | None:
     """The mix of this step's `count` pictures; None if the recipe mixes none. A function of (seed, step)."""

@@ -24,8 +24,9 @@ from smallcnn.files import remove_leftovers
 from smallcnn.graph import Graph
 from smallcnn.train import checkpoint, recipes
 from smallcnn.train.compute import Way
-from smallcnn.train.distributed import Ranks, decoding_threads, joined, restarted
+from smallcnn.train.distributed import decoding_threads, joined, restarted
 from smallcnn.train.loop import CHECKPOINT, Loop, Result
+from smallcnn.train.ranks import Ranks
 from smallcnn.train.recipe import Recipe, check_names
 from smallcnn.train.teacher import Teacher, digest
 from smallcnn.weights import initial_weights

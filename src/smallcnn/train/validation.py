@@ -12,8 +12,8 @@ from smallcnn.data.split import Split
 from smallcnn.errors import DataError
 from smallcnn.metrics import Metrics, measure
 from smallcnn.module import GraphModule
-from smallcnn.train.distributed import Ranks
 from smallcnn.train.feed import held
+from smallcnn.train.ranks import Ranks
 
 
 class Pixels:
