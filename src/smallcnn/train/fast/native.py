@@ -77,19 +77,19 @@ class Pool(Structure):
 _POINTER = c_void_p
 _FUNCTIONS = {
     "fast_use_openmp": (c_void_p,) * 3,
-    "fast_conv": (c_int32, POINTER(Conv), POINTER(Source), *(_POINTER,) * 4),
+    "fast_conv": (c_int32, POINTER(Conv), POINTER(Source), *(_POINTER,) * 3),
     "fast_conv_backward": (
         *(c_int32, POINTER(Conv), POINTER(Source), POINTER(Gradient), POINTER(Finish)),
         *(_POINTER,) * 3,
     ),
-    "fast_depthwise": (c_int32, POINTER(Depthwise), POINTER(Source), *(_POINTER,) * 4),
+    "fast_depthwise": (c_int32, POINTER(Depthwise), POINTER(Source), *(_POINTER,) * 3),
     "fast_depthwise_backward": (
         *(c_int32, POINTER(Depthwise), POINTER(Source), POINTER(Gradient), POINTER(Finish)),
         *(_POINTER,) * 3,
     ),
-    "fast_norm": (c_int32, c_int32, c_double, *(_POINTER,) * 6, c_double, c_double, *(_POINTER,) * 4),
+    "fast_norm": (c_int32, c_int32, c_double, *(_POINTER,) * 5, c_double, c_double, *(_POINTER,) * 4),
     "fast_norm_backward": (c_int32, c_int32, c_double, *(_POINTER,) * 4, c_int32, *(_POINTER,) * 5),
-    "fast_statistics": (c_int32, c_int64, c_int32, *(_POINTER,) * 3),
+    "fast_statistics": (c_int32, c_int64, c_int32, *(_POINTER,) * 2),
     "fast_read": (c_int32, c_int64, c_int32, POINTER(Source), c_int64, _POINTER, c_int64),
     "fast_add": (c_int32, c_int64, c_int32, POINTER(Source), POINTER(Source), _POINTER),
     "fast_gradient": (c_int32, c_int64, c_int32, POINTER(Gradient), _POINTER),

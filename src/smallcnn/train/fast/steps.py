@@ -84,9 +84,8 @@ class Convolution(Step):
         raw = program.memory.empty((len(x.raw), self.layer.out_channels, shape.out_height, shape.out_width))
         batch = self.norm if self.norm is not None and self.norm.training else None
         sums = program.sums(raw.shape[1]) if batch else None
-        pivot = batch.running_mean if batch else None
         kernel, weights = "fast_depthwise" if self._is_depthwise else "fast_conv", self._weights(program)
-        program.call(kernel, program.parts, shape, x.source, at(weights), at(pivot), at(raw), at(sums))
+        program.call(kernel, program.parts, shape, x.source, at(weights), at(raw), at(sums))
         trained = any(p.requires_grad for m in (self.layer, self.norm) if m is not None for p in m.parameters())
         value = Value(raw, x.wanted or trained, self.act)
         if self.norm is not None:
@@ -128,7 +127,7 @@ def normalise(program: Program, value: Value, layer: nn.BatchNorm2d, sums: Tenso
     else:
         running, momentum = (at(layer.running_mean), at(layer.running_var)), layer.momentum
         program.call(
-            *("fast_norm", program.parts, value.channels, value.rows, at(sums), at(layer.running_mean)),
+            *("fast_norm", program.parts, value.channels, value.rows, at(sums)),
             *(at(layer.weight), at(layer.bias), *running, momentum, layer.eps, *map(at, (mean, inverse, scale, shift))),
         )
     value.norm = Norm(layer, sums is None, mean, inverse)
@@ -158,9 +157,7 @@ class Normalisation(Step):
         sums = None
         if self.norm.training:
             sums = program.sums(x.channels)
-            program.call(
-                "fast_statistics", program.parts, x.rows, x.channels, at(raw), at(self.norm.running_mean), at(sums)
-            )
+            program.call("fast_statistics", program.parts, x.rows, x.channels, at(raw), at(sums))
         value = Value(raw, x.wanted or any(p.requires_grad for p in self.norm.parameters()), self.act)
         normalise(program, value, self.norm, sums)
         return value

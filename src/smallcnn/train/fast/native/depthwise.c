@@ -130,7 +130,7 @@ static void apply_back(const struct window *w, int channels, int add, const floa
 struct forward {
     const struct depthwise *shape;
     const struct source *source;
-    const float *weights, *pivot;
+    const float *weights;
     float *out;
     double *sums;
 };
@@ -144,13 +144,15 @@ static void forward_part(void *given, int part, int parts) {
     int64_t pitch = pitch_of(d), ldw = ROUND_UP(C, LANES), begin, end;
     int64_t line = MAX((d->out_width - 1) * d->stride_x + kw, d->left + d->width) * pitch;
     share(d->images, 1, part, parts, &begin, &end);
-    float *lines = scratch(BY_PART, (size_t)(kh * line + 2 * C)), *few = lines + kh * line;
+    float *lines = scratch(BY_PART, (size_t)(kh * line + 3 * C)), *few = lines + kh * line;
+    float *pivot = few + 2 * C;
     memset(lines, 0, (size_t)(kh * line + 2 * C) * sizeof(float));
     double *sums = f->sums ? f->sums + (int64_t)part * 2 * C : NULL;
     if (sums) memset(sums, 0, 2 * (size_t)C * sizeof(double));
     for (int64_t image = begin; image < end; image++) {
         int next = 0; /* row to read */
         for (int y = 0; y < d->out_height; y++) {
+            int fused = image > begin || y; /* with its statistics; the first row is to have the pivot */
             int top = y * d->stride_y - d->top, first = MAX(0, -top), last = MIN(kh, d->height - top);
             for (next = MAX(next, top); next < MIN(d->height, top + kh); next++)
                 read_rows(f->source, f->source->data + (image * d->height + next) * d->width * C, d->width, C, C,
@@ -158,7 +160,7 @@ static void forward_part(void *given, int part, int parts) {
             float *out = f->out + (image * d->out_height + y) * d->out_width * C;
             if (first >= last) { /* the window sees only padding */
                 memset(out, 0, (size_t)d->out_width * (size_t)C * sizeof(float));
-                if (sums) add_statistics(out, d->out_width, C, C, f->pivot, few, C);
+                fused = 0;
             }
             for (int i = first; i < last; i += TAPS)
                 for (int j = 0; j < kw; j += TAPS) {
@@ -169,12 +171,17 @@ static void forward_part(void *given, int part, int parts) {
                         w.weight[r] = f->weights + ((i + r) * kw + j) * ldw;
                     }
                     int done = i + TAPS >= last && j + TAPS >= kw;
-                    apply(&w, C, i > first || j, d->stride_x * pitch, d->out_width, out, f->pivot,
-                          sums && done ? few : NULL);
+                    apply(&w, C, i > first || j, d->stride_x * pitch, d->out_width, out, pivot,
+                          sums && fused && done ? few : NULL);
                 }
+            if (sums && !fused) {
+                if (image == begin && !y) memcpy(pivot, out, (size_t)C * sizeof(float));
+                add_statistics(out, d->out_width, C, C, pivot, few, C);
+            }
         }
         if (sums) flush(few, sums, 2 * C);
     }
+    if (sums && begin < end) unpivot(sums, pivot, (end - begin) * d->out_height * d->out_width, C);
 }
 
 static int64_t packed_floats(const struct depthwise *d) {
@@ -192,10 +199,10 @@ static void pack(const struct depthwise *d, const float *weights, float *packed)
 /* out (images, out_height, out_width, channels) = source * weights (channels, kernel height, kernel width); sums as for
    fast_conv. */
 void fast_depthwise(int parts, const struct depthwise *shape, const struct source *source, const float *weights,
-                    const float *pivot, float *out, double *sums) {
+                    float *out, double *sums) {
     float *packed = scratch(BY_CALL, (size_t)packed_floats(shape));
     pack(shape, weights, packed);
-    struct forward f = {shape, source, packed, pivot, out, sums};
+    struct forward f = {shape, source, packed, out, sums};
     in_parts(forward_part, &f, parts);
 }
 

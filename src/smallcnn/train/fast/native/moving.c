@@ -9,10 +9,9 @@
 
 /* ---- Batch norm: from sums over the batch to one factor and one addend per channel. */
 
-/* From sums (parts, 2, channels) of x - pivot and its square: mean, inverse (of the deviation), scale and shift so that
-   batch norm is scale * x + shift. The running statistics move by `momentum`; pivot may be the running mean. */
-void fast_norm(int parts, int channels, double count, const double *sums, const float *pivot, const float *gamma,
-               const float *beta, float *running_mean, float *running_var, double momentum, double epsilon, float *mean,
+/* From sums (parts, 2, channels) of x and its square: mean, inverse (of the deviation), scale and shift so that batch
+   norm is scale * x + shift. The running statistics move by `momentum`. */
+void fast_norm(int parts, int channels, double count, const double *sums, const float *gamma, const float *beta, float *running_mean, float *running_var, double momentum, double epsilon, float *mean,
                float *inverse, float *scale, float *shift) {
     for (int c = 0; c < channels; c++) {
         double sum = 0, square = 0;
@@ -20,7 +19,7 @@ void fast_norm(int parts, int channels, double count, const double *sums, const 
             sum += sums[(2 * (int64_t)part) * channels + c];
             square += sums[(2 * (int64_t)part + 1) * channels + c];
         }
-        double offset = sum / count, m = pivot[c] + offset, variance = square / count - offset * offset;
+        double m = sum / count, variance = square / count - m * m;
         if (variance < 0) variance = 0;
         double i = 1 / sqrt(variance + epsilon);
         mean[c] = (float)m;
@@ -58,7 +57,7 @@ struct rows_job {
     const struct source *a, *b;
     const struct gradient *gradient;
     const struct finish *finish;
-    const float *in, *pivot;
+    const float *in;
     float *out;
     double *sums;
     int64_t rows, ld, ldo;
@@ -74,16 +73,18 @@ static void statistics_part(void *given, int part, int parts) {
     memset(sums, 0, 2 * (size_t)j->channels * sizeof(double));
     share(j->rows, 1, part, parts, &begin, &end);
     float *few = zeros(scratch(BY_PART, 2 * (size_t)j->channels), j->channels);
+    const float *pivot = j->in + begin * j->channels;
     for (int64_t r = begin; r < end; r += BLOCK) {
-        add_statistics(j->in + r * j->channels, MIN(BLOCK, end - r), j->channels, j->channels, j->pivot, few,
+        add_statistics(j->in + r * j->channels, MIN(BLOCK, end - r), j->channels, j->channels, pivot, few,
                        j->channels);
         flush(few, sums, 2 * j->channels);
     }
+    if (begin < end) unpivot(sums, pivot, end - begin, j->channels);
 }
 
-/* Sums (parts, 2, channels) of in - pivot and its square. */
-void fast_statistics(int parts, int64_t rows, int channels, const float *in, const float *pivot, double *sums) {
-    struct rows_job job = {.in = in, .pivot = pivot, .sums = sums, .rows = rows, .channels = channels};
+/* Sums (parts, 2, channels) of `in` and its square. */
+void fast_statistics(int parts, int64_t rows, int channels, const float *in, double *sums) {
+    struct rows_job job = {.in = in, .sums = sums, .rows = rows, .channels = channels};
     in_parts(statistics_part, &job, parts);
 }
 

@@ -80,7 +80,8 @@ static void multiply_transposed(int64_t rows, int m, int n, const float *a, int6
     int64_t ldc = ROUND_UP(n, WIDTH);
     for (int j = 0; j < n; j += WIDTH)
         for (int i = 0; i < m; i += ROWS)
-            tile_transposed(MIN(ROWS, m - i), rows, a + i, lda, b + j, ldb, c + i * ldc + j, ldc, WIDTH);
+            tile_transposed(MIN(ROWS, m - i), rows, a + i, lda, b + j, ldb, c + i * ldc + j, ldc,
+                            n - j > LANES ? WIDTH : LANES);
 }
 
 static int is_direct(const struct conv *g) {
@@ -154,7 +155,7 @@ static const float *windows(const struct conv *g, const struct source *s, int64_
 struct forward {
     const struct conv *conv;
     const struct source *source;
-    const float *packed, *pivot;
+    const float *packed;
     float *out;
     double *sums;
 };
@@ -165,7 +166,8 @@ static void forward_part(void *given, int part, int parts) {
     int k = inputs_of(g), n = g->out / g->groups, all = k * g->groups;
     int64_t begin, end, block = ROUND_UP(MAX(48, MIN(192, CACHED / all)), ROWS);
     share(g->images * g->out_height * g->out_width, ROWS, part, parts, &begin, &end);
-    float *copied = scratch(BY_PART, (size_t)(block * (all + LANES) + 2 * g->out)), *few = copied + block * (all + LANES);
+    float *copied = scratch(BY_PART, (size_t)(block * (all + LANES) + 3 * g->out));
+    float *few = copied + block * (all + LANES), *pivot = few + 2 * g->out;
     double *sums = f->sums ? f->sums + (int64_t)part * 2 * g->out : NULL;
     if (sums) memset(sums, 0, 2 * (size_t)g->out * sizeof(double));
     memset(few, 0, 2 * (size_t)g->out * sizeof(float));
@@ -176,10 +178,12 @@ static void forward_part(void *given, int part, int parts) {
         for (int i = 0; i < g->groups; i++)
             multiply(rows, k, n, a + i * k, ld, f->packed + (int64_t)i * k * ROUND_UP(n, WIDTH), out + i * n, g->out);
         if (sums) {
-            add_statistics(out, rows, g->out, g->out, f->pivot, few, g->out);
+            if (row == begin) memcpy(pivot, out, (size_t)g->out * sizeof(float));
+            add_statistics(out, rows, g->out, g->out, pivot, few, g->out);
             flush(few, sums, 2 * g->out);
         }
     }
+    if (sums && begin < end) unpivot(sums, pivot, end - begin, g->out);
 }
 
 /* weights (out, inputs) of each group -> panels of WIDTH outputs, (inputs, WIDTH) each. */
@@ -207,13 +211,13 @@ static void pack_backward(const struct conv *g, const float *weights, float *pac
 }
 
 /* out (images, out_height, out_width, out) = source * weights (out, kernel height, kernel width, channels / groups).
-   sums (parts, 2, out), if not null, receives sum(out - pivot) and sum((out - pivot)^2). */
+   sums (parts, 2, out), if not null, receives the sums of out and of its square. */
 void fast_conv(int parts, const struct conv *conv, const struct source *source, const float *weights,
-               const float *pivot, float *out, double *sums) {
+               float *out, double *sums) {
     int n = conv->out / conv->groups;
     float *packed = scratch(BY_CALL, (size_t)conv->groups * (size_t)inputs_of(conv) * (size_t)ROUND_UP(n, WIDTH));
     pack_forward(conv, weights, packed);
-    struct forward f = {conv, source, packed, pivot, out, sums};
+    struct forward f = {conv, source, packed, out, sums};
     in_parts(forward_part, &f, parts);
 }
 
@@ -233,7 +237,7 @@ static void backward_part(void *given, int part, int parts) {
     const struct conv *g = b->conv;
     int k = inputs_of(g), n = g->out / g->groups, all = k * g->groups, C = g->channels, direct = is_direct(g);
     int64_t pixels = (int64_t)g->height * g->width, places = (int64_t)g->out_height * g->out_width;
-    int64_t block = ROUND_UP(MAX(48, MIN(192, CACHED / (2 * all + g->out))), ROWS);
+    int64_t block = ROUND_UP(MAX(96, MIN(192, CACHED / (2 * all + g->out))), ROWS);
     int64_t unit = direct ? ROWS : places, begin, end;
     share(g->images * places, unit, part, parts, &begin, &end);
     int64_t step = direct ? block : places * MAX(1, block / places); /* whole images if pixels are shared by windows */

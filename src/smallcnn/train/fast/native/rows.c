@@ -147,3 +147,11 @@ void flush(float *few, double *all, int64_t count) {
     for (int64_t i = 0; i < count; i++) all[i] += few[i];
     memset(few, 0, (size_t)count * sizeof(float));
 }
+
+void unpivot(double *sums, const float *pivot, int64_t rows, int64_t channels) {
+    for (int64_t c = 0; c < channels; c++) {
+        double p = pivot[c], sum = sums[c];
+        sums[c] = sum + (double)rows * p;
+        sums[channels + c] += 2 * p * sum + (double)rows * p * p;
+    }
+}

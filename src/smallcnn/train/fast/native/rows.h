@@ -78,11 +78,15 @@ void gradient_rows(const struct gradient *g, int64_t offset, int64_t rows, int c
 void finish_rows(const struct finish *f, int64_t offset, int64_t rows, int columns, int64_t ld, float *g, int64_t ldg,
                  int channel, float *sums, int64_t channels);
 
-/* Adds sum(y - pivot) and sum((y - pivot)^2) to sums (2, channels), see flush. */
+/* Adds sum(y - pivot) and sum((y - pivot)^2) to sums (2, channels), see flush. The pivot, any row of y, is of the size
+   of the values, so that no digits are lost where they lie far from zero and close together. */
 void add_statistics(const float *y, int64_t rows, int columns, int64_t ld, const float *pivot, float *sums,
                     int64_t channels);
 
 /* Sums are floats over a few hundred rows, doubles over all: adds `few` to `all` and clears it. */
 void flush(float *few, double *all, int64_t count);
+
+/* Sums (2, channels) of y - pivot and its square over `rows` rows become those of y. */
+void unpivot(double *sums, const float *pivot, int64_t rows, int64_t channels);
 
 #endif
