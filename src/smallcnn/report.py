@@ -27,10 +27,13 @@ _QUICK_TO_RENORM = 2e7
 """Mult-Adds up to which batch norm is re-estimated at six sizes in some seconds."""
 
 
-def of_run(run: Path, data: str) -> Path:
-    """Writes report.html into the folder of a training run on `data`, about its best weights; returns its path."""
+def of_run(run: Path, data: str, root: str | Path | None = None) -> Path:
+    """Writes report.html into the folder of a training run on `data`, about its best weights; returns its path.
+
+    `root` is where the files of a named set are.
+    """
     net = runtime.open(run / "best.safetensors")
-    evaluation = evaluate(net, data, part="val")
+    evaluation = evaluate(net, data, root=root, part="val")
     trained = artifact.load(net.path)
     counted = profile(trained.graph)
     swept = sweep(trained, evaluation, renormed=counted.mult_adds <= _QUICK_TO_RENORM)

@@ -50,6 +50,7 @@ def analyze(
     file: Path,
     data: str | Path,
     *,
+    root: str | Path | None = None,
     part: str | None = None,
     crop: float | None = None,
     resolution: int | None = None,
@@ -61,7 +62,7 @@ def analyze(
     workers: int | None = None,
     report: Report = lambda what, done, total: None,
 ) -> Analysis:
-    """Everything that pictures of `data` tell about a model file; `part` and `crop` as for `evaluate`.
+    """Everything that pictures of `data` tell about a model file; `root`, `part` and `crop` as for `evaluate`.
 
     In this order, each only if asked for: the network is taken to another `resolution`, batch norm is re-estimated from
     training pictures, and the logits are divided by the temperature that fits these pictures (in `artifact`; what is
@@ -82,7 +83,7 @@ def analyze(
     artifact, no_sweep = _read(file, crop, needed=bool(changes) or calibrate)
 
     def judge(net: Net) -> Evaluation:
-        return evaluate(net, data, part=part, workers=workers, report=partial(report, "evaluating"))
+        return evaluate(net, data, root=root, part=part, workers=workers, report=partial(report, "evaluating"))
 
     evaluation = judge(net)
     steps = [_step("as it is", net, evaluation)]
@@ -93,16 +94,16 @@ def analyze(
         evaluation = judge(net)
         steps.append(_step(what, net, evaluation))
     findings = examine(evaluation, net.labels)
+    cooled = _cooled(artifact, findings) if artifact and calibrate else artifact
     swept = None
     if artifact and sweep_images != 0:
         swept = sweep(
             artifact, evaluation, images=sweep_images, threads=threads, workers=workers,
             report=partial(report, "other sizes"),
         )  # fmt: skip
-    if artifact:
-        artifact = _cooled(artifact, findings) if calibrate else artifact
-        artifact = replace(artifact, preprocessing=replace(artifact.preprocessing, crop=own_crop))
-    return Analysis(net, artifact, tuple(steps), findings, swept, no_sweep)
+    if cooled:
+        cooled = replace(cooled, preprocessing=replace(cooled.preprocessing, crop=own_crop))
+    return Analysis(net, cooled, tuple(steps), findings, swept, no_sweep)
 
 
 def _step(what: str, net: Net, evaluation: Evaluation) -> Step:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from smallcnn.cli.show import as_json, engine, print_json, progress, remark, table, warn_untrained, workers
+from smallcnn.cli.show import as_json, engine, print_json, progress, remark, root, table, warn_untrained, workers
 from smallcnn.errors import SmallcnnError, require
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ _SHOWN = 10
 @click.command("analyze")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--data", required=True, metavar="SOURCE", help="labelled pictures: folder, .npz or named set")
+@root
 @click.option("--part", type=click.Choice(["train", "val", "test", "all"]), help="left out: what was not trained on")
 @click.option(
     "--crop", type=click.FloatRange(0, 1, min_open=True),
@@ -40,6 +41,7 @@ _SHOWN = 10
 def command(
     file: Path,
     data: str,
+    root: Path | None,
     part: str | None,
     crop: float | None,
     resolution: int | None,
@@ -65,15 +67,17 @@ def command(
     _check(saved, out, changed=bool(resolution or reestimate or calibrate))
     with progress("analyzing") as bar:
         found = analyze(
-            file, data, part=part, crop=crop, resolution=resolution, reestimate=reestimate, calibrate=calibrate,
-            sweep_images=sweep_images, engine=engine, threads=threads, workers=workers,
+            file, data, root=root, part=part, crop=crop, resolution=resolution, reestimate=reestimate,
+            calibrate=calibrate, sweep_images=sweep_images, engine=engine, threads=threads, workers=workers,
             report=lambda _what, done, total: bar(done, total),
         )  # fmt: skip
     evaluation = found.findings.evaluation
     warn_untrained(found.net.facts)
     if evaluation.doubt:
         remark(f"note: {evaluation.doubt}")
-    for problem in evaluation.skipped.values():
+    for note in evaluation.source.notes:
+        remark(f"note: {note}")
+    for problem in dict.fromkeys(evaluation.skipped.values()):
         remark(f"skipped: {problem}")
     if found.no_sweep:
         remark(f"no other input sizes: {found.no_sweep}")

@@ -4,19 +4,20 @@ from pathlib import Path
 
 import click
 
-from smallcnn.cli.show import progress, remark, size
+from smallcnn.cli.show import progress, remark, root, size
 
 _MEGABYTES = 100
 
 
 @click.command("shard")
 @click.argument("source")
+@root
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="folder for the shards and their index")
 @click.option(
     "--size", "megabytes", type=click.IntRange(1), default=_MEGABYTES, show_default=True, help="of a shard, in MB"
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="of the order of the pictures")
-def command(source: str, out: Path, megabytes: int, seed: int) -> None:
+def command(source: str, root: Path | None, out: Path, megabytes: int, seed: int) -> None:
     """Write the pictures of SOURCE (a folder or tar with one folder per class) as tar shards in webdataset's format.
 
     They are shuffled, so that reading them one after the other is as good as at random. --out is then a SOURCE; so is
@@ -26,7 +27,7 @@ def command(source: str, out: Path, megabytes: int, seed: int) -> None:
     from smallcnn.data.shards.write import write_shards
     from smallcnn.data.sources import read_source
 
-    read = read_source(source)
+    read = read_source(source, root=root)
     with progress("sharding") as report:
         index = write_shards(
             read.classes, read.splits, out, shard_bytes=megabytes * 1_000_000, seed=seed, report=report
@@ -34,6 +35,8 @@ def command(source: str, out: Path, megabytes: int, seed: int) -> None:
     for part, shards in index.parts.items():
         pictures = sum(len(shard.names) for shard in shards)
         remark(f"{part}: {pictures:,} pictures in {len(shards)} shards, {size(sum(shard.bytes for shard in shards))}")
+    for note in read.notes:
+        remark(f"note: {note}")
     for path in read.ignored[:3]:
         remark(f"left out, not a picture: {path}")
     click.echo(str(out))
