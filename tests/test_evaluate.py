@@ -1,4 +1,6 @@
+import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -94,6 +96,19 @@ def test_a_folder_with_one_of_the_classes(model, photos):
         shutil.rmtree(photos / name)
     confusion = evaluate(runtime.open(model), photos).metrics.confusion
     assert confusion.sum(axis=1).tolist() == [0, 0, 8]  # blue, green, red
+
+
+def test_a_broken_network_has_no_loss_in_the_json(smallcnn, tmp_path, photos):
+    broken = artifact()
+    weights = {name: np.full_like(value, np.nan) for name, value in broken.weights.items()}
+    save(replace(broken, weights=weights), tmp_path / "m.safetensors")
+    code, out, _ = smallcnn("evaluate", tmp_path / "m.safetensors", "--data", photos, "--json")
+
+    def refuse(word):
+        raise AssertionError(f"{word} is no JSON")
+
+    found = json.loads(out, parse_constant=refuse)
+    assert (code, found["loss"], found["top1"]) == (0, None, 0)
 
 
 def test_an_unknown_part_is_an_error(model, photos):

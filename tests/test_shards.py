@@ -346,7 +346,8 @@ def damages(fields):
     for key, values in {
         "file": ["../x.tar", "a b", "$(touch x)", "", 3, "x;rm", "-x"], "bytes": ["1", -1, None], "sha256": ["x", None],
         "names": [[], None, [3] * len(shard["names"])], "labels": [[0], [9] * len(shard["labels"]), "x"],
-        "offsets": [[-1] * len(shard["labels"]), None], "sizes": [[True] * len(shard["labels"])], "crc32": [[0]],
+        "offsets": [[-1] * len(shard["labels"]), [10**30] * len(shard["labels"]), None],
+        "sizes": [[True] * len(shard["labels"]), [shard["bytes"]] * len(shard["labels"])], "crc32": [[0]],
     }.items():  # fmt: skip
         for value in values:
             yield fields | {"parts": {"train": [shard | {key: value}]}}

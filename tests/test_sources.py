@@ -109,6 +109,12 @@ class TestFolder:
         assert source.ignored == (root / "a" / "back",)
 
     @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+    def test_a_name_in_two_ways_of_unicode(self, tmp_path):
+        make(tmp_path, "caf\u00e9/1.png", "cafe\u0301/2.png", "tea/3.png")
+        if len(list(tmp_path.iterdir())) < 3:
+            pytest.skip("this file system knows one of them")
+        assert "two folders called 'caf\u00e9', written in two ways" in problem(tmp_path)
+
     def test_a_pipe_is_no_picture(self, tmp_path):
         make(tmp_path, "a/1.jpg", "b/1.jpg")
         os.mkfifo(tmp_path / "a" / "pipe.jpg")  # opening it would wait for ever

@@ -51,7 +51,7 @@ class _Folder(Protocol):
 
 def _read(root: _Folder) -> Read:
     parts = _parts(root)
-    found = {part: {_nfc(d.path.name): d.pictures() for d in folder.folders()} for part, folder in parts.items()}
+    found = {part: _by_class(folder) for part, folder in parts.items()}
     for part, by_class in found.items():
         if not by_class:
             where = parts[part].path
@@ -77,6 +77,16 @@ def _read(root: _Folder) -> Read:
             raise DataError(f"{where}: no pictures")
         splits[part] = Split(files, np.array(labels), names)
     return classes, splits, ignored
+
+
+def _by_class(folder: _Folder) -> dict[str, tuple[dict[str, File], list[Path]]]:
+    """Class name -> its pictures, and files that are none."""
+    found = {}
+    for one in folder.folders():
+        if (name := _nfc(one.path.name)) in found:
+            raise DataError(f"{folder.path}: two folders called {name!r}, written in two ways of Unicode; rename one")
+        found[name] = one.pictures()
+    return found
 
 
 def _parts(root: _Folder) -> dict[str, _Folder]:
@@ -115,12 +125,12 @@ class _OnDisk:
         pictures: dict[str, File] = {}
         others = []
         for name, entry in _walk(self.path):
-            path = Path(entry.path)
-            broken_link = entry.is_symlink() and not path.exists()  # named when it cannot be decoded
-            if path.suffix.lower() in SUFFIXES and (broken_link or path.is_file()):
-                pictures[_nfc(name)] = path
+            _, dot, kind = entry.name.rpartition(".")  # no question to the file system: ImageNet has 1.3 million
+            broken_link = entry.is_symlink() and not Path(entry.path).exists()  # named when it cannot be decoded
+            if dot + kind.lower() in SUFFIXES and (broken_link or entry.is_file()):
+                pictures[_nfc(name)] = Path(entry.path)
             else:
-                others.append(path)
+                others.append(Path(entry.path))
         return dict(sorted(pictures.items())), sorted(others)
 
 

@@ -14,13 +14,14 @@ def match_labels(classes: tuple[str, ...], labels: tuple[str, ...]) -> np.ndarra
     known = imagenet.by_wnid()
     if not set(classes) <= set(labels) and set(classes) <= known.keys():
         classes = tuple(known[name] for name in classes)
-    if unknown := [name for name in classes if name not in labels]:
-        unseen = [label for label in labels if label not in classes]
+    given, place = set(classes), {label: index for index, label in enumerate(labels)}
+    if unknown := [name for name in classes if name not in place]:
+        unseen = [label for label in labels if label not in given]
         raise DataError(
             f"labels do not match: the network does not know {_some(unknown)}; "
             + (f"the data lacks its {_some(unseen)}" if unseen else f"it knows {_some(list(labels))}")
         )
-    return np.array([labels.index(name) for name in classes])
+    return np.array([place[name] for name in classes])
 
 
 def _some(names: list[str], most: int = 5) -> str:

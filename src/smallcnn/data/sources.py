@@ -119,8 +119,9 @@ def read_source(source: str | Path, *, root: str | Path | None = None) -> _Given
 def _cut(split: Split, classes: int, seed: int, fraction: float) -> tuple[Split, Split]:
     """(what stays, the part cut off): per class, at least one picture each if there are two."""
     taken: set[int] = set()
-    for label in range(classes):
-        members = np.flatnonzero(split.labels == label).tolist()
+    by_class = np.argsort(split.labels, kind="stable")
+    for part in np.split(by_class, np.cumsum(np.bincount(split.labels, minlength=classes))[:-1]):
+        members = part.tolist()
         members.sort(key=lambda i: hashlib.sha256(_bytes(f"{seed}/{split.names[i]}")).digest())
         taken.update(members[: min(max(round(len(members) * fraction), 1), max(len(members) - 1, 0))])
     rest = [i for i in range(len(split)) if i not in taken]

@@ -17,6 +17,7 @@ from smallcnn.errors import DataError
 NAME = "index.json"
 _FORMAT = "smallcnn shards 1"
 _PARTS = {"train", "val", "test"}
+_LARGEST = 1 << 40
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,9 @@ def _shard(fields: dict[str, Any], classes: int) -> Shard:
         _check(len(column) == count or column is shard.crc32 == [], f"{shard.file}: columns of different lengths")
     _check(all(label < classes for label in shard.labels), f"{shard.file}: a label without a class")
     _check(type(shard.bytes) is int and shard.bytes >= 0, f"{shard.file}: bytes must be a whole number")
+    end = shard.bytes or _LARGEST  # of a shard made by others the size may be unknown
+    inside = all(at + size <= end for at, size in zip(shard.offsets, shard.sizes, strict=True))
+    _check(inside, f"{shard.file}: a picture beyond the end of the file")
     return shard
 
 
