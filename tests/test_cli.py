@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import stat
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from artifacts import artifact, colour_photos
-from smallcnn import onnx
+from smallcnn import onnx, shipped
 from smallcnn.artifact import save
 from smallcnn.cli.main import main, root
 
@@ -77,7 +78,20 @@ def test_predict(smallcnn, files):
 
 def test_predict_goes_through_folders(smallcnn, refused, files, tmp_path):
     assert len(smallcnn("predict", files / "m.onnx", files / "photos")[1].splitlines()) == 24
+    (tmp_path / "._0.png").write_bytes(b"what macOS puts beside 0.png on other disks")
     assert "no pictures in this folder" in refused("predict", files / "m.onnx", tmp_path)
+
+
+def test_predict_without_a_model_file(smallcnn, files, tmp_path, monkeypatch):
+    monkeypatch.setattr(shipped, "_FOLDER", tmp_path)
+    shutil.copy(files / "m.safetensors", tmp_path / "cifar10.safetensors")
+    photo = files / "photos" / "red" / "0.png"
+    own = smallcnn("predict", files / "m.safetensors", photo)[1]
+    for args in ([photo], ["cifar10", photo]):
+        code, out, err = smallcnn("predict", *args)
+        assert (code, out) == (0, own)
+        assert "which knows blue, green, red" in err
+    assert len(smallcnn("predict", photo.parent)[1].splitlines()) == 8
 
 
 def test_evaluate(smallcnn, files, tmp_path):
@@ -148,7 +162,8 @@ def test_unknown_words_name_the_closest(refused):
     (["train", MODEL, "--data", "digit", "--out", "x"], "named set 'digit'; closest: digits"),
     (["train", "--out", "x"], "train needs MODEL"),
     (["predict", "nowhere.onnx", "a.jpg"], "nowhere.onnx: no such file"),
-    (["predict"], "Missing argument 'FILE'"),
+    (["predict"], "which IMAGE?"),
+    (["predict", "m.onnx"], "which IMAGE?"),
     (["bench", "nowhere.onnx"], "no such file"),
     (["export", "nowhere.safetensors", "--out", "x.txt"], "an ONNX file's name ends in .onnx"),
 ])  # fmt: skip
@@ -214,7 +229,7 @@ def test_model_files_that_are_none(refused, files, tmp_path):
     photo = next((files / "photos").glob("*/*.png"))
     assert "damaged" in refused("predict", tmp_path / "cut.safetensors", photo)
     assert "not smallcnn's" in refused("predict", tmp_path / "foreign.safetensors", photo)
-    assert "end in .safetensors, .onnx, .so or .dll" in refused("predict", photo, photo)
+    assert "end in .safetensors, .onnx, .so or .dll" in refused("predict", photo.parent, photo)
 
 
 def test_places_that_cannot_be_written(refused, files, tmp_path):

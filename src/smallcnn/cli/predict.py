@@ -9,12 +9,12 @@ from smallcnn.errors import ImageError
 
 
 @click.command("predict")
-@click.argument("file", type=click.Path(path_type=Path), metavar="[FILE]")
+@click.argument("file", required=False, type=click.Path(path_type=Path), metavar="[FILE]")
 @click.argument("images", nargs=-1, type=click.Path(path_type=Path), metavar="IMAGE...")
 @engine
 @click.option("--threads", type=click.IntRange(1), help="threads that compute  [default: one per core]")
 @as_json
-def command(file: Path, images: tuple[Path, ...], engine: str | None, threads: int | None, json_: bool) -> None:
+def command(file: Path | None, images: tuple[Path, ...], engine: str | None, threads: int | None, json_: bool) -> None:
     """What FILE sees in each IMAGE; of a folder, in every picture inside.
 
     Without FILE the network that comes with smallcnn is asked, which knows the ten classes of CIFAR-10. If some
@@ -23,6 +23,8 @@ def command(file: Path, images: tuple[Path, ...], engine: str | None, threads: i
     from smallcnn import runtime, shipped
     from smallcnn.data.decode import SUFFIXES
 
+    if file is None:
+        raise click.UsageError("which IMAGE?")
     if file.suffix.lower() in SUFFIXES or (file.is_dir() and not images):
         file, images = Path(shipped.DEFAULT), (file, *images)
     if not images:
@@ -62,7 +64,7 @@ def _pictures(path: Path) -> list[Path]:
 
     if not path.is_dir():
         return [path]
-    found = sorted(inside for inside in path.rglob("*") if inside.suffix.lower() in SUFFIXES)
+    found = sorted(inside for inside in path.rglob("*") if inside.suffix.lower() in SUFFIXES and inside.name[0] != ".")
     if not found:
         raise ImageError(f"{path}: no pictures in this folder")
     return found
