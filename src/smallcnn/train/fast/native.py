@@ -134,7 +134,9 @@ _OPENMP = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
 def _built() -> Path:
     sources = sorted((path for path in files(__package__).joinpath("native").iterdir()), key=lambda path: path.name)
     command = _compiler()
-    content = " ".join((cpu_name(), *command, *_FLAGS)).encode() + b"".join(path.read_bytes() for path in sources)
+    content = " ".join((cpu_name(), _features(), *command, *_FLAGS)).encode() + b"".join(
+        path.read_bytes() for path in sources
+    )
     path = cache_folder() / "training" / f"{hashlib.sha256(content).hexdigest()[:20]}.so"
     if path.exists():
         return path
@@ -156,6 +158,12 @@ def _built() -> Path:
             raise CompileError(f"{command[0]} could not compile the training kernels: {done.stderr.strip()[-500:]}")
         beside.write_bytes(written.read_bytes())
     return path
+
+
+def _features() -> str:
+    """What the processor can do: a virtual one may lack some of what its name promises."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
 
 
 def _compiler() -> tuple[str, ...]:

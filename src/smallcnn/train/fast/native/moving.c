@@ -11,8 +11,9 @@
 
 /* From sums (parts, 2, channels) of x and its square: mean, inverse (of the deviation), scale and shift so that batch
    norm is scale * x + shift. The running statistics move by `momentum`. */
-void fast_norm(int parts, int channels, double count, const double *sums, const float *gamma, const float *beta, float *running_mean, float *running_var, double momentum, double epsilon, float *mean,
-               float *inverse, float *scale, float *shift) {
+void fast_norm(int parts, int channels, double count, const double *sums, const float *gamma, const float *beta,
+               float *running_mean, float *running_var, double momentum, double epsilon, float *mean, float *inverse,
+               float *scale, float *shift) {
     for (int c = 0; c < channels; c++) {
         double sum = 0, square = 0;
         for (int part = 0; part < parts; part++) {
@@ -288,6 +289,8 @@ static void pool_back_part(void *given, int part, int parts) {
     const struct pool *p = j->pool;
     int C = p->channels;
     int64_t pixels = (int64_t)p->height * p->width, begin, end;
+    int tiled = p->kernel_height == p->stride_y && p->kernel_width == p->stride_x && !p->top && !p->left &&
+                p->out_height * p->stride_y == p->height && p->out_width * p->stride_x == p->width;
     float *kept = scratch(BY_PART, (size_t)((pixels + 2) * C)), *few = zeros(kept + pixels * C, C);
     double *sums = j->finish->sums ? j->finish->sums + (int64_t)part * 2 * C : NULL;
     if (sums) memset(sums, 0, 2 * (size_t)C * sizeof(double));
@@ -296,7 +299,7 @@ static void pool_back_part(void *given, int part, int parts) {
         const float *seen = p->average ? NULL : read_image(p, j->source, image, kept);
         const float *in = j->in + image * p->out_height * p->out_width * C;
         float *out = j->out + image * pixels * C;
-        memset(out, 0, (size_t)(pixels * C) * sizeof(float));
+        if (!tiled) memset(out, 0, (size_t)(pixels * C) * sizeof(float));
         for (int y = 0; y < p->out_height; y++)
             for (int x = 0; x < p->out_width; x++, in += C) {
                 struct window w = window_at(p, y, x);
@@ -321,7 +324,8 @@ static void pool_back_part(void *given, int part, int parts) {
                                 given_back = (vec)((mask)g & here);
                                 open &= ~here;
                             }
-                            store_some(out + place, load_some(out + place, n) + given_back, n);
+                            if (!tiled) given_back += load_some(out + place, n);
+                            store_some(out + place, given_back, n);
                         }
                 }
             }

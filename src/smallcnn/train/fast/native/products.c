@@ -195,7 +195,8 @@ static void pack_forward(const struct conv *g, const float *weights, float *pack
             if (wide < WIDTH) memset(packed, 0, (size_t)k * WIDTH * sizeof(float));
             for (int i0 = 0; i0 < k; i0 += 16)
                 for (int c = 0; c < wide; c++)
-                    for (int i = i0; i < MIN(k, i0 + 16); i++) packed[i * WIDTH + c] = weights[(int64_t)(j + c) * k + i];
+                    for (int i = i0; i < MIN(k, i0 + 16); i++)
+                        packed[i * WIDTH + c] = weights[(int64_t)(j + c) * k + i];
         }
 }
 
