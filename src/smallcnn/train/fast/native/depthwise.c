@@ -7,7 +7,7 @@
 #include "rows.h"
 #include "threads.h"
 
-#define TAPS 3   /* rows and columns of a window that are worked on at once: 9 weights stay in registers */
+#define TAPS 3 /* rows and columns of a window that are worked on at once: 9 weights stay in registers */
 
 struct depthwise {
     int64_t images;
@@ -17,10 +17,10 @@ struct depthwise {
 
 /* Part of a window: what is under it, and its weights, one register's width of channels. */
 struct window {
-    int rows, columns;          /* at most TAPS each */
-    const float *at[TAPS];      /* the first pixel of each row; the others follow, `pitch` floats apart */
-    const float *weight[TAPS];  /* likewise, `next` floats apart */
-    float *slope[TAPS];         /* likewise: gradients of the weights */
+    int rows, columns;         /* at most TAPS each */
+    const float *at[TAPS];     /* the first pixel of each row; the others follow, `pitch` floats apart */
+    const float *weight[TAPS]; /* likewise, `next` floats apart */
+    float *slope[TAPS];        /* likewise: gradients of the weights */
     int64_t pitch, next;
 };
 
@@ -29,6 +29,7 @@ INLINE void apply_of(int rows, int columns, int add, const struct window *w, int
                      float *out, int64_t channels, int n, const float *pivot, float *sums) {
     vec weight[TAPS][TAPS], sum = {0}, square = {0}, p = {0};
     const float *at[TAPS];
+    int64_t pitch = w->pitch; /* not through w: stores might change it */
     if (sums) p = load_some(pivot + c, n);
 #pragma GCC unroll 3
     for (int i = 0; i < rows; i++) {
@@ -42,7 +43,7 @@ INLINE void apply_of(int rows, int columns, int add, const struct window *w, int
 #pragma GCC unroll 3
         for (int i = 0; i < rows; i++, at[i - 1] += step)
 #pragma GCC unroll 3
-            for (int j = 0; j < columns; j++) total += load(at[i] + j * w->pitch) * weight[i][j];
+            for (int j = 0; j < columns; j++) total += load(at[i] + j * pitch) * weight[i][j];
         store_some(out, total, n);
         vec d = total - p;
         sum += d;
@@ -59,6 +60,7 @@ INLINE void apply_back_of(int rows, int columns, int add, const struct window *w
                           int64_t ldx, int64_t count, float *out, int64_t ldo, int n) {
     vec weight[TAPS][TAPS], slope[TAPS][TAPS];
     const float *at[TAPS];
+    int64_t pitch = w->pitch;
 #pragma GCC unroll 3
     for (int i = 0; i < rows; i++) {
         at[i] = w->at[i] + c;
@@ -73,10 +75,10 @@ INLINE void apply_back_of(int rows, int columns, int add, const struct window *w
     for (int64_t u = 0; u < count; u++, out += ldo, x += ldx) {
         vec total = add ? load_some(out, n) : (vec){0}, seen = load(x);
 #pragma GCC unroll 3
-        for (int i = 0; i < rows; i++, at[i - 1] += w->pitch)
+        for (int i = 0; i < rows; i++, at[i - 1] += pitch)
 #pragma GCC unroll 3
             for (int j = 0; j < columns; j++) {
-                vec pixel = load(at[i] + j * w->pitch);
+                vec pixel = load(at[i] + j * pitch);
                 total += pixel * weight[i][j];
                 slope[i][j] += pixel * seen;
             }
