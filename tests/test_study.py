@@ -14,7 +14,7 @@ from smallcnn.study import catalogue, page
 from smallcnn.study.catalogue import STUDIES
 from smallcnn.study.resnet import resnet20
 from smallcnn.study.results import Line, Outcome, Spread, spread
-from test_study_running import STUDY
+from test_study_running import STUDY, write_bars
 
 ROWS = [(study, row) for study in STUDIES.values() for row in study.rows]
 IDS = [f"{study.name}/{row.name}" for study, row in ROWS]
@@ -228,16 +228,19 @@ def test_a_study_before_it_is_run(smallcnn):
     assert out.count("not run yet; ") == 4
 
 
-def test_a_study_of_the_command(smallcnn, monkeypatch, tmp_path):
+def test_a_study_of_the_command(smallcnn, monkeypatch, tmp_path_factory, tmp_path):
+    bars = write_bars(tmp_path_factory.mktemp("set") / "bars.npz")
     monkeypatch.setitem(STUDIES, "tiny", STUDY)
     args = ["study", "tiny", "--out", tmp_path, "--seeds", "1", "--row", "own-graph"]
-    code, out, err = smallcnn(*args, "--data", "digits", "--epochs", "1", "--compute", "torch")
+    code, out, err = smallcnn(*args, "--data", bars, "--epochs", "1", "--compute", "torch")
     assert code == 0
     assert "run 1 of 1: Own graph, seed 0" in err
     stored = json.loads((tmp_path / "results.json").read_text())
     (done,) = stored["rows"][0]["runs"]
     assert f"{100 * done['top1']:.2f}" in out
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     assert json.loads(smallcnn("study", "tiny", "--out", tmp_path, "--table", "--json")[1]) == stored
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before, "looking writes nothing"
     assert "<svg" in (tmp_path / "plot.svg").read_text()
     page = (tmp_path / "report.html").read_text()
     assert f"{100 * done['top1']:.2f}" in page
@@ -251,6 +254,9 @@ def test_what_the_command_refuses(refused, tmp_path):
     assert refused("study", "shuffle", "--out", tmp_path) == (
         "a study needs --data SOURCE; --table shows what is done without it"
     )
+    assert refused("study", "shuffle", "--epochs", 3) == "a study needs --out DIR"
+    assert refused("study", "--out", tmp_path) == "which study? `smallcnn study` lists them"
+    assert refused("study", "shuffle", "--out", tmp_path, "--table", "--seeds", 2).startswith("--table shows what is ")
     assert refused("study", "shuffle", "--out", tmp_path / "none", "--table") == f"{tmp_path / 'none'}: no such folder"
 
 

@@ -52,37 +52,42 @@ def command(
     stdout and results.json, plot.svg and report.html in --out. Without --out: the rows, their cost and the paper's
     figures.
     """
-    require("a study", "train", *TRAIN)
     from smallcnn.study import catalogue, page, results
 
+    to_train = data or root or teacher or seeds or epochs or rows
     if name is None:
+        if to_train or out:
+            raise SmallcnnError("which study? `smallcnn study` lists them")
         _list(json_)
         return
     study = catalogue.find(name)
     if out is None:
-        if data or table_only:
+        if to_train or table_only:
             raise SmallcnnError("a study needs --out DIR")
         lines = tuple(results.Line(row, ()) for row in study.rows)
-    else:
-        if table_only and not out.is_dir():
+    elif table_only:
+        if to_train:
+            raise SmallcnnError("--table shows what is done and trains nothing; it takes no options for training")
+        if not out.is_dir():
             raise SmallcnnError(f"{out}: no such folder")
-        if not table_only:
-            import torch
-
-            from smallcnn.shipped import located
-            from smallcnn.study import running
-
-            if data is None:
-                raise SmallcnnError("a study needs --data SOURCE; --table shows what is done without it")
-            if threads:
-                torch.set_num_threads(threads)
-            running.run(
-                study, data, out, root=root, teacher=teacher and located(teacher), seeds=seeds, epochs=epochs,
-                rows=rows, compute=compute, device=device, threads=threads, workers=workers, say=remark,
-                finished=lambda lines: page.write(study, lines, out),
-            )  # fmt: skip
         lines = results.read(study, out)
-        page.write(study, lines, out)
+    else:
+        if data is None:
+            raise SmallcnnError("a study needs --data SOURCE; --table shows what is done without it")
+        require("running a study", "train", *TRAIN, "filelock")
+        import torch
+
+        from smallcnn.shipped import located
+        from smallcnn.study import running
+
+        if threads:
+            torch.set_num_threads(threads)
+        running.run(
+            study, data, out, root=root, teacher=teacher and located(teacher), seeds=seeds, epochs=epochs, rows=rows,
+            compute=compute, device=device, threads=threads, workers=workers, say=remark,
+            finished=lambda lines: page.write(study, lines, out),
+        )  # fmt: skip
+        lines = results.read(study, out)
     if json_:
         print_json(results.as_json(study, lines))
     elif markdown:
@@ -90,7 +95,7 @@ def command(
     else:
         click.echo(f"{study.title}. {study.question}\n{study.source}.")
         table(*page.table(study, lines))
-        if out:
+        if out and (out / page.PAGE).is_file():
             remark(f"report: {out / page.PAGE}")
 
 

@@ -20,7 +20,8 @@ class Outcome:
     """One finished run. Accuracies are fractions of the test part, of the last epoch's weights, of those that were best
     on the validation part, and of the averaged ones (None without an average).
 
-    `pictures` identifies the data set, `recipe` is the whole recipe, with the seed.
+    `pictures` identifies the data set, `teacher` what the run learned from besides, `recipe` is the whole recipe, with
+    the seed.
     """
 
     row: str
@@ -36,6 +37,7 @@ class Outcome:
     data: str
     pictures: str
     recipe: dict[str, Any]
+    teacher: str | None = None
 
 
 @dataclass(frozen=True)
@@ -105,20 +107,26 @@ def read_one(folder: Path) -> Outcome:
 def read(study: Study, out: Path) -> tuple[Line, ...]:
     """Every row with what is done in the folder `out`.
 
-    Raises DataError if runs are not of one data set and one recipe.
+    Raises DataError if runs are not of one data set, one recipe and one teacher.
     """
     lines = []
     for row in study.rows:
         outcomes = (read_one(path.parent) for path in out.glob(f"{row.name}/seed-*/{RESULT}"))
         lines.append(Line(row, tuple(sorted(outcomes, key=lambda outcome: outcome.seed))))
     done = [outcome for line in lines for outcome in line.outcomes]
-    for outcome in done[1:]:
-        check_same(out, done[0], outcome.data, outcome.pictures, Recipe.from_dict(outcome.recipe))
+    teacher = next((outcome.teacher for outcome in done if outcome.teacher), None)
+    for outcome in done:
+        check_same(out, outcome, done[0].data, done[0].pictures, Recipe.from_dict(done[0].recipe), teacher)
     return tuple(lines)
 
 
-def check_same(out: Path, outcome: Outcome, data: str, pictures: str, recipe: Recipe) -> None:
-    """DataError unless `outcome` was trained on these pictures by this recipe, but for the seed."""
+def check_same(out: Path, outcome: Outcome, data: str, pictures: str, recipe: Recipe, teacher: str | None) -> None:
+    """DataError unless `outcome` was trained on these pictures by this recipe, but for the seed.
+
+    If it had a teacher and there is one now, it must be the same.
+    """
+    if outcome.teacher and teacher and outcome.teacher != teacher:
+        raise DataError(f"{out} holds runs that learned from another teacher; use another --out")
     if outcome.pictures != pictures:
         raise DataError(f"{out} holds runs on {outcome.data}, not the pictures of {data}; use another --out")
     old, new = asdict(Recipe.from_dict(outcome.recipe)), asdict(recipe)

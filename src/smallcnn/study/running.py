@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 from smallcnn import runtime
 from smallcnn.cost import profile
 from smallcnn.data.sources import Source, open_source
-from smallcnn.errors import DataError, SmallcnnError, closest
+from smallcnn.errors import DataError, FileError, SmallcnnError, closest
 from smallcnn.evaluate import evaluate
 from smallcnn.graph import Graph
 from smallcnn.metrics import Metrics
@@ -21,6 +21,7 @@ from smallcnn.study.results import Outcome
 from smallcnn.train.compute import Way
 from smallcnn.train.recipe import Recipe
 from smallcnn.train.run import train
+from smallcnn.train.teacher import digest
 
 
 @dataclass(frozen=True)
@@ -69,28 +70,40 @@ def run(
     `seeds` and `epochs` left out are the study's; `rows` are names, all if there are none. Each run is a training run
     of its own, OUT/ROW/seed-S, which goes on where it was. Every process that is given the same folder takes runs that
     no other is working on. `root` is where a named set's files are, `teacher` what rows with a teacher learn from.
-    `say` gets lines of progress, `finished` is called with all results after each.
+    `say` gets lines of progress, `finished` is called with all results after each, or once.
 
     Accuracy is measured on the test part, which nothing is chosen by. Raises DataError if there is none, or if the
-    folder holds runs of another data set or recipe; KeyboardInterrupt after Ctrl-C and a checkpoint.
+    folder holds runs of another data set, recipe or teacher, and in the end, after all others are done, if a run could
+    not be trained; KeyboardInterrupt after Ctrl-C and a checkpoint.
     """
     runs = _plan(study, data, root, teacher, out, seeds or study.seeds, epochs or study.recipe.epochs, rows)
+    failed: dict[int, str] = {}
+    if all(run.done for run in runs):
+        finished(results.read(study, out))
     while True:
         taken = 0
         for i, current in enumerate(runs, start=1):
-            if current.done:
+            if current.done or i in failed:
                 continue
             with _claimed(current.folder) as mine:
                 if not mine or current.done:
                     continue
                 taken += 1
                 say(f"run {i} of {len(runs)}: {current}; {_left(runs)} of training left")
-                outcome = _train_and_measure(current, data, root, teacher, compute, device, threads, workers)
+                try:
+                    outcome = _train_and_measure(current, data, root, teacher, compute, device, threads, workers)
+                except DataError as error:  # the loss is no number any more, for one
+                    failed[i] = f"{current}: {error}"
+                    say(f"failed: {failed[i]}")
+                    continue
                 results.write(current.folder, outcome)
                 say(f"{current}: {100 * outcome.top1:.2f} % of {outcome.test_images} test pictures")
             finished(results.read(study, out))
         if not taken:
             break
+    if failed:
+        count = "1 run" if len(failed) == 1 else f"{len(failed)} runs"
+        raise DataError(f"{count} of {len(runs)} failed; {next(iter(failed.values()))}")
     left = [run for run in runs if not run.done]
     if left:
         whose = "1 run is with another process" if len(left) == 1 else f"{len(left)} runs are with other processes"
@@ -110,15 +123,18 @@ def _plan(
 ) -> list[_Run]:
     """Every run, in order: all rows with seed 0, then with seed 1, ..."""
     rows = [_find(study, name) for name in names] or study.rows
-    if teacher is None and any(row.distil for row in rows):
-        raise SmallcnnError(f"{study.name} has rows that learn from a teacher; give its file with --teacher")
+    taught = any(row.distil for row in rows)
+    if taught != bool(teacher):
+        what = "rows that learn from a teacher; give its file with" if taught else "no rows here that take a"
+        raise SmallcnnError(f"{study.name} has {what} --teacher")
     recipe = replace(study.recipe, epochs=epochs)
     source = open_source(data, root=root, seed=recipe.seed, val_fraction=recipe.val_fraction)
     if "test" not in source.splits:
         raise DataError(f"{data} has no test part, which a study measures on; it has {', '.join(source.splits)}")
+    taught_by = digest(teacher) if teacher else None
     for line in results.read(study, out):
         for outcome in line.outcomes:
-            results.check_same(out, outcome, str(data), source.fingerprint, recipe)
+            results.check_same(out, outcome, str(data), source.fingerprint, recipe, taught_by)
     pictures = len(source.splits["train"])
     return [
         _Run(row, seed, _build(row, source), replace(recipe, seed=seed), results.run_folder(out, row, seed), pictures,
@@ -153,13 +169,15 @@ def _build(row: Row, source: Source) -> Graph:
 @contextmanager
 def _claimed(folder: Path) -> Iterator[bool]:
     """Whether this process alone may work on the run now; the system takes the claim back from one that dies."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder.with_name(f"{folder.name}.lock"))
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(blocking=False)
     except Timeout:
         yield False
         return
+    except OSError as error:
+        raise FileError(f"cannot write into {folder.parent}: {error.strerror}") from error
     try:
         yield True
     finally:
@@ -177,13 +195,11 @@ def _train_and_measure(
     workers: int | None,
 ) -> Outcome:
     recipe = replace(run.recipe, distil=run.row.distil) if run.row.distil else run.recipe
-    try:
-        result = train(
-            run.graph, data, run.folder, recipe=recipe, root=root, teacher=teacher if run.row.distil else None,
-            resume=True, compute=compute, device=device, workers=workers,
-        )  # fmt: skip
-    except DataError as error:
-        raise DataError(f"{run}: {error}") from error
+    teacher = teacher if run.row.distil else None
+    result = train(
+        run.graph, data, run.folder, recipe=recipe, root=root, teacher=teacher, resume=True, compute=compute,
+        device=device, workers=workers,
+    )  # fmt: skip
     if not result.finished:
         raise KeyboardInterrupt
 
@@ -205,4 +221,5 @@ def _train_and_measure(
         data=Path(result.data).name,
         pictures=run.fingerprint,
         recipe=asdict(run.recipe),
+        teacher=digest(teacher) if teacher else None,
     )
