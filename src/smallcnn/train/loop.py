@@ -129,6 +129,7 @@ class Loop:
                 self.progress = checkpoint.restore(state, self.module, self.averaged, self.optimizer)
         if not ranks.alone:
             self.network = wrap(self.module)
+            self.bfloat16 = ranks.from_first(self.bfloat16)  # processors may differ
         progress = self.progress
         with self._log() as log, _asked_to_stop(log, ranks.alone) as stop:
             self._say_hello(log, resume)
