@@ -321,18 +321,26 @@ def test_damaged_cifar(official, damage):
 
 
 def test_pictures_in_place_of_the_official_files(tmp_path):
+    classes = NAMED["cifar10"].read.keywords["classes"]
     for part in ("train", "test"):
-        files = {f"cifar10_{part}/{name}/{i}.jpg": picture(i) for name in ("cat", "dog") for i in range(5)}
-        tar(tmp_path / f"cifar10_jpeg_{part}.tar.gz", files)
+        files = {f"cifar10_{part}/{name}/{i}.jpg": picture(i) for name in classes for i in range(5)}
+        tar(tmp_path / f"cifar10-jpeg-{part}.tar.gz", files)
+        tar(tmp_path / f"cifar100-jpeg-{part}.tar.gz", {"cifar100/apple/0.jpg": picture(0)})  # another set
         put(tmp_path / "folders", files)
         put(tmp_path / "plain" / part, {name.partition("/")[2]: content for name, content in files.items()})
     prints = set()
     for root in (tmp_path, tmp_path / "folders", tmp_path / "plain"):
         source = open_source("cifar10", root=root)
-        assert source.classes == ("cat", "dog")
-        assert [len(split) for split in source.splits.values()] == [8, 2, 10]
+        assert source.classes == classes
+        assert [len(split) for split in source.splits.values()] == [40, 10, 50]
         prints.add(source.fingerprint)
     assert len(prints) == 1
+
+
+def test_pictures_of_another_set(tmp_path):
+    put(tmp_path, {f"{name}/{i}.jpg": picture(i) for name in ("daisy", "rose") for i in range(3)})
+    with pytest.raises(DataError, match="2 classes of pictures, cifar10 has 10"):
+        open_source("cifar10", root=tmp_path)
 
 
 @pytest.mark.long  # ten seconds for 55,000 files in compressed tars

@@ -16,6 +16,7 @@ from PIL import Image
 
 from served import served
 from smallcnn.cli.shard import command
+from smallcnn.data.decode import decode
 from smallcnn.data.loader import batches
 from smallcnn.data.order import order
 from smallcnn.data.preprocessing import Preprocessing
@@ -134,7 +135,7 @@ def test_a_stopped_run_is_taken_up(pictures, made, tmp_path, monkeypatch):
         if len(began) == 2:
             (out / f".{path.name}.1.part").write_bytes(b"half of it")
             raise KeyboardInterrupt
-        whole(path, split, indices)
+        return whole(path, split, indices)
 
     def run():
         write.write_shards(source.classes, source.splits, out, shard_bytes=SHARD_BYTES, seed=0)
@@ -158,6 +159,26 @@ def test_a_shard_of_another_run_is_written_anew(pictures, made, tmp_path):
     source = open_source(pictures)
     write.write_shards(source.classes, source.splits, out, shard_bytes=SHARD_BYTES, seed=0)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == {p.name: p.read_bytes() for p in made.iterdir()}
+
+
+def test_pictures_that_changed_between_two_runs_are_written_anew(tmp_path):
+    """Of the same size, as pictures without compression are."""
+    for name in ("ant", "bee"):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        Image.new("L", (5, 5), 10).save(tmp_path / "set" / name / "x.pgm")
+
+    def run():
+        source = open_source(tmp_path / "set")
+        write.write_shards(source.classes, source.splits, tmp_path / "out", shard_bytes=SHARD_BYTES, seed=0)
+
+    run()
+    (tmp_path / "out" / "index.json").unlink()
+    Image.new("L", (5, 5), 200).save(tmp_path / "set" / "bee" / "x.pgm")
+    run()
+    found = open_source(tmp_path / "out").everything()
+    pairs = zip(found.names, found.images, strict=True)
+    values = {name: decode(image, 1).image.getpixel((0, 0)) for name, image in pairs}
+    assert values == {"ant/x.pgm": 10, "bee/x.pgm": 200}
 
 
 def test_arrays_are_refused(tmp_path):

@@ -42,6 +42,8 @@ def read_named(name: str, root: Path | None) -> Contents:
         assert root is not None
         try:
             classes, splits, _ = _pictures(name, root)
+            if len(classes) != known.classes:
+                raise DataError(f"{root}: {len(classes)} classes of pictures, {name} has {known.classes}")
         except DataError as other:
             raise DataError(f"{error}, and no pictures of {name} in class folders either ({other})") from other
         return classes, splits
@@ -52,7 +54,7 @@ def _pictures(name: str, root: Path) -> Read:
     found = {
         part: path
         for part in ("train", "val", "test")
-        for path in sorted(root.glob(f"{name}*{part}*"))
+        for path in sorted(root.glob(f"{name}[!0-9]*{part}*"))  # cifar100 is not cifar10
         if path.is_dir() or path.name.endswith(TARS)
     }
     if "train" not in found:

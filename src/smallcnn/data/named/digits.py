@@ -24,6 +24,7 @@ def _read(copy: Copy) -> Contents:  # noqa: ARG001  (nothing is fetched)
 DIGITS = NamedSet(
     _read,
     files=(),
+    classes=10,
     mirror=False,
     licence="CC BY 4.0 (UCI)",
     citation="Alpaydin and Kaynak 1998, Optical Recognition of Handwritten Digits",

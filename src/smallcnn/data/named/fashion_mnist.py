@@ -62,6 +62,7 @@ FASHION_MNIST = NamedSet(
             "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
         ),
     ),
+    classes=10,
     mirror=True,
     licence="MIT",
     citation="Xiao et al. 2017, Fashion-MNIST, arXiv 1708.07747",

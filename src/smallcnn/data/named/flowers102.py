@@ -55,6 +55,7 @@ FLOWERS102 = NamedSet(
         ),
         OfficialFile(f"{_HOME}setid.mat", 14_989, "46b8678f91fd95d3c8f4feab80d271a6c834a1dd896fe29fd3e6ad9ce5c8dccd"),
     ),
+    classes=102,
     mirror=True,
     licence="none stated; the photographs are from the web and belong to their authors; for research, with citation",
     citation="Nilsback and Zisserman 2008, Automated Flower Classification over a Large Number of Classes",

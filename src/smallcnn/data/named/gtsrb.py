@@ -82,6 +82,7 @@ GTSRB = NamedSet(
             "f94e5a7614d75845c74c04ddb26b8796b9e483f43541dd95dd5b726504e16d6d",
         ),
     ),
+    classes=43,
     mirror=False,
     licence="free to use for research, with citation; the publisher names no licence",
     citation="Stallkamp et al. 2012, Man vs. computer, Neural Networks 32",

@@ -33,6 +33,7 @@ _CITATION = "Russakovsky et al. 2015, ImageNet Large Scale Visual Recognition Ch
 IMAGENET = NamedSet(
     _read_imagenet,
     files=(),
+    classes=1000,
     mirror=True,
     licence="non-commercial research and education, after agreeing to its terms; the photographs are their authors'",
     citation=_CITATION,
@@ -45,6 +46,7 @@ IMAGENETTE = NamedSet(
             "5020a9130cea0348272823cb12d2db7e981c6f2afa3dce71ccd5b8013005c55e",
         ),
     ),
+    classes=10,
     mirror=True,
     licence="Apache 2.0 for the selection (fast.ai); ImageNet's terms for the photographs",
     citation=f"Howard 2019, Imagenette; {_CITATION}",

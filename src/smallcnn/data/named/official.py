@@ -34,10 +34,14 @@ class OfficialFile:
 
 @dataclass(frozen=True)
 class NamedSet:
-    """`read` makes the set from a copy of its `files`; `mirror` says that a picture keeps its class when mirrored."""
+    """`read` makes the set from a copy of its `files`; `mirror` says that a picture keeps its class when mirrored.
+
+    `classes` is their number.
+    """
 
     read: "Callable[[Copy], Contents]"
     files: tuple[OfficialFile, ...]
+    classes: int
     mirror: bool
     licence: str
     citation: str

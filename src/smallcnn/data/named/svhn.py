@@ -33,6 +33,7 @@ SVHN = NamedSet(
             f"{_HOME}test_32x32.mat", 64_275_384, "cdce80dfb2a2c4c6160906d0bd7c68ec5a99d7ca4831afa54f09182025b6a75b"
         ),
     ),
+    classes=10,
     mirror=False,
     licence="non-commercial use only",
     citation="Netzer et al. 2011, Reading Digits in Natural Images with Unsupervised Feature Learning",

@@ -5,7 +5,6 @@ name only when it is whole. So a run that was stopped is taken up where it was, 
 """
 
 import hashlib
-import io
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from smallcnn.data.archive import File, content
+from smallcnn.data.archive import File, content, tar_members
 from smallcnn.data.shards.index import NAME, Index, Shard
 from smallcnn.data.split import Split
 from smallcnn.data.stored import Stored
@@ -61,10 +60,11 @@ def write_shards(
     written: dict[str, list[Shard]] = {part: [] for part in splits}
     for planned in _plan(splits, shard_bytes, seed):
         split, path = splits[planned.part], out / planned.file
-        shard = _read_back(path, split, planned) if path.is_file() else None
+        shard = None
+        if path.is_file():
+            shard = _read_back(path, split, planned, [zlib.crc32(_content(split.images[i])) for i in planned.indices])
         if shard is None:
-            _write(path, split, planned.indices)
-            shard = _read_back(path, split, planned)
+            shard = _read_back(path, split, planned, _write(path, split, planned.indices))
             if shard is None:
                 raise DataError(f"{path}: pictures have changed while this was written; start again")
         written[planned.part].append(shard)
@@ -100,9 +100,11 @@ def _size(file: File) -> int:
         raise DataError(f"{file}: {error.strerror}; remove it or mend it") from error
 
 
-def _write(path: Path, split: Split, indices: list[int]) -> None:
+def _write(path: Path, split: Split, indices: list[int]) -> list[int]:
+    """The CRC-32 of each picture."""
     from webdataset import TarWriter
 
+    crcs = []
     with (
         atomic(path) as beside,
         beside.open("wb") as file,
@@ -111,7 +113,10 @@ def _write(path: Path, split: Split, indices: list[int]) -> None:
         for number, index in enumerate(indices):
             label = str(int(split.labels[index])).encode()
             suffix = Path(split.names[index]).suffix.lower().removeprefix(".")
-            tar.write({"__key__": f"{number:06d}", suffix: _content(split.images[index]), "cls": label})
+            picture = _content(split.images[index])
+            crcs.append(zlib.crc32(picture))
+            tar.write({"__key__": f"{number:06d}", suffix: picture, "cls": label})
+    return crcs
 
 
 def _content(file: File) -> bytes:
@@ -121,23 +126,25 @@ def _content(file: File) -> bytes:
         raise DataError(f"{error!s}; remove it or mend it") from error
 
 
-def _read_back(path: Path, split: Split, planned: _Planned) -> Shard | None:
-    """What is in a shard, or None if it is not the planned one."""
-    data = path.read_bytes()
+def _read_back(path: Path, split: Split, planned: _Planned, wanted: list[int]) -> Shard | None:
+    """What is in a shard, or None if it does not hold the planned pictures, whose CRC-32 are `wanted`."""
     offsets, sizes, labels, crcs = [], [], [], []
     try:
-        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
-            for member in tar:
-                inside = data[member.offset_data : member.offset_data + member.size]
+        with path.open("rb") as file:
+            for member in tar_members(file):
+                file.seek(member.offset_data)
+                inside = file.read(member.size)
                 if member.name.endswith(".cls"):
                     labels.append(int(inside))
                 else:
                     offsets.append(member.offset_data)
                     sizes.append(member.size)
                     crcs.append(zlib.crc32(inside))
+            file.seek(0)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
     except (tarfile.TarError, ValueError):
         return None
-    if labels != split.labels[planned.indices].tolist() or sizes != [_size(split.images[i]) for i in planned.indices]:
+    if labels != split.labels[planned.indices].tolist() or crcs != wanted:
         return None
     names = [split.names[index] for index in planned.indices]
-    return Shard(planned.file, len(data), hashlib.sha256(data).hexdigest(), names, labels, offsets, sizes, crcs)
+    return Shard(planned.file, path.stat().st_size, digest, names, labels, offsets, sizes, crcs)
