@@ -19,7 +19,7 @@ from smallcnn.module import GraphModule
 Way = Literal["auto", "torch", "kernels", "compile"]
 Network = Callable[[Tensor], Tensor]
 
-_FEW = 500
+_SHORT = 60  # seconds: not worth compiling the kernels for
 _TRIED = 16  # pictures a step
 _STEPS = 3
 
@@ -33,20 +33,23 @@ class Choice:
 
 
 def choose(
-    way: Way, module: GraphModule, size: tuple[int, int, int], device: torch.device, bfloat16: bool, steps: int
+    way: Way, module: GraphModule, size: tuple[int, int, int], device: torch.device, bfloat16: bool, pictures: int
 ) -> Choice:
-    """Decides "auto" for `steps` steps by a short measurement at input `size` (H, W, C); the module stays as it was."""
+    """Decides "auto" for a run of so many pictures by a short measurement at input `size` (H, W, C).
+
+    The module stays as it was.
+    """
     if way != "auto":
         return Choice(way, "as asked for")
-    if steps < _FEW:
-        return Choice("torch", f"{steps} steps are over before anything could be gained")
     if device.type != "cpu" or bfloat16:
         return Choice("torch", "our own kernels are for float32 on CPUs")
+    plain = _rate("torch", module, size)
+    if pictures / plain < _SHORT:
+        return Choice("torch", f"{plain:,.0f} images/s, and the run is short")
     try:
         kernels = _rate("kernels", module, size)
     except CompileError as error:
         return Choice("torch", str(error))
-    plain = _rate("torch", module, size)
     better: Way = "kernels" if kernels > plain else "torch"
     return Choice(better, f"{kernels:,.0f} images/s with our own kernels, {plain:,.0f} with torch's")
 

@@ -109,7 +109,7 @@ class Loop:
         self.size = (height, width, graph.input_shape[2])
         choice = Choice("torch", "in several processes, which share the statistics of their norms")
         if ranks.alone:
-            choice = choose(compute, self.module, self.size, device, self.bfloat16, recipe.epochs * self.steps)
+            choice = choose(compute, self.module, self.size, device, self.bfloat16, recipe.epochs * len(self.feed))
         settings["compute"], self.why = choice.way, choice.reason
         self.network = network(choice.way, self.module)
         self.saved_at, self.behind = time.perf_counter(), False  # behind: the last checkpoint could not be written
