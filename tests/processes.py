@@ -42,7 +42,7 @@ class Processes:
     def finish(self):
         """Waits for the end: (exit codes, what each said)."""
         for member in self.members:
-            member.join(120)
+            member.join(600)
         codes = [member.exitcode for member in self.members]
         for member in self.members:
             member.kill()

@@ -84,7 +84,7 @@ def test_killed_a_few_times(tmp_path, count, kills):
 @pytest.mark.long
 @pytest.mark.parametrize("count", [1, 2])
 def test_killed_twenty_times(tmp_path, count):
-    killed_and_resumed(tmp_path, count, kills=20, epochs=30, seed=count)
+    killed_and_resumed(tmp_path, count, kills=20, epochs=15, seed=count)
 
 
 def small_files(_disk):
