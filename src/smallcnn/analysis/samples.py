@@ -19,17 +19,22 @@ class Sample:
 
 def surest_mistakes(logits: np.ndarray, labels: np.ndarray, most: int) -> list[Sample]:
     """Wrong answers, the highest probability first."""
-    samples = _samples(logits, labels)
-    return sorted((one for one in samples if one.true != one.taken), key=lambda one: -one.probability)[:most]
+    said, probability = _answers(logits, labels)
+    wrong = np.flatnonzero(said != labels)
+    return _samples(wrong[np.argsort(-probability[wrong], kind="stable")][:most], said, probability, labels)
 
 
 def least_certain(logits: np.ndarray, labels: np.ndarray, most: int) -> list[Sample]:
     """Right and wrong answers, the lowest probability first."""
-    return sorted(_samples(logits, labels), key=lambda one: one.probability)[:most]
+    said, probability = _answers(logits, labels)
+    return _samples(np.argsort(probability, kind="stable")[:most], said, probability, labels)
 
 
-def _samples(logits: np.ndarray, labels: np.ndarray) -> list[Sample]:
+def _answers(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) what each picture is taken for, and (N,) with what probability."""
     said = taken_for(logits, labels)
-    highest = softmax(logits)[np.arange(len(said)), said]
-    columns = (labels.tolist(), said.tolist(), highest.tolist())
-    return [Sample(place, *values) for place, values in enumerate(zip(*columns, strict=True))]
+    return said, softmax(logits)[np.arange(len(said)), said]
+
+
+def _samples(places: np.ndarray, said: np.ndarray, probability: np.ndarray, labels: np.ndarray) -> list[Sample]:
+    return [Sample(i, int(labels[i]), int(said[i]), float(probability[i])) for i in places.tolist()]

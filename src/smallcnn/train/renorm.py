@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from smallcnn import ops
 from smallcnn.artifact import Artifact
 from smallcnn.data.loader import batches
+from smallcnn.data.order import order
 from smallcnn.data.sources import Split
 from smallcnn.errors import DataError, GraphError
 from smallcnn.module import to_module
@@ -47,7 +48,7 @@ def reestimate(
     """
     if not any(isinstance(node.op, ops.BatchNorm) for node in artifact.graph):
         raise GraphError(f"{artifact.graph.name} has no batch norm: nothing to re-estimate")
-    chosen = np.random.default_rng(seed).permutation(len(split))[:most].tolist()  # a batch is of all classes
+    chosen = order(split, seed, 0)[:most].tolist()  # a batch is of all classes
     on = pick_device(device)
     module = to_module(artifact.graph, artifact.weights).to(on).eval()
     if on.type != "mps":
