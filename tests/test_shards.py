@@ -241,8 +241,20 @@ def test_over_http(pictures, shards, cache):
 def test_over_a_command(pictures, shards):
     """`pipe:` runs a command of the user's; for object storage it would be `aws s3 cp ... -`."""
     same(open_source(f"pipe:cat {shards}/index.json"), open_source(pictures))
-    with pytest.raises(FileError, match=r"^pipe:false index\.json: "):
+    with pytest.raises(FileError, match=r"^pipe:false index\.json: the command ended with exit code 1$"):
         open_source("pipe:false index.json")
+
+
+def test_an_index_that_cannot_be_reached():
+    with pytest.raises(FileError, match=r"^no connection to localhost: Connection refused$"):
+        open_source("https://localhost:1/index.json")
+
+
+@pytest.mark.parametrize("given", ["much", "-1", "nan"])
+def test_the_size_of_the_cache_is_a_number(given, tmp_path, monkeypatch):
+    monkeypatch.setenv("SMALLCNN_SHARD_CACHE", given)
+    with pytest.raises(DataError, match=f"SMALLCNN_SHARD_CACHE is '{given}'; it must be a number of gigabytes"):
+        remote._make_room(tmp_path, tmp_path / "kept")
 
 
 @pytest.mark.parametrize("damage", ["missing", "short", "other"])

@@ -32,7 +32,10 @@ def is_remote(source: str) -> bool:
 def read_whole(url: str) -> bytes:
     """The content of a small file, fresh. Raises FileError."""
     with tempfile.TemporaryDirectory() as folder:
-        return _get(url, Path(folder), None, None).read_bytes()
+        try:
+            return _get(url, Path(folder), None, None).read_bytes()
+        except FileError as error:  # which may advise to put the file where nothing will be in a moment
+            raise FileError(str(error).partition("; if you can get")[0]) from error
 
 
 class RemoteStore:
@@ -106,7 +109,9 @@ def _stream(url: str) -> Iterator[bytes]:
             while chunk := stream.read(1 << 20):
                 yield chunk
     except Exception as error:  # a command that fails, a scheme that is unknown
-        raise FileError(f"{url}: {' '.join(str(error).split())}") from error
+        why = " ".join(str(error).split())
+        ended = re.search(r"exit (\d+) \(read\)", why)  # of a long description of the process
+        raise FileError(f"{url}: " + (f"the command ended with exit code {ended[1]}" if ended else why)) from error
 
 
 def _verify(path: Path, url: str, size: int | None, sha256: str | None) -> None:
@@ -125,7 +130,9 @@ def _make_room(folder: Path, keep: Path) -> None:
     try:
         most = float(given or _GIGABYTES) * 1e9
     except ValueError:
-        raise DataError(f"SMALLCNN_SHARD_CACHE is {given!r}; it must be a number of gigabytes") from None
+        most = -1.0
+    if not most >= 0:
+        raise DataError(f"SMALLCNN_SHARD_CACHE is {given!r}; it must be a number of gigabytes")
     found = []
     for path in folder.rglob("*"):
         with suppress(OSError):  # another process removes too
