@@ -20,6 +20,7 @@ from smallcnn.module import to_module
 from smallcnn.train.loop import Loop
 from smallcnn.train.recipe import Recipe
 from smallcnn.train.run import resume, train
+from smallcnn.train.validation import Validation
 
 MODEL = "mobilenet_v1:width=0.25,small_input=true,variant=shallow"
 QUICK = Recipe(epochs=3, batch_size=8, label_smoothing=0.0)
@@ -185,6 +186,20 @@ def test_ctrl_c_leaves_a_usable_model_and_resumes_exactly(photos, tmp_path, opti
     assert done.finished
     first, second = (artifact.load(result.last).weights for result in (whole, done))
     assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
+def test_a_stop_asked_for_in_the_last_moments_is_not_forgotten(photos, tmp_path, monkeypatch):
+    measure = Validation.measure
+
+    def interrupted(self, module):
+        os.kill(os.getpid(), signal.SIGINT)
+        return measure(self, module)
+
+    monkeypatch.setattr(Validation, "measure", interrupted)
+    result = train(tiny(), photos, tmp_path, recipe=Recipe(epochs=1, batch_size=8))
+    assert (result.finished, result.stopped) == (True, True)
+    monkeypatch.undo()
+    assert (resume(tmp_path).finished, resume(tmp_path).stopped) == (True, False)
 
 
 def test_a_graph_of_your_own_is_trained_and_resumed(photos, tmp_path):

@@ -200,7 +200,7 @@ def _train_and_measure(
         run.graph, data, run.folder, recipe=recipe, root=root, teacher=teacher, resume=True, compute=compute,
         device=device, workers=workers,
     )  # fmt: skip
-    if not result.finished:
+    if result.stopped:  # also if the run is finished: then it is measured next time
         raise KeyboardInterrupt
 
     def measure(model: Path) -> Metrics:

@@ -53,7 +53,7 @@ _RATED = 2048  # pictures at most to time the loader with
 
 @dataclass(frozen=True)
 class Result:
-    """A finished or interrupted run."""
+    """A finished or interrupted run; `stopped` if it was asked to stop, be it in its last step."""
 
     folder: Path
     data: str
@@ -61,6 +61,7 @@ class Result:
     last: Path
     history: list[dict[str, Any]]
     finished: bool
+    stopped: bool
 
 
 class Loop:
@@ -131,11 +132,11 @@ class Loop:
             self.network = wrap(self.module)
             self.bfloat16 = ranks.from_first(self.bfloat16)  # processors may differ
         progress = self.progress
+        stopping = False
         with self._log() as log, _asked_to_stop(log, ranks.alone) as stop:
             self._say_hello(log, resume)
             if not resume:
                 self._save(log)
-            stopping = False
             while progress.epoch < self.recipe.epochs and not stopping:
                 if self._epoch(log, stop):
                     self._close_epoch(log)
@@ -150,7 +151,13 @@ class Loop:
             if ranks.first and not last.is_file():
                 artifact.save(self._artifact(None), last)
         return Result(
-            self.folder, self.settings["source"], best if best.is_file() else last, last, progress.history, finished
+            folder=self.folder,
+            data=self.settings["source"],
+            best=best if best.is_file() else last,
+            last=last,
+            history=progress.history,
+            finished=finished,
+            stopped=stopping,
         )
 
     def _log(self) -> Quiet:
