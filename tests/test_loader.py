@@ -178,10 +178,9 @@ def test_the_rate_is_pictures_by_time(monkeypatch):
         time.sleep(0.005)
         return SPLIT.images[index][..., None]
 
-    one = rate(SPLIT, slow, range(COUNT), batch_size=10, workers=1)
-    two = rate(SPLIT, slow, range(COUNT), batch_size=10, workers=2)
+    one, two = (rate(batches(SPLIT, slow, range(COUNT), batch_size=10, workers=n), 2.0) for n in (1, 2))
     assert 10 < one < 200
     assert 10 < two < 400
     started = time.perf_counter()
-    rate(SPLIT, slow, [0] * 10_000, batch_size=10, workers=1, seconds=0.1)
+    rate(batches(SPLIT, slow, [0] * 10_000, batch_size=10, workers=1), seconds=0.1)
     assert time.perf_counter() - started < 2, "it does not go through everything"

@@ -7,7 +7,7 @@ needs no torch. The order of the batches and what is in them do not depend on th
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -60,13 +60,11 @@ def batches(
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def rate(
-    split: Split, prepare: Prepare, order: Sequence[int], *, batch_size: int, workers: int | None, seconds: float = 2.0
-) -> float:
-    """Pictures a second that the loader gives when nothing else is done with them, over at most about `seconds`."""
+def rate(found: Iterable[Batch], seconds: float) -> float:
+    """Pictures a second that a loader gives when nothing else is done with them, over at most about `seconds`."""
     started = time.perf_counter()
     done = 0
-    for batch in batches(split, prepare, order, batch_size=batch_size, workers=workers):
+    for batch in found:
         done += len(batch.labels) + len(batch.failed)
         if time.perf_counter() - started > seconds:
             break

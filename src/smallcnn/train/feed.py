@@ -4,14 +4,13 @@ Small pictures are prepared once and held in memory; photographs, of which every
 once as far as memory allows. Neither changes a pixel.
 """
 
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 
 from smallcnn.data.crops import shifted
-from smallcnn.data.loader import Batch, batches
+from smallcnn.data.loader import Batch, batches, rate
 from smallcnn.data.memory import BUDGET, Remembered, prepared, prepared_bytes
 from smallcnn.data.preprocessing import Preprocessing
 from smallcnn.data.split import Split
@@ -42,12 +41,7 @@ class Feed:
 
     def rate(self, order: np.ndarray, batch_size: int, seconds: float = 1.0) -> float:
         """Pictures a second with nobody to train on them, over at most about `seconds`."""
-        started, done = time.perf_counter(), 0
-        for batch in self.batches(0, order, Draws(self.recipe, 0, len(self)), batch_size):
-            done += len(batch.labels) + len(batch.failed)
-            if time.perf_counter() - started > seconds:
-                break
-        return done / (time.perf_counter() - started)
+        return rate(self.batches(0, order, Draws(self.recipe, 0, len(self)), batch_size), seconds)
 
     def _prepared(self, epoch: int, order: np.ndarray, batch_size: int) -> Iterator[Batch]:
         split = self.split
