@@ -14,9 +14,10 @@ from smallcnn.builder import Builder
 from smallcnn.errors import CompileError
 from smallcnn.module import to_module
 from smallcnn.train.fast import accelerate, native
+from smallcnn.train.fast.native import library
 
 try:
-    native.library()
+    library()
 except CompileError as error:
     pytest.skip(str(error), allow_module_level=True)
 

@@ -38,7 +38,6 @@ class Demo:
 
 def demo(folder: Path, say: Callable[[str], None] = lambda line: None) -> Demo:
     """Runs every step into `folder`; an interrupted demo goes on where it was. `say` gets a line per step."""
-    from smallcnn.train.recipe import Recipe
     from smallcnn.train.run import train
 
     run, model = folder / "run", folder / "digits.onnx"
@@ -56,8 +55,9 @@ def demo(folder: Path, say: Callable[[str], None] = lambda line: None) -> Demo:
     say(f"{counted.mult_adds:,} Mult-Adds, {counted.parameters:,} parameters")
 
     say(f"# {commands[1]}")
-    recipe = Recipe(epochs=EPOCHS, batch_size=BATCH, val_fraction=VAL_FRACTION)
-    result = train(MODEL, "digits", run, recipe=recipe, resume=True)
+    result = train(
+        MODEL, "digits", run, resume=True, epochs=EPOCHS, batch_size=BATCH, val_fraction=VAL_FRACTION
+    )  # fmt: skip
     if not result.finished:
         raise KeyboardInterrupt
 

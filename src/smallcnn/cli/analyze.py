@@ -6,7 +6,19 @@ from typing import TYPE_CHECKING
 
 import click
 
-from smallcnn.cli.show import as_json, engine, print_json, progress, remark, root, table, warn_untrained, workers
+from smallcnn.cli.show import (
+    as_json,
+    crop,
+    engine,
+    part,
+    print_json,
+    progress,
+    remark,
+    root,
+    table,
+    warn_untrained,
+    workers,
+)
 from smallcnn.errors import SmallcnnError, require
 
 if TYPE_CHECKING:
@@ -20,11 +32,8 @@ _SHOWN = 10
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--data", required=True, metavar="SOURCE", help="labelled pictures: folder, .npz or named set")
 @root
-@click.option("--part", type=click.Choice(["train", "val", "test", "all"]), help="left out: what was not trained on")
-@click.option(
-    "--crop", type=click.FloatRange(0, 1, min_open=True),
-    help="part of the shorter side to look at; 1 if the pictures are already cropped  [default: the file's]",
-)  # fmt: skip
+@part
+@crop
 @click.option("--resolution", type=click.IntRange(1), help="take the network to this input size first")
 @click.option("--reestimate", is_flag=True, help="compute batch norm's statistics anew, from training pictures")
 @click.option("--calibrate", is_flag=True, help="divide the logits by the temperature that fits these pictures")

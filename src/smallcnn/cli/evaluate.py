@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from smallcnn.cli.show import as_json, engine, print_json, progress, remark, root, warn_untrained, workers
+from smallcnn.cli.show import as_json, crop, engine, part, print_json, progress, remark, root, warn_untrained, workers
 
 _MOST_CONFUSION = 100
 """Classes up to which the JSON has the confusion matrix: a thousand would make a million numbers."""
@@ -14,11 +14,8 @@ _MOST_CONFUSION = 100
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--data", required=True, metavar="SOURCE", help="labelled pictures: folder, .npz or named set")
 @root
-@click.option("--part", type=click.Choice(["train", "val", "test", "all"]), help="left out: what was not trained on")
-@click.option(
-    "--crop", type=click.FloatRange(0, 1, min_open=True),
-    help="part of the shorter side to look at; 1 if the pictures are already cropped  [default: the file's]",
-)  # fmt: skip
+@part
+@crop
 @click.option(
     "--plot", type=click.Path(path_type=Path), help="write the confusion matrix as a picture (.png, .svg, .pdf)"
 )

@@ -18,6 +18,14 @@ engine = click.option(
 root = click.option(
     "--root", type=click.Path(path_type=Path), help="where the files of a named set are  [default: fetched]"
 )
+part = click.option(
+    "--part", type=click.Choice(["train", "val", "test", "all"]), help="left out: what was not trained on"
+)
+crop = click.option(
+    "--crop",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="part of the shorter side to look at; 1 if the pictures are already cropped  [default: the file's]",
+)
 workers = click.option(
     "--workers", type=click.IntRange(1), help="threads that decode  [default: one per core, at most 8]"
 )

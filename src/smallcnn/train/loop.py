@@ -6,11 +6,10 @@ and processes). In several processes (`distributed`) the loop is the same in eac
 """
 
 import platform
-import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -43,6 +42,7 @@ from smallcnn.train.loss import Mix, cross_entropy, distillation, draw_mix, mixe
 from smallcnn.train.optim import freeze_body, make_optimizer, set_rate
 from smallcnn.train.ranks import Ranks
 from smallcnn.train.recipe import Recipe
+from smallcnn.train.stopping import asked_to_stop
 from smallcnn.train.teacher import Teacher
 from smallcnn.train.validation import Pixels, Validation
 
@@ -133,7 +133,7 @@ class Loop:
             self.bfloat16 = ranks.from_first(self.bfloat16)  # processors may differ
         progress = self.progress
         stopping = False
-        with self._log() as log, _asked_to_stop(log, ranks.alone) as stop:
+        with self._log() as log, asked_to_stop(log, ranks.alone) as stop:
             self._say_hello(log, resume)
             if not resume:
                 self._save(log)
@@ -428,29 +428,3 @@ class Loop:
         if self.ranks.first:
             path = self.folder / CHECKPOINT
             checkpoint.save(path, self.module, self.averaged, self.optimizer, self.progress, self.settings)
-
-
-@contextmanager
-def _asked_to_stop(log: Quiet, alone: bool) -> Iterator[threading.Event]:
-    """An event set by the first Ctrl-C or SIGTERM; a second Ctrl-C interrupts at once.
-
-    Not so under torchrun, which passes a signal on that the terminal may already have sent, and kills after 30 seconds.
-    """
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-
-    def ask(_number: int, _frame: object) -> None:
-        if event.is_set() and alone:
-            raise KeyboardInterrupt
-        event.set()
-        if alone:
-            log.say("stopping after this step and a checkpoint; once more to stop at once")
-
-    old = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield event
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
