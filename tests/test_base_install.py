@@ -43,9 +43,17 @@ def test_without_torch(command, tmp_path):
         ["evaluate", exported, "--data", photos],
         ["bench", exported, "--seconds", "0.1"],
         ["export", model, "--out", tmp_path / "n.onnx"],
+        ["analyze", exported, "--data", photos],
+        ["shard", photos, "--out", tmp_path / "shards"],
+        ["recipes"],
+        ["study", "distillation"],
     ):
         code, out, err = command(*args)
         assert (code, bool(out)) == (0, True), err
-    code, _, err = command("train", "mobilenet_v1", "--data", photos, "--out", tmp_path / "run")
-    assert (code, err.count("\n")) == (2, 1)
-    assert "pip install 'smallcnn[train]'" in err
+    for args in (
+        ["train", "mobilenet_v1", "--data", photos, "--out", tmp_path / "run"],
+        ["study", "distillation", "--data", photos, "--out", tmp_path / "study"],
+    ):
+        code, _, err = command(*args)
+        assert (code, err.count("\n")) == (2, 1), err
+        assert "pip install 'smallcnn[train]'" in err

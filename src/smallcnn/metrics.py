@@ -58,7 +58,9 @@ def taken_for(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 def most_confused(confusion: np.ndarray, most: int) -> list[tuple[int, int, int]]:
     """The largest entries off the diagonal, at most `most`: (count, true class, taken for)."""
-    wrong = confusion * (1 - np.eye(len(confusion), dtype=confusion.dtype))
-    order = np.argsort(-wrong, axis=None, kind="stable")[:most]
-    places = [divmod(int(place), len(confusion)) for place in order]
-    return [(int(wrong[i, j]), i, j) for i, j in places if wrong[i, j]]
+    true, taken = np.nonzero(confusion)
+    wrong = true != taken
+    true, taken = true[wrong], taken[wrong]
+    counts = confusion[true, taken]
+    order = np.argsort(-counts, kind="stable")[:most]
+    return [(int(counts[k]), int(true[k]), int(taken[k])) for k in order]
