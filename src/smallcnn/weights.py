@@ -16,19 +16,31 @@ def initial_weights(graph: Graph, seed: int = 0) -> dict[str, np.ndarray]:
     """Untrained weights, the same on every machine for one seed.
 
     Convolutions: normal with variance 2 / fan-in (He et al. 2015, arXiv 1502.01852, equation 10), where the fan-in of a
-    group is its own. Dense layers: normal with standard deviation 0.01. Biases 0; batch norm the identity.
+    group is its own. Depthwise ones begin near the identity instead, 1 in the middle and normal with standard deviation
+    0.2 everywhere: a filter has one channel to see, and random ones in a row blur what the next should see (after the
+    identity of Zagoruyko and Komodakis 2017, arXiv 1706.00388). Dense layers: normal with standard deviation 0.01.
+    Biases 0; batch norm the identity.
     """
     rng = np.random.default_rng(seed)
     values: dict[str, np.ndarray] = {}
     for node in graph:
+        depthwise = isinstance(node.op, ops.Conv) and node.op.is_depthwise(*graph.input_shapes(node))
         for key, weight in graph.weights_of(node).items():
             if key == "weight" and isinstance(node.op, ops.Conv | ops.Dense):
-                std = sqrt(2 / prod(weight.shape[1:])) if isinstance(node.op, ops.Conv) else 0.01
+                std = _std(node.op, weight.shape, depthwise)
                 value = std * rng.standard_normal(weight.shape, np.float32)
+                if depthwise:
+                    value[..., weight.shape[-2] // 2, weight.shape[-1] // 2] += 1
             else:
                 value = np.full(weight.shape, key in ("weight", "running_var"), np.float32)
             values[f"{node.name}.{key}"] = value
     return values
+
+
+def _std(op: ops.Conv | ops.Dense, shape: tuple[int, ...], depthwise: bool) -> float:
+    if isinstance(op, ops.Dense):
+        return 0.01
+    return 0.2 if depthwise else sqrt(2 / prod(shape[1:]))
 
 
 def check_weights(graph: Graph, weights: Weights, error: type[SmallcnnError]) -> None:
