@@ -13,7 +13,7 @@ RESNET_20 = Study(
     recipe=SMALL,
     rows=(
         Row("ResNet-20", resnet20, 190, "91.25"),
-        Row("MobileNet 0.32, full", "mobilenet_v1:width=0.32,variant=conv,small_input=true", 200),
+        Row("MobileNet 0.32, full", "mobilenet_v1:width=0.32,variant=conv,small_input=true", 170),
         Row("MobileNetV3-Large 0.7", "mobilenet_v3_large:width=0.7,small_input=true", 140),
         Row("MobileNetV2 0.5", "mobilenet_v2:width=0.5,small_input=true", 180),
         Row("EffNet revised, expansion 2", "effnet_cifar:block=revised,expansion=2", 250),
