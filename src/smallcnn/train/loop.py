@@ -9,14 +9,12 @@ import platform
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 import smallcnn
 from smallcnn import artifact
@@ -28,18 +26,14 @@ from smallcnn.data.sources import Source
 from smallcnn.errors import DataError, FileError
 from smallcnn.graph import Graph
 from smallcnn.metrics import Metrics
-from smallcnn.module import GraphModule, to_module, to_weights
+from smallcnn.module import to_weights
 from smallcnn.train import checkpoint
-from smallcnn.train.augment import Draws, recoloured, seed_step
+from smallcnn.train.augment import Draws
 from smallcnn.train.checkpoint import Progress
-from smallcnn.train.compute import Choice, Way, choose, network
-from smallcnn.train.device import computes_bfloat16
-from smallcnn.train.distributed import gradients_later, wrap
-from smallcnn.train.ema import Average
+from smallcnn.train.compute import Choice, Way
 from smallcnn.train.feed import Feed
+from smallcnn.train.learner import Learner
 from smallcnn.train.log import Log, Quiet
-from smallcnn.train.loss import Mix, cross_entropy, distillation, draw_mix, mixed
-from smallcnn.train.optim import freeze_body, make_optimizer, set_rate
 from smallcnn.train.ranks import Ranks
 from smallcnn.train.recipe import Recipe
 from smallcnn.train.stopping import asked_to_stop
@@ -88,37 +82,25 @@ class Loop:
     ) -> None:
         self.graph, self.source, self.recipe, self.folder, self.settings = graph, source, recipe, folder, settings
         self.device, self.preprocessing, self.ranks = device, preprocessing, ranks
-        self.pixels = Pixels(preprocessing, device)
-        self.module = to_module(graph, weights, seed=recipe.seed).to(device)
-        self.module.to(memory_format=self.pixels.memory_format)  # type: ignore[call-overload]
-        self.optimizer = make_optimizer(recipe, graph, self.module)
-        self.average = Average(self.module, recipe.ema) if recipe.ema else None
-        self.teacher = teacher
+        pixels = Pixels(preprocessing, device)
         height, width = (max(1, round(side * recipe.train_scale)) for side in preprocessing.size)
         self.progress = Progress()
         self.feed = Feed(source.splits["train"], recipe, replace(preprocessing, size=(height, width)), workers)
         if not len(self.feed):
             raise DataError(f"no training picture could be decoded; the first: {next(iter(self.feed.failed.values()))}")
         self.validation = Validation(
-            source.splits["val"], preprocessing, self.pixels, 2 * recipe.batch_size, workers, ranks
+            source.splits["val"], preprocessing, pixels, 2 * recipe.batch_size, workers, ranks
         )  # fmt: skip
         self.batch_size = min(recipe.batch_size, len(self.feed))
         self.steps = len(self.feed) // self.batch_size  # the rest is left out; it is another rest each epoch
         self.share = ranks.share(self.batch_size, recipe.accumulate, bool(recipe.mixup or recipe.cutmix))
-        wanted = recipe.precision
-        self.bfloat16 = wanted == "bfloat16" or (wanted == "auto" and computes_bfloat16(device))
-        self.size = (height, width, graph.input_shape[2])
+        size = (height, width, graph.input_shape[2])
+        self.learner = Learner(graph, weights, recipe, pixels, size, teacher, ranks)
         choice = Choice("torch", "in several processes, which share the statistics of their norms")
         if ranks.alone:
-            choice = choose(compute, self.module, self.size, device, self.bfloat16, recipe.epochs * len(self.feed))
+            choice = self.learner.choose(compute, recipe.epochs * len(self.feed))
         settings["compute"], self.why = choice.way, choice.reason
-        self.network = network(choice.way, self.module)
         self.saved_at, self.behind = time.perf_counter(), False  # behind: the last checkpoint could not be written
-
-    @property
-    def averaged(self) -> GraphModule | None:
-        """The module with the averaged weights, if the recipe has them."""
-        return self.average.module if self.average else None
 
     def run(self, resume: bool) -> Result:
         """Trains from the beginning, or from the checkpoint in the folder, to the end or until asked to stop."""
@@ -127,10 +109,10 @@ class Loop:
             ranks.refuse(DataError("the processes see different pictures; every machine needs the same, all readable"))
         if resume:
             with ranks.copied(self.folder / CHECKPOINT) as state, ranks.together():
-                self.progress = checkpoint.restore(state, self.module, self.averaged, self.optimizer)
+                learner = self.learner
+                self.progress = checkpoint.restore(state, learner.module, learner.averaged, learner.optimizer)
         if not ranks.alone:
-            self.network = wrap(self.module)
-            self.bfloat16 = ranks.from_first(self.bfloat16)  # processors may differ
+            self.learner.join()
         progress = self.progress
         stopping = False
         with self._log() as log, asked_to_stop(log, ranks.alone) as stop:
@@ -170,7 +152,7 @@ class Loop:
 
     def _say_hello(self, log: Quiet, resume: bool) -> None:
         splits = ", ".join(f"{len(split)} {name}" for name, split in self.source.splits.items())
-        precision = "bfloat16 autocast" if self.bfloat16 else "float32"
+        precision = "bfloat16 autocast" if self.learner.bfloat16 else "float32"
         log.say(
             f"{self.graph.name}, input {'x'.join(map(str, self.graph.input_shape))}, "
             f"{len(self.source.classes)} classes; {splits} pictures; "
@@ -205,7 +187,7 @@ class Loop:
         ours = shuffled.reshape(self.steps, self.batch_size)[:, np.concatenate(self.share)]
         draws = Draws(recipe, epoch, len(self.feed))
         loader = self.feed.batches(epoch, ours[progress.step :].ravel(), draws, ours.shape[1])
-        self._set_mode(epoch)
+        self.learner.set_mode(epoch)
         started, seconds_before, waited = time.perf_counter(), progress.seconds, progress.waited
         asked = started
         for batch in loader:
@@ -232,78 +214,23 @@ class Loop:
         ends = np.cumsum([len(share) for share in self.share])[:-1]
         return [share[there] for share, there in zip(self.share, np.split(decoded, ends), strict=True)]
 
-    def _set_mode(self, epoch: int) -> None:
-        """What learns in this epoch, and which norms follow the batch."""
-        self.module.train()
-        head_only = epoch < self.recipe.head_only
-        freeze_body(self.graph, self.module, head_only)
-        if head_only or self.recipe.batch_norm == "frozen":
-            for layer in self.module.modules():
-                if isinstance(layer, nn.modules.batchnorm._BatchNorm):
-                    layer.eval()
-
     def _step(self, batch: Batch, places: list[np.ndarray], counts: list[float], draws: Draws) -> None:
         """One step; for each of its parts the `places` of this process's pictures, and the count in all processes."""
-        progress, recipe, ranks = self.progress, self.recipe, self.ranks
+        progress, learner = self.progress, self.learner
         used = [part for part, count in enumerate(counts) if count > 1]  # batch norm needs two
         if not used:
             return
-        count = sum(counts[part] for part in used)
-        step = progress.epoch * self.steps + progress.step
-        seed_step(recipe, step)
-        torch.manual_seed(torch.initial_seed() + ranks.number)  # its own dropout
-        set_rate(self.optimizer, recipe.lr_at(step, self.steps))
-        self.optimizer.zero_grad()
-        mix = draw_mix(recipe, step, self.batch_size)
-        total, right = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
         rows = np.split(np.arange(len(batch.labels)), np.cumsum([len(part) for part in places])[:-1])
-        for part in used:
-            images, labels, own = self._augmented(batch, rows[part], places[part], draws, mix)
-            with nullcontext() if part == used[-1] else gradients_later(self.network):
-                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
-                    logits = self.network(self.pixels.normalise(images)).float()
-                loss = self._loss(logits, images, labels, own) * (len(labels) / count)
-                (loss * ranks.count).backward()  # type: ignore[no-untyped-call]
-            total += loss.detach()
-            right += (logits.argmax(1) == labels).sum()
-        value, correct = ranks.sum(torch.stack([total, right]).tolist())  # one wait for the device
-        if not np.isfinite(value):
-            ranks.refuse(DataError(self._diverged(f"the loss became {value}")))
-        self.optimizer.step()
-        if self.average:
-            self.average.update(step)
-        progress.loss_sum += value * count
-        progress.correct += int(correct)
-        progress.seen += int(count)
-
-    def _augmented(
-        self, batch: Batch, rows: np.ndarray, places: np.ndarray, draws: Draws, mix: Mix | None
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Pictures (N, C, H, W) in 0..1, labels, and the part of each picture that is its own if they are mixed."""
-        if not len(rows):
-            nothing = self.pixels.load(np.zeros((0, *self.size), np.uint8))
-            return nothing, torch.zeros(0, dtype=torch.int64, device=self.device), None
-        if mix:
-            order, mix = mix.among(places)
-            rows = rows[order]
-        labels = torch.from_numpy(batch.labels[rows]).to(self.device)
-        images = self.pixels.load(batch.images[rows])
-        if self.recipe.augment == "photo" and self.recipe.jitter > 0:
-            images = recoloured(images, torch.from_numpy(draws.colours(batch.indices[rows])).to(self.device))
-        if mix is None:
-            return images, labels, None
-        images, own = mixed(images, mix)
-        return images, labels, own
-
-    def _loss(self, logits: Tensor, images: Tensor, labels: Tensor, own: Tensor | None) -> Tensor:
-        recipe = self.recipe
-        if not len(labels):
-            return logits.sum()  # of nothing: zero, with gradients of zero for the other processes
-        loss = cross_entropy(logits, labels, own, recipe.label_smoothing)
-        if self.teacher is None:
-            return loss
-        theirs = distillation(logits, self.teacher.logits(images), recipe)
-        return torch.lerp(loss, theirs, recipe.distil_weight)
+        parts = [(rows[part], places[part]) for part in used]
+        count = int(sum(counts[part] for part in used))
+        step = progress.epoch * self.steps + progress.step
+        loss, correct = learner.gradients(batch, parts, count, draws, step, self.batch_size)
+        if not np.isfinite(loss):
+            self.ranks.refuse(DataError(self._diverged(f"the loss became {loss}")))
+        learner.update(step, self.recipe.lr_at(step, self.steps))
+        progress.loss_sum += loss * count
+        progress.correct += correct
+        progress.seen += count
 
     def _diverged(self, what: str) -> str:
         good = self.progress.history
@@ -318,8 +245,9 @@ class Loop:
             problem = next(iter(progress.failed.values()))
             ranks.refuse(DataError(f"no training picture could be decoded; the first: {problem}"))
         seen = progress.seen
-        val = self.validation.measure(self.module)
-        averaged = self.validation.measure(self.averaged) if self.averaged else None
+        learner = self.learner
+        val = self.validation.measure(learner.module)
+        averaged = self.validation.measure(learner.averaged) if learner.averaged else None
         self._note_failures(log, self.validation.failed)
         record = {
             "epoch": progress.epoch + 1,
@@ -391,14 +319,14 @@ class Loop:
             "val_top1": val and val.top1,
             "averaged": averaged,
             "device": self.device.type,
-            "bfloat16": self.bfloat16,
+            "bfloat16": self.learner.bfloat16,
             "versions": {
                 "smallcnn": smallcnn.__version__,
                 "torch": torch.__version__,
                 "python": platform.python_version(),
             },
         }
-        module = self.averaged if averaged and self.averaged else self.module
+        module = self.learner.averaged if averaged and self.learner.averaged else self.learner.module
         return Artifact(self.graph, to_weights(module), self.source.classes, self.preprocessing, facts)
 
     def _save(self, log: Quiet) -> None:
@@ -419,12 +347,12 @@ class Loop:
             self.behind = True
 
     def _make_ready(self, log: Quiet) -> None:
-        if not all(bool(parameter.isfinite().all()) for parameter in self.module.parameters()):
+        if not all(bool(parameter.isfinite().all()) for parameter in self.learner.module.parameters()):
             self.ranks.refuse(DataError(self._diverged("a weight is no longer a number")))
         self._gather_failures(log)
 
     def _write_checkpoint(self) -> None:
         self.saved_at = time.perf_counter()
         if self.ranks.first:
-            path = self.folder / CHECKPOINT
-            checkpoint.save(path, self.module, self.averaged, self.optimizer, self.progress, self.settings)
+            path, learner = self.folder / CHECKPOINT, self.learner
+            checkpoint.save(path, learner.module, learner.averaged, learner.optimizer, self.progress, self.settings)
