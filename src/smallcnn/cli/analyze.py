@@ -6,19 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from smallcnn.cli.show import (
-    as_json,
-    crop,
-    engine,
-    part,
-    print_json,
-    progress,
-    remark,
-    root,
-    table,
-    warn_untrained,
-    workers,
-)
+from smallcnn.cli.options import as_json, crop, engine, part, root, threads, workers
+from smallcnn.cli.show import print_json, progress, remark, table, warn_untrained
 from smallcnn.errors import SmallcnnError, require
 
 if TYPE_CHECKING:
@@ -44,7 +33,7 @@ _SHOWN = 10
 )  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), help="write it all with pictures as one .html page")
 @engine
-@click.option("--threads", type=click.IntRange(1), help="threads that compute  [default: one per core]")
+@threads
 @workers
 @as_json
 def command(

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from smallcnn.cli.show import as_json, millions, print_json, progress, remark, size, table
+from smallcnn.cli.options import as_json
+from smallcnn.cli.show import millions, print_json, progress, remark, size, table
 
 if TYPE_CHECKING:
     from smallcnn.bench import Row

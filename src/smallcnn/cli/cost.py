@@ -3,7 +3,8 @@
 import click
 
 from smallcnn import zoo
-from smallcnn.cli.show import as_json, common, given, millions, print_json, size, table
+from smallcnn.cli.options import as_json, common, given
+from smallcnn.cli.show import millions, print_json, size, table
 
 
 @click.command("cost")

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from smallcnn.cli.show import as_json, crop, engine, part, print_json, progress, remark, root, warn_untrained, workers
+from smallcnn.cli.options import as_json, crop, engine, part, root, threads, workers
+from smallcnn.cli.show import print_json, progress, remark, warn_untrained
 
 _MOST_CONFUSION = 100
 """Classes up to which the JSON has the confusion matrix: a thousand would make a million numbers."""
@@ -20,7 +21,7 @@ _MOST_CONFUSION = 100
     "--plot", type=click.Path(path_type=Path), help="write the confusion matrix as a picture (.png, .svg, .pdf)"
 )
 @engine
-@click.option("--threads", type=click.IntRange(1), help="threads that compute  [default: one per core]")
+@threads
 @workers
 @as_json
 def command(

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from smallcnn import zoo
-from smallcnn.cli.show import common, given
+from smallcnn.cli.options import common, given
 
 
 @click.command("init")

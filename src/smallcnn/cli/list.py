@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from smallcnn import zoo
-from smallcnn.cli.show import as_json, given, millions, print_json, remark
+from smallcnn.cli.options import as_json, given
+from smallcnn.cli.show import millions, print_json, remark
 from smallcnn.errors import GraphError
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from smallcnn.cli.show import as_json, print_json, table
+from smallcnn.cli.options import as_json
+from smallcnn.cli.show import print_json, table
 
 if TYPE_CHECKING:
     from smallcnn.papers import Comparison

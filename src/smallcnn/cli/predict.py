@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from smallcnn.cli.show import as_json, engine, print_json, remark, warn_untrained
+from smallcnn.cli.options import as_json, engine, threads
+from smallcnn.cli.show import print_json, remark, warn_untrained
 from smallcnn.errors import ImageError
 
 
@@ -12,7 +13,7 @@ from smallcnn.errors import ImageError
 @click.argument("file", required=False, type=click.Path(path_type=Path), metavar="[FILE]")
 @click.argument("images", nargs=-1, type=click.Path(path_type=Path), metavar="IMAGE...")
 @engine
-@click.option("--threads", type=click.IntRange(1), help="threads that compute  [default: one per core]")
+@threads
 @as_json
 def command(file: Path | None, images: tuple[Path, ...], engine: str | None, threads: int | None, json_: bool) -> None:
     """What FILE sees in each IMAGE; of a folder, in every picture inside.

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from smallcnn.cli.show import as_json, print_json, progress, remark, size, table
+from smallcnn.cli.options import as_json
+from smallcnn.cli.show import print_json, progress, remark, size, table
 
 
 @click.command("pull")

@@ -4,7 +4,8 @@ from dataclasses import asdict, fields
 
 import click
 
-from smallcnn.cli.show import as_json, print_json, remark, table
+from smallcnn.cli.options import as_json
+from smallcnn.cli.show import print_json, remark, table
 from smallcnn.train.recipe import Recipe
 from smallcnn.train.recipes import NAMED, named
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from smallcnn.cli.show import progress, remark, root, size
+from smallcnn.cli.options import root
+from smallcnn.cli.show import progress, remark, size
 
 _MEGABYTES = 100
 

@@ -1,51 +1,13 @@
-"""Printing shared by the commands: JSON, tables, progress, and the options several commands have."""
+"""Printing shared by the commands: JSON, tables, progress."""
 
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from math import isfinite
-from pathlib import Path
 from typing import Any
 
 import click
-
-as_json = click.option("--json", "json_", is_flag=True, help="print JSON for machines")
-engine = click.option(
-    "--engine",
-    help="compiled, onnxruntime, openvino or torch  [default: compiled for a compiled FILE, else onnxruntime]",
-)
-root = click.option(
-    "--root", type=click.Path(path_type=Path), help="where the files of a named set are  [default: fetched]"
-)
-part = click.option(
-    "--part", type=click.Choice(["train", "val", "test", "all"]), help="left out: what was not trained on"
-)
-crop = click.option(
-    "--crop",
-    type=click.FloatRange(0, 1, min_open=True),
-    help="part of the shorter side to look at; 1 if the pictures are already cropped  [default: the file's]",
-)
-workers = click.option(
-    "--workers", type=click.IntRange(1), help="threads that decode  [default: one per core, at most 8]"
-)
-
-
-def common(function: Callable[..., None]) -> Callable[..., None]:
-    """The options every network has; see `given`."""
-    options = (
-        click.option("--resolution", type=int, help="side of the input  [default: the network's own]"),
-        click.option("--classes", type=int, help="number of classes  [default: the network's own]"),
-        click.option("--channels", type=int, help="channels of the input, 1 for grey  [default: 3]"),
-    )
-    for option in reversed(options):
-        function = option(function)
-    return function
-
-
-def given(chosen: dict[str, int | None]) -> dict[str, int]:
-    """Of the common options those that were given, as `Model.build` takes them."""
-    return {name: value for name, value in chosen.items() if value is not None}
 
 
 def print_json(value: Any) -> None:

@@ -5,7 +5,8 @@ from typing import Any
 
 import click
 
-from smallcnn.cli.show import as_json, print_json, remark, root, table, workers
+from smallcnn.cli.options import as_json, compute, device, root, threads, workers
+from smallcnn.cli.show import print_json, remark, table
 from smallcnn.errors import TRAIN, SmallcnnError, require
 
 
@@ -20,12 +21,9 @@ from smallcnn.errors import TRAIN, SmallcnnError, require
 @click.option("--row", "rows", multiple=True, help="only this row; may be given several times")
 @click.option("--table", "table_only", is_flag=True, help="show what is done in --out and train nothing")
 @click.option("--markdown", is_flag=True, help="print the table as Markdown")
-@click.option(
-    "--compute", type=click.Choice(["auto", "torch", "kernels", "compile"]), default="auto", show_default=True,
-    help="what computes a step, as in train",
-)  # fmt: skip
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, mps or auto")
-@click.option("--threads", type=click.IntRange(1), help="threads that compute  [default: one per core]")
+@compute
+@device
+@threads
 @workers
 @as_json
 def command(

@@ -6,7 +6,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import click
 
-from smallcnn.cli.show import remark, root, workers
+from smallcnn.cli.options import compute, device, root, threads, workers
+from smallcnn.cli.show import remark
 from smallcnn.errors import TRAIN, SmallcnnError, require
 from smallcnn.train.recipe import Recipe
 
@@ -47,15 +48,9 @@ def _recipe_options(function: Any) -> Any:
 @click.option(
     "--resume", is_flag=True, help="go on with the run in --out; MODEL is then not needed, --data only if it moved"
 )
-@click.option(
-    "--compute",
-    type=click.Choice(["auto", "torch", "kernels", "compile"]),
-    default="auto",
-    show_default=True,
-    help="what computes a step: torch, our own kernels (float32 on CPUs), torch.compile; auto tries the first two",
-)
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, mps or auto")
-@click.option("--threads", type=click.IntRange(1), help="threads that compute  [default: one per core]")
+@compute
+@device
+@threads
 @workers
 @_recipe_options
 def command(
