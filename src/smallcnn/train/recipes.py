@@ -31,7 +31,7 @@ NAMED: dict[str, Named] = {
             "photos",
             "photographs, from the first weights",
             "ours: long cosine, light augmentation, averaged weights, label smoothing",
-            "70.4 % on 10 kinds of clothing (1,675 pictures, MobileNet v1 0.5 at 128, 60 epochs): 18 minutes of one core",
+            "70.4 % on 10 kinds of clothing (1,675 pictures, MobileNet v1 0.5 at 128): 60 epochs, 18 minutes, one core",
             Recipe(epochs=90, ema=0.999, min_area=0.35),
         ),
         Named(
@@ -53,7 +53,7 @@ NAMED: dict[str, Named] = {
             "the paper's: RMSprop, hardly any decay on depthwise filters, light augmentation",
             "arXiv 1704.04861, section 3.2; figures of the released script (TensorFlow-Slim): rate 0.045 per 64, times "
             "0.94 every 2.5 epochs, decay 4e-5",
-            "",
+            "65.6 % on 5 kinds of flowers (MobileNet v1 0.5 at 96): 15 epochs, 4 minutes, one core",
             Recipe(
                 optimizer="rmsprop", lr=0.045, schedule="exponential", gamma=0.94 ** (1 / 2.5), weight_decay=4e-5,
                 label_smoothing=0.0, warmup_epochs=0.0,
@@ -64,7 +64,7 @@ NAMED: dict[str, Named] = {
             "the paper's: RMSprop, times 0.98 each epoch, averaged weights as in the released code",
             "arXiv 1801.04381, section 6.1: 16 machines of 96 pictures each; released code: label smoothing 0.1, "
             "average 0.9999",
-            "",
+            "60.2 % on 5 kinds of flowers, averaged 63.4 % (MobileNetV2 0.5 at 96): 15 epochs, 5 minutes, one core",
             Recipe(
                 optimizer="rmsprop", batch_size=96, lr=0.045, schedule="exponential", gamma=0.98, weight_decay=4e-5,
                 ema=0.9999, warmup_epochs=0.0,
@@ -75,14 +75,14 @@ NAMED: dict[str, Named] = {
             "the paper's: SGD, a line to zero, decay 4e-5, weaker scale augmentation",
             "arXiv 1707.01083, section 4: rate 0.5 to 0 for batch 1024 over 300,000 steps; released script: label "
             "smoothing 0.1, colours 0.4",
-            "",
+            "65.9 % on 5 kinds of flowers (ShuffleNet 0.5x at 96): 15 epochs, 3 minutes, one core",
             Recipe(schedule="linear", lr=0.5 * 64 / 1024, weight_decay=4e-5, warmup_epochs=0.0, jitter=0.4),
         ),
         Named(
             "squeezenet",
             "the paper's: SGD, a line to zero, no batch norm to help, so a small rate",
             "arXiv 1602.07360, section 3.3.1; released solver: rate 0.04 for batch 512 over 170,000 steps, decay 2e-4",
-            "",
+            "56.1 % on 5 kinds of flowers (SqueezeNet 1.1 at 96, batch 64, rate 0.005): 20 epochs, 7 minutes, one core",
             Recipe(
                 schedule="linear", lr=0.04, batch_size=512, accumulate=8, weight_decay=2e-4, label_smoothing=0.0,
                 warmup_epochs=0.0, jitter=0.0,
