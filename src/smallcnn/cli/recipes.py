@@ -31,7 +31,7 @@ def command(name: str | None, json_: bool) -> None:
         table(
             ["recipe", "for", "epochs", "optimizer", "reached"],
             [
-                [key, entry.purpose, str(entry.recipe.epochs), entry.recipe.optimizer, entry.reached or "-"]
+                [key, entry.purpose, str(entry.recipe.epochs), entry.recipe.optimizer, entry.reached]
                 for key, entry in NAMED.items()
             ],
         )
