@@ -159,6 +159,23 @@ def test_words_of_other_tools_lead_to_the_command(refused, typed, meant):
     assert refused(typed).startswith(f"no command {typed!r}; try: smallcnn {meant}")
 
 
+@pytest.mark.parametrize(("words", "offered"), [
+    (["tr"], {"train"}),
+    (["cost", "mobilenet_v3"], {"mobilenet_v3_large", "mobilenet_v3_small"}),
+    (["train", "--resol"], {"--resolution"}),
+    (["recipes", "small-im"], {"small-images"}),
+    (["study", "sh"], {"shuffle"}),
+    (["pull", "vgg16"], {"vgg16_torchvision"}),
+])  # fmt: skip
+def test_the_shell_completes(monkeypatch, capsys, words, offered):
+    monkeypatch.setenv("_SMALLCNN_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", " ".join(["smallcnn", *words]))
+    monkeypatch.setenv("COMP_CWORD", str(len(words)))
+    with pytest.raises(SystemExit):
+        main([])
+    assert {line.partition(",")[2] for line in capsys.readouterr().out.splitlines()} == offered
+
+
 def test_a_word_like_none_lists_the_commands(refused):
     assert "known: analyze, bench, compile" in refused("xyzzy")
 

@@ -5,12 +5,12 @@ from pathlib import Path
 import click
 
 from smallcnn import zoo
-from smallcnn.cli.options import as_json, common, given
+from smallcnn.cli.options import as_json, common, completed, given, models
 from smallcnn.cli.show import millions, print_json, size, table
 
 
 @click.command("cost")
-@click.argument("model")
+@click.argument("model", shell_complete=completed(models))
 @common
 @click.option("--by", type=click.Choice(["layer", "type"]), default="type", show_default=True, help="rows of the table")
 @as_json

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import click
 
-from smallcnn.cli.options import as_json, common
+from smallcnn.cli.options import as_json, common, completed, models
 from smallcnn.cli.show import print_json
 
 
 @click.command("init")
-@click.argument("model")
+@click.argument("model", shell_complete=completed(models))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="the .safetensors to write")
 @common
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="seed of the random weights")
