@@ -20,6 +20,10 @@ AFTERWARDS = 30
 """Seconds after its timeout in which a test must have failed. One that holds the interpreter's lock cannot."""
 
 
+def pytest_addoption(parser):
+    parser.addoption("--kills", type=int, default=20, help="processes to kill in each test of test_lost_process.py")
+
+
 def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("long") and not item.get_closest_marker("timeout"):
