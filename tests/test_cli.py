@@ -293,8 +293,8 @@ WITHOUT = "import sys; sys.modules.update(dict.fromkeys(['torch', 'kornia', 'skl
 
 
 def without_extras(*args):
-    code = f"{WITHOUT} from smallcnn.cli.main import COMMANDS, SYNONYMS, main; main({[str(arg) for arg in args]!r})"
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    code = f"{WITHOUT} from smallcnn.cli.main import main; main({[str(arg) for arg in args]!r})"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=100)
 
 
 def test_the_base_install_counts_predicts_evaluates_and_times(files):
@@ -332,7 +332,7 @@ except SystemExit:
 heavy = {"numpy", "torch", "onnx", "onnxruntime", "PIL", "rich", "safetensors"} & set(sys.modules)
 sys.exit(", ".join(heavy) or 0)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=100)
     assert done.returncode == 0, done.stderr
 
 

@@ -172,7 +172,7 @@ def test_without_torch_and_the_formats_packages(files, tmp_path):
         args = ["import", str(path), "--as", "squeezenet_1_1", "--out", str(tmp_path / "m.safetensors")]
         args += ["--origin", "order"] if name.endswith(".npz") else []
         run = f"{code}from smallcnn.cli.main import main; main({args!r})"
-        done = subprocess.run([sys.executable, "-c", run], capture_output=True, text=True, check=False)
+        done = subprocess.run([sys.executable, "-c", run], capture_output=True, text=True, check=False, timeout=100)
         if says is None:
             assert done.returncode == 0, done.stderr
         else:

@@ -161,7 +161,7 @@ sys.modules.update(dict.fromkeys(["halide", "ziglang"]))
 from smallcnn.cli.main import main
 main(["compile", {str(folder / "m.onnx")!r}, "--out", {str(tmp_path / "m.so")!r}])
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=100)
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
         "smallcnn: compiling needs the 'compile' extra: pip install 'smallcnn[compile]'"
@@ -194,6 +194,6 @@ sys.modules.update(dict.fromkeys(["halide", "ziglang", "onnx", "onnxruntime"]))
 from smallcnn.cli.main import main
 main(["cost", "mobilenet_v2", "--json"])
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=100)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["peak_activation_bytes_fused"] == peak_activation_bytes(zoo.mobilenet_v2())

@@ -18,7 +18,7 @@ pytest.importorskip("halide")
 pytest.importorskip("ziglang")
 
 from artifacts import artifact
-from compiled_networks import TOLERANCE, check, kernel_cache, noise, wanted  # noqa: F401
+from compiled_networks import TOLERANCE, check, noise, wanted
 from networks import every_op, tiny
 from shared_files import shared
 from smallcnn import artifact as artifacts
@@ -29,8 +29,6 @@ from smallcnn.compiler.compiling import compile_file, to_program
 from smallcnn.errors import FileError, SmallcnnError
 from test_imagenet_pictures import CHECKPOINTS, pictures  # noqa: F401
 from zoo_models import MODELS, SMALL, build
-
-pytestmark = pytest.mark.usefixtures("kernel_cache")
 
 QUICK = ("effnet_cifar", "shufflenet_v2:scale=0.5")
 MAIN = (
@@ -146,7 +144,7 @@ for (let at = 0; at < all.length; at += size) {
 def run_elsewhere(command, folder, graph):
     """The program, given pictures, prints the logits of the plain definition."""
     model, images = artifact(graph), noise(graph)
-    done = subprocess.run(command, input=images.tobytes(), cwd=folder, capture_output=True, check=False)
+    done = subprocess.run(command, input=images.tobytes(), cwd=folder, capture_output=True, check=False, timeout=100)
     assert done.returncode == 0, done.stderr
     want = wanted(model, images)
     got = np.frombuffer(done.stdout, np.float32).reshape(want.shape)
@@ -175,7 +173,7 @@ def test_arm(text, target, tmp_path):
     write_for(target, tmp_path / "net.o", graph_of(text))
     (tmp_path / "main.c").write_text(IN_C)
     compiler = [sys.executable, "-m", "ziglang", "cc", "-target", "aarch64-linux-musl", "-static"]
-    subprocess.run([*compiler, "main.c", "net.o", "-o", "main"], cwd=tmp_path, check=True)
+    subprocess.run([*compiler, "main.c", "net.o", "-o", "main"], cwd=tmp_path, check=True, timeout=100)
     run_elsewhere(["qemu-aarch64", "./main"], tmp_path, graph_of(text))
 
 

@@ -231,7 +231,7 @@ class TestRunning:
         for caller in callers:
             caller.start()
         for caller in callers:
-            caller.join()
+            caller.join(60)
         assert wrong == []
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
@@ -243,7 +243,7 @@ class TestRunning:
             child = multiprocessing.get_context("fork").Process(target=lambda: queue.put(net.run(IMAGES)))
             child.start()
             close(queue.get(timeout=60))
-            child.join()
+            child.join(60)
         close(net.run(IMAGES))
 
     @pytest.mark.skipif(not LINUX, reason="reads /proc")
@@ -449,7 +449,7 @@ class TestTargets:
 
 def run(*command, **options):
     """stdout of a command that must succeed."""
-    done = subprocess.run([str(word) for word in command], capture_output=True, check=False, **options)
+    done = subprocess.run([str(word) for word in command], capture_output=True, check=False, **options, timeout=100)
     assert done.returncode == 0, done
     return done.stdout
 

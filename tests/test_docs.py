@@ -75,7 +75,9 @@ def test_the_files_page_reads_a_model_without_smallcnn(tmp_path):
     text = (ROOT / "docs" / "files.md").read_text(encoding="utf-8")
     code = re.search(r"    import json, numpy, onnxruntime\n(?:    .*\n|\n)+", text).group()
     code = "import sys; sys.modules['smallcnn'] = None\n" + re.sub(r"^    ", "", code, flags=re.MULTILINE)
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=100
+    )
     assert done.returncode == 0, done.stderr
     label, *logits = done.stdout.split()
     net = runtime.open(tmp_path / "model.onnx")
@@ -87,7 +89,7 @@ def test_the_files_page_reads_a_model_without_smallcnn(tmp_path):
 
 @pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name)
 def test_examples_run(example):
-    done = subprocess.run([sys.executable, example, "16"], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, example, "16"], capture_output=True, text=True, check=False, timeout=250)
     assert done.returncode == 0, done.stderr
     accuracy = float(re.search(r"top-1 ([\d.]+)%", done.stdout).group(1))
     assert accuracy > 90  # 16 of 40 epochs; a guess is right once in ten

@@ -303,7 +303,7 @@ def test_many_threads_fetch_a_shard_once(shards):
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join()
+            thread.join(60)
         assert server.asked.count("/train-000000.tar") == 1
 
 

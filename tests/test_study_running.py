@@ -117,6 +117,7 @@ def test_killed_and_resumed(whole, bars, tmp_path, capsys):
     done = subprocess.run(
         [sys.executable, "-c", DRIVER, Path(__file__).parent, bars, tmp_path],
         capture_output=True, text=True, check=False,
+        timeout=100,
     )  # fmt: skip
     assert done.returncode == -signal.SIGKILL, done.stderr
     said = []
