@@ -54,6 +54,13 @@ class Artifact:
             )
 
 
+def check_finite(artifact: Artifact, where: Path | str) -> None:
+    """Raises FileError, with `where` in front, naming the first tensor with values that are infinite or not numbers."""
+    for name, value in artifact.weights.items():
+        if not np.isfinite(value).all():
+            raise FileError(f"{where}: {name} has values that are infinite or not numbers; the model is broken")
+
+
 def save(artifact: Artifact, path: Path | str) -> None:
     """Writes the file in one piece: beside, then renamed. Raises FileError if it cannot be written."""
     import safetensors.numpy

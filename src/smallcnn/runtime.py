@@ -19,7 +19,7 @@ from smallcnn.data.decode import Picture
 from smallcnn.data.preprocessing import Preprocessing
 from smallcnn.ending import PRESENT, Ending, logits_of, probabilities
 from smallcnn.engines import Model, Run
-from smallcnn.errors import DataError, FileError, SmallcnnError
+from smallcnn.errors import AnswerError, DataError, FileError, SmallcnnError
 from smallcnn.model_file import COMPILED, check_kind
 from smallcnn.shipped import located
 
@@ -63,12 +63,15 @@ class Net:
     def logits(self, batch: np.ndarray) -> np.ndarray:
         """uint8 (N, H, W, C), prepared -> float32 (N, classes): what comes before the network's ending.
 
-        A file that ends in softmax gives log-probabilities. Raises DataError if the batch has another shape or type.
+        A file that ends in softmax gives log-probabilities. Raises DataError if the batch has another shape or type,
+        AnswerError if an answer is not finite.
         """
         if batch.dtype != np.uint8 or batch.shape[1:] != self.input_shape:
             wanted = ", ".join(map(str, self.input_shape))
             raise DataError(f"the network takes uint8 (N, {wanted}), not {batch.dtype} {batch.shape}")
         answer = self._run(batch)
+        if not np.isfinite(answer).all():
+            raise AnswerError(f"{self.path}: its answer is not a finite number; the model is broken")
         return logits_of(answer, self.ending) if self.outputs_probabilities else answer
 
     def verify(self) -> float:
@@ -129,6 +132,7 @@ def _open_artifact(path: Path, engine: str, threads: int | None) -> Net:
     from smallcnn.probe import probe_answer
 
     artifact = artifacts.load(path)
+    artifacts.check_finite(artifact, path)
     return Net(
         path=path,
         engine=engine,

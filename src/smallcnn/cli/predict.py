@@ -7,7 +7,7 @@ import click
 
 from smallcnn.cli.options import as_json, engine, threads
 from smallcnn.cli.show import print_json, remark, warn_untrained
-from smallcnn.errors import ImageError
+from smallcnn.errors import AnswerError, ImageError
 
 if TYPE_CHECKING:
     from smallcnn.runtime import Prediction
@@ -44,8 +44,8 @@ def command(file: Path | None, images: tuple[Path, ...], engine: str | None, thr
     for path in [picture for image in images for picture in _pictures(image)]:
         try:
             (seen,) = net.classify([path])
-        except ImageError as error:
-            problems.append(str(error))
+        except (ImageError, AnswerError) as error:
+            problems.append(str(error) if isinstance(error, ImageError) else f"{path}: {error}")
             continue
         if json_:
             records.append({"image": str(path), **_as_dict(seen)})

@@ -17,14 +17,14 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from smallcnn import ops
-from smallcnn.artifact import Artifact
+from smallcnn.artifact import Artifact, check_finite
 from smallcnn.ending import probabilities as answers
 from smallcnn.errors import ExportError
 from smallcnn.files import atomic
 from smallcnn.fold import fold
 from smallcnn.graph import Graph, Node
 from smallcnn.metadata import describe
-from smallcnn.probe import TOLERANCE, probe_answer, probe_image, relative_error
+from smallcnn.probe import TOLERANCE, agrees, probe_answer, probe_image, relative_error
 
 OPSET, IR_VERSION = 17, 8
 """Old enough for every runtime in use, new enough for HardSwish (14)."""
@@ -39,6 +39,7 @@ def export(artifact: Artifact, path: Path | str, *, probabilities: bool = False)
     Raises ExportError if probabilities are asked of a network that gives scores, or if ONNX Runtime's answer is off by
     more than `probe.TOLERANCE`; nothing is written then.
     """
+    check_finite(artifact, artifact.graph.name)
     model = to_onnx(artifact, probabilities=probabilities)
     answer = probe_answer(artifact.graph, artifact.weights, artifact.preprocessing)
     if probabilities:
@@ -46,7 +47,7 @@ def export(artifact: Artifact, path: Path | str, *, probabilities: bool = False)
     helper.set_model_props(model, describe(artifact, _output(probabilities), answer))
     content = model.SerializeToString()
     error = relative_error(_run(content, probe_image(artifact.graph.input_shape))[0], answer)
-    if error > TOLERANCE:
+    if not agrees(error):
         raise ExportError(
             f"the exported {artifact.graph.name} is off by {error:.1e} of its largest output in ONNX Runtime "
             f"(allowed: {TOLERANCE:.0e}); nothing written"
