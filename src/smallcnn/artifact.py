@@ -70,9 +70,10 @@ def save(artifact: Artifact, path: Path | str) -> None:
         "smallcnn.graph": artifact.graph.to_json(),
         "smallcnn.labels": json.dumps(artifact.labels),
         "smallcnn.preprocessing": artifact.preprocessing.to_json(),
-        "smallcnn.ending": artifact.ending,
         "smallcnn.facts": json.dumps(artifact.facts),
     }
+    if artifact.ending != "softmax":
+        metadata["smallcnn.ending"] = artifact.ending
     tensors = {name: np.ascontiguousarray(value, np.float32) for name, value in artifact.weights.items()}
     with atomic(path) as beside:
         beside.write_bytes(safetensors.numpy.save(tensors, metadata))

@@ -57,9 +57,10 @@ def describe(artifact: "Artifact", output: str, answer: np.ndarray | None = None
         "smallcnn.labels": json.dumps(artifact.labels),
         "smallcnn.preprocessing": artifact.preprocessing.to_json(),
         "smallcnn.facts": json.dumps(artifact.facts),
-        "smallcnn.ending": artifact.ending,
         "smallcnn.output": output,
     }
+    if artifact.ending != "softmax":
+        entries["smallcnn.ending"] = artifact.ending
     if answer is not None:
         entries["smallcnn.probe"] = json.dumps([float(f"{value:.9g}") for value in answer])
     return entries
