@@ -49,10 +49,10 @@ def init(
     return made
 
 
-def export(file: str | Path | Artifact, out: str | Path, *, softmax: bool = False) -> float:
+def export(file: str | Path | Artifact, out: str | Path, *, probabilities: bool = False) -> float:
     """Writes a .safetensors model file, or its contents, as ONNX; returns the largest relative error found.
 
-    The ONNX file ends in probabilities with `softmax`, else in logits. It is run and compared with the network's plain
+    The ONNX file ends in logits, or with `probabilities` in those. It is run and compared with the network's plain
     definition before it is kept: ExportError if the two differ, FileError if a file cannot be read or written.
     """
     from smallcnn import onnx
@@ -64,7 +64,7 @@ def export(file: str | Path | Artifact, out: str | Path, *, softmax: bool = Fals
             raise FileError(f"{file}: export starts from a .safetensors model file")
         check_writable(out)
         file = artifacts.load(file)
-    return onnx.export(file, out, softmax=softmax)
+    return onnx.export(file, out, probabilities=probabilities)
 
 
 def compile(

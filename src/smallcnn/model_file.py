@@ -24,7 +24,9 @@ def read(path: Path | str) -> "Artifact":
         return read_onnx(path)
     from smallcnn import artifact
 
-    return artifact.load(path)
+    model = artifact.load(path)
+    artifact.check_finite(model, path)
+    return model
 
 
 def check_kind(path: Path, suffixes: Collection[str]) -> str:

@@ -12,16 +12,22 @@ from smallcnn.cli.show import print_json, remark, size
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--to", type=click.Choice(["onnx"]), default="onnx", show_default=True, help="kind of file to write")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="the file to write")
-@click.option("--softmax", is_flag=True, help="end in probabilities instead of logits")
+@click.option(
+    "--probabilities",
+    "--softmax",
+    "probabilities",
+    is_flag=True,
+    help="end in probabilities (softmax, or sigmoid for independent labels) instead of logits",
+)
 @as_json
-def command(file: Path, to: str, out: Path, softmax: bool, json_: bool) -> None:
+def command(file: Path, to: str, out: Path, probabilities: bool, json_: bool) -> None:
     """Turn FILE (.safetensors) into ONNX: uint8 images in, normalisation, labels and preprocessing inside.
 
     The result is run and compared with the original before it is written.
     """
     from smallcnn.making import export
 
-    error = export(file, out, softmax=softmax)
+    error = export(file, out, probabilities=probabilities)
     if json_:
         print_json({"file": str(out), "file_bytes": out.stat().st_size, "to": to, "error": error})
     else:

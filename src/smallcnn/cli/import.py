@@ -77,6 +77,7 @@ def command(
             files, model, origin=origin, fresh_head=fresh_head, keep_background=keep_background, labels=named,
             prepared=prepared,
         )  # fmt: skip
+    artifact.check_finite(made, ", ".join(map(str, files)))
     artifact.save(made, out)
     imported = made.facts["imported"]
     height, width, _ = made.graph.input_shape
