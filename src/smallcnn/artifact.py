@@ -103,12 +103,14 @@ def _read(path: Path) -> Artifact:
         version = metadata.get("smallcnn.format")
         if version != FORMAT:
             raise FileError(f"written in format {version!r}, this smallcnn reads {FORMAT!r}")
+        graph = Graph.from_json(metadata["smallcnn.graph"])
         stored = file.keys()
+        if len(stored) > 2 * len(graph.weights) + 100:  # fewer are listed by name further down
+            raise FileError(f"{len(stored):,} tensors for a network that stores {len(graph.weights):,}")
         for name in stored:
             if (kind := file.get_slice(name).get_dtype()) != "F32":
                 raise FileError(f"{name!r} is stored as {kind}, not F32")
         weights = {name: file.get_tensor(name) for name in stored}
-    graph = Graph.from_json(metadata["smallcnn.graph"])
     labels, facts = _json(metadata, "labels"), _json(metadata, "facts")
     if not (isinstance(labels, list) and all(isinstance(label, str) for label in labels)):
         raise FileError("its labels are not a list of names")
