@@ -95,7 +95,9 @@ def test_our_own_network_comes_back(text):
     rng = np.random.default_rng(0)  # its own numbers for every tensor, quickly: there are many
     weights = {name: rng.random(weight.shape, np.float32) + 0.5 for name, weight in graph.weights.items()}
     labels = tuple(f"class {i}" for i in range(graph.output_shape[0]))
-    read = from_onnx(to_onnx(Artifact(graph, weights, labels, Preprocessing(graph.input_shape[:2])), softmax=True))
+    read = from_onnx(
+        to_onnx(Artifact(graph, weights, labels, Preprocessing(graph.input_shape[:2])), probabilities=True)
+    )
     known: dict = {}
     folded, folded_weights = fold(graph, weights)
     assert computes(read.graph, read.weights, known) == computes(folded, folded_weights, known)

@@ -24,7 +24,7 @@ def with_resolution(graph: Graph, resolution: tuple[int, int]) -> Graph:
     """
     first = graph.nodes[0]
     changed = {first.name: ops.Input((*resolution, graph.input_shape[2])), **_windows_at(graph, resolution)}
-    result = _rebuilt(graph, changed)
+    result = rebuilt(graph, changed)
     for name, weight in graph.weights.items():
         if result.weights[name].shape != weight.shape:
             raise GraphError(
@@ -68,8 +68,8 @@ def with_classes(graph: Graph, classes: int) -> Graph:
     last = classifier(graph)
     assert isinstance(last.op, ops.Conv | ops.Dense)
     after = graph.nodes[graph.nodes.index(last) :]
-    bounds = {node.name for node in after if isinstance(node.op, ops.Clip)}
-    changed = _rebuilt(graph, {last.name: replace(last.op, out=classes)}, without=bounds)
+    bounds = {node.name for node in after if _bounds(node.op)}
+    changed = rebuilt(graph, {last.name: replace(last.op, out=classes)}, without=bounds)
     if changed.output_shape != (classes,):
         raise GraphError(f"{graph.name}: replacing {last.name} gives {changed.output_shape}, not {classes} classes")
     return changed
@@ -89,7 +89,11 @@ def keep(graph: Graph, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarra
     return {name: value for name, value in weights.items() if wanted.get(name) == value.shape}
 
 
-def _rebuilt(graph: Graph, changed: Mapping[str, Op], *, without: Collection[str] = ()) -> Graph:
+def _bounds(op: Op) -> bool:
+    return isinstance(op, ops.Clip) or (isinstance(op, ops.Activation) and op.function in ("sigmoid", "hard_sigmoid"))
+
+
+def rebuilt(graph: Graph, changed: Mapping[str, Op], *, without: Collection[str] = ()) -> Graph:
     """The graph with other operators at some nodes, some of one input left out, and shapes inferred anew."""
     nodes: dict[str, Node] = {}
     stands_for: dict[str, str] = {}

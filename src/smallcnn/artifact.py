@@ -6,6 +6,7 @@ Tensors are the graph's weights by name, float32. The header's metadata holds, e
     smallcnn.graph           the graph as JSON
     smallcnn.labels          JSON list, one name per class
     smallcnn.preprocessing   JSON object, see `Preprocessing`
+    smallcnn.ending          what turns the outputs into answers, see `smallcnn.ending`; "softmax" if absent
     smallcnn.facts           JSON object: where the weights come from (recipe, data, accuracy, versions)
 
 Everything needed to run the network is inside; nothing is looked up and nothing from the file is executed.
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from smallcnn.data.preprocessing import Preprocessing
+from smallcnn.ending import Ending, check_ending
 from smallcnn.errors import FileError, SmallcnnError
 from smallcnn.files import atomic
 from smallcnn.graph import Graph
@@ -37,9 +39,11 @@ class Artifact:
     labels: tuple[str, ...]
     preprocessing: Preprocessing
     facts: dict[str, Any] = field(default_factory=dict)
+    ending: Ending = "softmax"
 
     def __post_init__(self) -> None:
         check_weights(self.graph, self.weights, FileError)
+        check_ending(self.ending)
         if self.graph.output_shape != (len(self.labels),):
             raise FileError(f"{len(self.labels)} labels for an output of shape {self.graph.output_shape}")
         height, width, channels = self.graph.input_shape
@@ -59,6 +63,7 @@ def save(artifact: Artifact, path: Path | str) -> None:
         "smallcnn.graph": artifact.graph.to_json(),
         "smallcnn.labels": json.dumps(artifact.labels),
         "smallcnn.preprocessing": artifact.preprocessing.to_json(),
+        "smallcnn.ending": artifact.ending,
         "smallcnn.facts": json.dumps(artifact.facts),
     }
     tensors = {name: np.ascontiguousarray(value, np.float32) for name, value in artifact.weights.items()}
@@ -103,7 +108,8 @@ def _read(path: Path) -> Artifact:
         raise FileError("its facts are not a JSON object")
     preprocessing = Preprocessing.from_json(_text(metadata, "preprocessing"))
     ordered = {name: weights.pop(name) for name in graph.weights if name in weights} | weights
-    return Artifact(graph, ordered, tuple(labels), preprocessing, facts)
+    ending = check_ending(metadata.get("smallcnn.ending", "softmax"))
+    return Artifact(graph, ordered, tuple(labels), preprocessing, facts, ending)
 
 
 def _json(metadata: Mapping[str, str], key: str) -> Any:

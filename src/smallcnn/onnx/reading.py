@@ -2,7 +2,7 @@
 
 Files of `writing` come back with their labels, preprocessing and facts. Other files take a float picture, channels
 first or last, and do not say how it was prepared: ImageNet's mean and deviation are assumed, and its labels where there
-are 1,000 classes. A softmax at the end is left out.
+are 1,000 classes. A softmax or sigmoid at the end is left out and becomes the artifact's ending.
 
 What the graph has no operator for is an error that names it. The network is read for one picture at a time.
 """
@@ -19,8 +19,10 @@ from smallcnn.artifact import FORMAT, Artifact
 from smallcnn.checks import shown
 from smallcnn.data import imagenet
 from smallcnn.data.preprocessing import Preprocessing
+from smallcnn.ending import Ending, check_ending
 from smallcnn.errors import FileError, GraphError
 from smallcnn.graph import Graph, Node
+from smallcnn.logits import to_logits, without_sigmoid
 from smallcnn.onnx import views
 from smallcnn.onnx.call import Call, Value
 from smallcnn.onnx.constants import Budget, Constants, evaluate
@@ -42,13 +44,15 @@ class Read:
     """What an ONNX file computes.
 
     `scale_and_shift`, float64 (C,) each: the picture enters as bytes, and the graph's input is byte * scale + shift;
-    None if it enters as floats. `dropped`: what came after the logits, "Softmax" or "LogSoftmax".
+    None if it enters as floats. `dropped`: what came after the logits, "Softmax", "LogSoftmax" or "Sigmoid". `ending`
+    turns the graph's outputs into answers; one output through a sigmoid has become two logits.
     """
 
     graph: Graph
     weights: dict[str, Array]
     scale_and_shift: tuple[Array, Array] | None
     dropped: str | None
+    ending: Ending
 
 
 def read_onnx(path: Path | str, *, resolution: int | None = None) -> Artifact:
@@ -98,7 +102,8 @@ def _artifact(file: File, stem: str, resolution: int | None) -> Artifact:
         preprocessing = Preprocessing((height, width), (0.5,) * channels, (0.5,) * channels)
     said = {"producer": file.producer, "opset": file.opset, "dropped": read.dropped}
     facts = {"onnx": said | {"pictures": "assumed" if read.scale_and_shift is None else "in the file"}}
-    return Artifact(read.graph, read.weights, usual_labels(read.graph.output_shape[0]), preprocessing, facts)
+    labels = usual_labels(read.graph.output_shape[0])
+    return Artifact(read.graph, read.weights, labels, preprocessing, facts, read.ending)
 
 
 def _ours(file: File, read: Read) -> Artifact:
@@ -119,7 +124,7 @@ def _ours(file: File, read: Read) -> Artifact:
     said, done = preprocessing.scale_and_shift(), read.scale_and_shift
     if done is None or not np.array_equal(said, np.array(done, np.float32)):
         raise FileError("was changed after smallcnn wrote it: it prepares pictures other than its metadata say")
-    return Artifact(read.graph, read.weights, tuple(labels), preprocessing, facts)
+    return Artifact(read.graph, read.weights, tuple(labels), preprocessing, facts, read.ending)
 
 
 def _tuple(values: Array) -> tuple[float, ...]:
@@ -153,7 +158,24 @@ def _read(file: File, name: str, resolution: int | None) -> Read:
     normalisation = simple.scale_and_shift
     if pixels and normalisation is None:
         normalisation = (np.ones(shape[2]), np.zeros(shape[2]))
-    return Read(simple.graph, simple.weights, normalisation, result.ended)
+    return _ended(Read(simple.graph, simple.weights, normalisation, result.ended, "softmax"), file)
+
+
+def _ended(read: Read, file: File) -> Read:
+    """With the ending that the file says or shows, and the graph up to there."""
+    if read.dropped is not None:  # by a softmax
+        return read
+    if "smallcnn.format" not in file.metadata:
+        graph, weights, ending = to_logits(read.graph, read.weights)
+        dropped = None if without_sigmoid(read.graph) is None else "Sigmoid"
+        return replace(read, graph=graph, weights=weights, ending=ending, dropped=dropped)
+    ending = check_ending(file.metadata.get("smallcnn.ending", "softmax"))
+    if file.metadata.get("smallcnn.output") == "probabilities":
+        without = without_sigmoid(read.graph) if ending == "sigmoid" else None
+        if without is None:
+            raise FileError(f"was changed after smallcnn wrote it: it does not end in {ending}")
+        return replace(read, graph=without, ending=ending, dropped="Sigmoid")
+    return replace(read, ending=ending)
 
 
 def _run(step: Step, values: dict[str, Value], network: Network, opset: int) -> list[Value]:

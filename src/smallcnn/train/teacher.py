@@ -23,12 +23,14 @@ def digest(path: Path) -> str:
 class Teacher:
     """The network of a .safetensors or .onnx file, for a student of `classes`.
 
-    Raises FileError for a file that is no model, DataError if it does not know all the classes or takes pictures with
-    other channels.
+    Raises FileError for a file that is no model, DataError if it does not end in a softmax, does not know all the
+    classes or takes pictures with other channels.
     """
 
     def __init__(self, path: Path, classes: tuple[str, ...], channels: int, device: torch.device) -> None:
         model = model_file.read(path)
+        if model.ending != "softmax":
+            raise DataError(f"{path}: its ending is {model.ending}; a teacher's answers must be those of a softmax")
         self._size = model.preprocessing.size
         if model.preprocessing.channels != channels:
             theirs = model.preprocessing.channels
