@@ -137,6 +137,12 @@ class Tensor:
         return ((array.astype(np.float64) - zeros) * scales).astype(np.float32)
 
 
+def check_image(tensor: Tensor) -> None:
+    """FileError unless the tensor's numbers can be an image's: floats or bytes."""
+    if tensor.number not in ("FLOAT32", "FLOAT16", "UINT8", "INT8"):
+        raise FileError(f"takes {tensor.number}; an image is floats or bytes")
+
+
 @dataclass(frozen=True)
 class Operator:
     """One operator: its kind in the schema's words, tensor numbers (-1 for an input left out), settings."""

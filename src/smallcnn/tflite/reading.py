@@ -2,11 +2,12 @@
 
 A quantized file becomes a float network: weights are scale * (code - zero point), and where a layer's 8-bit result
 saturates, a clip cuts off the same. Labels and the preparation of images come from the file's metadata or from what
-its numbers stand for; otherwise images are assumed to be scaled to -1..1. A softmax at the end is left out.
+its numbers stand for; otherwise images are assumed to be scaled to -1..1. A softmax or sigmoid at the end becomes the artifact's ending.
 
 What the graph has no operator for is an error that names it.
 """
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,17 +16,18 @@ import numpy as np
 from smallcnn.artifact import Artifact
 from smallcnn.checks import shown
 from smallcnn.data.preprocessing import Preprocessing
+from smallcnn.ending import Ending
 from smallcnn.errors import FileError, GraphError
 from smallcnn.graph import Graph, Node
+from smallcnn.logits import to_logits, without_sigmoid
 from smallcnn.onnx import views
 from smallcnn.onnx.constants import Budget
 from smallcnn.onnx.network import MOST, Network
 from smallcnn.onnx.reading import usual_labels
 from smallcnn.onnx.simplify import simplify
 from smallcnn.onnx.views import View
-from smallcnn.ops import Activation
 from smallcnn.tflite.call import Call, Value
-from smallcnn.tflite.file import Array, File, Grid, parse, read_bytes
+from smallcnn.tflite.file import Array, File, Grid, check_image, parse, read_bytes
 from smallcnn.tflite.metadata import Metadata, read_metadata
 from smallcnn.tflite.operators import FUSED, READERS
 from smallcnn.tflite.ranges import Ranges
@@ -38,12 +40,17 @@ _SHAPES = ("SHAPE", "PACK", "STRIDED_SLICE", "GATHER", "CONCATENATION", "MUL", "
 
 @dataclass(frozen=True)
 class Read:
-    """What a file computes. `first`: scale and shift that it begins with; `ended`: what came after the logits."""
+    """What a file computes.
+
+    `first`: scale and shift that it begins with; `dropped`: what came after the logits; `ending` turns those into
+    answers.
+    """
 
     graph: Graph
     weights: dict[str, Array]
     first: tuple[Array, Array] | None
-    ended: str | None
+    dropped: str | None
+    ending: Ending
 
 
 def read_tflite(path: Path | str) -> Artifact:
@@ -63,19 +70,27 @@ def read_tflite(path: Path | str) -> Artifact:
 def _artifact(file: File, metadata: Metadata, stem: str, size: int) -> Artifact:
     read = _read(file, stem if stem.isprintable() else "imported", size)
     preprocessing, said = _preparation(file, read, metadata)
-    (classes,) = read.graph.output_shape
-    labels = metadata.labels if metadata.labels and len(metadata.labels) == classes else usual_labels(classes)
-    facts = {"tflite": {"images": said, "dropped": read.ended}}
-    return Artifact(read.graph, read.weights, _told_apart(labels), preprocessing, facts)
+    labels = _labels(metadata.labels, read.graph.output_shape[0])
+    facts = {"tflite": {"images": said, "dropped": read.dropped}}
+    return Artifact(read.graph, read.weights, labels, preprocessing, facts, read.ending)
+
+
+def _labels(named: tuple[str, ...] | None, classes: int) -> tuple[str, ...]:
+    """The file's, if it has one for each class; ours where they are ImageNet's, which name two birds and machines alike."""
+    usual = usual_labels(classes)
+    if named is None or len(named) != classes:
+        return usual
+    ours = sum(name.split(",")[0] == label.split(" (")[0] for name, label in zip(named, usual, strict=True))
+    return usual if ours > 0.9 * classes else _told_apart(named)
 
 
 def _told_apart(labels: tuple[str, ...]) -> tuple[str, ...]:
-    """Names that can be printed, none twice: ImageNet's lists have two cranes."""
-    seen: dict[str, int] = {}
+    """Names that can be printed, none twice."""
+    seen: Counter[str] = Counter()
     result = []
     for i, label in enumerate(labels):
         name = "".join(character for character in label if character.isprintable()) or f"class {i}"
-        seen[name] = seen.get(name, 0) + 1
+        seen[name] += 1
         result.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
     return tuple(result)
 
@@ -104,9 +119,12 @@ def _read(file: File, name: str, size: int) -> Read:
     result = values.get(file.outputs[0])
     if not isinstance(result, View):
         raise FileError("its output does not depend on the image")
-    node, ended = _answer(network, result)
-    simple = simplify(network, node, name, pixels=True)
-    return Read(simple.graph, simple.weights, simple.scale_and_shift, ended)
+    simple = simplify(network, _answer(network, result), name, pixels=True)
+    if result.ended in ("SOFTMAX", "LOG_SOFTMAX"):
+        return Read(simple.graph, simple.weights, simple.scale_and_shift, result.ended, "softmax")
+    graph, weights, ending = to_logits(simple.graph, simple.weights)
+    dropped = result.ended if without_sigmoid(simple.graph) is None else "LOGISTIC"
+    return Read(graph, weights, simple.scale_and_shift, dropped, ending)
 
 
 def _run(network: Network, ranges: Ranges, call: Call) -> list[Value]:
@@ -165,6 +183,7 @@ def _image(file: File) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
             names = ", ".join(shown(file.tensors[number].name) for number in ends[:4] if number >= 0)
             raise FileError(f"has {len(ends)} {what}s ({names}); a classifier has one {what}")
     tensor = file.tensors[file.inputs[0]]
+    check_image(tensor)
     shape = tensor.shape
     if len(shape) != 4 or shape[0] != 1:
         raise FileError(f"takes {shown(shape)}, not one image, (1, height, width, channels)")
@@ -184,18 +203,15 @@ def _turned(file: File) -> bool:
     return any(operator.kind == "TRANSPOSE" and file.inputs[0] in operator.inputs for operator in file.operators)
 
 
-def _answer(network: Network, result: View) -> tuple[Node, str | None]:
-    """The node of the logits, a vector, and what the file does after it."""
+def _answer(network: Network, result: View) -> Node:
+    """The node of the logits, a vector."""
     view = network.ordered(result)
     plane = [atom for dim in view.dims for atom in dim if atom.axis != views.CHANNELS]
     if plane or sum(1 for dim in view.dims if dim) > 1:
         raise FileError(f"gives {shown(result.sizes)}, not one number per class")
     if view.node == network.input:
         raise FileError("gives back what it reads")
-    node = network.vector(view).node
-    if not result.ended and node.op == Activation(function="sigmoid"):
-        return network.nodes[node.inputs[0]], "LOGISTIC"
-    return node, result.ended
+    return network.vector(view).node
 
 
 def _preparation(file: File, read: Read, metadata: Metadata) -> tuple[Preprocessing, str]:
