@@ -16,7 +16,7 @@ from smallcnn.checkpoints.layouts import Layout, layouts_of
 from smallcnn.checkpoints.match_layers import lay_layers
 from smallcnn.checkpoints.match_names import in_order, lay, missing_tail, shared
 from smallcnn.checkpoints.read import Tensors, read_tensors
-from smallcnn.checkpoints.tflite import TFLite, read_tflite
+from smallcnn.checkpoints.tflite import TFLite, read_layers
 from smallcnn.data import imagenet
 from smallcnn.data.preprocessing import Preprocessing
 from smallcnn.errors import FileError, GraphError, closest
@@ -140,7 +140,7 @@ def _from_layers(
     prepared: Prepared,
 ) -> Artifact:
     """From TensorFlow Lite files."""
-    files = [read_tflite(path) for path in paths]
+    files = [read_layers(path) for path in paths]
     first = files[0]
     if prepared.resolution not in (None, first.input_shape[0]):
         raise FileError(
