@@ -5,24 +5,35 @@ transparent pixels are laid over white. Only the first frame of an animation is 
 """
 
 import io
+import stat
 import warnings
 from dataclasses import dataclass
+from functools import cache
 from math import inf
 from pathlib import Path
+from typing import IO, BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError, features
 
 from smallcnn.data.stored import Stored
-from smallcnn.errors import ImageError
+from smallcnn.errors import ImageError, MissingExtra
 
 Picture = str | Path | bytes | Stored | Image.Image | np.ndarray
 """A file's path, bytes, a file inside another, a Pillow image, or a uint8 array (H, W), (H, W, 1) or (H, W, 3)."""
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pnm"})
+SUFFIXES = frozenset({
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".gif", ".tif", ".tiff",
+    ".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".heic", ".heif", ".hif",
+})  # fmt: skip
+"""What image files are called, in lower case. What they are is told by the content, never by the name."""
 
-# Told by the content, never by the name. No others: Pillow would run Ghostscript on an EPS file called x.jpg.
+# No others: Pillow would run Ghostscript on an EPS file called x.jpg.
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF")
+_ALLOWED = f"{', '.join(_FORMATS)}, AVIF or HEIC"
+
+_HEAD = 128  # bytes, more than all the brands of an AVIF or HEIF file
+_HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"mif2", b"msf1"}
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -37,6 +48,8 @@ _SIDEWAYS = {_TURNS[orientation] for orientation in (5, 6, 7, 8)}
 
 # Pillow refuses pictures of more than 179 million pixels; half of that is a big camera, not worth its warning.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# What else Pillow warns of, such as damaged EXIF, says nothing about the pixels, or is an error a moment later.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 @dataclass(frozen=True)
@@ -60,7 +73,7 @@ def decode(picture: Picture, channels: int, shorter: float = inf) -> Decoded:
     Raises ImageError with the name of the file and what is wrong with it.
     """
     mode = {1: "L", 3: "RGB"}[channels]
-    name: str | Path = picture if isinstance(picture, str | Path) else "picture"  # for messages
+    name: str | Path = picture if isinstance(picture, str | Path) else "image"  # for messages
     if isinstance(picture, Stored):
         name, picture = picture.name, picture.read()
     try:
@@ -68,16 +81,14 @@ def decode(picture: Picture, channels: int, shorter: float = inf) -> Decoded:
             return _finish(_from_array(picture), mode)
         if isinstance(picture, Image.Image):
             return _finish(picture, mode)
-        with Path(picture).open("rb") if isinstance(picture, str | Path) else io.BytesIO(picture) as file:
-            if not file.read(1):
-                raise ImageError("an empty file")
-            image = Image.open(file, formats=_FORMATS)
+        with _open_file(Path(picture)) if isinstance(picture, str | Path) else io.BytesIO(picture) as file:
+            image = _open_image(file)
             size, factor = image.size, _draft(image, shorter)
             return _finish(image, mode, size, factor)
     except FileNotFoundError:
         raise ImageError(f"{name}: no such file") from None
     except UnidentifiedImageError:
-        raise ImageError(f"{name}: not a {', '.join(_FORMATS[:-1])} or {_FORMATS[-1]} picture") from None
+        raise ImageError(f"{name}: not a {_ALLOWED} image") from None
     except Image.DecompressionBombError as error:
         raise ImageError(f"{name}: too many pixels, refused as a decompression bomb ({error})") from None
     except ImageError as error:
@@ -85,7 +96,48 @@ def decode(picture: Picture, channels: int, shorter: float = inf) -> Decoded:
     except Exception as error:  # decoders raise anything on damaged data: OSError, SyntaxError, struct.error, ...
         system = getattr(error, "strerror", None)  # no permission, a folder, a name too long
         why = " ".join(str(error).split()) or type(error).__name__
-        raise ImageError(f"{name}: {system or f'damaged picture ({why})'}") from error
+        raise ImageError(f"{name}: {system or f'damaged image ({why})'}") from error
+
+
+def _open_file(path: Path) -> BinaryIO:
+    """Opens a regular file and nothing else: a pipe would be waited for without end, a device may never end."""
+    kind = path.stat().st_mode
+    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):  # the system has its own words for a folder
+        raise ImageError("not a regular file but a pipe, a socket or a device")
+    return path.open("rb")
+
+
+def _open_image(file: IO[bytes]) -> Image.Image:
+    head = file.read(_HEAD)
+    if not head:
+        raise ImageError("an empty file")
+    file.seek(0)
+    return Image.open(file, formats=_box_format(head) if head[4:8] == b"ftyp" else _FORMATS)
+
+
+def _box_format(head: bytes) -> tuple[str]:
+    """AVIF or HEIF, by the brands (ISO/IEC 14496-12) that a file begins with; both need what may not be installed."""
+    brands = head[8 : int.from_bytes(head[:4], "big")]
+    if b"avif" in brands or b"avis" in brands:
+        if not features.check("avif"):
+            raise ImageError("an AVIF image, which the installed Pillow cannot read; Pillow 11.3 or newer can")
+        return ("AVIF",)
+    if not _HEIF_BRANDS & {brands[at : at + 4] for at in range(0, len(brands), 4)}:
+        raise UnidentifiedImageError  # a film
+    if not _can_read_heif():
+        raise ImageError(str(MissingExtra("a HEIC or HEIF image", "heif")))
+    return ("HEIF",)
+
+
+@cache
+def _can_read_heif() -> bool:
+    """Teaches Pillow the format, if the extra is installed."""
+    try:
+        import pillow_heif
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener()
+    return True
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
@@ -129,7 +181,7 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
 
 def _convert(image: Image.Image, mode: str) -> Image.Image:
     if not (image.width and image.height):
-        raise ImageError("a picture without pixels")
+        raise ImageError("an image without pixels")
     if image.mode == "F":
         raise ImageError("floating-point pixels have no known range; store 8 or 16 bits")
     if image.mode.startswith("I"):  # 16-bit grey in one of Pillow's names for it, or 32-bit
