@@ -204,7 +204,7 @@ REFUSED = {
     "text": (b"<html>404 not found</html>\n", "not a JPEG, PNG, GIF, BMP, PPM, WEBP, TIFF, AVIF or HEIC image"),
     "PostScript, which Pillow would run": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a JPEG, "),
     "PNG bomb": (_png(60_000, 60_000), "too many pixels"),
-    "PNG without pixels": (_png(0, 5), "not a JPEG, "),
+    "PNG without pixels": (_png(0, 5), "a damaged PNG image ("),
     "PNG without data": (_png(50, 50), "damaged image (image file is truncated"),
     "float TIFF": (encoded(flat("F", 0.5), "TIFF"), "store 8 or 16 bits"),
     "32-bit TIFF": (encoded(flat("I", 70_000), "TIFF"), "store 8 or 16 bits"),

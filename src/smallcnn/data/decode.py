@@ -5,35 +5,24 @@ transparent pixels are laid over white. Only the first frame of an animation is 
 """
 
 import io
-import stat
 import warnings
 from dataclasses import dataclass
-from functools import cache
 from math import inf
 from pathlib import Path
-from typing import IO, BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError, features
+from PIL import ExifTags, Image
 
+from smallcnn.data.colour import ProfileError, to_srgb
+from smallcnn.data.depth import Note, Reopen, eight_bits, stated
+from smallcnn.data.opening import SUFFIXES, open_file, open_image
 from smallcnn.data.stored import Stored
-from smallcnn.errors import ImageError, MissingExtra
+from smallcnn.errors import ImageError, ImageNote
+
+__all__ = ["SUFFIXES", "Decoded", "Picture", "decode"]
 
 Picture = str | Path | bytes | Stored | Image.Image | np.ndarray
 """A file's path, bytes, a file inside another, a Pillow image, or a uint8 array (H, W), (H, W, 1) or (H, W, 3)."""
-
-SUFFIXES = frozenset({
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".gif", ".tif", ".tiff",
-    ".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".heic", ".heif", ".hif",
-})  # fmt: skip
-"""What image files are called, in lower case. What they are is told by the content, never by the name."""
-
-# No others: Pillow would run Ghostscript on an EPS file called x.jpg.
-_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF")
-_ALLOWED = f"{', '.join(_FORMATS)}, AVIF or HEIC"
-
-_HEAD = 128  # bytes, more than all the brands of an AVIF or HEIF file
-_HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"mif2", b"msf1"}
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -76,19 +65,21 @@ def decode(picture: Picture, channels: int, shorter: float = inf) -> Decoded:
     name: str | Path = picture if isinstance(picture, str | Path) else "image"  # for messages
     if isinstance(picture, Stored):
         name, picture = picture.name, picture.read()
+
+    def note(text: str) -> None:
+        warnings.warn(ImageNote(text, str(name)), stacklevel=2)
+
     try:
         if isinstance(picture, np.ndarray):
-            return _finish(_from_array(picture), mode)
+            return _finish(_from_array(picture), mode, note)
         if isinstance(picture, Image.Image):
-            return _finish(picture, mode)
-        with _open_file(Path(picture)) if isinstance(picture, str | Path) else io.BytesIO(picture) as file:
-            image = _open_image(file)
+            return _finish(picture, mode, note)
+        with open_file(Path(picture)) if isinstance(picture, str | Path) else io.BytesIO(picture) as file:
+            image = open_image(file)
             size, factor = image.size, _draft(image, shorter)
-            return _finish(image, mode, size, factor)
+            return _finish(image, mode, note, size, factor, reopen=lambda: open_image(file))
     except FileNotFoundError:
         raise ImageError(f"{name}: no such file") from None
-    except UnidentifiedImageError:
-        raise ImageError(f"{name}: not a {_ALLOWED} image") from None
     except Image.DecompressionBombError as error:
         raise ImageError(f"{name}: too many pixels, refused as a decompression bomb ({error})") from None
     except ImageError as error:
@@ -97,47 +88,6 @@ def decode(picture: Picture, channels: int, shorter: float = inf) -> Decoded:
         system = getattr(error, "strerror", None)  # no permission, a folder, a name too long
         why = " ".join(str(error).split()) or type(error).__name__
         raise ImageError(f"{name}: {system or f'damaged image ({why})'}") from error
-
-
-def _open_file(path: Path) -> BinaryIO:
-    """Opens a regular file and nothing else: a pipe would be waited for without end, a device may never end."""
-    kind = path.stat().st_mode
-    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):  # the system has its own words for a folder
-        raise ImageError("not a regular file but a pipe, a socket or a device")
-    return path.open("rb")
-
-
-def _open_image(file: IO[bytes]) -> Image.Image:
-    head = file.read(_HEAD)
-    if not head:
-        raise ImageError("an empty file")
-    file.seek(0)
-    return Image.open(file, formats=_box_format(head) if head[4:8] == b"ftyp" else _FORMATS)
-
-
-def _box_format(head: bytes) -> tuple[str]:
-    """AVIF or HEIF, by the brands (ISO/IEC 14496-12) that a file begins with; both need what may not be installed."""
-    brands = head[8 : int.from_bytes(head[:4], "big")]
-    if b"avif" in brands or b"avis" in brands:
-        if not features.check("avif"):
-            raise ImageError("an AVIF image, which the installed Pillow cannot read; Pillow 11.3 or newer can")
-        return ("AVIF",)
-    if not _HEIF_BRANDS & {brands[at : at + 4] for at in range(0, len(brands), 4)}:
-        raise UnidentifiedImageError  # a film
-    if not _can_read_heif():
-        raise ImageError(str(MissingExtra("a HEIC or HEIF image", "heif")))
-    return ("HEIF",)
-
-
-@cache
-def _can_read_heif() -> bool:
-    """Teaches Pillow the format, if the extra is installed."""
-    try:
-        import pillow_heif
-    except ImportError:
-        return False
-    pillow_heif.register_heif_opener()
-    return True
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
@@ -162,14 +112,26 @@ def _draft(image: Image.Image, shorter: float) -> int:
     return 1
 
 
-def _finish(image: Image.Image, mode: str, size: tuple[int, int] = (0, 0), factor: int = 1) -> Decoded:
-    """Loads, turns and converts; `size` is that of the whole picture as stored, if the image is smaller."""
+def _finish(
+    image: Image.Image,
+    mode: str,
+    note: Note,
+    size: tuple[int, int] = (0, 0),
+    factor: int = 1,
+    reopen: Reopen | None = None,
+) -> Decoded:
+    """Loads, turns and converts; `size` is that of the whole image as stored, if the loaded one is smaller."""
+    depth = stated(image)
     image.load()  # before its orientation is asked for: a TIFF turns itself
-    turn = _turn(image)
+    if not (image.width and image.height):
+        raise ImageError("an image without pixels")
+    turn, profile = _turn(image), image.info.get("icc_profile")
+    if depth:
+        image = eight_bits(image, depth, reopen, note)
     if turn is not None:
         image = image.transpose(turn)
         size = (size[1], size[0]) if turn in _SIDEWAYS else size
-    return Decoded(_convert(image, mode), image.size if factor == 1 else size, factor)
+    return Decoded(_convert(image, mode, profile, note), image.size if factor == 1 else size, factor)
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
@@ -179,22 +141,27 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
         return None
 
 
-def _convert(image: Image.Image, mode: str) -> Image.Image:
-    if not (image.width and image.height):
-        raise ImageError("an image without pixels")
-    if image.mode == "F":
-        raise ImageError("floating-point pixels have no known range; store 8 or 16 bits")
-    if image.mode.startswith("I"):  # 16-bit grey in one of Pillow's names for it, or 32-bit
-        wide = np.asarray(image)
-        if wide.min() < 0 or wide.max() > 0xFFFF:
-            raise ImageError("32-bit pixels have no known range; store 8 or 16 bits")
-        grey = (wide >> 8).astype(np.uint8)
-        grey[wide == image.info.get("transparency", -1)] = 255
-        image = Image.fromarray(grey)
+def _convert(image: Image.Image, mode: str, profile: bytes | None, note: Note) -> Image.Image:
     if image.mode == "LAB":  # Pillow knows no way from here to grey
-        image = image.convert("RGB")
+        image, profile = image.convert("RGB"), None
     if image.has_transparency_data:
         over = image.convert("RGBA")
-        image = Image.new("RGBA", over.size, "white")
+        if profile:
+            grey = image.mode in ("LA", "La")
+            alpha, over = over.getchannel("A"), _in_srgb(over.convert("L" if grey else "RGB"), profile, note)
+            over = over.convert("RGBA")
+            over.putalpha(alpha)
+        image, profile = Image.new("RGBA", over.size, "white"), None
         image.alpha_composite(over)
+    if profile:
+        image = _in_srgb(image, profile, note)
     return image.convert(mode)
+
+
+def _in_srgb(image: Image.Image, profile: bytes, note: Note) -> Image.Image:
+    plain = {"1": "L", "P": "RGB", "YCbCr": "RGB"}.get(image.mode, image.mode)
+    try:
+        return to_srgb(image.convert(plain), profile)
+    except ProfileError as error:
+        note(f"an image has an ICC profile that cannot be used: {error}; its colours are taken for sRGB")
+        return image
