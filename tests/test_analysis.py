@@ -1,5 +1,7 @@
 """What is found in answers: class by class, pairs, single pictures, other sizes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.metrics import precision_recall_fscore_support
@@ -11,12 +13,13 @@ from smallcnn.adapt import with_resolution
 from smallcnn.analysis.classes import class_scores, confused_pairs
 from smallcnn.analysis.findings import as_dict, examine
 from smallcnn.analysis.samples import least_certain, surest_mistakes
-from smallcnn.analysis.sweep import at_size, sizes_around, sweep
+from smallcnn.analysis.sweep import at_size, sizes_around, statistics_split, sweep
 from smallcnn.artifact import Artifact, save
 from smallcnn.builder import Builder
 from smallcnn.cost import profile
 from smallcnn.data.preprocessing import Preprocessing
-from smallcnn.errors import AnswerError, FileError
+from smallcnn.data.sources import open_source
+from smallcnn.errors import AnswerError, DataError, FileError
 from smallcnn.evaluate import evaluate
 from smallcnn.metrics import measure
 from smallcnn.reference import run
@@ -116,17 +119,17 @@ def test_the_sweep_is_evaluation_at_each_size(photos, tmp_path):
         logits = run(resized, model.weights, prepared.normalise(np.stack(pictures)))
         assert row.top1 == measure(logits, evaluation.split.labels).top1
     assert found.rows[3].top1 == evaluation.metrics.top1
-    assert "too few, 100 are needed" in found.note  # 96 pictures to train on
+    assert "24 images (the evaluated images themselves) are too few, 100 are needed" in found.note
     p = evaluation.metrics.top1
     assert found.standard_error == pytest.approx(np.sqrt(p * (1 - p) / 24))
 
 
 def test_batch_norm_is_re_estimated_at_each_size(tmp_path):
     photos = colour_photos(tmp_path / "photos", per_class=45)
-    model = colour_network()
+    model = replace(colour_network(), facts={"data": {"fingerprint": open_source(photos).fingerprint}})
     evaluation = evaluate(opened(model, tmp_path), photos, part="val")
     found = sweep(model, evaluation, images=10, threads=1)
-    assert "from 108 pictures of the training part" in found.note
+    assert "from 108 images (the training split)" in found.note
     assert found.images == 10
     for row in found.rows:
         again = reestimate(at_size(model, row.size), evaluation.source.splits["train"])
@@ -136,6 +139,19 @@ def test_batch_norm_is_re_estimated_at_each_size(tmp_path):
     plain = sweep(model, evaluation, images=10, renormed=False, threads=1)
     assert [row.top1 for row in plain.rows] == [row.top1 for row in found.rows]
     assert all(row.top1_reestimated is None for row in plain.rows)
+
+
+def test_a_held_out_set_has_no_training_split(tmp_path):
+    """A folder without splits is cut in two when it is opened; for a network trained elsewhere neither is training."""
+    model = replace(colour_network(), facts={"data": {"fingerprint": "of another set"}})
+    held_out = evaluate(opened(model, tmp_path), colour_photos(tmp_path / "unseen", per_class=40))
+    split, whose = statistics_split(model, held_out)
+    assert (held_out.part, split, whose) == ("all", held_out.split, "the evaluated images themselves")
+    assert "from 120 images (the evaluated images themselves)" in sweep(model, held_out, images=10, threads=1).note
+    colour_photos(tmp_path / "set" / "train", per_class=4)
+    colour_photos(tmp_path / "set" / "val", per_class=2)
+    given = evaluate(opened(model, tmp_path), tmp_path / "set")
+    assert statistics_split(model, given) == (given.source.splits["train"], "the training split")
 
 
 def test_a_network_of_one_resolution_says_so(photos, tmp_path):

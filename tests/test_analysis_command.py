@@ -122,12 +122,14 @@ def test_saving_another_resolution_with_batch_norm_re_estimated(smallcnn, model,
     assert code == 0
     steps = json.loads(out)["steps"]
     assert [(step["what"], step["size"]) for step in steps] == [
-        ("as it is", [8, 8]), ("at 12x12", [12, 12]), ("batch norm re-estimated", [12, 12]),
+        ("as it is", [8, 8]), ("at 12x12", [12, 12]),
+        ("batch norm re-estimated from the evaluated images themselves", [12, 12]),
     ]  # fmt: skip
     saved = artifacts.load(path)
     assert saved.preprocessing == Preprocessing((12, 12), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))  # the file's own crop
     assert saved.graph == with_resolution(tiny(), (12, 12))
-    assert (saved.facts["resized_from"], saved.facts["reestimated"]["size"]) == ([8, 8], [12, 12])
+    assert saved.facts["resized_from"] == [8, 8]
+    assert saved.facts["reestimated"] == {"pictures": 120, "size": [12, 12], "from": "the evaluated images themselves"}
     assert steps[2]["top1"] == evaluate(runtime.open(path), photos, crop=1).metrics.top1
 
 

@@ -6,6 +6,7 @@ import struct
 import sys
 import zlib
 from math import ceil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -200,11 +201,11 @@ def _png(width, height):
 
 REFUSED = {
     "empty file": (b"", "an empty file"),
-    "text": (b"<html>404 not found</html>\n", "not a JPEG, PNG, GIF, BMP, PPM, WEBP or TIFF picture"),
+    "text": (b"<html>404 not found</html>\n", "not a JPEG, PNG, GIF, BMP, PPM, WEBP, TIFF, AVIF or HEIC image"),
     "PostScript, which Pillow would run": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a JPEG, "),
     "PNG bomb": (_png(60_000, 60_000), "too many pixels"),
-    "PNG without pixels": (_png(0, 5), "not a JPEG, "),
-    "PNG without data": (_png(50, 50), "damaged picture (image file is truncated"),
+    "PNG without pixels": (_png(0, 5), "a damaged PNG image ("),
+    "PNG without data": (_png(50, 50), "damaged image (image file is truncated"),
     "float TIFF": (encoded(flat("F", 0.5), "TIFF"), "store 8 or 16 bits"),
     "32-bit TIFF": (encoded(flat("I", 70_000), "TIFF"), "store 8 or 16 bits"),
     "signed TIFF": (encoded(flat("I", -1), "TIFF"), "store 8 or 16 bits"),
@@ -219,7 +220,7 @@ REFUSED = {
 @pytest.mark.parametrize("kind", REFUSED)
 def test_refused(kind):
     picture, message = REFUSED[kind]
-    assert problem(picture).startswith("picture: ")
+    assert problem(picture).startswith("image: ")
     assert message in problem(picture)
 
 
@@ -229,6 +230,16 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
     for name in ("folder.jpg", "text.jpg", "missing.jpg", "sub/missing.jpg", "x" * 999 + ".jpg"):
         assert problem(tmp_path / name).startswith(f"{tmp_path / name}: ")
     assert problem(tmp_path / "missing.jpg") == f"{tmp_path / 'missing.jpg'}: no such file"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no such files there")
+def test_a_pipe_is_refused_and_never_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "link.jpg").symlink_to("pipe.jpg")
+    for name in ("pipe.jpg", "link.jpg", Path("/dev/zero"), "/dev/tty"):
+        path = tmp_path / name  # an absolute name replaces the folder
+        if path.exists():
+            assert problem(path) == f"{path}: not a regular file but a pipe, a socket or a device"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="making links needs rights there")

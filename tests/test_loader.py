@@ -166,7 +166,7 @@ def test_one_percent_of_damaged_files(tmp_path):
     failed = {name: text for batch in found for name, text in batch.failed.items()}
     assert failed.keys() == damaged.keys()
     assert failed["a/007.jpg"].endswith("007.jpg: an empty file")
-    assert "damaged picture" in failed["b/100.jpg"]
+    assert "damaged image" in failed["b/100.jpg"]
     assert "not a JPEG" in failed["a/299.jpg"]
     assert sum(len(batch.labels) for batch in found) == 597
 

@@ -189,5 +189,5 @@ def test_what_is_no_description_is_refused(text):
 def test_errors_name_the_picture():
     with pytest.raises(ImageError, match=r"^nowhere\.jpg: no such file"):
         Preprocessing((8, 8)).prepare("nowhere.jpg")
-    with pytest.raises(ImageError, match=r"^picture: "):
+    with pytest.raises(ImageError, match=r"^image: "):
         Preprocessing((8, 8)).prepare(io.BytesIO(b"GIF89a").getvalue())

@@ -46,6 +46,20 @@ class ImageError(FileError):
     """A picture that cannot be decoded."""
 
 
+class ImageNote(UserWarning):
+    """What was guessed about an image, or passed over, in words that fit every image of its kind.
+
+    `image` is the one that it was found in. Commands show each such note once.
+    """
+
+    def __init__(self, text: str, image: str) -> None:
+        super().__init__(text)
+        self.image = image
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 class DataError(SmallcnnError, ValueError):
     """A data set that cannot be used, or that does not fit the model."""
 

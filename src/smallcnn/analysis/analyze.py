@@ -64,8 +64,8 @@ def analyze(
 ) -> Analysis:
     """Everything that pictures of `data` tell about a model file; `root`, `part` and `crop` as for `evaluate`.
 
-    In this order, each only if asked for: the network is taken to another `resolution`, batch norm is re-estimated from
-    training pictures, and the logits are divided by the temperature that fits these pictures (in `artifact`; what is
+    In this order, each only if asked for: the network is taken to another `resolution`, batch norm is re-estimated (see
+    `statistics_split`), and the logits are divided by the temperature that fits these pictures (in `artifact`; what is
     found is about the network before that). `sweep_images` is how many pictures each input size gets: what costs some
     seconds if left out, 0 for no sweep.
 
@@ -79,11 +79,12 @@ def analyze(
     own_crop = net.preprocessing.crop
     crop = crop or own_crop
     net = replace(net, preprocessing=replace(net.preprocessing, crop=crop))
-    changes: list[tuple[str, Callable[[Artifact, Evaluation], Artifact]]] = []
+    changes: list[Callable[[Artifact, Evaluation], tuple[str, Artifact]]] = []
     if resolution:
-        changes.append((f"at {resolution}x{resolution}", lambda model, _: at_size(model, (resolution, resolution))))
+        size = (resolution, resolution)
+        changes.append(lambda model, _: (f"at {resolution}x{resolution}", at_size(model, size)))
     if reestimate:
-        changes.append(("batch norm re-estimated", lambda model, seen: _renormed(model, seen, workers, report)))
+        changes.append(lambda model, seen: _renormed(model, seen, workers, report))
     artifact, no_sweep = _read(file, crop, needed=bool(changes) or calibrate)
 
     def judge(net: Net) -> Evaluation:
@@ -91,9 +92,9 @@ def analyze(
 
     evaluation = judge(net)
     steps = [_step("as it is", net, evaluation)]
-    for what, change in changes:
+    for change in changes:
         assert artifact is not None
-        artifact = change(artifact, evaluation)
+        what, artifact = change(artifact, evaluation)
         net = _opened(artifact, net, threads)
         evaluation = judge(net)
         steps.append(_step(what, net, evaluation))
@@ -133,12 +134,14 @@ def _opened(artifact: Artifact, net: Net, threads: int | None) -> Net:
         return replace(runtime.open(path, engine=net.engine, threads=threads), path=net.path)
 
 
-def _renormed(artifact: Artifact, evaluation: Evaluation, workers: int | None, report: Report) -> Artifact:
+def _renormed(artifact: Artifact, evaluation: Evaluation, workers: int | None, report: Report) -> tuple[str, Artifact]:
     require("re-estimating batch norm", "train", "torch")
     from smallcnn.train.renorm import reestimate
 
-    split = statistics_split(evaluation)
-    return reestimate(artifact, split, workers=workers, report=partial(report, "re-estimating batch norm"))
+    split, whose = statistics_split(artifact, evaluation)
+    again = reestimate(artifact, split, workers=workers, report=partial(report, "re-estimating batch norm"))
+    facts = again.facts | {"reestimated": again.facts["reestimated"] | {"from": whose}}
+    return f"batch norm re-estimated from {whose}", replace(again, facts=facts)
 
 
 def _cooled(artifact: Artifact, findings: Findings) -> Artifact:

@@ -135,22 +135,29 @@ def _reestimation(
         return None, "Batch norm was not re-estimated at each size; `smallcnn analyze` does that."
     if importlib.util.find_spec("torch") is None:
         return None, "Batch norm was not re-estimated: that needs the 'train' extra."
-    sample = statistics_split(evaluation)
+    sample, whose = statistics_split(artifact, evaluation)
     if len(sample) < _FEWEST:
-        return None, f"Batch norm was not re-estimated: {len(sample)} pictures are too few, {_FEWEST} are needed."
+        return (
+            None,
+            f"Batch norm was not re-estimated: {len(sample)} images ({whose}) are too few, {_FEWEST} are needed.",
+        )
     from smallcnn.train.renorm import reestimate
 
     count = min(_STATISTICS, len(sample))
     return (
         lambda resized: reestimate(resized, sample, most=count, workers=workers),
-        f"Batch norm was re-estimated at each size from {count} pictures of {_whose(evaluation)}; labels are not used.",
+        f"Batch norm was re-estimated at each size from {count} images ({whose}); labels are not used.",
     )
 
 
-def statistics_split(evaluation: Evaluation) -> Split:
-    """The pictures for batch-norm statistics: the training part, or if the set has none, the evaluated ones."""
-    return evaluation.source.splits.get("train", evaluation.split)
+def statistics_split(artifact: Artifact, evaluation: Evaluation) -> tuple[Split, str]:
+    """The images for batch-norm statistics, and what they are in words: the training split where there is one.
 
-
-def _whose(evaluation: Evaluation) -> str:
-    return "the training part" if "train" in evaluation.source.splits else "the evaluated part"
+    A set without splits has one only for a network that was trained on it, and left a part of it out. For any other
+    network it is a held-out set, and there is nothing but the images that judge.
+    """
+    source, trained_on = evaluation.source, artifact.facts.get("data")
+    trained_here = isinstance(trained_on, dict) and trained_on.get("fingerprint") == source.fingerprint
+    if "train" in source.splits and (trained_here or not source.val_is_cut):
+        return source.splits["train"], "the training split"
+    return evaluation.split, "the evaluated images themselves"

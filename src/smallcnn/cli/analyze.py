@@ -24,7 +24,11 @@ _SHOWN = 10
 @part
 @crop
 @click.option("--resolution", type=click.IntRange(1), help="take the network to this input size first")
-@click.option("--reestimate", is_flag=True, help="compute batch norm's statistics anew, from training pictures")
+@click.option(
+    "--reestimate",
+    is_flag=True,
+    help="recompute batch norm's statistics from the training split, or the evaluated images if the set has none",
+)
 @click.option("--calibrate", is_flag=True, help="divide the logits by the temperature that fits these pictures")
 @click.option("--save", "saved", type=click.Path(path_type=Path), help="write the network so changed (.safetensors)")
 @click.option(

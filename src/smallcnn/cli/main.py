@@ -6,11 +6,15 @@ traceback. Commands are imported when they are called, and import what they need
 
 import importlib
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TextIO
 
 import click
 
 from smallcnn._version import __version__
-from smallcnn.errors import SmallcnnError, closest
+from smallcnn.errors import ImageNote, SmallcnnError, closest
 
 COMMANDS = {
     "list": "The networks and their options.",
@@ -87,10 +91,35 @@ def root() -> None:
     """
 
 
+@contextmanager
+def _notes_shown_once() -> Iterator[None]:
+    """Each kind of note about images is a line on stderr the first time; other warnings are shown as ever."""
+    shown: set[str] = set()
+    others = warnings.showwarning
+
+    def show(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int,
+        file: TextIO | None = None, line: str | None = None,
+    ) -> None:  # fmt: skip
+        from smallcnn.cli.show import remark
+
+        if not isinstance(message, ImageNote):
+            others(message, category, filename, lineno, file, line)
+        elif (text := str(message)) not in shown:
+            shown.add(text)
+            remark(f"note: {text}; the first: {message.image}")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", ImageNote)
+        warnings.showwarning = show
+        yield
+
+
 def main(args: list[str] | None = None) -> None:
     """Entry point: runs the command and exits with 0, 2 for a user's mistake, 130 after Ctrl-C."""
     try:
-        code = root.main(args, prog_name="smallcnn", standalone_mode=False)
+        with _notes_shown_once():
+            code = root.main(args, prog_name="smallcnn", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except (click.exceptions.Abort, KeyboardInterrupt):
         click.echo("smallcnn: interrupted", err=True)

@@ -11,18 +11,18 @@ from math import inf
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image
 
+from smallcnn.data.colour import ProfileError, to_srgb
+from smallcnn.data.depth import Note, Reopen, eight_bits, stated
+from smallcnn.data.opening import SUFFIXES, open_file, open_image
 from smallcnn.data.stored import Stored
-from smallcnn.errors import ImageError
+from smallcnn.errors import ImageError, ImageNote
+
+__all__ = ["SUFFIXES", "Decoded", "Picture", "decode"]
 
 Picture = str | Path | bytes | Stored | Image.Image | np.ndarray
 """A file's path, bytes, a file inside another, a Pillow image, or a uint8 array (H, W), (H, W, 1) or (H, W, 3)."""
-
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pnm"})
-
-# Told by the content, never by the name. No others: Pillow would run Ghostscript on an EPS file called x.jpg.
-_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF")
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -37,6 +37,8 @@ _SIDEWAYS = {_TURNS[orientation] for orientation in (5, 6, 7, 8)}
 
 # Pillow refuses pictures of more than 179 million pixels; half of that is a big camera, not worth its warning.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# What else Pillow warns of, such as damaged EXIF, says nothing about the pixels, or is an error a moment later.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 @dataclass(frozen=True)
@@ -60,24 +62,24 @@ def decode(picture: Picture, channels: int, shorter: float = inf) -> Decoded:
     Raises ImageError with the name of the file and what is wrong with it.
     """
     mode = {1: "L", 3: "RGB"}[channels]
-    name: str | Path = picture if isinstance(picture, str | Path) else "picture"  # for messages
+    name: str | Path = picture if isinstance(picture, str | Path) else "image"  # for messages
     if isinstance(picture, Stored):
         name, picture = picture.name, picture.read()
+
+    def note(text: str) -> None:
+        warnings.warn(ImageNote(text, str(name)), stacklevel=2)
+
     try:
         if isinstance(picture, np.ndarray):
-            return _finish(_from_array(picture), mode)
+            return _finish(_from_array(picture), mode, note)
         if isinstance(picture, Image.Image):
-            return _finish(picture, mode)
-        with Path(picture).open("rb") if isinstance(picture, str | Path) else io.BytesIO(picture) as file:
-            if not file.read(1):
-                raise ImageError("an empty file")
-            image = Image.open(file, formats=_FORMATS)
+            return _finish(picture, mode, note)
+        with open_file(Path(picture)) if isinstance(picture, str | Path) else io.BytesIO(picture) as file:
+            image = open_image(file)
             size, factor = image.size, _draft(image, shorter)
-            return _finish(image, mode, size, factor)
+            return _finish(image, mode, note, size, factor, reopen=lambda: open_image(file))
     except FileNotFoundError:
         raise ImageError(f"{name}: no such file") from None
-    except UnidentifiedImageError:
-        raise ImageError(f"{name}: not a {', '.join(_FORMATS[:-1])} or {_FORMATS[-1]} picture") from None
     except Image.DecompressionBombError as error:
         raise ImageError(f"{name}: too many pixels, refused as a decompression bomb ({error})") from None
     except ImageError as error:
@@ -85,7 +87,7 @@ def decode(picture: Picture, channels: int, shorter: float = inf) -> Decoded:
     except Exception as error:  # decoders raise anything on damaged data: OSError, SyntaxError, struct.error, ...
         system = getattr(error, "strerror", None)  # no permission, a folder, a name too long
         why = " ".join(str(error).split()) or type(error).__name__
-        raise ImageError(f"{name}: {system or f'damaged picture ({why})'}") from error
+        raise ImageError(f"{name}: {system or f'damaged image ({why})'}") from error
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
@@ -110,14 +112,26 @@ def _draft(image: Image.Image, shorter: float) -> int:
     return 1
 
 
-def _finish(image: Image.Image, mode: str, size: tuple[int, int] = (0, 0), factor: int = 1) -> Decoded:
-    """Loads, turns and converts; `size` is that of the whole picture as stored, if the image is smaller."""
+def _finish(
+    image: Image.Image,
+    mode: str,
+    note: Note,
+    size: tuple[int, int] = (0, 0),
+    factor: int = 1,
+    reopen: Reopen | None = None,
+) -> Decoded:
+    """Loads, turns and converts; `size` is that of the whole image as stored, if the loaded one is smaller."""
+    depth = stated(image)
     image.load()  # before its orientation is asked for: a TIFF turns itself
-    turn = _turn(image)
+    if not (image.width and image.height):
+        raise ImageError("an image without pixels")
+    turn, profile = _turn(image), image.info.get("icc_profile")
+    if depth:
+        image = eight_bits(image, depth, reopen, note)
     if turn is not None:
         image = image.transpose(turn)
         size = (size[1], size[0]) if turn in _SIDEWAYS else size
-    return Decoded(_convert(image, mode), image.size if factor == 1 else size, factor)
+    return Decoded(_convert(image, mode, profile, note), image.size if factor == 1 else size, factor)
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
@@ -127,22 +141,27 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
         return None
 
 
-def _convert(image: Image.Image, mode: str) -> Image.Image:
-    if not (image.width and image.height):
-        raise ImageError("a picture without pixels")
-    if image.mode == "F":
-        raise ImageError("floating-point pixels have no known range; store 8 or 16 bits")
-    if image.mode.startswith("I"):  # 16-bit grey in one of Pillow's names for it, or 32-bit
-        wide = np.asarray(image)
-        if wide.min() < 0 or wide.max() > 0xFFFF:
-            raise ImageError("32-bit pixels have no known range; store 8 or 16 bits")
-        grey = (wide >> 8).astype(np.uint8)
-        grey[wide == image.info.get("transparency", -1)] = 255
-        image = Image.fromarray(grey)
+def _convert(image: Image.Image, mode: str, profile: bytes | None, note: Note) -> Image.Image:
     if image.mode == "LAB":  # Pillow knows no way from here to grey
-        image = image.convert("RGB")
+        image, profile = image.convert("RGB"), None
     if image.has_transparency_data:
         over = image.convert("RGBA")
-        image = Image.new("RGBA", over.size, "white")
+        if profile:
+            grey = image.mode in ("LA", "La")
+            alpha, over = over.getchannel("A"), _in_srgb(over.convert("L" if grey else "RGB"), profile, note)
+            over = over.convert("RGBA")
+            over.putalpha(alpha)
+        image, profile = Image.new("RGBA", over.size, "white"), None
         image.alpha_composite(over)
+    if profile:
+        image = _in_srgb(image, profile, note)
     return image.convert(mode)
+
+
+def _in_srgb(image: Image.Image, profile: bytes, note: Note) -> Image.Image:
+    plain = {"1": "L", "P": "RGB", "YCbCr": "RGB"}.get(image.mode, image.mode)
+    try:
+        return to_srgb(image.convert(plain), profile)
+    except ProfileError as error:
+        note(f"an image has an ICC profile that cannot be used: {error}; its colours are taken for sRGB")
+        return image

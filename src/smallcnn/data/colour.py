@@ -1,0 +1,65 @@
+"""Colours as an image's ICC profile means them, in sRGB, which is what networks are trained on.
+
+A profile that is sRGB, by whatever name, costs next to nothing: what it does to some colours is tried once.
+"""
+
+import io
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image, ImageCms
+
+_SPACES = {"GRAY": "L", "RGB ": "RGB", "CMYK": "CMYK"}
+"""Colour spaces of profiles, by Pillow's mode for them."""
+
+_PROFILES = 16  # remembered; a phone, a camera or a printer has one
+_LARGEST = 8 << 20  # bytes; those of printers have 2 million
+_SAME = 2  # grey levels: profiles that call themselves sRGB round its curve in several ways
+
+
+class ProfileError(Exception):
+    """What is wrong with a profile, in a few words."""
+
+
+def to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
+    """An image in mode L, RGB or CMYK as sRGB; unchanged if that is what it is. Raises ProfileError."""
+    if len(profile) > _LARGEST:
+        raise ProfileError(f"it has more than {_LARGEST >> 20} MB")
+    mode, transform = _opened(profile)
+    if image.mode == "L" and mode == "RGB":  # grey that was made from such colours
+        image = image if transform is None else image.convert("RGB")
+    elif image.mode != mode:
+        raise ProfileError(f"it is one for {mode}, and the image is {image.mode}")
+    return image if transform is None else _applied(transform, image)
+
+
+def _applied(transform: ImageCms.ImageCmsTransform, image: Image.Image) -> Image.Image:
+    converted = Image.new("RGB", image.size)
+    transform.apply(image, converted)
+    return converted
+
+
+@lru_cache(maxsize=_PROFILES)
+def _opened(profile: bytes) -> tuple[str, ImageCms.ImageCmsTransform | None]:
+    """(the mode it is for, the way to sRGB), None instead of a way that leaves colours as they are."""
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        mode = _SPACES.get(source.profile.xcolor_space)
+        if mode is None:
+            raise ProfileError(f"it is one for {source.profile.xcolor_space.strip()}")
+        intent = ImageCms.Intent(ImageCms.getDefaultIntent(source))
+        flags = ImageCms.Flags.BLACKPOINTCOMPENSATION  # a printer's black is black
+        transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB", intent, flags)
+    except (ImageCms.PyCMSError, OSError, ValueError) as error:
+        raise ProfileError("it is damaged") from error
+    return mode, None if mode != "CMYK" and _changes_nothing(transform, mode) else transform
+
+
+def _changes_nothing(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
+    levels = np.linspace(0, 255, 16 if mode == "RGB" else 256).round().astype(np.uint8)
+    if mode == "RGB":
+        sample = Image.fromarray(np.stack(np.meshgrid(levels, levels, levels), -1).reshape(1, -1, 3))
+    else:
+        sample = Image.fromarray(levels[None])
+    change = np.asarray(_applied(transform, sample), int) - np.asarray(sample.convert("RGB"), int)
+    return bool(np.abs(change).max() <= _SAME)

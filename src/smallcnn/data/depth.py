@@ -1,0 +1,198 @@
+"""More than eight bits a sample: which values are black and white, as the file says, and the image in eight bits.
+
+Of a 16-bit file that says no more, values below 4096 throughout are taken for 12 bits: cameras, scanners and
+microscopes write them so, and in 16 bits they are black.
+"""
+
+import io
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import isfinite, log2
+from numbers import Rational
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageFile
+
+from smallcnn.errors import ImageError
+
+Note = Callable[[str], None]
+"""Is told in a sentence what was guessed or passed over."""
+
+Reopen = Callable[[], ImageFile.ImageFile]
+
+_FULL, _TWELVE, _DARK = 0xFFFF, 0xFFF, 0x3FFF
+_BITS, _PHOTOMETRIC, _FORMAT = 258, 262, 339  # TIFF tags
+_LEAST, _MOST = (340, 280), (341, 281)  # SMinSampleValue, MinSampleValue; SMaxSampleValue, MaxSampleValue
+_UNSIGNED, _SIGNED = 1, 2
+_STATE_IT = "store 8 or 16 bits, or say what is black and white (TIFF: SMinSampleValue and SMaxSampleValue)"
+
+
+@dataclass(frozen=True)
+class Depth:
+    """What a file says of its samples: the values of black and white, None if that is unknown.
+
+    `certain` if it says so by itself; of 16 bits that may hold fewer it does not. `inverted` if white is the lowest.
+    `samples` is why there are values below zero or beyond 16 bits, in words.
+    """
+
+    black: float = 0
+    white: float | None = _FULL
+    certain: bool = False
+    inverted: bool = False
+    samples: str = ""
+
+
+def stated(image: Image.Image) -> Depth | None:
+    """What an image that was opened, and not loaded, says of its samples; None if they are eight bits and plain."""
+    if image.format == "TIFF":
+        return _stated_by_tiff(image)
+    if image.mode == "F":
+        return Depth(white=None, samples="floating-point")
+    if not image.mode.startswith("I") and not (image.mode in ("RGB", "RGBA") and ";16" in _raw_modes(image)):
+        return None
+    if image.format == "PPM":  # scaled by the file's own maximum when it is loaded
+        return Depth(certain=True)
+    bits = _significant_bits(image)
+    return Depth(white=2**bits - 1, certain=True) if bits else Depth(samples="32-bit")
+
+
+def _stated_by_tiff(image: Image.Image) -> Depth | None:
+    bits, kind = int(_number(image, _BITS) or 1), int(_number(image, _FORMAT) or _UNSIGNED)
+    if (bits <= 8 and kind != _SIGNED) or image.mode not in ("L", "I", "I;16", "I;16B", "F", "RGB", "RGBA"):
+        return None
+    low, high = _number(image, *_LEAST), _number(image, *_MOST)
+    inverted = _number(image, _PHOTOMETRIC) == 0
+    samples = {_UNSIGNED: f"{bits}-bit", _SIGNED: f"signed {bits}-bit"}.get(kind, "floating-point")
+    if high is not None and high > (low or 0):
+        return Depth(low or 0, high, True, inverted, samples)
+    if kind not in (_UNSIGNED, _SIGNED):
+        return Depth(0, None, False, inverted, samples)
+    if bits > 16:
+        return Depth(0, _FULL, False, inverted, samples)
+    if kind == _SIGNED:
+        return Depth(0, 2 ** (bits - 1) - 1, False, inverted, samples)
+    return Depth(0, 2**bits - 1, bits < 16, inverted, samples)
+
+
+def _number(image: Image.Image, *tags: int) -> float | None:
+    """The first of these tags that the file has, as a number."""
+    for tag in tags:
+        value = image.tag_v2.get(tag)  # type: ignore[attr-defined]
+        first = value[0] if isinstance(value, tuple) and value else value
+        if isinstance(first, int | float | Rational) and isfinite(first):
+            return float(first)
+    return None
+
+
+def _significant_bits(image: Image.Image) -> int | None:
+    """Of a PNG's chunk sBIT, which Pillow skips."""
+    file = getattr(image, "fp", None)
+    if image.format != "PNG" or file is None:
+        return None
+    here = file.tell()
+    try:
+        file.seek(8)
+        while len(head := file.read(8)) == 8 and head[4:] not in (b"IDAT", b"IEND"):
+            size = int.from_bytes(head[:4], "big")
+            if head[4:] == b"sBIT":
+                bits = file.read(size)[:1]
+                return bits[0] if bits and 8 <= bits[0] <= 16 else None
+            file.seek(size + 4, io.SEEK_CUR)
+    finally:
+        file.seek(here)
+    return None
+
+
+def eight_bits(image: Image.Image, depth: Depth, reopen: Reopen | None, note: Note) -> Image.Image:
+    """A loaded image in eight bits, in mode L, RGB or RGBA. `reopen` gives it once more, not loaded."""
+    if image.mode in ("RGB", "RGBA"):
+        return _colours(image, depth, reopen, note)
+    values = np.asarray(image)
+    if image.mode == "L":  # Pillow takes signed bytes for unsigned ones
+        values = values.view(np.int8)
+    return _with_alpha(Image.fromarray(_scaled(values, depth, note)), values[..., None], image.info)
+
+
+def _colours(image: Image.Image, depth: Depth, reopen: Reopen | None, note: Note) -> Image.Image:
+    """Pillow keeps the high bytes; where they do not tell everything, the file is read again for the low ones."""
+    clear = image.info.get("transparency")
+    all_bits = depth.certain and depth.white == _FULL
+    most = max(high for _, high in image.getextrema()[:3])  # type: ignore[misc]
+    if clear is None and (all_bits or (most > _DARK >> 8 and not depth.certain)):
+        return image
+    low = _low_bytes(reopen()) if reopen else None
+    if low is None:
+        if not all_bits and most <= _DARK >> 8:
+            note("a 16-bit colour image uses less than a quarter of its range; its dark shades are lost")
+        return image
+    wide = np.asarray(image).astype(np.uint16) << 8 | low
+    colours = Image.fromarray(_scaled(wide[..., :3], depth, note))
+    if image.mode == "RGBA":
+        alpha = wide[..., 3]
+        twelve = alpha.max(initial=0) <= _TWELVE and not all_bits
+        colours.putalpha(Image.fromarray((alpha >> (4 if twelve else 8)).astype(np.uint8)))
+        return colours
+    return _with_alpha(colours, wide, image.info)
+
+
+def _low_bytes(image: ImageFile.ImageFile) -> np.ndarray | None:
+    """uint8 (H, W, bands): the low byte of each sample of an image not loaded yet; None if Pillow has no way."""
+    greys = "LA;16B" in _raw_modes(image)
+    swapped = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
+    tiles = []
+    for tile in image.tile:
+        raw, *others = tile.args if isinstance(tile.args, tuple) else (tile.args,)
+        if greys:
+            raw = "RGBA"  # four bytes: grey, its low byte, alpha, its low byte
+        elif raw in ("RGB;16L", "RGB;16B", "RGB;16N", "RGBA;16L", "RGBA;16B", "RGBA;16N"):
+            raw = raw[:-1] + swapped[raw[-1]]
+        else:
+            return None
+        tiles.append(tile._replace(args=(raw, *others) if others else raw))
+    image.tile = tiles
+    image.load()
+    low = np.asarray(image)
+    return low[..., [1, 1, 1, 3]] if greys else low
+
+
+def _raw_modes(image: Image.Image) -> str:
+    """How Pillow will unpack the samples."""
+    return " ".join(str(tile.args) for tile in getattr(image, "tile", ()))
+
+
+def _with_alpha(image: Image.Image, values: np.ndarray, info: dict[str | tuple[int, int], Any]) -> Image.Image:
+    """Clear where the samples (H, W, bands) are those that the file calls transparent."""
+    clear = info.get("transparency")
+    if isinstance(clear, int | tuple):
+        image.putalpha(Image.fromarray(np.where((values == clear).all(-1), 0, 255).astype(np.uint8)))
+    return image
+
+
+def _scaled(values: np.ndarray, depth: Depth, note: Note) -> np.ndarray:
+    """uint8: 0 at black, 255 at white."""
+    least, most = float(values.min()), float(values.max())
+    if not isfinite(least) or not isfinite(most):
+        raise ImageError("floating-point pixels that are not all finite numbers")
+    black, white = _range(depth, values.dtype.kind == "f", least, most, note)
+    level = (values.astype(np.float32) - black) * (255 / (white - black)) + 0.5
+    grey = np.clip(level, 0, 255).astype(np.uint8)
+    return 255 - grey if depth.inverted else grey
+
+
+def _range(depth: Depth, floating: bool, least: float, most: float, note: Note) -> tuple[float, float]:
+    """The values of black and white: what the file says, as far as the pixels do not contradict it."""
+    black, white = depth.black, depth.white
+    if white is None or (not depth.certain and not black <= least <= most <= white):
+        raise ImageError(f"{depth.samples} pixels have no known range; {_STATE_IT}")
+    if depth.certain:
+        contradicted = not black <= least <= most <= white and not floating and black >= 0 <= least and most <= _FULL
+        return (0, _FULL) if contradicted else (black, white)
+    if white > _TWELVE and 0 < most <= _DARK:
+        limit, white = (_TWELVE, _TWELVE) if most <= _TWELVE else (_DARK, white)
+        note(
+            f"a 16-bit image has no value above {limit} and does not say how many bits count: read as "
+            f"{round(log2(white + 1))} bits (PNG states them in sBIT, TIFF in BitsPerSample or MaxSampleValue)"
+        )
+    return black, white

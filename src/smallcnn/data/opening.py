@@ -1,0 +1,106 @@
+"""Opening an image file: a regular one, of an allowed format as its content tells; or the true reason why not."""
+
+import stat
+from functools import cache
+from pathlib import Path
+from typing import IO, BinaryIO
+
+from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError, features
+
+from smallcnn.errors import ImageError, MissingExtra
+
+SUFFIXES = frozenset({
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".gif", ".tif", ".tiff",
+    ".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".heic", ".heif", ".hif",
+})  # fmt: skip
+"""What image files are called, in lower case. What they are is told by the content, never by the name."""
+
+# No others: Pillow would run Ghostscript on an EPS file called x.jpg.
+_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF")
+_ALLOWED = f"{', '.join(_FORMATS)}, AVIF or HEIC"
+
+_HEAD = 128  # bytes, more than all the brands of an AVIF or HEIC file
+_HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"mif2", b"msf1"}
+
+# Grey that Pillow's table of TIFFs lacks: 16 bits with the high byte first where white is the lowest value, and 12 bits
+# in any order of bytes. It is the only place to say so; the values come as they are stored.
+for _photometric in (0, 1):
+    for _order, _wide in ((b"II", "I;16"), (b"MM", "I;16B")):
+        TiffImagePlugin.OPEN_INFO.setdefault((_order, _photometric, (1,), 1, (16,), ()), (_wide, _wide))
+        TiffImagePlugin.OPEN_INFO.setdefault((_order, _photometric, (1,), 1, (12,), ()), ("I;16", "I;12"))
+
+
+def open_file(path: Path) -> BinaryIO:
+    """Opens a regular file and nothing else: a pipe would be waited for without end, a device may never end."""
+    kind = path.stat().st_mode
+    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):  # the system has its own words for a folder
+        raise ImageError("not a regular file but a pipe, a socket or a device")
+    return path.open("rb")
+
+
+def open_image(file: IO[bytes]) -> ImageFile.ImageFile:
+    """The image in a file, not loaded. Raises ImageError, or whatever a decoder raises on damaged data."""
+    file.seek(0)
+    head = file.read(_HEAD)
+    if not head:
+        raise ImageError("an empty file")
+    file.seek(0)
+    try:
+        return Image.open(file, formats=_box_format(head) if head[4:8] == b"ftyp" else _FORMATS)
+    except UnidentifiedImageError:
+        raise ImageError(_why_not(file, head)) from None
+
+
+def _box_format(head: bytes) -> tuple[str]:
+    """AVIF or HEIF, by the brands (ISO/IEC 14496-12) that a file begins with; both need what may not be installed."""
+    brands = head[8 : int.from_bytes(head[:4], "big")]
+    if b"avif" in brands or b"avis" in brands:
+        if not features.check("avif"):
+            raise ImageError("an AVIF image, which the installed Pillow cannot read; Pillow 11.3 or newer can")
+        return ("AVIF",)
+    if not _HEIF_BRANDS & {brands[at : at + 4] for at in range(0, len(brands), 4)}:
+        raise UnidentifiedImageError  # a film
+    if not _can_read_heif():
+        raise ImageError(str(MissingExtra("a HEIC image", "heif")))
+    return ("HEIF",)
+
+
+@cache
+def _can_read_heif() -> bool:
+    """Teaches Pillow the format, if the extra is installed."""
+    try:
+        import pillow_heif
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener()
+    return True
+
+
+def _why_not(file: IO[bytes], head: bytes) -> str:
+    """Why Pillow opens it as none of the formats."""
+    for name in _FORMATS:
+        make, accept = Image.OPEN[name]
+        if accept and accept(head[:16]):
+            file.seek(0)
+            try:
+                make(file, "")
+            except Exception as error:
+                if name == "TIFF" and (samples := _samples(file)):
+                    return f"a TIFF of {samples}, which Pillow does not read; store 8 or 16 bits, grey or RGB"
+                return f"a damaged {name} image ({' '.join(str(error).split()) or type(error).__name__})"
+    return f"not a {_ALLOWED} image"
+
+
+def _samples(file: IO[bytes]) -> str | None:
+    """How a TIFF stores its samples, in words; None if it does not say so."""
+    file.seek(0)
+    head = file.read(8)
+    try:
+        tags = TiffImagePlugin.ImageFileDirectory_v2(head + file.read(8) if head[2] == 43 or head[3] == 43 else head)
+        file.seek(tags.next or 0)
+        tags.load(file)
+        bits, kinds = tags[258], tags.get(339, (1,))
+        kind = {1: "unsigned", 2: "signed", 3: "floating-point"}.get(kinds[0], "complex or undefined")
+        return f"{tags.get(277, len(bits))} {kind} samples of {'+'.join(map(str, sorted(set(bits))))} bits"
+    except Exception:  # damaged tags raise anything
+        return None
