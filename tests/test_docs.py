@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import machine
 from smallcnn.cli.main import root
 
 ROOT = Path(__file__).parent.parent
@@ -89,7 +90,9 @@ def test_the_files_page_reads_a_model_without_smallcnn(tmp_path):
 
 @pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name)
 def test_examples_run(example):
-    done = subprocess.run([sys.executable, example, "16"], capture_output=True, text=True, check=False, timeout=250)
+    done = subprocess.run(
+        [sys.executable, "-c", machine.program(example), "16"], capture_output=True, text=True, check=False, timeout=250
+    )
     assert done.returncode == 0, done.stderr
     accuracy = float(re.search(r"top-1 ([\d.]+)%", done.stdout).group(1))
     assert accuracy > 90  # 16 of 40 epochs; a guess is right once in ten
