@@ -5,6 +5,7 @@ import sys
 import pytest
 from hypothesis import settings
 
+import machine
 from smallcnn.cli.main import main
 
 # The networks here are tiny: on a busy machine a second OpenMP thread made some of them 1000 times slower.
@@ -21,7 +22,21 @@ AFTERWARDS = 30
 
 
 def pytest_addoption(parser):
+    parser.addoption("--precision", choices=machine.PRECISIONS, help="what `auto` trains in, whatever the processor")
+    parser.addoption("--level", choices=machine.LEVELS, help="the newest vector instructions to use, of x86-64")
     parser.addoption("--kills", type=int, default=20, help="processes to kill in each test of test_lost_process.py")
+
+
+def pytest_configure(config):
+    try:
+        machine.choose(config.getoption("--precision"), config.getoption("--level"))
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from None
+    machine.follow()
+
+
+def pytest_report_header():
+    return machine.description()
 
 
 def pytest_collection_modifyitems(items):

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+import machine
+
 if "forkserver" not in multiprocessing.get_all_start_methods():
     pytest.skip("needs processes that can be forked", allow_module_level=True)
 
@@ -78,6 +80,7 @@ def _work(number, count, port, said, threads, function, args):
         "RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count),
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
     }  # fmt: skip
+    machine.follow()
     torch.set_num_threads(threads)
     try:
         function(*args)

@@ -1,7 +1,8 @@
 """A process of a run is killed at any moment: each of the others ends soon, with one line, and never hangs or aborts.
 
-The processes are started by torchrun, or by another launcher that sets the same variables. `pytest -m long
-tests/test_lost_process.py --kills 200 -s` kills 200 in each way and prints how long the others took to end.
+The processes are started by torchrun; by torchrun's agent as a library, which forks them and so needs a tenth of the
+time; or by another launcher that sets the same variables and watches nobody. `pytest -m long tests/test_lost_process.py
+--kills 200 -s` kills 200 in each way and prints how long the others took to end.
 """
 
 import os
@@ -13,20 +14,28 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import torch.distributed as dist
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from artifacts import colour_photos
 from networks import tiny
 from processes import Processes
-from smallcnn.train import distributed
+from smallcnn.cli.main import main
+from smallcnn.errors import DataError
+from smallcnn.train import distributed, loop
 from smallcnn.train.recipe import Recipe
 from smallcnn.train.run import train
 
 LOST = re.compile(r"smallcnn: process \d of \d lost another one of this run, or cannot reach it: .*[a-z].*\n")
-SECONDS = 20
-"""In which the others must have ended; most take less than one. torchrun kills what has not ended in thirty."""
+SECONDS = 25
+"""In which the others must have ended, on however busy a machine; torchrun kills what has not ended in thirty."""
 BAD = ("Traceback", "terminate called", "Fatal Python error", "Thread 0x")
 
 
@@ -65,6 +74,10 @@ class ByHand:
         return said
 
 
+OPTIONS = ["--resolution", 32, "--epochs", 4, "--batch-size", 6]
+MODEL = "mobilenet_v1:width=0.25,small_input=true,variant=shallow"
+
+
 class Torchrun:
     """Processes that torchrun started and watches."""
 
@@ -72,9 +85,8 @@ class Torchrun:
         self.logs = folder / "logs"
         folder.mkdir(parents=True)
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", count]
-        command += ["--redirects", 3, "--log-dir", self.logs]
-        command += ["-m", "smallcnn", "train", "mobilenet_v1:width=0.25,small_input=true,variant=shallow"]
-        command += ["--data", data, "--out", folder / "run", "--resolution", 32, "--epochs", 6, "--batch-size", 6]
+        command += ["--redirects", 3, "--log-dir", self.logs, "-m", "smallcnn"]
+        command += ["train", MODEL, "--data", data, "--out", folder / "run", *OPTIONS]
         self.said = (folder / "said.txt").open("w+")
         self.run = subprocess.Popen(
             [*map(str, command)], stdout=self.said, stderr=self.said, env=os.environ | {"OMP_NUM_THREADS": "1"}
@@ -97,15 +109,144 @@ class Torchrun:
         return self.run.poll() is not None
 
     def finish(self):
-        """What each process said, but for the one that was killed; all have ended."""
+        """What each process said; all have ended."""
         try:
             self.run.wait(SECONDS)
         finally:
             self.run.kill()
         self.said.seek(0)
-        report = self.said.read()
+        return self.read(self.said.read())
+
+    def read(self, report):
         assert "SIGABRT" not in report, report
         return [log.read_text() for log in sorted(self.logs.glob("*/attempt_0/*/stderr.log"))]
+
+
+def agent(folder, count, data):
+    """What torchrun does, with functions in place of programs."""
+    logs = DefaultLogsSpecs(log_dir=str(folder / "logs"), redirects=Std.ALL)
+    config = LaunchConfig(
+        min_nodes=1, max_nodes=1, nproc_per_node=count, run_id=folder.name, rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0", max_restarts=0, start_method="fork", logs_specs=logs,
+    )  # fmt: skip
+    with suppress(ChildFailedError):
+        elastic_launch(config, as_command)(folder, data)
+
+
+def as_command(folder, data):
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a program that torchrun starts does not have its agent's
+    pid = folder / "pids" / os.environ["RANK"]
+    pid.with_suffix(".part").write_text(str(os.getpid()))
+    pid.with_suffix(".part").rename(pid)
+    main([*map(str, ["train", MODEL, "--data", data, "--out", folder / "run", *OPTIONS])])
+
+
+class Agent(Torchrun):
+    """Processes that torchrun's agent forked and watches."""
+
+    def __init__(self, folder, data, count):
+        self.logs, self.pids = folder / "logs", folder / "pids"
+        self.logs.mkdir(parents=True)
+        self.pids.mkdir()
+        self.run = Processes(folder, 1, agent, folder, count, data)
+        until(lambda: self.ended() or len(self.workers()) == count)
+
+    def workers(self):
+        return {int(pid.name): int(pid.read_text()) for pid in self.pids.iterdir() if not pid.suffix}
+
+    def kill(self, number):
+        with suppress(ProcessLookupError):
+            os.kill(self.workers()[number], signal.SIGKILL)
+
+    def ended(self):
+        return not self.run.running()
+
+    def finish(self):
+        codes, (report,) = self.run.finish(SECONDS)
+        assert codes == [0], report
+        return self.read(report)
+
+
+def torn_down(data, out, met, how):
+    """Trains, and counts the threads of torch's connections before, within and after a run that ends so."""
+
+    def threads():
+        names = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
+        return sum("gloo" in name for name in names)
+
+    counts = [threads()]
+    step = loop.Loop._step
+
+    def step_and_end(self, *args):
+        step(self, *args)
+        counts.append(threads())
+        if how == "error" and self.ranks.number == 1:
+            raise ZeroDivisionError("a bug")
+        if how == "refused":
+            self.ranks.refuse(DataError("no more"))
+        if how == "stopped" and self.ranks.number == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    loop.Loop._step = step_and_end
+    try:
+        work(data, out, met)
+    finally:
+        print("threads", counts[0], max(counts), threads(), flush=True)
+
+
+@pytest.mark.parametrize(
+    ("how", "codes"), [("finished", [0, 0]), ("stopped", [0, 0]), ("refused", [2, 2]), ("error", [2, 1])]
+)
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="reads /proc")
+def test_no_connection_outlives_a_run(tmp_path, photos, how, codes):
+    met = tmp_path / "met"
+    met.mkdir()
+    run = Processes(tmp_path, 2, torn_down, photos, tmp_path / "run", met, how)
+    found, said = run.finish(60)
+    assert found == codes, said
+    for text in said:
+        before, within, after = map(int, re.search(r"threads (\d+) (\d+) (\d+)", text).groups())
+        assert (before, within > 0, after) == (0, True, 0), text
+    assert bool(LOST.search(said[0])) == (how == "error")  # the other's traceback is its own
+
+
+def meets_and_dies(data, out, met):
+    """The second process is lost when all have come and none has connected."""
+    distributed._CONNECTING = timedelta(seconds=3)
+    if os.environ["RANK"] == "1":
+        dist.init_process_group = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+    work(data, out, met)
+
+
+def stays_alone(data, out, met):
+    """The second process does not come."""
+    distributed._PATIENCE = timedelta(seconds=2)
+    if os.environ["RANK"] == "0":
+        work(data, out, met)
+
+
+def test_a_process_that_never_comes(tmp_path, photos):
+    codes, said = Processes(tmp_path, 2, stays_alone, photos, tmp_path / "run", tmp_path).finish(60)
+    assert codes == [2, 0]
+    assert said[0].endswith("cannot reach it: process 1 has not come in 0 minutes\n")
+
+
+def test_a_process_lost_before_it_has_connected(tmp_path, photos):
+    codes, said = Processes(tmp_path, 2, meets_and_dies, photos, tmp_path / "run", tmp_path).finish(60)
+    assert codes == [2, -signal.SIGKILL]
+    assert LOST.search(said[0])  # after warnings of torch's own
+
+
+@pytest.mark.parametrize("missing", ["RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"])
+def test_variables_that_are_missing(monkeypatch, tmp_path, photos, refused, missing):
+    given = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv(missing)
+    assert refused("train", MODEL, "--data", photos, "--out", tmp_path / "run") == (
+        f"WORLD_SIZE is '2', so there are several processes, but {missing} is not set; start them with torchrun, "
+        "or unset WORLD_SIZE"
+    )
 
 
 def until(true):
@@ -154,7 +295,7 @@ def test_a_process_killed_a_few_times(tmp_path, photos):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("way", [ByHand, Torchrun])
+@pytest.mark.parametrize("way", [ByHand, Agent, Torchrun])
 def test_a_process_killed_many_times(tmp_path, photos, way, request):
     ends = killed(way, tmp_path, photos, request.config.getoption("--kills"), seed=0)
     assert ends["said by all"] + ends["said by some"] > ends.total() / 4  # or the moments are not those of a run

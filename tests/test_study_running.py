@@ -38,6 +38,8 @@ STUDY = Study(
 DRIVER = """
 import os, pathlib, signal, sys
 sys.path.insert(0, sys.argv[1])
+import machine
+machine.follow()
 from smallcnn.train import checkpoint
 from test_study_running import STUDY
 from smallcnn.study import running

@@ -31,12 +31,13 @@ from torch.nn.parallel import DistributedDataParallel
 from smallcnn.errors import DataError, SmallcnnError
 from smallcnn.train.device import pick_device
 from smallcnn.train.ranks import Ranks
+from smallcnn.train.stopping import end_by_itself
 from smallcnn.train.sync_norm import synchronise
 
 _PATIENCE = timedelta(minutes=30)  # torch's own: until all processes have started, and for a slow one later
 _CONNECTING = timedelta(seconds=30)  # once all have started
 _ASKING = 0.05  # seconds
-_LEAVING = 20.0  # seconds; it takes a few milliseconds
+_LEAVING = 60.0  # seconds; it takes a quarter of one, on a busy machine a few
 
 _wrapped: WeakSet[DistributedDataParallel] = WeakSet()
 
@@ -75,6 +76,8 @@ def joined(device: str) -> Iterator[tuple[Ranks, torch.device]]:
         yield ranks, on
     except BaseException as error:
         lost = _loss(error)
+        if lost is not None:
+            end_by_itself()
         _forget(error)
         if lost is None:
             raise
@@ -152,21 +155,32 @@ def _meeting_point(ranks: Ranks) -> Store:
     of the new ones, and fail or wait for ever (pytorch issue 135712). A prefix that the first process makes up and
     every other one has answered keeps them apart. Without torchrun's place the first process has one of its own.
     """
+    own = ranks.first and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     address, port = _variable("MASTER_ADDR"), _number("MASTER_PORT")
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
-        return TCPStore(address, port, ranks.count, ranks.first, timeout=_PATIENCE)
-    place, name = TCPStore(address, port, timeout=_PATIENCE), uuid4().hex
+    place = TCPStore(address, port, None, own, timeout=_PATIENCE, wait_for_workers=False)
+    name, end = uuid4().hex, time.monotonic() + _PATIENCE.total_seconds()
+
+    def said(key: str, by: int) -> str:
+        """What process `by` has written; asked for again and again, as torch's own waiting cannot be interrupted."""
+        while not place.check([key]):
+            if time.monotonic() > end:
+                raise dist.DistStoreError(f"process {by} has not come in {_PATIENCE.total_seconds() / 60:.0f} minutes")
+            time.sleep(_ASKING)
+        return place.get(key).decode()
+
     if ranks.first:
         place.set("smallcnn", name)
-        answers = [place.get(f"{name}/{other}").decode() for other in range(1, ranks.count)]
+        answers = [said(f"{name}/{other}", other) for other in range(1, ranks.count)]
         place.set(f"{name}/all", " ".join(answers))
         return PrefixStore(name, place)
     while True:
-        called = place.get("smallcnn").decode()  # perhaps by a process that is gone: it will not know our name
+        called = said("smallcnn", 0)  # perhaps by a process that is gone: it will not know our name
         place.set(f"{called}/{ranks.number}", name)
-        while place.get("smallcnn").decode() == called:
+        while said("smallcnn", 0) == called:
             if place.check([f"{called}/all"]) and name in place.get(f"{called}/all").decode().split():
                 return PrefixStore(called, place)
+            if time.monotonic() > end:
+                raise dist.DistStoreError(f"not all have come in {_PATIENCE.total_seconds() / 60:.0f} minutes")
             time.sleep(_ASKING)
 
 

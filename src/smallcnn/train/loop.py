@@ -100,6 +100,7 @@ class Loop:
         if ranks.alone:
             choice = self.learner.choose(compute, recipe.epochs * len(self.feed))
         settings["compute"], self.why = choice.way, choice.reason
+        settings["bfloat16"] = self.learner.bfloat16
         self.saved_at, self.behind = time.perf_counter(), False  # behind: the last checkpoint could not be written
 
     def run(self, resume: bool) -> Result:

@@ -167,8 +167,11 @@ def _run(
         if ranks.first:
             _prepare_folder(folder, settings, resume)
             going_on = resume and (folder / CHECKPOINT).is_file()
-            if going_on:  # the same sums in the same order, whatever is quicker today
-                compute = checkpoint.read_settings(folder / CHECKPOINT)["compute"]
+            if going_on:  # the same sums in the same order, whatever is quicker today or on this processor
+                stored = checkpoint.read_settings(folder / CHECKPOINT)
+                compute = stored["compute"]
+                if "bfloat16" in stored:
+                    recipe = replace(recipe, precision="bfloat16" if stored["bfloat16"] else "float32")
         loop = Loop(
             graph, start.weights, start.preprocessing, source, recipe, folder, settings,
             teacher=taught, compute=compute, device=on, workers=workers or decoding_threads(), ranks=ranks,
@@ -301,6 +304,6 @@ def _prepare_folder(folder: Path, settings: dict[str, Any], resume: bool) -> Non
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:
     """What has to be the same to resume; pictures and teacher may have moved, but not changed."""
-    left_out = ("recipe", "source", "root", "graph", "preprocessing", "teacher", "compute")
+    left_out = ("recipe", "source", "root", "graph", "preprocessing", "teacher", "compute", "bfloat16")
     teacher = settings["teacher"] and settings["teacher"]["digest"]
     return {k: v for k, v in settings.items() if k not in left_out} | settings["recipe"] | {"teacher": teacher}
