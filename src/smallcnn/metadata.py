@@ -75,6 +75,8 @@ def parse(entries: Mapping[str, str]) -> Description:
         answer = np.array(json.loads(entries["smallcnn.probe"]), np.float64)
         if not isinstance(facts, dict):
             raise FileError(f"its facts are {type(facts).__name__}, not a JSON object")
+        if not np.isfinite(answer).all():
+            raise FileError("its answer to the probe image is not a finite number")
         if answer.shape != (len(labels),):
             raise FileError(f"{len(labels)} labels for {answer.size} outputs")
         return Description(
