@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from smallcnn.data.labels import checked_labels
 from smallcnn.data.preprocessing import Preprocessing
 from smallcnn.ending import Ending, check_ending
 from smallcnn.errors import FileError
@@ -83,7 +84,7 @@ def parse(entries: Mapping[str, str]) -> Description:
             name=entries["smallcnn.model"],
             mult_adds=int(entries["smallcnn.mult_adds"]),
             layers=json.loads(entries.get("smallcnn.layers", "{}")),  # written since there are compiled files
-            labels=tuple(labels),
+            labels=checked_labels(labels),
             preprocessing=Preprocessing.from_json(entries["smallcnn.preprocessing"]),
             facts=facts,
             ending=check_ending(entries.get("smallcnn.ending", "softmax")),
