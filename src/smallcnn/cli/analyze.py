@@ -92,6 +92,7 @@ def command(
         print_json({
             "file": str(file), "engine": found.net.engine, "data": data, "part": evaluation.part, "top1": metrics.top1,
             "top5": metrics.top5, "loss": metrics.loss, "images": metrics.images, "skipped": list(evaluation.skipped),
+            "left_out": evaluation.source.left_out.as_dict(),
             "steps": [asdict(step) for step in found.steps], **as_dict(found.findings, found.sweep),
         })  # fmt: skip
     else:
