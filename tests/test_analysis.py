@@ -19,7 +19,7 @@ from smallcnn.builder import Builder
 from smallcnn.cost import profile
 from smallcnn.data.preprocessing import Preprocessing
 from smallcnn.data.sources import open_source
-from smallcnn.errors import AnswerError, DataError, FileError
+from smallcnn.errors import AnswerError, FileError
 from smallcnn.evaluate import evaluate
 from smallcnn.metrics import measure
 from smallcnn.reference import run

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from smallcnn.data.labels import checked_labels
 from smallcnn.data.preprocessing import Preprocessing
 from smallcnn.ending import Ending, check_ending
 from smallcnn.errors import FileError, SmallcnnError
@@ -112,14 +113,12 @@ def _read(path: Path) -> Artifact:
                 raise FileError(f"{name!r} is stored as {kind}, not F32")
         weights = {name: file.get_tensor(name) for name in stored}
     labels, facts = _json(metadata, "labels"), _json(metadata, "facts")
-    if not (isinstance(labels, list) and all(isinstance(label, str) for label in labels)):
-        raise FileError("its labels are not a list of names")
     if not isinstance(facts, dict):
         raise FileError("its facts are not a JSON object")
     preprocessing = Preprocessing.from_json(_text(metadata, "preprocessing"))
     ordered = {name: weights.pop(name) for name in graph.weights if name in weights} | weights
     ending = check_ending(metadata.get("smallcnn.ending", "softmax"))
-    return Artifact(graph, ordered, tuple(labels), preprocessing, facts, ending)
+    return Artifact(graph, ordered, checked_labels(labels), preprocessing, facts, ending)
 
 
 def _json(metadata: Mapping[str, str], key: str) -> Any:

@@ -190,7 +190,7 @@ def verified(net: Net) -> float:
     error = net.verify()
     if not agrees(error):
         raise SmallcnnError(
-            f"{net.path}: {net.engine} gives a wrong answer on the probe picture, off by {error:.1e} "
+            f"{net.path}: {net.engine} gives a wrong answer on the probe image, off by {error:.1e} "
             f"(allowed: {TOLERANCE:.0e}); not timed"
         )
     return error

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from smallcnn.data.labels import checked_labels
 from smallcnn.data.preprocessing import Preprocessing
 from smallcnn.ending import Ending, check_ending
 from smallcnn.errors import FileError
@@ -75,13 +76,15 @@ def parse(entries: Mapping[str, str]) -> Description:
         answer = np.array(json.loads(entries["smallcnn.probe"]), np.float64)
         if not isinstance(facts, dict):
             raise FileError(f"its facts are {type(facts).__name__}, not a JSON object")
+        if not np.isfinite(answer).all():
+            raise FileError("its answer to the probe image is not a finite number")
         if answer.shape != (len(labels),):
             raise FileError(f"{len(labels)} labels for {answer.size} outputs")
         return Description(
             name=entries["smallcnn.model"],
             mult_adds=int(entries["smallcnn.mult_adds"]),
             layers=json.loads(entries.get("smallcnn.layers", "{}")),  # written since there are compiled files
-            labels=tuple(labels),
+            labels=checked_labels(labels),
             preprocessing=Preprocessing.from_json(entries["smallcnn.preprocessing"]),
             facts=facts,
             ending=check_ending(entries.get("smallcnn.ending", "softmax")),

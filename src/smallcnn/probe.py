@@ -5,13 +5,15 @@ whatever engine, can ask for the same and compare.
 """
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from smallcnn import reference
 from smallcnn.data.preprocessing import Preprocessing
 from smallcnn.errors import AnswerError
-from smallcnn.graph import Graph
+
+if TYPE_CHECKING:
+    from smallcnn.graph import Graph
 
 TOLERANCE = 1e-4
 """Largest relative error of a float32 engine; sums in another order give about 1e-6, a wrong layer far more."""
@@ -23,8 +25,10 @@ def probe_image(shape: tuple[int, int, int]) -> np.ndarray:
     return ((index * 2654435761 >> 13) & 255).astype(np.uint8).reshape(1, *shape)
 
 
-def probe_answer(graph: Graph, weights: Mapping[str, np.ndarray], preprocessing: Preprocessing) -> np.ndarray:
+def probe_answer(graph: "Graph", weights: Mapping[str, np.ndarray], preprocessing: Preprocessing) -> np.ndarray:
     """Logits of the plain definition for the probe image: float64 (classes,). Raises AnswerError if not finite."""
+    from smallcnn import reference  # which a compiled file does without
+
     with np.errstate(all="ignore"):
         answer = reference.run(graph, weights, preprocessing.normalise(probe_image(graph.input_shape)))[0]
     if not np.isfinite(answer).all():

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from smallcnn.cli.options import as_json
-from smallcnn.cli.show import print_json, remark
+from smallcnn.cli.show import print_json, remark, say
 from smallcnn.errors import TRAIN, require
 
 
@@ -22,7 +22,7 @@ def command(out: Path, json_: bool) -> None:
     require("the demo", "train", *TRAIN)
     from smallcnn.demo import demo
 
-    made = demo(out, remark if json_ else click.echo)
+    made = demo(out, remark if json_ else say)
     if json_:
         metrics = made.evaluation.metrics
         print_json({

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from smallcnn.cli.options import as_json
-from smallcnn.cli.show import print_json, remark, size
+from smallcnn.cli.show import print_json, remark, say, size
 
 
 @click.command("export")
@@ -32,4 +32,4 @@ def command(file: Path, to: str, out: Path, probabilities: bool, json_: bool) ->
         print_json({"file": str(out), "file_bytes": out.stat().st_size, "to": to, "error": error})
     else:
         remark(f"{size(out.stat().st_size)}; agrees with the original to {error:.1e} of the largest output")
-        click.echo(str(out))
+        say(str(out))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from smallcnn.cli.show import remark, size
+from smallcnn.cli.show import remark, say, size
 from smallcnn.errors import SmallcnnError
 
 
@@ -94,7 +94,7 @@ def command(
         remark(
             f"untrained: {', '.join(imported['fresh'])}; train it with: smallcnn train --from {out} --data SOURCE ..."
         )
-    click.echo(str(out))
+    say(str(out))
 
 
 def _numbers(values: tuple[float, ...]) -> str:

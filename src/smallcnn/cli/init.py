@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from smallcnn.cli.options import as_json, common, completed, models
-from smallcnn.cli.show import print_json
+from smallcnn.cli.show import print_json, say
 
 
 @click.command("init")
@@ -22,4 +22,4 @@ def command(model: str, out: Path, seed: int, json_: bool, **common: int | None)
     if json_:
         print_json({"file": str(out), "file_bytes": out.stat().st_size, "model": made.graph.name})
     else:
-        click.echo(str(out))
+        say(str(out))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from smallcnn.cli.options import as_json, engine, threads
-from smallcnn.cli.show import print_json, remark, warn_untrained
+from smallcnn.cli.show import print_json, remark, say, warn_untrained
 from smallcnn.errors import AnswerError, ImageError
 
 if TYPE_CHECKING:
@@ -50,11 +50,11 @@ def command(file: Path | None, images: tuple[Path, ...], engine: str | None, thr
         if json_:
             records.append({"image": str(path), **_as_dict(seen)})
         else:
-            click.echo(f"{path}: {_in_words(seen)}")
+            say(f"{path}: {_in_words(seen)}")
     if json_:
         print_json(records)
     for problem in problems[:-1]:
-        click.echo(f"smallcnn: {problem}", err=True)
+        remark(f"smallcnn: {problem}")
     if problems:
         raise ImageError(problems[-1])
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from smallcnn.escape import escaped
+
 WIDTH = 100
 """Columns of what is printed into a pipe or a file."""
 
@@ -34,6 +36,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
     console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else WIDTH)
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    rows = [[escaped(cell) for cell in row] for row in rows]
     found = [[name, *(row[i] for row in rows)] for i, name in enumerate(columns)]
     room = console.width - _BETWEEN * len(columns)
     for i, (cells, width) in enumerate(zip(found, _widths(found, room), strict=True)):
@@ -92,9 +95,14 @@ def warn_untrained(facts: dict[str, Any]) -> None:
         remark(f"note: {what} untrained, so its answers mean nothing yet")
 
 
+def say(line: str) -> None:
+    """One line of the result, on stdout."""
+    click.echo(escaped(line))
+
+
 def remark(line: str) -> None:
     """One line on stderr."""
-    click.echo(line, err=True)
+    click.echo(escaped(line), err=True)
 
 
 def millions(count: float) -> str:

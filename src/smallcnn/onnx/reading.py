@@ -18,6 +18,7 @@ from onnx import TensorProto
 from smallcnn.artifact import FORMAT, Artifact
 from smallcnn.checks import shown
 from smallcnn.data import imagenet
+from smallcnn.data.labels import checked_labels
 from smallcnn.data.preprocessing import Preprocessing
 from smallcnn.ending import Ending, check_ending
 from smallcnn.errors import FileError, GraphError
@@ -117,14 +118,12 @@ def _ours(file: File, read: Read) -> Artifact:
         raise FileError(f"its metadata lack {error}") from error
     except (ValueError, RecursionError) as error:
         raise FileError(f"its metadata are damaged: {error}") from error
-    if not (isinstance(labels, list) and all(isinstance(label, str) for label in labels)):
-        raise FileError("its labels are not a list of names")
     if not isinstance(facts, dict):
         raise FileError("its facts are not a JSON object")
     said, done = preprocessing.scale_and_shift(), read.scale_and_shift
     if done is None or not np.array_equal(said, np.array(done, np.float32)):
         raise FileError("was changed after smallcnn wrote it: it prepares pictures other than its metadata say")
-    return Artifact(read.graph, read.weights, tuple(labels), preprocessing, facts, read.ending)
+    return Artifact(read.graph, read.weights, checked_labels(labels), preprocessing, facts, read.ending)
 
 
 def _tuple(values: Array) -> tuple[float, ...]:

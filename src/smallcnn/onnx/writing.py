@@ -150,9 +150,10 @@ class _Writer:
                 margins = self.constant(f"{name}.margins", np.array([0, 0, top, left, 0, 0, bottom, right]))
                 return self.emit("Pad", [*inputs, margins], name)
             case ops.Pool(function="max") as op:
-                return self.emit("MaxPool", inputs, name, **_window(op))
+                return self.emit("MaxPool", self._held(inputs), name, **_window(op))
             case ops.Pool() as op:
-                return self.emit("AveragePool", inputs, name, count_include_pad=int(op.count_padding), **_window(op))
+                counts = int(op.count_padding)
+                return self.emit("AveragePool", self._held(inputs), name, count_include_pad=counts, **_window(op))
             case ops.GlobalPool():
                 return self.emit("Flatten", [self.emit("GlobalAveragePool", inputs)], name)
             case ops.Flatten():
@@ -191,6 +192,16 @@ class _Writer:
                 return self.emit("HardSigmoid", inputs, name, alpha=1 / 6, beta=0.5)
             case "sigmoid":
                 return self.emit("Sigmoid", inputs, name)
+
+    def _held(self, inputs: list[str]) -> list[str]:
+        """A pool's input; behind bounds that no number exceeds if it is padded by zeros.
+
+        ONNX Runtime otherwise moves the zeros into the pool's own padding, which never wins a maximum.
+        """
+        if all(node.op_type != "Pad" for node in self.nodes if node.output[0] == inputs[0]):
+            return inputs
+        largest = float(np.finfo(np.float32).max)
+        return [self.emit("Clip", inputs + self._bounds(-largest, largest))]
 
     def _bounds(self, low: float, high: float) -> list[str]:
         """Clip's two inputs, shared by all that have the same."""
