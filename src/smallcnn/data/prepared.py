@@ -74,7 +74,7 @@ class Prepared:
         for name, given in (("mean", self.mean), ("std", self.std), ("scale", self.scale)):
             bad = [v for v in given or () if not isfinite(v) or abs(v) > _MOST or (name != "mean" and v <= 0)]
             if bad:
-                raise FileError(f"{name} must be {'finite' if name == 'mean' else 'above 0'}, not {bad[0]:g}")
+                raise FileError(f"preprocessing: {name} must be {'finite' if name == 'mean' else 'above 0'}, not {bad[0]:g}")
         if self.scale is not None and self.std is not None:
             raise FileError("scale multiplies and std divides by the same thing: give one of them")
         if self.std is not None and self.of_bytes and max(self.std) < 1:

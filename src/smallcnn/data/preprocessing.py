@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
+from smallcnn.checks import MOST_SIDE
 from smallcnn.data.decode import Decoded, Picture, decode
 from smallcnn.errors import FileError
 
@@ -39,8 +40,8 @@ class Preprocessing:
     order: Order = "rgb"
 
     def __post_init__(self) -> None:
-        sides = len(self.size) == 2 and all(isinstance(side, int) and side >= 1 for side in self.size)
-        _check("size", self.size, sides, "(height, width) in whole pixels, at least 1")
+        sides = len(self.size) == 2 and all(isinstance(side, int) and 1 <= side <= MOST_SIDE for side in self.size)
+        _check("size", self.size, sides, f"(height, width) in whole pixels, 1 to {MOST_SIDE}")
         _check(
             "mean", self.mean, len(self.mean) in (1, 3) and all(map(isfinite, self.mean)), "one finite number or three"
         )
