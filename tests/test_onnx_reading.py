@@ -760,6 +760,36 @@ def two_images(model):
     model.graph.node.insert(0, node("Add", "x more", "both"))
 
 
+def calls_itself(model):
+    function(model, "f", [helper.make_node("f", ["a"], ["b"], domain="own")])
+
+
+def function(model, name, nodes):
+    opset = helper.make_opsetid("", 17)
+    model.functions.append(
+        helper.make_function("own", name, ["a"], ["b"], nodes, [opset, helper.make_opsetid("own", 1)])
+    )
+    model.graph.node[1].CopyFrom(helper.make_node(name, ["s"], ["m"], domain="own"))
+
+
+def many_calls(model):
+    function(model, "f0", [node("Relu", "a", "b")])
+    for i in range(1, 40):
+        twice = [helper.make_node(f"f{i - 1}", [a], [b], domain="own") for a, b in (("a", "between"), ("between", "b"))]
+        function(model, f"f{i}", twice)
+
+
+def test_functions_take_the_place_of_their_calls():
+    model = plain()
+    wanted = answer(model, random(1, 3, 5, 6))
+    function(model, "positive", [node("Relu", "a", "b")])
+    model.opset_import.append(helper.make_opsetid("own", 1))
+    read = from_onnx(model)
+    assert kinds(read.graph) == ["conv", "relu", "global_pool", "dense"]
+    got = reference.run(read.graph, read.weights, random(1, 3, 5, 6).transpose(0, 2, 3, 1))
+    assert relative_error(got, wanted) < TOLERANCE
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -783,7 +813,8 @@ def two_images(model):
         (lambda m: setattr(m.graph.input[0].type.tensor_type.shape.dim[2], "dim_value", 2**40), "whole numbers"),
         (lambda m: setattr(m.graph.input[0].type.tensor_type.shape.dim[2], "dim_value", 2**17), "no side may be above"),
         (lambda m: m.graph.input[0].type.tensor_type.shape.dim.add(), "takes 5 axes"),
-        (lambda m: m.functions.add(name="f"), "functions of its own"),
+        (calls_itself, "call each other in a circle"),
+        (many_calls, "more than 10,000 operators"),
     ],
 )
 def test_files_that_are_not_plain(change, says):
