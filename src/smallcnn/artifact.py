@@ -14,12 +14,13 @@ Everything needed to run the network is inside; nothing is looked up and nothing
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from smallcnn.adapt import with_input_turned
 from smallcnn.data.labels import checked_labels
 from smallcnn.data.preprocessing import Preprocessing
 from smallcnn.ending import Ending, check_ending
@@ -53,6 +54,15 @@ class Artifact:
                 f"preprocessing to {(*self.preprocessing.size, self.preprocessing.channels)} "
                 f"for an input of shape {self.graph.input_shape}"
             )
+
+    def in_rgb(self) -> "Artifact":
+        """The same network, red first: for files that take images as they are."""
+        if self.preprocessing.order == "rgb":
+            return self
+        graph, weights = with_input_turned(self.graph, self.weights)
+        mean, std = self.preprocessing.mean[::-1], self.preprocessing.std[::-1]
+        preprocessing = replace(self.preprocessing, mean=mean, std=std, order="rgb")
+        return replace(self, graph=graph, weights=weights, preprocessing=preprocessing)
 
 
 def check_finite(artifact: Artifact, where: Path | str) -> None:
