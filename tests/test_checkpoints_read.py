@@ -308,14 +308,14 @@ def test_an_array_larger_than_its_file(tmp_path):
                          ids=["list", "tensor", "None", "wrapped list"])  # fmt: skip
 def test_a_pytorch_file_without_a_state_dict(content, tmp_path):
     torch.save(content, tmp_path / "w.pth")
-    assert "not a state dict" in refusal(tmp_path / "w.pth")
+    assert "holds no weights" in refusal(tmp_path / "w.pth")
 
 
 def test_a_file_without_weights(tmp_path):
     torch.save({"epoch": 3, "bn.num_batches_tracked": torch.tensor(7)}, tmp_path / "w.pth")
     np.savez(tmp_path / "w.npz")
     safetensors.numpy.save_file({}, tmp_path / "w.safetensors")
-    assert refusal(tmp_path / "w.pth") == "holds no weights: it is a dict, not a state dict"
+    assert refusal(tmp_path / "w.pth") == "holds no weights: a dict without tensors that have names"
     assert refusal(tmp_path / "w.npz").endswith("it is empty")
     assert refusal(tmp_path / "w.safetensors") == "holds no weights"
 

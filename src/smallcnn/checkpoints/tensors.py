@@ -110,7 +110,10 @@ class Tensor(Numbers):
             numbers = numbers.newbyteorder(">")
         strides = [stride * numbers.itemsize for stride in self.strides]
         offset = 0 if 0 in self.shape else self.offset * numbers.itemsize
-        made: np.ndarray = np.ndarray(self.shape, numbers, held, offset, strides)
+        try:
+            made: np.ndarray = np.ndarray(self.shape, numbers, held, offset, strides)
+        except (ValueError, TypeError, OverflowError) as error:  # more than 64 axes, for one
+            raise FileError("a tensor of no possible shape") from error
         return widened(made) if self.code == BFLOAT16 else made.astype("u1") if self.code == "|b1" else made
 
 
@@ -207,13 +210,13 @@ class Array(Numbers, Partial):
         """See `Numbers`."""
         if not isinstance(self.dtype, _Type) or self.dtype.code is None:
             raise FileError("an array of something else than numbers")
-        held = self.data.encode("latin-1") if isinstance(self.data, str) else self.data  # Python 2 had no bytes
-        if not isinstance(held, bytes | bytearray) or self.order not in ("C", "F"):
+        if not isinstance(self.data, str | bytes | bytearray) or self.order not in ("C", "F"):
             raise FileError("an array without its numbers")
         try:
+            held = self.data.encode("latin-1") if isinstance(self.data, str) else self.data  # Python 2 had no bytes
             flat = np.frombuffer(held, np.dtype(self.dtype.order + self.dtype.code))
             return flat.reshape(self.shape, order="C" if self.order == "C" else "F")
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError) as error:
             raise FileError("an array of another size than its shape's") from error
 
 

@@ -22,7 +22,7 @@ from smallcnn.errors import FileError
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # the first value in files before PyTorch 1.6
 _LARGEST_PICKLE = 64 * 2**20  # bytes; it holds names and shapes, some 100 kB
-_LARGEST_FILE = 2**30  # bytes of a file that is pickles throughout; VGG-16 with its optimizer is the largest here
+_LARGEST_FILE = 600 * 2**20  # bytes of a file that is pickles throughout; VGG-16 is the largest network here
 _MOST_PICKLED = 5000  # storages that are files in the file; a network with its optimizer has some 1,000
 _STEPS_OF_STORAGE = 100  # that one of them takes; it is some 20
 
@@ -124,8 +124,9 @@ class _Pickled:
 
     def __call__(self, held: object) -> object:
         if id(held) not in self.done:
-            if len(self.done) == _MOST_PICKLED or not isinstance(held, bytes):
+            data = held.encode("latin-1") if isinstance(held, str) else held  # older protocols write bytes as text
+            if len(self.done) == _MOST_PICKLED or not isinstance(data, bytes):
                 raise FileError("damaged: a storage that is no bytes, or more of them than any checkpoint has")
-            made = _of_stream(io.BytesIO(held), memoryview(held), BUILDERS, most_steps=_STEPS_OF_STORAGE)
+            made = _of_stream(io.BytesIO(data), memoryview(data), BUILDERS, most_steps=_STEPS_OF_STORAGE)
             self.done[id(held)] = held, made
         return self.done[id(held)][1]
