@@ -21,7 +21,7 @@ _AVERAGED = (
 )  # fmt: skip
 _NO_WEIGHTS = ("optim", "sched", "scaler", "callbacks", "loops", "hyper_parameters", "criterion", "args", "random")
 _WRAPPING = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")  # they add a step to names
-_COUNTERS = ("num_batches_tracked", "n_averaged")
+_COUNTERS = ("num_batches_tracked", "n_averaged", "num_updates", "decay", "initted", "step")
 _DEEPEST = 8  # wrappers in each other
 _DEEPEST_MODULE = 50  # modules in each other
 _MOST_TENSORS = 20_000  # NASNet-A has 1,500

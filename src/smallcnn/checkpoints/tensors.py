@@ -29,6 +29,7 @@ _OF_DTYPE = {f"torch.{dtype}": code for dtype, code in _NUMBERS.values()}
 _OF_STORAGE = {f"{storage}Storage": code for storage, (_, code) in _NUMBERS.items()} | {"UntypedStorage": "<u1"}
 
 
+_STRANGE = {"ComplexFloatStorage": "<c8", "ComplexDoubleStorage": "<c16", "QInt32Storage": "<i4"}  # else one byte
 _QUANTIZED = (
     "quantized, 8-bit integers for PyTorch's own layers; what can be imported is the float network, before its "
     "conversion: torch.save(model.state_dict(), 'weights.pth')"
@@ -76,7 +77,7 @@ def storage(name: object, count: object, read: Callable[[], Any], *, swapped: bo
         raise FileError("damaged: a storage of no known size")
     if code is None:
         strange = _QUANTIZED if re.match("QU?Int", kind) else f"of numbers that are not read ({shown(kind)})"
-        return Storage("<u1", count, read, strange=strange)
+        return Storage(_STRANGE.get(kind, "<u1"), count, read, strange=strange)
     return Storage(code, count, read, swapped)
 
 
@@ -250,6 +251,7 @@ BUILDERS: dict[str, Builder] = {
     **{f"{module}.numeric._frombuffer": Array for module in ("numpy.core", "numpy._core")},
     "numpy.dtype": _Type,
     "_codecs.encode": _as_given,  # text that stands for bytes, until an array needs them
+    **{f"{module}.bytes": lambda *_: b"" for module in ("builtins", "__builtin__")},  # how protocol 2 writes no bytes
     "collections.OrderedDict": _ordered,
     "collections.defaultdict": lambda *_: {},
     **{f"{module}.{kind}": _as_given for module in ("builtins", "__builtin__") for kind in ("set", "frozenset")},

@@ -43,7 +43,7 @@ def opened(path: Path, kind: Kind) -> Iterator[object]:
 
 def _of_archive(archive: zipfile.ZipFile) -> object:
     names = set(archive.namelist())
-    pickled = min((name for name in names if name.endswith("data.pkl")), key=len)
+    pickled = min((name for name in names if name.rpartition("/")[2] == "data.pkl"), key=len)
     folder = pickled.removesuffix("data.pkl")
     if archive.getinfo(pickled).file_size > _LARGEST_PICKLE:
         raise FileError("damaged: its list of tensors is larger than that of any network")
@@ -80,7 +80,7 @@ def _of_stream(file: Any, held: memoryview, builders: Mapping[str, Builder], **l
         return storage(kind, size, lambda: memoryview(one.read())[offset * whole.item_bytes :])
 
     content = load(file, builders, persistent, **limit)
-    if content != _MAGIC or isinstance(content, bool):
+    if content != _MAGIC:
         return content
     for _ in ("version", "system"):
         load(file, {}, persistent, **limit)
@@ -110,7 +110,7 @@ def _locate(found: Mapping[str, _Stored], order: object, held: memoryview, at: i
             raise FileError("damaged: its storages are cut off or overwritten")
         (count,) = struct.unpack_from("<q", held, at)
         end = at + 8 + count * one.item_bytes
-        if count * one.item_bytes < one.size or end > len(held):
+        if count < 0 or count * one.item_bytes < one.size or end > len(held):
             raise FileError("damaged: its storages are cut off or overwritten")
         one.bytes = held[at + 8 : end]
         at = end
