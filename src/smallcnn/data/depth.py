@@ -143,15 +143,16 @@ def _low_bytes(image: ImageFile.ImageFile) -> np.ndarray | None:
     swapped = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
     tiles = []
     for tile in image.tile:
-        raw, *others = tile.args if isinstance(tile.args, tuple) else (tile.args,)
+        args = tile[3]  # older Pillows have plain tuples
+        raw, *others = args if isinstance(args, tuple) else (args,)
         if greys:
             raw = "RGBA"  # four bytes: grey, its low byte, alpha, its low byte
         elif raw in ("RGB;16L", "RGB;16B", "RGB;16N", "RGBA;16L", "RGBA;16B", "RGBA;16N"):
             raw = raw[:-1] + swapped[raw[-1]]
         else:
             return None
-        tiles.append(tile._replace(args=(raw, *others) if others else raw))
-    image.tile = tiles
+        tiles.append((*tile[:3], (raw, *others) if others else raw))
+    image.tile = tiles  # type: ignore[assignment]
     image.load()
     low = np.asarray(image)
     return low[..., [1, 1, 1, 3]] if greys else low
@@ -159,7 +160,7 @@ def _low_bytes(image: ImageFile.ImageFile) -> np.ndarray | None:
 
 def _raw_modes(image: Image.Image) -> str:
     """How Pillow will unpack the samples."""
-    return " ".join(str(tile.args) for tile in getattr(image, "tile", ()))
+    return " ".join(str(tile[3]) for tile in getattr(image, "tile", ()))
 
 
 def _with_alpha(image: Image.Image, values: np.ndarray, info: dict[str | tuple[int, int], Any]) -> Image.Image:

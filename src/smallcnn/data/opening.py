@@ -55,7 +55,7 @@ def _box_format(head: bytes) -> tuple[str]:
     """AVIF or HEIF, by the brands (ISO/IEC 14496-12) that a file begins with; both need what may not be installed."""
     brands = head[8 : int.from_bytes(head[:4], "big")]
     if b"avif" in brands or b"avis" in brands:
-        if not features.check("avif"):
+        if not ("avif" in features.modules and features.check("avif")):
             raise ImageError("an AVIF image, which the installed Pillow cannot read; Pillow 11.3 or newer can")
         return ("AVIF",)
     if not _HEIF_BRANDS & {brands[at : at + 4] for at in range(0, len(brands), 4)}:
