@@ -50,7 +50,7 @@ def stated(image: Image.Image) -> Depth | None:
         return _stated_by_tiff(image)
     if image.mode == "F":
         return Depth(white=None, samples="floating-point")
-    if not image.mode.startswith("I") and not (image.mode in ("RGB", "RGBA") and ";16" in _raw_modes(image)):
+    if not image.mode.startswith("I") and not (image.format == "PNG" and ";16" in _raw_modes(image)):
         return None
     if image.format == "PPM":  # scaled by the file's own maximum when it is loaded
         return Depth(certain=True)
