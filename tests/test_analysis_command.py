@@ -161,7 +161,7 @@ def test_class_names_are_text(smallcnn, model, tmp_path):
     assert not [name for name in page.attributes if name.startswith("on")]
     words = "".join(page.words)
     assert f"1 of {NAMES[1]} taken for {NAMES[0]}" in words
-    assert "determine no temperature" in words
+    assert "No temperature can be fitted" in words
 
 
 @pytest.mark.parametrize(
@@ -185,4 +185,4 @@ def test_nothing_to_re_estimate(refused, model, photos, tmp_path):
 def test_no_temperature_to_save(refused, model, tmp_path):
     photos = colour_photos(tmp_path / "photos", per_class=2)  # all of them right
     line = refused("analyze", model, "--data", photos, "--calibrate", "--sweep", 0, *SMALL)
-    assert "determine no temperature" in line
+    assert "cannot fit a temperature" in line

@@ -1,6 +1,5 @@
 """Samples of more than eight bits: black and white are what the file says; a guess is told."""
 
-import io
 import struct
 import warnings
 import zlib
@@ -19,21 +18,25 @@ UNSIGNED, SIGNED, FLOAT = 1, 2, 3
 MIN, MAX, SMIN, SMAX = 280, 281, 340, 341
 
 
-def tiff(values, *, order="<", bits=None, white_is_zero=False, **tags):
-    """A TIFF 6.0 file written by hand: one strip, (H, W) or (H, W, bands); `tags` as t281=4095."""
+def tiff(values, *, order="<", bits=None, white_is_zero=False, planes=False, deflate=False, **tags):
+    """A TIFF 6.0 file written by hand, of (H, W) or (H, W, bands); a strip, or one per plane; `tags` as t281=4095."""
     values = np.asarray(values)
     height, width, *bands = values.shape
     samples = bands[0] if bands else 1
-    data = values.astype(values.dtype.newbyteorder(order)).tobytes()
+    stored = values.astype(values.dtype.newbyteorder(order))
+    strips = [plane.tobytes() for plane in np.moveaxis(stored, -1, 0)] if planes else [stored.tobytes()]
     if bits == 12:  # two samples in three bytes, the high bits first
         pairs = values.reshape(-1, 2).astype(np.uint16)
         rows = pairs[:, 0] >> 4, (pairs[:, 0] & 15) << 4 | pairs[:, 1] >> 8, pairs[:, 1] & 255
-        data = np.stack(rows, 1).astype(np.uint8).tobytes()
+        strips = [np.stack(rows, 1).astype(np.uint8).tobytes()]
+    strips = [zlib.compress(strip) for strip in strips] if deflate else strips
+    data, starts = b"".join(strips), [8 + sum(map(len, strips[:i])) for i in range(len(strips))]
     kind = {"u": UNSIGNED, "i": SIGNED, "f": FLOAT}[values.dtype.kind]
     entries = {
-        256: ("H", [width]), 257: ("H", [height]), 258: ("H", [bits or 8 * values.itemsize] * samples), 259: ("H", [1]),
-        262: ("H", [2 if samples >= 3 else 0 if white_is_zero else 1]), 273: ("I", [8]), 277: ("H", [samples]),
-        278: ("H", [height]), 279: ("I", [len(data)]), 339: ("H", [kind] * samples),
+        256: ("H", [width]), 257: ("H", [height]), 258: ("H", [bits or 8 * values.itemsize] * samples),
+        259: ("H", [8 if deflate else 1]), 262: ("H", [2 if samples >= 3 else 0 if white_is_zero else 1]),
+        273: ("I", starts), 277: ("H", [samples]), 278: ("H", [height]), 279: ("I", [len(strip) for strip in strips]),
+        284: ("H", [2 if planes else 1]), 339: ("H", [kind] * samples),
     }  # fmt: skip
     if samples == 4:
         entries[338] = ("H", [2])  # the fourth is alpha
@@ -90,20 +93,14 @@ ORDERS = pytest.mark.parametrize("order", ["<", ">"])
 
 @ORDERS
 @pytest.mark.parametrize("white_is_zero", [False, True])
+@pytest.mark.parametrize("deflate", [False, True])
 @pytest.mark.parametrize("bits", [12, 16])
-def test_tiff_says_bits_and_which_end_is_white(order, white_is_zero, bits):
+def test_tiff_says_bits_and_which_end_is_white(order, white_is_zero, deflate, bits):
     ramp, white = {12: (RAMP12, 4095), 16: (RAMP16, 65535)}[bits]
-    pixels, notes = read(tiff(ramp, order=order, bits=bits, white_is_zero=white_is_zero))
+    pixels, notes = read(tiff(ramp, order=order, bits=bits, white_is_zero=white_is_zero, deflate=deflate))
     want = levels(ramp, white)
     np.testing.assert_array_equal(pixels, 255 - want if white_is_zero else want)
     assert not notes
-
-
-def test_white_is_zero_when_pillow_unpacks_a_compressed_tiff():
-    file = io.BytesIO()
-    Image.fromarray(RAMP16).save(file, "TIFF", compression="tiff_lzw", tiffinfo={262: 0})
-    pixels, _ = read(file.getvalue())
-    np.testing.assert_array_equal(pixels, 255 - levels(RAMP16, 65535))
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
@@ -173,9 +170,11 @@ def test_floating_point_needs_a_stated_range(order):
 def test_32_bits_without_a_range_are_refused_by_name(order):
     with pytest.raises(ImageError, match="signed 32-bit pixels have no known range"):
         decode(tiff(np.array([[1, 1 << 20]], np.int32), order=order), 1)
-    with pytest.raises(ImageError, match=r"a TIFF of 3 floating-point samples of 32 bits, which Pillow does not read"):
+    with pytest.raises(
+        ImageError, match=r"a TIFF of 3 floating-point samples of 32 bits \(photometric 2\), which Pillow does not"
+    ):
         decode(tiff(np.zeros((2, 2, 3), np.float32), order=order), 3)
-    with pytest.raises(ImageError, match=r"a TIFF of 1 floating-point samples of 64 bits"):
+    with pytest.raises(ImageError, match=r"a TIFF of 1 floating-point sample of 64 bits"):
         decode(tiff(np.zeros((2, 2)), order=order), 3)
 
 
@@ -214,10 +213,23 @@ COLOURS = np.random.default_rng(0).integers(0, 65536, (4, 6, 4), np.uint16)
 def test_colours_of_sixteen_bits(order, shift):
     values = COLOURS[..., :3] >> shift
     want = levels(values, 65535 >> shift)
-    for data in (tiff(values, order=order), png(values, colour=2)):
+    for data in (
+        tiff(values, order=order), tiff(values, order=order, deflate=True), tiff(values, order=order, planes=True),
+        png(values, colour=2),
+    ):  # fmt: skip
         pixels, notes = read(data, 3)
         np.testing.assert_allclose(pixels, want, atol=1)  # of full 16 bits the high byte is taken
         assert len(notes) == bool(shift)
+
+
+def test_compressed_planes_lose_their_low_bytes_and_say_so():
+    """Pillow has no way to them: libtiff unpacks each plane by itself."""
+    pixels, notes = read(tiff(COLOURS[..., :3] >> 4, planes=True, deflate=True), 3)
+    np.testing.assert_array_equal(pixels, COLOURS[..., :3] >> 12)
+    assert notes == ["a 16-bit colour image uses less than a quarter of its range; its dark shades are lost"]
+    pixels, notes = read(tiff(COLOURS[..., :3], planes=True, deflate=True), 3)
+    np.testing.assert_array_equal(pixels, COLOURS[..., :3] >> 8)
+    assert not notes
 
 
 @pytest.mark.parametrize("shift", [0, 4], ids=["16 bits", "12 bits"])

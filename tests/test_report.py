@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from artifacts import artifact, colour_photos
+from networks import tiny
 from smallcnn import plots, report, runtime
 from smallcnn.artifact import save
 from smallcnn.bench import bench
@@ -13,6 +14,8 @@ from smallcnn.cost import profile
 from smallcnn.data.sources import open_source
 from smallcnn.errors import FileError
 from smallcnn.evaluate import evaluate
+from smallcnn.train.recipe import Recipe
+from smallcnn.train.run import train
 
 HISTORY = [
     {"epoch": i, "train_loss": 1 / i, "val_loss": 2 / i, "train_top1": 0.5, "val_top1": 0.4, "seconds": 1.0,
@@ -100,6 +103,37 @@ def test_the_report_of_a_run(tmp_path):
         "Calibration", "Input size", "Cost", "How this was made",
     ]  # fmt: skip
     assert "6 pictures of photos (val)" in "".join(Page(text).words)
+
+
+@pytest.mark.parametrize(("name", "plain"), [
+    ("mobilenet_v1:width=0.5", "mobilenet_v1 0.5"), ("resnet20", "resnet20"),
+    ("mobilenet_v3:variant=small,width=0.75", "mobilenet_v3 small 0.75"),
+    ("mobilenet_v1:width=0.25,separable=false", "mobilenet_v1 0.25, not separable"),
+    ("shufflenet_v1:groups=3", "shufflenet_v1, groups 3"), ("my:net", "my:net"), ("", ""), ("a:b=", "a:b="),
+])  # fmt: skip
+def test_a_title_has_the_plain_name(name, plain):
+    assert report.plain_name(name) == plain
+
+
+def test_the_report_shows_what_the_network_learned_from(tmp_path):
+    """Its first images, named by their class; the page is the same each time it is written."""
+    photos = colour_photos(tmp_path / "photos", per_class=10)
+    (photos / "red").rename(photos / "<b>red")
+    run = train(tiny(), photos, tmp_path / "run", recipe=Recipe(epochs=1, augment="photo", mirror=True), workers=1)
+    text = report.of_run(run.folder, str(photos)).read_text(encoding="utf-8")
+    section = text[text.index("<h2>What the network learns from") : text.index("<h2>Accuracy")]
+    assert section.count("<figure class=plain") == 24
+    assert set(re.findall("<figcaption>(.*?)</figcaption>", section)) == {"blue", "green", "&lt;b&gt;red"}
+    assert "<b>red" not in text
+    assert re.search("<h1>tiny on photos</h1><p class=details>tiny, input 8x8x3, 3 classes; best", text)
+    again = report.of_run(run.folder, str(photos)).read_text(encoding="utf-8")
+    assert section == again[again.index("<h2>What the network learns from") : again.index("<h2>Accuracy")]
+
+
+def test_wide_tables_and_figures_scroll_by_themselves(page):
+    """On a telephone a section would otherwise scroll with its words, or the page with everything."""
+    for start in re.finditer("<(?:table|svg)", page):
+        assert re.search("<div class=(?:wide|'wide tall') tabindex=0>$", page[: start.start()])
 
 
 def test_wrong_answers_are_marked(page):

@@ -42,23 +42,26 @@ def save(figure: "Figure", path: Path) -> None:
 
 
 def svg(figure: "Figure") -> str:
-    """The figure as an <svg> element to put into a page."""
+    """The figure as an <svg> element to put into a page, where it scrolls on a narrow screen."""
     file = io.StringIO()
     figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = file.getvalue()
-    return text[text.index("<svg") :]
+    return f"<div class=wide tabindex=0>{text[text.index('<svg') :]}</div>"
 
 
 def curves(history: Sequence[dict[str, Any]]) -> "Figure":
     """Loss and top-1 over the epochs, training and validation."""
     figure = _figure(9, 3.2)
     epochs = [record["epoch"] for record in history]
+    marker = "o" if len(epochs) == 1 else None
     for axes, key, title in zip(figure.subplots(1, 2), ("loss", "top1"), ("loss", "top-1, %"), strict=True):
         factor = 100 if key == "top1" else 1
         for part, color in (("train", _GREY), ("val", _BLUE)):
-            axes.plot(epochs, [factor * record[f"{part}_{key}"] for record in history], color=color, label=part)
+            axes.plot(
+                epochs, [factor * record[f"{part}_{key}"] for record in history], color=color, marker=marker, label=part
+            )
         if averaged := [(i["epoch"], factor * i[f"ema_val_{key}"]) for i in history if f"ema_val_{key}" in i]:
-            axes.plot(*zip(*averaged, strict=True), color=_ORANGE, label="val, averaged weights")
+            axes.plot(*zip(*averaged, strict=True), color=_ORANGE, marker=marker, label="val, averaged weights")
         _plain(axes, title)
         axes.set_xlabel("epoch")
         axes.legend(frameon=False)

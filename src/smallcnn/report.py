@@ -1,9 +1,10 @@
 """The pages people open: about a training run, about a model file on some pictures, about the papers' tables."""
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,7 +22,12 @@ from smallcnn.page import Section, write
 from smallcnn.papers import Comparison
 from smallcnn.runtime import Net
 
+if TYPE_CHECKING:
+    from smallcnn.train.recipe import Recipe
+
 __all__ = ["Section", "write"]
+
+_TRAINING_IMAGES = 24
 
 _QUICK_TO_RENORM = 2e7
 """Mult-Adds up to which batch norm is re-estimated at six sizes in some seconds."""
@@ -42,18 +48,78 @@ def of_run(run: Path, data: str, root: str | Path | None = None) -> Path:
     path = run / "report.html"
     write(
         path,
-        f"{net.name} on {name}",
+        f"{plain_name(net.name)} on {name}",
         [(f"{evaluation.metrics.top1:.1%}", "validation top-1"), *_size(counted)],
         [
             curves(history),
+            *_training_images(net, evaluation),
             accuracy(evaluation, net, name),
             *sections.of_findings(examine(evaluation, net.labels, net.ending), net.preprocessing),
             sections.of_sweep(swept),
             cost(counted),
             facts(net, []),
         ],
+        _details(net),
     )
     return path
+
+
+def plain_name(name: str) -> str:
+    """A network's name as people say it: mobilenet_v1:width=0.5,separable=false is mobilenet_v1 0.5, not separable."""
+    if not re.fullmatch(r"\w+(:\w+=[^,=]+(,\w+=[^,=]+)*)?", name):
+        return name
+    base, _, rest = name.partition(":")
+    words = []
+    for option in filter(None, rest.split(",")):
+        key, _, value = option.partition("=")
+        if key == "width" or not (value in ("true", "false") or value.replace(".", "").isdigit()):
+            base += f" {value}"
+        else:
+            words.append({"true": key, "false": f"not {key}"}.get(value, f"{key} {value}"))
+    return ", ".join([base, *words])
+
+
+def _details(net: Net) -> str:
+    size = "x".join(map(str, net.input_shape))
+    return f"{net.name}, input {size}, {len(net.labels)} classes; {net.path.name} in {net.engine}"
+
+
+def _training_images(net: Net, evaluation: Evaluation) -> list[Section]:
+    """The first images of the run as the network saw them; none of a file that does not know its recipe."""
+    stored, split = net.facts.get("recipe"), evaluation.source.splits.get("train")
+    if not isinstance(stored, dict) or split is None:
+        return []
+    from smallcnn.train.recipe import Recipe
+    from smallcnn.train.sight import first_images
+
+    recipe = Recipe.from_dict(stored)
+    seen = first_images(split, recipe, net.preprocessing, _TRAINING_IMAGES)
+    figures = []
+    for image, label, own, partner in zip(seen.images, seen.labels, seen.own, seen.partners, strict=True):
+        names = [evaluation.source.classes[index] for index in (label, partner)]
+        shown = [(share, name) for share, name in zip((own, 1 - own), names, strict=True) if share >= 0.005]
+        mixed = len(set(names)) == len(shown) == 2
+        caption = ", ".join(f"{name} {share:.0%}" for share, name in sorted(shown, reverse=True))
+        figures.append(page.figure(image, None, caption if mixed else shown[0][1]))
+    note = f"The first images of the first epoch as the network saw them: {_changes(recipe)}."
+    return [Section("What the network learns from", f"<p>{page.text(note)}</p>{page.grid(figures)}")]
+
+
+def _changes(recipe: "Recipe") -> str:
+    """What a recipe does to images, in words."""
+    done = []
+    if recipe.augment == "photo":
+        done.append(f"random crops of {recipe.min_area:.0%} to 100% of the area")
+    if recipe.augment == "small":
+        done.append("shifted by up to an eighth of a side")
+    if recipe.augment != "none" and recipe.mirror:
+        done.append("half of them mirrored")
+    if recipe.augment == "photo" and recipe.jitter:
+        done.append(f"brightness, contrast and saturation changed by up to {recipe.jitter:.0%}")
+    mixed = [name for name in ("mixup", "cutmix") if getattr(recipe, name)]
+    if mixed:
+        done.append(f"pairs mixed ({' or '.join(mixed)})")
+    return ", ".join(done) or "not changed"
 
 
 def of_analysis(path: Path, analysis: Analysis, data: str) -> None:
@@ -62,7 +128,7 @@ def of_analysis(path: Path, analysis: Analysis, data: str) -> None:
     evaluation, counted = findings.evaluation, analysis.artifact and profile(analysis.artifact.graph)
     write(
         path,
-        f"{net.path.name} on {Path(data).name}",
+        f"{plain_name(net.name)} on {Path(data).name}",
         [
             (f"{evaluation.metrics.top1:.1%}", f"top-1 on {evaluation.metrics.images:,} pictures"),
             (f"{evaluation.metrics.top5:.1%}", "top-5"),
@@ -77,6 +143,7 @@ def of_analysis(path: Path, analysis: Analysis, data: str) -> None:
             *([cost(counted)] if counted else []),
             facts(net, []),
         ],
+        _details(net),
     )
 
 
@@ -132,8 +199,10 @@ def curves(history: Sequence[dict[str, Any]]) -> Section:
     rate = np.median([record["images_per_second"] for record in history])
     minutes = sum(record["seconds"] for record in history) / 60
     note = (
-        f"{len(history)} epochs, {minutes:.1f} minutes of training, {rate:,.0f} pictures/s (median epoch). "
-        "The training curves are of augmented pictures and smoothed labels, so they are not comparable with validation."
+        f"{len(history)} epoch{'s' * (len(history) > 1)}, {minutes:.1f} minutes of training, "
+        f"{rate:,.0f} images/s (median epoch). "
+        "The training curves are measured on augmented images, with smoothed or mixed labels where the recipe has "
+        "them, so they are not comparable with validation."
     )
     return Section("Training", f"<p>{page.text(note)}</p>{plots.svg(plots.curves(history))}")
 

@@ -147,6 +147,6 @@ def _renormed(artifact: Artifact, evaluation: Evaluation, workers: int | None, r
 def _cooled(artifact: Artifact, findings: Findings) -> Artifact:
     temperature = findings.calibration.temperature
     if temperature is None:
-        raise DataError("these pictures determine no temperature: too few, all of them right, or none of it learned")
+        raise DataError("cannot fit a temperature: too few images, all of them correct, or an untrained model")
     fact = {"temperature": temperature, "part": findings.evaluation.part, "images": findings.evaluation.metrics.images}
     return calibrated(replace(artifact, facts=artifact.facts | {"calibrated": fact}), temperature)

@@ -108,7 +108,7 @@ def _calibration(findings: Findings) -> Section:
             "puts the temperature into the weights."
         )
     else:
-        note += "These pictures determine no temperature: too few, all of them right, or the network knows nothing."
+        note += "No temperature can be fitted: too few images, all of them correct, or an untrained model."
     return Section("Calibration", f"<p>{page.text(note)}</p>{plots.svg(plots.reliability(found))}")
 
 

@@ -7,7 +7,7 @@ import io
 from functools import lru_cache
 
 import numpy as np
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, features
 
 _SPACES = {"GRAY": "L", "RGB ": "RGB", "CMYK": "CMYK"}
 """Colour spaces of profiles, by Pillow's mode for them."""
@@ -42,6 +42,8 @@ def _applied(transform: ImageCms.ImageCmsTransform, image: Image.Image) -> Image
 @lru_cache(maxsize=_PROFILES)
 def _opened(profile: bytes) -> tuple[str, ImageCms.ImageCmsTransform | None]:
     """(the mode it is for, the way to sRGB), None instead of a way that leaves colours as they are."""
+    if not features.check("littlecms2"):
+        raise ProfileError("the installed Pillow was built without Little CMS")
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         mode = _SPACES.get(source.profile.xcolor_space)

@@ -178,7 +178,7 @@ def _convert(image: Image.Image, mode: str, profile: bytes | None, note: Note) -
 def _in_srgb(image: Image.Image, profile: bytes, note: Note) -> Image.Image:
     plain = {"1": "L", "P": "RGB", "YCbCr": "RGB"}.get(image.mode, image.mode)
     try:
-        return to_srgb(image.convert(plain), profile)
+        return to_srgb(image if image.mode == plain else image.convert(plain), profile)
     except ProfileError as error:
         note(f"an image has an ICC profile that cannot be used: {error}; its colours are taken for sRGB")
         return image

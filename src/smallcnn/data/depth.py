@@ -5,6 +5,7 @@ microscopes write them so, and in 16 bits they are black.
 """
 
 import io
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ Note = Callable[[str], None]
 Reopen = Callable[[], ImageFile.ImageFile]
 
 _FULL, _TWELVE, _DARK = 0xFFFF, 0xFFF, 0x3FFF
-_BITS, _PHOTOMETRIC, _FORMAT = 258, 262, 339  # TIFF tags
+_BITS, _PHOTOMETRIC, _PLANES, _FORMAT = 258, 262, 284, 339  # TIFF tags
 _LEAST, _MOST = (340, 280), (341, 281)  # SMinSampleValue, MinSampleValue; SMaxSampleValue, MaxSampleValue
 _UNSIGNED, _SIGNED = 1, 2
 _STATE_IT = "store 8 or 16 bits, or say what is black and white (TIFF: SMinSampleValue and SMaxSampleValue)"
@@ -50,7 +51,7 @@ def stated(image: Image.Image) -> Depth | None:
         return _stated_by_tiff(image)
     if image.mode == "F":
         return Depth(white=None, samples="floating-point")
-    if not image.mode.startswith("I") and not (image.mode in ("RGB", "RGBA") and ";16" in _raw_modes(image)):
+    if not image.mode.startswith("I") and not (image.format == "PNG" and ";16" in _raw_modes(image)):
         return None
     if image.format == "PPM":  # scaled by the file's own maximum when it is loaded
         return Depth(certain=True)
@@ -140,26 +141,51 @@ def _colours(image: Image.Image, depth: Depth, reopen: Reopen | None, note: Note
 def _low_bytes(image: ImageFile.ImageFile) -> np.ndarray | None:
     """uint8 (H, W, bands): the low byte of each sample of an image not loaded yet; None if Pillow has no way."""
     greys = "LA;16B" in _raw_modes(image)
-    swapped = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
-    tiles = []
-    for tile in image.tile:
-        raw, *others = tile.args if isinstance(tile.args, tuple) else (tile.args,)
-        if greys:
-            raw = "RGBA"  # four bytes: grey, its low byte, alpha, its low byte
-        elif raw in ("RGB;16L", "RGB;16B", "RGB;16N", "RGBA;16L", "RGBA;16B", "RGBA;16N"):
-            raw = raw[:-1] + swapped[raw[-1]]
-        else:
+    planes = image.tile[0][0] == "libtiff" and getattr(image, "tag_v2", {}).get(_PLANES) == 2
+    other = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
+
+    def swapped(raw: str) -> str | None:
+        if planes:  # libtiff unpacks them its own way
             return None
-        tiles.append(tile._replace(args=(raw, *others) if others else raw))
-    image.tile = tiles
+        if greys:
+            return "RGBA"  # four bytes: grey, its low byte, alpha, its low byte
+        return raw[:-1] + other[raw[-1]] if re.fullmatch("[RGBA]+;16[LBN]", raw) else None
+
+    if not _unpack_by(image, swapped):
+        return None
     image.load()
     low = np.asarray(image)
     return low[..., [1, 1, 1, 3]] if greys else low
 
 
+def mend_planes(image: ImageFile.ImageFile) -> None:
+    """Pillow unpacks uncompressed planes of 16 bits as if they had 8: says how they are to be unpacked."""
+    tags = getattr(image, "tag_v2", {})
+    if tags.get(_PLANES) != 2 or tags.get(_BITS, (1,))[0] != 16 or image.tile[0][0] != "raw":
+        return
+    order = "L" if image.tag_v2.prefix == b"II" else "B"  # type: ignore[attr-defined]
+    if not _unpack_by(image, lambda raw: f"{raw};16{order}" if raw in ("R", "G", "B", "A") else None):
+        raise ImageError(f"16-bit {image.mode} in separate planes, which Pillow reads wrongly; store 8 bits")
+
+
+def _unpack_by(image: ImageFile.ImageFile, change: Callable[[str], str | None]) -> bool:
+    """Changes how the samples of an image not loaded yet are unpacked; False, and nothing is done, if that is None."""
+    tiles: list[Any] = []
+    for tile in image.tile:
+        args = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
+        raw = change(args[0])
+        if raw is None:
+            return False
+        changed = (raw, *args[1:]) if isinstance(tile[3], tuple) else raw
+        # older Pillows have plain tuples, newer ones want their own
+        tiles.append(tile._replace(args=changed) if hasattr(tile, "_replace") else (*tile[:3], changed))
+    image.tile = tiles
+    return True
+
+
 def _raw_modes(image: Image.Image) -> str:
     """How Pillow will unpack the samples."""
-    return " ".join(str(tile.args) for tile in getattr(image, "tile", ()))
+    return " ".join(str(tile[3]) for tile in getattr(image, "tile", ()))
 
 
 def _with_alpha(image: Image.Image, values: np.ndarray, info: dict[str | tuple[int, int], Any]) -> Image.Image:

@@ -7,6 +7,7 @@ from typing import IO, BinaryIO
 
 from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError, features
 
+from smallcnn.data.depth import mend_planes
 from smallcnn.errors import ImageError, MissingExtra
 
 SUFFIXES = frozenset({
@@ -46,16 +47,19 @@ def open_image(file: IO[bytes]) -> ImageFile.ImageFile:
         raise ImageError("an empty file")
     file.seek(0)
     try:
-        return Image.open(file, formats=_box_format(head) if head[4:8] == b"ftyp" else _FORMATS)
+        image = Image.open(file, formats=_box_format(head) if head[4:8] == b"ftyp" else _FORMATS)
     except UnidentifiedImageError:
         raise ImageError(_why_not(file, head)) from None
+    if image.format == "TIFF":
+        mend_planes(image)
+    return image
 
 
 def _box_format(head: bytes) -> tuple[str]:
     """AVIF or HEIF, by the brands (ISO/IEC 14496-12) that a file begins with; both need what may not be installed."""
     brands = head[8 : int.from_bytes(head[:4], "big")]
     if b"avif" in brands or b"avis" in brands:
-        if not features.check("avif"):
+        if not ("avif" in features.modules and features.check("avif")):
             raise ImageError("an AVIF image, which the installed Pillow cannot read; Pillow 11.3 or newer can")
         return ("AVIF",)
     if not _HEIF_BRANDS & {brands[at : at + 4] for at in range(0, len(brands), 4)}:
@@ -101,6 +105,7 @@ def _samples(file: IO[bytes]) -> str | None:
         tags.load(file)
         bits, kinds = tags[258], tags.get(339, (1,))
         kind = {1: "unsigned", 2: "signed", 3: "floating-point"}.get(kinds[0], "complex or undefined")
-        return f"{tags.get(277, len(bits))} {kind} samples of {'+'.join(map(str, sorted(set(bits))))} bits"
+        count, each = tags.get(277, len(bits)), " and ".join(map(str, sorted(set(bits))))
+        return f"{count} {kind} sample{'s' * (count != 1)} of {each} bits (photometric {tags.get(262)})"
     except Exception:  # damaged tags raise anything
         return None

@@ -5,7 +5,7 @@ the box that will be kept is resampled straight to the final size.
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import isfinite
 from typing import Any, Literal
 
@@ -56,6 +56,11 @@ class Preprocessing:
     def channels(self) -> int:
         """1 for grey, 3 for RGB."""
         return len(self.mean)
+
+    def trained_at(self, scale: float) -> "Preprocessing":
+        """The same with both sides of the size times `scale`, at least one pixel."""
+        height, width = (max(1, round(side * scale)) for side in self.size)
+        return replace(self, size=(height, width))
 
     def prepare(self, picture: Picture) -> np.ndarray:
         """uint8 (H, W, C). Raises ImageError if the picture cannot be decoded."""

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from smallcnn.data.decode import Decoded
 from smallcnn.data.preprocessing import Box, Preprocessing, centre_box
+from smallcnn.train.loss import Mix, mixed
 from smallcnn.train.recipe import Recipe
 
 _MAX_STRETCH = 4 / 3  # of a random crop's proportions, as in Szegedy et al. 2014 (arXiv 1409.4842), section 6
@@ -64,6 +65,16 @@ def random_box(rng: np.random.Generator, image_size: tuple[int, int], size: tupl
             left, top = rng.uniform(0, width - box_width), rng.uniform(0, height - box_height)
             return (left, top, left + box_width, top + box_height)
     return centre_box(image_size, size, 1.0)
+
+
+def augmented(recipe: Recipe, images: Tensor, colours: np.ndarray, mix: Mix | None) -> tuple[Tensor, Tensor | None]:
+    """What the training device does to images (N, C, H, W) in 0..1: colours changed by these factors (N, 3), and mixed.
+
+    Also the share (N,) of each that is its own, None if they are not mixed.
+    """
+    if recipe.augment == "photo" and recipe.jitter > 0:
+        images = recoloured(images, torch.from_numpy(colours).to(images.device))
+    return mixed(images, mix) if mix else (images, None)
 
 
 def recoloured(images: Tensor, factors: Tensor) -> Tensor:

@@ -19,12 +19,18 @@ from smallcnn.train.recipe import Recipe
 
 
 class Feed:
-    """The pictures of `split` as training sees them. `failed` are those found undecodable so far, by name."""
+    """The images of `split` as training sees them. `failed` are those found undecodable so far, by name.
 
-    def __init__(self, split: Split, recipe: Recipe, view: Preprocessing, workers: int | None) -> None:
+    Without `hold` none are prepared ahead, for somebody who wants only a few.
+    """
+
+    def __init__(
+        self, split: Split, recipe: Recipe, view: Preprocessing, workers: int | None, *, hold: bool = True
+    ) -> None:
         self.recipe, self.view, self.workers = recipe, view, workers
         self._crops = recipe.augment == "photo"
-        self.split, self.failed, self._held = (split, {}, None) if self._crops else held(split, view, workers)
+        hold = hold and not self._crops
+        self.split, self.failed, self._held = held(split, view, workers) if hold else (split, {}, None)
         self._photo = Remembered(split, view.channels, decoded_side(recipe, view))
 
     def __len__(self) -> int:

@@ -11,12 +11,12 @@ from smallcnn.data.loader import Batch
 from smallcnn.errors import DataError
 from smallcnn.graph import Graph
 from smallcnn.module import GraphModule, to_module
-from smallcnn.train.augment import Draws, recoloured, seed_step
+from smallcnn.train.augment import Draws, augmented, seed_step
 from smallcnn.train.compute import Choice, Network, Way, choose, network
 from smallcnn.train.device import computes_bfloat16
 from smallcnn.train.distributed import gradients_later, wrap
 from smallcnn.train.ema import Average
-from smallcnn.train.loss import Mix, cross_entropy, distillation, draw_mix, mixed
+from smallcnn.train.loss import Mix, cross_entropy, distillation, draw_mix
 from smallcnn.train.optim import freeze_body, make_optimizer, set_rate
 from smallcnn.train.ranks import Ranks
 from smallcnn.train.recipe import Recipe
@@ -132,12 +132,8 @@ class Learner:
             order, mix = mix.among(places)
             rows = rows[order]
         labels = torch.from_numpy(batch.labels[rows]).to(self.device)
-        images = self.pixels.load(batch.images[rows])
-        if self.recipe.augment == "photo" and self.recipe.jitter > 0:
-            images = recoloured(images, torch.from_numpy(draws.colours(batch.indices[rows])).to(self.device))
-        if mix is None:
-            return images, labels, None
-        images, own = mixed(images, mix)
+        loaded = self.pixels.load(batch.images[rows])
+        images, own = augmented(self.recipe, loaded, draws.colours(batch.indices[rows]), mix)
         return images, labels, own
 
     def _loss(self, logits: Tensor, images: Tensor, labels: Tensor, own: Tensor | None) -> Tensor:

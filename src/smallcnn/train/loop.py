@@ -9,7 +9,7 @@ import platform
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -83,9 +83,10 @@ class Loop:
         self.graph, self.source, self.recipe, self.folder, self.settings = graph, source, recipe, folder, settings
         self.device, self.preprocessing, self.ranks = device, preprocessing, ranks
         pixels = Pixels(preprocessing, device)
-        height, width = (max(1, round(side * recipe.train_scale)) for side in preprocessing.size)
+        view = preprocessing.trained_at(recipe.train_scale)
+        height, width = view.size
         self.progress = Progress()
-        self.feed = Feed(source.splits["train"], recipe, replace(preprocessing, size=(height, width)), workers)
+        self.feed = Feed(source.splits["train"], recipe, view, workers)
         if not len(self.feed):
             raise DataError(f"no training picture could be decoded; the first: {next(iter(self.feed.failed.values()))}")
         self.validation = Validation(

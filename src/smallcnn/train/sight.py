@@ -1,0 +1,47 @@
+"""What the network sees while it learns: the first images of a run, cropped, mirrored, recoloured and mixed."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from smallcnn.data.order import order
+from smallcnn.data.preprocessing import Preprocessing
+from smallcnn.data.split import Split
+from smallcnn.train.augment import Draws, augmented
+from smallcnn.train.feed import Feed
+from smallcnn.train.loss import draw_mix
+from smallcnn.train.recipe import Recipe
+from smallcnn.train.validation import Pixels
+
+
+@dataclass(frozen=True)
+class Sight:
+    """uint8 `images` (N, H, W, C) and their `labels` (N,).
+
+    Of mixed images `own` (N,) is the share that is the image's own, and `partners` (N,) the labels of the rest.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    own: np.ndarray
+    partners: np.ndarray
+
+
+def first_images(split: Split, recipe: Recipe, preprocessing: Preprocessing, most: int) -> Sight:
+    """The images of the first step of a run on `split`, at most `most`, changed by the run's own random numbers."""
+    count = min(recipe.batch_size, len(split))
+    wanted = order(split, recipe.seed, 0)[: min(most, count)]
+    draws = Draws(recipe, 0, len(split))
+    feed = Feed(split, recipe, preprocessing.trained_at(recipe.train_scale), 1, hold=False)
+    (batch,) = feed.batches(0, wanted, draws, len(wanted))
+    mix, places = draw_mix(recipe, 0, count), np.flatnonzero(np.isin(wanted, batch.indices))
+    rows = np.arange(len(places))
+    if mix:
+        rows, mix = mix.among(places)
+    batch = replace(batch, images=batch.images[rows], labels=batch.labels[rows], indices=batch.indices[rows])
+    loaded = Pixels(preprocessing, torch.device("cpu")).load(batch.images)
+    seen, own = augmented(recipe, loaded, draws.colours(batch.indices), mix)
+    images = (seen * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
+    share = np.ones(len(rows), np.float32) if own is None else own.numpy()
+    return Sight(images, batch.labels, share, batch.labels[np.minimum(np.arange(len(rows)) ^ 1, len(rows) - 1)])
