@@ -110,13 +110,14 @@ def read_source(source: str | Path, *, root: str | Path | None = None) -> _Given
         if root is not None:
             raise DataError(f"a root holds a copy of a named set ({', '.join(NAMED)}); {name!r} is none")
         if is_shards(name):
-            classes, splits, problems = read_shards(name)
-            return _Given(classes, splits, notes=tuple(problems))
+            classes, splits, problems, left_out = read_shards(name)
+            return _Given(classes, splits, left_out=left_out, notes=(*problems, *filter(None, [left_out.line()])))
         if path.is_dir() or is_archive(path):
             read = read_folder(path) if path.is_dir() else read_archive(path)
-            line = read.left_out.line()
-            notes = (*read.notes, line) if line else read.notes
-            return _Given(read.classes, read.splits, left_out=read.left_out, notes=notes, untrainable=read.untrainable)
+            return _Given(
+                read.classes, read.splits, left_out=read.left_out, untrainable=read.untrainable,
+                notes=(*read.notes, *filter(None, [read.left_out.line()])),
+            )  # fmt: skip
         if path.suffix.lower() == ".npz" and path.is_file():
             return _Given(*read_npz(path))
     except OSError as error:
