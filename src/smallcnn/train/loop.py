@@ -312,6 +312,7 @@ class Loop:
                 "skipped": len(self.progress.failed),
                 "left_out": self.source.left_out.as_dict(),
             }
+            | ({"cut": self.source.cut} if self.source.cut else {})
             | {f"{name}_images": len(split) for name, split in self.source.splits.items()},
             "epoch": self.progress.epoch + (val is not None),
             "val_top1": val and val.top1,
