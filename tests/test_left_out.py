@@ -20,7 +20,7 @@ from smallcnn.errors import ImageError
 
 MADE_BY_PROGRAMS = """
     @eaDir @EADIR thumbs Thumbs THUMBS thumbnails _thumbs @__thumb .thumbnails __MACOSX lost+found LOST.DIR .git .svn
-    CVS $RECYCLE.BIN $Recycle.Bin RECYCLER #recycle #snapshot @Recycle .Trash-1000 .Trashes .ipynb_checkpoints 
+    CVS $RECYCLE.BIN $Recycle.Bin RECYCLER #recycle #snapshot @Recycle .Trash-1000 .Trashes .ipynb_checkpoints
     __pycache__ .picasaoriginals .AppleDouble .Spotlight-V100 FOUND.000 @tmp .@__thumb node_modules
     """.split()  # noqa: SIM905
 MADE_BY_PROGRAMS += ["System Volume Information", "SYSTEM VOLUME INFORMATION", "Temporary Items"]

@@ -62,6 +62,7 @@ def evaluate(
     data: str | Path,
     *,
     root: str | Path | None = None,
+    groups: str | Path | None = None,
     part: str | None = None,
     crop: float | None = None,
     workers: int | None = None,
@@ -72,7 +73,8 @@ def evaluate(
     `part` is train, val, test or all. Left out, it is what the network has not learned from: the test part if there is
     one; the validation part if the set has one, or if the network was trained on the rest of this very set (the same
     pictures, or a folder of the same name); otherwise all. `crop` is the part of a picture's shorter side to look at,
-    in place of the network's: 1 for pictures that are already cropped. `root` is where a named set's files are.
+    in place of the network's: 1 for pictures that are already cropped. `root` is where a named set's files are;
+    `groups` as for `open_source`, needed only if the images have changed since training.
     `report` is called with the pictures done and their total.
 
     Raises DataError if the classes do not fit the labels of the network, or nothing could be decoded.
@@ -84,7 +86,7 @@ def evaluate(
     trained_on = net.facts.get("data")
     trained_on = trained_on if isinstance(trained_on, dict) else {}
     cut = {key: trained_on[key] for key in ("seed", "val_fraction") if isinstance(trained_on.get(key), int | float)}
-    source = open_source(data, root=root, **cut)
+    source = open_source(data, root=root, groups=groups, cut=trained_on.get("cut", ""), **cut)
     doubt = None
     if part is None:
         same = source.fingerprint == trained_on.get("fingerprint")
@@ -96,6 +98,8 @@ def evaluate(
                 "only the part kept for validation, as a folder of this name was trained on (its pictures have changed "
                 "since); for every picture ask for the part all"
             )
+            if trained_on.get("cut") and not source.cut:
+                doubt += "; it was split by groups: give the same --groups, or learned images are among these"
     if part != "all" and part not in source.splits:
         raise DataError(f"{data} has no part {part!r}; it has {', '.join([*source.splits, 'all'])}")
     split = source.everything() if part == "all" else source.splits[part]

@@ -65,6 +65,7 @@ def command(
     from smallcnn import artifact
     from smallcnn.analysis.analyze import analyze
     from smallcnn.analysis.findings import as_dict
+    from smallcnn.data import duplicates
 
     _check(saved, out, changed=bool(resolution or reestimate or calibrate))
     with progress("analyzing") as bar:
@@ -81,6 +82,11 @@ def command(
         remark(f"note: {note}")
     for problem in dict.fromkeys(evaluation.skipped.values()):
         remark(f"skipped: {problem}")
+    alike = None
+    if evaluation.part in ("val", "test") and (learned := evaluation.source.splits.get("train")):
+        alike = duplicates.between(learned, evaluation.split, workers=workers)
+    if alike and (line := alike.line()):
+        remark(f"note: {line}")
     if found.no_sweep:
         remark(f"no other input sizes: {found.no_sweep}")
     if saved and found.artifact:
@@ -96,7 +102,7 @@ def command(
         print_json({
             "file": str(file), "engine": found.net.engine, "data": data, "part": evaluation.part, "top1": metrics.top1,
             "top5": metrics.top5, "loss": metrics.loss, "images": metrics.images, "skipped": list(evaluation.skipped),
-            "left_out": evaluation.source.left_out.as_dict(),
+            "left_out": evaluation.source.left_out.as_dict(), "near_duplicates": alike and alike.as_dict(),
             "steps": [asdict(step) for step in found.steps], **as_dict(found.findings, found.sweep),
         })  # fmt: skip
     else:

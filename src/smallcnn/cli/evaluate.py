@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from smallcnn.cli.options import as_json, crop, engine, part, root, threads, workers
+from smallcnn.cli.options import as_json, crop, engine, groups, part, root, threads, workers
 from smallcnn.cli.show import print_json, progress, remark, say, warn_untrained
 
 _MOST_CONFUSION = 100
@@ -15,6 +15,7 @@ _MOST_CONFUSION = 100
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--data", required=True, metavar="SOURCE", help="labelled pictures: folder, .npz or named set")
 @root
+@groups
 @part
 @crop
 @click.option(
@@ -28,6 +29,7 @@ def command(
     file: Path,
     data: str,
     root: Path | None,
+    groups: str | None,
     part: str | None,
     crop: float | None,
     plot: Path | None,
@@ -48,7 +50,7 @@ def command(
     net = runtime.open(file, engine=engine, threads=threads)
     warn_untrained(net.facts)
     with progress("evaluating") as report:
-        result = evaluate(net, data, root=root, part=part, crop=crop, workers=workers, report=report)
+        result = evaluate(net, data, root=root, groups=groups, part=part, crop=crop, workers=workers, report=report)
     metrics = result.metrics
     if result.doubt:
         remark(f"note: {result.doubt}")

@@ -20,6 +20,12 @@ engine = click.option(
 root = click.option(
     "--root", type=click.Path(path_type=Path), help="where the files of a named set are  [default: fetched]"
 )
+groups = click.option(
+    "--groups",
+    metavar="TABLE|PATTERN",
+    help="images that stay on one side of the split: a .csv with the columns file and group, or a regular expression "
+    r"with one group, searched in file names, such as '(clip\d+)_\d+'",
+)
 part = click.option(
     "--part", type=click.Choice(["train", "val", "test", "all"]), help="left out: what was not trained on"
 )

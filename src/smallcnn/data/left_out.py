@@ -2,7 +2,6 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import PurePath
 
@@ -30,23 +29,28 @@ def is_skipped(folder: str) -> bool:
     return _KEPT_BY_PROGRAMS.fullmatch(folder) is not None
 
 
+def kind_of(name: str) -> str:
+    """The suffix of a file that is no image, in lower case, or a few words."""
+    if name[:1] == ".":
+        return "hidden"
+    suffix = PurePath(name).suffix.lower()
+    return suffix if re.fullmatch(r"\.\w{1,12}", suffix) else "without a usual suffix"
+
+
 @dataclass
 class LeftOut:
     """Path of each file left out -> its kind (a suffix, or a few words), and of each folder skipped -> its name.
 
-    Noting something twice changes nothing.
+    Noting something twice changes nothing. `counts` are of files without a path, by kind.
     """
 
     files: dict[PurePath, str] = field(default_factory=dict)
     folders: dict[PurePath, str] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
 
     def file(self, path: PurePath, kind: str = "") -> None:
         """Notes a file; without a `kind` it goes by its suffix."""
-        if not kind:
-            suffix = path.suffix.lower()
-            plain = re.fullmatch(r"\.\w{1,12}", suffix)
-            kind = "hidden" if path.name[:1] == "." else suffix if plain else "without a usual suffix"
-        self.files[path] = kind
+        self.files[path] = kind or kind_of(path.name)
 
     def folder(self, path: PurePath) -> None:
         """Notes a folder that is not looked into."""
@@ -62,8 +66,9 @@ class LeftOut:
     def line(self) -> str:
         """One line for the user; empty if nothing was left out."""
         parts = []
-        if self.files:
-            parts.append(f"left out {_counted(len(self.files), 'file')}: {_kinds(self.files.values())}")
+        kinds = self._kinds()
+        if total := sum(kinds.values()):
+            parts.append(f"left out {_counted(total, 'file')}: {_listed(kinds)}")
         if self.folders:
             names = sorted(
                 {name for name in self.folders.values() if name.isprintable()}, key=lambda n: (n[0] == ".", n)
@@ -78,20 +83,23 @@ class LeftOut:
 
     def as_dict(self) -> dict[str, dict[str, int]]:
         """Counts by kind of file and by name of folder, for JSON."""
-        return {"files": _most_first(self.files.values()), "folders": _most_first(self.folders.values())}
+        return {"files": self._kinds(), "folders": _most_first(Counter(self.folders.values()))}
+
+    def _kinds(self) -> dict[str, int]:
+        return _most_first(Counter(self.files.values()) + self.counts)
 
 
 def _counted(count: int, what: str) -> str:
     return f"{count:,} {what}" + ("" if count == 1 else "s")
 
 
-def _kinds(kinds: Iterable[str], most: int = 6) -> str:
-    counts = list(_most_first(kinds).items())
+def _listed(kinds: dict[str, int], most: int = 6) -> str:
+    counts = list(kinds.items())
     parts = [f"{count:,} {kind}" for kind, count in counts[:most]]
     if rest := sum(count for _, count in counts[most:]):
         parts.append(f"{rest:,} others")
     return ", ".join(parts)
 
 
-def _most_first(kinds: Iterable[str]) -> dict[str, int]:
-    return dict(sorted(Counter(kinds).items(), key=lambda item: (-item[1], item[0])))
+def _most_first(counts: Counter[str]) -> dict[str, int]:
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
