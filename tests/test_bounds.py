@@ -267,4 +267,4 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
         int, subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout.split()
     )
     assert done == 8
-    assert kilobytes < 1_000_000
+    assert kilobytes < 1_000_000, kilobytes

@@ -33,13 +33,13 @@ LARGEST = 128 << 20
 """Bytes of one image in an archive: 45 million pixels without compression."""
 
 _MOST_IN_MEMORY = 768 << 20
-_SWOLLEN, _FREELY = 200, 256 << 20  # photographs unpack to hardly more than they take; the first 256 MB are not asked
+_SWOLLEN, _FREELY = 200, 128 << 20  # photographs unpack to hardly more than they take; the first 128 MB are not asked
 
 _LINKS = 20  # one after the other
 
 _DAMAGES = (
     tarfile.TarError, BadZipFile, EOFError, zlib.error, lzma.LZMAError, struct.error, OSError, ValueError,
-    NotImplementedError,
+    NotImplementedError, MemoryError, OverflowError,
 )  # fmt: skip
 
 

@@ -8,12 +8,13 @@ from PIL import Image
 
 from smallcnn.errors import ImageError
 
-_MOST = 720_000_000
-"""Bytes for all images that are being decoded: one of 90 million pixels of RGB, or of 60 million with transparency."""
+_MOST = 600_000_000
+"""Bytes for all images that are being decoded: one of 75 million pixels of RGB, or of 50 million with transparency."""
 
 _MOST_PACKED = 128 << 20  # bytes for all their files that come out of an archive
 
-_LARGE = 32_000_000  # pixels from which on an image is made smaller as soon as it is decoded
+_LARGE = 8_000_000  # pixels from which on an image is made smaller as soon as it is decoded
+_SUSPECT = 32_000_000  # pixels from which on they are compared with the size of the file
 _FLAT = 500  # times its file's size; a photograph has 3 to 30, a plan drawn in two colours up to 100
 
 
@@ -49,7 +50,7 @@ def room_for(image: Image.Image, file_bytes: int) -> Iterator[None]:
     """While an image is loaded and converted. Raises ImageError now if it is too large for that."""
     width, height = image.size
     pixels, bands = width * height, len(image.getbands())
-    if pixels > _LARGE and pixels * bands // (8 if image.mode == "1" else 1) > _FLAT * file_bytes:
+    if pixels > _SUSPECT and pixels * bands // (8 if image.mode == "1" else 1) > _FLAT * file_bytes:
         raise ImageError(f"{width} x {height} pixels in {file_bytes:,} bytes: refused as a decompression bomb")
     each = (
         5 if image.mode in ("1", "L") else 8 if image.mode in ("RGB", "CMYK") else 12

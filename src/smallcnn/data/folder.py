@@ -226,16 +226,19 @@ class _OnDisk:
                 self.left_out.file(path, "pipes, sockets or devices")
         return dict(sorted(images.items()))
 
-    def _walk(self, folder: Path | str, below: str = "") -> "Iterator[tuple[str, os.DirEntry[str]]]":
+    def _walk(self, folder: Path) -> "Iterator[tuple[str, os.DirEntry[str]]]":
         """(name with /, entry) of everything in `folder` and below that is not a folder."""
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if not entry.is_dir(follow_symlinks=False):
-                    yield f"{below}{entry.name}", entry
-                elif is_skipped(entry.name):
-                    self.left_out.folder(Path(entry.path))
-                else:
-                    yield from self._walk(entry.path, f"{below}{entry.name}/")
+        waiting = [(str(folder), "")]
+        while waiting:
+            where, below = waiting.pop()
+            with os.scandir(where) as entries:
+                for entry in entries:
+                    if not entry.is_dir(follow_symlinks=False):
+                        yield f"{below}{entry.name}", entry
+                    elif is_skipped(entry.name):
+                        self.left_out.folder(Path(entry.path))
+                    else:
+                        waiting.append((entry.path, f"{below}{entry.name}/"))
 
 
 def _is_folder(entry: "os.DirEntry[str]") -> bool:

@@ -68,7 +68,7 @@ def is_shard(path: Path) -> bool:
     try:
         with path.open("rb") as file:
             names = [member.name.removeprefix("./") for member in islice(tar_members(file), _LOOKED_AT)]
-    except (tarfile.TarError, OSError, EOFError, ValueError):
+    except (tarfile.TarError, OSError, EOFError, ValueError, MemoryError, OverflowError):
         return False
     kinds = {_label_stem(name)[1] for name in names}
     flat = not any("/" in name for name in names) and any(map(is_image_name, names))
@@ -90,7 +90,7 @@ def scan(path: Path) -> Scanned:
                     group.close(found)
                     group = _Group(path.name)
                 _take(tar, member, group, found)
-    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
+    except (tarfile.TarError, OSError, EOFError, ValueError, MemoryError, OverflowError) as error:
         found.problem = getattr(error, "strerror", None) or " ".join(str(error).split())
     group.close(found)
     return found
