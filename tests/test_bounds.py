@@ -132,7 +132,7 @@ class TestZip:
         path = zipped(tmp_path / "x.zip", [("a/1.png", png()), (link, "../a/1.png"), (gone, "../../etc/passwd")])
         source = open_source(path)
         assert sorted(source.everything().names) == ["a/1.png", "b/link.png"]
-        assert source.notes == ("left out 1 file: 1 links to what is not in the archive",)
+        assert source.notes == ("left out 1 file: 1 linking out of the archive",)
         assert failures(path) == (2, [])
 
 
@@ -175,7 +175,7 @@ class TestTar:
         source = open_source(path)
         names = ["a/1.png", "a/hard.png", "a/soft.png", "a/twice.png", "b/1.png"]
         assert sorted(source.everything().names) == names
-        assert source.notes == ("left out 4 files: 2 links to what is not in the archive, 2 pipes, sockets or devices",)
+        assert source.notes == ("left out 4 files: 2 linking out of the archive, 2 special (pipe, socket or device)",)
         assert failures(path) == (5, [])
 
 

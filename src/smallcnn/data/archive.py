@@ -170,7 +170,7 @@ class _Inside:
             if to in self._files:
                 found[name] = self._files[to]
             else:
-                self.left_out.file(self.path / name, "links to what is not in the archive")
+                self.left_out.file(self.path / name, "linking out of the archive")
         return found
 
 
@@ -251,7 +251,7 @@ def _add_other(inside: _Inside, member: tarfile.TarInfo) -> None:
     elif member.issym():
         inside.link(member.name, posixpath.join(posixpath.dirname(member.name), member.linkname))
     elif not member.isdir():
-        kind = "sparse" if member.issparse() else "pipes, sockets or devices"
+        kind = "sparse" if member.issparse() else "special (pipe, socket or device)"
         inside.left_out.file(inside.path / _plain(member.name), kind)
 
 

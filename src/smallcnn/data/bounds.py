@@ -1,8 +1,11 @@
 """How much memory decoding may take: of one image, and of all that are decoded at the same time by threads."""
 
+import ctypes
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import cache
 
 from PIL import Image
 
@@ -52,16 +55,29 @@ def room_for(image: Image.Image, file_bytes: int) -> Iterator[None]:
     pixels, bands = width * height, len(image.getbands())
     if pixels > _SUSPECT and pixels * bands // (8 if image.mode == "1" else 1) > _FLAT * file_bytes:
         raise ImageError(f"{width} x {height} pixels in {file_bytes:,} bytes: refused as a decompression bomb")
-    each = (
-        5 if image.mode in ("1", "L") else 8 if image.mode in ("RGB", "CMYK") else 12
-    )  # as stored, converted, between
+    # bytes of a pixel as stored, converted, and in between for transparency
+    each = 5 if image.mode in ("1", "L") else 8 if image.mode in ("RGB", "CMYK") else 12
     if (needed := each * pixels) > _MOST:
         raise ImageError(
             f"{width} x {height} pixels would take {needed / 1e6:,.0f} MB of memory to decode, more than the "
             f"{_MOST / 1e6:,.0f} MB allowed; store it smaller"
         )
     with _pixels.of(needed):
+        if pixels > _LARGE:
+            _give_back()
         yield
+
+
+def _give_back() -> None:
+    """Returns freed memory to the system: glibc keeps what each thread had for its largest image, seen to be 1.4 GB."""
+    trim = getattr(_c_library(), "malloc_trim", None)
+    if trim:
+        trim(0)
+
+
+@cache
+def _c_library() -> ctypes.CDLL | None:
+    return ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def shrinkage(size: tuple[int, int], shorter: float) -> int:

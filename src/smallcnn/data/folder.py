@@ -89,7 +89,7 @@ def _read(root: _Folder) -> Read:
     parts = _parts(root)
     for folder in {folder.path: folder for folder in (root, *parts.values())}.values():
         for path in folder.loose():
-            left_out.file(path, "images outside the class folders" if is_image_name(path.name) else "")
+            left_out.file(path, "outside the class folders" if is_image_name(path.name) else "")
     found = {part: _by_class(folder) for part, folder in parts.items()}
     for part, by_class in found.items():
         if not by_class:
@@ -217,13 +217,13 @@ class _OnDisk:
             if entry.name[0] == ".":
                 self.left_out.file(path)
             elif _is_folder(entry):
-                self.left_out.file(path, "links to folders")
+                self.left_out.file(path, "linking to a folder")
             elif not is_image_name(entry.name):
                 self.left_out.file(path)
             elif (entry.is_symlink() and not path.exists()) or entry.is_file():  # a broken link fails by name later
                 images[_nfc(name)] = path
             else:
-                self.left_out.file(path, "pipes, sockets or devices")
+                self.left_out.file(path, "special (pipe, socket or device)")
         return dict(sorted(images.items()))
 
     def _walk(self, folder: Path) -> "Iterator[tuple[str, os.DirEntry[str]]]":

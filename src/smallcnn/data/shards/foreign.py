@@ -30,7 +30,7 @@ _LONGEST_NAME = 100  # characters of a class
 _FEW = 20  # different texts that are classes in any case; of more, each must come twice on average
 _LOOKED_AT = 1000  # files, to tell a shard from an archive of class folders
 
-NO_LABEL, BAD_LABEL, OTHER_IMAGE = "images without a label", "images with a bad label", "further images of a sample"
+NO_LABEL, BAD_LABEL, OTHER_IMAGE = "without a label", "with a bad label", "additional to a sample's image"
 
 
 @dataclass(frozen=True, slots=True)

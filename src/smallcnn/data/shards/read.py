@@ -112,7 +112,7 @@ def _scanned(urls: list[str], notes: list[str], left_out: LeftOut) -> Index:
     for scanned in found:
         left_out.counts.update(scanned.left_out)
     if bad := [label for scanned in found for label in scanned.bad]:
-        notes.append(f"{len(bad)} labels cannot be used, the first is {bad[0]}")
+        notes.append(f"labels that cannot be used: {len(bad)}; the first is {bad[0]}")
     if not classes:
         why = "; ".join(filter(None, [*notes[:1], left_out.line()]))
         raise DataError(
