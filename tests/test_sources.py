@@ -181,8 +181,9 @@ class TestFolder:
     def test_a_folder_above_the_set(self, tmp_path, around):
         names = ["train/a/1.jpg", "train/b/2.jpg", "val/a/3.jpg"]
         make(tmp_path / around, *names)
-        make(tmp_path, "licence/text.txt", "@eaDir/train/a/1.jpg") if "/" not in around else None
+        make(tmp_path, "notes.txt", "@eaDir/train/a/1.jpg")
         source = open_source(tmp_path)
+        assert source.left_out.as_dict() == {"files": {".txt": 1}, "folders": {"@eaDir": 1}}
         assert source.fingerprint == open_source(tmp_path / around).fingerprint
         assert source.notes[0] == f"the set is {tmp_path / around}, the only one in {tmp_path}"
 

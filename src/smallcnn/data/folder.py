@@ -83,11 +83,11 @@ class _Folder(Protocol):
 
 
 def _read(root: _Folder) -> Read:
-    left_out, asked_for = root.left_out, root.path
-    root = _meant(root)
-    notes = [] if root.packed or root.path == asked_for else [f"the set is {root.path}, the only one in {asked_for}"]
+    left_out, given = root.left_out, root
+    root = _meant(given)
+    notes = [] if root.packed or root is given else [f"the set is {root.path}, the only one in {given.path}"]
     parts = _parts(root)
-    for folder in {folder.path: folder for folder in (root, *parts.values())}.values():
+    for folder in {folder.path: folder for folder in (given, root, *parts.values())}.values():
         for path in folder.loose():
             left_out.file(path, "outside the class folders" if is_image_name(path.name) else "")
     found = {part: _by_class(folder) for part, folder in parts.items()}
