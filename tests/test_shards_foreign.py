@@ -167,6 +167,16 @@ def test_the_rest_is_counted_and_remembered(tmp_path, monkeypatch):
         open_source(path)
 
 
+def test_links_in_a_shard_are_counted(tmp_path):
+    path = shard(tmp_path / "x.tar", *pair("1", 0))
+    with tarfile.open(path, "a") as tar:
+        for name, kind in (("2.jpg", tarfile.LNKTYPE), ("3.jpg", tarfile.SYMTYPE), ("folder", tarfile.DIRTYPE)):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, "1.jpg"
+            tar.addfile(info)
+    assert read(path) == ({"1.jpg": "0"}, ("left out 2 files: 2 special (link, pipe or device)",))
+
+
 def test_compressed_ones_are_named(tmp_path):
     path = shard(tmp_path / "x-0.tar", *pair("1", 0))
     path.write_bytes(gzip.compress(path.read_bytes()))

@@ -79,10 +79,11 @@ def content(file: File) -> bytes:
 
 def tar_members(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
     """The ordinary files in a plain tar. Raises tarfile.TarError, in the end, if it is cut short."""
-    return (member for member in _all_members(file) if member.isreg() and not member.issparse())
+    return (member for member in all_members(file) if member.isreg() and not member.issparse())
 
 
-def _all_members(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
+def all_members(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
+    """Everything in a plain tar, links and folders too. Raises as `tar_members` does."""
     file.seek(0)
     tar = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115
     yield from tar
@@ -202,7 +203,7 @@ def _read_tar(inside: _Inside) -> None:
             _read_compressed_tar(inside, _Bounded(stream, file, inside.path))
             return
         store = FileStore(inside.path, inside.path.stat().st_size)
-        for member in _all_members(file):
+        for member in all_members(file):
             if member.isreg() and not member.issparse():
                 if inside.wants(member.name, member.size):
                     stored = Stored(store, member.offset_data, member.size, inside.name(member.name))

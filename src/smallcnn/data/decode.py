@@ -81,7 +81,7 @@ def _decode(picture: Picture, channels: int, shorter: float) -> Decoded:
             file_bytes = file.seek(0, os.SEEK_END)
             image = Image.open(file, formats=_FORMATS)
             size, factor = image.size, _draft(image, shorter)
-            with room_for(image, file_bytes):
+            with room_for(image, size, file_bytes):
                 return _shrunk(_finish(image, mode, size, factor), shorter)
     except FileNotFoundError:
         raise ImageError(f"{name}: no such file") from None

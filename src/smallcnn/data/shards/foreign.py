@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from smallcnn.data.archive import LARGEST, tar_members
+from smallcnn.data.archive import LARGEST, all_members, tar_members
 from smallcnn.data.left_out import is_image_name, is_skipped, kind_of
 
 _CLS = ("cls", "class", "label", "target")
@@ -85,7 +85,7 @@ def scan(path: Path) -> Scanned:
         with path.open("rb") as tar:
             if tar.read(2) in (b"\x1f\x8b", b"BZ", b"\xfd7"):
                 raise ValueError("a compressed shard; decompress it, as each image is read from its place in the file")
-            for member in tar_members(tar):
+            for member in all_members(tar):
                 if member.name in group.seen:  # another sample of the same key, as in shards that were put together
                     group.close(found)
                     group = _Group(path.name)
@@ -100,7 +100,11 @@ def _take(tar: BinaryIO, member: tarfile.TarInfo, group: "_Group", found: Scanne
     """One file of a shard: an image, a label, or what is only counted."""
     *folders, base = member.name.removeprefix("./").split("/")
     stem, kind = _label_stem(member.name)
-    if base[:1] == "." or any(map(is_skipped, folders)):
+    if member.isdir():
+        return
+    if not member.isreg() or member.issparse():
+        found.left_out["special (link, pipe or device)"] += 1
+    elif base[:1] == "." or any(map(is_skipped, folders)):
         found.left_out["hidden"] += 1
     elif is_image_name(base) and member.size > LARGEST:
         found.left_out[f"larger than {LARGEST >> 20} MB"] += 1
