@@ -93,6 +93,13 @@ def test_of_a_large_set_the_neighbours_by_name(monkeypatch):
         assert one.split("/")[2][:6] == other.split("/")[2][:6]
 
 
+def test_of_large_files_fewer(monkeypatch):
+    monkeypatch.setattr(duplicates, "_BYTES", 6600 / 100 * len(TRAIN.images[0]))
+    found = duplicates.between(TRAIN, TRAIN)
+    assert 3 <= found.checked <= 8, "a hundredth of 600"
+    assert len(found.pairs) == found.checked
+
+
 def test_what_cannot_be_decoded_is_passed_over():
     broken = split([b"x", stored(photo(3)), b""])
     assert len(duplicates.between(TRAIN, broken).pairs) == 1

@@ -112,7 +112,7 @@ class TestCut:
             mine = [i for i in range(len(names)) if labels[i] == label]
             assert any(i not in held for i in mine), "every class keeps training images"
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=300, deadline=None)
     @given(made=sets(), seed=st.integers(0, 5), shuffle=st.randoms())
     def test_does_not_depend_on_the_order(self, made, seed, shuffle):
         labels, names, group_of = made

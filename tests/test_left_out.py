@@ -93,8 +93,8 @@ def test_the_line():
         left_out.folder(Path(name))
         left_out.folder(Path(name))
     assert left_out.line() == (
-        "left out 6 files: 2 .txt, 2 without a usual suffix, 1 .mov, 1 hidden; skipped 3 folders that programs make "
-        "(@eaDir, .git), by name: rename one that is a class"
+        "left out 6 files: 2 .txt, 1 .mov, 1 hidden, 1 with an odd suffix, 1 without suffix; skipped 3 folders that "
+        "programs make (@eaDir, .git), by name: rename one that is a class"
     )
     assert left_out.as_dict()["folders"] == {"@eaDir": 2, ".git": 1}
 
@@ -110,8 +110,8 @@ def test_images_in_a_folder(tmp_path):
     assert left_out.as_dict()["files"] == {
         ".txt": 1,
         "hidden": 1,
-        "links to folders": 1,
-        "pipes, sockets or devices": 1,
+        "linking to a folder": 1,
+        "special (pipe, socket or device)": 1,
     }
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "x.mov").touch()

@@ -360,9 +360,9 @@ def test_a_pattern_with_a_shard_cut_short(others, tmp_path):
 @pytest.mark.parametrize(
     ("samples", "message"),
     [
-        ([("a.jpg", b"x")], r"no images with a label .* \(left out 1 file: 1 images without a label\)$"),
+        ([("a.jpg", b"x")], r"no images with a label .* \(left out 1 file: 1 without a label\)$"),
         ([("a.cls", b"0")], "no images with a label"),
-        ([("a.jpg", b"x"), ("a.cls", b"")], r"1 labels cannot be used, the first is x-0.tar/a.cls: b''"),
+        ([("a.jpg", b"x"), ("a.cls", b"")], r"labels that cannot be used: 1; the first is x-0.tar/a.cls: b''"),
         ([("a.jpg", b"x"), ("a.cls", b"\xff\xfe")], "no images with a label"),
         ([("a.jpg", b"x"), ("a.json", b"[" * 100_000)], "no images with a label"),
     ],

@@ -92,10 +92,10 @@ def test_one_bad_label_costs_one_sample(tmp_path, suffix, label):
     found, notes = read(path)
     assert found == {"1.jpg": "0", "3.jpg": "1", "4.jpg": "1"}
     assert len(notes) == 2
-    assert notes[0].startswith("1 labels cannot be used, the first is ")
+    assert notes[0].startswith("labels that cannot be used: 1; the first is ")
     assert "2." in notes[0]
     assert notes[0].isprintable()
-    assert notes[1] == "left out 1 file: 1 images with a bad label"
+    assert notes[1] == "left out 1 file: 1 with a bad label"
 
 
 def test_numbers_with_gaps_name_the_classes(tmp_path):
@@ -111,24 +111,24 @@ def test_names_that_are_digits_among_letters(tmp_path):
 def test_captions_are_no_labels(tmp_path):
     captions = [pair(f"{i:03}", f"a photo number {i}", suffix="txt") for i in range(30)]
     path = shard(tmp_path / "x.tar", *(file for pair in captions for file in pair))
-    with pytest.raises(DataError, match=r"no images with a label .*\(left out 30 files: 30 images without a label\)$"):
+    with pytest.raises(DataError, match=r"no images with a label .*\(left out 30 files: 30 without a label\)$"):
         open_source(path)
     labelled = [(f"{i:03}.cls", b"%d" % (i % 2)) for i in range(29)]
     shard(path, *(file for pair in captions for file in pair), *labelled)
     found, notes = read(path)
     assert found == {f"{i:03}.jpg": str(i % 2) for i in range(29)}
-    assert notes == ("left out 1 file: 1 images without a label",)
+    assert notes == ("left out 1 file: 1 without a label",)
 
 
 class TestSeveralImages:
     def test_the_one_named_like_the_label(self, tmp_path):
         path = shard(tmp_path / "x.tar", *pair("1", "a"), "1.mask.png", "1.depth.jpg", "1.png")
-        assert read(path) == ({"1.jpg": "a"}, ("left out 3 files: 3 further images of a sample",))
+        assert read(path) == ({"1.jpg": "a"}, ("left out 3 files: 3 additional to a sample's image",))
 
     def test_all_of_one_kind_if_none_is(self, tmp_path):
         path = shard(tmp_path / "x.tar", "1.left.jpg", "1.right.JPEG", "1.mask.png", ("1.cls", b"a"))
         found = {"1.left.jpg": "a", "1.right.JPEG": "a"}
-        assert read(path) == (found, ("left out 1 file: 1 further images of a sample",))
+        assert read(path) == (found, ("left out 1 file: 1 additional to a sample's image",))
 
     def test_each_with_its_own_label(self, tmp_path):
         path = shard(tmp_path / "x.tar", *pair("1.left", "a"), *pair("1.right", "b"), ("1.cls", b"c"))
@@ -157,7 +157,7 @@ def test_the_rest_is_counted_and_remembered(tmp_path, monkeypatch):
         ("._1.jpg", b"x"),
         ("3.cls", b"0"),
     )
-    notes = ("left out 3 files: 1 .npy, 1 hidden, 1 images without a label",)
+    notes = ("left out 3 files: 1 .npy, 1 hidden, 1 without a label",)
     assert read(path) == ({"1.jpg": "0"}, notes)
     monkeypatch.setattr("smallcnn.data.shards.foreign.scan", None)
     assert read(path) == ({"1.jpg": "0"}, notes), "from the cache"
@@ -165,6 +165,16 @@ def test_the_rest_is_counted_and_remembered(tmp_path, monkeypatch):
     kept.write_text(json.dumps({"index": "{}", "notes": 3}))
     with pytest.raises(DataError, match="not an index of shards"):
         open_source(path)
+
+
+def test_links_in_a_shard_are_counted(tmp_path):
+    path = shard(tmp_path / "x.tar", *pair("1", 0))
+    with tarfile.open(path, "a") as tar:
+        for name, kind in (("2.jpg", tarfile.LNKTYPE), ("3.jpg", tarfile.SYMTYPE), ("folder", tarfile.DIRTYPE)):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, "1.jpg"
+            tar.addfile(info)
+    assert read(path) == ({"1.jpg": "0"}, ("left out 2 files: 2 special (link, pipe or device)",))
 
 
 def test_compressed_ones_are_named(tmp_path):

@@ -90,14 +90,14 @@ class TestFolder:
         assert sorted(source.everything().names) == names
         kinds = {
             "a/deep/Thumbs.db": ".db", "a/notes.txt": ".txt", "b/7.jpg.part": ".part", "a/.DS_Store": "hidden",
-            "a/._1.jpg": "hidden", "6.jpg": "images outside the class folders", "README": "without a usual suffix",
+            "a/._1.jpg": "hidden", "6.jpg": "outside the class folders", "README": "without suffix",
         }  # fmt: skip
         assert source.left_out.files == {tmp_path / name: kind for name, kind in kinds.items()}
         skipped = {tmp_path / ".git": ".git", tmp_path / "a/.ipynb_checkpoints": ".ipynb_checkpoints"}
         assert source.left_out.folders == skipped
         assert source.notes == (
-            "left out 7 files: 2 hidden, 1 .db, 1 .part, 1 .txt, 1 images outside the class folders, "
-            "1 without a usual suffix; skipped 2 folders that programs make (.git, .ipynb_checkpoints)",
+            "left out 7 files: 2 hidden, 1 .db, 1 .part, 1 .txt, 1 outside the class folders, "
+            "1 without suffix; skipped 2 folders that programs make (.git, .ipynb_checkpoints)",
         )
 
     @pytest.mark.skipif(sys.platform == "win32", reason="making links needs rights there")
@@ -116,7 +116,7 @@ class TestFolder:
         # links to nothing are kept, so that they are named when they cannot be decoded
         names = ["a/1.jpg", "a/gone.jpg", "a/self.jpg", "b/1.jpg", "b/deep/2.jpg"]
         assert sorted(source.everything().names) == names
-        kinds = {root / "a" / "back": "links to folders", root / "itself": "without a usual suffix"}
+        kinds = {root / "a" / "back": "linking to a folder", root / "itself": "without suffix"}
         assert source.left_out.files == kinds
 
     @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
@@ -129,7 +129,7 @@ class TestFolder:
     def test_a_pipe_is_no_picture(self, tmp_path):
         make(tmp_path, "a/1.jpg", "b/1.jpg")
         os.mkfifo(tmp_path / "a" / "pipe.jpg")  # opening it would wait for ever
-        assert open_source(tmp_path).left_out.files == {tmp_path / "a" / "pipe.jpg": "pipes, sockets or devices"}
+        assert open_source(tmp_path).left_out.files == {tmp_path / "a" / "pipe.jpg": "special (pipe, socket or device)"}
 
     @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere file names are text")
     def test_a_name_that_is_no_text(self, tmp_path):
@@ -181,8 +181,9 @@ class TestFolder:
     def test_a_folder_above_the_set(self, tmp_path, around):
         names = ["train/a/1.jpg", "train/b/2.jpg", "val/a/3.jpg"]
         make(tmp_path / around, *names)
-        make(tmp_path, "licence/text.txt", "@eaDir/train/a/1.jpg") if "/" not in around else None
+        make(tmp_path, "notes.txt", "@eaDir/train/a/1.jpg")
         source = open_source(tmp_path)
+        assert source.left_out.as_dict() == {"files": {".txt": 1}, "folders": {"@eaDir": 1}}
         assert source.fingerprint == open_source(tmp_path / around).fingerprint
         assert source.notes[0] == f"the set is {tmp_path / around}, the only one in {tmp_path}"
 

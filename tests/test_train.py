@@ -94,13 +94,13 @@ def test_corrupt_pictures_are_skipped_and_reported(tmp_path, capfd):
     said = capfd.readouterr().err
     assert "broken.png" in said
     assert "cut.png" in said
-    assert "ignored 1 files that are not pictures: notes.txt" in said
+    assert "left out 1 file: 1 .txt" in said
     assert artifact.load(result.last).facts["data"]["skipped"] == 2
 
 
 def test_what_cannot_be_learned_from(tmp_path):
     photos = colour_photos(tmp_path / "photos", per_class=1)
-    with pytest.raises(DataError, match="too few pictures to keep any for validation"):
+    with pytest.raises(DataError, match="too few images to keep any for validation"):
         train(MODEL, photos, tmp_path / "run", resolution=32, recipe=QUICK)
     for name in ("red", "green"):
         shutil.rmtree(photos / name)

@@ -33,13 +33,13 @@ LARGEST = 128 << 20
 """Bytes of one image in an archive: 45 million pixels without compression."""
 
 _MOST_IN_MEMORY = 768 << 20
-_SWOLLEN, _FREELY = 200, 256 << 20  # photographs unpack to hardly more than they take; the first 256 MB are not asked
+_SWOLLEN, _FREELY = 200, 128 << 20  # photographs unpack to hardly more than they take; the first 128 MB are not asked
 
 _LINKS = 20  # one after the other
 
 _DAMAGES = (
     tarfile.TarError, BadZipFile, EOFError, zlib.error, lzma.LZMAError, struct.error, OSError, ValueError,
-    NotImplementedError,
+    NotImplementedError, MemoryError, OverflowError,
 )  # fmt: skip
 
 
@@ -79,10 +79,11 @@ def content(file: File) -> bytes:
 
 def tar_members(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
     """The ordinary files in a plain tar. Raises tarfile.TarError, in the end, if it is cut short."""
-    return (member for member in _all_members(file) if member.isreg() and not member.issparse())
+    return (member for member in all_members(file) if member.isreg() and not member.issparse())
 
 
-def _all_members(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
+def all_members(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
+    """Everything in a plain tar, links and folders too. Raises as `tar_members` does."""
     file.seek(0)
     tar = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115
     yield from tar
@@ -170,7 +171,7 @@ class _Inside:
             if to in self._files:
                 found[name] = self._files[to]
             else:
-                self.left_out.file(self.path / name, "links to what is not in the archive")
+                self.left_out.file(self.path / name, "linking out of the archive")
         return found
 
 
@@ -202,7 +203,7 @@ def _read_tar(inside: _Inside) -> None:
             _read_compressed_tar(inside, _Bounded(stream, file, inside.path))
             return
         store = FileStore(inside.path, inside.path.stat().st_size)
-        for member in _all_members(file):
+        for member in all_members(file):
             if member.isreg() and not member.issparse():
                 if inside.wants(member.name, member.size):
                     stored = Stored(store, member.offset_data, member.size, inside.name(member.name))
@@ -251,7 +252,7 @@ def _add_other(inside: _Inside, member: tarfile.TarInfo) -> None:
     elif member.issym():
         inside.link(member.name, posixpath.join(posixpath.dirname(member.name), member.linkname))
     elif not member.isdir():
-        kind = "sparse" if member.issparse() else "pipes, sockets or devices"
+        kind = "sparse" if member.issparse() else "special (pipe, socket or device)"
         inside.left_out.file(inside.path / _plain(member.name), kind)
 
 

@@ -1,19 +1,23 @@
 """How much memory decoding may take: of one image, and of all that are decoded at the same time by threads."""
 
+import ctypes
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import cache
 
 from PIL import Image
 
 from smallcnn.errors import ImageError
 
-_MOST = 720_000_000
-"""Bytes for all images that are being decoded: one of 90 million pixels of RGB, or of 60 million with transparency."""
+_MOST = 600_000_000
+"""Bytes for all images that are being decoded: one of 75 million pixels of RGB, or of 50 million with transparency."""
 
 _MOST_PACKED = 128 << 20  # bytes for all their files that come out of an archive
 
-_LARGE = 32_000_000  # pixels from which on an image is made smaller as soon as it is decoded
+_LARGE = 8_000_000  # pixels from which on an image is made smaller as soon as it is decoded
+_SUSPECT = 32_000_000  # pixels from which on they are compared with the size of the file
 _FLAT = 500  # times its file's size; a photograph has 3 to 30, a plan drawn in two colours up to 100
 
 
@@ -45,22 +49,41 @@ def room_for_file(size: int) -> AbstractContextManager[None]:
 
 
 @contextmanager
-def room_for(image: Image.Image, file_bytes: int) -> Iterator[None]:
-    """While an image is loaded and converted. Raises ImageError now if it is too large for that."""
-    width, height = image.size
+def room_for(image: Image.Image, size: tuple[int, int], file_bytes: int) -> Iterator[None]:
+    """While an image is loaded and converted. Raises ImageError now if it is too large for that.
+
+    `size` (width, height) is that in the file; the image may have been told to load smaller.
+    """
+    width, height = size
     pixels, bands = width * height, len(image.getbands())
-    if pixels > _LARGE and pixels * bands // (8 if image.mode == "1" else 1) > _FLAT * file_bytes:
+    if pixels > _SUSPECT and pixels * bands // (8 if image.mode == "1" else 1) > _FLAT * file_bytes:
         raise ImageError(f"{width} x {height} pixels in {file_bytes:,} bytes: refused as a decompression bomb")
-    each = (
-        5 if image.mode in ("1", "L") else 8 if image.mode in ("RGB", "CMYK") else 12
-    )  # as stored, converted, between
-    if (needed := each * pixels) > _MOST:
+    # bytes of a pixel as stored, converted, and in between for transparency
+    each = 5 if image.mode in ("1", "L") else 8 if image.mode in ("RGB", "CMYK") else 12
+    needed = each * image.width * image.height
+    if "progressive" in image.info:  # a JPEG of which all coefficients are kept, at its full size, 16 bits each
+        needed += 2 * bands * pixels
+    if needed > _MOST:
         raise ImageError(
             f"{width} x {height} pixels would take {needed / 1e6:,.0f} MB of memory to decode, more than the "
             f"{_MOST / 1e6:,.0f} MB allowed; store it smaller"
         )
     with _pixels.of(needed):
+        if pixels > _LARGE:
+            _give_back()
         yield
+
+
+def _give_back() -> None:
+    """Returns freed memory to the system: glibc keeps it for each thread, with eight of them 0.9 GB in place of 0.5."""
+    trim = getattr(_c_library(), "malloc_trim", None)
+    if trim:
+        trim(0)
+
+
+@cache
+def _c_library() -> ctypes.CDLL | None:
+    return ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def shrinkage(size: tuple[int, int], shorter: float) -> int:

@@ -85,7 +85,7 @@ def _decode(picture: Picture, channels: int, shorter: float) -> Decoded:
             file_bytes = file.seek(0, os.SEEK_END)
             image = open_image(file)
             size, factor = image.size, _draft(image, shorter)
-            with room_for(image, file_bytes):
+            with room_for(image, size, file_bytes):
                 return _shrunk(_finish(image, mode, note, size, factor, reopen=lambda: open_image(file)), shorter)
     except FileNotFoundError:
         raise ImageError(f"{name}: no such file") from None

@@ -83,13 +83,13 @@ class _Folder(Protocol):
 
 
 def _read(root: _Folder) -> Read:
-    left_out, asked_for = root.left_out, root.path
-    root = _meant(root)
-    notes = [] if root.packed or root.path == asked_for else [f"the set is {root.path}, the only one in {asked_for}"]
+    left_out, given = root.left_out, root
+    root = _meant(given)
+    notes = [] if root.packed or root is given else [f"the set is {root.path}, the only one in {given.path}"]
     parts = _parts(root)
-    for folder in {folder.path: folder for folder in (root, *parts.values())}.values():
+    for folder in {folder.path: folder for folder in (given, root, *parts.values())}.values():
         for path in folder.loose():
-            left_out.file(path, "images outside the class folders" if is_image_name(path.name) else "")
+            left_out.file(path, "outside the class folders" if is_image_name(path.name) else "")
     found = {part: _by_class(folder) for part, folder in parts.items()}
     for part, by_class in found.items():
         if not by_class:
@@ -217,25 +217,28 @@ class _OnDisk:
             if entry.name[0] == ".":
                 self.left_out.file(path)
             elif _is_folder(entry):
-                self.left_out.file(path, "links to folders")
+                self.left_out.file(path, "linking to a folder")
             elif not is_image_name(entry.name):
                 self.left_out.file(path)
             elif (entry.is_symlink() and not path.exists()) or entry.is_file():  # a broken link fails by name later
                 images[_nfc(name)] = path
             else:
-                self.left_out.file(path, "pipes, sockets or devices")
+                self.left_out.file(path, "special (pipe, socket or device)")
         return dict(sorted(images.items()))
 
-    def _walk(self, folder: Path | str, below: str = "") -> "Iterator[tuple[str, os.DirEntry[str]]]":
+    def _walk(self, folder: Path) -> "Iterator[tuple[str, os.DirEntry[str]]]":
         """(name with /, entry) of everything in `folder` and below that is not a folder."""
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if not entry.is_dir(follow_symlinks=False):
-                    yield f"{below}{entry.name}", entry
-                elif is_skipped(entry.name):
-                    self.left_out.folder(Path(entry.path))
-                else:
-                    yield from self._walk(entry.path, f"{below}{entry.name}/")
+        waiting = [(str(folder), "")]
+        while waiting:
+            where, below = waiting.pop()
+            with os.scandir(where) as entries:
+                for entry in entries:
+                    if not entry.is_dir(follow_symlinks=False):
+                        yield f"{below}{entry.name}", entry
+                    elif is_skipped(entry.name):
+                        self.left_out.folder(Path(entry.path))
+                    else:
+                        waiting.append((entry.path, f"{below}{entry.name}/"))
 
 
 def _is_folder(entry: "os.DirEntry[str]") -> bool:

@@ -34,7 +34,8 @@ def by_groups(
     error = _Error(counts, fraction)
     order = sorted(members, key=lambda group: _hash(f"{seed}/{group}"))
     label_of = labels.tolist()
-    inside = {group: Counter(label_of[i] for i in members[group]) for group in order}
+    # sorted, as a sum of floats depends on its order
+    inside = {group: dict(sorted(Counter(label_of[i] for i in members[group]).items())) for group in order}
     taken: set[str] = set()
 
     def take(group: str) -> None:

@@ -34,7 +34,9 @@ def kind_of(name: str) -> str:
     if name[:1] == ".":
         return "hidden"
     suffix = PurePath(name).suffix.lower()
-    return suffix if re.fullmatch(r"\.\w{1,12}", suffix) else "without a usual suffix"
+    if not suffix:
+        return "without suffix"
+    return suffix if re.fullmatch(r"\.\w{1,12}", suffix) else "with an odd suffix"
 
 
 @dataclass

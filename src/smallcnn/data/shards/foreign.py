@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from smallcnn.data.archive import LARGEST, tar_members
+from smallcnn.data.archive import LARGEST, all_members, tar_members
 from smallcnn.data.left_out import is_image_name, is_skipped, kind_of
 
 _CLS = ("cls", "class", "label", "target")
@@ -30,7 +30,7 @@ _LONGEST_NAME = 100  # characters of a class
 _FEW = 20  # different texts that are classes in any case; of more, each must come twice on average
 _LOOKED_AT = 1000  # files, to tell a shard from an archive of class folders
 
-NO_LABEL, BAD_LABEL, OTHER_IMAGE = "images without a label", "images with a bad label", "further images of a sample"
+NO_LABEL, BAD_LABEL, OTHER_IMAGE = "without a label", "with a bad label", "additional to a sample's image"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def is_shard(path: Path) -> bool:
     try:
         with path.open("rb") as file:
             names = [member.name.removeprefix("./") for member in islice(tar_members(file), _LOOKED_AT)]
-    except (tarfile.TarError, OSError, EOFError, ValueError):
+    except (tarfile.TarError, OSError, EOFError, ValueError, MemoryError, OverflowError):
         return False
     kinds = {_label_stem(name)[1] for name in names}
     flat = not any("/" in name for name in names) and any(map(is_image_name, names))
@@ -85,12 +85,12 @@ def scan(path: Path) -> Scanned:
         with path.open("rb") as tar:
             if tar.read(2) in (b"\x1f\x8b", b"BZ", b"\xfd7"):
                 raise ValueError("a compressed shard; decompress it, as each image is read from its place in the file")
-            for member in tar_members(tar):
+            for member in all_members(tar):
                 if member.name in group.seen:  # another sample of the same key, as in shards that were put together
                     group.close(found)
                     group = _Group(path.name)
                 _take(tar, member, group, found)
-    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
+    except (tarfile.TarError, OSError, EOFError, ValueError, MemoryError, OverflowError) as error:
         found.problem = getattr(error, "strerror", None) or " ".join(str(error).split())
     group.close(found)
     return found
@@ -100,7 +100,11 @@ def _take(tar: BinaryIO, member: tarfile.TarInfo, group: "_Group", found: Scanne
     """One file of a shard: an image, a label, or what is only counted."""
     *folders, base = member.name.removeprefix("./").split("/")
     stem, kind = _label_stem(member.name)
-    if base[:1] == "." or any(map(is_skipped, folders)):
+    if member.isdir():
+        return
+    if not member.isreg() or member.issparse():
+        found.left_out["special (link, pipe or device)"] += 1
+    elif base[:1] == "." or any(map(is_skipped, folders)):
         found.left_out["hidden"] += 1
     elif is_image_name(base) and member.size > LARGEST:
         found.left_out[f"larger than {LARGEST >> 20} MB"] += 1

@@ -17,6 +17,7 @@ from smallcnn.data.stored import FileStore, Store, Stored
 from smallcnn.errors import DataError, ImageError
 from smallcnn.files import atomic, cache_folder
 
+_MOST_SHARDS = 1_000_000
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
@@ -85,6 +86,8 @@ def _expand(pattern: str) -> list[str]:
     if not found:
         return [pattern]
     first, last = found.groups()
+    if int(last) - int(first) >= _MOST_SHARDS:
+        raise DataError(f"{pattern}: the pattern means more than {_MOST_SHARDS:,} shards")
     numbers = [str(number).zfill(len(first)) for number in range(int(first), int(last) + 1)]
     return [url for number in numbers for url in _expand(pattern[: found.start()] + number + pattern[found.end() :])]
 
@@ -109,7 +112,7 @@ def _scanned(urls: list[str], notes: list[str], left_out: LeftOut) -> Index:
     for scanned in found:
         left_out.counts.update(scanned.left_out)
     if bad := [label for scanned in found for label in scanned.bad]:
-        notes.append(f"{len(bad)} labels cannot be used, the first is {bad[0]}")
+        notes.append(f"labels that cannot be used: {len(bad)}; the first is {bad[0]}")
     if not classes:
         why = "; ".join(filter(None, [*notes[:1], left_out.line()]))
         raise DataError(
