@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from filelock import FileLock
 
-from smallcnn import Builder, artifact
+from smallcnn import Builder, artifact, lock
 from smallcnn.errors import DataError, FileError, SmallcnnError
 from smallcnn.study import results, running
 from smallcnn.study.definition import Row, Study
@@ -141,7 +140,7 @@ def test_a_run_of_another_process_is_left_to_it(bars, tmp_path):
     study = dataclasses.replace(STUDY, recipe=dataclasses.replace(STUDY.recipe, epochs=1), seeds=1)
     (tmp_path / "own-graph").mkdir()
     said = []
-    with FileLock(tmp_path / "own-graph" / "seed-0.lock"):
+    with lock.held(tmp_path / "own-graph" / "seed-0.lock", wait=False):
         assert not running.run(study, bars, tmp_path, compute="torch", say=said.append)
     assert said[-1] == "1 run is with another process: Own graph, seed 0"
     assert [len(line.outcomes) for line in results.read(study, tmp_path)] == [0, 1]

@@ -128,7 +128,7 @@ def test_a_run_is_never_overwritten_by_accident(run, photos):
 
 
 def test_resuming_with_other_settings_is_refused(run, photos):
-    with pytest.raises(DataError, match=r"cannot resume with other settings: epochs was 10, now 3"):
+    with pytest.raises(DataError, match=r"cannot resume with other settings: --epochs was 10 and is now 3"):
         train(MODEL, photos, run.folder, resolution=32, recipe=Recipe(epochs=3, batch_size=8), resume=True)
 
 

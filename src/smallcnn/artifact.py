@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from smallcnn import tensor_file
 from smallcnn.data.preprocessing import Preprocessing
 from smallcnn.errors import FileError, SmallcnnError
 from smallcnn.files import atomic
@@ -63,7 +64,7 @@ def save(artifact: Artifact, path: Path | str) -> None:
     }
     tensors = {name: np.ascontiguousarray(value, np.float32) for name, value in artifact.weights.items()}
     with atomic(path) as beside:
-        beside.write_bytes(safetensors.numpy.save(tensors, metadata))
+        beside.write_bytes(tensor_file.ordered(safetensors.numpy.save(tensors, metadata)))
 
 
 def load(path: Path | str) -> Artifact:

@@ -86,8 +86,7 @@ def command(
 
     from smallcnn import artifact, report
     from smallcnn.shipped import located
-    from smallcnn.train import checkpoint, distributed, run
-    from smallcnn.train.loop import CHECKPOINT
+    from smallcnn.train import distributed, run
 
     if threads:
         torch.set_num_threads(threads)
@@ -116,8 +115,7 @@ def command(
         raise click.exceptions.Exit(130)
     if not distributed.is_first():
         return  # the first process writes the report
-    root = root or checkpoint.read_settings(result.folder / CHECKPOINT)["root"]
-    page = report.of_run(result.folder, result.data, root)
+    page = report.of_run(result.folder, result.data, result.root)
     best = max(result.history, key=top1)
     remark(f"report: {page}")
     remark(f"best validation top-1 {top1(best):.2%} in epoch {best['epoch']} of {len(result.history)}")

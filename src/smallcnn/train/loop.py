@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 import smallcnn
-from smallcnn import artifact
+from smallcnn import artifact, places
 from smallcnn.artifact import Artifact
 from smallcnn.data.loader import Batch
 from smallcnn.data.order import order
@@ -51,6 +51,7 @@ class Result:
 
     folder: Path
     data: str
+    root: str | None
     best: Path
     last: Path
     history: list[dict[str, Any]]
@@ -73,6 +74,7 @@ class Loop:
         recipe: Recipe,
         folder: Path,
         settings: dict[str, Any],
+        data: str,
         *,
         teacher: Teacher | None,
         compute: Way,
@@ -81,6 +83,7 @@ class Loop:
         ranks: Ranks,
     ) -> None:
         self.graph, self.source, self.recipe, self.folder, self.settings = graph, source, recipe, folder, settings
+        self.data = data
         self.device, self.preprocessing, self.ranks = device, preprocessing, ranks
         pixels = Pixels(preprocessing, device)
         height, width = (max(1, round(side * recipe.train_scale)) for side in preprocessing.size)
@@ -134,7 +137,8 @@ class Loop:
                 artifact.save(self._artifact(None), last)
         return Result(
             folder=self.folder,
-            data=self.settings["source"],
+            data=self.data,
+            root=self.settings["root"],
             best=best if best.is_file() else last,
             last=last,
             history=progress.history,
@@ -308,7 +312,7 @@ class Loop:
             "teacher": self.settings["teacher"],
             "recipe": self.settings["recipe"],
             "data": {
-                "name": Path(self.settings["source"]).name,
+                "name": places.name(self.settings["source"] or self.data),
                 "fingerprint": self.source.fingerprint,
                 "seed": self.recipe.seed,
                 "val_fraction": self.recipe.val_fraction,

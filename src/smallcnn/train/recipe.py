@@ -152,9 +152,12 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Recipe":
-        """From stored settings; DataError if one is unknown."""
+        """From stored settings; DataError if one is unknown or of another kind."""
         check_names(values)
-        return cls(**values)
+        try:
+            return cls(**values)
+        except (TypeError, OverflowError) as error:
+            raise DataError(f"not the settings of a recipe ({error})") from error
 
 
 def check_names(values: dict[str, Any]) -> None:

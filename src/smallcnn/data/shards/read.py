@@ -4,10 +4,12 @@ import hashlib
 import re
 import tarfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
+from smallcnn.cache import cache_folder, keep, recalled
 from smallcnn.data.archive import tar_members
 from smallcnn.data.decode import SUFFIXES
 from smallcnn.data.shards.index import NAME, Index, Shard
@@ -15,7 +17,6 @@ from smallcnn.data.shards.remote import RemoteStore, is_remote, read_whole
 from smallcnn.data.split import Split
 from smallcnn.data.stored import FileStore, Store, Stored
 from smallcnn.errors import DataError, ImageError
-from smallcnn.files import atomic, cache_folder
 
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
@@ -92,8 +93,9 @@ def _scanned(urls: list[str], notes: list[str]) -> Index:
         status = None if is_remote(url) or not Path(url).is_file() else Path(url).stat()
         mark.update(f"{url} {status and (status.st_size, status.st_mtime_ns)}\n".encode("utf-8", "surrogateescape"))
     kept = cache_folder() / "data" / "indexes" / f"{mark.hexdigest()}.json"
-    if kept.is_file():
-        return Index.from_json(kept.read_bytes(), str(kept))
+    if (known := recalled(kept)) is not None:
+        with suppress(DataError):  # damaged: gone through again
+            return Index.from_json(known, str(kept))
     shards = [_scan(url, f"{number:06d}.tar", notes) for number, url in enumerate(urls)]
     labels = sorted({label for shard in shards for label in shard.labels})
     if not labels:
@@ -104,9 +106,7 @@ def _scanned(urls: list[str], notes: list[str]) -> Index:
         )
     index = Index(tuple(map(str, labels)), {"train": shards})
     if not notes:  # else it is gone through again, in case it has been mended
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with atomic(kept) as beside:
-            beside.write_text(index.to_json(), "utf-8")
+        keep(kept, index.to_json().encode())
     return index
 
 
