@@ -237,7 +237,7 @@ def test_places_that_cannot_be_written(refused, files, tmp_path):
     nowhere = tmp_path / "file" / "x"
     assert "cannot write" in refused("export", files / "m.safetensors", "--out", f"{nowhere}.onnx")
     assert "cannot write" in refused("init", MODEL, "--out", f"{nowhere}.safetensors")
-    assert "cannot make the run folder" in refused("train", MODEL, "--data", files / "photos", "--out", nowhere)
+    assert "cannot write into the run folder" in refused("train", MODEL, "--data", files / "photos", "--out", nowhere)
     assert "cannot write" in refused(
         "evaluate", files / "m.onnx", "--data", files / "photos", "--plot", f"{nowhere}.png"
     )

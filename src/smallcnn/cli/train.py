@@ -78,15 +78,13 @@ def command(
     tensorboard/. Ctrl-C stops after the current step; --resume goes on exactly there.
     """
 
-    def top1(record: dict[str, Any]) -> float:
-        return max(record["val_top1"], record.get("ema_val_top1", 0.0))
-
     require("training", "train", *TRAIN)
     import torch
 
     from smallcnn import artifact, report
     from smallcnn.shipped import located
     from smallcnn.train import distributed, run
+    from smallcnn.train.budget import top1
 
     if threads:
         torch.set_num_threads(threads)

@@ -19,7 +19,8 @@ from smallcnn.files import atomic
 @dataclass
 class Progress:
     """Where a run is. `step` counts within the epoch, as do the sums, the seconds and those waited for pictures.
-    `failed` are pictures that could not be decoded, with what is wrong with them."""
+    `failed` are pictures that could not be decoded, with what is wrong with them. `total` are the steps of the whole
+    run where its minutes or its patience allow fewer than the recipe has, else 0; `spent` its seconds so far."""
 
     epoch: int = 0
     step: int = 0
@@ -28,6 +29,8 @@ class Progress:
     seen: int = 0
     seconds: float = 0.0
     waited: float = 0.0
+    total: int = 0
+    spent: float = 0.0
     best_top1: float = -1.0
     history: list[dict[str, Any]] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)

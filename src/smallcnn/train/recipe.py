@@ -74,6 +74,13 @@ class Recipe:
     precision: Precision = _about(
         "auto", "float32, bfloat16 (autocast), auto: bfloat16 where the processor computes in it"
     )
+    balance: bool = _about(
+        False, "weight each image's loss by how rare its class is, so that every class counts the same"
+    )
+    minutes: float | None = _about(
+        None, "time to train in: the schedule ends with it, after --epochs at the latest  [default: no limit]"
+    )
+    patience: int = _about(0, "epochs without a better validation top-1 after which the run ends; 0 is never")
     seed: int = _about(0, "of weights, order, augmentation and the validation part that is cut off")
     val_fraction: float = _about(0.2, "part of the training pictures kept for validation where the set has none")
 
@@ -101,6 +108,10 @@ class Recipe:
         _check("distil_weight", self.distil_weight, 0 <= self.distil_weight <= 1, "0 to 1")
         hot = self.temperature
         _check("temperature", hot, isfinite(hot) and hot > 0, "above 0")
+        time = self.minutes
+        _check("minutes", time, time is None or (isfinite(time) and time > 0), "above 0")
+        _check("patience", self.patience, self.patience >= 0, "at least 0")
+        _check("balance", self.balance, isinstance(self.balance, bool), "true or false")
         _check("seed", self.seed, self.seed >= 0, "at least 0")
         _check("val_fraction", self.val_fraction, 0 < self.val_fraction < 1, "between 0 and 1")
         kinds = {
@@ -121,21 +132,22 @@ class Recipe:
         """The weight decay used."""
         return self.weight_decay if self.weight_decay is not None else _DECAY[self.optimizer]
 
-    @property
-    def head_only(self) -> int:
-        """The epochs at first in which only the last layer learns."""
-        return min(self.head_epochs, self.epochs // 4)
+    def head_only(self, epochs: float) -> int:
+        """How many epochs at first only the last layer learns in, in a run of `epochs`."""
+        return min(self.head_epochs, int(epochs / 4))
 
-    def lr_at(self, step: int, steps_per_epoch: int) -> float:
+    def lr_at(self, step: int, steps_per_epoch: int, total: int | None = None) -> float:
         """Learning rate of step 0, 1, ...: linear warm-up, then the schedule; those that fall reach zero at the end.
 
-        The head's own epochs have the peak rate; warm-up and schedule begin after them.
+        The head's own epochs have the peak rate; warm-up and schedule begin after them. `total` steps are those of all
+        epochs, or fewer.
         """
-        step -= self.head_only * steps_per_epoch
-        epochs = self.epochs - self.head_only
+        total = total or self.epochs * steps_per_epoch
+        head = self.head_only(total / steps_per_epoch) * steps_per_epoch
+        step, total = step - head, total - head
         if step < 0:
             return self.peak_lr
-        total = epochs * steps_per_epoch
+        epochs = total / steps_per_epoch
         warmup = round(min(self.warmup_epochs, epochs / 10) * steps_per_epoch)
         if step < warmup:
             return self.peak_lr * (step + 1) / (warmup + 1)
