@@ -5,6 +5,7 @@ import re
 import tarfile
 from collections.abc import Sequence
 from contextlib import suppress
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,8 @@ from smallcnn.data.split import Split
 from smallcnn.data.stored import FileStore, Store, Stored
 from smallcnn.errors import DataError, ImageError
 
-_BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_MOST_SHARDS = 100_000
+_BRACES = re.compile(r"\{(\d{1,18})\.\.(\d{1,18})\}")
 
 
 def is_shards(source: str) -> bool:
@@ -76,6 +78,9 @@ def _store(place: str, shard: Shard, notes: list[str]) -> Store:
 
 def _expand(pattern: str) -> list[str]:
     """x-{08..11}.tar -> x-08.tar, x-09.tar, x-10.tar, x-11.tar."""
+    count = prod(max(0, int(last) - int(first) + 1) for first, last in _BRACES.findall(pattern))
+    if count > _MOST_SHARDS:
+        raise DataError(f"the pattern of shards means {count:,} files; at most {_MOST_SHARDS:,} are allowed")
     found = _BRACES.search(pattern)
     if not found:
         return [pattern]
