@@ -169,10 +169,11 @@ def test_a_row_that_is_not_there(bars, tmp_path):
         running.run(STUDY, bars, tmp_path, rows=["own-grap"])
 
 
-def test_a_damaged_result(tmp_path):
+@pytest.mark.parametrize("text", ['{"row": "own', "[]", "[" * 100_000, '{"row": 3}', "\x00", '{"more": 1}'], ids=ascii)
+def test_a_damaged_result(tmp_path, text):
     folder = tmp_path / "own-graph" / "seed-0"
     folder.mkdir(parents=True)
-    (folder / "result.json").write_text('{"row": "own')
+    (folder / "result.json").write_text(text)
     with pytest.raises(DataError, match=r"result\.json: no result of a study's run"):
         results.read(STUDY, tmp_path)
 

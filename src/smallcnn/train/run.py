@@ -294,6 +294,8 @@ def _check_folder(folder: Path, settings: dict[str, Any], resume: bool) -> None:
     state = folder / CHECKPOINT
     if not resume and any(folder.glob("*.safetensors")):
         raise DataError(f"{folder} already holds a run; --resume continues it, or choose another --out")
+    if resume and not state.is_file() and any(folder.glob("*.safetensors")):
+        raise DataError(f"{folder} holds models but no {CHECKPOINT} to resume from; choose another --out")
     if state.is_file():
         stored = checkpoint.read_settings(state)
         if stored["pictures"] != settings["pictures"]:
