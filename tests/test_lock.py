@@ -1,6 +1,7 @@
 """One process at a time in a run's folder: whoever comes second is told who is there, and changes nothing."""
 
 import json
+import os
 import random
 import re
 import signal
@@ -125,6 +126,21 @@ def test_places_that_cannot_be_a_run_folder(tmp_path, photos):
     for place in (tmp_path / "file", tmp_path / "file" / "run"):
         with pytest.raises(FileError, match="cannot write into the run folder"):
             train(tiny(), photos, place, recipe=RECIPE)
+
+
+def test_a_strangers_link_is_not_followed(tmp_path, photos):
+    """What is locked is written to: a link in a folder from elsewhere would empty the file it points to."""
+    out, mine = tmp_path / "run", tmp_path / "mine"
+    train(tiny(), photos, out, recipe=RECIPE, compute="torch")
+    mine.write_text("of the user's")
+    (out / lock.RUN).symlink_to(mine)
+    with pytest.raises(FileError, match="cannot write into the run folder"):
+        resume(out)
+    assert mine.read_text() == "of the user's"
+    (out / lock.RUN).unlink()
+    os.mkfifo(out / lock.RUN)
+    with pytest.raises(FileError, match="no ordinary file"):
+        resume(out)
 
 
 def ranked(data, out):

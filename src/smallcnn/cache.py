@@ -70,12 +70,12 @@ def in_cache(folder: Path, work: Callable[[Path], T]) -> T:
 @cache
 def passing_folder() -> Path:
     """A folder that is removed when the process ends."""
-    global _passing  # noqa: PLW0603  (it is removed with this object)
-    _passing = tempfile.TemporaryDirectory(prefix="smallcnn-", ignore_cleanup_errors=True)
-    return Path(_passing.name)
+    _passing.append(tempfile.TemporaryDirectory(prefix="smallcnn-", ignore_cleanup_errors=True))
+    return Path(_passing[-1].name)
 
 
-_passing: tempfile.TemporaryDirectory[str] | None = None
+_passing: list[tempfile.TemporaryDirectory[str]] = []
+"""Each is removed with its object; two threads may have made one at once."""
 
 
 def _note(error: WriteError) -> None:

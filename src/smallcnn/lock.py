@@ -3,6 +3,7 @@
 import errno
 import os
 import socket
+import stat
 import sys
 import time
 from collections.abc import Iterator
@@ -49,9 +50,19 @@ def held(path: Path, *, wait: bool) -> Iterator[IO[str]]:
 
     Raises BlockingIOError if another holds it, unless this is to `wait`; OSError if the file cannot be opened.
     """
-    with path.open("a+", encoding="utf-8") as file:
+    with _opened(path) as file:
         _lock(file, wait)
         yield file
+
+
+def _opened(path: Path) -> IO[str]:
+    """Never through a link: the folder may be a stranger's, and what is locked is written to."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
+    number = os.open(path, flags, 0o666)
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise OSError(errno.EINVAL, f"{path.name} is no ordinary file")
+    return os.fdopen(number, "a+", encoding="utf-8")
 
 
 @contextmanager
@@ -65,7 +76,7 @@ def run_folder(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         file = _taken(path)
     except OSError as error:
-        raise FileError(f"cannot write into the run folder {folder}: {error.strerror}") from error
+        raise FileError(f"cannot write into the run folder {folder}: {error.strerror or error}") from error
     with file:
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
@@ -84,16 +95,17 @@ def _taken(path: Path) -> IO[str]:
     """The lock's file, held. Raises DataError if another process keeps it."""
     until = time.monotonic() + _PATIENCE
     while True:
-        file = path.open("a+", encoding="utf-8")
+        file = _opened(path)
         try:
             _lock(file, wait=False)
             if _is_at(path, file):
                 return file  # else its last holder has just removed it
         except BlockingIOError:
             if time.monotonic() > until:
+                holder = _holder(file)
                 file.close()
                 raise DataError(
-                    f"{path.parent}: in use by {_holder(path)}; wait until it is done, stop it, or use another folder"
+                    f"{path.parent}: in use by {holder}; wait until it is done, stop it, or use another folder"
                 ) from None
         except OSError as error:
             if error.errno not in _WITHOUT_LOCKS:
@@ -112,8 +124,9 @@ def _is_at(path: Path, file: IO[str]) -> bool:
         return False
 
 
-def _holder(path: Path) -> str:
+def _holder(file: IO[str]) -> str:
     with suppress(OSError, ValueError):
-        if (found := path.read_text("utf-8")) and found.isprintable():
+        file.seek(0)
+        if (found := file.read(200)) and found.isprintable():
             return found
     return "another process"
