@@ -333,7 +333,7 @@ class Loop:
         progress.loss_sum, progress.correct, progress.seen = 0.0, 0, 0
         progress.seconds = progress.waited = 0.0
         if not self._finished():
-            before = self._epochs()
+            before = self._epochs() if progress.epoch > 1 else self.recipe.epochs
             self._fit(log)
             if self._epochs() != before:
                 log.say(f"{self.recipe.minutes:g} minutes: about {self._total() / self.steps:.1f} epochs fit")

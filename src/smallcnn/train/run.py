@@ -124,10 +124,10 @@ def _places(
 ) -> tuple[str | Path, str | Path | None, str | Path | None]:
     """Where the images, the root and the teacher are: as given, else as the run's checkpoint says, if it may say so."""
     try:
-        if data is None or str(data) == settings["source"]:
+        if root is None and settings["root"] is not None and (data is None or str(data) == settings["source"]):
+            root = places.stored(settings["root"], "a folder", "say where it is with --root")
+        if data is None:
             data = places.stored(settings["source"], "a source of images", "say where they are with --data")
-            if root is None and settings["root"] is not None:
-                root = places.stored(settings["root"], "a folder", "say where it is with --root")
         if teacher is None and settings["teacher"]:
             teacher = places.stored(settings["teacher"]["file"], "a teacher", "say where it is with --teacher")
     except FileError as error:
