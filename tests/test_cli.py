@@ -272,7 +272,7 @@ def test_places_that_cannot_be_written(refused, files, tmp_path):
     nowhere = tmp_path / "file" / "x"
     assert "cannot write" in refused("export", files / "m.safetensors", "--out", f"{nowhere}.onnx")
     assert "cannot write" in refused("init", MODEL, "--out", f"{nowhere}.safetensors")
-    assert "cannot make the run folder" in refused("train", MODEL, "--data", files / "photos", "--out", nowhere)
+    assert "cannot write into the run folder" in refused("train", MODEL, "--data", files / "photos", "--out", nowhere)
     assert "cannot write" in refused(
         "evaluate", files / "m.onnx", "--data", files / "photos", "--plot", f"{nowhere}.png"
     )
@@ -344,10 +344,39 @@ def test_every_command_has_help(smallcnn):
         assert out.startswith(f"Usage: smallcnn {name}")
 
 
-def test_a_bug_keeps_its_traceback(monkeypatch):
+class OnnxRuntimeError(Exception):
+    """Its exceptions are of no class of Python's."""
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (PermissionError(13, "Permission denied", "photo.jpg"), "photo.jpg: Permission denied"),
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (TimeoutError(), "TimeoutError"),
+        (MemoryError(), "not enough memory; close other programs, or ask for less at once"),
+        (np._core._exceptions._ArrayMemoryError((1 << 50,), np.dtype("u1")), "not enough memory (Unable to allocate"),
+        (
+            RuntimeError("[enforce fail at alloc_cpu.cpp:125] DefaultCPUAllocator: can't allocate memory: you tried"),
+            "not enough memory ([enforce fail",
+        ),
+        (OnnxRuntimeError("std::bad_alloc"), "not enough memory (std::bad_alloc)"),
+    ],
+    ids=str,
+)
+def test_what_the_system_refuses_is_one_line(refused, monkeypatch, error, said):
     def broken(*_):
-        raise ZeroDivisionError
+        raise error
 
     monkeypatch.setattr("smallcnn.zoo.names", broken)
-    with pytest.raises(ZeroDivisionError):
+    assert refused("list").startswith(said)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a shape that does not fit"), RecursionError(), ZeroDivisionError()])
+def test_a_bug_keeps_its_traceback(monkeypatch, error):
+    def broken(*_):
+        raise error
+
+    monkeypatch.setattr("smallcnn.zoo.names", broken)
+    with pytest.raises(type(error)):
         main(["list"])

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from smallcnn import fetch as module
+from smallcnn import lock
 from smallcnn.errors import FileError
 from smallcnn.fetch import fetch
-from smallcnn.files import cache_folder
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -308,7 +308,7 @@ def test_another_process_is_waited_for(server, tmp_path):
     place.parent.mkdir(parents=True)
     locked, (read, write) = threading.Event(), os.pipe()
     if (child := os.fork()) == 0:
-        with module._alone(place):
+        with lock.held(place.with_name(".net.bin.lock"), wait=True):
             os.write(write, b"!")
             threading.Event().wait(60)
             os._exit(1)
@@ -327,26 +327,6 @@ def test_a_full_disk_is_one_line(server, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)  # everywhere, so that no other place can take the file
     with pytest.raises(FileError, match=r"^cannot write .*net\.bin: No space left on device$"):
         fetch(server.url, cache=tmp_path)
-
-
-def test_a_cache_that_is_a_file(tmp_path):
-    (tmp_path / "cache").touch()
-    with pytest.raises(FileError, match=r"^cannot write .*: Not a directory$"):
-        fetch("https://example.com/net.bin", cache=tmp_path / "cache")
-
-
-def test_where_the_cache_is(monkeypatch):
-    monkeypatch.setenv("HOME", "/home/me")
-    monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
-    monkeypatch.setenv("SMALLCNN_CACHE", "~/given")
-    assert cache_folder() == Path("/home/me/given")
-    monkeypatch.delenv("SMALLCNN_CACHE")
-    assert cache_folder() == Path("/xdg/smallcnn")
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setattr("sys.platform", "linux")
-    assert cache_folder() == Path("/home/me/.cache/smallcnn")
-    monkeypatch.setattr("sys.platform", "darwin")
-    assert cache_folder() == Path("/home/me/Library/Caches/smallcnn")

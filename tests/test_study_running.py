@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from filelock import FileLock
 
-from smallcnn import Builder, artifact
+from smallcnn import Builder, artifact, lock
 from smallcnn.errors import DataError, FileError, SmallcnnError
 from smallcnn.study import results, running
 from smallcnn.study.definition import Row, Study
@@ -144,7 +143,7 @@ def test_a_run_of_another_process_is_left_to_it(bars, tmp_path):
     study = dataclasses.replace(STUDY, recipe=dataclasses.replace(STUDY.recipe, epochs=1), seeds=1)
     (tmp_path / "own-graph").mkdir()
     said = []
-    with FileLock(tmp_path / "own-graph" / "seed-0.lock"):
+    with lock.held(tmp_path / "own-graph" / "seed-0.lock", wait=False):
         assert not running.run(study, bars, tmp_path, compute="torch", say=said.append)
     assert said[-1] == "1 run is with another process: Own graph, seed 0"
     assert [len(line.outcomes) for line in results.read(study, tmp_path)] == [0, 1]
@@ -173,10 +172,11 @@ def test_a_row_that_is_not_there(bars, tmp_path):
         running.run(STUDY, bars, tmp_path, rows=["own-grap"])
 
 
-def test_a_damaged_result(tmp_path):
+@pytest.mark.parametrize("text", ['{"row": "own', "[]", "[" * 100_000, '{"row": 3}', "\x00", '{"more": 1}'], ids=ascii)
+def test_a_damaged_result(tmp_path, text):
     folder = tmp_path / "own-graph" / "seed-0"
     folder.mkdir(parents=True)
-    (folder / "result.json").write_text('{"row": "own')
+    (folder / "result.json").write_text(text)
     with pytest.raises(DataError, match=r"result\.json: no result of a study's run"):
         results.read(STUDY, tmp_path)
 

@@ -128,7 +128,7 @@ def test_a_run_is_never_overwritten_by_accident(run, photos):
 
 
 def test_resuming_with_other_settings_is_refused(run, photos):
-    with pytest.raises(DataError, match=r"cannot resume with other settings: epochs was 10, now 3"):
+    with pytest.raises(DataError, match=r"cannot resume with other settings: --epochs was 10 and is now 3"):
         train(MODEL, photos, run.folder, resolution=32, recipe=Recipe(epochs=3, batch_size=8), resume=True)
 
 
@@ -242,3 +242,10 @@ def test_trained_weights_go_back_into_a_module(run):
     model = artifact.load(run.last)
     module = to_module(model.graph, model.weights).eval()
     assert module(torch.zeros(1, 3, 32, 32)).shape == (1, 3)
+
+
+def test_models_without_a_checkpoint_are_not_overwritten(run, photos, tmp_path):
+    (tmp_path / "best.safetensors").write_bytes(run.best.read_bytes())
+    with pytest.raises(DataError, match=r"holds models but no checkpoint\.safetensors to resume from"):
+        train(MODEL, photos, tmp_path, resolution=32, recipe=QUICK, resume=True)
+    assert (tmp_path / "best.safetensors").read_bytes() == run.best.read_bytes()

@@ -5,9 +5,12 @@ import pytest
 
 from artifacts import LABELS, artifact, colour_photos
 from smallcnn.artifact import Artifact, load, save
+from smallcnn.checkpoints import catalogue, importing
+from smallcnn.checkpoints.catalogue import Checkpoint
 from smallcnn.data.preprocessing import Preprocessing
 from smallcnn.errors import DataError, GraphError
 from smallcnn.train.recipe import Recipe
+from smallcnn.train.recipes import NAMED
 from smallcnn.train.run import resume, train
 from smallcnn.zoo import mobilenet_v2, vgg16
 
@@ -89,7 +92,7 @@ def test_a_run_so_started_resumes_without_the_file(trained, photos, tmp_path):
     assert load(again.last).preprocessing == trained.preprocessing
     assert train(trained, photos, tmp_path / "run", recipe=recipe, resume=True).finished
     other = artifact(mobilenet_v2(width=0.1, resolution=32, classes=7), seed=1)
-    with pytest.raises(DataError, match="cannot resume with other settings: start was"):
+    with pytest.raises(DataError, match="cannot resume with other settings: it starts from other weights"):
         train(other, photos, tmp_path / "run", recipe=recipe, resume=True)
 
 
@@ -102,3 +105,36 @@ def test_the_command(smallcnn, refused, trained, photos, tmp_path):
     line = refused("train", "mobilenet_v2", "--from", tmp_path / "start.safetensors", "--out", out, *flags)
     assert line == "give MODEL or --from, not both: the file knows its network"
     assert "no such file" in refused("train", "--from", tmp_path / "none.safetensors", "--out", out, *flags)
+
+
+def test_public_weights_by_name_are_fetched(smallcnn, photos, tmp_path, monkeypatch):
+    made = artifact(mobilenet_v2(width=0.1, resolution=32, classes=7))
+    here = Checkpoint("here", "mobilenet_v2", "https://host/x.pth", "MIT", "a test", made.preprocessing)
+    monkeypatch.setitem(catalogue.CATALOGUE, "here", here)
+    monkeypatch.setattr("smallcnn.fetch.fetch", lambda url, **_: tmp_path / "x.pth")
+    monkeypatch.setattr(importing, "import_known", lambda known, path: made)
+    code, out, err = smallcnn("train", "--from", "here", "--data", photos, "--out", tmp_path / "run", "--epochs", "1",
+                              "--batch-size", "8")  # fmt: skip
+    assert (code, out.strip()) == (0, str(tmp_path / "run" / "best.safetensors")), err
+    assert "a test; MIT" in err
+    assert "starts from trained weights; its last layer is new" in err
+
+
+def test_a_name_that_nobody_knows(refused, photos, tmp_path):
+    said = refused("train", "--from", "mobilenetv2_100.ra_in2k", "--data", photos, "--out", tmp_path / "run")
+    assert "closest: mobilenetv2_100.ra_in1k" in said
+
+
+def test_a_file_goes_before_a_name(refused, photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = next(iter(catalogue.CATALOGUE))
+    (tmp_path / name).write_bytes(b"no model")
+    assert "--from takes a .safetensors" in refused("train", "--from", name, "--data", photos, "--out", "run")
+
+
+def test_help_has_the_defaults_of_every_recipe(smallcnn):
+    text = " ".join(smallcnn("train", "--help")[1].split())
+    assert "[default: 60; 90 in photos; 30 in small-images; 12 in finetune; 10 in effnet]" in text
+    for name, entry in NAMED.items():
+        if entry.recipe.epochs != 60:
+            assert f"{entry.recipe.epochs} in {name}" in text

@@ -83,7 +83,7 @@ def test_while_the_head_learns_alone_nothing_else_moves(start, photos, tmp_path)
     still = Recipe(epochs=4, batch_size=8, head_epochs=1)
     stopped = tmp_path / "stopped"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("smallcnn.train.recipe.Recipe.head_only", property(lambda self: self.epochs))
+        patch.setattr("smallcnn.train.recipe.Recipe.head_only", lambda self, epochs: self.epochs)
         end = load(train(start, photos, stopped, recipe=still).last)
     for name, value in end.weights.items():
         if name.startswith("classifier"):

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from smallcnn import tensor_file
 from smallcnn.adapt import with_input_turned
 from smallcnn.data.labels import checked_labels
 from smallcnn.data.preprocessing import Preprocessing
@@ -87,7 +88,7 @@ def save(artifact: Artifact, path: Path | str) -> None:
         metadata["smallcnn.ending"] = artifact.ending
     tensors = {name: np.ascontiguousarray(value, np.float32) for name, value in artifact.weights.items()}
     with atomic(path) as beside:
-        beside.write_bytes(safetensors.numpy.save(tensors, metadata))
+        beside.write_bytes(tensor_file.ordered(safetensors.numpy.save(tensors, metadata)))
 
 
 def load(path: Path | str) -> Artifact:

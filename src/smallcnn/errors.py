@@ -7,6 +7,7 @@
         GraphError           a network that cannot be: shapes, names, options
         FileError            a file that is missing, damaged, foreign or cannot be written
             ImageError       a picture that cannot be decoded
+            WriteError       a file that cannot be written: no right, no room
         DataError            a data set that cannot be trained on or compared with
         MissingExtra         an optional dependency is needed; names the extra to install
 
@@ -58,6 +59,10 @@ class ImageNote(UserWarning):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class WriteError(FileError):
+    """A file that cannot be written."""
 
 
 class DataError(SmallcnnError, ValueError):

@@ -7,12 +7,10 @@ far, and `.NAME.lock`, which keeps two processes apart and holds the mark (ETag)
 import hashlib
 import os
 import re
-import sys
 import tarfile
 import time
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from http.client import HTTPException, HTTPMessage, HTTPResponse
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -20,9 +18,11 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import SplitResult, urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
+from smallcnn import lock
 from smallcnn._version import __version__
-from smallcnn.errors import FileError
-from smallcnn.files import atomic, cache_folder
+from smallcnn.cache import cache_folder, in_cache
+from smallcnn.errors import FileError, WriteError
+from smallcnn.files import write
 
 Report = Callable[[int, int | None], None]
 """Is told how many bytes are there and how many there will be, None if the server does not say."""
@@ -50,20 +50,25 @@ def fetch(
     from the cache. The address must be https, or http if the whole SHA-256 is known. With `member`, the file is a tar
     archive, and the path is that of its member with this file name.
 
-    Raises FileError if the file cannot be fetched, is not the expected one, or cannot be written.
+    Where the cache cannot be written, the file lasts as long as the process.
+
+    Raises FileError if the file cannot be fetched, is not the expected one, or cannot be written anywhere.
     """
     if sha256 is not None and not re.fullmatch("[0-9a-f]{8,64}", sha256):
         raise FileError(f"a SHA-256 is 64 hexadecimal digits in small letters, or its first 8 or more, not {sha256!r}")
-    cache = cache or cache_folder()
-    place = _place(url, cache, pinned=sha256 is not None and len(sha256) == 64)
+    return in_cache(cache or cache_folder(), lambda folder: _fetched(url, folder, member, size, sha256, report))
+
+
+def _fetched(url: str, folder: Path, member: str | None, size: int | None, sha256: str | None, report: Report) -> Path:
+    """Where the file is in `folder`. Raises WriteError if it cannot be put there."""
+    place = _place(url, folder, pinned=sha256 is not None and len(sha256) == 64)
     try:
-        if member is None and _is_good(place, size, sha256):
-            return place
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(place) as mark:
-            if not _is_good(place, size, sha256):
-                _download(url, place, mark, size, sha256, report)
-            return _extract(place, member) if member else place
+        if not _is_good(place, size, sha256):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with lock.held(place.with_name(f".{place.name}.lock"), wait=True) as mark:
+                if not _is_good(place, size, sha256):
+                    _download(url, place, mark, size, sha256, report)
+        return _extract(place, member) if member else place
     except URLError as error:
         flaw = _flaw(place, size, sha256) if place.is_file() else None
         reason = error.reason.strerror if isinstance(error.reason, OSError) else None
@@ -73,7 +78,7 @@ def fetch(
             + (f" (what is there: {flaw})" if flaw else "")
         ) from error
     except OSError as error:
-        raise FileError(f"cannot write {place}: {error.strerror or error}") from error
+        raise WriteError(f"cannot write {place}: {error.strerror or error}") from error
 
 
 def _place(url: str, cache: Path, pinned: bool) -> Path:
@@ -112,35 +117,6 @@ def _flaw(path: Path, size: int | None, sha256: str | None) -> str | None:
         if not digest.startswith(sha256):
             return f"its SHA-256 is {digest}, expected {sha256}{'...' if len(sha256) < len(digest) else ''}"
     return None
-
-
-@contextmanager
-def _alone(place: Path) -> Iterator[IO[str]]:
-    """Waits until no one else fetches the same file; gives the file that keeps the mark of what is arriving."""
-    with place.with_name(f".{place.name}.lock").open("a+") as mark:
-        _lock(mark)
-        yield mark
-
-
-if sys.platform == "win32":
-    import errno
-    import msvcrt
-
-    def _lock(file: IO[str]) -> None:
-        """Until the file is closed."""
-        while True:
-            try:
-                file.seek(0)
-                return msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
-            except OSError as error:  # it waits ten seconds only
-                if error.errno != errno.EDEADLK:
-                    raise
-else:
-    import fcntl
-
-    def _lock(file: IO[str]) -> None:
-        """Until the file is closed."""
-        fcntl.flock(file, fcntl.LOCK_EX)
 
 
 class _BrokenError(Exception):
@@ -258,6 +234,4 @@ def _extract(archive: Path, member: str) -> Path:
         raise FileError(f"{archive} was a damaged archive and was removed: {error}") from error
     if content is None:
         raise FileError(f"{archive} has no file {member}")
-    with atomic(archive.with_name(member)) as beside:
-        beside.write_bytes(content)
-    return archive.with_name(member)
+    return in_cache(archive.parent, lambda folder: write(folder / member, content))

@@ -2,19 +2,18 @@
 
 import errno
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from smallcnn.errors import FileError
+from smallcnn.errors import WriteError
 
 
 @contextmanager
 def atomic(path: Path | str) -> Iterator[Path]:
     """Gives a path beside `path` to write to, and renames it onto `path` once it is safely on disk.
 
-    On any failure what was at `path` stays as it was. Raises FileError if the place cannot be written.
+    On any failure what was at `path` stays as it was. Raises WriteError if the place cannot be written.
     """
     path = Path(path)
     beside = _start_beside(path)
@@ -24,20 +23,26 @@ def atomic(path: Path | str) -> Iterator[Path]:
             os.fsync(file.fileno())
         beside.replace(path)
     except OSError as error:
-        raise FileError(f"cannot write {path}: {error.strerror or error}") from error
+        raise WriteError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         with suppress(OSError):
             beside.unlink()
 
 
-def cache_folder() -> Path:
-    """$SMALLCNN_CACHE, $XDG_CACHE_HOME/smallcnn, or the usual place of this system."""
-    if given := os.environ.get("SMALLCNN_CACHE"):
-        return Path(given).expanduser()
-    if given := os.environ.get("XDG_CACHE_HOME"):
-        return Path(given) / "smallcnn"
-    usual = {"win32": "AppData/Local", "darwin": "Library/Caches"}.get(sys.platform, ".cache")
-    return Path.home() / usual / "smallcnn"
+def make_folder(path: Path) -> None:
+    """The folder and those above it, where they are not there yet. Raises WriteError."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WriteError(f"cannot make the folder {path}: {error.strerror}") from error
+
+
+def write(path: Path, content: bytes) -> Path:
+    """Puts the file there in one piece, in a folder made if there is none; gives its path. Raises WriteError."""
+    make_folder(path.parent)
+    with atomic(path) as beside:
+        beside.write_bytes(content)
+    return path
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -48,7 +53,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def check_writable(path: Path | str) -> None:
-    """Raises FileError now rather than after the work, if a file at `path` could not be written."""
+    """Raises WriteError now rather than after the work, if a file at `path` could not be written."""
     _start_beside(Path(path)).unlink()
 
 
@@ -60,5 +65,5 @@ def _start_beside(path: Path) -> Path:
         beside = path.with_name(f".{path.name}.{os.getpid()}.part")
         beside.touch()
     except OSError as error:
-        raise FileError(f"cannot write {path}: {error.strerror}") from error
+        raise WriteError(f"cannot write {path}: {error.strerror}") from error
     return beside

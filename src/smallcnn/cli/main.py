@@ -54,6 +54,9 @@ SYNONYMS = {
 }  # fmt: skip
 """What people type who know other tools -> what follows `smallcnn`."""
 
+_NO_MEMORY = ("can't allocate memory", "out of memory", "failed to allocate memory", "bad allocation", "bad_alloc")
+"""What torch and ONNX Runtime say, in exceptions that are no MemoryError."""
+
 
 class _Lazy(click.Group):
     """Knows its commands and their one-line help without importing them."""
@@ -140,3 +143,19 @@ def main(args: list[str] | None = None) -> None:
     except BrokenPipeError:  # `smallcnn list | head`
         sys.stderr.close()
         sys.exit(141)
+    except Exception as error:
+        if not (line := _of_the_system(error)):
+            raise
+        click.echo(f"smallcnn: {line}", err=True)
+        sys.exit(2)
+
+
+def _of_the_system(error: Exception) -> str | None:
+    """What the system has refused, as no room or no right; None of a bug."""
+    said = " ".join(str(error).split())
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename is not None else ""
+        return where + (error.strerror or said or type(error).__name__)
+    if isinstance(error, MemoryError) or any(sign in said.lower() for sign in _NO_MEMORY):
+        return f"not enough memory{f' ({said[:200]})' if said else ''}; close other programs, or ask for less at once"
+    return None

@@ -24,6 +24,9 @@ def command(file: Path | None, images: tuple[Path, ...], engine: str | None, thr
 
     Without FILE the network that comes with smallcnn is asked, which knows the ten classes of CIFAR-10. If some
     pictures cannot be decoded the others are still answered; the exit code is then 2.
+
+    A compiled FILE (.so, .dll) is a program and runs with your rights: open only those you made or trust. All other
+    kinds of FILE are data.
     """
     from smallcnn import runtime, shipped
     from smallcnn.data.decode import SUFFIXES

@@ -1,17 +1,23 @@
 """`smallcnn pull`."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from smallcnn.cli.options import as_json, completed
-from smallcnn.cli.show import print_json, progress, remark, say, size, table
+from smallcnn.cli.show import print_json, progress, remark, size, table
 
 
 def _names() -> list[str]:
     from smallcnn.checkpoints.catalogue import CATALOGUE
 
     return list(CATALOGUE)
+
+
+if TYPE_CHECKING:
+    from smallcnn.artifact import Artifact
+    from smallcnn.checkpoints.catalogue import Checkpoint
 
 
 @click.command("pull")
@@ -26,7 +32,6 @@ def command(name: str | None, out: Path | None, json_: bool) -> None:
     from smallcnn import artifact
     from smallcnn.checkpoints.catalogue import CATALOGUE, find
     from smallcnn.errors import FileError
-    from smallcnn.fetch import fetch
     from smallcnn.files import check_writable
 
     if name is None:
@@ -36,24 +41,31 @@ def command(name: str | None, out: Path | None, json_: bool) -> None:
     if json_:
         _list([name], json_)
         return
-    from smallcnn.checkpoints.importing import import_known
-
     out = out or Path(f"{name}.safetensors")
     if out.suffix != ".safetensors":
         raise FileError(f"{out}: a model file's name ends in .safetensors")
     check_writable(out)
-    with progress(f"fetching {name}") as bar:
+    artifact.save(pulled(known), out)
+    remark(f"{out}: {size(out.stat().st_size)}")
+    click.echo(str(out))
+
+
+def pulled(known: "Checkpoint") -> "Artifact":
+    """A checkpoint of the catalogue as a model, fetched unless it is cached; says on stderr what it is."""
+    from smallcnn.checkpoints.importing import import_known
+    from smallcnn.fetch import fetch
+
+    with progress(f"fetching {known.name}") as bar:
         path = fetch(
             known.url, member=known.member, size=known.size, sha256=known.sha256,
             report=lambda done, total: bar(done, total or 0),
         )  # fmt: skip
     made = import_known(known, path)
-    artifact.save(made, out)
     reached = "" if known.top1 is None else f"; published top-1 {known.top1} %"
-    remark(f"{made.graph.name}: {known.origin}; {known.licence}{reached}; {size(out.stat().st_size)}")
+    remark(f"{made.graph.name}: {known.origin}; {known.licence}{reached}")
     if known.sha256 is None:
         remark("its publisher gives no SHA-256, so the file was not verified beyond its arrival over https")
-    say(str(out))
+    return made
 
 
 def _list(names: list[str], json_: bool) -> None:

@@ -78,7 +78,7 @@ def command(
     else:
         if data is None:
             raise SmallcnnError("a study needs --data SOURCE; --table shows what is done without it")
-        require("running a study", "train", *TRAIN, "filelock")
+        require("running a study", "train", *TRAIN)
         import torch
 
         from smallcnn.shipped import located

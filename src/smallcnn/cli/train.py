@@ -2,52 +2,112 @@
 
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 import click
 
 from smallcnn.cli.options import completed, compute, device, groups, models, root, threads, workers
 from smallcnn.cli.show import remark, say
-from smallcnn.errors import TRAIN, SmallcnnError, require
+from smallcnn.errors import TRAIN, FileError, SmallcnnError, require
 from smallcnn.train.recipe import Recipe
+from smallcnn.train.recipes import NAMED
+
+if TYPE_CHECKING:
+    from smallcnn.artifact import Artifact
 
 
 def _recipe_options(function: Any) -> Any:
-    """One option per field of `Recipe`, its default and help taken from there."""
+    """One option per field of `Recipe`, its help and the defaults of each recipe taken from there."""
     hints = get_type_hints(Recipe)
     for field in reversed(fields(Recipe)):
         kind, name = hints[field.name], field.name.replace("_", "-")
         inner = [t for t in get_args(kind) if t is not type(None)] if get_origin(kind) is not Literal else []
-        if bool in inner:
-            option = click.option(f"--{name}/--no-{name}", field.name, default=None, help=field.metadata["help"])
+        help_ = field.metadata["help"] + _defaults(field.name)
+        if kind is bool or bool in inner:
+            option = click.option(f"--{name}/--no-{name}", field.name, default=None, help=help_)
         else:
             choices = get_args(kind) if get_origin(kind) is Literal else ()
             option = click.option(
                 f"--{name}", field.name, default=None, type=click.Choice(choices) if choices else (*inner, kind)[0],
-                help=field.metadata["help"],
+                help=help_,
             )  # fmt: skip
         function = option(function)
     return function
+
+
+def _started_from(start: Path) -> "Artifact":
+    """The model file `start`, that of the package, or public weights of this name, fetched unless they are cached."""
+    from smallcnn import artifact
+    from smallcnn.checkpoints.catalogue import find
+    from smallcnn.cli.pull import pulled
+    from smallcnn.shipped import located
+
+    start = located(start)
+    if not start.exists() and start.name == str(start) and start.suffix != ".safetensors":
+        try:
+            known = find(start.name)
+        except FileError as error:
+            raise FileError(f"{start}: no such file, and {error}") from error
+        return pulled(known)
+    if start.suffix != ".safetensors":
+        raise SmallcnnError(
+            f"{start}: --from takes a .safetensors model file or a name from `smallcnn pull`; "
+            "`smallcnn import` makes a model file of other weights"
+        )
+    return artifact.load(start)
+
+
+def _defaults(name: str) -> str:
+    """The value of a setting in every recipe, those together that share one."""
+    recipes: dict[Any, list[str]] = {}
+    for recipe, entry in NAMED.items():
+        recipes.setdefault(getattr(entry.recipe, name), []).append(recipe)
+    usual = max(recipes, key=lambda value: len(recipes[value]))
+    others = [f"{_shown(value)} in {', '.join(who)}" for value, who in recipes.items() if value != usual]
+    if not others:
+        return "" if usual is None else f"  [default: {_shown(usual)}]"
+    first = [] if usual is None else [_shown(usual)]
+    return f"  [default: {'; '.join(first + others)}]"
+
+
+def _shown(value: Any) -> str:
+    match value:
+        case None:
+            return "none"
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:.4g}"
+    return str(value)
 
 
 @click.command("train")
 @click.argument("model", required=False, shell_complete=completed(models))
 @click.option("--data", metavar="SOURCE", help="folder with one sub-folder per class, .npz, or a named set")
 @click.option(
-    "--from", "start", type=click.Path(path_type=Path), help="start from this .safetensors, in place of MODEL"
+    "--from",
+    "start",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="start from the network and weights of a .safetensors file, or of a name in `smallcnn pull`; no MODEL then",
 )
 @root
 @groups
-@click.option("--recipe", default="auto", show_default=True, help="one of `smallcnn recipes`, for options to change")
-@click.option("--teacher", type=click.Path(path_type=Path), help="model file to learn from, beside the labels")
+@click.option(
+    "--recipe",
+    default="auto",
+    show_default=True,
+    help="name from `smallcnn recipes`; options change its settings",
+)
+@click.option("--teacher", type=click.Path(path_type=Path), help="model file to learn from, in addition to the labels")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="folder of the run")
 @click.option(
     "--resolution",
     type=click.IntRange(1),
-    help="side of the input; left out, that of --from, 224 for files, their own for arrays",
+    help="side of the input  [default: that of --from, 224 for image files, their own size for arrays]",
 )
 @click.option(
-    "--resume", is_flag=True, help="go on with the run in --out; MODEL is then not needed, --data only if it moved"
+    "--resume", is_flag=True, help="continue the run in --out; no MODEL needed, --data only if it moved or is a command"
 )
 @compute
 @device
@@ -73,42 +133,34 @@ def command(
 ) -> None:
     """Train MODEL on SOURCE, into the folder --out.
 
-    With --from, a model file's own network goes on from its weights, with a new last layer if it does not know the
-    classes.
+    With --from, training starts from the network and the weights of a model file, with a new last layer if it does not
+    know the classes.
 
     The folder then holds best.safetensors (highest validation top-1), last.safetensors, log.jsonl, report.html and
-    tensorboard/. Ctrl-C stops after the current step; --resume goes on exactly there.
+    tensorboard/. One run at a time may use it. Ctrl-C stops after the current step; --resume continues exactly there.
     """
-
-    def top1(record: dict[str, Any]) -> float:
-        return max(record["val_top1"], record.get("ema_val_top1", 0.0))
 
     require("training", "train", *TRAIN)
     import torch
 
-    from smallcnn import artifact, report
+    from smallcnn import report
     from smallcnn.shipped import located
-    from smallcnn.train import checkpoint, distributed, run
-    from smallcnn.train.loop import CHECKPOINT
+    from smallcnn.train import distributed, run
+    from smallcnn.train.budget import top1
 
     if threads:
         torch.set_num_threads(threads)
     chosen = {key: value for key, value in changes.items() if value is not None}
     if start and model:
         raise SmallcnnError("give MODEL or --from, not both: the file knows its network")
-    start = start and located(start)
-    if start and start.suffix.lower() != ".safetensors":
-        raise SmallcnnError(
-            f"{start}: --from takes a .safetensors model file; `smallcnn import` makes one of public weights"
-        )
-    network = artifact.load(start) if start else model
+    network = _started_from(start) if start else model
     if resume and network is None:
         if chosen or resolution or groups or recipe != "auto":
             raise SmallcnnError("--resume takes its settings from the run; leave the others out, or give all of them")
         result = run.resume(out, data=data, root=root, teacher=teacher, device=device, workers=workers)
     elif network is None or data is None:
         missing = "MODEL or --from FILE" if network is None else "--data SOURCE"
-        raise SmallcnnError(f"train needs {missing} (or --resume without MODEL, to go on with the run in --out)")
+        raise SmallcnnError(f"train needs {missing} (or --resume without MODEL, to continue the run in --out)")
     else:
         result = run.train(
             network, data, out, resolution=resolution, recipe=recipe, teacher=teacher and located(teacher), root=root,
@@ -118,8 +170,7 @@ def command(
         raise click.exceptions.Exit(130)
     if not distributed.is_first():
         return  # the first process writes the report
-    root = root or checkpoint.read_settings(result.folder / CHECKPOINT)["root"]
-    page = report.of_run(result.folder, result.data, root)
+    page = report.of_run(result.folder, result.data, result.root)
     best = max(result.history, key=top1)
     remark(f"report: {page}")
     remark(f"best validation top-1 {top1(best):.2%} in epoch {best['epoch']} of {len(result.history)}")

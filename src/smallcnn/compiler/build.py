@@ -16,9 +16,9 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
+from smallcnn.cache import cache_folder, keep, recalled
 from smallcnn.compiler.specs import Machine, Spec
 from smallcnn.errors import CompileError
-from smallcnn.files import atomic, cache_folder
 
 _LLVM = "-vectorize-slp=false"
 """For LLVM. Its superword vectorizer packs the addresses of a tile's pixels into vectors and takes them apart again in
@@ -38,7 +38,7 @@ def build(
     """Object files by kernel name, from the cache or compiled now. `report` is told how many are done, of how many."""
     folder = cache_folder() / "kernels" / _version()
     wanted = {kernel_name(spec, machine): spec for spec in specs}
-    found = {name: path.read_bytes() for name in wanted if (path := folder / f"{name}.o").exists()}
+    found = {name: content for name in wanted if (content := recalled(folder / f"{name}.o"))}
     waiting: queue.SimpleQueue[tuple[str, Spec]] = queue.SimpleQueue()
     missing = [item for item in wanted.items() if item[0] not in found]
     for item in missing:
@@ -55,9 +55,7 @@ def build(
                     except queue.Empty:
                         return
                     found[name] = worker.compile(spec, machine)
-                    folder.mkdir(parents=True, exist_ok=True)
-                    with atomic(folder / f"{name}.o") as beside:
-                        beside.write_bytes(found[name])
+                    keep(folder / f"{name}.o", found[name])
                     report(len(found), len(wanted))
         except BaseException as error:
             errors.append(error)

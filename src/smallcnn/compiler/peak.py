@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
+from smallcnn.cache import cache_folder, kept
 from smallcnn.compiled import FORMAT, CompiledFile, load
 from smallcnn.compiler import link, targets
 from smallcnn.compiler.program import Buffer, Program, Step
 from smallcnn.compiler.targets import Target
-from smallcnn.files import cache_folder
 
 _KERNEL = "peak"
 _PICTURE = np.zeros((1, 1, 1), np.uint8)
@@ -54,11 +54,16 @@ def meter(threads: int) -> Meter:
     vectors = target.registers - 4
     code = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
     path = cache_folder() / "peak" / f"{target.name}-{FORMAT}-{code}{target.suffixes[0]}"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        link.write(_program(target, vectors), path)
+    path = kept(path, lambda: _linked(target, vectors))
     mult_adds = vectors * target.vector * _LENGTH * _CHAINS
     return Meter(load(path, threads), mult_adds)
+
+
+def _linked(target: Target, vectors: int) -> bytes:
+    with tempfile.TemporaryDirectory(prefix="smallcnn-") as folder:
+        path = Path(folder) / f"peak{target.suffixes[0]}"
+        link.write(_program(target, vectors), path)
+        return path.read_bytes()
 
 
 def _program(target: Target, vectors: int) -> Program:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from smallcnn import compiled
+from smallcnn.cache import cache_folder, keep
 from smallcnn.compiler import build, link
 from smallcnn.compiler.assemble import assemble
 from smallcnn.compiler.calls import Call
@@ -22,8 +23,6 @@ from smallcnn.compiler.plan import best_tiles
 from smallcnn.compiler.specs import Chain, Conv, Depthwise, Machine, Pointwise, Separable, Tile
 from smallcnn.compiler.targets import Target
 from smallcnn.cpu import cpu_name
-from smallcnn.errors import FileError
-from smallcnn.files import atomic, cache_folder
 
 _TILES, _RUNS = 4, 30
 Report = Callable[[int, int], None]
@@ -40,6 +39,7 @@ def search(
     """The plan with the fastest form of every kernel; what was measured before is not measured again."""
     machine = target.machine
     forms: dict[str, list[Call]] = {}
+    measured: dict[str, str] = {}
     for call in calls:
         if _chosen(call, machine) is None and len(options := _forms(call, machine)) > 1:
             forms.setdefault(build.kernel_name(call.spec, machine), options)
@@ -47,11 +47,17 @@ def search(
         everything = [form for options in forms.values() for form in options]
         times = _time(everything, target, input_shape, outputs, workers, report)
         start = 0
-        for options in forms.values():
+        for name, options in forms.items():
             best = int(times[start : start + len(options)].argmin())
-            _remember(options[0], options[best], machine)
+            measured[name] = _choice(options[best])
+            keep(_place(options[0], machine), measured[name].encode())
             start += len(options)
-    return remembered(calls, machine)
+    return [
+        _with(call, json.loads(choice))
+        if (choice := measured.get(build.kernel_name(call.spec, machine)))
+        else _chosen(call, machine) or call
+        for call in calls
+    ]
 
 
 def _time(
@@ -153,13 +159,3 @@ def _chosen(call: Call, machine: Machine) -> Call | None:
         return _with(call, json.loads(_place(call, machine).read_text()))
     except (OSError, ValueError, KeyError, TypeError):  # not measured, or not readable: to be measured again
         return None
-
-
-def _remember(planned: Call, best: Call, machine: Machine) -> None:
-    place = _place(planned, machine)
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FileError(f"cannot write {place}: {error.strerror}") from error
-    with atomic(place) as beside:
-        beside.write_text(_choice(best))

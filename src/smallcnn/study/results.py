@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, get_origin, get_type_hints
 
 from smallcnn.errors import DataError
 from smallcnn.files import atomic
@@ -99,8 +99,13 @@ def read_one(folder: Path) -> Outcome:
     """The result in a run's folder. Raises DataError if it is not one."""
     path = folder / RESULT
     try:
-        return Outcome(**json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError) as error:
+        outcome = Outcome(**json.loads(path.read_text()))
+        for name, kind in get_type_hints(Outcome).items():
+            value = getattr(outcome, name)
+            if not isinstance(value, dict if get_origin(kind) is dict else kind):
+                raise TypeError(f"{name} is {ascii(value)[:50]}")
+        return outcome
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise DataError(f"{path}: no result of a study's run ({error}); remove it to have the run finished") from error
 
 

@@ -1,14 +1,13 @@
 """Running a study: every (row, seed) that is not done yet, one at a time, alone or beside other processes."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock, Timeout
 
-from smallcnn import runtime
+from smallcnn import lock, runtime
 from smallcnn.cost import profile
 from smallcnn.data.sources import Source, open_source
 from smallcnn.errors import DataError, FileError, SmallcnnError, closest
@@ -172,19 +171,16 @@ def _build(row: Row, source: Source) -> Graph:
 @contextmanager
 def _claimed(folder: Path) -> Iterator[bool]:
     """Whether this process alone may work on the run now; the system takes the claim back from one that dies."""
-    lock = FileLock(folder.with_name(f"{folder.name}.lock"))
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(blocking=False)
-    except Timeout:
-        yield False
-        return
-    except OSError as error:
-        raise FileError(f"cannot write into {folder.parent}: {error.strerror}") from error
-    try:
-        yield True
-    finally:
-        lock.release()
+    with ExitStack() as claim:
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            claim.enter_context(lock.held(folder.with_name(f"{folder.name}.lock"), wait=False))
+            mine = True
+        except BlockingIOError:
+            mine = False
+        except OSError as error:
+            raise FileError(f"cannot write into {folder.parent}: {error.strerror}") from error
+        yield mine
 
 
 def _train_and_measure(

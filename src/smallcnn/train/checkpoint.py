@@ -4,13 +4,14 @@ Kept apart from the model files people use: `checkpoint.safetensors` is only rea
 """
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from smallcnn import tensor_file
 from smallcnn.errors import FileError
 from smallcnn.files import atomic
 
@@ -18,7 +19,8 @@ from smallcnn.files import atomic
 @dataclass
 class Progress:
     """Where a run is. `step` counts within the epoch, as do the sums, the seconds and those waited for pictures.
-    `failed` are pictures that could not be decoded, with what is wrong with them."""
+    `failed` are pictures that could not be decoded, with what is wrong with them. `total` are the steps of the whole
+    run where its minutes or its patience allow fewer than the recipe has, else 0; `spent` its seconds so far."""
 
     epoch: int = 0
     step: int = 0
@@ -27,9 +29,22 @@ class Progress:
     seen: int = 0
     seconds: float = 0.0
     waited: float = 0.0
+    total: int = 0
+    spent: float = 0.0
     best_top1: float = -1.0
     history: list[dict[str, Any]] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
+
+
+_SETTINGS: dict[str, tuple[type, ...]] = {
+    "model": (str,), "graph": (str,), "preprocessing": (str,), "start": (dict, type(None)),
+    "teacher": (dict, type(None)), "source": (str, type(None)), "root": (str, type(None)), "pictures": (str,),
+    "recipe": (dict,), "compute": (str,),
+}  # fmt: skip
+"""What the settings of a run are, by name."""
+
+_NEWER: dict[str, type] = {"cut": str, "bfloat16": bool}
+"""Settings that older runs do not have."""
 
 
 def save(
@@ -51,31 +66,55 @@ def save(
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     metadata = {"progress": json.dumps(asdict(progress)), "settings": json.dumps(settings)}
     with atomic(path) as beside:
-        beside.write_bytes(safetensors.torch.save(tensors, metadata))
+        beside.write_bytes(tensor_file.ordered(safetensors.torch.save(tensors, metadata)))
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """The settings the run was started with. Raises FileError if the file is damaged."""
-    return _read(path, tensors=False)[0]
+    """The settings the run was started with. Raises FileError if the file is damaged, or from an older smallcnn."""
+    settings = _read(path, tensors=False)[0]
+    for name, kinds in _SETTINGS.items():
+        if name not in settings:
+            raise FileError(f"{path}: does not say {name!r}; an older smallcnn wrote it, and this one cannot resume it")
+        if not isinstance(settings[name], kinds):
+            raise FileError(f"{path}: not a checkpoint of a training run ({name!r} is {ascii(settings[name])[:50]})")
+    for name, kind in _NEWER.items():
+        if not isinstance(settings.get(name, kind()), kind):
+            raise FileError(f"{path}: not a checkpoint of a training run ({name!r} is {ascii(settings[name])[:50]})")
+    for name, wanted in {"start": {"new_last_layer"}, "teacher": {"file", "digest"}}.items():
+        if settings[name] is not None and not wanted <= settings[name].keys():
+            raise FileError(f"{path}: not a checkpoint of a training run ({name!r} lacks {', '.join(sorted(wanted))})")
+    return settings
 
 
 def restore(path: Path, module: nn.Module, average: nn.Module | None, optimizer: torch.optim.Optimizer) -> Progress:
     """Puts a saved state back into the modules and `optimizer`. Raises FileError if the file is damaged."""
     _, progress, tensors = _read(path)
     state: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        if name.startswith("optimizer."):
-            _, index, key = name.split(".")
-            state.setdefault(int(index), {})[key] = value
     try:
+        for name, value in tensors.items():
+            if name.startswith("optimizer."):
+                _, index, key = name.split(".")
+                state.setdefault(int(index), {})[key] = value
         module.load_state_dict(_below("model.", tensors))
         if average:
             average.load_state_dict(_below("average.", tensors))
         optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
         _as_laid_out(optimizer)
-        return Progress(**progress)
+        return _progress(progress)
     except (RuntimeError, TypeError, ValueError, KeyError) as error:
         raise FileError(f"{path}: does not fit this run ({error})") from error
+
+
+def _progress(values: dict[str, Any]) -> Progress:
+    """Raises TypeError or ValueError unless these are the fields of one."""
+    progress = Progress(**values)
+    for entry in fields(Progress):
+        value, default = getattr(progress, entry.name), getattr(Progress(), entry.name)
+        if not isinstance(value, int | float if isinstance(default, float) else type(default)):
+            raise TypeError(f"{entry.name} is {ascii(value)[:50]}")
+    if min(progress.epoch, progress.step) < 0:
+        raise ValueError("a position before the beginning")
+    return progress
 
 
 def _as_laid_out(optimizer: torch.optim.Optimizer) -> None:
@@ -98,6 +137,9 @@ def _read(path: Path, tensors: bool = True) -> tuple[dict[str, Any], dict[str, A
             metadata: dict[str, str] = file.metadata() or {}
             found = {name: file.get_tensor(name).clone() for name in file.keys()} if tensors else {}  # noqa: SIM118
             # cloned: an optimizer that kept pages of this file mapped would stop Windows from replacing it
-        return json.loads(metadata["settings"]), json.loads(metadata["progress"]), found
-    except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
+        settings, progress = json.loads(metadata["settings"]), json.loads(metadata["progress"])
+        if not (isinstance(settings, dict) and isinstance(progress, dict)):
+            raise ValueError("no JSON objects")
+        return settings, progress, found
+    except (SafetensorError, OSError, KeyError, ValueError, RecursionError) as error:
         raise FileError(f"{path}: not a checkpoint of a training run, or damaged ({error})") from error

@@ -40,7 +40,7 @@ def choose(
     The module stays as it was.
     """
     if way != "auto":
-        return Choice(way, "as asked for")
+        return Choice(way, "chosen with --compute")
     if device.type != "cpu" or bfloat16:
         return Choice("torch", "our own kernels are for float32 on CPUs")
     plain = _rate("torch", module, size)

@@ -78,5 +78,8 @@ def held(split: Split, view: Preprocessing, workers: int | None) -> tuple[Split,
             return split, {}, array
     if prepared_bytes(split, view) > BUDGET:
         return split, {}, None
-    kept, failed = prepared(split, view, workers=workers)
+    try:
+        kept, failed = prepared(split, view, workers=workers)
+    except MemoryError:
+        return split, {}, None
     return kept, failed, np.asarray(kept.images)

@@ -16,7 +16,7 @@ from smallcnn.train.compute import Choice, Network, Way, choose, network
 from smallcnn.train.device import computes_bfloat16
 from smallcnn.train.distributed import gradients_later, wrap
 from smallcnn.train.ema import Average
-from smallcnn.train.loss import Mix, cross_entropy, distillation, draw_mix
+from smallcnn.train.loss import Mix, cross_entropy, distillation, draw_mix, shared
 from smallcnn.train.optim import freeze_body, make_optimizer, set_rate
 from smallcnn.train.ranks import Ranks
 from smallcnn.train.recipe import Recipe
@@ -30,8 +30,9 @@ Part = tuple[np.ndarray, np.ndarray]
 class Learner:
     """A network with its optimizer, its averaged weights and its teacher. A step is `gradients`, then `update`.
 
-    `weights` left out are the initial ones of the recipe's seed. `size` (H, W, C) is that of the pictures it learns
-    from. `choose` or `join` must be called before the first step.
+        `weights` left out are the initial ones of the recipe's seed. `size` (H, W, C) is that of the pictures it learns
+    XX` (classes,) multiply an image's loss.
+        `choose` or `join` must be called before the first step.
     """
 
     network: Network
@@ -44,10 +45,12 @@ class Learner:
         pixels: Pixels,
         size: tuple[int, int, int],
         teacher: Teacher | None,
+        class_weights: np.ndarray | None,
         ranks: Ranks,
     ) -> None:
         self.graph, self.recipe, self.pixels, self.size, self.teacher = graph, recipe, pixels, size, teacher
         self.device, self.ranks = pixels.device, ranks
+        self.class_weights = None if class_weights is None else torch.from_numpy(class_weights).to(self.device)
         self.module = to_module(graph, weights, seed=recipe.seed).to(self.device)
         self.module.to(memory_format=pixels.memory_format)  # type: ignore[call-overload]
         self.optimizer = make_optimizer(recipe, graph, self.module)
@@ -79,10 +82,9 @@ class Learner:
         self.network = wrap(self.module)
         self.bfloat16 = self.ranks.from_first(self.bfloat16)  # processors may differ
 
-    def set_mode(self, epoch: int) -> None:
-        """What learns in this epoch, and which norms follow the batch."""
+    def set_mode(self, head_only: bool) -> None:
+        """What learns now, all or the last layer alone, and which norms follow the batch."""
         self.module.train()
-        head_only = epoch < self.recipe.head_only
         freeze_body(self.graph, self.module, head_only)
         if head_only or self.recipe.batch_norm == "frozen":
             for layer in self.module.modules():
@@ -140,8 +142,9 @@ class Learner:
         recipe = self.recipe
         if not len(labels):
             return logits.sum()  # of nothing: zero, with gradients of zero for the other processes
-        loss = cross_entropy(logits, labels, own, recipe.label_smoothing)
+        each = None if self.class_weights is None else shared(self.class_weights[labels], own)
+        loss = cross_entropy(logits, labels, own, recipe.label_smoothing, self.class_weights)
         if self.teacher is None:
             return loss
-        theirs = distillation(logits, self.teacher.logits(images), recipe)
+        theirs = distillation(logits, self.teacher.logits(images), recipe, each)
         return torch.lerp(loss, theirs, recipe.distil_weight)

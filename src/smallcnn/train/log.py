@@ -38,6 +38,9 @@ class Quiet:
     def step(self, epoch: int, loss: float, top1: float, rate: float) -> None:
         """Moves the bar."""
 
+    def shorten(self, epochs: int, steps: int) -> None:
+        """The run has only so many epochs, the last one perhaps not whole, and steps."""
+
     def epoch(self, record: dict[str, Any]) -> None:
         """One finished epoch: a line on stderr, a line in log.jsonl, scalars in TensorBoard. FileError if it cannot."""
 
@@ -86,6 +89,10 @@ class Log(Quiet):
     def step(self, epoch: int, loss: float, top1: float, rate: float) -> None:
         """The bar, where stderr is a terminal."""
         self._bar.update(self._task, advance=1, epoch=epoch + 1, loss=loss, top1=top1, rate=rate)
+
+    def shorten(self, epochs: int, steps: int) -> None:
+        """The bar's end."""
+        self._bar.update(self._task, total=steps, epochs=epochs)
 
     def epoch(self, record: dict[str, Any]) -> None:
         """To stderr, log.jsonl and TensorBoard."""

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 import smallcnn
-from smallcnn import artifact
+from smallcnn import artifact, places
 from smallcnn.artifact import Artifact
 from smallcnn.data import duplicates
 from smallcnn.data.loader import Batch
@@ -28,13 +28,14 @@ from smallcnn.errors import DataError, FileError
 from smallcnn.graph import Graph
 from smallcnn.metrics import Metrics
 from smallcnn.module import to_weights
-from smallcnn.train import checkpoint
+from smallcnn.train import budget, checkpoint
 from smallcnn.train.augment import Draws
 from smallcnn.train.checkpoint import Progress
 from smallcnn.train.compute import Choice, Way
 from smallcnn.train.feed import Feed
 from smallcnn.train.learner import Learner
 from smallcnn.train.log import Log, Quiet
+from smallcnn.train.loss import class_weights
 from smallcnn.train.ranks import Ranks
 from smallcnn.train.recipe import Recipe
 from smallcnn.train.stopping import asked_to_stop
@@ -52,6 +53,7 @@ class Result:
 
     folder: Path
     data: str
+    root: str | None
     best: Path
     last: Path
     history: list[dict[str, Any]]
@@ -74,6 +76,7 @@ class Loop:
         recipe: Recipe,
         folder: Path,
         settings: dict[str, Any],
+        data: str,
         *,
         teacher: Teacher | None,
         compute: Way,
@@ -82,7 +85,9 @@ class Loop:
         ranks: Ranks,
     ) -> None:
         self.graph, self.source, self.recipe, self.folder, self.settings = graph, source, recipe, folder, settings
+        self.data = data
         self.device, self.preprocessing, self.ranks = device, preprocessing, ranks
+        self.began, self.spent_before = time.perf_counter(), 0.0
         pixels = Pixels(preprocessing, device)
         view = preprocessing.trained_at(recipe.train_scale)
         height, width = view.size
@@ -100,7 +105,8 @@ class Loop:
         self.steps = len(self.feed) // self.batch_size  # the rest is left out; it is another rest each epoch
         self.share = ranks.share(self.batch_size, recipe.accumulate, bool(recipe.mixup or recipe.cutmix))
         size = (height, width, graph.input_shape[2])
-        self.learner = Learner(graph, weights, recipe, pixels, size, teacher, ranks)
+        weighted = class_weights(source.splits["train"].labels, len(source.classes)) if recipe.balance else None
+        self.learner = Learner(graph, weights, recipe, pixels, size, teacher, weighted, ranks)
         choice = Choice("torch", "in several processes, which share the statistics of their norms")
         if ranks.alone:
             choice = self.learner.choose(compute, recipe.epochs * len(self.feed))
@@ -117,6 +123,7 @@ class Loop:
             with ranks.copied(self.folder / CHECKPOINT) as state, ranks.together():
                 learner = self.learner
                 self.progress = checkpoint.restore(state, learner.module, learner.averaged, learner.optimizer)
+                self.spent_before = self.progress.spent
         if not ranks.alone:
             self.learner.join()
         progress = self.progress
@@ -125,35 +132,76 @@ class Loop:
             self._say_hello(log, resume)
             if not resume:
                 self._save(log)
-            while progress.epoch < self.recipe.epochs and not stopping:
+            while not self._finished() and not stopping:
                 if self._epoch(log, stop):
                     self._close_epoch(log)
                 else:
                     self._save(log)
                 stopping = any(ranks.sum([stop.is_set()]))
-            if progress.epoch < self.recipe.epochs:
-                log.say(f"stopped; go on with: smallcnn train --resume --out {self.folder}")
-        finished = progress.epoch >= self.recipe.epochs
+            if not self._finished():
+                log.say(f"stopped; continue with: smallcnn train --resume --out {self.folder}")
         last, best = self.folder / "last.safetensors", self.folder / "best.safetensors"
         with ranks.together():
             if ranks.first and not last.is_file():
                 artifact.save(self._artifact(None), last)
         return Result(
             folder=self.folder,
-            data=self.settings["source"],
+            data=self.data,
+            root=self.settings["root"],
             best=best if best.is_file() else last,
             last=last,
             history=progress.history,
-            finished=finished,
+            finished=self._finished(),
             stopped=stopping,
         )
+
+    def _done(self) -> int:
+        """Steps since the beginning of the run."""
+        return self.progress.epoch * self.steps + self.progress.step
+
+    def _total(self) -> int:
+        return self.progress.total or self.recipe.epochs * self.steps
+
+    def _epochs(self) -> int:
+        """Those of the whole run; the last one need not be whole."""
+        return -(-self._total() // self.steps)
+
+    def _finished(self) -> bool:
+        return self._done() >= self._total()
+
+    def _spent(self) -> float:
+        """Seconds of this run, those before it was resumed included."""
+        return self.spent_before + time.perf_counter() - self.began
+
+    def _end_after(self, total: int, log: Quiet) -> None:
+        """The run now has so many steps."""
+        self.progress.total = total
+        log.shorten(self._epochs(), total)
+        self._set_mode()
+
+    def _fit(self, log: Quiet) -> None:
+        """Gives the run the steps that fit into its minutes, by the speed so far."""
+        if self.recipe.minutes:
+            most = self.recipe.epochs * self.steps
+            fitting = budget.fitting(self._done(), self._spent(), self.recipe.minutes, most)
+            self._end_after(self.ranks.from_first(fitting), log)
+
+    def _lose_patience(self, log: Quiet) -> None:
+        """Ends the run if too many epochs brought nothing."""
+        patience = self.recipe.patience
+        if patience and budget.epochs_without_gain(self.progress.history) >= patience:
+            log.say(f"no better validation top-1 in {patience} epochs")
+            self._end_after(self._done(), log)
+
+    def _set_mode(self) -> None:
+        self.learner.set_mode(self.progress.epoch < self.recipe.head_only(self._total() / self.steps))
 
     def _log(self) -> Quiet:
         log = Quiet()
         with self.ranks.together():
             if self.ranks.first:
                 at = self.progress
-                log = Log(self.folder, self.recipe.epochs, self.steps, at.history, at.step)
+                log = Log(self.folder, self._epochs(), self.steps, at.history, at.step)
         return log
 
     def _say_hello(self, log: Quiet, resume: bool) -> None:
@@ -167,7 +215,8 @@ class Loop:
             + ("" if self.ranks.alone else f"{self.ranks.count} processes with each ")
             + f"{torch.get_num_threads()} threads, {precision}"
         )
-        log.say(f"computed by {self.settings['compute']}: {self.why}")
+        why = "the way stored with the run" if resume else self.why  # as then, it is not chosen again
+        log.say(f"computed by {self.settings['compute']}: {why}")
         if self.ranks.first:
             rate = self.feed.rate(np.arange(min(len(self.feed), _RATED)), self.batch_size)
             log.say(f"the loader alone gives {rate:,.0f} images/s" + ("" if self.ranks.alone else " in each process"))
@@ -179,8 +228,8 @@ class Loop:
             log.say(f"note: {line}")
         self._note_failures(log, self.feed.failed)
         self._note_failures(log, self.validation.failed)
-        if self.progress.epoch >= self.recipe.epochs:
-            log.say(f"this run has already finished its {self.recipe.epochs} epochs")
+        if self._finished():
+            log.say(f"this run has already finished, after {self.progress.epoch} epochs")
         elif resume:
             log.say(f"resumed at epoch {self.progress.epoch + 1}, step {self.progress.step}")
 
@@ -192,7 +241,7 @@ class Loop:
         ours = shuffled.reshape(self.steps, self.batch_size)[:, np.concatenate(self.share)]
         draws = Draws(recipe, epoch, len(self.feed))
         loader = self.feed.batches(epoch, ours[progress.step :].ravel(), draws, ours.shape[1])
-        self.learner.set_mode(epoch)
+        self._set_mode()
         started, seconds_before, waited = time.perf_counter(), progress.seconds, progress.waited
         asked = started
         for batch in loader:
@@ -200,13 +249,20 @@ class Loop:
             self._note_failures(log, batch.failed)
             places = self._places(batch, ours[progress.step])
             due = self.ranks.first and time.perf_counter() - self.saved_at > _CHECKPOINT_SECONDS
-            *counts, stopping, saving = self.ranks.sum([*map(len, places), stop.is_set(), due])
+            over = self.ranks.first and recipe.minutes is not None and self._spent() > 60 * recipe.minutes
+            *counts, stopping, saving, late = self.ranks.sum([*map(len, places), stop.is_set(), due, over])
             if stopping:
                 return False
+            if late and self._done():
+                self._end_after(self._done(), log)
+            if self._finished():
+                return progress.step > 0
             if saving:
                 self._save_meanwhile(log)
             self._step(batch, places, counts, draws)
             progress.step += 1
+            if epoch == 0 and budget.is_due(progress.step):
+                self._fit(log)
             progress.seconds, progress.waited = seconds_before + time.perf_counter() - started, waited
             seen = max(progress.seen, 1)
             log.step(epoch, progress.loss_sum / seen, progress.correct / seen, progress.seen / progress.seconds)
@@ -232,10 +288,13 @@ class Loop:
         loss, correct = learner.gradients(batch, parts, count, draws, step, self.batch_size)
         if not np.isfinite(loss):
             self.ranks.refuse(DataError(self._diverged(f"the loss became {loss}")))
-        learner.update(step, self.recipe.lr_at(step, self.steps))
+        learner.update(step, self._rate(step))
         progress.loss_sum += loss * count
         progress.correct += correct
         progress.seen += count
+
+    def _rate(self, step: int) -> float:
+        return self.recipe.lr_at(step, self.steps, self._total())
 
     def _diverged(self, what: str) -> str:
         good = self.progress.history
@@ -256,7 +315,7 @@ class Loop:
         self._note_failures(log, self.validation.failed)
         record = {
             "epoch": progress.epoch + 1,
-            "lr": self.recipe.lr_at((progress.epoch + 1) * self.steps - 1, self.steps),
+            "lr": self._rate(self._done() - 1),
             "train_loss": progress.loss_sum / seen,
             "train_top1": progress.correct / seen,
             "val_loss": val.loss,
@@ -278,6 +337,12 @@ class Loop:
         progress.epoch, progress.step = progress.epoch + 1, 0
         progress.loss_sum, progress.correct, progress.seen = 0.0, 0, 0
         progress.seconds = progress.waited = 0.0
+        if not self._finished():
+            before = self._epochs() if progress.epoch > 1 else self.recipe.epochs
+            self._fit(log)
+            if self._epochs() != before:
+                log.say(f"{self.recipe.minutes:g} minutes: about {self._total() / self.steps:.1f} epochs fit")
+            self._lose_patience(log)
         self._save(log)
         with ranks.together():
             log.epoch(record)
@@ -313,7 +378,7 @@ class Loop:
             "teacher": self.settings["teacher"],
             "recipe": self.settings["recipe"],
             "data": {
-                "name": Path(self.settings["source"]).name,
+                "name": places.name(self.settings["source"] or self.data),
                 "fingerprint": self.source.fingerprint,
                 "seed": self.recipe.seed,
                 "val_fraction": self.recipe.val_fraction,
@@ -360,7 +425,7 @@ class Loop:
         self._gather_failures(log)
 
     def _write_checkpoint(self) -> None:
-        self.saved_at = time.perf_counter()
+        self.saved_at, self.progress.spent = time.perf_counter(), self._spent()
         if self.ranks.first:
             path, learner = self.folder / CHECKPOINT, self.learner
             checkpoint.save(path, learner.module, learner.averaged, learner.optimizer, self.progress, self.settings)

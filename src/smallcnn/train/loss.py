@@ -58,9 +58,7 @@ def draw_mix(recipe: Recipe, step: int, count: int) -> Mix | None:
 def mixed(images: Tensor, mix: Mix) -> tuple[Tensor, Tensor]:
     """(mixed images (N, C, H, W), the part (N,) that is left of each picture itself)."""
     count, _, height, width = images.shape
-    partner = torch.arange(count, device=images.device) ^ 1
-    partner = partner.clamp(max=count - 1)
-    other = images[partner]
+    other = images[_partner(count, images.device)]
     if mix.boxes is None:
         own = torch.from_numpy(mix.own).to(images.device)
         return torch.lerp(other, images, own[:, None, None, None]), own
@@ -73,20 +71,55 @@ def mixed(images: Tensor, mix: Mix) -> tuple[Tensor, Tensor]:
     return torch.where(inside[:, None], other, images), own
 
 
-def cross_entropy(logits: Tensor, labels: Tensor, own: Tensor | None, smoothing: float) -> Tensor:
-    """Mean over the batch; `own` (N,) is the part of each picture that its label stands for, the rest its partner's."""
+def class_weights(labels: np.ndarray, classes: int) -> np.ndarray:
+    """float32 (classes,): inverse to how many of `labels` each class has; over all labels their mean is 1."""
+    counts = np.bincount(labels, minlength=classes)
+    return np.divide(len(labels) / np.count_nonzero(counts), counts, np.zeros(classes), where=counts > 0).astype("f4")
+
+
+def shared(values: Tensor, own: Tensor | None) -> Tensor:
+    """Values (N,) of the pictures' labels as they are mixed: `own` (N,) of each, the rest of its partner's."""
     if own is None:
+        return values
+    return own * values + (1 - own) * values[_partner(len(values), values.device)]
+
+
+def cross_entropy(
+    logits: Tensor, labels: Tensor, own: Tensor | None, smoothing: float, weights: Tensor | None = None
+) -> Tensor:
+    """Mean over the batch; `own` (N,) is the part of each picture that its label stands for, the rest its partner's.
+
+    `weights` (classes,) multiply what each label asks for.
+    """
+    if own is None and weights is None:
         return F.cross_entropy(logits, labels, label_smoothing=smoothing)
-    partner = (torch.arange(len(labels), device=labels.device) ^ 1).clamp(max=len(labels) - 1)
-    mine = F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
-    theirs = F.cross_entropy(logits, labels[partner], label_smoothing=smoothing, reduction="none")
-    return (own * mine + (1 - own) * theirs).mean()
+
+    def asked(wanted: Tensor) -> Tensor:
+        loss = F.cross_entropy(logits, wanted, label_smoothing=smoothing, reduction="none")
+        return loss if weights is None else weights[wanted] * loss
+
+    if own is None:
+        return asked(labels).mean()
+    return (own * asked(labels) + (1 - own) * asked(labels[_partner(len(labels), labels.device)])).mean()
 
 
-def distillation(logits: Tensor, teacher: Tensor, recipe: Recipe) -> Tensor:
-    """What the teacher's logits (N, classes) ask of the student's: mean over the batch, not yet weighted."""
-    if recipe.distil == "hard":
-        return F.cross_entropy(logits, teacher.argmax(1))
+def _partner(count: int, device: torch.device) -> Tensor:
+    """The place of each picture's partner; the last of an odd number is its own."""
+    return (torch.arange(count, device=device) ^ 1).clamp(max=count - 1)
+
+
+def distillation(logits: Tensor, teacher: Tensor, recipe: Recipe, each: Tensor | None = None) -> Tensor:
+    """What the teacher's logits (N, classes) ask of the student's: mean over the batch, not yet weighted.
+
+    `each` (N,) multiplies what they ask for at each picture.
+    """
     hot = recipe.temperature
-    wanted = F.log_softmax(teacher / hot, 1)
-    return hot**2 * F.kl_div(F.log_softmax(logits / hot, 1), wanted, log_target=True, reduction="batchmean")
+    if recipe.distil == "hard":
+        loss = F.cross_entropy(logits, teacher.argmax(1), reduction="mean" if each is None else "none")
+    else:
+        wanted, said = F.log_softmax(teacher / hot, 1), F.log_softmax(logits / hot, 1)
+        if each is None:
+            loss = hot**2 * F.kl_div(said, wanted, log_target=True, reduction="batchmean")
+        else:
+            loss = hot**2 * F.kl_div(said, wanted, log_target=True, reduction="none").sum(1)
+    return loss if each is None else (each * loss).mean()

@@ -26,56 +26,69 @@ def _about(default: Any, text: str) -> Any:
 class Recipe:
     """Settings of one training run. Raises DataError on a value out of range."""
 
-    epochs: int = _about(60, "passes over the training pictures")
-    batch_size: int = _about(64, "pictures per step, on all machines together")
-    accumulate: int = _about(1, "parts in which a step's pictures are computed, to save memory; batch norm sees a part")
+    epochs: int = _about(60, "passes over the training images")
+    batch_size: int = _about(64, "images per step, on all machines together")
+    accumulate: int = _about(1, "parts in which a step's images are computed, to save memory; batch norm sees one part")
     optimizer: Optimizer = _about("sgd", "sgd (Nesterov), adam, adamw or rmsprop")
-    momentum: float = _about(0.9, "of sgd and rmsprop; the first beta of adam and adamw")
+    momentum: float = _about(0.9, "momentum (sgd, rmsprop) or beta1 (adam, adamw)")
     lr: float | None = _about(
         None,
-        "peak learning rate; left out, 0.1 (sgd), 0.001 (adam), 0.002 (adamw) or 0.03 (rmsprop) per 64 pictures of a "
-        "batch; with --from a tenth of it, a hundredth without batch norms",
+        "peak learning rate; where the recipe has none, 0.1 (sgd), 0.001 (adam), 0.002 (adamw) or 0.03 (rmsprop) per "
+        "64 images of a batch, with --from a tenth of it, a hundredth without batch norm",
     )
     schedule: Schedule = _about(
-        "cosine", "after warm-up: half a cosine to zero, a line to zero, times --gamma each epoch, or constant"
+        "cosine", "learning rate after warm-up: half a cosine to zero, a line to zero, times --gamma an epoch, constant"
     )
     gamma: float = _about(0.98, "factor per epoch of the exponential schedule")
     warmup_epochs: float = _about(3.0, "epochs of linear warm-up; at most a tenth of the run")
     weight_decay: float | None = _about(
         None,
-        "on convolution and dense weights, not on depthwise ones, norms, biases; left out, 5e-4 (sgd), 0 (adam), 0.05 "
-        "(adamw), 4e-5 (rmsprop)",
+        "decay of convolution and dense weights, not of depthwise ones, norms and biases; where the recipe has none, "
+        "5e-4 (sgd), 0 (adam), 0.05 (adamw), 4e-5 (rmsprop)",
     )
     label_smoothing: float = _about(0.1, "probability taken from the true class and spread over all")
     ema: float = _about(
-        0.0, "decay per step of an average of the weights, lower at first; judged beside the plain weights; 0 is none"
+        0.0,
+        "decay per step of an average of the weights, lower at first, which is validated too; 0 is none",
     )
     augment: Augment = _about(
         "auto", "photo (random crop, mirror, colour), small (shift, mirror), none; auto is small up to 64 pixels"
     )
     mirror: bool | None = _about(
-        None, "mirror half of the pictures; left out, yes unless the set is known to forbid it"
+        None, "mirror half of the images  [default: yes, unless the set is known to forbid it]"
     )
-    min_area: float = _about(0.25, "smallest part of the picture that a random crop keeps (photo)")
+    min_area: float = _about(0.25, "smallest part of the image that a random crop keeps (photo)")
     jitter: float = _about(0.2, "strength of random brightness, contrast and saturation (photo)")
-    mixup: float = _about(0.0, "alpha of mixup: two pictures and their labels blended; 0 is none")
-    cutmix: float = _about(0.0, "alpha of cutmix: a box of another picture pasted in; 0 is none; with mixup, in turn")
+    mixup: float = _about(0.0, "alpha of mixup: two images and their labels blended; 0 is none")
+    cutmix: float = _about(
+        0.0, "alpha of cutmix: a box of another image pasted in; 0 is none; with mixup, one or the other at each step"
+    )
     train_scale: float = _about(
         1.0, "part of the network's input size to train at: smaller is quicker, and often better when run at full size"
     )
     head_epochs: int = _about(0, "epochs at first in which only the last layer learns; at most a quarter of the run")
     layer_decay: float = _about(1.0, "factor of the learning rate from one block to the block before it")
     batch_norm: BatchNorm = _about(
-        "batch", "norms use the batch's statistics and learn their averages, or the stored ones, frozen"
+        "batch", "statistics that norms use: the batch's, whose averages they learn, or the stored ones, frozen"
     )
-    distil: Distil = _about("soft", "with a teacher: its softened probabilities, or its answer as a label")
-    distil_weight: float = _about(0.7, "with a teacher: the part of the loss that is its")
-    temperature: float = _about(4.0, "with a soft teacher: what both logits are divided by")
+    distil: Distil = _about("soft", "what to learn of a teacher: its softened probabilities, or its answer as a label")
+    distil_weight: float = _about(0.7, "share of the teacher in the loss")
+    temperature: float = _about(4.0, "divisor of both logits, with a soft teacher")
     precision: Precision = _about(
         "auto", "float32, bfloat16 (autocast), auto: bfloat16 where the processor computes in it"
     )
-    seed: int = _about(0, "of weights, order, augmentation and the validation part that is cut off")
-    val_fraction: float = _about(0.2, "part of the training pictures kept for validation where the set has none")
+    balance: bool = _about(
+        False, "weight each image's loss by how rare its class is, so that every class counts the same"
+    )
+    minutes: float | None = _about(
+        None,
+        "minutes to train for; the schedule ends with them, or with --epochs if these take less  [default: no limit]",
+    )
+    patience: int = _about(0, "epochs without a better validation top-1 after which the run ends; 0 is never")
+    seed: int = _about(0, "seed of weights, order, augmentation and of what is kept for validation")
+    val_fraction: float = _about(
+        0.2, "part of the training images kept for validation if the set has no validation split"
+    )
 
     def __post_init__(self) -> None:
         _check("epochs", self.epochs, self.epochs >= 1, "at least 1")
@@ -101,6 +114,10 @@ class Recipe:
         _check("distil_weight", self.distil_weight, 0 <= self.distil_weight <= 1, "0 to 1")
         hot = self.temperature
         _check("temperature", hot, isfinite(hot) and hot > 0, "above 0")
+        time = self.minutes
+        _check("minutes", time, time is None or (isfinite(time) and time > 0), "above 0")
+        _check("patience", self.patience, self.patience >= 0, "at least 0")
+        _check("balance", self.balance, isinstance(self.balance, bool), "true or false")
         _check("seed", self.seed, self.seed >= 0, "at least 0")
         _check("val_fraction", self.val_fraction, 0 < self.val_fraction < 1, "between 0 and 1")
         kinds = {
@@ -121,21 +138,22 @@ class Recipe:
         """The weight decay used."""
         return self.weight_decay if self.weight_decay is not None else _DECAY[self.optimizer]
 
-    @property
-    def head_only(self) -> int:
-        """The epochs at first in which only the last layer learns."""
-        return min(self.head_epochs, self.epochs // 4)
+    def head_only(self, epochs: float) -> int:
+        """How many epochs at first only the last layer learns in, in a run of `epochs`."""
+        return min(self.head_epochs, int(epochs / 4))
 
-    def lr_at(self, step: int, steps_per_epoch: int) -> float:
+    def lr_at(self, step: int, steps_per_epoch: int, total: int | None = None) -> float:
         """Learning rate of step 0, 1, ...: linear warm-up, then the schedule; those that fall reach zero at the end.
 
-        The head's own epochs have the peak rate; warm-up and schedule begin after them.
+        The head's own epochs have the peak rate; warm-up and schedule begin after them. `total` steps are those of all
+        epochs, or fewer.
         """
-        step -= self.head_only * steps_per_epoch
-        epochs = self.epochs - self.head_only
+        total = total or self.epochs * steps_per_epoch
+        head = self.head_only(total / steps_per_epoch) * steps_per_epoch
+        step, total = step - head, total - head
         if step < 0:
             return self.peak_lr
-        total = epochs * steps_per_epoch
+        epochs = total / steps_per_epoch
         warmup = round(min(self.warmup_epochs, epochs / 10) * steps_per_epoch)
         if step < warmup:
             return self.peak_lr * (step + 1) / (warmup + 1)
@@ -152,9 +170,12 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Recipe":
-        """From stored settings; DataError if one is unknown."""
+        """From stored settings; DataError if one is unknown or of another kind."""
         check_names(values)
-        return cls(**values)
+        try:
+            return cls(**values)
+        except (TypeError, OverflowError) as error:
+            raise DataError(f"not the settings of a recipe ({error})") from error
 
 
 def check_names(values: dict[str, Any]) -> None:

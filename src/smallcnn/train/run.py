@@ -6,6 +6,7 @@ log.jsonl, tensorboard/.
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from smallcnn import ops, zoo
+from smallcnn import lock, ops, places, zoo
 from smallcnn.adapt import classifier, keep, with_classes, with_resolution
 from smallcnn.artifact import Artifact
 from smallcnn.data.labels import match_labels
 from smallcnn.data.preprocessing import Preprocessing
-from smallcnn.data.sources import Source, open_source
-from smallcnn.errors import DataError
+from smallcnn.data.sources import NAMED, Source, open_source
+from smallcnn.errors import DataError, FileError
 from smallcnn.files import remove_leftovers
 from smallcnn.graph import Graph
 from smallcnn.train import checkpoint, recipes
@@ -101,14 +102,13 @@ def resume(
         with ranks.together():
             if ranks.first:
                 settings = _stored(Path(out))
-        settings = ranks.from_first(settings)
+                data, root, teacher = _places(Path(out), settings, data, root, teacher)
+        settings, data, root, teacher = ranks.from_first((settings, data, root, teacher))
+        assert data is not None
         with ranks.together(), ranks.in_turn():
             graph, recipe = Graph.from_json(settings["graph"]), Recipe.from_dict(settings["recipe"])
             start = _Start(graph, None, Preprocessing.from_json(settings["preprocessing"]), settings["start"])
-            data, root = data or settings["source"], root or settings["root"]
             source = _open(data, recipe, root, cut=settings.get("cut", ""))
-            if settings["teacher"]:
-                teacher = teacher or settings["teacher"]["file"]
         return _run(start, source, data, root, out, recipe, teacher, True, "auto", on, workers, ranks)
 
 
@@ -117,10 +117,23 @@ def _stored(out: Path) -> dict[str, Any]:
     state = out / CHECKPOINT
     if not state.is_file():
         raise DataError(f"{out}: no run to resume here; start one with MODEL and --data")
-    settings = checkpoint.read_settings(state)
-    if "compute" not in settings:
-        raise DataError(f"{out}: started with an older smallcnn, which cannot be resumed with this one")
-    return settings
+    return checkpoint.read_settings(state)
+
+
+def _places(
+    out: Path, settings: dict[str, Any], data: str | Path | None, root: str | Path | None, teacher: str | Path | None
+) -> tuple[str | Path, str | Path | None, str | Path | None]:
+    """Where the images, the root and the teacher are: as given, else as the run's checkpoint says, if it may say so."""
+    try:
+        if root is None and settings["root"] is not None and (data is None or str(data) == settings["source"]):
+            root = places.stored(settings["root"], "a folder", "say where it is with --root")
+        if data is None:
+            data = places.stored(settings["source"], "a source of images", "say where they are with --data")
+        if teacher is None and settings["teacher"]:
+            teacher = places.stored(settings["teacher"]["file"], "a teacher", "say where it is with --teacher")
+    except FileError as error:
+        raise FileError(f"{out / CHECKPOINT}: {error}") from error
+    return data, root, teacher
 
 
 @dataclass(frozen=True)
@@ -148,38 +161,50 @@ def _run(
     ranks: Ranks,
 ) -> Result:
     folder, going_on = Path(out), False
-    with ranks.together():
-        if not ranks.alone and compute not in ("auto", "torch"):
-            raise DataError(f"--compute {compute} is for a single process; several compute with torch")
-        graph = start.graph
-        recipe = _settled(recipe, source, start)
-        taught = Teacher(Path(teacher), source.classes, graph.input_shape[2], on) if teacher else None
-        settings = {
-            "model": graph.name,
-            "graph": graph.to_json(),
-            "preprocessing": start.preprocessing.to_json(),
-            "start": start.came_from,
-            "teacher": {"file": str(Path(teacher).resolve()), "digest": digest(Path(teacher))} if teacher else None,
-            "source": str(Path(data).resolve()) if Path(data).exists() else str(data),
-            "root": str(Path(root).resolve()) if root else None,
-            "pictures": source.fingerprint
-            + (hashlib.sha256(source.cut.encode()).hexdigest()[:8] if source.cut else ""),
-            "cut": source.cut,
-            "recipe": asdict(recipe),
-        }
-        if ranks.first:
-            _prepare_folder(folder, settings, resume)
-            going_on = resume and (folder / CHECKPOINT).is_file()
-            if going_on:  # the same sums in the same order, whatever is quicker today or on this processor
-                stored = checkpoint.read_settings(folder / CHECKPOINT)
-                compute = stored["compute"]
-                if "bfloat16" in stored:
-                    recipe = replace(recipe, precision="bfloat16" if stored["bfloat16"] else "float32")
-        loop = Loop(
-            graph, start.weights, start.preprocessing, source, recipe, folder, settings,
-            teacher=taught, compute=compute, device=on, workers=workers or decoding_threads(), ranks=ranks,
-        )  # fmt: skip
-    return loop.run(resume=ranks.from_first(going_on))
+    with ExitStack() as kept:
+        with ranks.together():
+            if not ranks.alone and compute not in ("auto", "torch"):
+                raise DataError(f"--compute {compute} is for a single process; several compute with torch")
+            graph = start.graph
+            recipe = _settled(recipe, source, start)
+            taught = Teacher(Path(teacher), source.classes, graph.input_shape[2], on) if teacher else None
+            settings = {
+                "model": graph.name,
+                "graph": graph.to_json(),
+                "preprocessing": start.preprocessing.to_json(),
+                "start": start.came_from,
+                "teacher": {"file": str(Path(teacher).resolve()), "digest": digest(Path(teacher))} if teacher else None,
+                "source": _kept(data, root),
+                "root": str(Path(root).resolve()) if root else None,
+                "pictures": source.fingerprint
+                + (hashlib.sha256(source.cut.encode()).hexdigest()[:8] if source.cut else ""),
+                "cut": source.cut,
+                "recipe": asdict(recipe),
+            }
+            if ranks.first:
+                _check_folder(folder, settings, resume)
+                kept.enter_context(lock.run_folder(folder))
+                _check_folder(folder, settings, resume)  # again: another run may have been in there until now
+                remove_leftovers(folder)
+                going_on = resume and (folder / CHECKPOINT).is_file()
+                if going_on:  # the same sums in the same order, whatever is quicker today or on this processor
+                    stored = checkpoint.read_settings(folder / CHECKPOINT)
+                    compute = stored["compute"]
+                    if "bfloat16" in stored:
+                        recipe = replace(recipe, precision="bfloat16" if stored["bfloat16"] else "float32")
+            loop = Loop(
+                graph, start.weights, start.preprocessing, source, recipe, folder, settings, str(data),
+                teacher=taught, compute=compute, device=on, workers=workers or decoding_threads(), ranks=ranks,
+            )  # fmt: skip
+        return loop.run(resume=ranks.from_first(going_on))
+
+
+def _kept(data: str | Path, root: str | Path | None) -> str | None:
+    """How a later resume finds the images; None if a command gives them, which no file may name."""
+    place = str(data)
+    if not places.scheme(place) and not (place in NAMED and (root is not None or not Path(place).exists())):
+        place = str(Path(place).resolve())
+    return place if places.can_be_stored(place) else None
 
 
 def _named(recipe: Recipe | str, side: int, trained: bool) -> Recipe:
@@ -280,36 +305,48 @@ def _settled(recipe: Recipe, source: Source, start: _Start) -> Recipe:
     return replace(recipe, augment=augment, mirror=mirror, lr=part * recipe.peak_lr, weight_decay=recipe.decay)
 
 
-def _prepare_folder(folder: Path, settings: dict[str, Any], resume: bool) -> None:
+def _check_folder(folder: Path, settings: dict[str, Any], resume: bool) -> None:
+    """Raises DataError if this run must not go into `folder`. Changes nothing."""
     state = folder / CHECKPOINT
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"cannot make the run folder {folder}: {error.strerror}") from error
-    remove_leftovers(folder)
     if not resume and any(folder.glob("*.safetensors")):
-        raise DataError(f"{folder} already holds a run; --resume to go on with it, or choose another --out")
+        raise DataError(f"{folder} already holds a run; --resume continues it, or choose another --out")
+    if resume and not state.is_file() and any(folder.glob("*.safetensors")):
+        raise DataError(f"{folder} holds models but no {CHECKPOINT} to resume from; choose another --out")
     if state.is_file():
         stored = checkpoint.read_settings(state)
-        old, new = (_flat(values) for values in (stored, settings))
-        if stored.get("pictures") != settings["pictures"]:
+        if stored["pictures"] != settings["pictures"]:
             raise DataError(
-                f"{folder}: cannot resume on these pictures; the run was started on others (some were added, "
-                "removed or renamed, or grouped otherwise, or it is another set). Resume on "
-                "the same ones, or train into another folder"
+                f"{folder}: cannot resume on these images; the run was started on others (some were added, "
+                "removed, renamed or grouped differently, or it is another set). Resume on the same ones, or train into "
+                "another folder"
             )
-        changed = [f"{key} was {old.get(key)}, now {new.get(key)}" for key in old | new if old.get(key) != new.get(key)]
-        if stored.get("graph") != settings["graph"]:
-            changed.append("the network is another, or for another input size or number of classes")
+        old, new = _flat(stored), _flat(settings)
+        changed = [_different(key, old[key], new[key]) for key in new if old[key] != new[key]]
+        if stored["graph"] != settings["graph"]:
+            changed.append("the network, its input size or its number of classes is different")
         if changed:
             raise DataError(
                 f"{folder}: cannot resume with other settings: {'; '.join(changed)}; "
-                "keep them, or train into another folder"
+                "keep the run's own settings, or train into another folder"
             )
+
+
+def _different(key: str, old: object, new: object) -> str:
+    """One line on a setting that has changed, in the user's words."""
+    match key:
+        case "start":
+            return "it starts from other weights"
+        case "teacher" if old and new:
+            return "its teacher is another file"
+        case "teacher":
+            return "it was started with a teacher" if old else "it was started without a teacher"
+        case "model":
+            return f"the network was {old} and is now {new}"
+    return f"--{key.replace('_', '-')} was {old} and is now {new}"
 
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:
     """What has to be the same to resume; pictures and teacher may have moved, but not changed."""
-    left_out = ("recipe", "source", "root", "graph", "preprocessing", "teacher", "compute", "bfloat16", "cut")
     teacher = settings["teacher"] and settings["teacher"]["digest"]
-    return {k: v for k, v in settings.items() if k not in left_out} | settings["recipe"] | {"teacher": teacher}
+    recipe = asdict(Recipe.from_dict(settings["recipe"]))  # with what an older smallcnn did not know of
+    return {"model": settings["model"], "start": settings["start"], "teacher": teacher} | recipe

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from smallcnn.cache import cache_folder
 from smallcnn.data.split import Split
 from smallcnn.errors import DataError, FileError
 from smallcnn.fetch import Report, fetch
-from smallcnn.files import cache_folder
 
 Contents = tuple[tuple[str, ...], dict[str, Split]]
 """Class names, and the parts of a set."""

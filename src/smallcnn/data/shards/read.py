@@ -4,10 +4,13 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
+from contextlib import suppress
+from math import prod
 from pathlib import Path
 
 import numpy as np
 
+from smallcnn.cache import cache_folder, keep, recalled
 from smallcnn.data.left_out import LeftOut
 from smallcnn.data.shards import foreign
 from smallcnn.data.shards.index import NAME, Index, Shard
@@ -15,10 +18,9 @@ from smallcnn.data.shards.remote import RemoteStore, is_remote, read_whole
 from smallcnn.data.split import Split
 from smallcnn.data.stored import FileStore, Store, Stored
 from smallcnn.errors import DataError, ImageError
-from smallcnn.files import atomic, cache_folder
 
-_MOST_SHARDS = 1_000_000
-_BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_MOST_SHARDS = 100_000
+_BRACES = re.compile(r"\{(\d{1,18})\.\.(\d{1,18})\}")
 
 
 def is_shards(source: str) -> bool:
@@ -82,6 +84,9 @@ def _store(place: str, shard: Shard, notes: list[str]) -> Store:
 
 def _expand(pattern: str) -> list[str]:
     """x-{08..11}.tar -> x-08.tar, x-09.tar, x-10.tar, x-11.tar."""
+    count = prod(max(0, int(last) - int(first) + 1) for first, last in _BRACES.findall(pattern))
+    if count > _MOST_SHARDS:
+        raise DataError(f"the pattern of shards means {count:,} files; at most {_MOST_SHARDS:,} are allowed")
     found = _BRACES.search(pattern)
     if not found:
         return [pattern]
@@ -101,11 +106,12 @@ def _scanned(urls: list[str], notes: list[str], left_out: LeftOut) -> Index:
         status = None if is_remote(url) or not Path(url).is_file() else Path(url).stat()
         mark.update(f"{url} {status and (status.st_size, status.st_mtime_ns)}\n".encode("utf-8", "surrogateescape"))
     kept = cache_folder() / "data" / "indexes" / f"{mark.hexdigest()}.json"
-    if kept.is_file():
-        index, said, counts = _recalled(kept.read_bytes(), str(kept))
-        notes += said
-        left_out.counts.update(counts)
-        return index
+    if (known := recalled(kept)) is not None:
+        with suppress(DataError):  # damaged: gone through again
+            index, said, counts = _recalled(known, str(kept))
+            notes += said
+            left_out.counts.update(counts)
+            return index
     found = [_scan(url, notes) for url in urls]
     damaged = bool(notes)
     classes, labels = foreign.resolve(found)
@@ -133,10 +139,8 @@ def _scanned(urls: list[str], notes: list[str], left_out: LeftOut) -> Index:
     ]
     index = Index(classes, {"train": shards})
     if not damaged:  # else they are gone through again, in case they have been mended
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with atomic(kept) as beside:
-            known = {"index": index.to_json(), "notes": notes, "left_out": left_out.counts}
-            beside.write_text(json.dumps(known), "utf-8")
+        content = {"index": index.to_json(), "notes": notes, "left_out": left_out.counts}
+        keep(kept, json.dumps(content).encode())
     return index
 
 

@@ -14,10 +14,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from smallcnn.cache import cache_folder, in_cache, passing_folder
 from smallcnn.data.stored import FileStore
 from smallcnn.errors import DataError, FileError, ImageError, MissingExtra
 from smallcnn.fetch import fetch
-from smallcnn.files import atomic, cache_folder
+from smallcnn.files import atomic, make_folder
+from smallcnn.places import is_fetched, scheme
 
 _GIGABYTES = 10.0
 _TRY_AGAIN = 300.0  # seconds after a shard could not be fetched: asking for each of its pictures would take for ever
@@ -26,7 +28,7 @@ _TOUCH = 60.0  # seconds between notes of a shard's use
 
 def is_remote(source: str) -> bool:
     """Whether `source` is an address and not a path."""
-    return bool(re.match(r"[A-Za-z][\w+.-]+:", source))  # C: is a drive
+    return bool(scheme(source))
 
 
 def read_whole(url: str) -> bytes:
@@ -71,26 +73,23 @@ class RemoteStore:
                 raise ImageError(self._problem)
             folder = cache_folder() / "shards"
             try:
-                path = _get(self.url, folder, self.size, self.sha256)
+                path = in_cache(folder, lambda kept: _get(self.url, kept, self.size, self.sha256))
             except (FileError, MissingExtra) as error:
                 self._problem, self._failed_at = f"shard {self.url}: {error}", time.monotonic()
                 raise ImageError(self._problem) from error
             self._path, self._touched_at = path, now
             with suppress(OSError):
                 os.utime(path)
-            _make_room(folder, path)
+            _make_room(folder if folder in path.parents else passing_folder(), path)
             return path
 
 
 def _get(url: str, folder: Path, size: int | None, sha256: str | None) -> Path:
-    if url.startswith(("http:", "https:")):
+    if is_fetched(url):
         return fetch(url, size=size, sha256=sha256, cache=folder)
     path = folder / "other" / hashlib.sha256(url.encode()).hexdigest()
     if not path.is_file():
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise FileError(f"cannot write {path}: {error.strerror}") from error
+        make_folder(path.parent)
         with atomic(path) as beside:
             with beside.open("wb") as file:
                 for chunk in _stream(url):

@@ -6,9 +6,12 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from ctypes import POINTER, Structure, c_double, c_float, c_int32, c_int64, c_void_p
 from functools import cache
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from importlib.util import find_spec
 from pathlib import Path
 from shutil import which
@@ -16,9 +19,10 @@ from shutil import which
 import torch
 from torch import Tensor
 
+from smallcnn.cache import cache_folder, kept, passing_folder
 from smallcnn.cpu import cpu_name
-from smallcnn.errors import CompileError
-from smallcnn.files import atomic, cache_folder
+from smallcnn.errors import CompileError, WriteError
+from smallcnn.files import write
 
 _FLAGS = ("-O3", "-march=native", "-std=gnu11", "-shared", "-fPIC", "-fno-sanitize=undefined", "-fno-math-errno")
 
@@ -114,7 +118,7 @@ def library() -> ctypes.CDLL:
     """
     if sys.platform != "linux":
         raise CompileError(f"fast training on the CPU is for Linux, not {sys.platform}")
-    loaded = ctypes.CDLL(str(_built()))
+    loaded = _loaded()
     for name, types in _FUNCTIONS.items():
         function = getattr(loaded, name)
         function.argtypes, function.restype = types, None
@@ -128,20 +132,33 @@ def library() -> ctypes.CDLL:
     return loaded
 
 
+def _loaded() -> ctypes.CDLL:
+    """The library from the cache; or made anew, if that one is damaged or the cache may hold no programs (noexec)."""
+    path, make = _kernels()
+    with suppress(OSError, WriteError):
+        return ctypes.CDLL(str(kept(path, make)))
+    try:
+        return ctypes.CDLL(str(write(passing_folder() / path.name, make())))
+    except (OSError, WriteError) as error:
+        raise CompileError(f"the training kernels cannot be loaded: {error}") from error
+
+
 _OPENMP = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
 
 
-def _built() -> Path:
+def _kernels() -> tuple[Path, Callable[[], bytes]]:
+    """Where the library of this processor is in the cache, and what makes it."""
     sources = sorted((path for path in files(__package__).joinpath("native").iterdir()), key=lambda path: path.name)
     command = _compiler()
     content = " ".join((cpu_name(), _features(), *command, *_FLAGS)).encode() + b"".join(
         path.read_bytes() for path in sources
     )
     path = cache_folder() / "training" / f"{hashlib.sha256(content).hexdigest()[:20]}.so"
-    if path.exists():
-        return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic(path) as beside, tempfile.TemporaryDirectory(prefix="smallcnn-") as name:
+    return path, lambda: _compiled(command, sources)
+
+
+def _compiled(command: Sequence[str], sources: Sequence[Traversable]) -> bytes:
+    with tempfile.TemporaryDirectory(prefix="smallcnn-") as name:
         folder = Path(name)
         for source in sources:
             (folder / source.name).write_bytes(source.read_bytes())
@@ -156,8 +173,7 @@ def _built() -> Path:
         )
         if done.returncode:
             raise CompileError(f"{command[0]} could not compile the training kernels: {done.stderr.strip()[-500:]}")
-        beside.write_bytes(written.read_bytes())
-    return path
+        return written.read_bytes()
 
 
 def _features() -> str:
