@@ -1,7 +1,8 @@
-"""Decoding one picture, whatever it is, to 8-bit grey or RGB.
+"""Decoding one image, whatever it is, to 8-bit grey or sRGB.
 
-EXIF orientation is applied. Palettes are expanded, CMYK and YCbCr converted, 16-bit grey loses its low byte,
-transparent pixels are laid over white. Only the first frame of an animation is read.
+EXIF orientation is applied. Palettes are expanded, CMYK and YCbCr converted, samples of more than eight bits scaled as
+the file says (`depth`), ICC profiles applied (`colour`), transparent pixels laid over white. Only the first frame of an
+animation is read.
 """
 
 import io
@@ -59,7 +60,7 @@ def decode(picture: Picture, channels: int, shorter: float = inf) -> Decoded:
     A JPEG file is decoded at a half, quarter or eighth of its size if `shorter` pixels are still left on its shorter
     side: much faster for photographs that will be made small anyway.
 
-    Raises ImageError with the name of the file and what is wrong with it.
+    Raises ImageError with the name of the file and what is wrong with it; warns with an ImageNote of what is guessed.
     """
     mode = {1: "L", 3: "RGB"}[channels]
     name: str | Path = picture if isinstance(picture, str | Path) else "image"  # for messages
@@ -80,6 +81,8 @@ def decode(picture: Picture, channels: int, shorter: float = inf) -> Decoded:
             return _finish(image, mode, note, size, factor, reopen=lambda: open_image(file))
     except FileNotFoundError:
         raise ImageError(f"{name}: no such file") from None
+    except MemoryError:
+        raise ImageError(f"{name}: takes more memory than there is") from None
     except Image.DecompressionBombError as error:
         raise ImageError(f"{name}: too many pixels, refused as a decompression bomb ({error})") from None
     except ImageError as error:

@@ -27,6 +27,8 @@ _FULL, _TWELVE, _DARK = 0xFFFF, 0xFFF, 0x3FFF
 _BITS, _PHOTOMETRIC, _PLANES, _FORMAT = 258, 262, 284, 339  # TIFF tags
 _LEAST, _MOST = (340, 280), (341, 281)  # SMinSampleValue, MinSampleValue; SMaxSampleValue, MaxSampleValue
 _UNSIGNED, _SIGNED = 1, 2
+_LARGEST = 1 << 26  # pixels of a colour image that is worth reading twice: beyond, that takes gigabytes
+_ROWS = 64  # at a time, so that the numbers in between take little memory
 _STATE_IT = "store 8 or 16 bits, or say what is black and white (TIFF: SMinSampleValue and SMaxSampleValue)"
 
 
@@ -123,7 +125,7 @@ def _colours(image: Image.Image, depth: Depth, reopen: Reopen | None, note: Note
     most = max(high for _, high in image.getextrema()[:3])  # type: ignore[misc]
     if clear is None and (all_bits or (most > _DARK >> 8 and not depth.certain)):
         return image
-    low = _low_bytes(reopen()) if reopen else None
+    low = _low_bytes(reopen()) if reopen and image.width * image.height <= _LARGEST else None
     if low is None:
         if not all_bits and most <= _DARK >> 8:
             note("a 16-bit colour image uses less than a quarter of its range; its dark shades are lost")
@@ -202,8 +204,10 @@ def _scaled(values: np.ndarray, depth: Depth, note: Note) -> np.ndarray:
     if not isfinite(least) or not isfinite(most):
         raise ImageError("floating-point pixels that are not all finite numbers")
     black, white = _range(depth, values.dtype.kind == "f", least, most, note)
-    level = (values.astype(np.float32) - black) * (255 / (white - black)) + 0.5
-    grey = np.clip(level, 0, 255).astype(np.uint8)
+    grey = np.empty(values.shape, np.uint8)
+    for start in range(0, len(values), _ROWS):
+        level = (values[start : start + _ROWS].astype(np.float32) - black) * (255 / (white - black)) + 0.5
+        grey[start : start + _ROWS] = np.clip(level, 0, 255)
     return 255 - grey if depth.inverted else grey
 
 
