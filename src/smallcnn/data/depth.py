@@ -68,7 +68,7 @@ def _stated_by_tiff(image: Image.Image) -> Depth | None:
     low, high = _number(image, *_LEAST), _number(image, *_MOST)
     inverted = _number(image, _PHOTOMETRIC) == 0
     samples = {_UNSIGNED: f"{bits}-bit", _SIGNED: f"signed {bits}-bit"}.get(kind, "floating-point")
-    if high is not None and high > (low or 0):
+    if high is not None and high > (low or 0) and (low is not None or kind == _UNSIGNED):
         return Depth(low or 0, high, True, inverted, samples)
     if kind not in (_UNSIGNED, _SIGNED):
         return Depth(0, None, False, inverted, samples)
@@ -92,7 +92,7 @@ def _number(image: Image.Image, *tags: int) -> float | None:
 def _significant_bits(image: Image.Image) -> int | None:
     """Of a PNG's chunk sBIT, which Pillow skips."""
     file = getattr(image, "fp", None)
-    if image.format != "PNG" or file is None:
+    if image.format != "PNG" or file is None or file.closed:
         return None
     here = file.tell()
     try:
@@ -186,7 +186,7 @@ def _unpack_by(image: ImageFile.ImageFile, change: Callable[[str], str | None]) 
 
 
 def _raw_modes(image: Image.Image) -> str:
-    """How Pillow will unpack the samples."""
+    """How Pillow will unpack the samples; nothing once it has."""
     return " ".join(str(tile[3]) for tile in getattr(image, "tile", ()))
 
 
