@@ -76,9 +76,8 @@ def confusion_matrix(confusion: np.ndarray, labels: Sequence[str]) -> "Figure":
     share = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     if count <= _MOST_CLASSES_NAMED:
-        names = [_name(label) for label in labels]
-        axes.set_xticks(range(count), names, rotation=45, ha="right", parse_math=False)
-        axes.set_yticks(range(count), names, parse_math=False)
+        axes.set_xticks(range(count), [_name(label) for label in labels], rotation=45, ha="right", parse_math=False)
+        _name_rows(axes, labels)
         for i, j in zip(*np.nonzero(confusion), strict=True):
             color = "white" if share[i, j] > 0.5 else "black"
             axes.text(j, i, str(confusion[i, j]), ha="center", va="center", color=color, fontsize=8)
@@ -93,8 +92,9 @@ def cost_per_layer(profile: Profile) -> "Figure":
     figure = _figure(9, max(2.5, 0.19 * len(layers) + 1))
     names = [f"{layer.name.removesuffix('.conv')}  {layer.type}" for layer in layers]
     left, right = figure.subplots(1, 2, sharey=True)
-    left.barh(names, [layer.mult_adds / 1e6 for layer in layers], color=_BLUE)
-    right.barh(names, [layer.parameters / 1e3 for layer in layers], color=_ORANGE)
+    left.barh(range(len(layers)), [layer.mult_adds / 1e6 for layer in layers], color=_BLUE)
+    right.barh(range(len(layers)), [layer.parameters / 1e3 for layer in layers], color=_ORANGE)
+    _name_rows(left, names)
     left.invert_yaxis()
     left.tick_params(axis="y", labelsize=7)
     _plain(left, "Mult-Adds, millions")
@@ -132,7 +132,8 @@ def latency(rows: Sequence["Row"]) -> "Figure":
     names = [f"{Path(row.file).name}, {row.engine}" for row in rows]
     medians = [row.median_ms for row in rows]
     spread = [[row.median_ms - row.min_ms for row in rows], [row.p90_ms - row.median_ms for row in rows]]
-    axes.barh(names, medians, xerr=spread, color=_BLUE, ecolor=_GREY, height=0.5)
+    axes.barh(range(len(rows)), medians, xerr=spread, color=_BLUE, ecolor=_GREY, height=0.5)
+    _name_rows(axes, names)
     axes.invert_yaxis()
     _plain(axes, "ms per picture: median, fastest to 90 % of the runs")
     return figure
@@ -174,6 +175,11 @@ def resolutions(sweep: "Sweep") -> "Figure":
     axes.set_xlabel("input size")
     _plain(axes, "top-1, %")
     return figure
+
+
+def _name_rows(axes: "Axes", names: Sequence[str]) -> None:
+    """Writes names beside the rows 0, 1, ...; a $ in them is no formula."""
+    axes.set_yticks(range(len(names)), [_name(name) for name in names], parse_math=False)
 
 
 def _name(label: str) -> str:
