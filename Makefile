@@ -3,14 +3,16 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# A file's tests share what they made and stay in one process; eight processes are done when the longest file is.
+PARALLEL := --numprocesses auto --maxprocesses 8 --dist loadfile --max-worker-restart 0
 
 .PHONY: demo test check long install clean
 
 demo: install  ## cost, train, export, evaluate, predict, bench on handwritten digits; ends with demo/report.html
 	$(BIN)/smallcnn demo --out demo
 
-test: check  ## everything CI runs: lint, types, import contracts, tests
-	$(BIN)/python -m pytest
+test: check  ## everything CI runs: lint, types, import contracts, tests on every core
+	$(BIN)/python -m pytest $(PARALLEL)
 
 check: install
 	$(BIN)/ruff check

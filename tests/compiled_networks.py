@@ -3,15 +3,14 @@
 import ctypes
 import mmap
 import multiprocessing
-import os
 import tempfile
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 from artifacts import artifact
 from smallcnn import compiled, reference
@@ -24,6 +23,7 @@ from smallcnn.graph import Graph, Node
 TOLERANCE = 1e-5
 """Of the largest value: what is promised for every network. Sums of a few thousand float32 terms are 1e-6 off."""
 THREADS = (1, 2, 3)
+_SECONDS = 100  # for a child to answer, and again to end
 
 
 def end(g: Builder, *results: Node) -> tuple[Graph, dict[str, int]]:
@@ -42,15 +42,6 @@ def noise(graph: Graph, count: int = 2, seed: int = 1) -> np.ndarray:
 def wanted(model: Artifact, images: np.ndarray) -> np.ndarray:
     """The plain definition, float64."""
     return reference.run(model.graph, model.weights, model.preprocessing.normalise(images))
-
-
-@pytest.fixture(scope="module")
-def kernel_cache(tmp_path_factory):
-    """A cache of kernels of the module's own, unless the environment names one."""
-    with pytest.MonkeyPatch.context() as patch:
-        if "SMALLCNN_CACHE" not in os.environ:
-            patch.setenv("SMALLCNN_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 def check(
@@ -151,11 +142,13 @@ def in_child(function: Callable[..., Any], *arguments: Any) -> Any:
     child = context.Process(target=work)
     child.start()
     theirs.close()
-    try:
-        result, error = ours.recv()
-    except EOFError:
-        result, error = None, None
-    child.join()
+    result, error = None, None
+    with suppress(EOFError):
+        if ours.poll(_SECONDS):
+            result, error = ours.recv()
+    child.join(_SECONDS)
+    child.kill()  # no more than a word to one that has ended
+    child.join(_SECONDS)
     assert child.exitcode == 0, f"ended by signal {-child.exitcode}"
     assert not error, error
     return result

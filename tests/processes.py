@@ -3,13 +3,18 @@
 A server that has imported everything is forked for each: a fresh interpreter would take seconds to import torch.
 """
 
+import faulthandler
 import multiprocessing
 import os
+import signal
 import socket
 import sys
+import time
 from pathlib import Path
 
 import pytest
+
+import machine
 
 if "forkserver" not in multiprocessing.get_all_start_methods():
     pytest.skip("needs processes that can be forked", allow_module_level=True)
@@ -39,14 +44,20 @@ class Processes:
     def running(self):
         return all(member.is_alive() for member in self.members)
 
-    def finish(self):
-        """Waits for the end: (exit codes, what each said)."""
+    def finish(self, seconds=120):
+        """Waits for the end: (exit codes, what each said). What has not ended then says where it is, and fails."""
+        end = time.monotonic() + seconds
         for member in self.members:
-            member.join(600)
-        codes = [member.exitcode for member in self.members]
+            member.join(max(0, end - time.monotonic()))
+        hanging = [number for number, member in enumerate(self.members) if member.is_alive()]
+        for number in hanging:
+            os.kill(self.members[number].pid, signal.SIGABRT)  # `_work` has it print all stacks
         for member in self.members:
+            member.join(10)
             member.kill()
-        return codes, [path.read_text() for path in self.said]
+        said = [path.read_text() if path.is_file() else "" for path in self.said]
+        assert not hanging, f"still running after {seconds} seconds: {hanging}\n" + "\n".join(said)
+        return [member.exitcode for member in self.members], said
 
 
 def together(folder, count, function, *args, threads=1):
@@ -64,10 +75,12 @@ def _work(number, count, port, said, threads, function, args):
     to = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(to, 1)
     os.dup2(to, 2)
+    faulthandler.enable(2)
     os.environ |= {
         "RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count),
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
     }  # fmt: skip
+    machine.follow()
     torch.set_num_threads(threads)
     try:
         function(*args)

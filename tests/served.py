@@ -36,4 +36,4 @@ def served(folder: Path) -> Iterator[Server]:
             yield server
         finally:
             server.shutdown()
-            thread.join()
+            thread.join(60)

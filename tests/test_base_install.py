@@ -17,12 +17,14 @@ ROOT = Path(__file__).parent.parent
 @pytest.fixture(scope="module")
 def command(tmp_path_factory):
     venv = tmp_path_factory.mktemp("venv")
-    subprocess.run([sys.executable, "-m", "venv", venv], check=True)
+    subprocess.run([sys.executable, "-m", "venv", venv], check=True, timeout=300)
     install = [venv / "bin" / "python", "-m", "pip", "install", "--quiet", "-c", ROOT / "constraints.txt", ROOT]
-    subprocess.run(install, check=True)
+    subprocess.run(install, check=True, timeout=1800)
 
     def run(*args):
-        done = subprocess.run([venv / "bin" / "smallcnn", *args], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [venv / "bin" / "smallcnn", *args], capture_output=True, text=True, check=False, timeout=300
+        )
         return done.returncode, done.stdout, done.stderr
 
     return run

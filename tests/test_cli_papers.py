@@ -79,5 +79,5 @@ try:
 except SystemExit as exit:
     sys.exit(exit.code or ("torch" in sys.modules and "torch is imported") or 0)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=100)
     assert done.returncode == 0, done.stderr

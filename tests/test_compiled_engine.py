@@ -94,7 +94,7 @@ early = {{"smallcnn.graph", "smallcnn.cost", "smallcnn.reference", "smallcnn.art
 assert net.verify() < 1e-4
 sys.exit(", ".join(early) or 0)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=100)
     assert done.returncode == 0, done.stderr
 
 

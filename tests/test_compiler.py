@@ -18,7 +18,7 @@ pytest.importorskip("halide")
 pytest.importorskip("ziglang")
 
 from artifacts import artifact
-from compiled_networks import TOLERANCE, check, kernel_cache, noise, wanted  # noqa: F401
+from compiled_networks import TOLERANCE, check, noise, wanted
 from networks import every_op, tiny
 from shared_files import shared
 from smallcnn import artifact as artifacts
@@ -26,11 +26,9 @@ from smallcnn import compiled, runtime
 from smallcnn.checkpoints.importing import import_checkpoint
 from smallcnn.compiler import link, targets
 from smallcnn.compiler.compiling import compile_file, to_program
-from smallcnn.errors import FileError
+from smallcnn.errors import FileError, SmallcnnError
 from test_imagenet_pictures import CHECKPOINTS, pictures  # noqa: F401
 from zoo_models import MODELS, SMALL, build
-
-pytestmark = pytest.mark.usefixtures("kernel_cache")
 
 QUICK = ("effnet_cifar", "shufflenet_v2:scale=0.5")
 MAIN = (
@@ -146,7 +144,7 @@ for (let at = 0; at < all.length; at += size) {
 def run_elsewhere(command, folder, graph):
     """The program, given pictures, prints the logits of the plain definition."""
     model, images = artifact(graph), noise(graph)
-    done = subprocess.run(command, input=images.tobytes(), cwd=folder, capture_output=True, check=False)
+    done = subprocess.run(command, input=images.tobytes(), cwd=folder, capture_output=True, check=False, timeout=100)
     assert done.returncode == 0, done.stderr
     want = wanted(model, images)
     got = np.frombuffer(done.stdout, np.float32).reshape(want.shape)
@@ -175,7 +173,7 @@ def test_arm(text, target, tmp_path):
     write_for(target, tmp_path / "net.o", graph_of(text))
     (tmp_path / "main.c").write_text(IN_C)
     compiler = [sys.executable, "-m", "ziglang", "cc", "-target", "aarch64-linux-musl", "-static"]
-    subprocess.run([*compiler, "main.c", "net.o", "-o", "main"], cwd=tmp_path, check=True)
+    subprocess.run([*compiler, "main.c", "net.o", "-o", "main"], cwd=tmp_path, check=True, timeout=100)
     run_elsewhere(["qemu-aarch64", "./main"], tmp_path, graph_of(text))
 
 
@@ -220,3 +218,19 @@ def test_same_answers_as_onnxruntime(files, text, most, pictures, tmp_path):  # 
             other += 1
             assert want.max() - want[got.argmax()] < TOLERANCE * np.abs(want).max(), f"{path.name}: not a tie"
     assert other <= 1, f"{other} ties went the other way"
+
+
+@pytest.mark.parametrize(("name", "means"), [
+    ("raspberry-pi", "arm-64-linux"), ("Raspberry_Pi", "arm-64-linux"), ("linux-arm64", "arm-64-linux"),
+    ("windows", "x86-64-windows-avx2"), ("android", "arm-64-android"), ("macos", "arm-64-osx"), ("browser", "wasm"),
+    ("linux", "x86-64-linux-avx2"), ("x86-64-linux-sse41", "x86-64-linux-sse41"),
+])  # fmt: skip
+def test_the_names_people_use_for_machines(name, means):
+    assert targets.parse(name).name == means
+
+
+def test_every_alias_is_a_target():
+    for name in targets.ALIASES:
+        assert targets.parse(name).name in targets.names()
+    with pytest.raises(SmallcnnError, match=r"no target 'raspbery-pi'; closest: raspberry-pi"):
+        targets.parse("raspbery-pi")

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 pytest.importorskip("halide")
 pytest.importorskip("ziglang")
 
-from compiled_networks import check, end, kernel_cache  # noqa: F401
+from compiled_networks import check, end
 from smallcnn import ops
 from smallcnn.builder import Builder
 from smallcnn.graph import Node
@@ -41,9 +41,6 @@ def sweep(strategy, count: int) -> None:
         check(*network, planned_for=threads)
 
     run()
-
-
-pytestmark = pytest.mark.usefixtures("kernel_cache")
 
 
 # --- one layer ------------------------------------------------------------------------------------------------------

@@ -170,5 +170,5 @@ def test_weight_bytes_of_mobilenet_v1():
 def test_counting_imports_no_framework():
     heavy = ["torch", "onnx", "onnxruntime", "PIL", "safetensors"]
     code = f"import sys, smallcnn.cost, smallcnn.zoo; print([name for name in {heavy} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=100)
     assert done.stdout.strip() == "[]"

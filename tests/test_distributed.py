@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from smallcnn.train.ranks import Ranks
 from smallcnn.train.recipe import Recipe
 from smallcnn.train.run import train
 from smallcnn.train.sync_norm import SynchronisedNorm
+from smallcnn.weights import initial_weights
 
 
 @pytest.fixture(scope="module")
@@ -36,11 +38,23 @@ def work(data, out, recipe, resume=False):
     train(tiny(), data, out, recipe=recipe, resume=resume)
 
 
-def near(first, second):
-    """Two runs end with weights and losses that differ by float32 rounding: measured below 1e-6 in weights near 1."""
+def near(first, second, recipe):
+    """Two runs end with the same weights, losses and accuracies, but for rounding.
+
+    In float32 a step rounds weights and statistics, which are near 1, by 2^-24 a few times, and the next of at most 40
+    steps carry it on: measured 5e-7. In bfloat16 also the values and gradients of each of six layers are rounded, by
+    2^-9, there and back; weights and statistics are as uncertain as that is of how far they have come: measured a
+    quarter of it. An answer may then change, for one of 12 pictures to judge and two of 48 to learn from.
+    """
+    exact = recipe.precision == "float32"
+    start = initial_weights(tiny(), recipe.seed)
     one, two = (artifact.load(folder / "last.safetensors") for folder in (first, second))
-    for name, weight in one.weights.items():
-        np.testing.assert_allclose(two.weights[name], weight, rtol=0, atol=1e-4, err_msg=name)
+    for kind in (True, False):
+        names = [name for name in one.weights if ("running" in name) is kind]
+        way = max(np.abs(one.weights[name] - start[name]).max() for name in names)
+        for name in names:
+            atol = 4 * 40 * 2**-24 if exact else 2 * 6 * 2**-9 * way
+            np.testing.assert_allclose(two.weights[name], one.weights[name], rtol=0, atol=atol, err_msg=name)
     assert one.facts["data"] == two.facts["data"]
     logs = [
         [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()] for folder in (first, second)
@@ -48,9 +62,10 @@ def near(first, second):
     assert len(logs[0]) == len(logs[1])
     for a, b in zip(*logs, strict=True):
         for key in ("train_loss", "val_loss"):
-            assert a[key] == pytest.approx(b[key], rel=1e-4)
-        for key in ("lr", "train_top1", "val_top1", "val_top5"):
-            assert a[key] == b[key]
+            assert a[key] == pytest.approx(b[key], rel=1e-6 if exact else 2**-8)
+        for key in ("train_top1", "val_top1", "val_top5"):
+            assert a[key] == pytest.approx(b[key], abs=0 if exact else 0.1)
+        assert a["lr"] == b["lr"]
 
 
 # the pictures that cannot be decoded are found at once (augmentation "small") or when it is their turn ("photo")
@@ -64,25 +79,27 @@ RECIPES = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", RECIPES)
-def test_several_processes_end_where_one_does(photos, tmp_path, name):
+def test_several_processes_end_where_one_does(photos, tmp_path, name, precision):
     count, changes = RECIPES[name]
-    recipe = Recipe(**{"epochs": 3, "batch_size": 8} | changes)
+    recipe = Recipe(**{"epochs": 3, "batch_size": 8, "precision": precision} | changes)
     together(tmp_path, 1, work, photos, tmp_path / "one", recipe)
     said = together(tmp_path, count, work, photos, tmp_path / "several", recipe)
-    near(tmp_path / "one", tmp_path / "several")
+    near(tmp_path / "one", tmp_path / "several", recipe)
     assert "epoch   3" in said[0]
+    assert ("bfloat16 autocast" if precision == "bfloat16" else "float32") in said[0]
     assert f"{count} processes" in said[0]
     assert sum(line.startswith("skipped") for line in said[0].splitlines()) == 3  # those of all processes
     assert said[1:] == [""] * (count - 1)
 
 
 def test_another_number_of_processes_goes_on(photos, tmp_path):
-    recipe = Recipe(epochs=4, batch_size=12, augment="photo")
+    recipe = Recipe(epochs=4, batch_size=12, augment="photo", precision="float32")
     together(tmp_path, 1, work, photos, tmp_path / "one", recipe)
     for count, end in [(2, 1), (3, 2), (1, 3), (2, None)]:
         together(tmp_path, count, until, photos, tmp_path / "cut", recipe, end)
-    near(tmp_path / "one", tmp_path / "cut")
+    near(tmp_path / "one", tmp_path / "cut", recipe)
 
 
 def until(data, out, recipe, end):
@@ -188,6 +205,9 @@ MODEL = "mobilenet_v1:width=0.25,small_input=true,variant=shallow"
 
 LOST = """
 import os, signal, sys
+sys.path.insert(0, TESTS)
+import machine
+machine.follow()
 from smallcnn.cli.main import main
 from smallcnn.train import loop
 loop._CHECKPOINT_SECONDS = 0.02
@@ -207,7 +227,7 @@ main(sys.argv[1:])
     "lost", [["0 0 3 1"], pytest.param(["0 0 3 1", "1 0 5 0", "2 1 2 0"], marks=pytest.mark.long)], ids=str
 )
 def test_a_lost_process_is_started_again_and_the_run_goes_on(photos, tmp_path, lost):
-    (tmp_path / "lost.py").write_text(f"LOST = {lost}\n{LOST}")
+    (tmp_path / "lost.py").write_text(f"TESTS, LOST = {str(Path(__file__).parent)!r}, {lost}\n{LOST}")
     options = ["--data", photos, "--out", tmp_path / "lost", "--resolution", 32, "--epochs", 2, "--batch-size", 8]
     run = torchrun(tmp_path / "lost.py", "train", MODEL, *options)
     assert run.returncode == 0, run.stderr

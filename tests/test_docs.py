@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
+import machine
 from profiles import ADOBE_RGB, DISPLAY_P3, grey_profile, ink_profile, matrix_profile
 from smallcnn.cli.main import root
 from smallcnn.data.preprocessing import Preprocessing
@@ -83,7 +84,9 @@ def test_the_files_page_reads_a_model_without_smallcnn(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
     Image.fromarray(noise).resize((300, 200), Image.Resampling.BICUBIC).save(tmp_path / "photo.jpg", quality=95)
     code = "import sys; sys.modules['smallcnn'] = None\n" + page_code()
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=100
+    )
     assert done.returncode == 0, done.stderr
     label, *logits = done.stdout.split()
     net = runtime.open(tmp_path / "model.onnx")
@@ -148,7 +151,9 @@ def test_the_files_page_prepares_as_smallcnn_does(tmp_path, kind, channels):
 
 @pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name)
 def test_examples_run(example):
-    done = subprocess.run([sys.executable, example, "16"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", machine.program(example), "16"], capture_output=True, text=True, check=False, timeout=250
+    )
     assert done.returncode == 0, done.stderr
     accuracy = float(re.search(r"top-1 ([\d.]+)%", done.stdout).group(1))
     assert accuracy > 90  # 16 of 40 epochs; a guess is right once in ten

@@ -297,7 +297,7 @@ def test_many_at_once_fetch_it_once(server, tmp_path):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(60)
     assert got == [CONTENT] * 8
     assert server.sent == len(CONTENT)
 
@@ -310,7 +310,8 @@ def test_another_process_is_waited_for(server, tmp_path):
     if (child := os.fork()) == 0:
         with module._alone(place):
             os.write(write, b"!")
-            threading.Event().wait()
+            threading.Event().wait(60)
+            os._exit(1)
     os.read(read, 1)
     other = threading.Thread(target=lambda: (fetch(server.url, cache=tmp_path), locked.set()))
     other.start()
@@ -319,7 +320,7 @@ def test_another_process_is_waited_for(server, tmp_path):
     os.kill(child, 9)
     os.waitpid(child, 0)
     assert locked.wait(10)
-    other.join()
+    other.join(60)
 
 
 def test_a_full_disk_is_one_line(server, tmp_path, monkeypatch):

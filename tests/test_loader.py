@@ -132,7 +132,7 @@ def test_what_waits_is_dropped_when_the_loop_is_left():
 
     def prepare(index):
         if index >= 8:
-            left.wait()
+            left.wait(60)
         done.append(index)
         return pixels(index)
 

@@ -320,6 +320,6 @@ def test_bfloat16_autocast(graph):
 
 def test_without_torch_the_extra_is_named():
     code = "import sys; sys.modules['torch'] = None; import smallcnn.module"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=100)
     assert done.returncode == 1
     assert done.stderr.strip().endswith("a torch module needs the 'train' extra: pip install 'smallcnn[train]'")

@@ -112,10 +112,10 @@ def full(request, tmp_path):
         yield small_files, disk, "File too large"
         return
     mount = ["mount", "-t", "tmpfs", "-o", "size=512k", "smallcnn", str(disk)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
+    if subprocess.run(mount, capture_output=True, check=False, timeout=100).returncode:
         pytest.skip("may not mount a small disk here")
     yield filled, disk, "No space left on device"
-    subprocess.run(["umount", str(disk)], check=True)
+    subprocess.run(["umount", str(disk)], check=True, timeout=100)
 
 
 def disk_full_within_an_epoch(data, out, recipe, fill, disk):

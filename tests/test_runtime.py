@@ -18,7 +18,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     save(artifact(note="hello"), folder / "m.safetensors")
     onnx.export(artifact(note="hello"), folder / "m.onnx")
-    onnx.export(artifact(note="hello"), folder / "p.onnx", softmax=True)
+    onnx.export(artifact(note="hello"), folder / "p.onnx", probabilities=True)
     return folder
 
 
@@ -169,5 +169,5 @@ for file in ("m.onnx", "m.safetensors"):
     smallcnn.open({str(folder)!r} + "/" + file).classify([numpy.zeros((9, 9, 3), numpy.uint8)])
 sys.exit(", ".join({{"torch", "kornia", "sklearn", "matplotlib"}} & set(sys.modules)) or 0)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=100)
     assert done.returncode == 0, done.stderr

@@ -38,6 +38,8 @@ STUDY = Study(
 DRIVER = """
 import os, pathlib, signal, sys
 sys.path.insert(0, sys.argv[1])
+import machine
+machine.follow()
 from smallcnn.train import checkpoint
 from test_study_running import STUDY
 from smallcnn.study import running
@@ -117,6 +119,7 @@ def test_killed_and_resumed(whole, bars, tmp_path, capsys):
     done = subprocess.run(
         [sys.executable, "-c", DRIVER, Path(__file__).parent, bars, tmp_path],
         capture_output=True, text=True, check=False,
+        timeout=100,
     )  # fmt: skip
     assert done.returncode == -signal.SIGKILL, done.stderr
     said = []

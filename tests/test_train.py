@@ -178,7 +178,7 @@ def test_ctrl_c_leaves_a_usable_model_and_resumes_exactly(photos, tmp_path, opti
     thread = threading.Thread(target=interrupt)
     thread.start()
     cut = train(MODEL, photos, tmp_path / "cut", resolution=32, recipe=recipe)
-    thread.join()
+    thread.join(60)
     assert not cut.finished
     assert 1 <= len(cut.history) < 4
     assert runtime.open(cut.last).classify([next(Path(photos).glob("*/*.png"))])

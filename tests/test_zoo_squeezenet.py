@@ -93,7 +93,7 @@ def test_no_batch_norm_and_relu_to_the_end(network):
         (squeezenet_1_1, {"resolution": (64, 96)}, (3, 5)),  # 64 31 15 7 3
         (squeezenet_1_1, {"resolution": 32, "small_input": True}, (7, 7)),  # 32 30 15 7
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),  # every process that runs tests must call them the same
 )
 def test_last_plane(network, options, plane):
     graph = network(**options)

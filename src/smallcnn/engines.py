@@ -41,7 +41,7 @@ def check_engine(engine: str) -> None:
 
 def fitting(path: Path) -> list[str]:
     """The engines that run such a file, its natural one first."""
-    return [engine for engine, suffixes in ENGINES.items() if path.suffix in suffixes]
+    return [engine for engine, suffixes in ENGINES.items() if path.suffix.lower() in suffixes]
 
 
 def choose(path: Path, engine: str | None) -> str:
@@ -98,6 +98,14 @@ def open_onnx(model: Model, engine: str, threads: int | None) -> tuple[Run, dict
         run = start(model, engine, threads)
     metadata: dict[str, str] = session.get_modelmeta().custom_metadata_map
     return run, metadata
+
+
+def plain_answer(model: Model, image: np.ndarray) -> np.ndarray:
+    """What ONNX Runtime answers without optimising the graph, (classes,): what an engine's rewrites are judged by.
+
+    The plain definition would take seconds.
+    """
+    return _runner(_session(model, 1, optimise=False))(image)[0]
 
 
 def _runner(session: Any) -> Run:

@@ -1,6 +1,7 @@
 """What can be wrong with what a user asked for.
 
     SmallcnnError            one line for people; the command prints it and exits with code 2
+        AnswerError          a network whose answer is not a finite number
         CompileError         a network that the compiler cannot turn into machine code
         ExportError          an exported file that does not compute what the network does
         GraphError           a network that cannot be: shapes, names, options
@@ -19,6 +20,10 @@ from collections.abc import Iterable
 
 class SmallcnnError(Exception):
     """A mistake the user can mend; its text is one line that says what was wrong and what is allowed."""
+
+
+class AnswerError(SmallcnnError):
+    """A network whose answer is not a finite number."""
 
 
 class CompileError(SmallcnnError):
@@ -77,7 +82,7 @@ def require(what: str, extra: str, *modules: str) -> None:
 
 
 def closest(name: str, known: Iterable[str]) -> str:
-    """The known names most like `name`, for the end of an error message."""
+    """The known names most like `name`, for the end of an error message; all of them if none is much like it."""
     known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
     return f"closest: {', '.join(near)}" if near else f"known: {', '.join(known)}"

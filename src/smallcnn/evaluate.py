@@ -1,8 +1,13 @@
-"""How good a model file is on labelled pictures, and what it says to each of them."""
+"""How good a model file is on labelled pictures, and what it says to each of them.
 
+The module can be called as its function `evaluate`: smallcnn.evaluate("flowers.onnx", "photos").
+"""
+
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
@@ -13,6 +18,7 @@ from smallcnn.data.sources import Source, Split, open_source
 from smallcnn.errors import DataError
 from smallcnn.metrics import Metrics, measure
 from smallcnn.runtime import Net
+from smallcnn.runtime import open as open_model
 
 _BATCH = 16
 
@@ -52,31 +58,35 @@ class Evaluation:
 
 
 def evaluate(
-    net: Net,
+    net: Net | str | Path,
     data: str | Path,
     *,
     root: str | Path | None = None,
+    groups: str | Path | None = None,
     part: str | None = None,
     crop: float | None = None,
     workers: int | None = None,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
-    """Runs `net` over pictures of `data` (see `open_source`) and counts.
+    """Runs `net`, opened or the path of a model file, over the images of `data` (see `open_source`) and counts.
 
     `part` is train, val, test or all. Left out, it is what the network has not learned from: the test part if there is
     one; the validation part if the set has one, or if the network was trained on the rest of this very set (the same
     pictures, or a folder of the same name); otherwise all. `crop` is the part of a picture's shorter side to look at,
-    in place of the network's: 1 for pictures that are already cropped. `root` is where a named set's files are.
+    in place of the network's: 1 for pictures that are already cropped. `root` is where a named set's files are;
+    `groups` as for `open_source`, needed only if the images have changed since training.
     `report` is called with the pictures done and their total.
 
     Raises DataError if the classes do not fit the labels of the network, or nothing could be decoded.
     """
+    if not isinstance(net, Net):
+        net = open_model(net)
     if crop is not None:
         net = replace(net, preprocessing=replace(net.preprocessing, crop=crop))
     trained_on = net.facts.get("data")
     trained_on = trained_on if isinstance(trained_on, dict) else {}
     cut = {key: trained_on[key] for key in ("seed", "val_fraction") if isinstance(trained_on.get(key), int | float)}
-    source = open_source(data, root=root, **cut)
+    source = open_source(data, root=root, groups=groups, cut=trained_on.get("cut", ""), **cut)
     doubt = None
     if part is None:
         same = source.fingerprint == trained_on.get("fingerprint")
@@ -88,6 +98,8 @@ def evaluate(
                 "only the part kept for validation, as a folder of this name was trained on (its pictures have changed "
                 "since); for every picture ask for the part all"
             )
+            if trained_on.get("cut") and not source.cut:
+                doubt += "; it was split by groups: give the same --groups, or learned images are among these"
     if part != "all" and part not in source.splits:
         raise DataError(f"{data} has no part {part!r}; it has {', '.join([*source.splits, 'all'])}")
     split = source.everything() if part == "all" else source.splits[part]
@@ -95,7 +107,7 @@ def evaluate(
         raise DataError(f"{data} has no pictures in its part {part!r}")
     index_of = match_labels(source.classes, net.labels)
     answers = ask(net.logits, net.preprocessing, split, index_of, workers=workers, report=report)
-    return Evaluation(part, doubt, measure(answers.logits, answers.labels), answers, split, source)
+    return Evaluation(part, doubt, measure(answers.logits, answers.labels, net.ending), answers, split, source)
 
 
 def _unseen(source: Source, trained_here: bool) -> str:
@@ -142,3 +154,10 @@ def ask(
     if not labels:
         raise DataError(f"none of {len(chosen)} pictures could be decoded; the first: {next(iter(skipped.values()))}")
     return Answers(np.concatenate(logits), np.concatenate(labels), np.concatenate(indices), skipped)
+
+
+class _Evaluate(ModuleType):
+    __call__ = staticmethod(evaluate)
+
+
+sys.modules[__name__].__class__ = _Evaluate

@@ -7,6 +7,7 @@ smallcnn.layers          JSON object: Mult-Adds of each node that has any
 smallcnn.labels          JSON list, one name per class
 smallcnn.preprocessing   JSON object, see `Preprocessing`
 smallcnn.facts           JSON object: where the weights come from
+smallcnn.ending          what turns logits into answers, see `smallcnn.ending`; "softmax" if absent
 smallcnn.output          "logits" or "probabilities"
 smallcnn.probe           JSON list: the exact answer to `probe.probe_image`, to check any engine with
 """
@@ -18,7 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from smallcnn.data.labels import checked_labels
 from smallcnn.data.preprocessing import Preprocessing
+from smallcnn.ending import Ending, check_ending
 from smallcnn.errors import FileError
 
 if TYPE_CHECKING:
@@ -37,6 +40,7 @@ class Description:
     labels: tuple[str, ...]
     preprocessing: Preprocessing
     facts: dict[str, Any]
+    ending: Ending
     outputs_probabilities: bool
     answer: np.ndarray
 
@@ -56,6 +60,8 @@ def describe(artifact: "Artifact", output: str, answer: np.ndarray | None = None
         "smallcnn.facts": json.dumps(artifact.facts),
         "smallcnn.output": output,
     }
+    if artifact.ending != "softmax":
+        entries["smallcnn.ending"] = artifact.ending
     if answer is not None:
         entries["smallcnn.probe"] = json.dumps([float(f"{value:.9g}") for value in answer])
     return entries
@@ -70,15 +76,18 @@ def parse(entries: Mapping[str, str]) -> Description:
         answer = np.array(json.loads(entries["smallcnn.probe"]), np.float64)
         if not isinstance(facts, dict):
             raise FileError(f"its facts are {type(facts).__name__}, not a JSON object")
+        if not np.isfinite(answer).all():
+            raise FileError("its answer to the probe image is not a finite number")
         if answer.shape != (len(labels),):
             raise FileError(f"{len(labels)} labels for {answer.size} outputs")
         return Description(
             name=entries["smallcnn.model"],
             mult_adds=int(entries["smallcnn.mult_adds"]),
             layers=json.loads(entries.get("smallcnn.layers", "{}")),  # written since there are compiled files
-            labels=tuple(labels),
+            labels=checked_labels(labels),
             preprocessing=Preprocessing.from_json(entries["smallcnn.preprocessing"]),
             facts=facts,
+            ending=check_ending(entries.get("smallcnn.ending", "softmax")),
             outputs_probabilities=entries["smallcnn.output"] == "probabilities",
             answer=answer,
         )

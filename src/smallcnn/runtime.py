@@ -17,20 +17,28 @@ from PIL.Image import Image
 from smallcnn import compiled, engines, metadata
 from smallcnn.data.decode import Picture
 from smallcnn.data.preprocessing import Preprocessing
+from smallcnn.ending import PRESENT, Ending, logits_of, probabilities
 from smallcnn.engines import Model, Run
-from smallcnn.errors import DataError, FileError, SmallcnnError
-from smallcnn.metrics import softmax
+from smallcnn.errors import AnswerError, DataError, FileError, SmallcnnError
 from smallcnn.model_file import COMPILED, check_kind
+from smallcnn.onnx import outline
+from smallcnn.probe import agrees, probe_answer, probe_image, relative_error
 from smallcnn.shipped import located
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a network sees in one picture: the most probable label, and up to five with their probabilities."""
+    """What a network sees in one image: the most probable label, and up to five with their probabilities.
+
+    They are scores instead where the network's `ending` is "none", and independent of each other where it is "sigmoid":
+    `present` are the labels whose own probability is at least `ending.PRESENT`, the most probable first.
+    """
 
     label: str
     probability: float
     top5: tuple[tuple[str, float], ...]
+    ending: Ending = "softmax"
+    present: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -44,9 +52,11 @@ class Net:
     preprocessing: Preprocessing
     facts: dict[str, Any]
     mult_adds: int
+    ending: Ending
     outputs_probabilities: bool
     _expected: Callable[[], np.ndarray]
     _run: Run
+    _check: Callable[[Run], None]
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -54,23 +64,25 @@ class Net:
         return (*self.preprocessing.size, self.preprocessing.channels)
 
     def logits(self, batch: np.ndarray) -> np.ndarray:
-        """uint8 (N, H, W, C), prepared -> float32 (N, classes). A file that ends in softmax gives log-probabilities.
+        """uint8 (N, H, W, C), prepared -> float32 (N, classes): what comes before the network's ending.
 
-        Raises DataError if the batch has another shape or type.
+        A file that ends in softmax gives log-probabilities. Raises DataError if the batch has another shape or type,
+        AnswerError if an answer is not finite, or if the engine's first answer, to the probe image, is wrong.
         """
         if batch.dtype != np.uint8 or batch.shape[1:] != self.input_shape:
             wanted = ", ".join(map(str, self.input_shape))
             raise DataError(f"the network takes uint8 (N, {wanted}), not {batch.dtype} {batch.shape}")
+        self._check(self._run)
         answer = self._run(batch)
-        return np.log(np.maximum(answer, np.finfo(np.float32).tiny)) if self.outputs_probabilities else answer
+        if not np.isfinite(answer).all():
+            raise AnswerError(f"{self.path}: its answer is not a finite number; the model is broken")
+        return logits_of(answer, self.ending) if self.outputs_probabilities else answer
 
     def verify(self) -> float:
         """Relative error of this engine on the probe picture, against the plain definition of the network.
 
         Compare with `probe.TOLERANCE`. The right answer is in the file, or computed now from a .safetensors.
         """
-        from smallcnn.probe import probe_image, relative_error
-
         return relative_error(self._run(probe_image(self.input_shape))[0], self._expected())
 
     def classify(self, pictures: Sequence[Picture]) -> list[Prediction]:
@@ -81,10 +93,10 @@ class Net:
 
     def classify_prepared(self, image: np.ndarray) -> Prediction:
         """Classifies one picture that is already at the network's size: uint8 (H, W, C)."""
-        probabilities = softmax(self.logits(image[None])[0])
-        best = np.argsort(-probabilities, kind="stable")[:5]
-        top5 = tuple((self.labels[i], float(probabilities[i])) for i in best)
-        return Prediction(*top5[0], top5)
+        answer = probabilities(self.logits(image[None])[0], self.ending)
+        ranked = tuple((self.labels[i], float(answer[i])) for i in np.argsort(-answer, kind="stable"))
+        present = tuple(one for one in ranked if one[1] >= PRESENT) if self.ending == "sigmoid" else ()
+        return Prediction(*ranked[0], ranked[:5], self.ending, present)
 
 
 def open(path: str | Path, *, engine: str | None = None, threads: int | None = None) -> Net:
@@ -103,25 +115,26 @@ def open(path: str | Path, *, engine: str | None = None, threads: int | None = N
         raise SmallcnnError(f"threads must be at least 1, not {threads}")
     check_kind(path, engines.SUFFIXES)
     engine = engines.choose(path, engine)
-    if path.suffix == ".safetensors":
+    if path.suffix.lower() == ".safetensors":
         return _open_artifact(path, engine, threads)
-    if path.suffix in COMPILED:
+    if path.suffix.lower() in COMPILED:
         file = compiled.load(path, threads)
         return _converted(path, engine, file.metadata, file.run)
-    _check_readable(path)
-    run, entries = engines.open_onnx(Model(path), engine, threads)
-    if "smallcnn.format" not in entries:
+    if "smallcnn.format" not in outline.metadata(path):  # known before any engine looks at the file
         made = path.with_suffix(".safetensors")
-        raise FileError(f"{path}: not written by smallcnn; take it over with: smallcnn import {path} --out {made}")
+        raise FileError(f"{path}: not written by smallcnn; import it with: smallcnn import {path} --out {made}")
+    run, entries = engines.open_onnx(Model(path), engine, threads)
     return _converted(path, engine, entries, run)
 
 
 def _open_artifact(path: Path, engine: str, threads: int | None) -> Net:
     from smallcnn import artifact as artifacts
     from smallcnn.cost import profile
-    from smallcnn.probe import probe_answer
 
     artifact = artifacts.load(path)
+    artifacts.check_finite(artifact, path)
+    model = Model(path, artifact)
+    image = probe_image(artifact.graph.input_shape)
     return Net(
         path=path,
         engine=engine,
@@ -130,9 +143,11 @@ def _open_artifact(path: Path, engine: str, threads: int | None) -> Net:
         preprocessing=artifact.preprocessing,
         facts=artifact.facts,
         mult_adds=profile(artifact.graph).mult_adds,
+        ending=artifact.ending,
         outputs_probabilities=False,
         _expected=cache(lambda: probe_answer(artifact.graph, artifact.weights, artifact.preprocessing)),
-        _run=engines.start(Model(path, artifact), engine, threads),
+        _run=engines.start(model, engine, threads),
+        _check=_once(path, engine, image, lambda: engines.plain_answer(model, image)),
     )
 
 
@@ -141,6 +156,7 @@ def _converted(path: Path, engine: str, entries: dict[str, str], run: Run) -> Ne
         said = metadata.parse(entries)
     except FileError as error:
         raise FileError(f"{path}: {error}") from error
+    image = probe_image((*said.preprocessing.size, said.preprocessing.channels))
     return Net(
         path=path,
         engine=engine,
@@ -149,16 +165,28 @@ def _converted(path: Path, engine: str, entries: dict[str, str], run: Run) -> Ne
         preprocessing=said.preprocessing,
         facts=said.facts,
         mult_adds=said.mult_adds,
+        ending=said.ending,
         outputs_probabilities=said.outputs_probabilities,
         _expected=lambda: said.answer,
         _run=run,
+        _check=_once(path, engine, image, lambda: said.answer),
     )
 
 
-def _check_readable(path: Path) -> None:
-    try:
-        path.open("rb").close()
-    except FileNotFoundError:
-        raise FileError(f"{path}: no such file") from None
-    except OSError as error:
-        raise FileError(f"{path}: cannot be read ({error.strerror})") from error
+def _once(path: Path, engine: str, image: np.ndarray, expected: Callable[[], np.ndarray]) -> Callable[[Run], None]:
+    """A check of an engine that is made when it is first asked for, and forgets then what it needed."""
+    waiting = [expected]
+
+    def check(run: Run) -> None:
+        if not waiting:
+            return
+        wanted = waiting[0]()
+        error = relative_error(run(image)[0], wanted)
+        if np.isfinite(wanted).all() and not agrees(error):  # otherwise each answer that is not finite is refused
+            raise AnswerError(
+                f"{path}: {engine} gives a wrong answer on the probe image, off by {error:.1e} of its largest output; "
+                "the file was changed, or the engine is at fault: try another --engine"
+            )
+        waiting.clear()
+
+    return check

@@ -3,13 +3,11 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
 from smallcnn.analysis.calibration import BINS, Calibration, calibrate
 from smallcnn.analysis.classes import ClassScore, Pair, class_scores, confused_pairs
 from smallcnn.analysis.samples import Sample, least_certain, surest_mistakes
 from smallcnn.analysis.sweep import Sweep
-from smallcnn.errors import DataError
+from smallcnn.ending import Ending
 from smallcnn.evaluate import Evaluation
 
 _PAIRS, _SAMPLES = 10, 24
@@ -32,20 +30,18 @@ class Findings:
         return self.evaluation.split.names[self.evaluation.answers.indices[place]]
 
 
-def examine(evaluation: Evaluation, labels: tuple[str, ...]) -> Findings:
-    """`labels` are the network's. Raises DataError if it answers with something that is not a finite number."""
+def examine(evaluation: Evaluation, labels: tuple[str, ...], ending: Ending = "softmax") -> Findings:
+    """`labels` and `ending` are the network's."""
     logits, true = evaluation.answers.logits, evaluation.answers.labels
-    if bad := int((~np.isfinite(logits).all(1)).sum()):
-        raise DataError(f"the network's answer to {bad} of {len(true)} pictures is not finite; its weights are broken")
     confusion = evaluation.metrics.confusion
     return Findings(
         evaluation=evaluation,
         labels=labels,
         classes=class_scores(confusion, labels),
         pairs=confused_pairs(confusion, logits, true, _PAIRS),
-        mistakes=surest_mistakes(logits, true, _SAMPLES),
-        uncertain=least_certain(logits, true, _SAMPLES),
-        calibration=calibrate(logits, true),
+        mistakes=surest_mistakes(logits, true, _SAMPLES, ending),
+        uncertain=least_certain(logits, true, _SAMPLES, ending),
+        calibration=calibrate(logits, true, ending),
     )
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
-from smallcnn.cli.options import as_json, crop, engine, part, root, threads, workers
-from smallcnn.cli.show import print_json, progress, remark, warn_untrained
+from smallcnn.cli.options import as_json, crop, engine, groups, part, root, threads, workers
+from smallcnn.cli.show import print_json, progress, remark, say, warn_untrained
 
 _MOST_CONFUSION = 100
 """Classes up to which the JSON has the confusion matrix: a thousand would make a million numbers."""
@@ -15,6 +15,7 @@ _MOST_CONFUSION = 100
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--data", required=True, metavar="SOURCE", help="labelled pictures: folder, .npz or named set")
 @root
+@groups
 @part
 @crop
 @click.option(
@@ -28,6 +29,7 @@ def command(
     file: Path,
     data: str,
     root: Path | None,
+    groups: str | None,
     part: str | None,
     crop: float | None,
     plot: Path | None,
@@ -48,7 +50,7 @@ def command(
     net = runtime.open(file, engine=engine, threads=threads)
     warn_untrained(net.facts)
     with progress("evaluating") as report:
-        result = evaluate(net, data, root=root, part=part, crop=crop, workers=workers, report=report)
+        result = evaluate(net, data, root=root, groups=groups, part=part, crop=crop, workers=workers, report=report)
     metrics = result.metrics
     if result.doubt:
         remark(f"note: {result.doubt}")
@@ -64,10 +66,11 @@ def command(
         print_json({
             "file": str(file), "engine": net.engine, "data": data, "part": result.part, "top1": metrics.top1,
             "top5": metrics.top5, "loss": metrics.loss, "images": metrics.images, "skipped": list(result.skipped),
-            "labels": net.labels,
+            "left_out": result.source.left_out.as_dict(), "labels": net.labels,
         } | ({"confusion": metrics.confusion.tolist()} if len(net.labels) <= _MOST_CONFUSION else {}))  # fmt: skip
         return
-    click.echo(f"{file}, {net.engine}, {data} ({result.part}): {metrics.images} pictures")
-    click.echo(f"  top-1 {metrics.top1:.2%}   top-5 {metrics.top5:.2%}   loss {metrics.loss:.4f}")
+    say(f"{file}, {net.engine}, {data} ({result.part}): {metrics.images} pictures")
+    loss = "" if net.ending == "none" else f"   loss {metrics.loss:.4f}"
+    say(f"  top-1 {metrics.top1:.2%}   top-5 {metrics.top5:.2%}{loss}")
     for count, true, taken in most_confused(metrics.confusion, 5):
-        click.echo(f"  {count} of {net.labels[true]} taken for {net.labels[taken]}")
+        say(f"  {count} of {net.labels[true]} taken for {net.labels[taken]}")

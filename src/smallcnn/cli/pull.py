@@ -4,12 +4,18 @@ from pathlib import Path
 
 import click
 
-from smallcnn.cli.options import as_json
-from smallcnn.cli.show import print_json, progress, remark, size, table
+from smallcnn.cli.options import as_json, completed
+from smallcnn.cli.show import print_json, progress, remark, say, size, table
+
+
+def _names() -> list[str]:
+    from smallcnn.checkpoints.catalogue import CATALOGUE
+
+    return list(CATALOGUE)
 
 
 @click.command("pull")
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=completed(_names))
 @click.option("--out", type=click.Path(path_type=Path), help="the model file to write  [default: NAME.safetensors]")
 @as_json
 def command(name: str | None, out: Path | None, json_: bool) -> None:
@@ -47,7 +53,7 @@ def command(name: str | None, out: Path | None, json_: bool) -> None:
     remark(f"{made.graph.name}: {known.origin}; {known.licence}{reached}; {size(out.stat().st_size)}")
     if known.sha256 is None:
         remark("its publisher gives no SHA-256, so the file was not verified beyond its arrival over https")
-    click.echo(str(out))
+    say(str(out))
 
 
 def _list(names: list[str], json_: bool) -> None:

@@ -6,8 +6,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import click
 
-from smallcnn.cli.options import compute, device, root, threads, workers
-from smallcnn.cli.show import remark
+from smallcnn.cli.options import completed, compute, device, groups, models, root, threads, workers
+from smallcnn.cli.show import remark, say
 from smallcnn.errors import TRAIN, SmallcnnError, require
 from smallcnn.train.recipe import Recipe
 
@@ -31,12 +31,13 @@ def _recipe_options(function: Any) -> Any:
 
 
 @click.command("train")
-@click.argument("model", required=False)
+@click.argument("model", required=False, shell_complete=completed(models))
 @click.option("--data", metavar="SOURCE", help="folder with one sub-folder per class, .npz, or a named set")
 @click.option(
     "--from", "start", type=click.Path(path_type=Path), help="start from this .safetensors, in place of MODEL"
 )
 @root
+@groups
 @click.option("--recipe", default="auto", show_default=True, help="one of `smallcnn recipes`, for options to change")
 @click.option("--teacher", type=click.Path(path_type=Path), help="model file to learn from, beside the labels")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="folder of the run")
@@ -58,6 +59,7 @@ def command(
     data: str | None,
     start: Path | None,
     root: Path | None,
+    groups: str | None,
     recipe: str,
     teacher: Path | None,
     out: Path,
@@ -95,13 +97,13 @@ def command(
     if start and model:
         raise SmallcnnError("give MODEL or --from, not both: the file knows its network")
     start = start and located(start)
-    if start and start.suffix != ".safetensors":
+    if start and start.suffix.lower() != ".safetensors":
         raise SmallcnnError(
             f"{start}: --from takes a .safetensors model file; `smallcnn import` makes one of public weights"
         )
     network = artifact.load(start) if start else model
     if resume and network is None:
-        if chosen or resolution or recipe != "auto":
+        if chosen or resolution or groups or recipe != "auto":
             raise SmallcnnError("--resume takes its settings from the run; leave the others out, or give all of them")
         result = run.resume(out, data=data, root=root, teacher=teacher, device=device, workers=workers)
     elif network is None or data is None:
@@ -110,7 +112,7 @@ def command(
     else:
         result = run.train(
             network, data, out, resolution=resolution, recipe=recipe, teacher=teacher and located(teacher), root=root,
-            resume=resume, compute=compute, device=device, workers=workers, **chosen,
+            groups=groups, resume=resume, compute=compute, device=device, workers=workers, **chosen,
         )  # fmt: skip
     if not result.finished:
         raise click.exceptions.Exit(130)
@@ -122,4 +124,4 @@ def command(
     remark(f"report: {page}")
     remark(f"best validation top-1 {top1(best):.2%} in epoch {best['epoch']} of {len(result.history)}")
     remark(f"try it: smallcnn predict {result.best} PICTURE...")
-    click.echo(str(result.best))
+    say(str(result.best))

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from smallcnn import compiled
-from smallcnn.artifact import Artifact
+from smallcnn.artifact import Artifact, check_finite
 from smallcnn.compiler import build, layers, link, targets
 from smallcnn.compiler import tune as tuning
 from smallcnn.compiler.assemble import assemble
@@ -24,7 +24,7 @@ from smallcnn.errors import CompileError, SmallcnnError, require
 from smallcnn.files import check_writable
 from smallcnn.fold import fold
 from smallcnn.metadata import describe
-from smallcnn.probe import TOLERANCE, probe_answer, probe_image, relative_error
+from smallcnn.probe import TOLERANCE, agrees, probe_answer, probe_image, relative_error
 
 Report = Callable[[int, int], None]
 
@@ -43,12 +43,15 @@ def compile_file(
     out: Path | str,
     *,
     target: str = "host",
+    prefix: str | None = None,
     threads: int = 2,
     tune: bool = False,
     workers: int | None = None,
     report: Report = lambda done, total: None,
 ) -> Compiled:
     """Compiles a network into one file; `report` is told how many kernels are done, of how many.
+
+    Names in a .o file begin with `prefix`; default: the file's stem.
 
     The plan has work for `threads` threads in every strip; the file runs on any number. With `tune`, several forms of
     every kernel are timed on this machine first, and the fastest are kept; this takes minutes once and is remembered
@@ -62,7 +65,10 @@ def compile_file(
     out, made_for = Path(out), targets.parse(target)
     if out.suffix not in made_for.suffixes:
         raise SmallcnnError(f"{out}: a file for {made_for.name} ends in {' or '.join(made_for.suffixes)}")
+    link.check_prefix(prefix, out)
     check_writable(out)
+    artifact = artifact.in_rgb()
+    check_finite(artifact, artifact.graph.name)
     answer = probe_answer(artifact.graph, artifact.weights, artifact.preprocessing)
     program, made = to_program(artifact, made_for, answer, threads=threads, tune=tune, workers=workers, report=report)
     error = None
@@ -75,7 +81,7 @@ def compile_file(
         finally:
             beside.unlink(missing_ok=True)
     else:
-        link.write(program, out)
+        link.write(program, out, prefix)
     return Compiled(program, tuple(made), error)
 
 
@@ -125,7 +131,7 @@ def _runs_here(target: str) -> bool:
 def _error(path: Path, artifact: Artifact, answer: np.ndarray) -> float:
     got = compiled.load(path, 1).run(probe_image(artifact.graph.input_shape))[0]
     error = relative_error(got, answer)
-    if error > TOLERANCE:
+    if not agrees(error):
         raise CompileError(
             f"the compiled {artifact.graph.name} is off by {error:.1e} of its largest output "
             f"(allowed: {TOLERANCE:.0e}); nothing written"

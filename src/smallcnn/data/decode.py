@@ -6,6 +6,7 @@ animation is read.
 """
 
 import io
+import os
 import warnings
 from dataclasses import dataclass
 from math import inf
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image
 
+from smallcnn.data.bounds import room_for, room_for_file, shrinkage
 from smallcnn.data.colour import ProfileError, to_srgb
 from smallcnn.data.depth import Note, Reopen, eight_bits, stated
 from smallcnn.data.opening import SUFFIXES, open_file, open_image
@@ -62,6 +64,11 @@ def decode(picture: Picture, channels: int, shorter: float = inf) -> Decoded:
 
     Raises ImageError with the name of the file and what is wrong with it; warns with an ImageNote of what is guessed.
     """
+    with room_for_file(picture.size if isinstance(picture, Stored) else 0):
+        return _decode(picture, channels, shorter)
+
+
+def _decode(picture: Picture, channels: int, shorter: float) -> Decoded:
     mode = {1: "L", 3: "RGB"}[channels]
     name: str | Path = picture if isinstance(picture, str | Path) else "image"  # for messages
     if isinstance(picture, Stored):
@@ -76,9 +83,11 @@ def decode(picture: Picture, channels: int, shorter: float = inf) -> Decoded:
         if isinstance(picture, Image.Image):
             return _finish(picture, mode, note)
         with open_file(Path(picture)) if isinstance(picture, str | Path) else io.BytesIO(picture) as file:
+            file_bytes = file.seek(0, os.SEEK_END)
             image = open_image(file)
             size, factor = image.size, _draft(image, shorter)
-            return _finish(image, mode, note, size, factor, reopen=lambda: open_image(file))
+            with room_for(image, file_bytes):
+                return _shrunk(_finish(image, mode, note, size, factor, reopen=lambda: open_image(file)), shorter)
     except FileNotFoundError:
         raise ImageError(f"{name}: no such file") from None
     except MemoryError:
@@ -91,6 +100,14 @@ def decode(picture: Picture, channels: int, shorter: float = inf) -> Decoded:
         system = getattr(error, "strerror", None)  # no permission, a folder, a name too long
         why = " ".join(str(error).split()) or type(error).__name__
         raise ImageError(f"{name}: {system or f'damaged image ({why})'}") from error
+
+
+def _shrunk(decoded: Decoded, shorter: float) -> Decoded:
+    """Smaller, if it is so large that a few of its kind would fill the memory."""
+    factor = shrinkage(decoded.image.size, shorter)
+    if factor == 1:
+        return decoded
+    return Decoded(decoded.image.reduce(factor), decoded.size, decoded.factor * factor)
 
 
 def _from_array(array: np.ndarray) -> Image.Image:

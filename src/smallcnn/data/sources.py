@@ -7,20 +7,24 @@
     open_source("cifar10")          a set known by name (`smallcnn.data.named`), downloaded, or found in `root`
 
 Where no validation part is given, one is cut from the training part: per class, chosen by a hash of seed and file name,
-so that it is the same on every machine and adding pictures hardly changes it. Without a training part a source is good
-for evaluation only.
+so that it is the same on every machine and adding pictures hardly changes it. Given `groups` (see
+`smallcnn.data.groups`), images of one group stay on one side. Without a training part a source is good for evaluation
+only.
 """
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from smallcnn.data import holdout
 from smallcnn.data.archive import File, is_archive
 from smallcnn.data.arrays import read_npz
 from smallcnn.data.folder import read_archive, read_folder
+from smallcnn.data.groups import read_groups
+from smallcnn.data.left_out import LeftOut
 from smallcnn.data.named import NAMED, read_named
 from smallcnn.data.shards.read import is_shards, read_shards
 from smallcnn.data.split import Split
@@ -37,8 +41,10 @@ class Source:
 
     `val_is_cut` says that the validation part was cut from the training part here (it is empty if no class has two
     pictures); `mirror` that a picture keeps its class when mirrored; `fingerprint` identifies the pictures: files by
-    name, arrays by content, both with their labels; `ignored` lists files in class folders that are not pictures;
-    `notes` says in one line each what is wrong with the set though it can be used, such as a shard that is cut short.
+    name, arrays by content, both with their labels; `left_out` is what was found and is not used, also said in a line
+    of `notes`, which tell what is wrong with the set though it can be used, such as a shard that is cut short;
+    `untrainable` says why it is good for evaluation only, such as a class folder without images. `cut` is which images
+    groups have put into the validation part, so that it can be cut again without them; empty if there were none.
     """
 
     classes: tuple[str, ...]
@@ -46,8 +52,10 @@ class Source:
     val_is_cut: bool
     mirror: bool
     fingerprint: str
-    ignored: tuple[Path, ...] = ()
+    left_out: LeftOut = field(default_factory=LeftOut)
     notes: tuple[str, ...] = ()
+    untrainable: str = ""
+    cut: str = ""
 
     def everything(self) -> Split:
         """All parts together."""
@@ -68,16 +76,25 @@ class _Given:
     classes: tuple[str, ...]
     splits: dict[str, Split]
     mirror: bool = True
-    ignored: tuple[Path, ...] = ()
+    left_out: LeftOut = field(default_factory=LeftOut)
     notes: tuple[str, ...] = ()
+    untrainable: str = ""
 
 
 def open_source(
-    source: str | Path, *, root: str | Path | None = None, seed: int = 0, val_fraction: float = 0.2
+    source: str | Path,
+    *,
+    root: str | Path | None = None,
+    seed: int = 0,
+    val_fraction: float = 0.2,
+    groups: str | Path | None = None,
+    cut: str = "",
 ) -> Source:
     """Finds the pictures of a folder, an archive, an .npz file, shards or a named set; decodes none of them.
 
     `root` is where a copy of a named set lies: a folder with the official files, packed or unpacked, or with pictures.
+    `groups` is a table or a pattern that says which images belong together; `cut` is that of an earlier Source, and
+    used if the images are the same and no groups are given.
 
     Raises DataError if there is nothing to learn from: no pictures, labels that do not fit; FileError if a named set or
     an index cannot be downloaded.
@@ -87,11 +104,27 @@ def open_source(
     given = read_source(source, root=root)
     splits = dict(given.splits)
     fingerprint = _fingerprint(splits)
-    cut = "val" not in splits and "train" in splits
-    if cut:
-        splits["train"], splits["val"] = _cut(splits["train"], len(given.classes), seed, val_fraction)
+    notes, kept, is_cut = list(given.notes), "", "val" not in splits and "train" in splits
+    if is_cut:
+        train = splits["train"]
+        if groups is not None:
+            group_of = read_groups(groups, train.names)
+            notes.append(_about(group_of, len(train)))
+            held_out = holdout.by_groups(train.labels, train.names, group_of, seed, val_fraction)
+            kept = holdout.as_text(held_out, len(train), fingerprint)
+        else:
+            again = holdout.from_text(cut, len(train), fingerprint)
+            kept = cut if again is not None else ""
+            held_out = holdout.by_hash(train.labels, train.names, seed, val_fraction) if again is None else again
+        out = set(held_out)
+        splits["train"] = train.subset([i for i in range(len(train)) if i not in out])
+        splits["val"] = train.subset(held_out)
+    elif groups is not None:
+        notes.append(_on_both_sides(splits, groups, source))
     ordered = dict(sorted(splits.items(), key=lambda item: _PARTS.index(item[0])))
-    return Source(given.classes, ordered, cut, given.mirror, fingerprint, given.ignored, given.notes)
+    return Source(
+        given.classes, ordered, is_cut, given.mirror, fingerprint, given.left_out, tuple(notes), given.untrainable, kept
+    )
 
 
 def read_source(source: str | Path, *, root: str | Path | None = None) -> _Given:
@@ -104,11 +137,14 @@ def read_source(source: str | Path, *, root: str | Path | None = None) -> _Given
         if root is not None:
             raise DataError(f"a root holds a copy of a named set ({', '.join(NAMED)}); {name!r} is none")
         if is_shards(name):
-            classes, splits, notes = read_shards(name)
-            return _Given(classes, splits, notes=tuple(notes))
+            classes, splits, problems, left_out = read_shards(name)
+            return _Given(classes, splits, left_out=left_out, notes=(*problems, *filter(None, [left_out.line()])))
         if path.is_dir() or is_archive(path):
-            classes, splits, ignored = read_folder(path) if path.is_dir() else read_archive(path)
-            return _Given(classes, splits, ignored=tuple(ignored))
+            read = read_folder(path) if path.is_dir() else read_archive(path)
+            return _Given(
+                read.classes, read.splits, left_out=read.left_out, untrainable=read.untrainable,
+                notes=(*read.notes, *filter(None, [read.left_out.line()])),
+            )  # fmt: skip
         if path.suffix.lower() == ".npz" and path.is_file():
             return _Given(*read_npz(path))
     except OSError as error:
@@ -116,16 +152,24 @@ def read_source(source: str | Path, *, root: str | Path | None = None) -> _Given
     raise DataError(f"no folder, archive, .npz file or named set {name!r}; {closest(name, NAMED)}")
 
 
-def _cut(split: Split, classes: int, seed: int, fraction: float) -> tuple[Split, Split]:
-    """(what stays, the part cut off): per class, at least one picture each if there are two."""
-    taken: set[int] = set()
-    by_class = np.argsort(split.labels, kind="stable")
-    for part in np.split(by_class, np.cumsum(np.bincount(split.labels, minlength=classes))[:-1]):
-        members = part.tolist()
-        members.sort(key=lambda i: hashlib.sha256(_bytes(f"{seed}/{split.names[i]}")).digest())
-        taken.update(members[: min(max(round(len(members) * fraction), 1), max(len(members) - 1, 0))])
-    rest = [i for i in range(len(split)) if i not in taken]
-    return split.subset(rest), split.subset(sorted(taken))
+def _about(group_of: dict[str, str], images: int) -> str:
+    """One line on groups."""
+    count = len(set(group_of.values()))
+    alone = images - len(group_of)
+    rest = f"; {alone:,} images are in none, and each is a group of its own" if alone else ""
+    return f"{len(group_of):,} images are in {count:,} groups, each on one side of the split{rest}"
+
+
+def _on_both_sides(splits: dict[str, Split], groups: str | Path, source: str | Path) -> str:
+    """One line on a split that the set brings with it, which groups cannot change."""
+    if not {"train", "val"} <= splits.keys():
+        raise DataError(f"{source} has no training images to split by groups; leave --groups out")
+    names = [name for part in ("train", "val") for name in splits[part].names]
+    group_of = read_groups(groups, names)
+    train, val = ({group_of[name] for name in splits[part].names if name in group_of} for part in ("train", "val"))
+    both = sorted(train & val)
+    some = f" ({', '.join(both[:3])})" if both else ""
+    return f"the set has a val split of its own, which groups do not change; {len(both)} groups are on both sides{some}"
 
 
 def _fingerprint(splits: dict[str, Split]) -> str:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from smallcnn.data.loader import Batch
+from smallcnn.errors import DataError
 from smallcnn.graph import Graph
 from smallcnn.module import GraphModule, to_module
 from smallcnn.train.augment import Draws, augmented, seed_step
@@ -60,7 +61,15 @@ class Learner:
         return self.average.module if self.average else None
 
     def choose(self, way: Way, pictures: int) -> Choice:
-        """Decides what computes the steps of a run of so many pictures (see `compute.choose`)."""
+        """Decides what computes the steps of a run of so many pictures (see `compute.choose`).
+
+        Our own kernels, when asked for, compute in float32 whatever the processor prefers.
+        """
+        if way == "kernels":
+            if self.recipe.precision == "bfloat16" or self.device.type != "cpu":
+                what = "bfloat16" if self.recipe.precision == "bfloat16" else self.device.type
+                raise DataError(f"--compute kernels is for float32 on the CPU, not {what}; leave out one of the two")
+            self.bfloat16 = False
         choice = choose(way, self.module, self.size, self.device, self.bfloat16, pictures)
         self.network = network(choice.way, self.module)
         return choice

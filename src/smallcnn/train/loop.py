@@ -19,6 +19,7 @@ import torch
 import smallcnn
 from smallcnn import artifact
 from smallcnn.artifact import Artifact
+from smallcnn.data import duplicates
 from smallcnn.data.loader import Batch
 from smallcnn.data.order import order
 from smallcnn.data.preprocessing import Preprocessing
@@ -92,6 +93,9 @@ class Loop:
         self.validation = Validation(
             source.splits["val"], preprocessing, pixels, 2 * recipe.batch_size, workers, ranks
         )  # fmt: skip
+        self.duplicates = (
+            duplicates.between(source.splits["train"], source.splits["val"], workers=workers) if ranks.first else None
+        )
         self.batch_size = min(recipe.batch_size, len(self.feed))
         self.steps = len(self.feed) // self.batch_size  # the rest is left out; it is another rest each epoch
         self.share = ranks.share(self.batch_size, recipe.accumulate, bool(recipe.mixup or recipe.cutmix))
@@ -101,6 +105,7 @@ class Loop:
         if ranks.alone:
             choice = self.learner.choose(compute, recipe.epochs * len(self.feed))
         settings["compute"], self.why = choice.way, choice.reason
+        settings["bfloat16"] = self.learner.bfloat16
         self.saved_at, self.behind = time.perf_counter(), False  # behind: the last checkpoint could not be written
 
     def run(self, resume: bool) -> Result:
@@ -170,11 +175,10 @@ class Loop:
             log.say(f"starts from trained weights; its last layer is {'new' if start['new_last_layer'] else 'kept'}")
         for note in self.source.notes:
             log.say(note)
+        if self.duplicates and (line := self.duplicates.line()):
+            log.say(f"note: {line}")
         self._note_failures(log, self.feed.failed)
         self._note_failures(log, self.validation.failed)
-        if self.source.ignored:
-            some = ", ".join(path.name for path in self.source.ignored[:3])
-            log.say(f"ignored {len(self.source.ignored)} files that are not pictures: {some}")
         if self.progress.epoch >= self.recipe.epochs:
             log.say(f"this run has already finished its {self.recipe.epochs} epochs")
         elif resume:
@@ -314,7 +318,10 @@ class Loop:
                 "seed": self.recipe.seed,
                 "val_fraction": self.recipe.val_fraction,
                 "skipped": len(self.progress.failed),
+                "left_out": self.source.left_out.as_dict(),
             }
+            | ({"cut": self.source.cut} if self.source.cut else {})
+            | ({"near_duplicates": self.duplicates.as_dict()} if self.duplicates else {})
             | {f"{name}_images": len(split) for name, split in self.source.splits.items()},
             "epoch": self.progress.epoch + (val is not None),
             "val_top1": val and val.top1,

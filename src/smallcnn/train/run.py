@@ -47,6 +47,7 @@ def train(
     recipe: Recipe | str = "auto",
     teacher: str | Path | None = None,
     root: str | Path | None = None,
+    groups: str | Path | None = None,
     resume: bool = False,
     compute: Way = "auto",
     device: str = "auto",
@@ -62,7 +63,7 @@ def train(
     size, but at least 32.
     `recipe` is one of your own, the name of one (see `recipes`), or "auto": the one for fine-tuning, for small pictures
     or for photographs; `changes` are fields of it to change. `teacher` is a model file to learn from, `root` where the
-    files of a named set are.
+    files of a named set are, `groups` says which images stay on one side of the split (`smallcnn.data.groups`).
     `compute` says what computes a step: torch, our own kernels, torch.compile; "auto" tries the first two.
     `workers` threads decode; left out, one per core up to eight. With `resume` the run in `out` goes on, if there is
     one; its settings must be the same.
@@ -75,7 +76,7 @@ def train(
     with joined(device) as (ranks, on):
         with ranks.together(), ranks.in_turn():
             plain = replace(_named(recipe, 0, False), **changes)
-            source = _open(data, plain, root)
+            source = _open(data, plain, root, groups=groups)
             start = _start(model, source, resolution, plain.seed)
             chosen = replace(_named(recipe, min(start.graph.input_shape[:2]), start.came_from is not None), **changes)
         going_on = resume or restarted()
@@ -105,7 +106,7 @@ def resume(
             graph, recipe = Graph.from_json(settings["graph"]), Recipe.from_dict(settings["recipe"])
             start = _Start(graph, None, Preprocessing.from_json(settings["preprocessing"]), settings["start"])
             data, root = data or settings["source"], root or settings["root"]
-            source = _open(data, recipe, root)
+            source = _open(data, recipe, root, cut=settings.get("cut", ""))
             if settings["teacher"]:
                 teacher = teacher or settings["teacher"]["file"]
         return _run(start, source, data, root, out, recipe, teacher, True, "auto", on, workers, ranks)
@@ -161,14 +162,19 @@ def _run(
             "teacher": {"file": str(Path(teacher).resolve()), "digest": digest(Path(teacher))} if teacher else None,
             "source": str(Path(data).resolve()) if Path(data).exists() else str(data),
             "root": str(Path(root).resolve()) if root else None,
-            "pictures": source.fingerprint,
+            "pictures": source.fingerprint
+            + (hashlib.sha256(source.cut.encode()).hexdigest()[:8] if source.cut else ""),
+            "cut": source.cut,
             "recipe": asdict(recipe),
         }
         if ranks.first:
             _prepare_folder(folder, settings, resume)
             going_on = resume and (folder / CHECKPOINT).is_file()
-            if going_on:  # the same sums in the same order, whatever is quicker today
-                compute = checkpoint.read_settings(folder / CHECKPOINT)["compute"]
+            if going_on:  # the same sums in the same order, whatever is quicker today or on this processor
+                stored = checkpoint.read_settings(folder / CHECKPOINT)
+                compute = stored["compute"]
+                if "bfloat16" in stored:
+                    recipe = replace(recipe, precision="bfloat16" if stored["bfloat16"] else "float32")
         loop = Loop(
             graph, start.weights, start.preprocessing, source, recipe, folder, settings,
             teacher=taught, compute=compute, device=on, workers=workers or decoding_threads(), ranks=ranks,
@@ -182,19 +188,27 @@ def _named(recipe: Recipe | str, side: int, trained: bool) -> Recipe:
     return recipes.named(recipes.suited(side, _SMALL, trained) if recipe == "auto" else recipe)
 
 
-def _open(data: str | Path, recipe: Recipe, root: str | Path | None) -> Source:
-    source = open_source(data, root=root, seed=recipe.seed, val_fraction=recipe.val_fraction)
+def _open(
+    data: str | Path, recipe: Recipe, root: str | Path | None, groups: str | Path | None = None, cut: str = ""
+) -> Source:
+    source = open_source(data, root=root, seed=recipe.seed, val_fraction=recipe.val_fraction, groups=groups, cut=cut)
     _check_source(source, data)
     return source
 
 
 def _check_source(source: Source, data: str | Path) -> None:
     if "train" not in source.splits:
-        raise DataError(f"{data}: no training pictures")
+        raise DataError(f"{data}: no training images")
+    if source.untrainable:
+        raise DataError(source.untrainable)
     if len(source.classes) < 2:
-        raise DataError(f"{data}: one class only, {source.classes[0]!r}; a classifier needs at least two")
+        line = source.left_out.line()
+        raise DataError(
+            f"{data}: one class only, {source.classes[0]!r}; a classifier needs at least two"
+            + (f" ({line})" if line else "")
+        )
     if not len(source.splits["val"]):
-        raise DataError(f"{data}: too few pictures to keep any for validation; every class has only one")
+        raise DataError(f"{data}: too few images to keep any for validation; every class has only one, or one group")
 
 
 def _start(model: str | Graph | Artifact, source: Source, resolution: int | None, seed: int) -> _Start:
@@ -219,6 +233,8 @@ def _from_artifact(artifact: Artifact, source: Source, resolution: int | None, s
         known = match_labels(source.classes, artifact.labels)
         weights |= {name: weights[name][known] for name in head}
     except DataError:
+        new = True
+    if new or artifact.ending == "none":  # scores of any kind are no logits to go on from
         new = True
         weights = {name: value for name, value in weights.items() if name not in head}
     if new or len(source.classes) < len(artifact.labels):
@@ -279,7 +295,8 @@ def _prepare_folder(folder: Path, settings: dict[str, Any], resume: bool) -> Non
         if stored.get("pictures") != settings["pictures"]:
             raise DataError(
                 f"{folder}: cannot resume on these pictures; the run was started on others (some were added, "
-                "removed or renamed, or it is another set). Resume on the same ones, or train into another folder"
+                "removed or renamed, or grouped otherwise, or it is another set). Resume on "
+                "the same ones, or train into another folder"
             )
         changed = [f"{key} was {old.get(key)}, now {new.get(key)}" for key in old | new if old.get(key) != new.get(key)]
         if stored.get("graph") != settings["graph"]:
@@ -293,6 +310,6 @@ def _prepare_folder(folder: Path, settings: dict[str, Any], resume: bool) -> Non
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:
     """What has to be the same to resume; pictures and teacher may have moved, but not changed."""
-    left_out = ("recipe", "source", "root", "graph", "preprocessing", "teacher", "compute")
+    left_out = ("recipe", "source", "root", "graph", "preprocessing", "teacher", "compute", "bfloat16", "cut")
     teacher = settings["teacher"] and settings["teacher"]["digest"]
     return {k: v for k, v in settings.items() if k not in left_out} | settings["recipe"] | {"teacher": teacher}

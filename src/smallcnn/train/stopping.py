@@ -13,6 +13,7 @@ def asked_to_stop(log: Quiet, alone: bool) -> Iterator[threading.Event]:
     """An event set by the first Ctrl-C or SIGTERM; a second Ctrl-C interrupts at once.
 
     Not so under torchrun, which passes a signal on that the terminal may already have sent, and kills after 30 seconds.
+    An error there leaves the signals as they are inside, see `end_by_itself`.
     """
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -29,6 +30,16 @@ def asked_to_stop(log: Quiet, alone: bool) -> Iterator[threading.Event]:
     old = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield event
+    except BaseException:
+        if not alone:
+            old.clear()
+        raise
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
+
+
+def end_by_itself() -> None:
+    """Ignores SIGTERM from now on: torchrun sends it when another process is lost, and this one has first to say so."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)

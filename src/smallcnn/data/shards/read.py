@@ -1,15 +1,15 @@
 """A set of shards as labelled pictures; no picture is read before it is asked for."""
 
 import hashlib
+import json
 import re
-import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from smallcnn.data.archive import tar_members
-from smallcnn.data.decode import SUFFIXES
+from smallcnn.data.left_out import LeftOut
+from smallcnn.data.shards import foreign
 from smallcnn.data.shards.index import NAME, Index, Shard
 from smallcnn.data.shards.remote import RemoteStore, is_remote, read_whole
 from smallcnn.data.split import Split
@@ -21,20 +21,26 @@ _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
 def is_shards(source: str) -> bool:
-    """Whether `source` is a folder with an index, an index, its address, or a pattern such as x-{000..009}.tar."""
+    """Whether `source` is an index, its folder or address, a shard, or a pattern such as x-{000..009}.tar."""
     if _BRACES.search(source) or (is_remote(source) and NAME in source):
         return True
     path = Path(source)
+    if path.suffix.lower() == ".tar" and path.is_file():
+        return foreign.is_shard(path)
     return (path / NAME).is_file() or (path.name == NAME and path.is_file())
 
 
-def read_shards(source: str) -> tuple[tuple[str, ...], dict[str, Split], list[str]]:
-    """(class names, parts, what is wrong with the shards: one line each). Raises DataError or FileError."""
+def read_shards(source: str) -> tuple[tuple[str, ...], dict[str, Split], list[str], LeftOut]:
+    """(class names, splits, what is wrong with the shards: one line each, what is left out).
+
+    Raises DataError or FileError.
+    """
     notes: list[str] = []
+    left_out = LeftOut()
     remote = is_remote(source)
-    if _BRACES.search(source):
+    if _BRACES.search(source) or source.lower().endswith(".tar"):
         urls = _expand(source)
-        index = _scanned(urls, notes)
+        index = _scanned(urls, notes, left_out)
         places = dict(zip((shard.file for shard in index.parts["train"]), urls, strict=True))
     else:
         path = Path(source) / NAME if Path(source).is_dir() else Path(source)
@@ -52,7 +58,7 @@ def read_shards(source: str) -> tuple[tuple[str, ...], dict[str, Split], list[st
         labels = np.array([label for shard in shards for label in shard.labels], np.int64)
         split = Split(images, labels, [name for shard in shards for name in shard.names])
         splits[part] = split if remote else _as_in_a_folder(split)
-    return index.classes, splits, notes
+    return index.classes, splits, notes, left_out
 
 
 def _as_in_a_folder(split: Split) -> Split:
@@ -83,60 +89,75 @@ def _expand(pattern: str) -> list[str]:
     return [url for number in numbers for url in _expand(pattern[: found.start()] + number + pattern[found.end() :])]
 
 
-def _scanned(urls: list[str], notes: list[str]) -> Index:
+def _scanned(urls: list[str], notes: list[str], left_out: LeftOut) -> Index:
     """The index of shards that come without one, made by going through them once and kept in the cache."""
     if not urls:
         raise DataError("the pattern of shards means no file: its first number is above its last")
-    mark = hashlib.sha256()
+    mark = hashlib.sha256(b"2 ")
     for url in urls:
         status = None if is_remote(url) or not Path(url).is_file() else Path(url).stat()
         mark.update(f"{url} {status and (status.st_size, status.st_mtime_ns)}\n".encode("utf-8", "surrogateescape"))
     kept = cache_folder() / "data" / "indexes" / f"{mark.hexdigest()}.json"
     if kept.is_file():
-        return Index.from_json(kept.read_bytes(), str(kept))
-    shards = [_scan(url, f"{number:06d}.tar", notes) for number, url in enumerate(urls)]
-    labels = sorted({label for shard in shards for label in shard.labels})
-    if not labels:
-        raise DataError(f"{urls[0]}: no pictures with a label (KEY.jpg and KEY.cls) in these shards" + _first(notes))
-    if labels[-1] != len(labels) - 1:
+        index, said, counts = _recalled(kept.read_bytes(), str(kept))
+        notes += said
+        left_out.counts.update(counts)
+        return index
+    found = [_scan(url, notes) for url in urls]
+    damaged = bool(notes)
+    classes, labels = foreign.resolve(found)
+    for scanned in found:
+        left_out.counts.update(scanned.left_out)
+    if bad := [label for scanned in found for label in scanned.bad]:
+        notes.append(f"{len(bad)} labels cannot be used, the first is {bad[0]}")
+    if not classes:
+        why = "; ".join(filter(None, [*notes[:1], left_out.line()]))
         raise DataError(
-            f"{urls[0]}: {len(labels)} different labels, the highest {labels[-1]}; they must be 0, 1, ... without gaps"
+            f"{urls[0]}: no images with a label (KEY.jpg and KEY.cls) in these shards" + f" ({why})" * bool(why)
         )
-    index = Index(tuple(map(str, labels)), {"train": shards})
-    if not notes:  # else it is gone through again, in case it has been mended
+    shards = [
+        Shard(
+            f"{i:06d}.tar",
+            _size(url),
+            "",
+            [one.name for one in scanned.samples],
+            chosen,
+            [one.at for one in scanned.samples],
+            [one.size for one in scanned.samples],
+            [],
+        )
+        for i, (url, scanned, chosen) in enumerate(zip(urls, found, labels, strict=True))
+    ]
+    index = Index(classes, {"train": shards})
+    if not damaged:  # else they are gone through again, in case they have been mended
         kept.parent.mkdir(parents=True, exist_ok=True)
         with atomic(kept) as beside:
-            beside.write_text(index.to_json(), "utf-8")
+            known = {"index": index.to_json(), "notes": notes, "left_out": left_out.counts}
+            beside.write_text(json.dumps(known), "utf-8")
     return index
 
 
-def _first(notes: list[str]) -> str:
-    return f" ({notes[0]})" if notes else ""
-
-
-def _scan(url: str, file: str, notes: list[str]) -> Shard:
-    """What is in one shard; what cannot be read of it is noted."""
-    pictures: dict[str, tuple[str, int, int]] = {}
-    labels: dict[str, int] = {}
+def _recalled(text: bytes, where: str) -> tuple[Index, list[str], dict[str, int]]:
+    """(index, notes, counts of what is left out) as they were kept. Raises DataError."""
     try:
-        path = RemoteStore(url).local() if is_remote(url) else Path(url)
-        with path.open("rb") as tar:
-            for member in tar_members(tar):
-                folder, _, base = member.name.rpartition("/")
-                stem, _, suffix = base.partition(".")
-                key = f"{folder}/{stem}"
-                if f".{suffix.lower()}" in SUFFIXES:
-                    pictures[key] = member.name, member.offset_data, member.size
-                elif suffix == "cls":
-                    tar.seek(member.offset_data)
-                    labels[key] = int(tar.read(member.size))
-    except (tarfile.TarError, OSError, EOFError, ValueError, ImageError) as error:
-        why = getattr(error, "strerror", None) or " ".join(str(error).split())
-        why = why if isinstance(error, ImageError) else f"{url}: {why}"
-        notes.append(f"{why}; of this shard {len(pictures.keys() & labels.keys())} pictures are used")
-    keys = [key for key in pictures if key in labels]
-    names, offsets, sizes = (
-        (list(column) for column in zip(*(pictures[key] for key in keys), strict=True)) if keys else ([], [], [])
-    )
-    size = 0 if is_remote(url) or not Path(url).is_file() else Path(url).stat().st_size
-    return Shard(file, size, "", names, [labels[key] for key in keys], offsets, sizes, [])
+        known = json.loads(text)
+        notes, counts = [str(note) for note in known["notes"]], {str(k): int(v) for k, v in known["left_out"].items()}
+        return Index.from_json(known["index"], where), notes, counts
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DataError(f"{where}: not an index of shards; remove it") from error
+
+
+def _scan(url: str, notes: list[str]) -> foreign.Scanned:
+    """What is in one shard; what cannot be read of it is noted."""
+    try:
+        scanned = foreign.scan(RemoteStore(url).local() if is_remote(url) else Path(url))
+    except ImageError as error:
+        notes.append(f"{error}; of this shard 0 images are used")
+        return foreign.Scanned()
+    if scanned.problem:
+        notes.append(f"{url}: {scanned.problem}; of this shard {len(scanned.samples)} images are used")
+    return scanned
+
+
+def _size(url: str) -> int:
+    return 0 if is_remote(url) or not Path(url).is_file() else Path(url).stat().st_size

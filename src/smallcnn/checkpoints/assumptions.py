@@ -1,0 +1,64 @@
+"""What a file of weights does not say about its network and its images, and what is assumed in its place."""
+
+from dataclasses import replace
+
+from smallcnn import zoo
+from smallcnn.checkpoints.layouts import PYTORCH, TORCH, Layout, layouts_of, own
+from smallcnn.checkpoints.match_names import Placed, placed
+from smallcnn.checkpoints.read import Tensors
+from smallcnn.data.preprocessing import Preprocessing
+from smallcnn.errors import FileError
+from smallcnn.graph import Graph
+
+_UNSEEN = ("padding", "epsilon", "shuffle")  # options of networks that leave no trace in the weights
+
+
+def shaping(model: zoo.Model) -> dict[str, object]:
+    """Those of its options that names and shapes do tell."""
+    return {key: value for key, value in model.options.items() if key not in _UNSEEN}
+
+
+def conventions(model: zoo.Model, tensors: Tensors) -> tuple[Layout, zoo.Model]:
+    """For a file whose names are ignored: the layout whose conventions it gets, and the model with their options.
+
+    That is the one with most of its names; if they are nobody's, the first publisher's in PyTorch, or PyTorch's usual
+    layers. Options that were given stay.
+    """
+    ours = own(model.name)
+    known = [layout for layout in layouts_of(model.name) if layout.scheme is TORCH]
+    usual = known[0] if known else replace(ours, implies=PYTORCH)
+    counted = {place(layout, model, tensors).count: layout for layout in (ours, *reversed(known))}
+    most = max(counted)
+    layout = counted[most] if most else usual
+    implied = {key: value for key, value in layout.implies.items() if key in _UNSEEN and key in model.options}
+    return layout, replace(model, options=model.options | {key: implied[key] for key in implied.keys() - model.given})
+
+
+def place(layout: Layout, model: zoo.Model, tensors: Tensors) -> Placed:
+    """Where the file has the names that this layout gives the model."""
+    try:
+        return placed(layout, replace(model, options=model.options | layout.implies).build(), tensors)
+    except FileError:  # the model has options that the origin's network has not
+        return Placed(0, "")
+
+
+def usual_images(layout: Layout, graph: Graph) -> Preprocessing:
+    """How the origin prepares images for the graph; a grey network's numbers are the averages of the three channels."""
+    height, width, channels = graph.input_shape
+    mean, std = (values if channels == 3 else (round(sum(values) / 3, 3),) for values in (layout.mean, layout.std))
+    return Preprocessing((height, width), mean, std, layout.crop, layout.interpolation)
+
+
+def assumed(model: zoo.Model, used: Preprocessing) -> str:
+    """A note of what neither names nor shapes tell."""
+    options = [f"{key}={_short(model.options[key])}" for key in _UNSEEN if key in model.options]
+    numbers = [
+        f"{what} {','.join(map(_short, values))}"
+        for what, values in (("mean", used.mean), ("standard deviation", used.std))
+    ]
+    means = "--as, --mean and --std" if options else "--mean and --std"
+    return f"assumed, as the file does not say it: {', '.join([*options, *numbers])}; {means} change that"
+
+
+def _short(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

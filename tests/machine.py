@@ -1,0 +1,71 @@
+"""Another kind of processor, as far as this one can stand in for it: the tests' options --precision and --level.
+
+`auto` then trains in that precision, and PyTorch, the compiler and the training kernels use no newer vector
+instructions. What the options say is in the environment, so that processes which tests start can follow.
+"""
+
+import os
+from pathlib import Path
+
+PRECISIONS = ("float32", "bfloat16")
+# a level as PyTorch, oneDNN and C compilers call it; the lowest first
+LEVELS = {
+    "sse41": ("default", "SSE41", "x86-64-v2"),
+    "avx2": ("avx2", "AVX2", "x86-64-v3"),
+    "avx512": ("avx512", "AVX512_CORE", "x86-64-v4"),
+}
+NEEDS = {"sse41": "sse4_1", "avx2": "avx2", "avx512": "avx512bw"}
+"""A level in the words of Linux."""
+_PRECISION, _LEVEL = "SMALLCNN_TESTS_PRECISION", "SMALLCNN_TESTS_LEVEL"
+
+
+def choose(precision: str | None, level: str | None) -> None:
+    """For this process and those it starts; before torch is imported.
+
+    Raises ValueError if the processor does not have the level.
+    """
+    flags = Path("/proc/cpuinfo").read_text() if level else ""
+    if level and f" {NEEDS[level]} " not in flags:
+        raise ValueError(f"--level {level}: this processor has no {NEEDS[level]}")
+    if precision:
+        os.environ[_PRECISION] = precision
+    if level:
+        os.environ[_LEVEL] = level
+        os.environ["ATEN_CPU_CAPABILITY"], os.environ["ONEDNN_MAX_CPU_ISA"], _ = LEVELS[level]
+
+
+def follow() -> None:
+    """Makes this process what was chosen."""
+    if precision := os.environ.get(_PRECISION):
+        import torch
+
+        has = torch.cpu.get_capabilities() | {"avx512_bf16": False, "amx_bf16": False, "bf16": False}
+        has["avx512_bf16"] = precision == "bfloat16"
+        torch.cpu.get_capabilities = lambda: has
+    if level := os.environ.get(_LEVEL):
+        from smallcnn.compiler import targets
+        from smallcnn.train.fast import native
+
+        newer = list(LEVELS)[list(LEVELS).index(level) + 1 :]
+        for name in newer:
+            targets._BEST_FIRST.pop(name, None)
+        march = f"-march={LEVELS[level][2]}"
+        native._FLAGS = tuple(march if flag == "-march=native" else flag for flag in native._FLAGS)
+
+
+def description() -> str:
+    """One line about what tests run on."""
+    precision, level = os.environ.get(_PRECISION), os.environ.get(_LEVEL)
+    return f"training in {precision or 'what the processor prefers'}, vectors of {level or 'the processor'}"
+
+
+def program(path: Path) -> str:
+    """Python code that runs the script at `path`, and follows."""
+    return f"""
+import runpy, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import machine
+machine.follow()
+sys.argv[0] = {str(path)!r}
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
