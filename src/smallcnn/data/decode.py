@@ -13,7 +13,7 @@ from math import inf
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageFile
 
 from smallcnn.data.bounds import room_for, room_for_file, shrinkage
 from smallcnn.data.colour import ProfileError, to_srgb
@@ -175,7 +175,9 @@ def _convert(image: Image.Image, mode: str, profile: bytes | None, note: Note) -
         image.alpha_composite(over)
     if profile:
         image = _in_srgb(image, profile, note)
-    return image.convert(mode)
+    if image.mode == mode and not isinstance(image, ImageFile.ImageFile):
+        return image
+    return image.convert(mode)  # if only to let go of the file
 
 
 def _in_srgb(image: Image.Image, profile: bytes, note: Note) -> Image.Image:

@@ -27,7 +27,7 @@ _FULL, _TWELVE, _DARK = 0xFFFF, 0xFFF, 0x3FFF
 _BITS, _PHOTOMETRIC, _PLANES, _FORMAT = 258, 262, 284, 339  # TIFF tags
 _LEAST, _MOST = (340, 280), (341, 281)  # SMinSampleValue, MinSampleValue; SMaxSampleValue, MaxSampleValue
 _UNSIGNED, _SIGNED = 1, 2
-_LARGEST = 1 << 26  # pixels of a colour image that is worth reading twice: beyond, that takes gigabytes
+_LARGEST = 1 << 25  # pixels of a colour image that is read twice; that takes some 20 bytes for each
 _ROWS = 64  # at a time, so that the numbers in between take little memory
 _STATE_IT = "store 8 or 16 bits, or say what is black and white (TIFF: SMinSampleValue and SMaxSampleValue)"
 
@@ -130,7 +130,10 @@ def _colours(image: Image.Image, depth: Depth, reopen: Reopen | None, note: Note
         if not all_bits and most <= _DARK >> 8:
             note("a 16-bit colour image uses less than a quarter of its range; its dark shades are lost")
         return image
-    wide = np.asarray(image).astype(np.uint16) << 8 | low
+    wide = np.empty(low.shape, np.uint16)
+    wide[...] = np.asarray(image)
+    wide <<= 8
+    wide |= low
     colours = Image.fromarray(_scaled(wide[..., :3], depth, note))
     if image.mode == "RGBA":
         alpha = wide[..., 3]
