@@ -27,7 +27,7 @@ from shared_files import shared
 from smallcnn.data import colour
 from smallcnn.data.decode import decode
 from smallcnn.errors import ImageNote
-from test_opening import avif
+from test_opening import BOXED
 
 P3, ADOBE = matrix_profile(*DISPLAY_P3), matrix_profile(*ADOBE_RGB)
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -52,9 +52,9 @@ def read(data, channels=3):
 
 
 @pytest.mark.parametrize(("profile", "to_xyz", "gamma"), [(P3, P3_TO_XYZ, None), (ADOBE, ADOBE_TO_XYZ, 563 / 256)])
-@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP", pytest.param("AVIF", marks=avif)])
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP", *BOXED])
 def test_wide_gamuts_become_srgb(kind, profile, to_xyz, gamma):
-    lossless = {"WEBP": {"lossless": True}, "AVIF": {"quality": 100, "subsampling": "4:4:4"}}.get(kind, {})
+    lossless = {"WEBP": {"lossless": True}, "AVIF": {"quality": 100}, "HEIF": {"quality": 100}}.get(kind, {})
     data = encoded(LEVELS, kind, icc_profile=profile, **lossless)
     stored = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
     pixels, notes = read(data)

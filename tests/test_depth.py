@@ -149,6 +149,8 @@ def test_signed_samples_need_a_stated_range(order):
     assert not notes
     with pytest.raises(ImageError, match="signed 16-bit pixels have no known range; store 8 or 16 bits, or say what"):
         decode(tiff(values, order=order), 1)
+    with pytest.raises(ImageError, match="signed 16-bit pixels have no known range"):
+        decode(tiff(values, order=order, t341=3000), 1)  # half a range
     with pytest.raises(ImageError, match="signed 8-bit pixels have no known range"):
         decode(tiff(np.array([[-1, 5]], np.int8), order=order), 1)
     np.testing.assert_array_equal(read(tiff(np.array([[0, 127]], np.int8), order=order))[0], [[0, 255]])
@@ -255,7 +257,13 @@ def test_one_transparent_value_is_compared_in_all_its_bits():
     np.testing.assert_array_equal(got[..., 0], [[255, 0x12, 255, 0]])
 
 
-def test_an_array_of_sixteen_bits_in_pillow():
+def test_sixteen_bits_in_pillow(tmp_path):
+    (tmp_path / "x.png").write_bytes(png(RAMP16, colour=0, significant=[16]))
+    for loaded in (False, True):
+        image = Image.open(tmp_path / "x.png")
+        if loaded:
+            image.load()
+        np.testing.assert_array_equal(np.asarray(decode(image, 1).image), levels(RAMP16, 65535))
     np.testing.assert_array_equal(np.asarray(decode(Image.fromarray(RAMP16), 1).image), levels(RAMP16, 65535))
 
 

@@ -1,3 +1,4 @@
+import dataclasses
 import html.parser
 import json
 import re
@@ -9,7 +10,7 @@ from artifacts import artifact, colour_photos
 from networks import tiny
 from smallcnn import plots, report, runtime
 from smallcnn.artifact import save
-from smallcnn.bench import bench
+from smallcnn.bench import Row, bench
 from smallcnn.cost import profile
 from smallcnn.data.sources import open_source
 from smallcnn.errors import FileError
@@ -153,6 +154,24 @@ def test_many_classes_are_drawn_without_names():
     figure = plots.confusion_matrix(np.eye(200, dtype=int), [f"class {i}" for i in range(200)])
     assert figure.get_size_inches().max() < 20
     assert not figure.axes[0].texts
+
+
+def test_names_that_would_be_formulas():
+    """A file, a layer or a class may be called so; two files of the same name are two rows."""
+    name = "a$b^^{$"
+    row = Row(
+        **{field.name: 1 for field in dataclasses.fields(Row)} | {"file": f"{name}.onnx", "engine": "onnxruntime"}
+    )
+    assert len(plots.latency([row, row]).axes[0].patches) == 2
+    layers = profile(artifact().graph)
+    layers = dataclasses.replace(layers, layers=tuple(dataclasses.replace(one, name=name) for one in layers.layers))
+    for figure in (
+        plots.latency([row, row]),
+        plots.cost_per_layer(layers),
+        plots.confusion_matrix(np.eye(1, dtype=int), [name]),
+    ):
+        assert "<svg" in plots.svg(figure)
+        assert name in figure.axes[0].get_yticklabels()[0].get_text()
 
 
 def test_a_plot_with_a_strange_name(tmp_path):

@@ -120,8 +120,8 @@ th:first-child, td:first-child {{ text-align: left; }}
   linear-gradient(to left, white 2rem, #fff0) right / 4rem 100% local,
   linear-gradient(to right, #0f172a40, #0f172a00) left / 1rem 100%,
   linear-gradient(to left, #0f172a40, #0f172a00) right / 1rem 100%; background-repeat: no-repeat; }}
-.wide.over::after {{ content: "scroll sideways \\2192"; position: sticky; left: 0; color: #64748b;
-  font-size: .8rem; }}
+.wide.over::before {{ content: "scroll sideways \\2192"; display: block; width: max-content; position: sticky; left: 0;
+  color: #64748b; font-size: .8rem; }}
 .tall {{ max-height: 32rem; overflow: auto; }} .tall th {{ position: sticky; top: 0; background: white; }}
 th button {{ all: unset; cursor: pointer; }} th button:focus-visible {{ outline: 2px solid #2563eb; }}
 th[aria-sort=ascending] button::after {{ content: " \\2191"; }}

@@ -79,7 +79,7 @@ def confusion_matrix(confusion: np.ndarray, labels: Sequence[str]) -> "Figure":
     if count <= _MOST_CLASSES_NAMED:
         names = [_name(label) for label in labels]
         axes.set_xticks(range(count), names, rotation=45, ha="right", parse_math=False)
-        axes.set_yticks(range(count), names, parse_math=False)
+        _name_rows(axes, names)
         for i, j in zip(*np.nonzero(confusion), strict=True):
             color = "white" if share[i, j] > 0.5 else "black"
             axes.text(j, i, str(confusion[i, j]), ha="center", va="center", color=color, fontsize=8)
@@ -92,10 +92,11 @@ def cost_per_layer(profile: Profile) -> "Figure":
     """Mult-Adds and parameters of every layer that has any, in order."""
     layers = [layer for layer in profile.layers if layer.mult_adds]
     figure = _figure(9, max(2.5, 0.19 * len(layers) + 1))
-    names = [f"{layer.name.removesuffix('.conv')}  {layer.type}" for layer in layers]
+    names = [f"{_name(layer.name.removesuffix('.conv'))}  {layer.type}" for layer in layers]
     left, right = figure.subplots(1, 2, sharey=True)
-    left.barh(names, [layer.mult_adds / 1e6 for layer in layers], color=_BLUE)
-    right.barh(names, [layer.parameters / 1e3 for layer in layers], color=_ORANGE)
+    left.barh(range(len(layers)), [layer.mult_adds / 1e6 for layer in layers], color=_BLUE)
+    right.barh(range(len(layers)), [layer.parameters / 1e3 for layer in layers], color=_ORANGE)
+    _name_rows(left, names)
     left.invert_yaxis()
     left.tick_params(axis="y", labelsize=7)
     _plain(left, "Mult-Adds, millions")
@@ -130,10 +131,11 @@ def latency(rows: Sequence["Row"]) -> "Figure":
     """Median time per picture of each candidate, with the range from fastest to 90 % of the runs."""
     figure = _figure(7, 0.5 * len(rows) + 1.2)
     axes = figure.subplots()
-    names = [f"{Path(row.file).name}, {row.engine}" for row in rows]
+    names = [f"{_name(Path(row.file).name)}, {row.engine}" for row in rows]
     medians = [row.median_ms for row in rows]
     spread = [[row.median_ms - row.min_ms for row in rows], [row.p90_ms - row.median_ms for row in rows]]
-    axes.barh(names, medians, xerr=spread, color=_BLUE, ecolor=_GREY, height=0.5)
+    axes.barh(range(len(rows)), medians, xerr=spread, color=_BLUE, ecolor=_GREY, height=0.5)
+    _name_rows(axes, names)
     axes.invert_yaxis()
     _plain(axes, "ms per picture: median, fastest to 90 % of the runs")
     return figure
@@ -177,10 +179,15 @@ def resolutions(sweep: "Sweep") -> "Figure":
     return figure
 
 
+def _name_rows(axes: "Axes", names: Sequence[str]) -> None:
+    """Writes names beside the rows 0, 1, ...; a $ in them is no formula."""
+    axes.set_yticks(range(len(names)), names, parse_math=False)
+
+
 def _name(label: str) -> str:
-    """A class name that fits and that any font can try to draw."""
+    """A name that fits and that any font can try to draw."""
     short = label if len(label) <= _LONGEST_NAME else f"{label[: _LONGEST_NAME - 1]}…"
-    return escaped(short).replace("$", r"\$")  # which would start a formula
+    return escaped(short)
 
 
 def _figure(width: float, height: float) -> "Figure":

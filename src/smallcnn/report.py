@@ -85,7 +85,7 @@ def _details(net: Net) -> str:
 
 
 def _training_images(net: Net, evaluation: Evaluation) -> list[Section]:
-    """The first images of the run as the network saw them; none of a file that does not know its recipe."""
+    """Images of the run's first step as the network saw them; no section for a file that does not know its recipe."""
     stored, split = net.facts.get("recipe"), evaluation.source.splits.get("train")
     if not isinstance(stored, dict) or split is None:
         return []
@@ -101,7 +101,7 @@ def _training_images(net: Net, evaluation: Evaluation) -> list[Section]:
         mixed = len(set(names)) == len(shown) == 2
         caption = ", ".join(f"{name} {share:.0%}" for share, name in sorted(shown, reverse=True))
         figures.append(page.figure(image, None, caption if mixed else shown[0][1]))
-    note = f"The first images of the first epoch as the network saw them: {_changes(recipe)}."
+    note = f"Training images as the network saw them in the first epoch: {_changes(recipe)}."
     return [Section("What the network learns from", f"<p>{page.text(note)}</p>{page.grid(figures)}")]
 
 

@@ -1,7 +1,8 @@
-"""Decoding one picture, whatever it is, to 8-bit grey or RGB.
+"""Decoding one image, whatever it is, to 8-bit grey or sRGB.
 
-EXIF orientation is applied. Palettes are expanded, CMYK and YCbCr converted, 16-bit grey loses its low byte,
-transparent pixels are laid over white. Only the first frame of an animation is read.
+EXIF orientation is applied. Palettes are expanded, CMYK and YCbCr converted, samples of more than eight bits scaled as
+the file says (`depth`), ICC profiles applied (`colour`), transparent pixels laid over white. Only the first frame of an
+animation is read.
 """
 
 import io
@@ -12,7 +13,7 @@ from math import inf
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageFile
 
 from smallcnn.data.bounds import room_for, room_for_file, shrinkage
 from smallcnn.data.colour import ProfileError, to_srgb
@@ -61,7 +62,7 @@ def decode(picture: Picture, channels: int, shorter: float = inf) -> Decoded:
     A JPEG file is decoded at a half, quarter or eighth of its size if `shorter` pixels are still left on its shorter
     side: much faster for photographs that will be made small anyway.
 
-    Raises ImageError with the name of the file and what is wrong with it.
+    Raises ImageError with the name of the file and what is wrong with it; warns with an ImageNote of what is guessed.
     """
     with room_for_file(picture.size if isinstance(picture, Stored) else 0):
         return _decode(picture, channels, shorter)
@@ -89,6 +90,8 @@ def _decode(picture: Picture, channels: int, shorter: float) -> Decoded:
                 return _shrunk(_finish(image, mode, note, size, factor, reopen=lambda: open_image(file)), shorter)
     except FileNotFoundError:
         raise ImageError(f"{name}: no such file") from None
+    except MemoryError:
+        raise ImageError(f"{name}: takes more memory than there is") from None
     except Image.DecompressionBombError as error:
         raise ImageError(f"{name}: too many pixels, refused as a decompression bomb ({error})") from None
     except ImageError as error:
@@ -172,7 +175,9 @@ def _convert(image: Image.Image, mode: str, profile: bytes | None, note: Note) -
         image.alpha_composite(over)
     if profile:
         image = _in_srgb(image, profile, note)
-    return image.convert(mode)
+    if image.mode == mode and not isinstance(image, ImageFile.ImageFile):
+        return image
+    return image.convert(mode)  # if only to let go of the file
 
 
 def _in_srgb(image: Image.Image, profile: bytes, note: Note) -> Image.Image:

@@ -27,6 +27,8 @@ _FULL, _TWELVE, _DARK = 0xFFFF, 0xFFF, 0x3FFF
 _BITS, _PHOTOMETRIC, _PLANES, _FORMAT = 258, 262, 284, 339  # TIFF tags
 _LEAST, _MOST = (340, 280), (341, 281)  # SMinSampleValue, MinSampleValue; SMaxSampleValue, MaxSampleValue
 _UNSIGNED, _SIGNED = 1, 2
+_LARGEST = 1 << 25  # pixels of a colour image that is read twice; that takes some 20 bytes for each
+_ROWS = 64  # at a time, so that the numbers in between take little memory
 _STATE_IT = "store 8 or 16 bits, or say what is black and white (TIFF: SMinSampleValue and SMaxSampleValue)"
 
 
@@ -66,7 +68,7 @@ def _stated_by_tiff(image: Image.Image) -> Depth | None:
     low, high = _number(image, *_LEAST), _number(image, *_MOST)
     inverted = _number(image, _PHOTOMETRIC) == 0
     samples = {_UNSIGNED: f"{bits}-bit", _SIGNED: f"signed {bits}-bit"}.get(kind, "floating-point")
-    if high is not None and high > (low or 0):
+    if high is not None and high > (low or 0) and (low is not None or kind == _UNSIGNED):
         return Depth(low or 0, high, True, inverted, samples)
     if kind not in (_UNSIGNED, _SIGNED):
         return Depth(0, None, False, inverted, samples)
@@ -90,7 +92,7 @@ def _number(image: Image.Image, *tags: int) -> float | None:
 def _significant_bits(image: Image.Image) -> int | None:
     """Of a PNG's chunk sBIT, which Pillow skips."""
     file = getattr(image, "fp", None)
-    if image.format != "PNG" or file is None:
+    if image.format != "PNG" or file is None or file.closed:
         return None
     here = file.tell()
     try:
@@ -123,12 +125,15 @@ def _colours(image: Image.Image, depth: Depth, reopen: Reopen | None, note: Note
     most = max(high for _, high in image.getextrema()[:3])  # type: ignore[misc]
     if clear is None and (all_bits or (most > _DARK >> 8 and not depth.certain)):
         return image
-    low = _low_bytes(reopen()) if reopen else None
+    low = _low_bytes(reopen()) if reopen and image.width * image.height <= _LARGEST else None
     if low is None:
         if not all_bits and most <= _DARK >> 8:
             note("a 16-bit colour image uses less than a quarter of its range; its dark shades are lost")
         return image
-    wide = np.asarray(image).astype(np.uint16) << 8 | low
+    wide = np.empty(low.shape, np.uint16)
+    wide[...] = np.asarray(image)
+    wide <<= 8
+    wide |= low
     colours = Image.fromarray(_scaled(wide[..., :3], depth, note))
     if image.mode == "RGBA":
         alpha = wide[..., 3]
@@ -184,7 +189,7 @@ def _unpack_by(image: ImageFile.ImageFile, change: Callable[[str], str | None]) 
 
 
 def _raw_modes(image: Image.Image) -> str:
-    """How Pillow will unpack the samples."""
+    """How Pillow will unpack the samples; nothing once it has."""
     return " ".join(str(tile[3]) for tile in getattr(image, "tile", ()))
 
 
@@ -202,8 +207,10 @@ def _scaled(values: np.ndarray, depth: Depth, note: Note) -> np.ndarray:
     if not isfinite(least) or not isfinite(most):
         raise ImageError("floating-point pixels that are not all finite numbers")
     black, white = _range(depth, values.dtype.kind == "f", least, most, note)
-    level = (values.astype(np.float32) - black) * (255 / (white - black)) + 0.5
-    grey = np.clip(level, 0, 255).astype(np.uint8)
+    grey = np.empty(values.shape, np.uint8)
+    for start in range(0, len(values), _ROWS):
+        level = (values[start : start + _ROWS].astype(np.float32) - black) * (255 / (white - black)) + 0.5
+        grey[start : start + _ROWS] = np.clip(level, 0, 255)
     return 255 - grey if depth.inverted else grey
 
 

@@ -46,27 +46,28 @@ def open_image(file: IO[bytes]) -> ImageFile.ImageFile:
     if not head:
         raise ImageError("an empty file")
     file.seek(0)
+    boxed = _box_format(head) if head[4:8] == b"ftyp" else None
     try:
-        image = Image.open(file, formats=_box_format(head) if head[4:8] == b"ftyp" else _FORMATS)
+        image = Image.open(file, formats=[boxed] if boxed else _FORMATS)
     except UnidentifiedImageError:
-        raise ImageError(_why_not(file, head)) from None
+        raise ImageError(f"a damaged {boxed} image" if boxed else _why_not(file, head)) from None
     if image.format == "TIFF":
         mend_planes(image)
     return image
 
 
-def _box_format(head: bytes) -> tuple[str]:
-    """AVIF or HEIF, by the brands (ISO/IEC 14496-12) that a file begins with; both need what may not be installed."""
+def _box_format(head: bytes) -> str | None:
+    """AVIF, HEIF or neither, by the brands (ISO/IEC 14496-12) that a file begins with; both need an extra."""
     brands = head[8 : int.from_bytes(head[:4], "big")]
     if b"avif" in brands or b"avis" in brands:
         if not ("avif" in features.modules and features.check("avif")):
             raise ImageError("an AVIF image, which the installed Pillow cannot read; Pillow 11.3 or newer can")
-        return ("AVIF",)
+        return "AVIF"
     if not _HEIF_BRANDS & {brands[at : at + 4] for at in range(0, len(brands), 4)}:
-        raise UnidentifiedImageError  # a film
+        return None  # a film
     if not _can_read_heif():
         raise ImageError(str(MissingExtra("a HEIC image", "heif")))
-    return ("HEIF",)
+    return "HEIF"
 
 
 @cache
