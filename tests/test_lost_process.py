@@ -96,9 +96,10 @@ class Torchrun:
     def workers(self):
         """Process numbers by rank."""
         found = {}
-        for child in Path(f"/proc/{self.run.pid}/task/{self.run.pid}/children").read_text().split():
-            environment = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
-            found |= {int(line[5:]): int(child) for line in environment if line.startswith(b"RANK=")}
+        with suppress(FileNotFoundError, ProcessLookupError):  # ended meanwhile
+            for child in Path(f"/proc/{self.run.pid}/task/{self.run.pid}/children").read_text().split():
+                environment = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
+                found |= {int(line[5:]): int(child) for line in environment if line.startswith(b"RANK=")}
         return found
 
     def kill(self, number):
