@@ -42,9 +42,9 @@ def near(first, second, recipe):
     """Two runs end with the same weights, losses and accuracies, but for rounding.
 
     In float32 a step rounds weights and statistics, which are near 1, by 2^-24 a few times, and the next of at most 40
-    steps carry it on: measured 5e-7. In bfloat16 the values of each layer are rounded by 2^-9, and their gradients; so
-    each of both makes how far weights or statistics have come uncertain by 2^-8: measured a quarter of it. An answer may
-    then change, for one of 12 images to judge and two of 48 to learn from.
+    steps carry it on: measured 5e-7. In bfloat16 the values of each layer are rounded by 2^-9, and their gradients; how
+    far weights or statistics have come is uncertain by 2^-8 for each of both: measured a quarter of that. An answer may
+    change, for one of 12 images to judge and two of 48 to learn from.
     """
     exact = recipe.precision == "float32"
     start = initial_weights(tiny(), recipe.seed)
