@@ -48,9 +48,9 @@ def follow() -> None:
     if precision := os.environ.get(_PRECISION):
         import torch
 
-        has = torch.cpu.get_capabilities() | {"avx512_bf16": False, "amx_bf16": False, "bf16": False}
-        has["avx512_bf16"] = precision == "bfloat16"
-        torch.cpu.get_capabilities = lambda: has
+        real = torch.cpu.get_capabilities()
+        made = real | {"avx512_bf16": precision == "bfloat16", "amx_bf16": False, "bf16": False}
+        torch.cpu.get_capabilities = lambda: made
     if chosen := level():
         from smallcnn.compiler import targets
         from smallcnn.train.fast import native
