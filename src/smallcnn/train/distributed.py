@@ -11,6 +11,7 @@ import faulthandler
 import gc
 import os
 import re
+import socket
 import time
 import traceback
 import warnings
@@ -160,8 +161,10 @@ def _meeting_point(ranks: Ranks) -> Store:
     """
     own = ranks.first and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     address, port = _variable("MASTER_ADDR"), _number("MASTER_PORT")
-    place = TCPStore(address, port, None, own, timeout=_PATIENCE, wait_for_workers=False)
     name, end = uuid4().hex, time.monotonic() + _PATIENCE.total_seconds()
+    if not own:
+        _reach(address, port, end)
+    place = TCPStore(address, port, None, own, timeout=_PATIENCE, wait_for_workers=False)
 
     def said(key: str, by: int) -> str:
         """What process `by` has written; asked for again and again, as torch's own waiting cannot be interrupted."""
@@ -184,6 +187,18 @@ def _meeting_point(ranks: Ranks) -> Store:
                 return PrefixStore(called, place)
             if time.monotonic() > end:
                 raise dist.DistStoreError(f"not all have come in {_PATIENCE.total_seconds() / 60:.0f} minutes")
+            time.sleep(_ASKING)
+
+
+def _reach(address: str, port: int, end: float) -> None:
+    """Waits until somebody listens there; torch's own waiting cannot be interrupted."""
+    while True:
+        try:
+            socket.create_connection((address, port), timeout=_CONNECTING.total_seconds()).close()
+            return
+        except OSError as error:
+            if time.monotonic() > end:
+                raise dist.DistNetworkError(f"nobody answers at {address}:{port} ({error.strerror})") from error
             time.sleep(_ASKING)
 
 
