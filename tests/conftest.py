@@ -49,7 +49,7 @@ def pytest_collection_modifyitems(items):
 def pytest_runtest_protocol(item):
     """Ends the process, with the stacks of all threads on stderr, if pytest-timeout could not end the test."""
     own = item.get_closest_marker("timeout")
-    limit = own.args[0] if own else float(item.config.getini("timeout"))
+    limit = own.args[0] if own else float(item.config.getoption("timeout") or item.config.getini("timeout"))
     faulthandler.dump_traceback_later(limit + AFTERWARDS, exit=True, file=sys.__stderr__)
     try:
         return (yield)

@@ -10,12 +10,11 @@ from pathlib import Path
 PRECISIONS = ("float32", "bfloat16")
 # a level as PyTorch, oneDNN and C compilers call it; the lowest first
 LEVELS = {
-    "sse41": ("default", "SSE41", "x86-64-v2"),
-    "avx2": ("avx2", "AVX2", "x86-64-v3"),
-    "avx512": ("avx512", "AVX512_CORE", "x86-64-v4"),
+    "sse41": ("default", "SSE41", "nehalem"),
+    "avx2": ("avx2", "AVX2", "haswell"),
+    "avx512": ("avx512", "AVX512_CORE", "native"),
 }
-NEEDS = {"sse41": "sse4_1", "avx2": "avx2", "avx512": "avx512bw"}
-"""A level in the words of Linux."""
+_FLAGS = {"sse41": "sse4_1", "avx2": "avx2", "avx512": "avx512bw"}  # a level in the words of Linux
 _PRECISION, _LEVEL = "SMALLCNN_TESTS_PRECISION", "SMALLCNN_TESTS_LEVEL"
 
 
@@ -24,9 +23,8 @@ def choose(precision: str | None, level: str | None) -> None:
 
     Raises ValueError if the processor does not have the level.
     """
-    flags = Path("/proc/cpuinfo").read_text() if level else ""
-    if level and f" {NEEDS[level]} " not in flags:
-        raise ValueError(f"--level {level}: this processor has no {NEEDS[level]}")
+    if level and not has(level):
+        raise ValueError(f"--level {level}: this processor has no {_FLAGS[level]}")
     if precision:
         os.environ[_PRECISION] = precision
     if level:
@@ -34,29 +32,39 @@ def choose(precision: str | None, level: str | None) -> None:
         os.environ["ATEN_CPU_CAPABILITY"], os.environ["ONEDNN_MAX_CPU_ISA"], _ = LEVELS[level]
 
 
+def level() -> str | None:
+    """The level that was chosen, if any."""
+    return os.environ.get(_LEVEL)
+
+
+def has(level: str) -> bool:
+    """Whether the processor has the level, whatever was chosen; False where that cannot be read."""
+    about = Path("/proc/cpuinfo")
+    return about.exists() and _FLAGS[level] in about.read_text().split()
+
+
 def follow() -> None:
     """Makes this process what was chosen."""
     if precision := os.environ.get(_PRECISION):
         import torch
 
-        has = torch.cpu.get_capabilities() | {"avx512_bf16": False, "amx_bf16": False, "bf16": False}
-        has["avx512_bf16"] = precision == "bfloat16"
-        torch.cpu.get_capabilities = lambda: has
-    if level := os.environ.get(_LEVEL):
+        real = torch.cpu.get_capabilities()
+        made = real | {"avx512_bf16": precision == "bfloat16", "amx_bf16": False, "bf16": False}
+        torch.cpu.get_capabilities = lambda: made
+    if chosen := level():
         from smallcnn.compiler import targets
         from smallcnn.train.fast import native
 
-        newer = list(LEVELS)[list(LEVELS).index(level) + 1 :]
-        for name in newer:
+        for name in list(LEVELS)[list(LEVELS).index(chosen) + 1 :]:
             targets._BEST_FIRST.pop(name, None)
-        march = f"-march={LEVELS[level][2]}"
+        march = f"-march={LEVELS[chosen][2]}"
         native._FLAGS = tuple(march if flag == "-march=native" else flag for flag in native._FLAGS)
 
 
 def description() -> str:
     """One line about what tests run on."""
-    precision, level = os.environ.get(_PRECISION), os.environ.get(_LEVEL)
-    return f"training in {precision or 'what the processor prefers'}, vectors of {level or 'the processor'}"
+    precision = os.environ.get(_PRECISION, "what the processor prefers")
+    return f"training in {precision}, vectors of {level() or 'the processor'}"
 
 
 def program(path: Path) -> str:

@@ -17,6 +17,7 @@ import pytest
 pytest.importorskip("halide")
 pytest.importorskip("ziglang")
 
+import machine
 from artifacts import artifact
 from compiled_networks import TOLERANCE, check, noise, wanted
 from networks import every_op, tiny
@@ -95,7 +96,7 @@ def test_network_at_a_feature_level(text, level):
     check(build(text, resolution=64), target=f"x86-64-linux-{level}")
 
 
-@pytest.mark.skipif(runs("avx512") or not runs("sse41"), reason="needs a CPU without AVX-512")
+@pytest.mark.skipif(machine.has("avx512") or not runs("sse41"), reason="needs a CPU without AVX-512")
 def test_a_level_that_this_cpu_lacks(tmp_path):
     made = compile_file(artifact(tiny()), tmp_path / "tiny.so", target="x86-64-linux-avx512")
     assert made.error is None

@@ -96,9 +96,10 @@ class Torchrun:
     def workers(self):
         """Process numbers by rank."""
         found = {}
-        for child in Path(f"/proc/{self.run.pid}/task/{self.run.pid}/children").read_text().split():
-            environment = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
-            found |= {int(line[5:]): int(child) for line in environment if line.startswith(b"RANK=")}
+        with suppress(FileNotFoundError, ProcessLookupError):  # ended meanwhile
+            for child in Path(f"/proc/{self.run.pid}/task/{self.run.pid}/children").read_text().split():
+                environment = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
+                found |= {int(line[5:]): int(child) for line in environment if line.startswith(b"RANK=")}
         return found
 
     def kill(self, number):
@@ -237,16 +238,28 @@ def test_a_process_lost_before_it_has_connected(tmp_path, photos):
     assert LOST.search(said[0])  # after warnings of torch's own
 
 
-@pytest.mark.parametrize("missing", ["RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"])
-def test_variables_that_are_missing(monkeypatch, tmp_path, photos, refused, missing):
-    given = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
-    for name, value in given.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.delenv(missing)
-    assert refused("train", MODEL, "--data", photos, "--out", tmp_path / "run") == (
-        f"WORLD_SIZE is '2', so there are several processes, but {missing} is not set; start them with torchrun, "
-        "or unset WORLD_SIZE"
-    )
+GIVEN = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "line"),
+    [
+        *(
+            (name, "", f"WORLD_SIZE is '2', so there are several processes, but {name} is not set; ")
+            for name in GIVEN
+            if name != "WORLD_SIZE"
+        ),
+        ("RANK", "2", "RANK 2 of WORLD_SIZE 2; ranks count from 0"),
+        ("RANK", "first", "RANK in the environment is 'first'; it must be a number, as torchrun sets it"),
+        ("WORLD_SIZE", "two", "WORLD_SIZE in the environment is 'two'; it must be a number, as torchrun sets it"),
+    ],
+)
+def test_variables_that_are_wrong(monkeypatch, tmp_path, photos, refused, name, value, line):
+    for key, right in GIVEN.items():
+        monkeypatch.setenv(key, right)
+    monkeypatch.setenv(name, value)
+    assert refused("train", MODEL, "--data", photos, "--out", tmp_path / "run").startswith(line)
+    assert not (tmp_path / "run").exists()
 
 
 def until(true):

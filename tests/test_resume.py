@@ -31,6 +31,20 @@ def work(model, data, out, recipe):
     train(model, data, out, resolution=32 if model == SHALLOW else None, recipe=recipe, resume=True)
 
 
+def work_until_killed(model, data, out, recipe, end):
+    """As `work`, but does not come further than the beginning of the epoch `end`, however late the kill is."""
+    step = loop.Loop._step
+
+    def step_or_wait(self, *args):
+        while self.progress.epoch >= end:
+            self.ranks.sum([0.0])  # notices that another process is gone
+            time.sleep(0.01)
+        step(self, *args)
+
+    loop.Loop._step = step_or_wait
+    work(model, data, out, recipe)
+
+
 def epochs_done(state):
     """How far the checkpoint is, in epochs; nothing is done before there is one."""
     if not state.is_file():
@@ -57,13 +71,14 @@ def killed_and_resumed(tmp_path, count, kills, epochs, seed):
     (data / "red" / "broken.png").write_bytes(b"not a picture")
     recipe = Recipe(epochs=epochs, batch_size=6 if count == 3 else 4, augment="photo", ema=0.9)
     settings = {"threads": 2 if count == 1 else 1}  # sums are split between threads, as in a real run
-    args = tmp_path, count, work, SHALLOW if count == 1 else tiny(), data
-    together(*args, tmp_path / "whole", recipe, **settings)
-    rng = random.Random(seed)
-    # from the first checkpoint to two thirds of the run, each later than the one before: no kill finds it finished
+    model = SHALLOW if count == 1 else tiny()
+    together(tmp_path, count, work, model, data, tmp_path / "whole", recipe, **settings)
+    rng, end = random.Random(seed), int(0.65 * epochs) + 1
+    # from the first checkpoint to two thirds of the run, each later than the one before
     for target in [0.0, *sorted(rng.uniform(0, 0.65 * epochs) for _ in range(kills - 1))]:
-        run = Processes(*args, tmp_path / "cut", recipe, **settings)
-        while run.running() and epochs_done(tmp_path / "cut" / CHECKPOINT) < target:
+        run = Processes(tmp_path, count, work_until_killed, model, data, tmp_path / "cut", recipe, end, **settings)
+        until = time.monotonic() + 120
+        while run.running() and epochs_done(tmp_path / "cut" / CHECKPOINT) < target and time.monotonic() < until:
             time.sleep(0.005)
         time.sleep(rng.uniform(0, 0.03))  # any moment of a step, or of writing a file
         assert run.running(), "the run ended before it was killed"
@@ -71,7 +86,7 @@ def killed_and_resumed(tmp_path, count, kills, epochs, seed):
         codes, said = run.finish()  # the others end by themselves
         assert 0 not in codes
         assert "Traceback" not in "".join(said)
-    said = together(*args, tmp_path / "cut", recipe, **settings)
+    said = together(tmp_path, count, work, model, data, tmp_path / "cut", recipe, **settings)
     assert "resumed at epoch" in said[0]
     same(tmp_path / "whole", tmp_path / "cut")
 

@@ -11,6 +11,7 @@ import faulthandler
 import gc
 import os
 import re
+import socket
 import time
 import traceback
 import warnings
@@ -62,12 +63,14 @@ def joined(device: str) -> Iterator[tuple[Ranks, torch.device]]:
     """This process among those that torchrun started, if it did, and what it computes on (see `pick_device`).
 
     Networks wrapped inside can no longer be used outside. Raises SmallcnnError, in each process that is left, when one
-    of them is lost meanwhile.
+    of them is lost meanwhile. After any error of several processes SIGTERM is ignored (see `end_by_itself`).
     """
     if _alone():
         yield Ranks(), pick_device(device)
         return
     ranks = Ranks(_number("RANK"), _number("WORLD_SIZE"), _number("LOCAL_RANK"))
+    if ranks.number >= ranks.count:
+        raise SmallcnnError(f"RANK {ranks.number} of WORLD_SIZE {ranks.count}; ranks count from 0")
     lost = None
     try:
         _meet(ranks)
@@ -75,9 +78,8 @@ def joined(device: str) -> Iterator[tuple[Ranks, torch.device]]:
             on = _own_device(device, ranks.local)
         yield ranks, on
     except BaseException as error:
+        end_by_itself()
         lost = _loss(error)
-        if lost is not None:
-            end_by_itself()
         _forget(error)
         if lost is None:
             raise
@@ -92,7 +94,7 @@ def joined(device: str) -> Iterator[tuple[Ranks, torch.device]]:
 def _loss(error: BaseException) -> str | None:
     """What torch says of another process that is gone; None if `error` is something else."""
     if isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error)):
-        said, _, _ = re.sub(r"^\[\S+\] ", "", str(error)).partition(". ")  # without its source, and without advice
+        said, _, _advice = re.sub(r"^\[\S+\] ", "", str(error)).partition(". This is typically")  # without its source
         return " ".join(said.split())
     return None
 
@@ -123,14 +125,16 @@ def _leave() -> None:
     with the stacks of its threads.
     """
     faulthandler.dump_traceback_later(_LEAVING, exit=True, file=2)
-    for network in list(_wrapped):
-        vars(network).pop("logger", None)  # it holds the reducer
-        vars(network).pop("reducer", None)
-    _wrapped.clear()
-    gc.collect()
-    if dist.is_initialized():
-        dist.destroy_process_group()
-    faulthandler.cancel_dump_traceback_later()
+    try:
+        for network in list(_wrapped):
+            vars(network).pop("logger", None)  # it holds the reducer
+            vars(network).pop("reducer", None)
+        _wrapped.clear()
+        gc.collect()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def is_first() -> bool:
@@ -157,8 +161,10 @@ def _meeting_point(ranks: Ranks) -> Store:
     """
     own = ranks.first and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     address, port = _variable("MASTER_ADDR"), _number("MASTER_PORT")
-    place = TCPStore(address, port, None, own, timeout=_PATIENCE, wait_for_workers=False)
     name, end = uuid4().hex, time.monotonic() + _PATIENCE.total_seconds()
+    if not own:
+        _reach(address, port, end)
+    place = TCPStore(address, port, None, own, timeout=_PATIENCE, wait_for_workers=False)
 
     def said(key: str, by: int) -> str:
         """What process `by` has written; asked for again and again, as torch's own waiting cannot be interrupted."""
@@ -181,6 +187,18 @@ def _meeting_point(ranks: Ranks) -> Store:
                 return PrefixStore(called, place)
             if time.monotonic() > end:
                 raise dist.DistStoreError(f"not all have come in {_PATIENCE.total_seconds() / 60:.0f} minutes")
+            time.sleep(_ASKING)
+
+
+def _reach(address: str, port: int, end: float) -> None:
+    """Waits until somebody listens there; torch's own waiting cannot be interrupted."""
+    while True:
+        try:
+            socket.create_connection((address, port), timeout=_CONNECTING.total_seconds()).close()
+            return
+        except OSError as error:
+            if time.monotonic() > end:
+                raise dist.DistNetworkError(f"nobody answers at {address}:{port} ({error.strerror})") from error
             time.sleep(_ASKING)
 
 

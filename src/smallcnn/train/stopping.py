@@ -13,7 +13,7 @@ def asked_to_stop(log: Quiet, alone: bool) -> Iterator[threading.Event]:
     """An event set by the first Ctrl-C or SIGTERM; a second Ctrl-C interrupts at once.
 
     Not so under torchrun, which passes a signal on that the terminal may already have sent, and kills after 30 seconds.
-    An error there leaves the signals as they are inside, see `end_by_itself`.
+    An error there leaves SIGTERM as it is inside, see `end_by_itself`.
     """
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -32,7 +32,7 @@ def asked_to_stop(log: Quiet, alone: bool) -> Iterator[threading.Event]:
         yield event
     except BaseException:
         if not alone:
-            old.clear()
+            del old[signal.SIGTERM]
         raise
     finally:
         for number, handler in old.items():
@@ -40,6 +40,9 @@ def asked_to_stop(log: Quiet, alone: bool) -> Iterator[threading.Event]:
 
 
 def end_by_itself() -> None:
-    """Ignores SIGTERM from now on: torchrun sends it when another process is lost, and this one has first to say so."""
+    """Ignores SIGTERM from now on: torchrun sends it once another process has ended, and this one has first to say why.
+
+    torchrun kills what has not ended after 30 seconds.
+    """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
