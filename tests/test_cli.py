@@ -162,8 +162,8 @@ def test_unknown_words_name_the_closest(refused):
     (["train", MODEL, "--data", "digit", "--out", "x"], "named set 'digit'; closest: digits"),
     (["train", "--out", "x"], "train needs MODEL"),
     (["predict", "nowhere.onnx", "a.jpg"], "nowhere.onnx: no such file"),
-    (["predict"], "which IMAGE?"),
-    (["predict", "m.onnx"], "which IMAGE?"),
+    (["predict"], "no IMAGE given"),
+    (["predict", "m.onnx"], "no IMAGE given"),
     (["bench", "nowhere.onnx"], "no such file"),
     (["export", "nowhere.safetensors", "--out", "x.txt"], "an ONNX file's name ends in .onnx"),
 ])  # fmt: skip

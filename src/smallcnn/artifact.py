@@ -54,6 +54,9 @@ class Artifact:
                 f"for an input of shape {self.graph.input_shape}"
             )
 
+    def __repr__(self) -> str:
+        return f"<Artifact {self.graph.name}: {len(self.labels)} classes, {len(self.weights)} tensors, {self.ending}>"
+
 
 def check_finite(artifact: Artifact, where: Path | str) -> None:
     """Raises FileError, with `where` in front, naming the first tensor with values that are infinite or not numbers."""

@@ -6,7 +6,6 @@ openvino      .onnx and .safetensors; 'openvino' extra
 torch         .safetensors, eager, channels last; 'train' extra
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,12 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from smallcnn.errors import FileError, MissingExtra, SmallcnnError, closest
+from smallcnn.fork import Run, forkable, forked
 from smallcnn.model_file import COMPILED
 
 if TYPE_CHECKING:
     from smallcnn.artifact import Artifact
-
-Run = Callable[[np.ndarray], np.ndarray]
 
 ENGINES = {
     "onnxruntime": (".safetensors", ".onnx"),
@@ -76,7 +74,8 @@ class Model:
 def start(model: Model, engine: str, threads: int | None) -> Run:
     """An engine for an artifact or an ONNX file. Raises MissingExtra if it is not installed."""
     starts = {"onnxruntime": onnxruntime, "openvino": openvino, "torch": torch}
-    return starts[engine](model, threads)
+    path, artifact = model.path, model.artifact  # a model keeps the ONNX that it was turned into
+    return forkable(starts[engine](model, threads), lambda: starts[engine](Model(path, artifact), threads))
 
 
 def onnxruntime(model: Model, threads: int | None) -> Run:
@@ -92,7 +91,7 @@ def open_onnx(model: Model, engine: str, threads: int | None) -> tuple[Run, dict
     """
     if engine == "onnxruntime":
         session = _session(model, threads)
-        run = _runner(session)
+        run = forkable(_runner(session), lambda: onnxruntime(model, threads))
     else:
         session = _session(model, 1, optimise=False)
         run = start(model, engine, threads)
@@ -146,7 +145,10 @@ def openvino(model: Model, threads: int | None) -> Run:
 
 
 def torch(model: Model, threads: int | None) -> Run:
-    """The torch module, eager, channels last. Threads are torch's, for the whole process."""
+    """The torch module, eager, channels last. Threads are torch's, for the whole process; one in a forked process.
+
+    OpenMP would wait there for the parent's.
+    """
     try:
         import torch as pt
     except ImportError as error:
@@ -154,6 +156,7 @@ def torch(model: Model, threads: int | None) -> Run:
     from smallcnn.module import to_module
 
     assert model.artifact is not None
+    threads = 1 if forked() else threads
     if threads:
         pt.set_num_threads(threads)
     module = to_module(model.artifact.graph, model.artifact.weights).eval()

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from smallcnn.errors import FileError
+from smallcnn.files import check_regular
 from smallcnn.shipped import located
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def read(path: Path | str) -> "Artifact":
 
 def check_kind(path: Path, suffixes: Collection[str]) -> str:
     """The file's suffix. Raises FileError if it is none of these, and says what the user may have meant."""
+    check_regular(path)
     if path.suffix in suffixes:
         return path.suffix
     if path.is_dir() and (path / "best.safetensors").is_file():

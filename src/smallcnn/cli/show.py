@@ -41,7 +41,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 @contextmanager
-def progress(what: str) -> Iterator[Callable[[int, int], None]]:
+def progress(what: str, drawn: bool = True) -> Iterator[Callable[[int, int], None]]:
     """A bar on stderr; gives a function to tell it (done, total). Nothing is drawn if stderr is not a terminal.
 
     It is drawn when it is told something, never by a thread of its own, which would show in what is being timed.
@@ -50,7 +50,7 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
     from rich.progress import Progress
 
     with Progress(
-        console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True, auto_refresh=False
+        console=Console(stderr=True), disable=not (drawn and sys.stderr.isatty()), transient=True, auto_refresh=False
     ) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total, refresh=True)

@@ -22,6 +22,7 @@ from smallcnn.data.labels import checked_labels
 from smallcnn.data.preprocessing import Preprocessing
 from smallcnn.ending import Ending, check_ending
 from smallcnn.errors import FileError, GraphError
+from smallcnn.files import check_regular
 from smallcnn.graph import Graph, Node
 from smallcnn.logits import to_logits, without_sigmoid
 from smallcnn.onnx import views
@@ -62,6 +63,7 @@ def read_onnx(path: Path | str, *, resolution: int | None = None) -> Artifact:
     Raises FileError if the file is missing, damaged, or holds what the graph has no operator for.
     """
     path = Path(path)
+    check_regular(path)
     try:
         if path.is_file() and path.stat().st_size > _MOST_BYTES:
             raise FileError(f"{path.stat().st_size:,} bytes; an ONNX file has at most {_MOST_BYTES:,}")
