@@ -275,6 +275,22 @@ def test_the_loss_of_each_ending():
     assert np.isnan(measure(logits, labels, "none").loss)
 
 
+@pytest.mark.parametrize(("case", "says"), [
+    ("sigmoid", "its labels are independent of each other"),
+    ("one sigmoid", "its only output, a sigmoid, is the probability of 'class 1'; 'class 0' has the rest"),
+    ("hard sigmoid", "its outputs are scores, not probabilities"),
+    ("softmax", ""),
+    ("logits", ""),
+])  # fmt: skip
+def test_importing_says_what_it_took_the_ending_for(smallcnn, tmp_path, case, says):
+    ends, classes, _ = ENDINGS[case]
+    path = foreign(tmp_path / "f.onnx", ends, classes)
+    code, _, err = smallcnn("import", path, "--out", tmp_path / "m.safetensors")
+    assert code == 0
+    assert says in err
+    assert ("its labels are" in err or "its o" in err) == bool(says)
+
+
 @pytest.fixture
 def photo(tmp_path):
     Image.fromarray(np.random.default_rng(3).integers(0, 256, (8, 8, 3), np.uint8)).save(tmp_path / "a.png")

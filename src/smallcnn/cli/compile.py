@@ -8,7 +8,7 @@ import click
 
 from smallcnn.cli.bench import show_steps
 from smallcnn.cli.options import as_json
-from smallcnn.cli.show import millions, print_json, progress, remark, say, size, table, warn_untrained
+from smallcnn.cli.show import millions, print_json, progress, remark, remark_ending, say, size, table, warn_untrained
 from smallcnn.compiler import targets
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def command(
 
     artifact = read(file)
     warn_untrained(artifact.facts)
+    remark_ending(artifact)
     first: dict[int, int] = {}  # how many kernels were done when so many were asked for: those in the cache
     with progress("tuning and compiling" if tune else "compiling") as bar:
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from smallcnn.cli.show import remark, say, size
+from smallcnn.cli.show import remark, remark_ending, say, size
 from smallcnn.errors import SmallcnnError
 
 
@@ -90,6 +90,7 @@ def command(
             f"its pictures are assumed to be prepared with mean {_numbers(made.preprocessing.mean)} and deviation "
             f"{_numbers(made.preprocessing.std)}, which the file does not say; --mean and --std change that"
         )
+    remark_ending(made)
     if imported["fresh"]:
         remark(
             f"untrained: {', '.join(imported['fresh'])}; train it with: smallcnn train --from {out} --data SOURCE ..."

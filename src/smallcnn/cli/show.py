@@ -5,11 +5,14 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from math import isfinite
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from smallcnn.escape import escaped
+
+if TYPE_CHECKING:
+    from smallcnn.artifact import Artifact
 
 
 def print_json(value: Any) -> None:
@@ -63,6 +66,19 @@ def warn_untrained(facts: dict[str, Any]) -> None:
     if facts.get("trained") is False or fresh:
         what = f"its last layers ({', '.join(fresh)}) are" if fresh else "this network is"
         remark(f"note: {what} untrained, so its answers mean nothing yet")
+
+
+def remark_ending(model: "Artifact") -> None:
+    """Says on stderr how an ONNX file's ending was understood, where it is not a softmax over its own outputs."""
+    read = model.facts.get("onnx")
+    dropped = read.get("dropped") if isinstance(read, dict) else None
+    if model.ending == "sigmoid":
+        remark("its labels are independent of each other: each has a probability of its own (sigmoid)")
+    elif model.ending == "none":
+        remark("its outputs are scores, not probabilities")
+    elif dropped == "Sigmoid" and len(model.labels) == 2:
+        rest, one = model.labels
+        remark(f"its only output, a sigmoid, is the probability of {one!r}; {rest!r} has the rest")
 
 
 def say(line: str) -> None:
