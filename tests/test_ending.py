@@ -83,6 +83,8 @@ ENDINGS = {
     "logits": ([], 4, "softmax"),
     "hard sigmoid": ([("HardSigmoid", {"alpha": 1 / 6, "beta": 0.5}, None)], 4, "none"),
     "one number": ([], 1, "none"),
+    "a sigmoid in per cent": ([SIGMOID, ("Mul", {}, np.float32(100))], 4, "none"),
+    "what is left to 1": ([SIGMOID, ("Mul", {}, np.float32(-1)), ("Add", {}, np.float32(1))], 1, "none"),
     "bounded": ([("Relu", {}, None), ("Min", {}, np.float32(1))], 3, "none"),
 }
 
@@ -119,6 +121,28 @@ def test_a_softmax_over_another_axis_is_refused(tmp_path, axis):
     path = foreign(tmp_path / "f.onnx", [("Reshape", {}, [1, 4, 1]), ("Softmax", {"axis": axis}, None)], 4)
     with pytest.raises(FileError, match="not all classes"):
         read_onnx(path)
+
+
+def test_a_part_of_a_softmax_is_refused(tmp_path):
+    path = foreign(tmp_path / "f.onnx", [("Softmax", {"axis": 1}, None), ("Gather", {"axis": 1}, [1, 2])], 4)
+    with pytest.raises(FileError, match="takes part of what Softmax gives"):
+        read_onnx(path)
+
+
+def test_a_part_of_independent_labels_is_read(tmp_path, image):
+    path = foreign(tmp_path / "f.onnx", [SIGMOID, ("Gather", {"axis": 1}, [1, 2])], 4)
+    model = taken_over(path)
+    save(model, tmp_path / "m.safetensors")
+    seen = runtime.open(tmp_path / "m.safetensors").classify_prepared(image)
+    assert model.ending == "sigmoid"
+    np.testing.assert_allclose(sorted(value for _, value in seen.top5), sorted(in_onnxruntime(path, image)), atol=1e-5)
+
+
+def test_averaged_sigmoids_are_scores():
+    g = Builder(input=(8, 8, 3))
+    x = g.conv(g.input, 4, kernel=3)
+    graph = g.graph(g.global_pool(g.activation(g.conv(x, 3), "sigmoid")), features=x, name="averaged")
+    assert to_logits(graph, random_weights(graph))[2] == "none"
 
 
 def with_ending(ending, classes=3, seed=0):

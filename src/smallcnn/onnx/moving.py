@@ -47,7 +47,7 @@ def split(net: Network, call: Call) -> list[View]:
 
 def cut(net: Network, call: Call) -> View:
     """Slice, of consecutive channels, rows or columns."""
-    view = call.any_view()
+    view = _before_the_end(call)
     if any(isinstance(value, View) for value in call.values[1:]):
         raise FileError("cuts at a place that depends on the picture")
     for axis, part in slices(call, len(view.dims)).items():
@@ -60,7 +60,7 @@ def cut(net: Network, call: Call) -> View:
 
 def gather(net: Network, call: Call) -> View:
     """Gather, of consecutive channels, rows or columns, or of one."""
-    view = call.any_view()
+    view = _before_the_end(call)
     axis = along(call.attributes.whole("axis", 0), len(view.dims))
     index = call.get(1)
     if index is None or index.dtype.kind not in "iu" or index.ndim > 1 or not index.size:
@@ -71,6 +71,14 @@ def gather(net: Network, call: Call) -> View:
         raise FileError("gathers indices that are not consecutive")
     view = net.part(view, axis, start, start + index.size, call.label)
     return view if index.ndim else replace(view, dims=view.dims[:axis] + view.dims[axis + 1 :])
+
+
+def _before_the_end(call: Call) -> View:
+    """The first input, of which a part is taken: not of probabilities, as the softmax is over all."""
+    view = call.any_view()
+    if view.ended:
+        raise FileError(f"takes part of what {view.ended} gives; export the network with all of its classes")
+    return view
 
 
 def identity(call: Call) -> View:
