@@ -80,23 +80,23 @@ def start(model: Model, engine: str, threads: int | None) -> Run:
 
 def onnxruntime(model: Model, threads: int | None) -> Run:
     """ONNX Runtime on the CPU, all graph optimisations."""
-    return _runner(_session(model, threads))
+    return _runner(_session(model, threads), model.path)
 
 
-def open_onnx(model: Model, engine: str, threads: int | None) -> tuple[Run, dict[str, str]]:
-    """An engine for an ONNX file, and the file's metadata.
+def open_onnx(model: Model, engine: str, threads: int | None) -> tuple[Run, dict[str, str], tuple[Any, ...]]:
+    """An engine for an ONNX file, the file's metadata, and the shape of its input, as (N, H, W, C).
 
     The metadata is read by ONNX Runtime, which starts quicker than the onnx package; if that is the engine, the file is
     loaded once.
     """
     if engine == "onnxruntime":
         session = _session(model, threads)
-        run = forkable(_runner(session), lambda: onnxruntime(model, threads))
+        run = forkable(_runner(session, model.path), lambda: onnxruntime(model, threads))
     else:
         session = _session(model, 1, optimise=False)
         run = start(model, engine, threads)
     metadata: dict[str, str] = session.get_modelmeta().custom_metadata_map
-    return run, metadata
+    return run, metadata, tuple(session.get_inputs()[0].shape)
 
 
 def plain_answer(model: Model, image: np.ndarray) -> np.ndarray:
@@ -104,12 +104,20 @@ def plain_answer(model: Model, image: np.ndarray) -> np.ndarray:
 
     The plain definition would take seconds.
     """
-    return _runner(_session(model, 1, optimise=False))(image)[0]
+    return _runner(_session(model, 1, optimise=False), model.path)(image)[0]
 
 
-def _runner(session: Any) -> Run:
+def _runner(session: Any, path: Path) -> Run:
     name = session.get_inputs()[0].name
-    return lambda batch: np.asarray(session.run(None, {name: batch})[0])
+
+    def run(batch: np.ndarray) -> np.ndarray:
+        try:
+            return np.asarray(session.run(None, {name: batch})[0])
+        except Exception as error:  # its exceptions have no common base
+            reason = str(error).splitlines()[0]
+            raise FileError(f"{path}: ONNX Runtime loads it, but cannot run it ({reason})") from error
+
+    return run
 
 
 def _session(model: Model, threads: int | None, optimise: bool = True) -> Any:

@@ -64,7 +64,7 @@ class Net:
     _opened: Path
     _expected: Callable[[], np.ndarray]
     _run: Run
-    _check: Callable[[Run], None]
+    _check: Callable[[Run, tuple[int, int, int]], None]
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -80,7 +80,7 @@ class Net:
         if batch.dtype != np.uint8 or batch.shape[1:] != self.input_shape:
             wanted = ", ".join(map(str, self.input_shape))
             raise DataError(f"the network takes uint8 (N, {wanted}), not {batch.dtype} {batch.shape}")
-        self._check(self._run)
+        self._check(self._run, self.input_shape)
         answer = self._run(batch)
         if not np.isfinite(answer).all():
             raise AnswerError(f"{self.path}: its answer is not a finite number; the model is broken")
@@ -144,11 +144,15 @@ def open(path: str | Path, *, engine: str | None = None, threads: int | None = N
         file = compiled.load(path, threads)
         return _converted(path, engine, threads, file.metadata, file.run)
     _check_readable(path)
-    run, entries = engines.open_onnx(Model(path), engine, threads)
+    run, entries, shape = engines.open_onnx(Model(path), engine, threads)
     if "smallcnn.format" not in entries:
         made = path.with_suffix(".safetensors")
         raise FileError(f"{path}: not written by smallcnn; take it over with: smallcnn import {path} --out {made}")
-    return _converted(path, engine, threads, entries, run)
+    net = _converted(path, engine, threads, entries, run)
+    if shape[1:] != net.input_shape:
+        said, takes = ("x".join(map(str, sides)) for sides in (net.input_shape, shape[1:]))
+        raise FileError(f"{path}: prepares images to {said}, but takes {takes}; it was changed after smallcnn wrote it")
+    return net
 
 
 def _unpickled(opened: Path, engine: str, threads: int | None, path: Path, preprocessing: Preprocessing) -> Net:
@@ -173,7 +177,6 @@ def _open_artifact(path: Path, engine: str, threads: int | None) -> Net:
     artifact = artifacts.load(path)
     artifacts.check_finite(artifact, path)
     model = Model(path, artifact)
-    image = probe_image(artifact.graph.input_shape)
     return Net(
         path=path,
         engine=engine,
@@ -188,7 +191,7 @@ def _open_artifact(path: Path, engine: str, threads: int | None) -> Net:
         _opened=path,
         _expected=cache(lambda: probe_answer(artifact.graph, artifact.weights, artifact.preprocessing)),
         _run=engines.start(model, engine, threads),
-        _check=_once(path, engine, image, lambda: engines.plain_answer(model, image)),
+        _check=_once(path, engine, lambda image: engines.plain_answer(model, image)),
     )
 
 
@@ -197,7 +200,6 @@ def _converted(path: Path, engine: str, threads: int | None, entries: dict[str, 
         said = metadata.parse(entries)
     except FileError as error:
         raise FileError(f"{path}: {error}") from error
-    image = probe_image((*said.preprocessing.size, said.preprocessing.channels))
     return Net(
         path=path,
         engine=engine,
@@ -212,18 +214,21 @@ def _converted(path: Path, engine: str, threads: int | None, entries: dict[str, 
         _opened=path,
         _expected=lambda: said.answer,
         _run=run,
-        _check=_once(path, engine, image, lambda: said.answer),
+        _check=_once(path, engine, lambda image: said.answer),
     )
 
 
-def _once(path: Path, engine: str, image: np.ndarray, expected: Callable[[], np.ndarray]) -> Callable[[Run], None]:
+def _once(
+    path: Path, engine: str, expected: Callable[[np.ndarray], np.ndarray]
+) -> Callable[[Run, tuple[int, int, int]], None]:
     """A check of an engine that is made when it is first asked for, and forgets then what it needed."""
     waiting = [expected]
 
-    def check(run: Run) -> None:
+    def check(run: Run, shape: tuple[int, int, int]) -> None:
         if not waiting:
             return
-        wanted = waiting[0]()
+        image = probe_image(shape)
+        wanted = waiting[0](image)
         error = relative_error(run(image)[0], wanted)
         if np.isfinite(wanted).all() and not agrees(error):  # otherwise each answer that is not finite is refused
             raise AnswerError(
