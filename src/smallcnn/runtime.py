@@ -23,6 +23,7 @@ from smallcnn.errors import AnswerError, DataError, FileError, SmallcnnError
 from smallcnn.escape import escaped
 from smallcnn.fork import Run
 from smallcnn.model_file import COMPILED, check_kind
+from smallcnn.onnx import outline
 from smallcnn.probe import agrees, probe_answer, probe_image, relative_error
 from smallcnn.shipped import located
 
@@ -138,16 +139,15 @@ def open(path: str | Path, *, engine: str | None = None, threads: int | None = N
         raise SmallcnnError(f"threads must be at least 1, not {threads}")
     check_kind(path, engines.SUFFIXES)
     engine = engines.choose(path, engine)
-    if path.suffix == ".safetensors":
+    if path.suffix.lower() == ".safetensors":
         return _open_artifact(path, engine, threads)
-    if path.suffix in COMPILED:
+    if path.suffix.lower() in COMPILED:
         file = compiled.load(path, threads)
         return _converted(path, engine, threads, file.metadata, file.run)
-    _check_readable(path)
-    run, entries, shape = engines.open_onnx(Model(path), engine, threads)
-    if "smallcnn.format" not in entries:
+    if "smallcnn.format" not in outline.metadata(path):  # known before any engine looks at the file
         made = path.with_suffix(".safetensors")
-        raise FileError(f"{path}: not written by smallcnn; take it over with: smallcnn import {path} --out {made}")
+        raise FileError(f"{path}: not written by smallcnn; import it with: smallcnn import {path} --out {made}")
+    run, entries, shape = engines.open_onnx(Model(path), engine, threads)
     net = _converted(path, engine, threads, entries, run)
     if shape[1:] != net.input_shape:
         said, takes = ("x".join(map(str, sides)) for sides in (net.input_shape, shape[1:]))
@@ -238,12 +238,3 @@ def _once(
         waiting.clear()
 
     return check
-
-
-def _check_readable(path: Path) -> None:
-    try:
-        path.open("rb").close()
-    except FileNotFoundError:
-        raise FileError(f"{path}: no such file") from None
-    except OSError as error:
-        raise FileError(f"{path}: cannot be read ({error.strerror})") from error

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from smallcnn.checkpoints.match_names import in_order, lay, missing_tail, shared
 from smallcnn.checkpoints.read import Tensors, read_tensors
 from smallcnn.checkpoints.tflite import TFLite, read_tflite
 from smallcnn.data import imagenet
+from smallcnn.data.prepared import Prepared
 from smallcnn.data.preprocessing import Preprocessing
 from smallcnn.errors import FileError, GraphError, closest
 from smallcnn.fold import fold_graph
@@ -29,32 +30,6 @@ ORDER = "order"
 """As an origin: names are ignored, tensors are taken in the order of the file."""
 
 _IN_ORDER = (".pth", ".pt", ".bin", ".npz")  # files that keep the order in which layers were made
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """What the pictures need, where it differs from what the origin usually does.
-
-    One number as `mean` or `std` is for all channels.
-    """
-
-    resolution: int | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    crop: float | None = None
-    interpolation: str | None = None
-
-    def over(self, usual: Preprocessing) -> Preprocessing:
-        """`usual` with everything given here in its place."""
-        given = {key: getattr(self, key) for key in ("mean", "std", "crop", "interpolation")}
-        if self.mean and max(self.mean) > 1:
-            raise FileError(
-                f"mean is that of pixels scaled to 0..1, where {self.mean[0]:g} is {self.mean[0] / 255:.3f}"
-            )
-        for key in ("mean", "std"):
-            if given[key] and len(given[key]) == 1:
-                given[key] *= usual.channels
-        return replace(usual, **{key: value for key, value in given.items() if value is not None})
 
 
 def import_checkpoint(
@@ -105,15 +80,14 @@ def import_onnx(
 
     Raises FileError if the file is missing, damaged, or holds what a graph has no operator for.
     """
-    path, prepared = Path(path), prepared or Prepared()
-    made = read_onnx(path, resolution=prepared.resolution)
+    path = Path(path)
+    made = read_onnx(path, prepared)
     try:
         if labels is not None:
             made = replace(made, labels=_labels(len(made.labels), labels))
         elif made.labels[:1] == (imagenet.BACKGROUND,) and not keep_background:
             graph, weights = _without_background(made.graph, dict(made.weights))
             made = replace(made, graph=graph, weights=weights, labels=made.labels[1:])
-        made = replace(made, preprocessing=prepared.over(made.preprocessing))
     except (FileError, GraphError) as error:
         raise FileError(f"{path}: {error}") from error
     facts: dict[str, Any] = {"model": made.graph.name, "origin": "onnx", "files": [_digest(path)], "fresh": []}
@@ -142,7 +116,7 @@ def _from_layers(
     """From TensorFlow Lite files."""
     files = [read_tflite(path) for path in paths]
     first = files[0]
-    if prepared.resolution not in (None, first.input_shape[0]):
+    if prepared.plane not in (None, first.input_shape[:2]):
         raise FileError(
             f"{paths[0]}: made for {first.input_shape[0]} pixels, which is fixed here; train --from can change it"
         )
@@ -185,7 +159,7 @@ def _from_tensors(
     prepared: Prepared,
 ) -> Artifact:
     """From a file of named tensors."""
-    resolution = {} if prepared.resolution is None else {"resolution": prepared.resolution}
+    resolution = {} if prepared.plane is None else {"resolution": prepared.plane}
     if origin == ORDER:
         if path.suffix not in _IN_ORDER:
             raise FileError(f"a {path.suffix} file sorts its tensors, so their order says nothing")
