@@ -90,7 +90,7 @@ def test_predict_without_a_model_file(smallcnn, files, tmp_path, monkeypatch):
     for args in ([photo], ["cifar10", photo]):
         code, out, err = smallcnn("predict", *args)
         assert (code, out) == (0, own)
-        assert "which knows blue, green, red" in err
+        assert "using the bundled model tiny (blue, green, red)" in err
     assert len(smallcnn("predict", photo.parent)[1].splitlines()) == 8
 
 

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -140,12 +139,6 @@ def test_without_a_model_the_bundled_one_says_its_name(smallcnn, photos):
 @pytest.mark.parametrize("count", [0, 1])
 def test_nothing_to_label(refused, model, count):
     assert refused("predict", *[model][:count]) == "no IMAGE given"
-
-
-def test_two_folders(smallcnn, photos, tmp_path):
-    (tmp_path / "more").mkdir()
-    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "more" / "a.png")
-    assert len(smallcnn("predict", photos, tmp_path / "more")[1].splitlines()) == 4
 
 
 def test_the_help_says_that_a_compiled_file_is_a_program(smallcnn):

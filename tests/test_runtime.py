@@ -90,7 +90,7 @@ def test_verify_notices_a_network_that_is_not_the_one_exported(folder, tmp_path)
     assert runtime.open(tmp_path / "changed.onnx").verify() > TOLERANCE
 
 
-@pytest.mark.parametrize("size", [[9, 8], [100_000, 100_000]])
+@pytest.mark.parametrize("size", [[9, 8], [16_000, 16_000]])
 def test_a_file_whose_metadata_say_another_size_is_refused_before_memory_is_taken(tmp_path, size):
     model = onnx.to_onnx(artifact())
     del model.metadata_props[:]

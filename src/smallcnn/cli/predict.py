@@ -53,7 +53,7 @@ def command(
         raise click.UsageError("--json and --csv exclude each other")
     if file is None:
         raise click.UsageError("no IMAGE given")
-    if file.suffix.lower() in SUFFIXES or (file.is_dir() and not (file / "best.safetensors").is_file()):
+    if file.suffix.lower() in SUFFIXES or (file.is_dir() and not images):
         file, images = Path(shipped.DEFAULT), (file, *images)
     if not images:
         raise click.UsageError("no IMAGE given")
