@@ -272,6 +272,16 @@ def test_a_sigmoid_that_something_else_reads_is_not_the_ending():
     assert to_logits(graph, random_weights(graph))[2] == "none"  # half of it is between 0 and 1
 
 
+def test_a_sigmoid_is_read_behind_what_moves_it():
+    g = Builder(input=(8, 8, 3))
+    x = g.conv(g.input, 4, kernel=3)
+    moved = g.flatten(g.activation(g.conv(x, 2, kernel=8, padding=((0, 0), (0, 0))), "sigmoid"))
+    graph = g.graph(g.concat(moved, g.activation(g.dense(moved, 3), "sigmoid")), features=x, name="behind")
+    weights = random_weights(graph)
+    same, _, ending = to_logits(graph, weights)
+    assert (same, ending) == (graph, "none")
+
+
 def test_several_sigmoids_joined_are_independent_labels():
     g = Builder(input=(8, 8, 3))
     x = g.conv(g.input, 4, kernel=3)

@@ -40,14 +40,15 @@ def to_logits(graph: Graph, weights: Weights) -> tuple[Graph, dict[str, np.ndarr
 def without_sigmoid(graph: Graph) -> Graph | None:
     """The network without the sigmoid at its end, whatever moves its numbers afterwards; None if it does not have one.
 
-    Every output has to come from a sigmoid that nothing else reads.
+    Every output has to come from a sigmoid whose result nothing else reads.
     """
     makers, moves = _end(graph)
-    if not all(node.op == ops.Activation(function="sigmoid") for node in makers):
+    sigmoids = {node.name for node in makers if node.op == ops.Activation(function="sigmoid")}
+    if len(sigmoids) < len(makers):
         return None
-    if any(reader.name not in moves for node in makers for reader in graph.consumers[node.name]):
+    if any(reader.name not in moves for name in sigmoids | moves for reader in graph.consumers[name]):
         return None
-    return rebuilt(graph, {}, without={node.name for node in makers})
+    return rebuilt(graph, {}, without=sigmoids)
 
 
 def two_classes(graph: Graph, weights: Weights) -> tuple[Graph, dict[str, np.ndarray]]:

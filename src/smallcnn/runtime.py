@@ -1,7 +1,7 @@
-"""Opening a model file and asking it what is in a picture. numpy and an engine; no torch unless it is the engine.
+"""Opening a model file and asking it what is in an image. numpy and an engine; no torch unless it is the engine.
 
 net = smallcnn.open("model.onnx", threads=1)
-net.classify(["a.jpg", pillow_image, array])     -> [Prediction(label, probability, top5), ...]
+net.classify(["a.jpg", pillow_image, array])     -> [Prediction(label, probability, ranked), ...]
 net.logits(batch)                                uint8 (N, H, W, C) -> float32 (N, classes)
 """
 
@@ -225,16 +225,15 @@ def _once(
     waiting = [expected]
 
     def check(run: Run, shape: tuple[int, int, int]) -> None:
-        if not waiting:
-            return
-        image = probe_image(shape)
-        wanted = waiting[0](image)
-        error = relative_error(run(image)[0], wanted)
-        if np.isfinite(wanted).all() and not agrees(error):  # otherwise each answer that is not finite is refused
-            raise AnswerError(
-                f"{path}: {engine} gives a wrong answer on the probe image, off by {error:.1e} of its largest output; "
-                "the file was changed, or the engine is at fault: try another --engine"
-            )
+        for answer in tuple(waiting):
+            image = probe_image(shape)
+            wanted = answer(image)
+            error = relative_error(run(image)[0], wanted)
+            if np.isfinite(wanted).all() and not agrees(error):  # otherwise each answer that is not finite is refused
+                raise AnswerError(
+                    f"{path}: {engine} gives a wrong answer on the probe image, off by {error:.1e} of its largest "
+                    "output; the file was changed, or the engine is at fault: try another --engine"
+                )
         waiting.clear()
 
     return check
