@@ -16,7 +16,7 @@ import pytest
 from artifacts import artifact, colour_photos
 from smallcnn import onnx, shipped
 from smallcnn.artifact import save
-from smallcnn.cli.main import main, root
+from smallcnn.cli.main import COMMANDS, SYNONYMS, main, root
 
 MODEL = "mobilenet_v1:width=0.25,small_input=true,variant=shallow"
 
@@ -151,6 +151,41 @@ def test_unknown_words_name_the_closest(refused):
     assert "'--resolutoin'" in refused("cost", "mobilenet_v1", "--resolutoin", "3")
 
 
+@pytest.mark.parametrize(("typed", "meant"), [
+    ("val", "evaluate"), ("test", "evaluate"), ("info", "cost"), ("summary", "cost"), ("convert", "import"),
+    ("finetune", "train --from"), ("benchmark", "bench"), ("Predict", "predict"), ("EVAL", "evaluate"),
+])  # fmt: skip
+def test_words_of_other_tools_lead_to_the_command(refused, typed, meant):
+    assert refused(typed).startswith(f"no command {typed!r}; try: smallcnn {meant}")
+
+
+@pytest.mark.parametrize(("words", "offered"), [
+    (["tr"], {"train"}),
+    (["cost", "mobilenet_v3"], {"mobilenet_v3_large", "mobilenet_v3_small"}),
+    (["train", "--resol"], {"--resolution"}),
+    (["recipes", "small-im"], {"small-images"}),
+    (["study", "sh"], {"shuffle"}),
+    (["pull", "vgg16"], {"vgg16_torchvision"}),
+])  # fmt: skip
+def test_the_shell_completes(monkeypatch, capsys, words, offered):
+    monkeypatch.setenv("_SMALLCNN_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", " ".join(["smallcnn", *words]))
+    monkeypatch.setenv("COMP_CWORD", str(len(words)))
+    with pytest.raises(SystemExit):
+        main([])
+    assert {line.partition(",")[2] for line in capsys.readouterr().out.splitlines()} == offered
+
+
+def test_a_word_like_none_lists_the_commands(refused):
+    assert "known: analyze, bench, compile" in refused("xyzzy")
+
+
+def test_every_synonym_is_a_command_that_parses():
+    for meant in SYNONYMS.values():
+        name = meant.split()[0].strip(",")
+        assert name in COMMANDS or name in ("--help", "--version")
+
+
 @pytest.mark.parametrize(("args", "says"), [
     (["cost", "mobilenet_v1:width=0"], "width must be above 0"),
     (["cost", "mobilenet_v1:width=big"], "width must be a number, not 'big'"),
@@ -258,7 +293,7 @@ WITHOUT = "import sys; sys.modules.update(dict.fromkeys(['torch', 'kornia', 'skl
 
 
 def without_extras(*args):
-    code = f"{WITHOUT} from smallcnn.cli.main import main; main({[str(arg) for arg in args]!r})"
+    code = f"{WITHOUT} from smallcnn.cli.main import COMMANDS, SYNONYMS, main; main({[str(arg) for arg in args]!r})"
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
 
@@ -289,7 +324,7 @@ def test_what_needs_an_extra_names_it(files, args):
 def test_help_imports_nothing_heavy():
     code = """
 import sys
-from smallcnn.cli.main import main
+from smallcnn.cli.main import COMMANDS, SYNONYMS, main
 try:
     main(["--help"])
 except SystemExit:

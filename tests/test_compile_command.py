@@ -87,12 +87,28 @@ def test_json_holds_the_plan_its_totals_and_the_times(folder, smallcnn, tmp_path
 
 
 @COMPILER
+def test_the_prefix_begins_every_name(folder, smallcnn, refused, tmp_path):
+    out = tmp_path / "m.o"
+    assert smallcnn("compile", folder / "m.onnx", "--out", out, "--prefix", "My_Net")[0] == 0
+    assert "int My_Net_run(" in (tmp_path / "m.h").read_text()
+    out.unlink()
+    for prefix in ("", "2net", "my-net", "a b", "a__b", "ü"):
+        assert f"{prefix!r} cannot begin names in C" in refused(
+            "compile", folder / "m.onnx", "--out", out, "--prefix", prefix
+        )
+    assert "a prefix is for .o files" in refused(
+        "compile", folder / "m.onnx", "--out", out.with_suffix(".so"), "--prefix", "x"
+    )
+    assert not out.exists()
+
+
+@COMPILER
 def test_an_object_comes_with_its_header_and_a_foreign_file_is_not_run(folder, smallcnn, tmp_path):
     code, _, said = smallcnn("compile", folder / "m.onnx", "--out", tmp_path / "m.o", "--target", "arm-64-linux")
     assert code == 0
     assert f"C header {tmp_path / 'm.h'}" in said
-    assert "not run: only a .so or .dll for this machine is" in said
-    assert "int tiny_run(" in (tmp_path / "m.h").read_text()
+    assert "not run: link it into a program" in said
+    assert "int m_run(" in (tmp_path / "m.h").read_text()
     code, printed, _ = smallcnn(
         "compile", folder / "m.onnx", "--out", tmp_path / "m.wasm", "--target", "wasm", "--json"
     )

@@ -26,7 +26,7 @@ from smallcnn import compiled, runtime
 from smallcnn.checkpoints.importing import import_checkpoint
 from smallcnn.compiler import link, targets
 from smallcnn.compiler.compiling import compile_file, to_program
-from smallcnn.errors import FileError
+from smallcnn.errors import FileError, SmallcnnError
 from test_imagenet_pictures import CHECKPOINTS, pictures  # noqa: F401
 from zoo_models import MODELS, SMALL, build
 
@@ -220,3 +220,19 @@ def test_same_answers_as_onnxruntime(files, text, most, pictures, tmp_path):  # 
             other += 1
             assert want.max() - want[got.argmax()] < TOLERANCE * np.abs(want).max(), f"{path.name}: not a tie"
     assert other <= 1, f"{other} ties went the other way"
+
+
+@pytest.mark.parametrize(("name", "means"), [
+    ("raspberry-pi", "arm-64-linux"), ("Raspberry_Pi", "arm-64-linux"), ("linux-arm64", "arm-64-linux"),
+    ("windows", "x86-64-windows-avx2"), ("android", "arm-64-android"), ("macos", "arm-64-osx"), ("browser", "wasm"),
+    ("linux", "x86-64-linux-avx2"), ("x86-64-linux-sse41", "x86-64-linux-sse41"),
+])  # fmt: skip
+def test_the_names_people_use_for_machines(name, means):
+    assert targets.parse(name).name == means
+
+
+def test_every_alias_is_a_target():
+    for name in targets.ALIASES:
+        assert targets.parse(name).name in targets.names()
+    with pytest.raises(SmallcnnError, match=r"no target 'raspbery-pi'; closest: raspberry-pi"):
+        targets.parse("raspbery-pi")

@@ -499,10 +499,10 @@ class TestFromC:
     def test_two_networks_in_one_program(self, tmp_path):
         original = program()
         double = (np.frombuffer(original.weights, "f4") * 2).tobytes()
-        link.write(replace(original, name="One"), tmp_path / "one.o")
-        link.write(replace(original, name="2 Two", weights=double), tmp_path / "two.o")
+        link.write(original, tmp_path / "One.o")
+        link.write(replace(original, weights=double), tmp_path / "2 Two.o")
         (tmp_path / "main.c").write_text(MAIN_OF_TWO)
-        run(*c_compiler(), "-Wall", "main.c", "one.o", "two.o", "-pthread", "-o", "main", cwd=tmp_path)
+        run(*c_compiler(), "-Wall", "main.c", "One.o", "2 Two.o", "-pthread", "-o", "main", cwd=tmp_path)
         got = np.array(run("./main", cwd=tmp_path).split(), float).reshape(2, OUT)
         want = answers(np.full((1, H, W, C), 200))[0]
         np.testing.assert_allclose(got, [want, 2 * want], rtol=1e-5)
@@ -523,8 +523,8 @@ LIBC |= {f"pthread_{name}" for name in ("create", "join", "attr_init", "attr_des
 MAIN_OF_TWO = """
 #include <stdio.h>
 #include <string.h>
-#include "one.h"
-#include "two.h"
+#include "One.h"
+#include "2 Two.h"
 
 int main(void) {
     uint8_t image[7 * 5 * 3];
@@ -632,8 +632,8 @@ class TestOtherMachines:
         assert struct.unpack_from("<4I", content) == (0xFEEDFACF, 0x0100000C, 0, 1)  # 64 bits, ARM64, all, object
         names = symbols.external(content)
         offered = {name for name, here in names.items() if here}
-        assert {"tiny_net_2_run", "tiny_net_2_create", "tiny_net_2_metadata"} <= offered
-        assert all(name.startswith("tiny_net_2_") for name in offered)
+        assert {"tiny_run", "tiny_create", "tiny_metadata"} <= offered
+        assert all(name.startswith("tiny_") for name in offered)
         assert {name for name, here in names.items() if not here} <= LIBC | DARWIN
 
 

@@ -1,10 +1,14 @@
-"""smallcnn: from a folder of images and a device budget to a small CNN running in real time on a CPU.
+"""smallcnn turns a folder of images and a device budget into a small CNN that runs in real time on a CPU.
 
-    graph = smallcnn.zoo.mobilenet_v1(width=0.5)     a Graph; no framework
-    smallcnn.profile(graph).mult_adds                exact integer
-    model = smallcnn.to_module(graph)                torch.nn.Module (needs the 'train' extra)
-    net = smallcnn.open("model.onnx", threads=1)     any model file, one interface
-    net.classify(["a.jpg"])                          labels and probabilities
+    graph = smallcnn.zoo.mobilenet_v1(width=0.5)            a Graph; no framework
+    smallcnn.profile(graph).mult_adds                       exact integer
+    module = smallcnn.to_module(graph)                      torch.nn.Module (needs the 'train' extra)
+    smallcnn.train("mobilenet_v1", "photos", "runs/a")      trains; the folder then holds best.safetensors
+    smallcnn.export("runs/a/best.safetensors", "a.onnx")    ONNX, compared before it is kept
+    smallcnn.compile("a.onnx", "a.so")                      machine code (needs the 'compile' extra)
+    smallcnn.evaluate("a.onnx", "photos").metrics.top1      accuracy on labelled images
+    net = smallcnn.open("a.onnx", threads=1)                any model file, one interface
+    net.classify(["a.jpg"])                                 labels and probabilities
 
 Names are loaded when they are first used, so that importing the package costs nothing.
 """
@@ -20,9 +24,13 @@ if TYPE_CHECKING:
     from smallcnn.builder import Builder
     from smallcnn.cost import Profile, profile
     from smallcnn.errors import SmallcnnError
+    from smallcnn.evaluate import evaluate
     from smallcnn.graph import Graph
+    from smallcnn.making import compile as compile
+    from smallcnn.making import export, init
     from smallcnn.module import to_module
     from smallcnn.runtime import open as open
+    from smallcnn.train.run import train
 
 _HOMES = {
     "Artifact": "artifact",
@@ -30,14 +38,21 @@ _HOMES = {
     "Graph": "graph",
     "Profile": "cost",
     "SmallcnnError": "errors",
+    "compile": "making",
+    "evaluate": "",
+    "export": "making",
+    "init": "making",
     "open": "runtime",
     "profile": "cost",
     "to_module": "module",
+    "train": "",
     "zoo": "",
 }
+"""Where each name is defined; "" for a module, of which `evaluate` and `train` can be called."""
 
 __all__ = [
-    "Artifact", "Builder", "Graph", "Profile", "SmallcnnError", "__version__", "profile", "to_module", "zoo",
+    "Artifact", "Builder", "Graph", "Profile", "SmallcnnError", "__version__", "evaluate", "export", "init", "profile",
+    "to_module", "train", "zoo",
 ]  # fmt: skip
 
 

@@ -1,8 +1,13 @@
-"""How good a model file is on labelled pictures, and what it says to each of them."""
+"""How good a model file is on labelled pictures, and what it says to each of them.
 
+The module can be called as its function `evaluate`: smallcnn.evaluate("flowers.onnx", "photos").
+"""
+
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
@@ -13,6 +18,7 @@ from smallcnn.data.sources import Source, Split, open_source
 from smallcnn.errors import DataError
 from smallcnn.metrics import Metrics, measure
 from smallcnn.runtime import Net
+from smallcnn.runtime import open as open_model
 
 _BATCH = 16
 
@@ -52,7 +58,7 @@ class Evaluation:
 
 
 def evaluate(
-    net: Net,
+    net: Net | str | Path,
     data: str | Path,
     *,
     root: str | Path | None = None,
@@ -61,7 +67,7 @@ def evaluate(
     workers: int | None = None,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
-    """Runs `net` over pictures of `data` (see `open_source`) and counts.
+    """Runs `net`, opened or the path of a model file, over the images of `data` (see `open_source`) and counts.
 
     `part` is train, val, test or all. Left out, it is what the network has not learned from: the test part if there is
     one; the validation part if the set has one, or if the network was trained on the rest of this very set (the same
@@ -71,6 +77,8 @@ def evaluate(
 
     Raises DataError if the classes do not fit the labels of the network, or nothing could be decoded.
     """
+    if not isinstance(net, Net):
+        net = open_model(net)
     if crop is not None:
         net = replace(net, preprocessing=replace(net.preprocessing, crop=crop))
     trained_on = net.facts.get("data")
@@ -142,3 +150,10 @@ def ask(
     if not labels:
         raise DataError(f"none of {len(chosen)} pictures could be decoded; the first: {next(iter(skipped.values()))}")
     return Answers(np.concatenate(logits), np.concatenate(labels), np.concatenate(indices), skipped)
+
+
+class _Evaluate(ModuleType):
+    __call__ = staticmethod(evaluate)
+
+
+sys.modules[__name__].__class__ = _Evaluate

@@ -17,11 +17,19 @@ if TYPE_CHECKING:
     from smallcnn.data.preprocessing import Order
 
 
-@click.command("compile", epilog=f"Targets: host, {', '.join(targets.names())}.")
+_EPILOG = f"""Targets: host, {", ".join(targets.names())}.
+
+Other names for them: {", ".join(targets.ALIASES)}."""
+
+
+@click.command("compile", epilog=_EPILOG)
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="the file to write: .so, .dll, .wasm or .o")
-@click.option("--target", default="host", show_default=True, help="what it is for: this machine, or one of those below")
-@click.option("--threads", default=2, show_default=True, type=click.IntRange(1), help="how many the plan has work for")
+@click.option(
+    "--target", default="host", show_default=True, help="machine to compile for: host is this one, others stand below"
+)
+@click.option("--prefix", help="first part of every name in a .o and its header  [default: the stem of --out]")
+@click.option("--threads", default=2, show_default=True, type=click.IntRange(1), help="number of threads to plan for")
 @click.option("--tune", is_flag=True, help="choose tiles by timing on this machine: minutes, remembered per CPU")
 @click.option("--explain", "explain_", is_flag=True, help="print the plan, and the time of each step if it runs here")
 @click.option("--workers", type=click.IntRange(1), help="processes that compile  [default: one per core]")
@@ -32,10 +40,21 @@ if TYPE_CHECKING:
 @options.order
 @as_json
 def command(
-    file: Path, out: Path, target: str, threads: int, tune: bool, explain_: bool, workers: int | None,
-    resolution: tuple[int, int] | None, mean: tuple[float, ...] | None, std: tuple[float, ...] | None,
-    scale: tuple[float, ...] | None, order: "Order | None", json_: bool,
-) -> None:  # fmt: skip
+    file: Path,
+    out: Path,
+    target: str,
+    prefix: str | None,
+    threads: int,
+    tune: bool,
+    explain_: bool,
+    workers: int | None,
+    resolution: tuple[int, int] | None,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+    scale: tuple[float, ...] | None,
+    order: "Order | None",
+    json_: bool,
+) -> None:
     """Turn FILE (.safetensors, or any small CNN's .onnx) into one native file without dependencies.
 
     A .so or .dll for this machine is run and compared with the network's plain definition before it is kept; predict,
@@ -43,9 +62,9 @@ def command(
 
     --resolution, --mean, --std, --scale and --order are for somebody else's .onnx, as with import.
     """
-    from smallcnn.compiler.compiling import compile_file
     from smallcnn.compiler.explain import explain
     from smallcnn.data.prepared import Prepared
+    from smallcnn.making import compile as make
     from smallcnn.model_file import read
     from smallcnn.onnx.preparation import remarks
 
@@ -62,10 +81,12 @@ def command(
             first.setdefault(total, done)
             bar(done, total)
 
-        made = compile_file(artifact, out, target=target, threads=threads, tune=tune, workers=workers, report=report)
+        made = make(
+            artifact, out, target=target, prefix=prefix, threads=threads, tune=tune, workers=workers, report=report
+        )
     plan = explain(artifact.graph, made.plan, made.program, first)
     bytes_ = out.stat().st_size
-    checked = "not run: only a .so or .dll for this machine is"
+    checked = "not run: link it into a program" if out.suffix == ".o" else "not run: made for another machine"
     if made.error is not None:
         checked = f"off by {made.error:.1e} of its largest output"
     header = f"; C header {out.with_suffix('.h')}" if out.suffix == ".o" else ""

@@ -1,32 +1,42 @@
 """`smallcnn cost`."""
 
+from pathlib import Path
+
 import click
 
 from smallcnn import zoo
-from smallcnn.cli.options import as_json, common, given
+from smallcnn.cli.options import as_json, common, completed, given, models
 from smallcnn.cli.show import millions, print_json, size, table
 
 
 @click.command("cost")
-@click.argument("model")
+@click.argument("model", shell_complete=completed(models))
 @common
 @click.option("--by", type=click.Choice(["layer", "type"]), default="type", show_default=True, help="rows of the table")
 @as_json
 def command(model: str, by: str, json_: bool, **chosen: int | None) -> None:
-    """Exact Mult-Adds, parameters, weight bytes and peak activations of MODEL.
+    """Exact Mult-Adds, parameters, weight bytes and peak activations of MODEL, or of the network in a model file.
 
     Mult-Adds: one multiply and one add count once; convolutions and dense layers only.
     """
     from smallcnn.compiler.explain import peak_activation_bytes
     from smallcnn.cost import profile
 
-    parsed = zoo.parse(model)
-    graph = parsed.build(**given(chosen))
+    if Path(model).suffix.lower() in (".safetensors", ".onnx"):
+        from smallcnn.model_file import read
+
+        if given(chosen):
+            raise click.UsageError(f"{model} has its own input and classes; these options are for a MODEL's name")
+        graph = read(model).graph
+        name, options = graph.name, {}
+    else:
+        parsed = zoo.parse(model)
+        graph, name, options = parsed.build(**given(chosen)), parsed.name, parsed.options
     counted = profile(graph)
     fused = peak_activation_bytes(graph)
     totals = {
-        "model": parsed.name,
-        "options": parsed.options,
+        "model": name,
+        "options": options,
         "input_size": list(counted.input_shape),
         "mult_adds": counted.mult_adds,
         "parameters": counted.parameters,

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from smallcnn.cli.show import remark, say, size
+from smallcnn.cli.options import as_json
+from smallcnn.cli.show import print_json, remark, say, size
 
 
 @click.command("export")
@@ -18,22 +19,17 @@ from smallcnn.cli.show import remark, say, size
     is_flag=True,
     help="end in probabilities (softmax, or sigmoid for independent labels) instead of logits",
 )
-def command(file: Path, to: str, out: Path, probabilities: bool) -> None:  # noqa: ARG001  (one kind so far)
-    """Turn FILE (.safetensors) into ONNX: uint8 pictures in, normalisation, labels and preprocessing inside.
+@as_json
+def command(file: Path, to: str, out: Path, probabilities: bool, json_: bool) -> None:
+    """Turn FILE (.safetensors) into ONNX: uint8 images in, normalisation, labels and preprocessing inside.
 
     The result is run and compared with the original before it is written.
     """
-    from smallcnn import artifact, onnx
-    from smallcnn.errors import FileError
-    from smallcnn.files import check_writable
-    from smallcnn.shipped import located
+    from smallcnn.making import export
 
-    if out.suffix != ".onnx":
-        raise FileError(f"{out}: an ONNX file's name ends in .onnx")
-    file = located(file)
-    if file.suffix.lower() != ".safetensors":
-        raise FileError(f"{file}: export starts from a .safetensors model file")
-    check_writable(out)
-    error = onnx.export(artifact.load(file), out, probabilities=probabilities)
-    remark(f"{size(out.stat().st_size)}; agrees with the original to {error:.1e} of the largest output")
-    say(str(out))
+    error = export(file, out, probabilities=probabilities)
+    if json_:
+        print_json({"file": str(out), "file_bytes": out.stat().st_size, "to": to, "error": error})
+    else:
+        remark(f"{size(out.stat().st_size)}; agrees with the original to {error:.1e} of the largest output")
+        say(str(out))

@@ -4,26 +4,22 @@ from pathlib import Path
 
 import click
 
-from smallcnn import zoo
-from smallcnn.cli.options import common, given
-from smallcnn.cli.show import say
+from smallcnn.cli.options import as_json, common, completed, models
+from smallcnn.cli.show import print_json, say
 
 
 @click.command("init")
-@click.argument("model")
+@click.argument("model", shell_complete=completed(models))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="the .safetensors to write")
 @common
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="of the random weights")
-def command(model: str, out: Path, seed: int, **chosen: int | None) -> None:
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="seed of the random weights")
+@as_json
+def command(model: str, out: Path, seed: int, json_: bool, **common: int | None) -> None:
     """Write an untrained MODEL, to bench or compile it before training."""
-    from smallcnn.artifact import Artifact, save
-    from smallcnn.data.preprocessing import Preprocessing
-    from smallcnn.weights import initial_weights
+    from smallcnn.making import init
 
-    graph = zoo.parse(model).build(**given(chosen))
-    labels = tuple(f"class {i}" for i in range(graph.output_shape[0]))
-    height, width, channels = graph.input_shape
-    preprocessing = Preprocessing((height, width), (0.5,) * channels, (0.5,) * channels)
-    facts = {"model": graph.name, "trained": False, "seed": seed}
-    save(Artifact(graph, initial_weights(graph, seed), labels, preprocessing, facts), out)
-    say(str(out))
+    made = init(model, out, seed=seed, **common)
+    if json_:
+        print_json({"file": str(out), "file_bytes": out.stat().st_size, "model": made.graph.name})
+    else:
+        say(str(out))

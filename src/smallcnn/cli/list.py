@@ -9,14 +9,14 @@ import click
 
 from smallcnn import zoo
 from smallcnn.cli.options import as_json, given
-from smallcnn.cli.show import millions, print_json, remark
+from smallcnn.cli.show import WIDTH, millions, print_json, remark
 from smallcnn.errors import GraphError
 
 if TYPE_CHECKING:
     from smallcnn.cost import Profile
 
+_WIDE = 118  # columns that have room for the options as well
 _COLUMNS = "{:<23}  {:<9}  {:>11}  {:>10}  "
-_WIDTH = 118  # of the whole table, options included
 _SCALES = ("width", "scale", "groups")  # options whose value changes no layer's name
 
 
@@ -47,10 +47,10 @@ def command(json_: bool, markdown: bool, resolution: int | None) -> None:
         return
     head = _COLUMNS.format("model", "input", "Mult-Adds", "parameters")
     click.echo(f"{head}options (default|others)")
-    room = get_terminal_size().columns if sys.stdout.isatty() else _WIDTH
-    narrow = room < _WIDTH  # then the options stand below
+    room = min(get_terminal_size().columns, _WIDE) if sys.stdout.isatty() else WIDTH
+    narrow = room < _WIDE  # then the options stand below
     indent = " " * (4 if narrow else len(head))
-    wrap = TextWrapper(min(room, _WIDTH), subsequent_indent=indent, break_on_hyphens=False)
+    wrap = TextWrapper(room, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False)
     for name, cost in counted.items():
         size = "x".join(map(str, cost.input_shape))
         columns = _COLUMNS.format(name, size, millions(cost.mult_adds), millions(cost.parameters))

@@ -14,7 +14,7 @@ from smallcnn._version import __version__
 from smallcnn.errors import SmallcnnError, closest
 from smallcnn.escape import escaped
 
-_COMMANDS = {
+COMMANDS = {
     "list": "The networks and their options.",
     "cost": "Mult-Adds, parameters and memory of a network.",
     "papers": "The papers' cost tables beside our own counts, and where the papers are wrong.",
@@ -31,31 +31,50 @@ _COMMANDS = {
     "compile": "Turn a model file into one native file without dependencies.",
     "bench": "Time model files: verified, interleaved, with their range.",
     "study": "Repeat a paper's comparison on a laptop, several seeds.",
-    "demo": "The whole way on handwritten digits, in a few minutes.",
+    "demo": "The whole way on handwritten digits, in about a minute.",
 }
+
+
+SYNONYMS = {
+    "accuracy": "evaluate", "eval": "evaluate", "test": "evaluate", "val": "evaluate", "validate": "evaluate",
+    "analyse": "analyze", "benchmark": "bench", "speed": "bench", "time": "bench", "timeit": "bench",
+    "build": "compile", "check": "evaluate", "classify": "predict", "infer": "predict", "inference": "predict",
+    "run": "predict", "convert": "import FILE, to read a file of another framework, or: smallcnn export",
+    "create": "init", "new": "init", "describe": "cost", "flops": "cost", "info": "cost", "inspect": "cost",
+    "macs": "cost", "params": "cost", "profile": "cost", "show": "cost", "stats": "cost", "summary": "cost",
+    "download": "pull", "fetch": "pull", "get": "pull", "weights": "pull", "finetune": "train --from FILE",
+    "fine-tune": "train --from FILE", "fit": "train", "learn": "train", "resume": "train --resume --out RUN",
+    "distill": "train --teacher FILE", "transfer": "train --from FILE", "load": "import", "tune": "compile --tune",
+    "models": "list", "ls": "list", "networks": "list", "zoo": "list", "onnx": "export", "save": "export",
+    "recipe": "recipes", "table": "papers", "tables": "papers", "help": "--help", "version": "--version",
+}  # fmt: skip
+"""What people type who know other tools -> what follows `smallcnn`."""
 
 
 class _Lazy(click.Group):
     """Knows its commands and their one-line help without importing them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_COMMANDS)
+        return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _COMMANDS:
+        if cmd_name not in COMMANDS:
             return None
         command: click.Command = importlib.import_module(f"smallcnn.cli.{cmd_name}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl(list(_COMMANDS.items()))
+            formatter.write_dl(list(COMMANDS.items()))
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in _COMMANDS:
-            raise click.UsageError(f"no command {args[0]!r}; {closest(args[0], _COMMANDS)}")
+        if args and args[0] not in COMMANDS:
+            typed = args[0].lower()
+            known = SYNONYMS.get(typed) or (typed if typed in COMMANDS else None)
+            hint = f"try: smallcnn {known}" if known else closest(args[0], COMMANDS)
+            raise click.UsageError(f"no command {args[0]!r}; {hint}")
         return super().resolve_command(ctx, args)
 
 

@@ -1,10 +1,16 @@
 """The options that several commands have."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import click
+
+
+def completed(names: Callable[[], Iterable[str]]) -> Callable[[click.Context, click.Parameter, str], list[str]]:
+    """What the shell offers for an argument or option that takes one of `names`."""
+    return lambda _context, _parameter, typed: [name for name in names() if name.startswith(typed)]
+
 
 as_json = click.option("--json", "json_", is_flag=True, help="print JSON for machines")
 engine = click.option(
@@ -34,6 +40,13 @@ compute = click.option(
     help="what computes a step: torch, our own kernels (float32 on CPUs), torch.compile; auto tries the first two",
 )
 device = click.option("--device", default="auto", show_default=True, help="cpu, cuda, mps or auto")
+
+
+def models() -> Iterable[str]:
+    """The names that MODEL can begin with."""
+    from smallcnn import zoo
+
+    return zoo.names()
 
 
 def _numbers(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[float, ...] | None:  # noqa: ARG001

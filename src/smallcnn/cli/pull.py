@@ -4,12 +4,18 @@ from pathlib import Path
 
 import click
 
-from smallcnn.cli.options import as_json
+from smallcnn.cli.options import as_json, completed
 from smallcnn.cli.show import print_json, progress, remark, say, size, table
 
 
+def _names() -> list[str]:
+    from smallcnn.checkpoints.catalogue import CATALOGUE
+
+    return list(CATALOGUE)
+
+
 @click.command("pull")
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=completed(_names))
 @click.option("--out", type=click.Path(path_type=Path), help="the model file to write  [default: NAME.safetensors]")
 @as_json
 def command(name: str | None, out: Path | None, json_: bool) -> None:

@@ -4,14 +4,14 @@ from dataclasses import asdict, fields
 
 import click
 
-from smallcnn.cli.options import as_json
+from smallcnn.cli.options import as_json, completed
 from smallcnn.cli.show import print_json, remark, table
 from smallcnn.train.recipe import Recipe
 from smallcnn.train.recipes import NAMED, named
 
 
 @click.command("recipes")
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=completed(lambda: NAMED))
 @as_json
 def command(name: str | None, json_: bool) -> None:
     """The ways to train: `smallcnn train MODEL --recipe NAME`. With NAME, every setting of that one."""

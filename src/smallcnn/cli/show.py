@@ -14,6 +14,9 @@ from smallcnn.escape import escaped
 if TYPE_CHECKING:
     from smallcnn.artifact import Artifact
 
+WIDTH = 100
+"""Columns of what is printed into a pipe or a file."""
+
 
 def print_json(value: Any) -> None:
     """One JSON document on stdout; null where a figure is not a finite number, which JSON does not know."""
@@ -29,18 +32,45 @@ def _finite(value: Any) -> Any:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on stdout; columns after the first are right-aligned."""
+    """A table on stdout, no wider than the terminal or `WIDTH`: words to the left and wrapped, figures to the right."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    grid = Table(box=box.SIMPLE_HEAD)
-    for i, name in enumerate(columns):
-        grid.add_column(name, justify="right" if i else "left", overflow="fold")
+    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else WIDTH)
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    rows = [[escaped(cell) for cell in row] for row in rows]
+    found = [[name, *(row[i] for row in rows)] for i, name in enumerate(columns)]
+    room = console.width - _BETWEEN * len(columns)
+    for i, (cells, width) in enumerate(zip(found, _widths(found, room), strict=True)):
+        grid.add_column(
+            cells[0], justify="right" if i and _figures(cells[1:]) else "left", overflow="fold", width=width
+        )
     for row in rows:
-        grid.add_row(*map(escaped, row))
-    width = None if sys.stdout.isatty() else 200  # a pipe has no width to fit
-    Console(highlight=False, markup=False, width=width).print(grid)
+        grid.add_row(*row)
+    console.print(grid)
+
+
+_BETWEEN = 2  # blanks between columns
+
+
+def _widths(columns: Sequence[Sequence[str]], room: int) -> list[int]:
+    """How wide each column is: as its longest cell where all fit; else the widest give way, down to their longest word.
+
+    A name or figure is broken only where even that is too much.
+    """
+    widths = [max(map(len, cells)) for cells in columns]
+    words = [max(len(word) for cell in cells for word in [*cell.split(), ""]) for cells in columns]
+    for least in (words, [1] * len(columns)):
+        while sum(widths) > room and (wide := [i for i, width in enumerate(widths) if width > least[i]]):
+            widths[max(wide, key=lambda i: widths[i])] -= 1
+    return widths
+
+
+def _figures(cells: Sequence[str]) -> bool:
+    """Whether most of the cells that say anything are figures: 1.2 M, 5 - 7, [3]."""
+    said = [cell.lstrip("+-<([") for cell in cells if cell.strip("-")]
+    return 2 * sum(cell[:1].isdigit() and len(cell.split()) <= 3 for cell in said) >= len(said)
 
 
 @contextmanager

@@ -5,13 +5,19 @@ from typing import Any
 
 import click
 
-from smallcnn.cli.options import as_json, compute, device, root, threads, workers
+from smallcnn.cli.options import as_json, completed, compute, device, root, threads, workers
 from smallcnn.cli.show import print_json, remark, table
 from smallcnn.errors import TRAIN, SmallcnnError, require
 
 
+def _names() -> list[str]:
+    from smallcnn.study.catalogue import STUDIES
+
+    return list(STUDIES)
+
+
 @click.command("study")
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=completed(_names))
 @click.option("--data", metavar="SOURCE", help="pictures with a test part: a named set, .npz or folder")
 @root
 @click.option("--teacher", type=click.Path(path_type=Path), help="model file that rows with a teacher learn from")

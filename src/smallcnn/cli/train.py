@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import click
 
-from smallcnn.cli.options import compute, device, root, threads, workers
+from smallcnn.cli.options import completed, compute, device, models, root, threads, workers
 from smallcnn.cli.show import remark, say
 from smallcnn.errors import TRAIN, SmallcnnError, require
 from smallcnn.train.recipe import Recipe
@@ -31,7 +31,7 @@ def _recipe_options(function: Any) -> Any:
 
 
 @click.command("train")
-@click.argument("model", required=False)
+@click.argument("model", required=False, shell_complete=completed(models))
 @click.option("--data", metavar="SOURCE", help="folder with one sub-folder per class, .npz, or a named set")
 @click.option(
     "--from", "start", type=click.Path(path_type=Path), help="start from this .safetensors, in place of MODEL"

@@ -43,12 +43,15 @@ def compile_file(
     out: Path | str,
     *,
     target: str = "host",
+    prefix: str | None = None,
     threads: int = 2,
     tune: bool = False,
     workers: int | None = None,
     report: Report = lambda done, total: None,
 ) -> Compiled:
     """Compiles a network into one file; `report` is told how many kernels are done, of how many.
+
+    Names in a .o file begin with `prefix`; default: the file's stem.
 
     The plan has work for `threads` threads in every strip; the file runs on any number. With `tune`, several forms of
     every kernel are timed on this machine first, and the fastest are kept; this takes minutes once and is remembered
@@ -62,6 +65,7 @@ def compile_file(
     out, made_for = Path(out), targets.parse(target)
     if out.suffix not in made_for.suffixes:
         raise SmallcnnError(f"{out}: a file for {made_for.name} ends in {' or '.join(made_for.suffixes)}")
+    link.check_prefix(prefix, out)
     check_writable(out)
     artifact = artifact.in_rgb()
     check_finite(artifact, artifact.graph.name)
@@ -77,7 +81,7 @@ def compile_file(
         finally:
             beside.unlink(missing_ok=True)
     else:
-        link.write(program, out)
+        link.write(program, out, prefix)
     return Compiled(program, tuple(made), error)
 
 

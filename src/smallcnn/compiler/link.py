@@ -2,7 +2,7 @@
 
     .so .dll    loaded by smallcnn, or by anything that can call C; see native/smallcnn.h
     .wasm       a WebAssembly module without imports
-    .o and .h   for programs, apps and firmware; names begin with the network's, so that several can be linked into one
+    .o and .h   for programs, apps and firmware; names begin with the file's, so that several can be linked into one
 
 The table of steps is written as C (`_table`) and compiled together with native/runtime.c and the weights; the result is
 linked with the kernels.
@@ -53,7 +53,7 @@ _COMPILE_FOR = {  # by the beginning of the triple
 
 
 def write(program: Program, out: Path | str, prefix: str | None = None) -> None:
-    """Writes the file, and for .o the header beside it, whose names begin with `prefix` (left out: the network's name).
+    """Writes the file and, next to a .o, its C header. Names in a .o begin with `prefix`; default: the file's stem.
 
     Raises SmallcnnError if the target has no such kind of file, FileError if it cannot be written, MissingExtra without
     ziglang.
@@ -62,7 +62,7 @@ def write(program: Program, out: Path | str, prefix: str | None = None) -> None:
     out, target = Path(out), targets.parse(program.target)
     if out.suffix not in target.suffixes:
         raise SmallcnnError(f"{out}: a file for {target.name} ends in {' or '.join(target.suffixes)}")
-    prefix = _prefix(program.name if prefix is None else prefix) if out.suffix == ".o" else "smallcnn"
+    prefix = prefix or _prefix(out.stem) if out.suffix == ".o" else "smallcnn"
     with tempfile.TemporaryDirectory(prefix="smallcnn-") as name:
         content = _build(program, target, Path(name) / out.name, prefix)
     if out.suffix in (".so", ".dll"):
@@ -220,6 +220,16 @@ def _source(name: str, prefix: str) -> str:
     """One of native/, with its names beginning with `prefix`."""
     text = (files("smallcnn.compiler") / "native" / name).read_text()
     return text.replace("smallcnn_", f"{prefix}_").replace("SMALLCNN_", f"{prefix.upper()}_")
+
+
+def check_prefix(prefix: str | None, out: Path) -> None:
+    """Raises SmallcnnError if names of the file `out` cannot begin with `prefix`."""
+    if prefix is None:
+        return
+    if out.suffix != ".o":
+        raise SmallcnnError(f"{out}: a prefix is for .o files; in any other kind all names begin with smallcnn_")
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", prefix) or "__" in prefix:
+        raise SmallcnnError(f"{prefix!r} cannot begin names in C: letters, digits and single _, a letter first")
 
 
 def _prefix(name: str) -> str:

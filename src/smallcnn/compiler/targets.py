@@ -5,6 +5,8 @@ x86-64-linux                as x86-64-linux-avx2; also -sse41, -avx512; the same
 arm-64-linux                any 64-bit ARM; -dotprod for ARMv8.2's dot product; also arm-64-android, arm-64-osx
 arm-64-noos                 firmware: no threads, no operating system
 wasm                        WebAssembly with 128-bit vectors
+
+`ALIASES` has the names people use for them: raspberry-pi, android, windows, macos, browser.
 """
 
 from dataclasses import dataclass
@@ -80,15 +82,28 @@ _PLATFORMS = {
 }
 
 
+ALIASES = {
+    "linux": "x86-64-linux", "linux-x86-64": "x86-64-linux", "linux-amd64": "x86-64-linux",
+    "windows": "x86-64-windows", "windows-x86-64": "x86-64-windows", "windows-amd64": "x86-64-windows",
+    "linux-arm64": "arm-64-linux", "linux-aarch64": "arm-64-linux", "aarch64": "arm-64-linux",
+    "raspberry-pi": "arm-64-linux", "raspberry-pi-4": "arm-64-linux", "raspberry-pi-5": "arm-64-linux-dotprod",
+    "jetson": "arm-64-linux", "android": "arm-64-android", "android-arm64": "arm-64-android",
+    "macos": "arm-64-osx", "macos-arm64": "arm-64-osx", "apple-silicon": "arm-64-osx",
+    "firmware": "arm-64-noos", "bare-metal": "arm-64-noos", "browser": "wasm", "web": "wasm", "webassembly": "wasm",
+}  # fmt: skip
+"""Names people use -> targets. A Raspberry Pi 5 has the dot product, 3 and 4 do not; both need a 64-bit system."""
+
+
 def parse(name: str) -> Target:
-    """The target of that name; `host` is resolved to this machine's. Raises SmallcnnError if there is none."""
-    if name == "host":
+    """The target of that name or alias; `host` is resolved to this machine's. Raises SmallcnnError if there is none."""
+    plain = ALIASES.get(name.lower().replace("_", "-"), name)
+    if plain == "host":
         return host()
     for platform, row in _PLATFORMS.items():
         levels = {f"{platform}-{level}": level for level in row.levels} | {platform: row.levels[0]}
-        if name in levels:
-            return _target(platform, levels[name])
-    raise SmallcnnError(f"no target {name!r}; {closest(name, ['host', *names()])}")
+        if plain in levels:
+            return _target(platform, levels[plain])
+    raise SmallcnnError(f"no target {name!r}; {closest(plain, ['host', *ALIASES, *names()])}")
 
 
 def names() -> tuple[str, ...]:

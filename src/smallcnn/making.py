@@ -1,0 +1,97 @@
+"""Model files made of a network's name or of other model files: what `init`, `export` and `compile` do.
+
+smallcnn.init("mobilenet_v1:width=0.5", "untrained.safetensors", classes=5)
+smallcnn.export("runs/flowers/best.safetensors", "flowers.onnx")
+smallcnn.compile("flowers.onnx", "flowers.so")
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from smallcnn import artifact as artifacts
+from smallcnn import zoo
+from smallcnn.artifact import Artifact
+from smallcnn.data.preprocessing import Preprocessing
+from smallcnn.errors import FileError
+from smallcnn.files import check_writable
+from smallcnn.model_file import read
+from smallcnn.shipped import located
+from smallcnn.weights import initial_weights
+
+if TYPE_CHECKING:
+    from smallcnn.compiler.compiling import Compiled
+
+
+def init(
+    model: str,
+    out: str | Path,
+    *,
+    resolution: int | None = None,
+    classes: int | None = None,
+    channels: int | None = None,
+    seed: int = 0,
+) -> Artifact:
+    """Writes the untrained network `model` (a name with options) as a .safetensors model file; returns its contents.
+
+    Options that are None are the network's own. Raises GraphError for a network that cannot be, FileError if the file
+    cannot be written.
+    """
+    out = _ending(out, ".safetensors", "a model file")
+    common = {"resolution": resolution, "classes": classes, "channels": channels}
+    graph = zoo.parse(model).build(**{name: value for name, value in common.items() if value is not None})
+    labels = tuple(f"class {i}" for i in range(graph.output_shape[0]))
+    height, width, depth = graph.input_shape
+    preprocessing = Preprocessing((height, width), (0.5,) * depth, (0.5,) * depth)
+    facts = {"model": graph.name, "trained": False, "seed": seed}
+    made = Artifact(graph, initial_weights(graph, seed), labels, preprocessing, facts)
+    artifacts.save(made, out)
+    return made
+
+
+def export(file: str | Path | Artifact, out: str | Path, *, probabilities: bool = False) -> float:
+    """Writes a .safetensors model file, or its contents, as ONNX; returns the largest relative error found.
+
+    The ONNX file ends in `probabilities` if asked for, else in logits. It is run and compared with the network's plain
+    definition before it is kept: ExportError if the two differ, FileError if a file cannot be read or written.
+    """
+    from smallcnn import onnx
+
+    out = _ending(out, ".onnx", "an ONNX file")
+    if not isinstance(file, Artifact):
+        file = located(file)
+        if file.suffix.lower() != ".safetensors":
+            raise FileError(f"{file}: export starts from a .safetensors model file")
+        check_writable(out)
+        file = artifacts.load(file)
+    return onnx.export(file, out, probabilities=probabilities)
+
+
+def compile(
+    file: str | Path | Artifact,
+    out: str | Path,
+    *,
+    target: str = "host",
+    prefix: str | None = None,
+    threads: int = 2,
+    tune: bool = False,
+    workers: int | None = None,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> "Compiled":
+    """Turns a model file (.safetensors or .onnx), or its contents, into machine code.
+
+    See `compiler.compiling.compile_file` for the options and the errors.
+    """
+    from smallcnn.compiler.compiling import compile_file
+
+    network = file if isinstance(file, Artifact) else read(file)
+    return compile_file(
+        network, out, target=target, prefix=prefix, threads=threads, tune=tune, workers=workers, report=report
+    )
+
+
+def _ending(path: str | Path, suffix: str, what: str) -> Path:
+    path = Path(path)
+    if path.suffix.lower() != suffix:
+        raise FileError(f"{path}: {what}'s name ends in {suffix}")
+    return path
