@@ -90,7 +90,7 @@ def test_predict_without_a_model_file(smallcnn, files, tmp_path, monkeypatch):
     for args in ([photo], ["cifar10", photo]):
         code, out, err = smallcnn("predict", *args)
         assert (code, out) == (0, own)
-        assert "which knows blue, green, red" in err
+        assert "using the bundled model tiny (blue, green, red)" in err
     assert len(smallcnn("predict", photo.parent)[1].splitlines()) == 8
 
 
@@ -197,8 +197,8 @@ def test_every_synonym_is_a_command_that_parses():
     (["train", MODEL, "--data", "digit", "--out", "x"], "named set 'digit'; closest: digits"),
     (["train", "--out", "x"], "train needs MODEL"),
     (["predict", "nowhere.onnx", "a.jpg"], "nowhere.onnx: no such file"),
-    (["predict"], "which IMAGE?"),
-    (["predict", "m.onnx"], "which IMAGE?"),
+    (["predict"], "no IMAGE given"),
+    (["predict", "m.onnx"], "no IMAGE given"),
     (["bench", "nowhere.onnx"], "no such file"),
     (["export", "nowhere.safetensors", "--out", "x.txt"], "an ONNX file's name ends in .onnx"),
 ])  # fmt: skip

@@ -83,6 +83,8 @@ ENDINGS = {
     "logits": ([], 4, "softmax"),
     "hard sigmoid": ([("HardSigmoid", {"alpha": 1 / 6, "beta": 0.5}, None)], 4, "none"),
     "one number": ([], 1, "none"),
+    "a sigmoid in per cent": ([SIGMOID, ("Mul", {}, np.float32(100))], 4, "none"),
+    "what is left to 1": ([SIGMOID, ("Mul", {}, np.float32(-1)), ("Add", {}, np.float32(1))], 1, "none"),
     "bounded": ([("Relu", {}, None), ("Min", {}, np.float32(1))], 3, "none"),
 }
 
@@ -119,6 +121,28 @@ def test_a_softmax_over_another_axis_is_refused(tmp_path, axis):
     path = foreign(tmp_path / "f.onnx", [("Reshape", {}, [1, 4, 1]), ("Softmax", {"axis": axis}, None)], 4)
     with pytest.raises(FileError, match="not all classes"):
         read_onnx(path)
+
+
+def test_a_part_of_a_softmax_is_refused(tmp_path):
+    path = foreign(tmp_path / "f.onnx", [("Softmax", {"axis": 1}, None), ("Gather", {"axis": 1}, [1, 2])], 4)
+    with pytest.raises(FileError, match="takes part of what Softmax gives"):
+        read_onnx(path)
+
+
+def test_a_part_of_independent_labels_is_read(tmp_path, image):
+    path = foreign(tmp_path / "f.onnx", [SIGMOID, ("Gather", {"axis": 1}, [1, 2])], 4)
+    model = taken_over(path)
+    save(model, tmp_path / "m.safetensors")
+    seen = runtime.open(tmp_path / "m.safetensors").classify_prepared(image)
+    assert model.ending == "sigmoid"
+    np.testing.assert_allclose(sorted(value for _, value in seen.top5), sorted(in_onnxruntime(path, image)), atol=1e-5)
+
+
+def test_averaged_sigmoids_are_scores():
+    g = Builder(input=(8, 8, 3))
+    x = g.conv(g.input, 4, kernel=3)
+    graph = g.graph(g.global_pool(g.activation(g.conv(x, 3), "sigmoid")), features=x, name="averaged")
+    assert to_logits(graph, random_weights(graph))[2] == "none"
 
 
 def with_ending(ending, classes=3, seed=0):
@@ -248,6 +272,16 @@ def test_a_sigmoid_that_something_else_reads_is_not_the_ending():
     assert to_logits(graph, random_weights(graph))[2] == "none"  # half of it is between 0 and 1
 
 
+def test_a_sigmoid_is_read_behind_what_moves_it():
+    g = Builder(input=(8, 8, 3))
+    x = g.conv(g.input, 4, kernel=3)
+    moved = g.flatten(g.activation(g.conv(x, 2, kernel=8, padding=((0, 0), (0, 0))), "sigmoid"))
+    graph = g.graph(g.concat(moved, g.activation(g.dense(moved, 3), "sigmoid")), features=x, name="behind")
+    weights = random_weights(graph)
+    same, _, ending = to_logits(graph, weights)
+    assert (same, ending) == (graph, "none")
+
+
 def test_several_sigmoids_joined_are_independent_labels():
     g = Builder(input=(8, 8, 3))
     x = g.conv(g.input, 4, kernel=3)
@@ -273,6 +307,22 @@ def test_the_loss_of_each_ending():
     each = F.binary_cross_entropy_with_logits(z, F.one_hot(y, 5).double())
     assert measure(logits, labels, "sigmoid").loss == pytest.approx(float(each))
     assert np.isnan(measure(logits, labels, "none").loss)
+
+
+@pytest.mark.parametrize(("case", "says"), [
+    ("sigmoid", "its labels are independent of each other"),
+    ("one sigmoid", "its only output, a sigmoid, is the probability of 'class 1'; 'class 0' has the rest"),
+    ("hard sigmoid", "its outputs are scores, not probabilities"),
+    ("softmax", ""),
+    ("logits", ""),
+])  # fmt: skip
+def test_importing_says_what_it_took_the_ending_for(smallcnn, tmp_path, case, says):
+    ends, classes, _ = ENDINGS[case]
+    path = foreign(tmp_path / "f.onnx", ends, classes)
+    code, _, err = smallcnn("import", path, "--out", tmp_path / "m.safetensors")
+    assert code == 0
+    assert says in err
+    assert ("its labels are" in err or "its o" in err) == bool(says)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import smallcnn
 from artifacts import COLOURS, LABELS, artifact
 from smallcnn import metadata, onnx, reference, runtime
 from smallcnn.artifact import save
-from smallcnn.errors import DataError, FileError, ImageError, SmallcnnError
+from smallcnn.errors import AnswerError, DataError, FileError, ImageError, SmallcnnError
 from smallcnn.probe import TOLERANCE
 
 
@@ -88,6 +88,37 @@ def test_verify_notices_a_network_that_is_not_the_one_exported(folder, tmp_path)
     assert content.count(weights.tobytes()) == 1
     (tmp_path / "changed.onnx").write_bytes(content.replace(weights.tobytes(), other))
     assert runtime.open(tmp_path / "changed.onnx").verify() > TOLERANCE
+
+
+@pytest.mark.parametrize("size", [[9, 8], [16_000, 16_000]])
+def test_a_file_whose_metadata_say_another_size_is_refused_before_memory_is_taken(tmp_path, size):
+    model = onnx.to_onnx(artifact())
+    del model.metadata_props[:]
+    for key, value in metadata.describe(artifact(), "logits", np.ones(3)).items():
+        model.metadata_props.add(key=key, value=value.replace("[8, 8]", str(size)))
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(FileError, match=f"prepares images to {size[0]}x{size[1]}x3, but takes 8x8x3"):
+        runtime.open(tmp_path / "m.onnx")
+
+
+def test_an_engine_that_answers_wrong_is_an_error_before_the_first_answer(folder, tmp_path):
+    """As one whose rewrites are wrong; here the file's weights are others than those its answer was made with."""
+    content = (folder / "m.onnx").read_bytes()
+    bias = artifact().weights["classifier.bias"]
+    (tmp_path / "m.onnx").write_bytes(content.replace(bias.tobytes(), (bias + np.float32(0.5)).tobytes()))
+    net = runtime.open(tmp_path / "m.onnx")
+    for _ in range(2):  # the second answer is as wrong as the first
+        with pytest.raises(AnswerError, match=r"m\.onnx: onnxruntime gives a wrong answer on the probe image, off by"):
+            net.logits(np.zeros((1, 8, 8, 3), np.uint8))
+
+
+def test_a_safetensors_is_judged_by_the_graph_as_it_is_written(folder, monkeypatch):
+    from smallcnn import engines
+
+    right = engines.onnxruntime
+    monkeypatch.setattr(engines, "onnxruntime", lambda *args: lambda batch: right(*args)(batch) * np.float32(1.001))
+    with pytest.raises(AnswerError, match=r"m\.safetensors: onnxruntime gives a wrong answer .*, off by 1\.0e-03"):
+        runtime.open(folder / "m.safetensors").logits(np.zeros((1, 8, 8, 3), np.uint8))
 
 
 def test_classify_takes_a_path_bytes_an_image_and_an_array(folder, tmp_path):

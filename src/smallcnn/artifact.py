@@ -56,6 +56,9 @@ class Artifact:
                 f"for an input of shape {self.graph.input_shape}"
             )
 
+    def __repr__(self) -> str:
+        return f"<Artifact {self.graph.name}: {len(self.labels)} classes, {len(self.weights)} tensors, {self.ending}>"
+
     def in_rgb(self) -> "Artifact":
         """The same network, red first: for files that take images as they are."""
         if self.preprocessing.order == "rgb":

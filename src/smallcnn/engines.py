@@ -6,7 +6,6 @@ openvino      .onnx and .safetensors; 'openvino' extra
 torch         .safetensors, eager, channels last; 'train' extra
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,12 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from smallcnn.errors import FileError, MissingExtra, SmallcnnError, closest
+from smallcnn.fork import Run, forkable, forked
 from smallcnn.model_file import COMPILED
 
 if TYPE_CHECKING:
     from smallcnn.artifact import Artifact
-
-Run = Callable[[np.ndarray], np.ndarray]
 
 ENGINES = {
     "onnxruntime": (".safetensors", ".onnx"),
@@ -76,28 +74,29 @@ class Model:
 def start(model: Model, engine: str, threads: int | None) -> Run:
     """An engine for an artifact or an ONNX file. Raises MissingExtra if it is not installed."""
     starts = {"onnxruntime": onnxruntime, "openvino": openvino, "torch": torch}
-    return starts[engine](model, threads)
+    path, artifact = model.path, model.artifact  # a model keeps the ONNX that it was turned into
+    return forkable(starts[engine](model, threads), lambda: starts[engine](Model(path, artifact), threads))
 
 
 def onnxruntime(model: Model, threads: int | None) -> Run:
     """ONNX Runtime on the CPU, all graph optimisations."""
-    return _runner(_session(model, threads))
+    return _runner(_session(model, threads), model.path)
 
 
-def open_onnx(model: Model, engine: str, threads: int | None) -> tuple[Run, dict[str, str]]:
-    """An engine for an ONNX file, and the file's metadata.
+def open_onnx(model: Model, engine: str, threads: int | None) -> tuple[Run, dict[str, str], tuple[Any, ...]]:
+    """An engine for an ONNX file, the file's metadata, and the shape of its input, as (N, H, W, C).
 
     The metadata is read by ONNX Runtime, which starts quicker than the onnx package; if that is the engine, the file is
     loaded once.
     """
     if engine == "onnxruntime":
         session = _session(model, threads)
-        run = _runner(session)
+        run = forkable(_runner(session, model.path), lambda: onnxruntime(model, threads))
     else:
         session = _session(model, 1, optimise=False)
         run = start(model, engine, threads)
     metadata: dict[str, str] = session.get_modelmeta().custom_metadata_map
-    return run, metadata
+    return run, metadata, tuple(session.get_inputs()[0].shape)
 
 
 def plain_answer(model: Model, image: np.ndarray) -> np.ndarray:
@@ -105,12 +104,20 @@ def plain_answer(model: Model, image: np.ndarray) -> np.ndarray:
 
     The plain definition would take seconds.
     """
-    return _runner(_session(model, 1, optimise=False))(image)[0]
+    return _runner(_session(model, 1, optimise=False), model.path)(image)[0]
 
 
-def _runner(session: Any) -> Run:
+def _runner(session: Any, path: Path) -> Run:
     name = session.get_inputs()[0].name
-    return lambda batch: np.asarray(session.run(None, {name: batch})[0])
+
+    def run(batch: np.ndarray) -> np.ndarray:
+        try:
+            return np.asarray(session.run(None, {name: batch})[0])
+        except Exception as error:  # its exceptions have no common base
+            reason = str(error).splitlines()[0]
+            raise FileError(f"{path}: ONNX Runtime loads it, but cannot run it ({reason})") from error
+
+    return run
 
 
 def _session(model: Model, threads: int | None, optimise: bool = True) -> Any:
@@ -146,7 +153,10 @@ def openvino(model: Model, threads: int | None) -> Run:
 
 
 def torch(model: Model, threads: int | None) -> Run:
-    """The torch module, eager, channels last. Threads are torch's, for the whole process."""
+    """The torch module, eager, channels last. Threads are torch's, for the whole process; one in a forked process.
+
+    OpenMP would wait there for the parent's.
+    """
     try:
         import torch as pt
     except ImportError as error:
@@ -154,6 +164,7 @@ def torch(model: Model, threads: int | None) -> Run:
     from smallcnn.module import to_module
 
     assert model.artifact is not None
+    threads = 1 if forked() else threads
     if threads:
         pt.set_num_threads(threads)
     module = to_module(model.artifact.graph, model.artifact.weights).eval()

@@ -52,6 +52,12 @@ def remove_leftovers(folder: Path) -> None:
             leftover.unlink()
 
 
+def check_regular(path: Path, error: type[FileError] = FileError) -> None:
+    """Raises `error` for a pipe, socket or device, which could be waited for without end."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise error(f"{path}: a pipe, socket or device, not a regular file")
+
+
 def check_writable(path: Path | str) -> None:
     """Raises WriteError now rather than after the work, if a file at `path` could not be written."""
     _start_beside(Path(path)).unlink()

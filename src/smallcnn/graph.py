@@ -115,6 +115,9 @@ class Graph:
             if early := [name for name in node.inputs if position[name] < split]:
                 raise GraphError(f"{node.name}: reads {early[0]} past the end of the features, {self.features}")
 
+    def __repr__(self) -> str:
+        return f"<Graph {self.name}: {len(self.nodes)} nodes, {self.input_shape} -> {self.output_shape}>"
+
     def __iter__(self) -> Iterator[Node]:
         return iter(self.nodes)
 

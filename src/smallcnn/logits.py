@@ -27,27 +27,28 @@ def to_logits(graph: Graph, weights: Weights) -> tuple[Graph, dict[str, np.ndarr
     """The network without the sigmoid at its end, its weights, and its ending.
 
     One output through a sigmoid becomes two logits, see `two_classes`. The ending is "softmax" where nothing at the end
-    says otherwise, as most files stop at the logits; "none" for a single number and for what is bounded by 0 and 1 in
-    another way, as by a hard sigmoid: a softmax over those would mean nothing.
+    says otherwise, as most files stop at the logits; "none" for a single number and for what was squeezed between 0 and
+    1 in another way, as by a hard sigmoid or by sigmoids that are averaged: a softmax over those would mean nothing.
     """
     without = without_sigmoid(graph)
     single = graph.output_shape == (1,)
     if without is not None:
         return (*two_classes(without, weights), "softmax") if single else (without, dict(weights), "sigmoid")
-    return graph, dict(weights), "none" if single or any(map(_bounded, _end(graph)[0])) else "softmax"
+    return graph, dict(weights), "none" if single or _bounded(graph) else "softmax"
 
 
 def without_sigmoid(graph: Graph) -> Graph | None:
     """The network without the sigmoid at its end, whatever moves its numbers afterwards; None if it does not have one.
 
-    Every output has to come from a sigmoid that nothing else reads.
+    Every output has to come from a sigmoid whose result nothing else reads.
     """
     makers, moves = _end(graph)
-    if not all(node.op == ops.Activation(function="sigmoid") for node in makers):
+    sigmoids = {node.name for node in makers if node.op == ops.Activation(function="sigmoid")}
+    if len(sigmoids) < len(makers):
         return None
-    if any(reader.name not in moves for node in makers for reader in graph.consumers[node.name]):
+    if any(reader.name not in moves for name in sigmoids | moves for reader in graph.consumers[name]):
         return None
-    return rebuilt(graph, {}, without={node.name for node in makers})
+    return rebuilt(graph, {}, without=sigmoids)
 
 
 def two_classes(graph: Graph, weights: Weights) -> tuple[Graph, dict[str, np.ndarray]]:
@@ -114,14 +115,22 @@ def _one_pixel(graph: Graph, node: Node) -> bool:
     return graph[node.inputs[0]].shape[:2] == (1, 1)
 
 
-def _bounded(node: Node) -> bool:
-    """Whether an operator gives numbers between 0 and 1."""
-    match node.op:
-        case ops.Activation(function=function):
-            return function in ("sigmoid", "hard_sigmoid")
-        case ops.Clip(low=low, high=high):
-            return low >= 0 and high <= 1
+def _bounded(graph: Graph) -> bool:
+    """Whether an output was squeezed between 0 and 1, and not mixed with others since: it may be averaged or scaled."""
+    waiting = {graph.output}
+    for node in reversed(graph.nodes):
+        if node.name in waiting:
+            if _squeezes(node.op):
+                return True
+            if isinstance(node.op, (*_MOVES, ops.GlobalPool, ops.Pool, ops.BatchNorm, ops.Clip, ops.Add)):
+                waiting.update(node.inputs)
     return False
+
+
+def _squeezes(op: ops.Op) -> bool:
+    if isinstance(op, ops.Activation):
+        return op.function in ("sigmoid", "hard_sigmoid")
+    return isinstance(op, ops.Clip) and op.low >= 0 and op.high <= 1
 
 
 def _free(graph: Graph, name: str) -> str:

@@ -52,7 +52,7 @@ def init(
 def export(file: str | Path | Artifact, out: str | Path, *, probabilities: bool = False) -> float:
     """Writes a .safetensors model file, or its contents, as ONNX; returns the largest relative error found.
 
-    The ONNX file ends in logits, or with `probabilities` in those. It is run and compared with the network's plain
+    The ONNX file ends in `probabilities` if asked for, else in logits. It is run and compared with the network's plain
     definition before it is kept: ExportError if the two differ, FileError if a file cannot be read or written.
     """
     from smallcnn import onnx

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from smallcnn.errors import FileError
+from smallcnn.files import check_regular
 from smallcnn.shipped import located
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def read(path: Path | str, prepared: "Prepared | None" = None) -> "Artifact":
 
 def check_kind(path: Path, suffixes: Collection[str]) -> str:
     """The file's suffix, in lower case. Raises FileError if it is none of these, and says what may have been meant."""
+    check_regular(path)
     if path.suffix.lower() in suffixes:
         return path.suffix.lower()
     if path.is_dir() and (path / "best.safetensors").is_file():

@@ -1,13 +1,13 @@
-"""Opening a model file and asking it what is in a picture. numpy and an engine; no torch unless it is the engine.
+"""Opening a model file and asking it what is in an image. numpy and an engine; no torch unless it is the engine.
 
 net = smallcnn.open("model.onnx", threads=1)
-net.classify(["a.jpg", pillow_image, array])     -> [Prediction(label, probability, top5), ...]
+net.classify(["a.jpg", pillow_image, array])     -> [Prediction(label, probability, ranked), ...]
 net.logits(batch)                                uint8 (N, H, W, C) -> float32 (N, classes)
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,10 @@ from smallcnn import compiled, engines, metadata
 from smallcnn.data.decode import Picture
 from smallcnn.data.preprocessing import Preprocessing
 from smallcnn.ending import PRESENT, Ending, logits_of, probabilities
-from smallcnn.engines import Model, Run
+from smallcnn.engines import Model
 from smallcnn.errors import AnswerError, DataError, FileError, SmallcnnError
+from smallcnn.escape import escaped
+from smallcnn.fork import Run
 from smallcnn.model_file import COMPILED, check_kind
 from smallcnn.onnx import outline
 from smallcnn.probe import agrees, probe_answer, probe_image, relative_error
@@ -28,7 +30,7 @@ from smallcnn.shipped import located
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a network sees in one image: the most probable label, and up to five with their probabilities.
+    """What a network sees in one image: the most probable label, and the first of all `ranked` by probability.
 
     They are scores instead where the network's `ending` is "none", and independent of each other where it is "sigmoid":
     `present` are the labels whose own probability is at least `ending.PRESENT`, the most probable first.
@@ -36,17 +38,23 @@ class Prediction:
 
     label: str
     probability: float
-    top5: tuple[tuple[str, float], ...]
+    ranked: tuple[tuple[str, float], ...]
     ending: Ending = "softmax"
     present: tuple[tuple[str, float], ...] = ()
 
+    @property
+    def top5(self) -> tuple[tuple[str, float], ...]:
+        """Up to five labels with their probabilities."""
+        return self.ranked[:5]
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Net:
     """An opened model file; see `open`."""
 
     path: Path
     engine: str
+    threads: int | None
     name: str
     labels: tuple[str, ...]
     preprocessing: Preprocessing
@@ -54,9 +62,10 @@ class Net:
     mult_adds: int
     ending: Ending
     outputs_probabilities: bool
+    _opened: Path
     _expected: Callable[[], np.ndarray]
     _run: Run
-    _check: Callable[[Run], None]
+    _check: Callable[[Run, tuple[int, int, int]], None]
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -72,7 +81,7 @@ class Net:
         if batch.dtype != np.uint8 or batch.shape[1:] != self.input_shape:
             wanted = ", ".join(map(str, self.input_shape))
             raise DataError(f"the network takes uint8 (N, {wanted}), not {batch.dtype} {batch.shape}")
-        self._check(self._run)
+        self._check(self._run, self.input_shape)
         answer = self._run(batch)
         if not np.isfinite(answer).all():
             raise AnswerError(f"{self.path}: its answer is not a finite number; the model is broken")
@@ -85,18 +94,33 @@ class Net:
         """
         return relative_error(self._run(probe_image(self.input_shape))[0], self._expected())
 
-    def classify(self, pictures: Sequence[Picture]) -> list[Prediction]:
-        """Decodes, prepares and classifies pictures, one at a time. Raises ImageError for one it cannot decode."""
+    def classify(self, pictures: Sequence[Picture], *, top: int = 5) -> list[Prediction]:
+        """Decodes, prepares and classifies images, one at a time; `top` labels are ranked.
+
+        Raises ImageError for an image that cannot be decoded.
+        """
         if isinstance(pictures, str | bytes | Path | np.ndarray | Image):
             raise DataError("classify takes a list of pictures; for a single one write classify([picture])")
-        return [self.classify_prepared(self.preprocessing.prepare(picture)) for picture in pictures]
+        return [self.classify_prepared(self.preprocessing.prepare(picture), top=top) for picture in pictures]
 
-    def classify_prepared(self, image: np.ndarray) -> Prediction:
-        """Classifies one picture that is already at the network's size: uint8 (H, W, C)."""
+    def classify_prepared(self, image: np.ndarray, *, top: int = 5) -> Prediction:
+        """Classifies one image that is already at the network's size: uint8 (H, W, C)."""
+        if top < 1:
+            raise DataError(f"top must be at least 1, not {top}")
         answer = probabilities(self.logits(image[None])[0], self.ending)
-        ranked = tuple((self.labels[i], float(answer[i])) for i in np.argsort(-answer, kind="stable"))
-        present = tuple(one for one in ranked if one[1] >= PRESENT) if self.ending == "sigmoid" else ()
-        return Prediction(*ranked[0], ranked[:5], self.ending, present)
+        order = np.argsort(-answer, kind="stable")
+        ranked = tuple((self.labels[i], float(answer[i])) for i in order[:top])
+        likely = order[: np.count_nonzero(answer >= PRESENT)] if self.ending == "sigmoid" else ()
+        present = tuple((self.labels[i], float(answer[i])) for i in likely)
+        return Prediction(*ranked[0], ranked, self.ending, present)
+
+    def __repr__(self) -> str:
+        size = "x".join(map(str, self.input_shape))
+        return escaped(f"<Net {self.name}: {len(self.labels)} classes, input {size}, {self.engine}, {self.path}>")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as the file it was opened from, which is opened again, once in each process."""
+        return _unpickled, (self._opened.resolve(), self.engine, self.threads, self.path, self.preprocessing)
 
 
 def open(path: str | Path, *, engine: str | None = None, threads: int | None = None) -> Net:
@@ -119,12 +143,31 @@ def open(path: str | Path, *, engine: str | None = None, threads: int | None = N
         return _open_artifact(path, engine, threads)
     if path.suffix.lower() in COMPILED:
         file = compiled.load(path, threads)
-        return _converted(path, engine, file.metadata, file.run)
+        return _converted(path, engine, threads, file.metadata, file.run)
     if "smallcnn.format" not in outline.metadata(path):  # known before any engine looks at the file
         made = path.with_suffix(".safetensors")
         raise FileError(f"{path}: not written by smallcnn; import it with: smallcnn import {path} --out {made}")
-    run, entries = engines.open_onnx(Model(path), engine, threads)
-    return _converted(path, engine, entries, run)
+    run, entries, shape = engines.open_onnx(Model(path), engine, threads)
+    net = _converted(path, engine, threads, entries, run)
+    if shape[1:] != net.input_shape:
+        said, takes = ("x".join(map(str, sides)) for sides in (net.input_shape, shape[1:]))
+        raise FileError(f"{path}: prepares images to {said}, but takes {takes}; it was changed after smallcnn wrote it")
+    return net
+
+
+def _unpickled(opened: Path, engine: str, threads: int | None, path: Path, preprocessing: Preprocessing) -> Net:
+    try:
+        stat = opened.stat()
+    except OSError as error:
+        raise FileError(f"{opened}: cannot be opened again ({error.strerror})") from error
+    net = _opened_again(opened, engine, threads, (stat.st_mtime_ns, stat.st_size))
+    return replace(net, path=path, preprocessing=preprocessing)
+
+
+@lru_cache(maxsize=4)
+def _opened_again(path: Path, engine: str, threads: int | None, stamp: tuple[int, int]) -> Net:  # noqa: ARG001
+    """One for all that are unpickled in a process, as a pool does for every task, as long as the file is the same."""
+    return open(path, engine=engine, threads=threads)
 
 
 def _open_artifact(path: Path, engine: str, threads: int | None) -> Net:
@@ -134,10 +177,10 @@ def _open_artifact(path: Path, engine: str, threads: int | None) -> Net:
     artifact = artifacts.load(path)
     artifacts.check_finite(artifact, path)
     model = Model(path, artifact)
-    image = probe_image(artifact.graph.input_shape)
     return Net(
         path=path,
         engine=engine,
+        threads=threads,
         name=artifact.graph.name,
         labels=artifact.labels,
         preprocessing=artifact.preprocessing,
@@ -145,21 +188,22 @@ def _open_artifact(path: Path, engine: str, threads: int | None) -> Net:
         mult_adds=profile(artifact.graph).mult_adds,
         ending=artifact.ending,
         outputs_probabilities=False,
+        _opened=path,
         _expected=cache(lambda: probe_answer(artifact.graph, artifact.weights, artifact.preprocessing)),
         _run=engines.start(model, engine, threads),
-        _check=_once(path, engine, image, lambda: engines.plain_answer(model, image)),
+        _check=_once(path, engine, lambda image: engines.plain_answer(model, image)),
     )
 
 
-def _converted(path: Path, engine: str, entries: dict[str, str], run: Run) -> Net:
+def _converted(path: Path, engine: str, threads: int | None, entries: dict[str, str], run: Run) -> Net:
     try:
         said = metadata.parse(entries)
     except FileError as error:
         raise FileError(f"{path}: {error}") from error
-    image = probe_image((*said.preprocessing.size, said.preprocessing.channels))
     return Net(
         path=path,
         engine=engine,
+        threads=threads,
         name=said.name,
         labels=said.labels,
         preprocessing=said.preprocessing,
@@ -167,26 +211,29 @@ def _converted(path: Path, engine: str, entries: dict[str, str], run: Run) -> Ne
         mult_adds=said.mult_adds,
         ending=said.ending,
         outputs_probabilities=said.outputs_probabilities,
+        _opened=path,
         _expected=lambda: said.answer,
         _run=run,
-        _check=_once(path, engine, image, lambda: said.answer),
+        _check=_once(path, engine, lambda image: said.answer),
     )
 
 
-def _once(path: Path, engine: str, image: np.ndarray, expected: Callable[[], np.ndarray]) -> Callable[[Run], None]:
+def _once(
+    path: Path, engine: str, expected: Callable[[np.ndarray], np.ndarray]
+) -> Callable[[Run, tuple[int, int, int]], None]:
     """A check of an engine that is made when it is first asked for, and forgets then what it needed."""
     waiting = [expected]
 
-    def check(run: Run) -> None:
-        if not waiting:
-            return
-        wanted = waiting[0]()
-        error = relative_error(run(image)[0], wanted)
-        if np.isfinite(wanted).all() and not agrees(error):  # otherwise each answer that is not finite is refused
-            raise AnswerError(
-                f"{path}: {engine} gives a wrong answer on the probe image, off by {error:.1e} of its largest output; "
-                "the file was changed, or the engine is at fault: try another --engine"
-            )
+    def check(run: Run, shape: tuple[int, int, int]) -> None:
+        for answer in tuple(waiting):
+            image = probe_image(shape)
+            wanted = answer(image)
+            error = relative_error(run(image)[0], wanted)
+            if np.isfinite(wanted).all() and not agrees(error):  # otherwise each answer that is not finite is refused
+                raise AnswerError(
+                    f"{path}: {engine} gives a wrong answer on the probe image, off by {error:.1e} of its largest "
+                    "output; the file was changed, or the engine is at fault: try another --engine"
+                )
         waiting.clear()
 
     return check

@@ -9,7 +9,7 @@ import click
 from smallcnn.cli import options
 from smallcnn.cli.bench import show_steps
 from smallcnn.cli.options import as_json
-from smallcnn.cli.show import millions, print_json, progress, remark, say, size, table, warn_untrained
+from smallcnn.cli.show import millions, print_json, progress, remark, remark_ending, say, size, table, warn_untrained
 from smallcnn.compiler import targets
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ def command(
     for line in remarks(artifact.facts) if file.suffix.lower() == ".onnx" else []:
         remark(line)
     warn_untrained(artifact.facts)
+    remark_ending(artifact)
     first: dict[int, int] = {}  # how many kernels were done when so many were asked for: those in the cache
     with progress("tuning and compiling" if tune else "compiling") as bar:
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from smallcnn.cli import options
-from smallcnn.cli.show import remark, say, size
+from smallcnn.cli.show import remark, remark_ending, say, size
 from smallcnn.errors import SmallcnnError
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ def command(
         remark(note)
     if prepared.says_numbers and "onnx" not in made.facts:
         remark(f"as given, images are prepared with {described(made.preprocessing)}")
+    remark_ending(made)
     if imported["fresh"]:
         remark(
             f"untrained: {', '.join(imported['fresh'])}; train it with: smallcnn train --from {out} --data SOURCE ..."

@@ -1,59 +1,86 @@
 """`smallcnn predict`."""
 
+import csv
+import io
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from smallcnn.cli.options import as_json, engine, threads
-from smallcnn.cli.show import print_json, remark, say, warn_untrained
+from smallcnn.cli.show import print_json, progress, remark, say, warn_untrained
 from smallcnn.errors import AnswerError, ImageError
+from smallcnn.escape import escaped
+from smallcnn.files import check_regular
 
 if TYPE_CHECKING:
+    from smallcnn.ending import Ending
     from smallcnn.runtime import Prediction
 
 
 @click.command("predict")
 @click.argument("file", required=False, type=click.Path(path_type=Path), metavar="[FILE]")
 @click.argument("images", nargs=-1, type=click.Path(path_type=Path), metavar="IMAGE...")
+@click.option("--top", type=click.IntRange(1), metavar="N", help="labels shown per image, the most probable first")
+@click.option("--csv", "csv_", is_flag=True, help="print a CSV table: file, label, probability, and so on up to --top")
 @engine
 @threads
 @as_json
-def command(file: Path | None, images: tuple[Path, ...], engine: str | None, threads: int | None, json_: bool) -> None:
-    """What FILE sees in each IMAGE; of a folder, in every picture inside.
+def command(
+    file: Path | None,
+    images: tuple[Path, ...],
+    top: int | None,
+    csv_: bool,
+    engine: str | None,
+    threads: int | None,
+    json_: bool,
+) -> None:
+    """Label each IMAGE, or every image in a folder, with FILE.
 
-    Without FILE the network that comes with smallcnn is asked, which knows the ten classes of CIFAR-10. If some
-    pictures cannot be decoded the others are still answered; the exit code is then 2.
+    Without FILE the bundled model answers, which knows the ten classes of CIFAR-10. An image that cannot be decoded is
+    reported and the others are still labelled; the exit code is then 2.
 
-    A compiled FILE (.so, .dll) is a program and runs with your rights: open only those you made or trust. All other
-    kinds of FILE are data.
+    A network of independent labels (sigmoids) prints every label from 50 % on; one that gives scores prints them as
+    they are.
+
+    A compiled FILE (.so, .dll) is a program: opening it runs it, with your rights. Open only those that you made or
+    trust. All other kinds of FILE are data.
     """
     from smallcnn import runtime, shipped
     from smallcnn.data.decode import SUFFIXES
 
+    if json_ and csv_:
+        raise click.UsageError("--json and --csv exclude each other")
     if file is None:
-        raise click.UsageError("which IMAGE?")
+        raise click.UsageError("no IMAGE given")
     if file.suffix.lower() in SUFFIXES or (file.is_dir() and not images):
         file, images = Path(shipped.DEFAULT), (file, *images)
     if not images:
-        raise click.UsageError("which IMAGE?")
+        raise click.UsageError("no IMAGE given")
     net = runtime.open(file, engine=engine, threads=threads)
     if str(file) == shipped.DEFAULT:
-        remark(
-            f"asking {net.name}, which knows {', '.join(net.labels)}; with FILE before the pictures, another network"
-        )
+        remark(f"using the bundled model {net.name} ({', '.join(net.labels)}); give a FILE first to use another")
     warn_untrained(net.facts)
+    paths = [inside for image in images for inside in _images(image)]
+    if csv_:
+        _print_row("file", *_columns(net.ending, min(top or 1, len(net.labels))))
     records, problems = [], []
-    for path in [inside for image in images for inside in _images(image)]:
-        try:
-            (seen,) = net.classify([path])
-        except (ImageError, AnswerError) as error:
-            problems.append(str(error) if isinstance(error, ImageError) else f"{path}: {error}")
-            continue
-        if json_:
-            records.append({"image": str(path), **_as_dict(seen)})
-        else:
-            say(f"{path}: {_in_words(seen)}")
+    with progress("predicting", drawn=json_ or not sys.stdout.isatty()) as report:
+        for done, path in enumerate(paths, 1):
+            try:
+                (seen,) = net.classify([path], top=max(top or 5, 5))
+            except (ImageError, AnswerError) as error:
+                problems.append(str(error) if isinstance(error, ImageError) else f"{path}: {error}")
+            else:
+                if json_:
+                    records.append({"image": str(path), **_as_dict(seen, top)})
+                elif csv_:
+                    cells = [cell for label, value in seen.ranked[: top or 1] for cell in (label, f"{value:.6g}")]
+                    _print_row(str(path), *cells)
+                else:
+                    say(f"{path}: {_in_words(seen, top)}")
+            report(done, len(paths))
     if json_:
         print_json(records)
     for problem in problems[:-1]:
@@ -62,27 +89,42 @@ def command(file: Path | None, images: tuple[Path, ...], engine: str | None, thr
         raise ImageError(problems[-1])
 
 
-def _as_dict(seen: "Prediction") -> dict[str, Any]:
+def _columns(ending: "Ending", count: int) -> list[str]:
+    what = "score" if ending == "none" else "probability"
+    return ["label", what] + [f"{name} {place}" for place in range(2, count + 1) for name in ("label", what)]
+
+
+def _print_row(*cells: str) -> None:
+    row = io.StringIO()
+    csv.writer(row, lineterminator="").writerow(map(escaped, cells))
+    click.echo(row.getvalue())
+
+
+def _as_dict(seen: "Prediction", top: int | None) -> dict[str, Any]:
     what = "score" if seen.ending == "none" else "probability"
 
     def entries(ranked: tuple[tuple[str, float], ...]) -> list[dict[str, Any]]:
         return [{"label": label, what: value} for label, value in ranked]
 
     record = {"label": seen.label, what: seen.probability, "top5": entries(seen.top5)}
+    if top is not None:
+        record["top"] = entries(seen.ranked[:top])
     if seen.ending == "sigmoid":
         record["present"] = entries(seen.present)
     return record
 
 
-def _in_words(seen: "Prediction") -> str:
+def _in_words(seen: "Prediction", top: int | None) -> str:
     form = "{} {:.4g}" if seen.ending == "none" else "{} {:.1%}"
+    if top is not None:
+        return ", ".join(form.format(*one) for one in seen.ranked[:top])
     if seen.ending == "sigmoid":
         from smallcnn.ending import PRESENT
 
         if seen.present:
             return ", ".join(form.format(*one) for one in seen.present)
-        return f"no label reaches {PRESENT:.0%}; highest: {form.format(*seen.top5[0])}"
-    best, *others = (form.format(*one) for one in seen.top5[:3])
+        return f"no label reaches {PRESENT:.0%}; highest: {form.format(*seen.ranked[0])}"
+    best, *others = (form.format(*one) for one in seen.ranked[:3])
     return best + (f"  (then {', '.join(others)})" if others else "")
 
 
@@ -91,6 +133,7 @@ def _images(path: Path) -> list[Path]:
     from smallcnn.data.folder import images_in
 
     if not path.is_dir():
+        check_regular(path, ImageError)
         return [path]
     found, left_out = images_in(path)
     if line := left_out.line():

@@ -5,11 +5,14 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from math import isfinite
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from smallcnn.escape import escaped
+
+if TYPE_CHECKING:
+    from smallcnn.artifact import Artifact
 
 WIDTH = 100
 """Columns of what is printed into a pipe or a file."""
@@ -71,7 +74,7 @@ def _figures(cells: Sequence[str]) -> bool:
 
 
 @contextmanager
-def progress(what: str) -> Iterator[Callable[[int, int], None]]:
+def progress(what: str, drawn: bool = True) -> Iterator[Callable[[int, int], None]]:
     """A bar on stderr; gives a function to tell it (done, total). Nothing is drawn if stderr is not a terminal.
 
     It is drawn when it is told something, never by a thread of its own, which would show in what is being timed.
@@ -80,7 +83,7 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
     from rich.progress import Progress
 
     with Progress(
-        console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True, auto_refresh=False
+        console=Console(stderr=True), disable=not (drawn and sys.stderr.isatty()), transient=True, auto_refresh=False
     ) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total, refresh=True)
@@ -93,6 +96,19 @@ def warn_untrained(facts: dict[str, Any]) -> None:
     if facts.get("trained") is False or fresh:
         what = f"its last layers ({', '.join(fresh)}) are" if fresh else "this network is"
         remark(f"note: {what} untrained, so its answers mean nothing yet")
+
+
+def remark_ending(model: "Artifact") -> None:
+    """Says on stderr how an ONNX file's ending was understood, where it is not a softmax over its own outputs."""
+    read = model.facts.get("onnx")
+    dropped = read.get("dropped") if isinstance(read, dict) else None
+    if model.ending == "sigmoid":
+        remark("its labels are independent of each other: each has a probability of its own (sigmoid)")
+    elif model.ending == "none":
+        remark("its outputs are scores, not probabilities")
+    elif dropped == "Sigmoid" and len(model.labels) == 2:
+        rest, one = model.labels
+        remark(f"its only output, a sigmoid, is the probability of {one!r}; {rest!r} has the rest")
 
 
 def say(line: str) -> None:

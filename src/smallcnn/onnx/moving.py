@@ -50,7 +50,7 @@ def split(net: Network, call: Call) -> list[View]:
 
 def cut(net: Network, call: Call) -> View:
     """Slice: consecutive rows or columns, channels in any steps, also backwards."""
-    view = call.any_view()
+    view = _before_the_end(call)
     if any(isinstance(value, View) for value in call.values[1:]):
         raise FileError("cuts at a place that depends on the image")
     for axis, part in slices(call, len(view.dims)).items():
@@ -78,7 +78,7 @@ def gather_nd(net: Network, call: Call) -> View:
 
 
 def _gathered(net: Network, call: Call, axis: int, index: Array | None) -> View:
-    view = call.any_view()
+    view = _before_the_end(call)
     axis = along(axis, len(view.dims))
     if index is None or index.dtype.kind not in "iu" or index.ndim > 8 or not 0 < index.size <= 2**16:
         raise FileError("gathers by other than constant indices")
@@ -90,6 +90,14 @@ def _gathered(net: Network, call: Call, axis: int, index: Array | None) -> View:
     return replace(
         view, dims=(*view.dims[:axis], *views.reshaped((view.dims[axis],), index.shape), *view.dims[axis + 1 :])
     )
+
+
+def _before_the_end(call: Call) -> View:
+    """The first input, of which a part is taken: not of probabilities, as the softmax is over all."""
+    view = call.any_view()
+    if view.ended:
+        raise FileError(f"takes part of what {view.ended} gives; export the network with all of its classes")
+    return view
 
 
 def identity(call: Call) -> View:

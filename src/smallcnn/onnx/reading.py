@@ -25,6 +25,7 @@ from smallcnn.data.prepared import Prepared
 from smallcnn.data.preprocessing import Preprocessing
 from smallcnn.ending import Ending, check_ending
 from smallcnn.errors import FileError, GraphError
+from smallcnn.files import check_regular
 from smallcnn.graph import Graph, Node
 from smallcnn.logits import to_logits, without_sigmoid
 from smallcnn.onnx import older, views
@@ -69,6 +70,7 @@ def read_onnx(path: Path | str, prepared: Prepared | None = None) -> Artifact:
     Raises FileError if the file is missing, damaged, or holds what the graph has no operator for.
     """
     path = Path(path)
+    check_regular(path)
     try:
         if not path.is_file():
             raise FileError("a folder, not a file" if path.is_dir() else "no such file")
