@@ -20,6 +20,7 @@ COMPUTING: dict[str, Callable[[Network, Call], View | list[View]]] = {
     "Concat": moving.concat,
     "Conv": spatial.conv,
     "Div": arithmetic.div,
+    "Expand": moving.repeated,
     "Gather": moving.gather,
     "GatherND": moving.gather_nd,
     "Gemm": arithmetic.gemm,
@@ -44,6 +45,7 @@ COMPUTING: dict[str, Callable[[Network, Call], View | list[View]]] = {
     "Split": moving.split,
     "Sub": arithmetic.sub,
     "Sum": arithmetic.add,
+    "Tile": moving.repeated,
 }
 
 MOVING: dict[str, Callable[[Call], Value]] = {
