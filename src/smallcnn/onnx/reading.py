@@ -35,6 +35,7 @@ from smallcnn.onnx.external import Beside
 from smallcnn.onnx.file import Array, Attributes, File, Picture, Step, number_type, parse, unpack
 from smallcnn.onnx.network import Network
 from smallcnn.onnx.operators import COMPUTING, MOVING, REFUSED
+from smallcnn.onnx.outline import check_ordinary
 from smallcnn.onnx.preparation import preparation
 from smallcnn.onnx.simplify import simplify
 from smallcnn.onnx.views import View
@@ -70,8 +71,7 @@ def read_onnx(path: Path | str, prepared: Prepared | None = None) -> Artifact:
     """
     path = Path(path)
     try:
-        if not path.is_file():
-            raise FileError("a folder, not a file" if path.is_dir() else "no such file")
+        check_ordinary(path)
         if path.stat().st_size > _MOST_BYTES:
             raise FileError(f"{path.stat().st_size:,} bytes; an ONNX file has at most {_MOST_BYTES:,}")
         file = unpack(parse(path.read_bytes()), Beside(path.parent))
