@@ -142,6 +142,8 @@ def test_one_file_cannot_stand_for_gigabytes(tmp_path):
     it = model(node("Relu", "s", "m"), *(node("Add", f"w{i} w{i}", f"a{i}") for i in range(40)))
     with (tmp_path / "holes").open("wb") as file:
         file.truncate(2**26)
+    with (tmp_path / "huge").open("wb") as file:
+        file.truncate(2**40)
     for i in range(40):
         stored = it.graph.initializer.add(name=f"w{i}", data_type=TensorProto.FLOAT, dims=[2**24])
         stored.data_location = TensorProto.EXTERNAL
@@ -150,6 +152,8 @@ def test_one_file_cannot_stand_for_gigabytes(tmp_path):
     it.graph.output[0].name = "z"
     with pytest.raises(FileError, match="more than 1,073,741,824 bytes in other files"):
         read_onnx(saved(it, tmp_path))
+    with pytest.raises(FileError, match="1,099,511,627,776 bytes; at most 1,073,741,824 are read"):
+        read_onnx(beside(tmp_path, location="huge"))
 
 
 # old operator sets
@@ -373,6 +377,9 @@ def test_height_and_width_from_the_command_line(smallcnn, refused, tmp_path, tex
 def test_capital_suffixes(smallcnn, refused, tmp_path):
     path, out = saved(model(node("Relu", "s", "m")), tmp_path, "NET.ONNX"), tmp_path / "m.safetensors"
     assert smallcnn("import", path, "--out", out)[0] == 0
+    assert "holds the weights of NET.ONNX; give that file" in refused(
+        "import", tmp_path / "NET.ONNX.DATA", "--out", out
+    )
     assert "import it with: smallcnn import" in refused("predict", path, tmp_path / "x.png")
     capital = out.rename(tmp_path / "M.SAFETENSORS")
     assert smallcnn("export", capital, "--to", "onnx", "--out", tmp_path / "m.onnx")[0] == 0
