@@ -365,6 +365,16 @@ def test_the_commands_say_what_they_assume(smallcnn, refused, tmp_path):
     assert "says itself how images are prepared" in refused("compile", out, "--mean", "0", "--out", tmp_path / "m.so")
 
 
+def test_our_own_file_is_not_spoken_of_as_somebody_elses(smallcnn, tmp_path):
+    theirs = saved(network([node("Div", "x k", "a")], {"k": f(255)}, False), tmp_path)
+    imported, exported, out = (tmp_path / name for name in ("m.safetensors", "m.onnx", "again.safetensors"))
+    assert smallcnn("import", theirs, "--out", imported)[0] == 0
+    assert smallcnn("export", imported, "--to", "onnx", "--out", exported)[0] == 0
+    _, _, remarks = smallcnn("import", exported, "--out", out)
+    assert "it is fed" not in remarks
+    assert load(out).preprocessing == load(imported).preprocessing
+
+
 def test_compile_says_what_it_assumes(smallcnn, tmp_path):
     pytest.importorskip("halide")
     plain, out = saved(network([node("Identity", "x", "a")], {}, False), tmp_path), tmp_path / "m.so"

@@ -167,8 +167,10 @@ def pixels_of(entry: Entry) -> Pixels | None:
 
 
 def undoes_imagenet(entry: Entry) -> bool:
-    """Whether it turns what ImageNet's mean and standard deviation made into -1..1, 0..1 or 0..255, as torchvision's
-    `transform_input` does."""
+    """Whether it turns images of ImageNet's mean and standard deviation into -1..1, 0..1 or 0..255.
+
+    torchvision's `transform_input` does.
+    """
     if len(entry.channels) != 3:
         return False
     mean, std = np.array(IMAGENET)[:, entry.channels]

@@ -1,10 +1,10 @@
 """Any small CNN's ONNX file -> an artifact: the file's operators become those of the graph, one by one.
 
-Files of `writing` come back with their labels, preprocessing and facts. Other files take a float picture, channels
-first or last, and do not say how it was prepared: ImageNet's mean and deviation are assumed, and its labels where there
-are 1,000 classes. A softmax or sigmoid at the end is left out and becomes the artifact's ending.
+Files of `writing` come back with their labels, preprocessing and facts. Other files take an image of floats or bytes,
+channels first or last; how it is prepared, `preparation` finds out. Labels are those in the file's tail, or ImageNet's
+where there are 1,000 classes. A softmax or sigmoid at the end is left out and becomes the artifact's ending.
 
-What the graph has no operator for is an error that names it. The network is read for one picture at a time.
+What the graph has no operator for is an error that names it. The network is read for one image at a time.
 """
 
 import hashlib
@@ -135,6 +135,8 @@ def _ours(file: File, read: Read) -> Artifact:
         raise FileError(f"its metadata are damaged: {error}") from error
     if not isinstance(facts, dict):
         raise FileError("its facts are not a JSON object")
+    if isinstance(facts.get("onnx"), dict):
+        facts["onnx"].pop("fed", None)  # how the file was fed that this one was imported from
     done = np.array([read.entry.scale, read.entry.shift], np.float32)
     if file.picture.type != TensorProto.UINT8 or not np.array_equal(preprocessing.scale_and_shift(), done):
         raise FileError("was changed after smallcnn wrote it: it prepares pictures other than its metadata say")
