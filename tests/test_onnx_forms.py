@@ -364,6 +364,38 @@ def test_channels_left_open():
     assert from_onnx(model(node("Relu", "s", "m"), sides=["N", "C", 5, 6])).graph.input_shape == (5, 6, 3)
 
 
+def test_an_input_without_a_shape():
+    it = model(node("Relu", "s", "m"))
+    it.graph.input[0].type.tensor_type.ClearField("shape")
+    assert from_onnx(it, resolution=(5, 6)).graph.input_shape == (5, 6, 3)
+    with pytest.raises(FileError, match="any height and width"):
+        from_onnx(it)
+
+
+def test_a_file_for_a_batch_of_several():
+    nodes = [node("Reshape", "s apart", "a"), node("Relu", "a", "b"), node("Reshape", "b back", "m")]
+    stored = {"apart": np.array([8, 4, 30]), "back": np.array([8, 4, 5, 6])}
+    many = made([STEM, *nodes, *head()], [8, 3, 5, 6], STORED | stored)
+    x = random(8, 3, 5, 6)
+    read = from_onnx(many)
+    got = reference.run(read.graph, read.weights, x.transpose(0, 2, 3, 1))
+    assert relative_error(got, answer(many, x)) < TOLERANCE
+
+
+def test_data_of_a_constant_beside_the_model(tmp_path):
+    it = model(node("Relu", "s", "m"))
+    constant = helper.make_node("Constant", [], ["w"], value=numpy_helper.from_array(STORED["w"]))
+    stored = constant.attribute[0].t
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "w.bin").write_bytes(stored.raw_data)
+    stored.ClearField("raw_data")
+    stored.data_location = TensorProto.EXTERNAL
+    stored.external_data.add(key="location", value="weights/w.bin")
+    del it.graph.initializer[0]
+    it.graph.node.append(constant)
+    np.testing.assert_array_equal(read_onnx(saved(it, tmp_path)).weights["Conv_s.weight"], STORED["w"])
+
+
 @pytest.mark.parametrize("text", ["5x7", "5X7"])
 def test_height_and_width_from_the_command_line(smallcnn, refused, tmp_path, text):
     path, out = saved(model(node("Relu", "s", "m"), sides=["N", 3, "H", "W"]), tmp_path), tmp_path / "m.safetensors"

@@ -198,6 +198,8 @@ def _run(step: Step, values: dict[str, Value], network: Network, file: File, rea
     attributes, opset = Attributes(step.attributes, file.beside), file.opset
     if opset < older.FIRST_MODERN:
         given = older.modernised(step.kind, given, attributes)
+    if step.kind == "Reshape":
+        given = _for_one(given, file.picture.sides[0])
     constants = [None if isinstance(value, View) else value for value in given]
     outputs = len(step.outputs)
     made: list[Value]
@@ -219,6 +221,16 @@ def _run(step: Step, values: dict[str, Value], network: Network, file: File, rea
     if unknown := [name for name in step.outputs[len(made) :] if name in read]:
         raise FileError(f"makes {shown(unknown[0])}, which is read; only the first {len(made)} outputs are known")
     return made
+
+
+def _for_one(given: list[Value | None], batch: int | None) -> list[Value | None]:
+    """The inputs of a Reshape, for one image where the file was written for a `batch` of several."""
+    if len(given) != 2 or not isinstance(given[0], View) or batch in (None, 1):
+        return given
+    shape = given[1]
+    if isinstance(shape, View) or shape is None or shape.ndim != 1 or shape.size < 2 or shape[0] != batch:
+        return given
+    return [given[0], np.array([1, *shape[1:]], shape.dtype)]
 
 
 def _input(file: File, resolution: tuple[int, int] | None) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
