@@ -248,6 +248,27 @@ def test_hard_swish_spelled_with_other_numbers(low, add):
     checked(model(*nodes, stored={key: np.float32(value) for key, value in numbers.items()}), SHAPE)
 
 
+@pytest.mark.parametrize("order", ["Min Max", "Max Min", "Relu Min", "Clip Relu"])
+def test_bounds_in_several_steps(order):
+    """x * min(max(x + 3, 0), 6) / 6, the bounds one after the other."""
+    first, second = order.split()
+    steps = {
+        "Min": "Min {} six {}", "Max": "Max zero {} {}", "Relu": "Relu {} {}", "Clip": "Clip {} low six {}",
+    }  # fmt: skip
+    made_of = [steps[first].format("a", "b").split(), steps[second].format("b", "d").split()]
+    bounds = [node(kind, " ".join(rest), output) for kind, *rest, output in made_of]
+    nodes = [node("Add", "three s", "a"), *bounds, node("Mul", "d s", "e"), node("Mul", "sixth e", "m")]
+    numbers = {"three": 3, "six": 6, "zero": 0, "low": -2, "sixth": 1 / 6}
+    graph = checked(model(*nodes, stored={key: np.float32(value) for key, value in numbers.items()}), SHAPE)
+    assert kinds(graph)[1] == "hard_swish"
+
+
+def test_a_gate_without_an_upper_bound_is_refused():
+    nodes = [node("Clip", "s low", "a"), node("Mul", "a s", "m")]
+    with pytest.raises(FileError, match="multiplies two results"):
+        from_onnx(model(*nodes, stored={"low": np.float32(-1)}))
+
+
 def test_hard_swish_stays_one_operator():
     graph = checked(model(node("HardSigmoid", "s", "h", alpha=0.16666667, beta=0.5), node("Mul", "h s", "m")), SHAPE)
     assert kinds(graph)[1] == "hard_swish"

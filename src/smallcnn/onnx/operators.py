@@ -39,7 +39,7 @@ COMPUTING: dict[str, Callable[[Network, Call], View | list[View]]] = {
     "PRelu": arithmetic.prelu,
     "Pad": spatial.pad,
     "ReduceMean": spatial.reduce_mean,
-    "Relu": arithmetic.elementwise("relu"),
+    "Relu": arithmetic.relu,
     "Sigmoid": arithmetic.elementwise("sigmoid"),
     "Slice": moving.cut,
     "Split": moving.split,
