@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from smallcnn.errors import WriteError
+from smallcnn.errors import FileError, WriteError
 
 
 @contextmanager

@@ -317,8 +317,8 @@ def _check_folder(folder: Path, settings: dict[str, Any], resume: bool) -> None:
         if stored["pictures"] != settings["pictures"]:
             raise DataError(
                 f"{folder}: cannot resume on these images; the run was started on others (some were added, "
-                "removed, renamed or grouped differently, or it is another set). Resume on the same ones, or train into "
-                "another folder"
+                "removed, renamed or grouped differently, or it is another set). Resume on the same ones, or train "
+                "into another folder"
             )
         old, new = _flat(stored), _flat(settings)
         changed = [_different(key, old[key], new[key]) for key in new if old[key] != new[key]]
