@@ -13,16 +13,16 @@ from shared_files import shared
 
 pytest.importorskip("tflite")
 
-from smallcnn import ops, zoo  # noqa: E402
-from smallcnn.builder import Builder  # noqa: E402
-from smallcnn.checkpoints.importing import Prepared, import_checkpoint  # noqa: E402
-from smallcnn.checkpoints.match_layers import lay_layers  # noqa: E402
-from smallcnn.checkpoints.tflite import Layer, TFLite, read_layers  # noqa: E402
-from smallcnn.errors import FileError  # noqa: E402
-from smallcnn.fold import fold_graph  # noqa: E402
-from smallcnn.reference import run  # noqa: E402
-from smallcnn.tflite.file import Grid  # noqa: E402
-from tflite_files import ACT, KIND, KIND_OF, OP, PAD, Draft  # noqa: E402
+from smallcnn import ops, zoo
+from smallcnn.builder import Builder
+from smallcnn.checkpoints.importing import Prepared, import_checkpoint
+from smallcnn.checkpoints.match_layers import lay_layers
+from smallcnn.checkpoints.tflite import Layer, TFLite, read_layers
+from smallcnn.errors import FileError
+from smallcnn.fold import fold_graph
+from smallcnn.reference import run
+from smallcnn.tflite.file import Grid
+from tflite_files import ACT, KIND, KIND_OF, OP, PAD, Draft
 
 RNG = np.random.default_rng(0)
 CONV = RNG.standard_normal((4, 3, 3, 3)).astype(np.float32)  # out, height, width, in
@@ -85,7 +85,8 @@ def test_an_unknown_operator_is_named(code, tmp_path):
     ends = [draft.tensor((1, 8, 8, 3)), draft.tensor((1, 4, 4, 3))]
     draft.op(code, ends[:1], ends[1])
     (name,) = (key for key, value in vars(OP).items() if value == code)
-    assert f"operator 0, {name}: no network of the registry has this" in refusal(draft.write(tmp_path / "w.tflite", ends[:1], ends[1:]))
+    said = refusal(draft.write(tmp_path / "w.tflite", ends[:1], ends[1:]))
+    assert f"operator 0, {name}: no network of the registry has this" in said
 
 
 @pytest.mark.parametrize("kind", [np.int8, np.uint8])

@@ -86,7 +86,9 @@ class Draft:
         opcodes = [table("OperatorCode", DeprecatedBuiltinCode=min(code, 127), BuiltinCode=code) for code in codes]
         buffers += [table("Buffer", Data=b.CreateByteVector(data)) for data in self.metadata.values()]
         first = len(buffers) - len(self.metadata)
-        entries = [table("Metadata", Name=b.CreateString(name), Buffer=first + i) for i, name in enumerate(self.metadata)]
+        entries = [
+            table("Metadata", Name=b.CreateString(name), Buffer=first + i) for i, name in enumerate(self.metadata)
+        ]
         model = table(
             "Model", Version=3, OperatorCodes=vector(opcodes), Subgraphs=vector([graph]), Buffers=vector(buffers),
             Metadata=vector(entries),

@@ -51,9 +51,7 @@ def _read(content: bytes, stored: bytes) -> Metadata:
     for unit in _tables(inputs[0], 4) if inputs else ():
         if _number(unit, 0) == _NORMALIZATION and (options := _table(unit, 1)):
             mean, std = _floats(options, 0), _floats(options, 1)
-    names = [
-        _text(file, 0) for output in outputs[:1] for file in _tables(output, 6) if _number(file, 2) in _LABELS
-    ]
+    names = [_text(file, 0) for output in outputs[:1] for file in _tables(output, 6) if _number(file, 2) in _LABELS]
     labels = _lines(content, names[0]) if names else None
     if not (mean and std and len(mean) == len(std) and np.isfinite([mean, std]).all() and min(std) > 0):
         mean = std = None

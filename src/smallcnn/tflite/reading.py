@@ -2,7 +2,8 @@
 
 A quantized file becomes a float network: weights are scale * (code - zero point), and where a layer's 8-bit result
 saturates, a clip cuts off the same. Labels and the preparation of images come from the file's metadata or from what
-its numbers stand for; otherwise images are assumed to be scaled to -1..1. A softmax or sigmoid at the end becomes the artifact's ending.
+its numbers stand for; otherwise images are assumed to be scaled to -1..1. A softmax or sigmoid at the end becomes the
+artifact's ending.
 
 What the graph has no operator for is an error that names it.
 """
@@ -18,9 +19,10 @@ from smallcnn.checks import shown
 from smallcnn.data.preprocessing import Preprocessing
 from smallcnn.ending import Ending
 from smallcnn.errors import FileError, GraphError
-from smallcnn.graph import Graph, Node
+from smallcnn.graph import Graph
 from smallcnn.logits import to_logits, without_sigmoid
 from smallcnn.onnx import views
+from smallcnn.onnx.channels_last import ORDER, answer, preparation, takes_bytes
 from smallcnn.onnx.constants import Budget
 from smallcnn.onnx.network import MOST, Network
 from smallcnn.onnx.reading import usual_labels
@@ -32,7 +34,7 @@ from smallcnn.tflite.metadata import Metadata, read_metadata
 from smallcnn.tflite.operators import FUSED, READERS
 from smallcnn.tflite.ranges import Ranges
 
-_FIRST, _LAST = (views.CHANNELS, views.HEIGHT, views.WIDTH), (views.HEIGHT, views.WIDTH, views.CHANNELS)
+_FIRST = (views.CHANNELS, views.HEIGHT, views.WIDTH)
 _SHAPES = ("SHAPE", "PACK", "STRIDED_SLICE", "GATHER", "CONCATENATION", "MUL", "ADD", "SUB", "CAST", "REDUCE_PROD",
            "EXPAND_DIMS", "SQUEEZE", "RESHAPE", "FILL", "SLICE")  # fmt: skip
 """What files compute shapes with."""
@@ -76,7 +78,7 @@ def _artifact(file: File, metadata: Metadata, stem: str, size: int) -> Artifact:
 
 
 def _labels(named: tuple[str, ...] | None, classes: int) -> tuple[str, ...]:
-    """The file's, if it has one for each class; ours where they are ImageNet's, which name two birds and machines alike."""
+    """The file's, if it has one for each class; ours where they are ImageNet's, whose lists have two cranes."""
     usual = usual_labels(classes)
     if named is None or len(named) != classes:
         return usual
@@ -119,7 +121,7 @@ def _read(file: File, name: str, size: int) -> Read:
     result = values.get(file.outputs[0])
     if not isinstance(result, View):
         raise FileError("its output does not depend on the image")
-    simple = simplify(network, _answer(network, result), name, pixels=True)
+    simple = simplify(network, answer(network, result), name, pixels=True)
     if result.ended in ("SOFTMAX", "LOG_SOFTMAX"):
         return Read(simple.graph, simple.weights, simple.scale_and_shift, result.ended, "softmax")
     graph, weights, ending = to_logits(simple.graph, simple.weights)
@@ -190,7 +192,7 @@ def _image(file: File) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
     last = shape[3] in (1, 3)
     if not (last or (shape[1] in (1, 3) and _turned(file))):
         raise FileError(f"takes {shown(shape)}, not one image of one or three channels")
-    order = _LAST if last else _FIRST
+    order = ORDER if last else _FIRST
     sides = dict(zip(order, shape[1:], strict=True))
     size = (sides[views.HEIGHT], sides[views.WIDTH], sides[views.CHANNELS])
     if not 1 <= min(size) <= max(size) <= MOST:
@@ -203,20 +205,9 @@ def _turned(file: File) -> bool:
     return any(operator.kind == "TRANSPOSE" and file.inputs[0] in operator.inputs for operator in file.operators)
 
 
-def _answer(network: Network, result: View) -> Node:
-    """The node of the logits, a vector."""
-    view = network.ordered(result)
-    plane = [atom for dim in view.dims for atom in dim if atom.axis != views.CHANNELS]
-    if plane or sum(1 for dim in view.dims if dim) > 1:
-        raise FileError(f"gives {shown(result.sizes)}, not one number per class")
-    if view.node == network.input:
-        raise FileError("gives back what it reads")
-    return network.vector(view).node
-
-
 def _preparation(file: File, read: Read, metadata: Metadata) -> tuple[Preprocessing, str]:
     """How an image becomes the graph's input, and whether that is "in the file" or "assumed"."""
-    height, width, channels = read.graph.input_shape
+    channels = read.graph.input_shape[2]
     tensor = file.tensors[file.inputs[0]]
     scale, shift, said = np.ones(channels), np.zeros(channels), "in the file"
     normal = metadata.mean is not None and metadata.std is not None and len(metadata.mean) in (1, channels)
@@ -229,13 +220,11 @@ def _preparation(file: File, read: Read, metadata: Metadata) -> tuple[Preprocess
         scale, shift, said = scale * first.scale, scale * -first.scale * first.zero, "assumed"
     elif read.first is None:
         scale, shift, said = scale / 127.5, shift - 1, "assumed"
-    elif not _takes_bytes(*read.first):
+    elif not takes_bytes(*read.first):
         scale = scale / 255
     if read.first is not None:
         scale, shift = scale * read.first[0], shift * read.first[0] + read.first[1]
-    std = 1 / (255 * scale)
-    mean = -shift * std
-    return Preprocessing((height, width), tuple(map(float, mean)), tuple(map(float, std))), said
+    return preparation(read.graph, scale, shift), said
 
 
 def _quantized_first(file: File) -> Grid | None:
@@ -245,8 +234,3 @@ def _quantized_first(file: File) -> Grid | None:
         grid = file.tensors[readers[0].outputs[0]].grid
         return grid if grid and grid.last == 255 else None
     return None
-
-
-def _takes_bytes(scale: Array, shift: Array) -> bool:
-    """Whether a network that begins with this takes numbers from 0 to 255: it makes them small, or subtracts many."""
-    return bool(np.abs(scale).max() < 0.1 or np.abs(shift / scale).max() > 8)
