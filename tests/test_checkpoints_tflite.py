@@ -169,9 +169,7 @@ def test_a_number_type_that_is_not_known(tmp_path):
     draft = Draft()
     image, out = draft.tensor((1, 8, 8, 3)), draft.tensor((1, 8, 8, 4))
     draft.op(OP.CONV_2D, [image, draft.tensor(CONV.shape, KIND.COMPLEX64, data=CONV)], out, **SAME1)
-    assert "'tensor2' holds COMPLEX64, which is not read" in refusal(
-        draft.write(tmp_path / "w.tflite", [image], [out])
-    )
+    assert "'tensor2' holds COMPLEX64, which is not read" in refusal(draft.write(tmp_path / "w.tflite", [image], [out]))
 
 
 def test_two_inputs(tmp_path):

@@ -12,11 +12,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from smallcnn.checkpoints.kinds import kind_of
 from smallcnn.checkpoints.zips import open_zip, read_member
 from smallcnn.errors import FileError, require
+from smallcnn.keras.description import describe
+from smallcnn.keras.layers import tensor_names
 from smallcnn.keras.reading import Stored
-from smallcnn.keras.weights import damaged, text
+from smallcnn.keras.weights import Tensors, damaged, named, text
 
 _LONGEST = 64 * 2**20  # bytes of a description; those of large networks take some hundred kilobytes
 
@@ -48,6 +52,16 @@ def open_keras(path: Path) -> Iterator[Stored]:
                 said = text(file.attrs.get("keras_version", holder.attrs.get("keras_version", "2")))
             description = None if stored is None else _parsed(stored)
         yield Stored(description, file, size, _major(str(said)))
+
+
+def keras_tensors(path: Path) -> dict[str, np.ndarray]:
+    """The weights by "layer/tensor", in the order the layers run where the file describes that."""
+    with open_keras(path) as stored:
+        model = None if stored.description is None else describe(stored.description)
+        found = named(stored.weights, Tensors(stored.size), model, tensor_names)
+    if not found:
+        raise FileError("holds no weights")
+    return {name: value.astype(np.float32) for name, value in found.items()}
 
 
 def _parsed(stored: Any) -> Any:

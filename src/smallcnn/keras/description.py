@@ -87,6 +87,46 @@ class Model:
                 yield from layer.model.leaves((*path, layer))
 
 
+def running(model: Model) -> list[tuple[Ref, Layer, Called]]:
+    """The calls that the model's outputs need, each after those that it reads, in the order of what they read."""
+    order: list[tuple[Ref, Layer, Called]] = []
+    known = {(ref.layer, ref.call) for ref in model.inputs}
+    waiting = [(ref, False) for ref in reversed(model.outputs)]
+    begun: set[tuple[str, int]] = set()
+    while waiting:
+        ref, ready = waiting.pop()
+        key = (ref.layer, ref.call)
+        if key in known:
+            continue
+        layer = model.layers.get(ref.layer)
+        if layer is None or not 0 <= ref.call < len(layer.calls):
+            raise FileError(f"damaged: nothing makes the result of {shown(ref.layer)}, call {ref.call}")
+        call = layer.calls[ref.call]
+        if ready:
+            known.add(key)
+            order.append((ref, layer, call))
+            continue
+        if key in begun:
+            raise FileError(f"damaged: the layer {shown(ref.layer)} reads its own result")
+        begun.add(key)
+        waiting.append((ref, True))
+        waiting.extend((source, False) for source in reversed(call.refs))
+    return order
+
+
+def running_leaves(model: Model, path: tuple[Layer, ...] = ()) -> Iterator[tuple[Layer, ...]]:
+    """The layers that are no models in the order they run, each once, with the models it is in before it."""
+    seen: set[str] = set()
+    for _, layer, _ in running(model):
+        if layer.name in seen:
+            continue
+        seen.add(layer.name)
+        if layer.model is None:
+            yield (*path, layer)
+        else:
+            yield from running_leaves(layer.model, (*path, layer))
+
+
 def describe(stored: Any) -> Model:
     """The model of a parsed JSON description. Raises FileError if it is damaged or of a class that is not Keras'."""
     kind = _entry(stored, "class_name", str)

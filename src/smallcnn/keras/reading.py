@@ -22,7 +22,7 @@ from smallcnn.ending import Ending
 from smallcnn.errors import FileError, GraphError
 from smallcnn.graph import Graph
 from smallcnn.keras.call import Call, Value
-from smallcnn.keras.description import Called, Layer, Model, Ref, describe
+from smallcnn.keras.description import Called, Layer, Model, Ref, describe, running
 from smallcnn.keras.layers import FUNCTIONS, READERS, tensor_names
 from smallcnn.keras.weights import Tensors, Weights
 from smallcnn.logits import to_logits, without_sigmoid
@@ -114,22 +114,8 @@ class _Run:
             raise FileError(f"the model {shown(model.name)} reads {len(model.inputs)} results, not {len(inputs)}")
         for end, view in zip(model.inputs, inputs, strict=True):
             done[end.layer, end.call] = [view]
-        waiting = [(ref, False) for ref in reversed(model.outputs)]
-        open_calls: set[tuple[str, int]] = set()
-        while waiting:
-            ref, ready = waiting.pop()
-            key = (ref.layer, ref.call)
-            if key in done:
-                continue
-            layer, call = _found(model, ref)
-            if not ready:
-                if key in open_calls:
-                    raise FileError(f"damaged: the layer {shown(ref.layer)} reads its own result")
-                open_calls.add(key)
-                waiting.append((ref, True))
-                waiting.extend((source, False) for source in reversed(call.refs))
-                continue
-            done[key] = self._call(layer, path, call, done)
+        for ref, layer, call in running(model):
+            done[ref.layer, ref.call] = self._call(layer, path, call, done)
         return [_output(done, ref) for ref in model.outputs]
 
     def _call(
@@ -156,13 +142,6 @@ class _Run:
             return [replace(made, label=label)]
         except (FileError, GraphError) as error:
             raise FileError(f"the layer {shown(label)} ({layer.kind}): {error}") from error
-
-
-def _found(model: Model, ref: Ref) -> tuple[Layer, Called]:
-    layer = model.layers.get(ref.layer)
-    if layer is None or not 0 <= ref.call < len(layer.calls):
-        raise FileError(f"damaged: nothing makes the result of {shown(ref.layer)}, call {ref.call}")
-    return layer, layer.calls[ref.call]
 
 
 def _output(done: Mapping[tuple[str, int], list[View]], ref: Ref) -> View:

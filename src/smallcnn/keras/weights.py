@@ -8,7 +8,7 @@ The file is HDF5. Nothing outside of it is followed, and no more read than a fil
 """
 
 import re
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -17,7 +17,7 @@ import numpy as np
 
 from smallcnn.checks import shown
 from smallcnn.errors import FileError
-from smallcnn.keras.description import Layer, Model
+from smallcnn.keras.description import Layer, Model, running_leaves
 
 Array = np.ndarray
 Path = tuple[Layer, ...]
@@ -26,6 +26,14 @@ Names = tuple[str, ...]
 _LISTS = ("layers", "_layer_checkpoint_dependencies")  # the latter in the first versions of the format
 _MOST_COMPRESSED = 100  # times its file's size
 _ALWAYS_ALLOWED = 64 * 2**20  # bytes
+_DEEPEST = 20
+_KEYS = {
+    "conv2d": ("kernel", "bias"),
+    "dense": ("kernel", "bias"),
+    "depthwise_conv2d": ("depthwise_kernel", "bias"),
+    "separable_conv2d": ("depthwise_kernel", "pointwise_kernel", "bias"),
+    "batch_normalization": ("gamma", "beta", "moving_mean", "moving_variance"),
+}
 _ENDINGS = {"_W": "kernel", "_b": "bias", "_running_mean": "moving_mean", "_running_std": "moving_variance"}  # Keras 1
 
 
@@ -114,6 +122,75 @@ def own_name(stored: str) -> str:
         if name.endswith(ending):
             return meaning
     return next((key for key in ("gamma", "beta") if name.endswith(key)), name)
+
+
+def named(
+    file: Any, tensors: Tensors, model: Model | None, wanted: Callable[[Layer], Sequence[str]]
+) -> dict[str, Array]:
+    """The tensors by "layer/tensor", in the order the layers run if the file describes that, else in the file's."""
+    if model is not None:
+        weights = Weights(file, tensors, model, wanted)
+        layers = [
+            (path[-1].name, wanted(path[-1]), weights.of(path)) for path in running_leaves(model) if wanted(path[-1])
+        ]
+        return _unique(
+            [(name, key, value) for name, keys, values in layers for key, value in zip(keys, values, strict=False)]
+        )
+    root = tensors.child(file, "model_weights") or file
+    with damaged():
+        by_order = any(key in root.attrs for key in ("layer_names", "layer_names0"))
+    return _unique(list(_listed(root, tensors) if by_order else _walked(root, tensors, 0)))
+
+
+def _unique(found: Sequence[tuple[str, str, Array]]) -> dict[str, Array]:
+    """By name; a second layer of the same name gets a number."""
+    result: dict[str, Array] = {}
+    again: Counter[str] = Counter()
+    for layer, key, value in found:
+        name = f"{layer}/{key}" if not again[layer] else f"{layer}.{again[layer]}/{key}"
+        if name in result:
+            again[layer] += 1
+            name = f"{layer}.{again[layer]}/{key}"
+        result[name] = value
+    return result
+
+
+def _listed(root: Any, tensors: Tensors) -> Iterator[tuple[str, str, Array]]:
+    """Of Keras 1 and 2, without a description."""
+    for layer in names_in(root.attrs, "layer_names"):
+        group = tensors.child(root, layer)
+        if group is None:
+            raise FileError(f"damaged: it lacks the weights of the layer {shown(layer)}")
+        for stored in names_in(group.attrs, "weight_names"):
+            owner = stored.split("/")[-2] if "/" in stored else layer
+            yield owner, own_name(stored), tensors.array(group, stored)
+
+
+def _walked(group: Any, tensors: Tensors, depth: int) -> Iterator[tuple[str, str, Array]]:
+    """Of Keras 3, without a description: by class and number."""
+    if depth > _DEEPEST:
+        raise FileError(f"more than {_DEEPEST} models in each other")
+    lists = next((found for name in _LISTS if (found := tensors.child(group, name)) is not None), None)
+    if lists is None:
+        raise FileError("an HDF5 file, but not one of Keras weights")
+    with damaged():
+        slots = sorted(
+            lists, key=lambda slot: (re.sub(r"_\d+$", "", slot), int((re.findall(r"_(\d+)$", slot) or [0])[0]))
+        )
+    for slot in slots:
+        layer, values = tensors.child(lists, slot), tensors.child(lists, f"{slot}/vars")
+        if values is None:
+            continue
+        if any(tensors.child(layer, name) is not None for name in _LISTS):
+            yield from _walked(layer, tensors, depth + 1)
+            continue
+        with damaged():
+            name, count = text(values.attrs.get("name", slot)), min(len(values), 16)
+        keys = _KEYS.get(re.sub(r"_\d+$", "", slot), ())
+        if "gamma" in keys:
+            keys = keys[-count:]  # a batch norm without scale has no gamma
+        for i in range(count):
+            yield name, keys[i] if i < len(keys) else str(i), tensors.array(values, str(i))
 
 
 class Weights:
