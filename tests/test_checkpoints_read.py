@@ -16,9 +16,10 @@ import safetensors.numpy
 import safetensors.torch
 import torch
 
-from smallcnn.checkpoints.read import SUFFIXES, read_tensors
+from smallcnn.checkpoints.read import read_tensors
 from smallcnn.errors import FileError, MissingExtra
 
+SUFFIXES = (".pth", ".pt", ".bin", ".safetensors", ".npz", ".h5")
 RNG = np.random.default_rng(0)
 WEIGHTS = {  # neither sorted nor reversed, one vector, one scalar
     "stem/conv/kernel": RNG.standard_normal((3, 3, 3, 4), np.float32),
@@ -134,9 +135,15 @@ def test_outer_layers_and_counters_are_taken_off(wrap, tmp_path):
     check(read_tensors(tmp_path / "w.pth"), WEIGHTS)
 
 
-def test_module_is_a_prefix_only_where_every_tensor_has_it(tmp_path):
-    torch.save({"module.a": torch.ones(1), "b": torch.ones(2)}, tmp_path / "w.pth")
-    assert read_tensors(tmp_path / "w.pth").keys() == {"module.a", "b"}
+@pytest.mark.parametrize("name", ["module.a.b", "_orig_mod.a.b", "module._orig_mod.a.b", "a.module.b", "a._orig_mod.b"])
+def test_wrapping_modules_leave_names(name, tmp_path):
+    torch.save({name: torch.ones(1), "c": torch.ones(2)}, tmp_path / "w.pth")
+    assert list(read_tensors(tmp_path / "w.pth")) == ["a.b", "c"]
+
+
+def test_names_that_would_become_the_same_stay(tmp_path):
+    torch.save({"module.a": torch.ones(1), "a": torch.ones(2)}, tmp_path / "w.pth")
+    assert list(read_tensors(tmp_path / "w.pth")) == ["module.a", "a"]
 
 
 @pytest.mark.parametrize("below", [None, "model_weights"])
@@ -202,9 +209,9 @@ def pickled_in_an_array(path, thing):
 def test_code_in_a_file_does_not_run(suffix, write, load, tmp_path):
     path, target = tmp_path / f"w{suffix}", tmp_path / "it ran"
     write(path, Bomb(target))
-    said = refusal(path)
+    with suppress(FileError):  # of a .npz; elsewhere an inert stub stands in its place
+        assert read_tensors(path).keys() == {"a"}
     assert not target.exists()
-    assert "could run code" in said or "plain arrays" in said or "damaged" in said
     load(path)
     assert target.exists(), "the bomb is none, so that this test proves nothing"
 
@@ -221,14 +228,6 @@ def test_missing_empty_and_folders(suffix, tmp_path):
     assert refusal(tmp_path / f"folder{suffix}") == "a folder, not a file"
     (tmp_path / f"empty{suffix}").write_bytes(b"")
     assert "damaged" in refusal(tmp_path / f"empty{suffix}")
-
-
-def test_an_unknown_suffix_names_those_that_are_read(tmp_path):
-    for name in ("w.ckpt", "w"):
-        (tmp_path / name).write_bytes(b"x")
-        assert "no reader" in refusal(tmp_path / name)
-    (tmp_path / "w.safetensor").write_bytes(b"x")
-    assert refusal(tmp_path / "w.safetensor").endswith(".safetensors, .npz, .h5 and .tflite")
 
 
 def test_a_file_cut_off_anywhere(written, tmp_path):
@@ -305,7 +304,7 @@ def test_an_array_larger_than_its_file(tmp_path):
     assert "damaged" in refusal(tmp_path / "w.npz")
 
 
-@pytest.mark.parametrize("content", [[torch.ones(2)], torch.ones(2), None, {"state_dict": [torch.ones(2)]}],
+@pytest.mark.parametrize("content", [[1, 2], torch.ones(2), None, {"state_dict": [None]}],
                          ids=["list", "tensor", "None", "wrapped list"])  # fmt: skip
 def test_a_pytorch_file_without_a_state_dict(content, tmp_path):
     torch.save(content, tmp_path / "w.pth")
@@ -316,8 +315,9 @@ def test_a_file_without_weights(tmp_path):
     torch.save({"epoch": 3, "bn.num_batches_tracked": torch.tensor(7)}, tmp_path / "w.pth")
     np.savez(tmp_path / "w.npz")
     safetensors.numpy.save_file({}, tmp_path / "w.safetensors")
-    for suffix in (".pth", ".npz", ".safetensors"):
-        assert refusal(tmp_path / f"w{suffix}") == "holds no weights"
+    assert refusal(tmp_path / "w.pth") == "holds no weights: it is a dict, not a state dict"
+    assert refusal(tmp_path / "w.npz").endswith("it is empty")
+    assert refusal(tmp_path / "w.safetensors") == "holds no weights"
 
 
 def test_text_is_no_weight(tmp_path):
@@ -346,12 +346,11 @@ def test_an_h5_file_that_lacks_what_it_lists(lacking, tmp_path):
     assert "damaged" in refusal(tmp_path / "w.h5")
 
 
-@pytest.mark.parametrize(("suffix", "package"), [(".pth", "torch"), (".h5", "h5py")])
-def test_a_missing_package_names_the_extra(suffix, package, tmp_path, monkeypatch):
-    (tmp_path / f"w{suffix}").write_bytes(b"x")
+def test_a_missing_package_names_the_extra(tmp_path, monkeypatch):
+    (tmp_path / "w.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(MissingExtra, match=r"pip install 'smallcnn\[(train|import)\]'"):
-        read_tensors(tmp_path / f"w{suffix}")
+    with pytest.raises(MissingExtra, match=r"pip install 'smallcnn\[import\]'"):
+        read_tensors(tmp_path / "w.h5")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import safetensors.numpy
+import torch
 from PIL import Image
 
 from public_logits import public_definition
@@ -27,6 +28,7 @@ def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("files")
     squeezenet = tensors("torchvision-squeezenet1_1")
     safetensors.numpy.save_file(squeezenet, folder / "squeezenet.safetensors")
+    torch.save({name: torch.from_numpy(value) for name, value in squeezenet.items()}, folder / "squeezenet.pth")
     np.savez(folder / "ordered.npz", **{f"t{i:02}": value for i, value in enumerate(squeezenet.values())})
     safetensors.numpy.save_file(tensors("timm-mobilenetv3_small_100"), folder / "v3.safetensors")
     shufflenet = tensors("torchvision-shufflenet_v2_x0_5")
@@ -52,6 +54,14 @@ def test_import_then_predict(smallcnn, files, tmp_path):
     assert code == 0
     assert found["label"] in imagenet.labels()
     assert len(found["top5"]) == 5
+
+
+def test_without_as_the_network_is_recognised(smallcnn, files, tmp_path):
+    out = tmp_path / "m.safetensors"
+    code, _, remarks = smallcnn("import", files / "two.safetensors", "--out", out)
+    assert code == 0
+    assert "recognised as shufflenet_v2:scale=0.5, by its names and shapes; --as says otherwise" in remarks
+    assert load(out).facts["imported"]["model"] == "shufflenet_v2:scale=0.5"
 
 
 def test_every_option(smallcnn, files, tmp_path):
@@ -106,7 +116,6 @@ def test_two_halves(smallcnn, tmp_path):
 
 
 @pytest.mark.parametrize(("args", "says"), [
-    (["squeezenet.safetensors", "--out", "m.safetensors"], "Missing option '--as'"),
     (["squeezenet.safetensors", "--as", "squeezenet_1_1"], "Missing option '--out'"),
     (["--as", "squeezenet_1_1", "--out", "m.safetensors"], "Missing argument 'FILE...'"),
     (["absent.pth", "--as", "squeezenet_1_1", "--out", "m.safetensors"], "absent.pth: no such file"),
@@ -162,13 +171,14 @@ def test_a_failed_import_leaves_the_model_that_was_there(refused, files, tmp_pat
 
 
 def test_without_torch_and_the_formats_packages(files, tmp_path):
-    """.safetensors and .npz need the base install only; other files name the extra that reads them."""
+    """PyTorch's files, .safetensors and .npz need the base install only; other files name the extra that reads them."""
     code = "import sys; sys.modules.update(dict.fromkeys(['torch', 'h5py', 'tflite'])); "
-    for name, says in {"w.pth": "smallcnn[train]", "w.h5": "smallcnn[import]", "w.tflite": "smallcnn[import]",
+    starts = {"w.h5": b"\x89HDF\r\n\x1a\n", "w.tflite": b"\x1c\0\0\0TFL3"}
+    for name, says in {"w.h5": "smallcnn[import]", "w.tflite": "smallcnn[import]", "squeezenet.pth": None,
                        "squeezenet.safetensors": None, "ordered.npz": None}.items():  # fmt: skip
         path = tmp_path / name if says else files / name
         if says:
-            path.write_bytes(b"x")
+            path.write_bytes(starts[name])
         args = ["import", str(path), "--as", "squeezenet_1_1", "--out", str(tmp_path / "m.safetensors")]
         args += ["--origin", "order"] if name.endswith(".npz") else []
         run = f"{code}from smallcnn.cli.main import main; main({args!r})"

@@ -120,6 +120,7 @@ def test_a_public_file_gives_the_public_logits(name, model, origin, told, tmp_pa
             "origin": origin,
             "files": [{"name": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}],
             "fresh": [],
+            "notes": [],
         }
 
 
@@ -198,10 +199,13 @@ def test_the_wrong_network(squeezenet, shufflenet):
     line = refusal(shufflenet, "mobilenet_v1")
     assert "conv1.0.weight" in line
     assert "none that timm or keras give mobilenet_v1" in line
+    assert line.endswith("; the file fits shufflenet_v2:scale=0.5")
 
 
 def test_a_network_of_which_no_public_weights_are_known(squeezenet):
-    assert "no public weights of effnet are known; --origin order" in refusal(squeezenet, "effnet")
+    line = refusal(squeezenet, "effnet")
+    assert "are not those here, and no others are known of effnet; --origin order" in line
+    assert line.endswith("; the file fits squeezenet_1_1")
 
 
 def test_a_misspelt_network_or_option(squeezenet):
@@ -214,7 +218,7 @@ def test_a_misspelt_network_or_option(squeezenet):
 def test_an_unknown_origin_names_those_that_are_known(squeezenet):
     line = refusal(squeezenet, "squeezenet_1_1", origin="torchvison")
     assert line == f"{squeezenet}: no origin 'torchvison' of squeezenet_1_1; closest: torchvision"
-    assert "known: gluon, order, torchvision" in refusal(squeezenet, "squeezenet_1_1", origin="x")
+    assert "known: gluon, order, smallcnn, torchvision" in refusal(squeezenet, "squeezenet_1_1", origin="x")
 
 
 def test_the_origin_that_is_asked_for_must_be_the_files(squeezenet):

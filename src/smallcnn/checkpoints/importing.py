@@ -11,24 +11,42 @@ import numpy as np
 from smallcnn import zoo
 from smallcnn.adapt import with_classes
 from smallcnn.artifact import Artifact
+from smallcnn.checkpoints.assumptions import as_in_pytorch, assumed, assumed_images, colours, shaping
 from smallcnn.checkpoints.catalogue import Checkpoint
-from smallcnn.checkpoints.layouts import Layout, layouts_of
+from smallcnn.checkpoints.fitting import recognised
+from smallcnn.checkpoints.keras_file import open_keras
+from smallcnn.checkpoints.kinds import READ, kind_of
+from smallcnn.checkpoints.layouts import OWN, Layout, layouts_of, own
+from smallcnn.checkpoints.match_keras import by_kind, is_automatic, keras_ends, numbered
 from smallcnn.checkpoints.match_layers import lay_layers
-from smallcnn.checkpoints.match_names import in_order, lay, missing_tail, shared
-from smallcnn.checkpoints.read import Tensors, read_tensors
+from smallcnn.checkpoints.match_names import (
+    Placed,
+    channels_of,
+    channels_read,
+    classes_of,
+    in_order,
+    lay,
+    missing_tail,
+    placed,
+    rows,
+)
+from smallcnn.checkpoints.read import Tensors, Weights, read_weights
 from smallcnn.checkpoints.tflite import TFLite, read_layers
+from smallcnn.checks import shown
 from smallcnn.data import imagenet
 from smallcnn.data.preprocessing import Preprocessing
 from smallcnn.errors import FileError, GraphError, closest
 from smallcnn.fold import fold_graph
 from smallcnn.graph import Graph
+from smallcnn.keras.reading import read_keras
 from smallcnn.onnx.reading import read_onnx, usual_labels
+from smallcnn.tflite import read_tflite
 from smallcnn.weights import initial_weights
 
 ORDER = "order"
 """As an origin: names are ignored, tensors are taken in the order of the file."""
 
-_IN_ORDER = (".pth", ".pt", ".bin", ".npz")  # files that keep the order in which layers were made
+_IN_ORDER = ("torch", "pickle", "npz")  # kinds of files that keep the order in which layers were made
 
 
 @dataclass(frozen=True)
@@ -59,7 +77,7 @@ class Prepared:
 
 def import_checkpoint(
     files: Sequence[Path | str],
-    model: str,
+    model: str | None = None,
     *,
     origin: str | None = None,
     fresh_head: bool = False,
@@ -69,29 +87,50 @@ def import_checkpoint(
 ) -> Artifact:
     """Reads public weights of `model`, a registry name with options such as "mobilenet_v2:width=0.5".
 
+    Without `model` it is the one network of the registry that the file's names and shapes fit.
+
     Several files are parts of one network, in order. `origin` names the layout where names alone do not tell, or is
-    "order": take the tensors one by one in the file's order, kinds and shapes as the only check. With `fresh_head`,
-    layers at the end that the file lacks start from initial weights. `labels` are needed where the classes are not
-    ImageNet's 1,000.
+    "order": take the tensors one by one in the file's order, kinds and shapes as the only check, with the padding,
+    epsilon, mean and standard deviation of PyTorch. With `fresh_head`, layers at the end that the file lacks start from
+    initial weights. `labels` are needed where the classes are not ImageNet's 1,000.
+
+    What was decided or assumed on the way is in the artifact's facts, under "imported", as "notes".
 
     TensorFlow's 1,001st class, "background", is dropped unless `keep_background`. 8-bit files become float networks
     with their saturation as clips.
 
     Raises FileError with both sides if the file does not fit the network, GraphError for a wrong `model`.
     """
-    paths, chosen = [Path(file) for file in files], zoo.parse(model)
+    paths, chosen = [Path(file) for file in files], None if model is None else zoo.parse(model)
     prepared = prepared or Prepared()
-    if {path.suffix for path in paths} == {".tflite"}:
-        if origin or fresh_head:
-            raise FileError("a .tflite file is laid out layer by layer, and whole: no origin, no fresh head")
+    kinds = {kind_of(path) for path in paths}
+    if kinds == {"tflite"} and (origin or fresh_head):
+        raise FileError("a .tflite file is laid out layer by layer, and whole: no origin, no fresh head")
+    if kinds == {"tflite"} and chosen is not None:
         return _from_layers(paths, chosen, keep_background, labels, prepared)
     if len(paths) != 1:
-        raise FileError("only .tflite networks come in several files; give one file")
-    tensors = read_tensors(paths[0])
+        only = "; say with --as which network they are" if kinds == {"tflite"} else "; give one file"
+        raise FileError(f"only parts of one network in .tflite files can be several{only}")
+    if chosen is None and not (origin or fresh_head) and (made := _described(paths[0], prepared.resolution)):
+        return _whole(made, paths[0], "tflite" if kinds == {"tflite"} else "keras", keep_background, labels, prepared)
+    found = read_weights(paths[0])
     try:
-        return _from_tensors(paths[0], tensors, chosen, origin, fresh_head, keep_background, labels, prepared)
+        if chosen is None:
+            chosen, note = recognised(found.tensors)
+            found = replace(found, notes=(*found.notes, note))
+        return _from_tensors(paths[0], found, chosen, origin, fresh_head, keep_background, labels, prepared)
     except FileError as error:
-        raise FileError(f"{paths[0]}: {error}") from error
+        raise FileError(f"{paths[0]}: {error}{_but_fits(found.tensors, chosen)}") from error
+
+
+def _but_fits(tensors: Tensors, model: zoo.Model | None) -> str:
+    """What to add to an error: the network that the file fits, if that is another than `model`."""
+    try:
+        right, _ = recognised(tensors)
+    except FileError:
+        return ""
+    same = model is None or (right.name, shaping(right)) == (model.name, shaping(model))
+    return "" if same else f"; the file fits {right}"
 
 
 def import_onnx(
@@ -107,6 +146,37 @@ def import_onnx(
     """
     path, prepared = Path(path), prepared or Prepared()
     made = read_onnx(path, resolution=prepared.resolution)
+    return _whole(made, path, "onnx", keep_background, labels, prepared)
+
+
+def _described(path: Path, resolution: int | None) -> Artifact | None:
+    """The network that a file of TensorFlow Lite or Keras describes itself; None if it holds weights only."""
+    kind = kind_of(path)
+    if kind == "tflite":
+        made = read_tflite(path)
+        if resolution not in (None, made.graph.input_shape[0]):
+            raise FileError(f"{path}: made for {made.graph.input_shape[0]} pixels; train --from can change it")
+        return made
+    if kind not in ("hdf5", "keras"):
+        return None
+    try:
+        with open_keras(path) as stored:
+            if stored.description is None:
+                return None
+            return read_keras(stored, path.stem.removesuffix(".weights"), resolution=resolution)
+    except (FileError, GraphError) as error:
+        raise FileError(f"{path}: {error}") from error
+
+
+def _whole(
+    made: Artifact,
+    path: Path,
+    origin: str,
+    keep_background: bool,
+    labels: Sequence[str] | None,
+    prepared: Prepared,
+) -> Artifact:
+    """A file's own network, with labels and preparation as asked for, and where it came from."""
     try:
         if labels is not None:
             made = replace(made, labels=_labels(len(made.labels), labels))
@@ -116,7 +186,10 @@ def import_onnx(
         made = replace(made, preprocessing=prepared.over(made.preprocessing))
     except (FileError, GraphError) as error:
         raise FileError(f"{path}: {error}") from error
-    facts: dict[str, Any] = {"model": made.graph.name, "origin": "onnx", "files": [_digest(path)], "fresh": []}
+    facts: dict[str, Any] = {"model": made.graph.name, "origin": origin, "files": [_digest(path)], "fresh": []}
+    said = made.facts.get("keras") or made.facts.get("tflite")
+    if said and said["images"] == "assumed" and prepared.mean is None and prepared.std is None:
+        facts["notes"] = [assumed_images(made.preprocessing)]
     return replace(made, facts=made.facts | {"imported": facts})
 
 
@@ -176,7 +249,7 @@ def _without_first_class(file: TFLite) -> TFLite:
 
 def _from_tensors(
     path: Path,
-    tensors: Tensors,
+    found: Weights,
     model: zoo.Model,
     origin: str | None,
     fresh_head: bool,
@@ -185,17 +258,28 @@ def _from_tensors(
     prepared: Prepared,
 ) -> Artifact:
     """From a file of named tensors."""
-    resolution = {} if prepared.resolution is None else {"resolution": prepared.resolution}
+    notes, resolution = list(found.notes), {} if prepared.resolution is None else {"resolution": prepared.resolution}
+    if origin == ORDER and found.kind in ("hdf5", "keras"):
+        return _by_kind(path, found, model, fresh_head, labels, prepared)
     if origin == ORDER:
-        if path.suffix not in _IN_ORDER:
-            raise FileError(f"a {path.suffix} file sorts its tensors, so their order says nothing")
-        classes = _rows(next(reversed(tensors.values())))
-        graph = model.build(classes=classes, **resolution)
-        weights = in_order(graph, tensors)
-        return _artifact(graph, weights, labels, Preprocessing(graph.input_shape[:2]), prepared, path, model, ORDER, [])
-    layout, model = _layout(tensors, model, origin)
-    classes = _classes(layout, model, tensors) or len(labels or imagenet.labels())
-    graph = model.build(classes=classes, **resolution)
+        if found.kind not in _IN_ORDER:
+            raise FileError(f"a {READ[found.kind]} file sorts its tensors, so their order says nothing")
+        model = as_in_pytorch(model)
+        classes, channels = (
+            rows(next(reversed(found.tensors.values()))),
+            channels_read(next(iter(found.tensors.values()))),
+        )
+        graph = model.build(classes=classes, channels=channels, **resolution)
+        weights = in_order(graph, found.tensors)
+        usual = Preprocessing(graph.input_shape[:2], *colours(own(model.name), channels))
+        notes.append(assumed(model, prepared.over(usual)))
+        return _artifact(graph, weights, labels, usual, prepared, path, model, ORDER, [], notes)
+    if origin in (None, "keras") and found.kind in ("hdf5", "keras", "npz") and is_automatic(found.tensors):
+        return _by_kind(path, found, model, fresh_head, labels, prepared)
+    layout, model, tensors = _layout(found.tensors, model, origin, notes)
+    classes = classes_of(layout, model, tensors) or len(labels or imagenet.labels())
+    channels = channels_of(layout, model, tensors)
+    graph = model.build(classes=classes, channels=channels, **resolution)
     tail = missing_tail(layout, graph, tensors)
     try:
         weights = lay(layout, graph, tensors, without=tail if fresh_head else ())
@@ -212,8 +296,31 @@ def _from_tensors(
         weights = {name: weights.get(name, initial[name]) for name in graph.weights}
     if classes == len(imagenet.labels()) + 1 and not keep_background:
         graph, weights = _without_background(graph, weights)
-    usual = Preprocessing(graph.input_shape[:2], layout.mean, layout.std, layout.crop, layout.interpolation)
-    return _artifact(graph, weights, labels, usual, prepared, path, model, layout.origin, tail)
+    usual = Preprocessing(graph.input_shape[:2], *colours(layout, channels), layout.crop, layout.interpolation)
+    if layout.origin == OWN or channels == 1:
+        notes.append(assumed(model, prepared.over(usual)))
+    return _artifact(graph, weights, labels, usual, prepared, path, model, layout.origin, tail, notes)
+
+
+def _by_kind(
+    path: Path,
+    found: Weights,
+    model: zoo.Model,
+    fresh_head: bool,
+    labels: Sequence[str] | None,
+    prepared: Prepared,
+) -> Artifact:
+    """From Keras weights whose names say nothing: layers of a kind in the order they run."""
+    resolution = {} if prepared.resolution is None else {"resolution": prepared.resolution}
+    tensors = numbered(found.tensors) if found.kind == "npz" else found.tensors
+    channels, classes, bias = keras_ends(tensors)
+    if "bias" in model.options and "bias" not in model.given:
+        model = replace(model, options=model.options | {"bias": bias})
+    graph = model.build(classes=classes or len(labels or imagenet.labels()), channels=channels, **resolution)
+    weights, fresh = by_kind(graph, tensors, fresh_head=fresh_head)
+    usual = Preprocessing(graph.input_shape[:2], (0.5,) * channels, (0.5,) * channels)
+    notes = [*found.notes, "its layers were taken by kind, in the order they run", assumed(model, prepared.over(usual))]
+    return _artifact(graph, weights, labels, usual, prepared, path, model, "keras", fresh, notes)
 
 
 def _fits_without(layout: Layout, graph: Graph, tensors: Tensors, tail: list[str]) -> bool:
@@ -232,12 +339,6 @@ def _without_background(graph: Graph, weights: dict[str, np.ndarray]) -> tuple[G
     }
 
 
-def _rows(value: np.ndarray) -> int:
-    if not value.shape or not value.shape[0]:
-        raise FileError("its last tensor is no classifier's")
-    return len(value)
-
-
 def _artifact(
     graph: Graph,
     weights: dict[str, np.ndarray],
@@ -248,36 +349,63 @@ def _artifact(
     model: zoo.Model,
     origin: str,
     fresh: list[str],
+    notes: list[str],
 ) -> Artifact:
-    facts = _facts([path], model, origin, fresh)
+    facts = _facts([path], model, origin, fresh, notes)
     return Artifact(graph, weights, _labels(graph.output_shape[0], labels), prepared.over(usual), facts)
 
 
-def _layout(tensors: Tensors, model: zoo.Model, origin: str | None) -> tuple[Layout, zoo.Model]:
-    """The layout whose names the file has, and the model as it implies; FileError if none has them, or several."""
-    known = layouts_of(model.name)
-    if not known:
-        raise FileError(f"no public weights of {model.name} are known; --origin {ORDER} takes tensors by their order")
+def _layout(
+    tensors: Tensors, model: zoo.Model, origin: str | None, notes: list[str]
+) -> tuple[Layout, zoo.Model, Tensors]:
+    """The layout whose names the file has, the model as it implies, and the tensors under those names.
+
+    Raises FileError if no layout has the file's names, or several have.
+    """
+    known = [*layouts_of(model.name), own(model.name)]
     origins = [layout.origin for layout in known]
     if origin is not None and origin not in origins:
         raise FileError(f"no origin {origin!r} of {model.name}; {closest(origin, [*origins, ORDER])}")
-    asked = [layout for layout in known if origin in (None, layout.origin)]
-    counted = [(shared(layout, zoo.Model(model.name, model.options | layout.implies).build(), tensors), layout)
-               for layout in asked]  # fmt: skip
-    most = max(count for count, _ in counted)
-    best = [layout for count, layout in counted if count == most]
+    where = [(_placed(layout, model, tensors), layout) for layout in known if origin in (None, layout.origin)]
+    most = max(place.count for place, _ in where)
+    best = [(place, layout) for place, layout in where if place.count == most]
     if not most:
         some = " ".join(", ".join(list(tensors)[:3]).split())
+        public = [name for name in dict.fromkeys(origins) if name != OWN]
+        whose = (
+            f"are none that {' or '.join(public)} give" if public else "are not those here, and no others are known of"
+        )
         raise FileError(
-            f"its names ({some}, ...) are none that {' or '.join(origins)} give {model.name}; "
+            f"its names ({some}, ...) {whose} {model.name}; "
             f"--origin {ORDER} ignores names, if the file has the layers in the order they run"
         )
+    if len(best) > 1:  # torchvision's GoogLeNet has our names but for its last layer
+        best = [(place, layout) for place, layout in best if layout.origin != OWN]
     if len(best) > 1:
         raise FileError(
             "its names fit several origins, which differ in padding or epsilon; say which with --origin: "
-            + " or ".join(layout.origin for layout in best)
+            + " or ".join(layout.origin for _, layout in best)
         )
-    return best[0], _as_implied(model, best[0])
+    ((place, layout),) = best
+    inside, others = place.of(tensors)
+    notes += _told(place, others)
+    return layout, _as_implied(model, layout), inside
+
+
+def _placed(layout: Layout, model: zoo.Model, tensors: Tensors) -> Placed:
+    try:
+        return placed(layout, zoo.Model(model.name, model.options | layout.implies).build(), tensors)
+    except FileError:  # the model has options that the origin's network has not
+        return Placed(0, "")
+
+
+def _told(place: Placed, others: list[str]) -> list[str]:
+    """In words, where the weights were found among other tensors."""
+    rivals = [
+        f"as many names fit below {' and '.join(map(shown, place.rivals))}: taken from below {shown(place.prefix)}"
+    ]
+    left = [f"left out, as no part of the network: {', '.join(map(shown, others[:3]))}" + ", ..." * (len(others) > 3)]
+    return rivals * bool(place.rivals) + left * bool(others)
 
 
 def _as_implied(model: zoo.Model, layout: Layout) -> zoo.Model:
@@ -286,18 +414,6 @@ def _as_implied(model: zoo.Model, layout: Layout) -> zoo.Model:
         if key in model.given and model.options[key] != value:
             raise FileError(f"weights of {layout.origin} need {key}={value}, not {key}={model.options[key]}")
     return replace(model, options=model.options | layout.implies)
-
-
-def _classes(layout: Layout, model: zoo.Model, tensors: Tensors) -> int | None:
-    """The number of classes the file's classifier has; None if it has no classifier."""
-    graph = model.build()
-    node, own = list(layout.names(graph).items())[-1]
-    stored = layout.of_file(tensors).get(own["weight"])
-    if stored is None:
-        return None
-    if stored.ndim not in (2, 4):
-        raise FileError(f"{own['weight']} is {stored.shape}, no classifier's")
-    return _rows(layout.scheme.ours(graph, graph[node], "weight", stored))
 
 
 def _labels(classes: int, labels: Sequence[str] | None) -> tuple[str, ...]:
@@ -312,10 +428,13 @@ def _labels(classes: int, labels: Sequence[str] | None) -> tuple[str, ...]:
     return usual_labels(classes)
 
 
-def _facts(paths: Sequence[Path], model: zoo.Model, origin: str, fresh: list[str]) -> dict[str, Any]:
+def _facts(
+    paths: Sequence[Path], model: zoo.Model, origin: str, fresh: list[str], notes: Sequence[str] = ()
+) -> dict[str, Any]:
     files = [_digest(path) for path in paths]
-    return {"imported": {"model": str(model), "origin": origin, "files": files, "fresh": fresh}}
+    return {"imported": {"model": str(model), "origin": origin, "files": files, "fresh": fresh, "notes": list(notes)}}
 
 
 def _digest(path: Path) -> dict[str, str]:
-    return {"name": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    with path.open("rb") as file:
+        return {"name": path.name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}

@@ -101,14 +101,16 @@ def _is_pickle(start: bytes, file: IO[bytes], size: int) -> bool:
     return file.read(1) == b"."
 
 
+_MODEL_PROTO = {1: 0, 2: 2, 3: 2, 4: 2, 5: 0, 6: 2, 7: 2, 8: 2, 14: 2, 20: 2, 25: 2, 26: 2}
+"""The fields of ONNX's ModelProto with their wire types; 7 is the graph."""
+
+
 def _is_onnx(file: IO[bytes], size: int) -> bool:
-    """Whether its top level is a ModelProto's: a version first, later a graph."""
-    first = None
+    """Whether its top level is a ModelProto's, as far as its graph."""
     for field, wire, value in islice(_fields(file, size), 64):
-        first = first or (field, wire)
-        if first != (1, 0) or field > 25:
+        if _MODEL_PROTO.get(field) != wire:
             return False
-        if (field, wire) == (7, 2) and value:
+        if field == 7 and value:
             return True
     return False
 

@@ -16,6 +16,7 @@ from smallcnn import ops
 from smallcnn.checkpoints.layouts.layout import KERAS
 from smallcnn.errors import FileError
 from smallcnn.graph import Graph, Node
+from smallcnn.weights import initial_weights
 
 Tensors = Mapping[str, np.ndarray]
 Kind = Literal["convolutions", "depthwise convolutions", "batch norms", "dense layers"]
@@ -40,8 +41,22 @@ def numbered(tensors: Tensors) -> dict[str, np.ndarray]:
     return {name: tensors[name] for name in sorted(tensors, key=place)}
 
 
-def by_kind(graph: Graph, tensors: Tensors) -> dict[str, np.ndarray]:
-    """Our weights by name. Raises FileError at the first layer that does not fit, and if there are too few or many."""
+def keras_ends(tensors: Tensors) -> tuple[int, int | None, bool]:
+    """The channels of the image, the classes if there is a dense layer, and whether convolutions have a bias."""
+    kernels = {name: value for name, value in tensors.items() if name.endswith("/kernel")}
+    first = next((name for name, value in kernels.items() if value.ndim == 4), None)
+    if first is None:
+        raise FileError("has no convolution")
+    dense = [value.shape[1] for value in kernels.values() if value.ndim == 2]
+    bias = f"{first.removesuffix('/kernel')}/bias" in tensors
+    return int(kernels[first].shape[2]), int(dense[-1]) if dense else None, bias
+
+
+def by_kind(graph: Graph, tensors: Tensors, *, fresh_head: bool = False) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Our weights by name, and the layers that start anew: with `fresh_head`, the dense ones that the file lacks.
+
+    Raises FileError at the first layer that does not fit, and if there are too few or too many.
+    """
     layers: dict[str, dict[str, np.ndarray]] = defaultdict(dict)
     for name, value in tensors.items():
         layer, _, key = name.rpartition("/")
@@ -51,15 +66,23 @@ def by_kind(graph: Graph, tensors: Tensors) -> dict[str, np.ndarray]:
         for kind, part in _parts(layer, own):
             queues[kind].append((layer, part))
     weights: dict[str, np.ndarray] = {}
+    fresh: list[str] = []
     for node in graph:
         if graph.weights_of(node):
             kind = _kind(graph, node)
+            if not queues[kind] and fresh_head and kind == "dense layers":
+                fresh.append(node.name)
+                continue
             if not queues[kind]:
                 raise FileError(f"does not fit {graph.name}: the file has no more {kind} for {node.name}")
             weights |= _laid(graph, node, *queues[kind].popleft())
     if left := [f"{len(queue)} {kind}" for kind, queue in queues.items() if queue]:
         raise FileError(f"does not fit {graph.name}: {' and '.join(left)} of the file are left over")
-    return {name: np.ascontiguousarray(weights[name], np.float32) for name in graph.weights}
+    if fresh_head and not fresh:
+        raise FileError("it has all of the network, also its head: leave --fresh-head out")
+    initial = initial_weights(graph) if fresh else {}
+    values = {name: np.ascontiguousarray(weights.get(name, initial.get(name)), np.float32) for name in graph.weights}
+    return values, fresh
 
 
 def _parts(layer: str, own: dict[str, np.ndarray]) -> list[tuple[Kind, dict[str, np.ndarray]]]:

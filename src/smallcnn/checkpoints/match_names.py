@@ -1,19 +1,79 @@
 """Laying the tensors of a file onto a network: by name, every one, or a message with both sides."""
 
-from collections.abc import Iterable
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
+from smallcnn import zoo
 from smallcnn.checkpoints.layouts import Layout, torch_array
 from smallcnn.checkpoints.read import Tensors
 from smallcnn.errors import FileError
 from smallcnn.graph import Graph
 
+_AVERAGED = re.compile(r"ema|.*_ema|ema_.*|averaged.*", re.IGNORECASE)
+_OTHERS = re.compile(r"(teacher|target|momentum|criterion|loss|metric)[^.]*|.*_(teacher|loss|metrics?)", re.IGNORECASE)
+"""Steps in names: of averaged weights, and of what is next to a network in a training script."""
 
-def shared(layout: Layout, graph: Graph, tensors: Tensors) -> int:
-    """How many tensor names of the network the file has, in this layout."""
-    known = layout.of_file(tensors)
-    return sum(name in known for names in layout.names(graph).values() for name in names.values())
+
+@dataclass(frozen=True)
+class Placed:
+    """Where a file has the names of a network: how many of them, below which prefix, and below which others as many."""
+
+    count: int
+    prefix: str
+    rivals: tuple[str, ...] = ()
+
+    def of(self, tensors: Tensors) -> tuple[Tensors, list[str]]:
+        """The tensors below the prefix, by their names there, and the names of the others.
+
+        Without a prefix all are the network's but those of a loss, a teacher and their kind.
+        """
+        others = [name for name in tensors if not name.startswith(self.prefix)]
+        if not self.prefix:
+            others = [name for name in tensors if _OTHERS.fullmatch(name.partition(".")[0])]
+        left = dict.fromkeys(others)
+        own = {name.removeprefix(self.prefix): value for name, value in tensors.items() if name not in left}
+        return own, others
+
+
+def placed(layout: Layout, graph: Graph, tensors: Tensors) -> Placed:
+    """Where the file has most of the network's names; a training script's network is an attribute of something else.
+
+    Of two places with as many names, averaged weights come before plain ones, and a teacher's after them.
+    """
+    separator = layout.scheme.separator
+    names = {name for own in layout.names(graph).values() for name in own.values()}
+    for theirs, ours in layout.renamed.items():
+        ending = len(ours) + len(separator)
+        names |= {f"{theirs}{separator}{name[ending:]}" for name in names if name.startswith(f"{ours}{separator}")}
+    counts: Counter[str] = Counter()
+    for name in tensors:
+        counts.update(name[:start] for start in _steps(name, separator) if name[start:] in names)
+    if not counts:
+        return Placed(0, "")
+    most = max(counts.values())
+    best = [prefix for prefix, count in counts.items() if count == most]
+    chosen = min(best, key=lambda prefix: _rank(prefix.split(separator)))
+    return Placed(most, chosen, tuple(prefix for prefix in best if prefix != chosen))
+
+
+def _steps(name: str, separator: str) -> Iterator[int]:
+    """Where the name begins, and where each of its steps does."""
+    start = 0
+    while True:
+        yield start
+        if (end := name.find(separator, start)) < 0:
+            return
+        start = end + len(separator)
+
+
+def _rank(steps: list[str]) -> int:
+    if any(_AVERAGED.fullmatch(step) for step in steps):
+        return 0
+    return 2 if any(_OTHERS.fullmatch(step) for step in steps) else 1
 
 
 def missing_tail(layout: Layout, graph: Graph, tensors: Tensors) -> list[str]:
@@ -25,6 +85,42 @@ def missing_tail(layout: Layout, graph: Graph, tensors: Tensors) -> list[str]:
             break
         tail.insert(0, node)
     return tail
+
+
+def classes_of(layout: Layout, model: zoo.Model, tensors: Tensors) -> int | None:
+    """The number of classes the file's classifier has; None if it has no classifier."""
+    graph = model.build()
+    node, own = list(layout.names(graph).items())[-1]
+    stored = layout.of_file(tensors).get(own["weight"])
+    if stored is None:
+        return None
+    if stored.ndim not in (2, 4):
+        raise FileError(f"{own['weight']} is {stored.shape}, no classifier's")
+    return rows(layout.scheme.ours(graph, graph[node], "weight", stored))
+
+
+def channels_of(layout: Layout, model: zoo.Model, tensors: Tensors) -> int:
+    """How many channels the images have that the file's first layer reads; 3 if it has no first layer."""
+    graph = model.build()
+    node, own_names = next(iter(layout.names(graph).items()))
+    stored = layout.of_file(tensors).get(own_names["weight"])
+    if stored is None or stored.ndim != 4:
+        return 3
+    return channels_read(layout.scheme.ours(graph, graph[node], "weight", stored))
+
+
+def channels_read(first: np.ndarray) -> int:
+    """Of the images a convolution reads, from its weights (out, in, height, width)."""
+    if first.ndim == 4 and first.shape[1] not in (1, 3):
+        raise FileError(f"its first layer reads {first.shape[1]} channels; images here are grey (1) or RGB (3)")
+    return first.shape[1] if first.ndim == 4 else 3
+
+
+def rows(value: np.ndarray) -> int:
+    """How many classes a classifier's weight has."""
+    if not value.shape or not value.shape[0]:
+        raise FileError("its last tensor is no classifier's")
+    return len(value)
 
 
 def lay(layout: Layout, graph: Graph, tensors: Tensors, *, without: Iterable[str] = ()) -> dict[str, np.ndarray]:
@@ -58,7 +154,7 @@ def lay(layout: Layout, graph: Graph, tensors: Tensors, *, without: Iterable[str
         )
     if wrong := [name for name, value in weights.items() if name.endswith("running_var") and (value < 0).any()]:
         raise FileError(f"damaged: variances below 0 for {_listed(wrong)}")
-    if layout.blue_first:
+    if layout.blue_first and graph.input_shape[2] == 3:
         first = next(node for node in graph if graph.weights_of(node))
         weights[f"{first.name}.weight"] = weights[f"{first.name}.weight"][:, ::-1]
     weights |= {name: np.zeros(graph.weights[name].shape) for name in layout.zero if name.rpartition(".")[0] in names}

@@ -1,90 +1,101 @@
 """Named tensors out of a checkpoint file, whoever wrote it. Nothing from the file is executed.
 
-    .pth .pt .bin  torch.load(weights_only=True): tensors and plain containers, no other object
+    PyTorch        zip archives and older files of torch.save, pickles of tensors and arrays: read by a machine of our
+                   own, which builds tensors and plain containers and nothing else (`pickles`, `torch_files`)
     .safetensors   names and bytes
     .npz           without pickled objects
-    .h5            Keras 1 and 2 weight files
+    .h5 .keras     Keras' files, in the order the layers run where they describe that (`keras_file`)
 
-Order is the file's. A training checkpoint's outer layers ("state_dict", "model", a common "module." prefix) are taken
-off, counters that are no weights left out; where it has averaged weights too (EMA), those are taken.
+The file's content says which it is (`kinds`), its name does not matter. Order is the file's. A training checkpoint's
+outer layers ("state_dict", "model") are taken off and counters that are no weights left out (`state_dict`).
 """
 
-import warnings
-from collections.abc import Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from smallcnn.errors import FileError, require
+from smallcnn.checkpoints.keras_file import keras_tensors
+from smallcnn.checkpoints.kinds import READ, Kind, kind_of
+from smallcnn.checkpoints.state_dict import choose, unwrapped
+from smallcnn.checkpoints.tensors import widened
+from smallcnn.checkpoints.torch_files import opened
+from smallcnn.checkpoints.zips import open_zip
+from smallcnn.checks import shown
+from smallcnn.errors import FileError
 
 Tensors = dict[str, np.ndarray]
 
-_WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model", "net")  # averages first
-_DEEPEST = 4  # wrappers in each other
-_PREFIXES = ("module.", "_orig_mod.")  # of torch.nn.DataParallel and torch.compile
-_COUNTERS = ("num_batches_tracked", "n_averaged", "top_level_model_weights")
-_MOST_COMPRESSED = 1000  # times the size of its file that a tensor may take in memory
+_ALWAYS_ALLOWED = 64 * 2**20  # bytes that tensors may take, however small the file
+_COUNTERS = ("top_level_model_weights",)  # Keras'
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The float32 tensors of a file in its order, and what was decided about which of its weights are taken."""
+
+    kind: Kind
+    tensors: Tensors
+    notes: tuple[str, ...] = ()
+
+
+def read_weights(path: Path) -> Weights:
+    """Raises FileError if the file is missing, damaged, of a kind without named tensors, or holds no weights."""
+    kind = kind_of(path)
+    try:
+        notes: tuple[str, ...] = ()
+        if kind in ("torch", "pickle"):
+            tensors, notes = _torch(path, kind)
+        elif kind in _READERS:
+            tensors = _READERS[kind](path)
+        else:
+            raise FileError(f"{READ[kind]}: has a network of its own, and no weights by name")
+        named = {name: _float32(name, value) for name, value in tensors.items() if not name.endswith(_COUNTERS)}
+        if not named:
+            raise FileError("holds no weights")
+        return Weights(kind, unwrapped(named), notes)
+    except FileError as error:
+        raise FileError(f"{path}: {error}") from error
+    except OSError as error:
+        raise FileError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except MemoryError as error:
+        raise FileError(f"{path}: too large for this machine's memory") from error
 
 
 def read_tensors(path: Path) -> Tensors:
-    """Name -> float32 array. Raises FileError if the file is missing, damaged, of an unknown kind or needs code run."""
-    if not path.is_file():
-        raise FileError(f"{path}: {'a folder, not a file' if path.is_dir() else 'no such file'}")
-    if path.suffix not in _READERS:
-        kind = path.suffix or "a file without suffix"
-        raise FileError(f"{path}: no reader for {kind}; there are some for {', '.join(SUFFIXES)} and .tflite")
-    try:
-        tensors = _READERS[path.suffix](path)
-    except FileError as error:
-        raise FileError(f"{path}: {error}") from error
-    named = {name: value for name, value in tensors.items() if not name.endswith(_COUNTERS)}
-    if not named:
-        raise FileError(f"{path}: holds no weights")
-    for prefix in _PREFIXES:
-        if all(name.startswith(prefix) for name in named):
-            named = {name.removeprefix(prefix): value for name, value in named.items()}
-    for name, value in named.items():
-        if value.dtype.kind not in "fiu":
-            raise FileError(f"{path}: {name!r} holds {value.dtype}, not numbers")
-        if not np.isfinite(value).all():
-            raise FileError(f"{path}: {name!r} holds values that are infinite or no numbers")
-    return {name: value.astype(np.float32) for name, value in named.items()}
+    """The tensors of `read_weights` alone."""
+    return read_weights(path).tensors
 
 
-def _torch(path: Path) -> Tensors:
-    require("reading a .pth file", "train", "torch")
-    import pickle
-
-    import torch
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise FileError(
-            "refused: damaged, or it holds objects besides tensors, and loading those could run code"
-        ) from error
-    except Exception as error:  # torch raises whatever its many formats' parsers raise
-        raise FileError(f"damaged or not a PyTorch checkpoint ({_first_line(error)})") from error
-    for _ in range(_DEEPEST):
-        if isinstance(content, Mapping) and (inner := next((key for key in _WRAPPERS if key in content), None)):
-            content = content[inner]
-    if not isinstance(content, Mapping):
-        raise FileError(f"holds a {type(content).__name__}, not a state dict")
-    return {str(name): _numpy(name, value) for name, value in content.items() if isinstance(value, torch.Tensor)}
+def _float32(name: str, value: np.ndarray) -> np.ndarray:
+    if value.dtype.kind not in "fiu":
+        raise FileError(f"{shown(name)} holds {value.dtype}, not numbers")
+    with np.errstate(over="ignore"):
+        single = value.astype(np.float32)
+    if not np.isfinite(single).all():
+        raise FileError(f"{shown(name)} holds values that are infinite or no numbers")
+    return single
 
 
-def _numpy(name: object, tensor: Any) -> np.ndarray:
-    """A torch tensor as an array; FileError unless it is a plain one with all its numbers in the file."""
-    import torch
+def _torch(path: Path, kind: Kind) -> tuple[Tensors, tuple[str, ...]]:
+    with opened(path, kind) as content:
+        chosen = choose(content)
+        if sum(value.stored_bytes() for value in chosen.tensors.values()) > _most_bytes(path):
+            raise FileError("damaged: its tensors take far more than a file of its size can hold")
+        tensors = {}
+        for name, value in chosen.tensors.items():
+            try:
+                tensors[name] = value.array().astype(np.float32)
+            except FileError as error:
+                raise FileError(f"{shown(name)} is {error}") from error
+    return tensors, chosen.notes
 
-    plain = tensor.layout == torch.strided and not (tensor.is_meta or tensor.is_quantized)
-    if not plain or tensor.is_complex() or tensor.nbytes > tensor.untyped_storage().nbytes():
-        raise FileError(f"{str(name)!r} is no plain tensor of numbers")
-    array: np.ndarray = tensor.detach().float().numpy()
-    return array
+
+def _most_bytes(path: Path) -> int:
+    """What the tensors of a file may take, each as it is stored: parts of the network may share theirs."""
+    return 2 * path.stat().st_size + _ALWAYS_ALLOWED
 
 
 def _safetensors(path: Path) -> Tensors:
@@ -98,21 +109,24 @@ def _safetensors(path: Path) -> Tensors:
             kinds = {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118  (no mapping)
         if "BF16" not in kinds:
             return safetensors.numpy.load_file(path)
-        require("reading bfloat16 weights", "train", "torch")
-        import safetensors.torch
-
-        return {name: _numpy(name, value) for name, value in safetensors.torch.load_file(path).items()}
+        held: list[tuple[str, Any]] = safetensors.deserialize(path.read_bytes())  # type: ignore[no-untyped-call]
+        return {name: _of_safetensors(**one) for name, one in held}
     except (FileError, ImportError):
         raise
     except Exception as error:  # SafetensorError; KeyError or TypeError for number types numpy lacks
         raise FileError(f"damaged, or not tensors of numbers that numpy knows ({_first_line(error)})") from error
 
 
+def _of_safetensors(dtype: str, shape: list[int], data: bytes) -> np.ndarray:
+    """One tensor of a file that has bfloat16, which NumPy lacks."""
+    if dtype == "BF16":
+        return widened(np.frombuffer(data, "<u2")).reshape(shape)
+    return np.frombuffer(data, _NUMPY[dtype]).reshape(shape)
+
+
 def _npz(path: Path) -> Tensors:
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if sum(member.file_size for member in archive.zip.infolist()) > _MOST_COMPRESSED * path.stat().st_size:
-                raise FileError("damaged: it claims to hold far more than a file of its size can")
+        with open_zip(path), np.load(path, allow_pickle=False) as archive:
             return {name: np.asarray(archive[name]) for name in archive.files}
     except FileError:
         raise
@@ -120,46 +134,14 @@ def _npz(path: Path) -> Tensors:
         raise FileError("damaged, or not an .npz of plain arrays") from error
 
 
-def _h5(path: Path) -> Tensors:
-    require("reading a Keras .h5 file", "import", "h5py")
-    import h5py
-
-    try:
-        with h5py.File(path, "r") as file:
-            group = file.get("model_weights", file)
-            if not {"layer_names", "layer_names0"} & group.attrs.keys():
-                raise FileError("an .h5 file, but not Keras weights in the format of Keras 1 and 2")
-            layers = _listed(group.attrs, "layer_names")
-            datasets = {
-                name: group[layer][name] for layer in layers for name in _listed(group[layer].attrs, "weight_names")
-            }
-            for name, dataset in datasets.items():
-                if dataset.nbytes > _MOST_COMPRESSED * path.stat().st_size:
-                    raise FileError(f"damaged: {name!r} claims {dataset.nbytes:,} bytes")
-            return {name.removesuffix(":0"): np.asarray(dataset) for name, dataset in datasets.items()}
-    except FileError:
-        raise
-    except Exception as error:  # h5py raises whatever the library's many parsers find
-        raise FileError(f"damaged or not a Keras .h5 file ({_first_line(error)})") from error
-
-
-def _listed(attributes: Any, key: str) -> list[str]:
-    """Names that Keras stores in an attribute, or, if they are long, in several numbered from 0."""
-    parts = [key] if key in attributes else [f"{key}0"]
-    while (more := f"{key}{len(parts)}") in attributes:
-        parts.append(more)
-    return [_text(name) for part in parts for name in attributes[part]]
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
-
-
 def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:120]
 
 
-_READERS = {".pth": _torch, ".pt": _torch, ".bin": _torch, ".safetensors": _safetensors, ".npz": _npz, ".h5": _h5}
-
-SUFFIXES = tuple(_READERS)
-"""What `read_tensors` reads."""
+_NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U8": "u1"}
+_READERS: dict[Kind, Callable[[Path], Tensors]] = {
+    "safetensors": _safetensors,
+    "npz": _npz,
+    "hdf5": keras_tensors,
+    "keras": keras_tensors,
+}

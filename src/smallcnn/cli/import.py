@@ -20,7 +20,9 @@ def _three(context: click.Context, parameter: click.Parameter, value: str | None
 
 @click.command("import")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path))
-@click.option("--as", "model", metavar="MODEL", help="the network it is, as mobilenet_v2:width=0.5; not of .onnx")
+@click.option(
+    "--as", "model", metavar="MODEL", help="its network, as mobilenet_v2:width=0.5  [default: the one that fits]"
+)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="the .safetensors model file to write")
 @click.option("--origin", help="whose names the file has, where they do not tell; or: order")
 @click.option("--fresh-head", is_flag=True, help="let the layers at the end that the file lacks start anew")
@@ -47,15 +49,16 @@ def command(
 ) -> None:
     """Turn public weights into a model file that classifies.
 
-    FILE is a checkpoint of torchvision or timm (.pth, .safetensors), a TensorFlow Lite file (.tflite, float or
-    integer; several are parts of one network, in order) or Keras weights (.h5, .npz). Nothing in it is executed. Every
-    tensor must fit MODEL. Labels and preparation of the pictures are the origin's unless given.
+    FILE is a PyTorch checkpoint (also .safetensors), a TensorFlow Lite file (float or integer; several are parts of
+    one network, in order) or Keras weights (.h5, .npz). Its content says which, whatever its name. Nothing in it is
+    executed. Every tensor must fit MODEL. Labels and image preparation are the origin's unless given.
 
-    An .onnx file holds its network itself, and needs no --as. It does not say how pictures are prepared: ImageNet's
+    An ONNX file holds its network itself, and takes no --as. It does not say how pictures are prepared: ImageNet's
     mean and deviation unless given.
     """
     from smallcnn import artifact
     from smallcnn.checkpoints.importing import Prepared, import_checkpoint, import_onnx
+    from smallcnn.checkpoints.kinds import kind_of
     from smallcnn.files import check_writable
 
     if out.suffix != ".safetensors":
@@ -64,14 +67,12 @@ def command(
         raise SmallcnnError(f"{out}: is the file to import; give --out another name")
     check_writable(out)
     prepared, named = Prepared(resolution, mean, std, crop, interpolation), None if labels is None else _lines(labels)
-    if {file.suffix for file in files} == {".onnx"}:
+    if {kind_of(file) for file in files} == {"onnx"}:
         if model or origin or fresh_head or len(files) > 1:
             raise SmallcnnError(
                 "an .onnx file is a whole network: no --as, --origin or --fresh-head, and no second file"
             )
         made = import_onnx(files[0], keep_background=keep_background, labels=named, prepared=prepared)
-    elif model is None:
-        raise click.UsageError("Missing option '--as'.")
     else:
         made = import_checkpoint(
             files, model, origin=origin, fresh_head=fresh_head, keep_background=keep_background, labels=named,
@@ -84,6 +85,8 @@ def command(
         f"{made.graph.name} from {imported['origin']}: {len(made.graph.weights)} tensors, {len(made.labels)} classes, "
         f"input {height}x{width}; {size(out.stat().st_size)}"
     )
+    for note in imported.get("notes", ()):
+        remark(note)
     if "onnx" in made.facts and made.facts["onnx"]["pictures"] == "assumed" and mean is None and std is None:
         remark(
             f"its pictures are assumed to be prepared with mean {_numbers(made.preprocessing.mean)} and deviation "

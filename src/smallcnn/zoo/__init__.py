@@ -13,7 +13,7 @@ from smallcnn.zoo.mobilenet_v2 import mobilenet_v2
 from smallcnn.zoo.mobilenet_v3 import mobilenet_v3_large, mobilenet_v3_small
 from smallcnn.zoo.mobilenet_v4 import mobilenet_v4_conv_small
 from smallcnn.zoo.nasnet import nasnet_a_mobile
-from smallcnn.zoo.registry import Model, Option, names, options, parse
+from smallcnn.zoo.registry import Model, Option, names, options, parse, spell
 from smallcnn.zoo.shufflenet_v1 import shufflenet_v1
 from smallcnn.zoo.shufflenet_v2 import shufflenet_v2
 from smallcnn.zoo.squeezenet import squeezenet_1_0, squeezenet_1_1
@@ -39,6 +39,7 @@ __all__ = [
     "parse",
     "shufflenet_v1",
     "shufflenet_v2",
+    "spell",
     "squeezenet_1_0",
     "squeezenet_1_1",
     "vgg16",

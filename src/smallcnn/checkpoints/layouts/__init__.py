@@ -1,9 +1,10 @@
 """How public weights are named, stored and prepared for: one file per origin, one `Layout` per network."""
 
 from smallcnn.checkpoints.layouts import gluon, keras, megvii, timm, torchvision
-from smallcnn.checkpoints.layouts.layout import Layout, torch_array
+from smallcnn.checkpoints.layouts.layout import PYTORCH, TORCH, Layout, torch_array
+from smallcnn.checkpoints.layouts.own import OWN, own
 
-__all__ = ["LAYOUTS", "Layout", "layouts_of", "torch_array"]
+__all__ = ["LAYOUTS", "OWN", "PYTORCH", "TORCH", "Layout", "layouts_of", "own", "torch_array"]
 
 LAYOUTS: tuple[Layout, ...] = tuple(
     layout for origin in (torchvision, timm, keras, gluon, megvii) for layout in origin.LAYOUTS
@@ -11,5 +12,5 @@ LAYOUTS: tuple[Layout, ...] = tuple(
 
 
 def layouts_of(model: str) -> list[Layout]:
-    """The layouts of a network, by its registry name."""
+    """The layouts of a network's public weights, by its registry name."""
     return [layout for layout in LAYOUTS if layout.model == model]

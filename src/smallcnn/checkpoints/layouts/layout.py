@@ -14,6 +14,7 @@ import numpy as np
 from smallcnn import ops
 from smallcnn.checkpoints.read import Tensors
 from smallcnn.data.preprocessing import Interpolation
+from smallcnn.errors import FileError
 from smallcnn.graph import Graph, Node
 
 Rules = Mapping[str, str | Callable[..., str]]
@@ -57,7 +58,10 @@ class Layout:
     same_names: bool = False
 
     def names(self, graph: Graph) -> dict[str, dict[str, str]]:
-        """For each node with weights, in order, our tensors with the origin's full names."""
+        """For each node with weights, in order, our tensors with the origin's full names.
+
+        Raises FileError if the graph has layers that the origin's network has not.
+        """
         patterns = [(_compiled(pattern), name) for pattern, name in self.rules.items()]
         found = {}
         for node in graph:
@@ -88,7 +92,7 @@ class Layout:
                 return name.format(**numbers) if isinstance(name, str) else name(**numbers)
         if self.same_names:
             return node
-        raise KeyError(f"{self.origin} {self.model}: no rule for {node}")
+        raise FileError(f"{self.origin}'s {self.model} has no {node}, which an option of the model asks for")
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:

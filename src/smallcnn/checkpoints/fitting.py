@@ -1,0 +1,117 @@
+"""Which network of the registry a file of tensors is, where nobody says: by names and shapes, and what else is near."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+
+from smallcnn import zoo
+from smallcnn.checkpoints.catalogue import CATALOGUE
+from smallcnn.checkpoints.layouts import LAYOUTS, Layout, own
+from smallcnn.checkpoints.match_names import channels_of, classes_of, lay, missing_tail, placed
+from smallcnn.checkpoints.read import Tensors
+from smallcnn.errors import FileError, GraphError
+from smallcnn.graph import Graph
+
+_NUMBERS: dict[str, tuple[float, ...]] = {  # options that papers and publishers vary, besides switches and choices
+    "width": (1.0, 0.25, 0.5, 0.75, 0.35, 1.3, 1.4, 0.1, 0.2, 1.25, 1.5, 2.0),
+    "scale": (1.0, 0.5, 1.5, 2.0, 0.25),
+    "groups": (3, 1, 2, 4, 8),
+}
+_NEAR = 0.5  # the part of its names or tensors that a network has in common with the file to be worth trying or naming
+
+
+def recognised(tensors: Tensors) -> tuple[zoo.Model, str]:
+    """The one network whose names and shapes the file has, its head perhaps cut off, and a note that says so.
+
+    Raises FileError if there is none, with those that are near, or if there are several.
+    """
+    whole: dict[str, zoo.Model] = {}
+    headless: dict[str, zoo.Model] = {}
+    for layout in (*LAYOUTS, *map(own, zoo.names())):
+        if found := _variant(layout, tensors):
+            model, tail = found
+            (headless if tail else whole).setdefault(str(model), model)
+    fits = whole or headless
+    if len(fits) == 1:
+        ((text, model),) = fits.items()
+        return model, f"recognised as {text}, by its names and shapes; --as says otherwise"
+    if fits:
+        raise FileError(f"its names and shapes fit {' and '.join(fits)}; say with --as which it is")
+    raise FileError(_near(tensors))
+
+
+def _variant(layout: Layout, tensors: Tensors) -> tuple[zoo.Model, list[str]] | None:
+    """The first variant of the layout's network that the file fits, and the layers at the end that it lacks."""
+    usual = zoo.parse(layout.model)
+    graph = replace(usual, options=usual.options | layout.implies).build()
+    place = placed(layout, graph, tensors)
+    if place.count < _NEAR * len(graph.weights):
+        return None
+    inside, _ = place.of(tensors)
+    for model in _variants(usual, switches=layout.same_names):
+        implied = replace(model, options=model.options | layout.implies)
+        try:
+            classes = classes_of(layout, implied, inside) or 1000
+            graph = implied.build(classes=classes, channels=channels_of(layout, implied, inside))
+            tail = missing_tail(layout, graph, inside)
+            lay(layout, graph, inside, without=tail)
+        except (FileError, GraphError):
+            continue
+        return model, tail
+    return None
+
+
+def _variants(usual: zoo.Model, *, switches: bool) -> Iterator[zoo.Model]:
+    """The network in all its sizes; with `switches` then also with each one turned, and other choices taken."""
+    changes: list[dict[str, object]] = [{}]
+    for option in zoo.options(usual.name).values() if switches else ():
+        others = option.choices or ((False, True) if option.type is bool else ())
+        changes += [{option.name: other} for other in others if other != option.default]
+    sizes = [{key: value} for key in _NUMBERS if key in usual.options for value in _NUMBERS[key]]
+    for change in changes:
+        for size in sizes or [{}]:
+            yield replace(usual, options=usual.options | change | size)
+
+
+def _near(tensors: Tensors) -> str:
+    """What to say of a file that no network fits by name: those that it fits in order, or nearly."""
+    theirs = [_size(value.shape) for value in tensors.values()]
+    shares: dict[str, float] = {}
+    ordered: list[str] = []
+    for text in _known():
+        graph = zoo.parse(text).build()
+        ours = [_size(weight.shape) for weight in graph.weights.values()]
+        common = (Counter(ours) & Counter(theirs)).total()
+        shares[text] = common / max(len(ours), len(theirs))
+        if _in_order(graph, tensors):
+            ordered.append(text)
+    if ordered:
+        return (
+            f"its names are nobody's that are known, its shapes those of {' and '.join(ordered)} in order: "
+            f"--as {ordered[0]} --origin order takes it so"
+        )
+    near = [text for text in sorted(shares, key=lambda text: -shares[text])[:2] if shares[text] >= _NEAR]
+    closest = "; closest: " + ", ".join(f"{text} ({shares[text]:.0%} of the tensors)" for text in near) if near else ""
+    return f"no network here fits its names and shapes{closest}; `smallcnn list` has them all, --as says which it is"
+
+
+def _in_order(graph: Graph, tensors: Tensors) -> bool:
+    """Whether all tensors but those of the last layer have the network's sizes, one by one."""
+    ours = list(graph.weights.items())
+    last = ours[-1][0].rpartition(".")[0]
+    return len(ours) == len(tensors) and all(
+        name.startswith(f"{last}.") or _size(weight.shape) == _size(value.shape)
+        for (name, weight), value in zip(ours, tensors.values(), strict=True)
+    )
+
+
+def _size(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A shape without its ones, whatever order a framework gives the others."""
+    return tuple(sorted(side for side in shape if side != 1))
+
+
+def _known() -> list[str]:
+    """Networks as publishers have them, and every one of the registry."""
+    published = [checkpoint.model for checkpoint in CATALOGUE.values()]
+    laid_out = [zoo.spell(layout.model, zoo.parse(layout.model).options | layout.implies) for layout in LAYOUTS]
+    return list(dict.fromkeys([*zoo.names(), *published, *laid_out]))

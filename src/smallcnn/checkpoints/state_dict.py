@@ -1,0 +1,156 @@
+"""The weights in what a training script has saved: found by the keys that scripts use, next to whatever else there is.
+
+Averaged weights (EMA) are preferred to plain ones, as the network is evaluated with them.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from smallcnn.checkpoints.pickles import Stub
+from smallcnn.checkpoints.tensors import Numbers
+from smallcnn.checks import shown
+from smallcnn.errors import FileError
+
+_PLAIN = (
+    "state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params", "module", "shadow",
+)  # fmt: skip
+_AVERAGED = (
+    "state_dict_ema", "ema_state_dict", "model_state_dict_ema", "model_ema", "ema_model", "net_ema", "params_ema",
+    "ema",
+)  # fmt: skip
+_NO_WEIGHTS = ("optim", "sched", "scaler", "callbacks", "loops", "hyper_parameters", "criterion", "args", "random")
+_WRAPPING = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")  # they add a step to names
+_COUNTERS = ("num_batches_tracked", "n_averaged")
+_DEEPEST = 8  # wrappers in each other
+_DEEPEST_MODULE = 50  # modules in each other
+_MOST_TENSORS = 20_000  # NASNet-A has 1,500
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Tensors by name, in the file's order, and what was decided on the way."""
+
+    tensors: dict[str, Numbers]
+    notes: tuple[str, ...] = ()
+
+
+def choose(content: object) -> Chosen:
+    """The weights in `content`, as `smallcnn.checkpoints.torch_files` reads it; FileError if there are none."""
+    found = _Search().within(content, 0)
+    named = {name: value for name, value in found.tensors.items() if name.rpartition(".")[2] not in _COUNTERS}
+    if not named:
+        what = content.name or "an object" if isinstance(content, Stub) else type(content).__name__
+        raise FileError(f"holds no weights: it is a {what[:80]}, not a state dict")
+    return Chosen(unwrapped(named), found.notes)
+
+
+def unwrapped(tensors: Mapping[str, T]) -> dict[str, T]:
+    """Without the steps that DataParallel, torch.compile and their kind add to names, unless two would be the same."""
+    short = {
+        ".".join(step for step in name.split(".") if step not in _WRAPPING): value for name, value in tensors.items()
+    }
+    return short if len(short) == len(tensors) else dict(tensors)
+
+
+class _Search:
+    """Looks at each container once, however often the file refers to it."""
+
+    def __init__(self) -> None:
+        self.done: dict[int, Chosen] = {}
+        self.visited = 0
+
+    def within(self, value: object, depth: int) -> Chosen:
+        """The weights in `value`, by their names there."""
+        if id(value) not in self.done:
+            self.done[id(value)] = Chosen({})  # for a container that holds itself
+            self.done[id(value)] = self._found(value, depth) if depth < _DEEPEST else Chosen({})
+        return self.done[id(value)]
+
+    def _found(self, value: object, depth: int) -> Chosen:
+        if _is_module(value):
+            assert isinstance(value, Stub)
+            note = f"a whole network, pickled ({value.name[:80]}): its weights are read, its code is not run"
+            return Chosen(dict(self._of_module(value, "", 0)), (note,))
+        entries = _entries(value)
+        inside = {
+            name: found
+            for name, inner in entries.items()
+            if _may_hold(name, inner) and (found := self.within(inner, depth + 1)).tensors
+        }
+        plain = next((name for name in _PLAIN if name in inside), None)
+        averaged = next((name for name in _AVERAGED if name in inside), None)
+        if plain and averaged:
+            return _of_two(plain, inside[plain], averaged, inside[averaged])
+        if chosen := averaged or plain:
+            return inside[chosen]
+        own = {name: inner for name, inner in entries.items() if isinstance(inner, Numbers)}
+        if not own and len(inside) == 1:
+            return next(iter(inside.values()))
+        notes: tuple[str, ...] = ()
+        for name, found in inside.items():  # parts of a network, or several networks
+            self._count(len(found.tensors))
+            own |= {f"{name}.{inner}": numbers for inner, numbers in found.tensors.items()}
+            notes += found.notes
+        return Chosen(own, notes)
+
+    def _of_module(self, module: Stub, prefix: str, depth: int) -> Iterator[tuple[str, Numbers]]:
+        """What its `state_dict()` would have: parameters and lasting buffers, then the modules in it."""
+        state = _entries(module.state)
+        passing = state.get("_non_persistent_buffers_set")
+        for group in ("_parameters", "_buffers"):
+            for name, value in _entries(state.get(group)).items():
+                if isinstance(value, Numbers) and not (isinstance(passing, list) and name in passing):
+                    self._count(1)
+                    yield f"{prefix}{name}", value
+        for name, inner in _entries(state.get("_modules")).items():
+            self._count(1)
+            if _is_module(inner) and depth < _DEEPEST_MODULE:
+                assert isinstance(inner, Stub)
+                yield from self._of_module(inner, f"{prefix}{name}.", depth + 1)
+
+    def _count(self, more: int) -> None:
+        self.visited += more
+        if self.visited > _MOST_TENSORS:
+            raise FileError(f"holds more than {_MOST_TENSORS:,} tensors, which no network here has")
+
+
+def _of_two(plain: str, one: Chosen, averaged: str, other: Chosen) -> Chosen:
+    """Of plain and averaged weights those that are averaged, if they are complete."""
+    lacking = _bare(one) - _bare(other)
+    if lacking:
+        lost = f"the averaged weights in {averaged!r} lack {len(lacking)} of them ({shown(min(lacking))})"
+        return Chosen(one.tensors, (*one.notes, f"plain weights taken, from {plain!r}: {lost}"))
+    return Chosen(other.tensors, (*other.notes, f"averaged weights taken, from {averaged!r}, not those in {plain!r}"))
+
+
+def _bare(found: Chosen) -> set[str]:
+    return {name for name in unwrapped(found.tensors) if name.rpartition(".")[2] not in _COUNTERS}
+
+
+def _entries(value: object) -> Mapping[str, object]:
+    """What a container holds, by name or place; an object's attributes."""
+    match value:
+        case dict():
+            return {name: inner for name, inner in value.items() if isinstance(name, str)}
+        case list() | tuple():
+            return {str(place): inner for place, inner in enumerate(value)}
+        case Stub(entries=entries) if entries:
+            return _entries(entries)
+        case Stub(state=dict() as state):
+            return _entries(state)
+    return {}
+
+
+def _is_module(value: object) -> bool:
+    state = value.state if isinstance(value, Stub) else None
+    return isinstance(state, dict) and isinstance(state.get("_modules"), dict)
+
+
+def _may_hold(name: str, value: object) -> bool:
+    """Whether weights may be in there; an optimizer's tensors are none."""
+    if isinstance(value, Numbers) or any(word in name.lower() for word in _NO_WEIGHTS):
+        return False
+    return not (isinstance(value, dict) and "param_groups" in value)

@@ -1,0 +1,131 @@
+"""What torch.save and pickle.dump write: a zip archive since PyTorch 1.6, before that pickles and storages in turn.
+
+Neither PyTorch nor anything that the file names is imported or called. Storages are found at once, and read when a
+tensor in them is asked for.
+"""
+
+import io
+import mmap
+import struct
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+from smallcnn.checkpoints.kinds import Kind
+from smallcnn.checkpoints.pickles import Builder, Named, load
+from smallcnn.checkpoints.tensors import BUILDERS, Storage, storage
+from smallcnn.checkpoints.zips import open_zip, read_member
+from smallcnn.errors import FileError
+
+_MAGIC = 0x1950A86A20F9469CFC6C  # the first value in files before PyTorch 1.6
+_LARGEST_PICKLE = 64 * 2**20  # bytes; it holds names and shapes, some 100 kB
+_LARGEST_FILE = 2**30  # bytes of a file that is pickles throughout; VGG-16 with its optimizer is the largest here
+_MOST_PICKLED = 5000  # storages that are files in the file; a network with its optimizer has some 1,000
+_STEPS_OF_STORAGE = 100  # that one of them takes; it is some 20
+
+
+@contextmanager
+def opened(path: Path, kind: Kind) -> Iterator[object]:
+    """What the file holds, with `Numbers` as tensors, whose numbers can be read until the end of the context."""
+    if kind == "torch":
+        with open_zip(path) as archive:
+            yield _of_archive(archive)
+        return
+    if path.stat().st_size > _LARGEST_FILE:
+        raise FileError(f"a pickle of more than {_LARGEST_FILE:,} bytes is not read")
+    with path.open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # closed with the last view of it
+    yield _of_stream(mapped, memoryview(mapped), BUILDERS | {"torch.storage._load_from_bytes": _Pickled()})
+
+
+def _of_archive(archive: zipfile.ZipFile) -> object:
+    names = set(archive.namelist())
+    pickled = min((name for name in names if name.endswith("data.pkl")), key=len)
+    folder = pickled.removesuffix("data.pkl")
+    if archive.getinfo(pickled).file_size > _LARGEST_PICKLE:
+        raise FileError("damaged: its list of tensors is larger than that of any network")
+    swapped = f"{folder}byteorder" in names and read_member(archive, f"{folder}byteorder") == b"big"
+    read = lru_cache(maxsize=1)(partial(read_member, archive))  # one storage may hold many tensors
+
+    def persistent(identity: Any) -> Storage:
+        word, kind, name, _device, count, *_ = identity
+        if word != "storage" or not isinstance(name, str):
+            raise FileError("damaged: it refers to something else than a storage")
+        return storage(kind, count, partial(read, f"{folder}data/{name[:100]}"), swapped=swapped)
+
+    return load(io.BytesIO(read_member(archive, pickled)), BUILDERS, persistent)
+
+
+def _of_stream(file: Any, held: memoryview, builders: Mapping[str, Builder], **limit: int) -> object:
+    """One pickle, or PyTorch's four with the storages after them."""
+    found: dict[str, _Stored] = {}
+
+    def persistent(identity: Any) -> object:
+        word, kind, name, *rest = identity
+        if word == "module":  # the class of a whole network, with its source code
+            return kind if isinstance(kind, Named) else None
+        if word != "storage" or not isinstance(name, str | int):
+            raise FileError("damaged: it refers to something else than a storage")
+        _device, count, view = (*rest, None)[:3]
+        one = found.setdefault(str(name)[:100], _Stored(kind, count))
+        if view is None:
+            return storage(kind, count, one.read)
+        _name, offset, size = view
+        whole = storage(kind, count, one.read)
+        if not (isinstance(offset, int) and isinstance(size, int) and 0 <= offset <= offset + size <= whole.count):
+            raise FileError("damaged: a part of a storage that reaches beyond it")
+        return storage(kind, size, lambda: memoryview(one.read())[offset * whole.item_bytes :])
+
+    content = load(file, builders, persistent, **limit)
+    if content != _MAGIC or isinstance(content, bool):
+        return content
+    for _ in ("version", "system"):
+        load(file, {}, persistent, **limit)
+    content = load(file, builders, persistent, **limit)
+    order = load(file, {}, persistent, **limit)
+    _locate(found, order, held, file.tell())
+    return content
+
+
+class _Stored:
+    """A storage behind the pickles: its type, its size, and its bytes once they are located."""
+
+    def __init__(self, kind: object, count: object) -> None:
+        self.bytes = memoryview(b"")
+        self.size = (whole := storage(kind, count, self.read)).count * whole.item_bytes
+        self.item_bytes = whole.item_bytes
+
+    def read(self) -> memoryview:
+        return self.bytes
+
+
+def _locate(found: Mapping[str, _Stored], order: object, held: memoryview, at: int) -> None:
+    """Each storage begins with its count as eight bytes; they lie in the order of the last pickle."""
+    for name in order if isinstance(order, list) else ():
+        one = found.get(str(name)[:100])
+        if one is None or at + 8 > len(held):
+            raise FileError("damaged: its storages are cut off or overwritten")
+        (count,) = struct.unpack_from("<q", held, at)
+        end = at + 8 + count * one.item_bytes
+        if count * one.item_bytes < one.size or end > len(held):
+            raise FileError("damaged: its storages are cut off or overwritten")
+        one.bytes = held[at + 8 : end]
+        at = end
+
+
+class _Pickled:
+    """torch.storage._load_from_bytes: pickle.dump writes each storage as a PyTorch file of its own, in bytes."""
+
+    def __init__(self) -> None:
+        self.done: dict[int, tuple[object, object]] = {}  # by identity: a pickle may pass the same bytes many times
+
+    def __call__(self, held: object) -> object:
+        if id(held) not in self.done:
+            if len(self.done) == _MOST_PICKLED or not isinstance(held, bytes):
+                raise FileError("damaged: a storage that is no bytes, or more of them than any checkpoint has")
+            made = _of_stream(io.BytesIO(held), memoryview(held), BUILDERS, most_steps=_STEPS_OF_STORAGE)
+            self.done[id(held)] = held, made
+        return self.done[id(held)][1]
