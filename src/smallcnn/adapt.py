@@ -83,6 +83,31 @@ def classifier(graph: Graph) -> Node:
     return last
 
 
+def with_input_turned(graph: Graph, weights: Mapping[str, np.ndarray]) -> tuple[Graph, dict[str, np.ndarray]]:
+    """The same network for an input whose three channels come in the opposite order.
+
+    Where only convolutions in one group read the input, their weights are turned round; otherwise the input is.
+    """
+    first = graph.nodes[0]
+    readers = graph.consumers[first.name]
+    turned = dict(weights)
+    if first.name != graph.features and all(isinstance(node.op, ops.Conv) and node.op.groups == 1 for node in readers):
+        for node in readers:
+            turned[f"{node.name}.weight"] = np.ascontiguousarray(turned[f"{node.name}.weight"][:, ::-1])
+        return graph, turned
+    names = [f"channel_{i}" for i in range(3)]
+    while {"turned", *names} & {node.name.partition(".")[0] for node in graph}:
+        names = [f"{name}_" for name in names]
+    parts = [make_node(name, ops.Slice(start=i, stop=i + 1), [first]) for i, name in enumerate(names)]
+    joined = make_node(f"{names[0]}_turned", ops.Concat(), parts[::-1])
+    rest = tuple(
+        replace(node, inputs=tuple(joined.name if name == first.name else name for name in node.inputs))
+        for node in graph.nodes[1:]
+    )
+    output, features = (joined.name if name == first.name else name for name in (graph.output, graph.features))
+    return Graph(graph.name, (first, *parts, joined, *rest), output, features), turned
+
+
 def keep(graph: Graph, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Those of `weights` that `graph` has, in the same shape."""
     wanted = {name: weight.shape for name, weight in graph.weights.items()}

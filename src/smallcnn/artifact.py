@@ -14,12 +14,13 @@ Everything needed to run the network is inside; nothing is looked up and nothing
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from smallcnn.adapt import with_input_turned
 from smallcnn.data.preprocessing import Preprocessing
 from smallcnn.ending import Ending, check_ending
 from smallcnn.errors import FileError, SmallcnnError
@@ -52,6 +53,15 @@ class Artifact:
                 f"preprocessing to {(*self.preprocessing.size, self.preprocessing.channels)} "
                 f"for an input of shape {self.graph.input_shape}"
             )
+
+    def in_rgb(self) -> "Artifact":
+        """The same network, red first: for files that take images as they are."""
+        if self.preprocessing.order == "rgb":
+            return self
+        graph, weights = with_input_turned(self.graph, self.weights)
+        mean, std = self.preprocessing.mean[::-1], self.preprocessing.std[::-1]
+        preprocessing = replace(self.preprocessing, mean=mean, std=std, order="rgb")
+        return replace(self, graph=graph, weights=weights, preprocessing=preprocessing)
 
 
 def save(artifact: Artifact, path: Path | str) -> None:
@@ -95,12 +105,14 @@ def _read(path: Path) -> Artifact:
         version = metadata.get("smallcnn.format")
         if version != FORMAT:
             raise FileError(f"written in format {version!r}, this smallcnn reads {FORMAT!r}")
+        graph = Graph.from_json(metadata["smallcnn.graph"])
         stored = file.keys()
+        if len(stored) > 2 * len(graph.weights) + 100:  # fewer are listed by name further down
+            raise FileError(f"{len(stored):,} tensors for a network that stores {len(graph.weights):,}")
         for name in stored:
             if (kind := file.get_slice(name).get_dtype()) != "F32":
                 raise FileError(f"{name!r} is stored as {kind}, not F32")
         weights = {name: file.get_tensor(name) for name in stored}
-    graph = Graph.from_json(metadata["smallcnn.graph"])
     labels, facts = _json(metadata, "labels"), _json(metadata, "facts")
     if not (isinstance(labels, list) and all(isinstance(label, str) for label in labels)):
         raise FileError("its labels are not a list of names")

@@ -21,6 +21,7 @@ from smallcnn.ending import PRESENT, Ending, logits_of, probabilities
 from smallcnn.engines import Model, Run
 from smallcnn.errors import DataError, FileError, SmallcnnError
 from smallcnn.model_file import COMPILED, check_kind
+from smallcnn.onnx import outline
 from smallcnn.shipped import located
 
 
@@ -110,16 +111,15 @@ def open(path: str | Path, *, engine: str | None = None, threads: int | None = N
         raise SmallcnnError(f"threads must be at least 1, not {threads}")
     check_kind(path, engines.SUFFIXES)
     engine = engines.choose(path, engine)
-    if path.suffix == ".safetensors":
+    if path.suffix.lower() == ".safetensors":
         return _open_artifact(path, engine, threads)
-    if path.suffix in COMPILED:
+    if path.suffix.lower() in COMPILED:
         file = compiled.load(path, threads)
         return _converted(path, engine, file.metadata, file.run)
-    _check_readable(path)
-    run, entries = engines.open_onnx(Model(path), engine, threads)
-    if "smallcnn.format" not in entries:
+    if "smallcnn.format" not in outline.metadata(path):  # known before any engine looks at the file
         made = path.with_suffix(".safetensors")
-        raise FileError(f"{path}: not written by smallcnn; take it over with: smallcnn import {path} --out {made}")
+        raise FileError(f"{path}: not written by smallcnn; import it with: smallcnn import {path} --out {made}")
+    run, entries = engines.open_onnx(Model(path), engine, threads)
     return _converted(path, engine, entries, run)
 
 
@@ -162,12 +162,3 @@ def _converted(path: Path, engine: str, entries: dict[str, str], run: Run) -> Ne
         _expected=lambda: said.answer,
         _run=run,
     )
-
-
-def _check_readable(path: Path) -> None:
-    try:
-        path.open("rb").close()
-    except FileNotFoundError:
-        raise FileError(f"{path}: no such file") from None
-    except OSError as error:
-        raise FileError(f"{path}: cannot be read ({error.strerror})") from error

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from smallcnn.checkpoints.read import Tensors, Weights, read_weights
 from smallcnn.checkpoints.tflite import TFLite, read_layers
 from smallcnn.checks import shown
 from smallcnn.data import imagenet
+from smallcnn.data.prepared import Prepared
 from smallcnn.data.preprocessing import Preprocessing
 from smallcnn.errors import FileError, GraphError, closest
 from smallcnn.fold import fold_graph
@@ -47,32 +48,6 @@ ORDER = "order"
 """As an origin: names are ignored, tensors are taken in the order of the file."""
 
 _IN_ORDER = ("torch", "pickle", "npz")  # kinds of files that keep the order in which layers were made
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """What the pictures need, where it differs from what the origin usually does.
-
-    One number as `mean` or `std` is for all channels.
-    """
-
-    resolution: int | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    crop: float | None = None
-    interpolation: str | None = None
-
-    def over(self, usual: Preprocessing) -> Preprocessing:
-        """`usual` with everything given here in its place."""
-        given = {key: getattr(self, key) for key in ("mean", "std", "crop", "interpolation")}
-        if self.mean and max(self.mean) > 1:
-            raise FileError(
-                f"mean is that of pixels scaled to 0..1, where {self.mean[0]:g} is {self.mean[0] / 255:.3f}"
-            )
-        for key in ("mean", "std"):
-            if given[key] and len(given[key]) == 1:
-                given[key] *= usual.channels
-        return replace(usual, **{key: value for key, value in given.items() if value is not None})
 
 
 def import_checkpoint(
@@ -111,8 +86,8 @@ def import_checkpoint(
     if len(paths) != 1:
         only = "; say with --as which network they are" if kinds == {"tflite"} else "; give one file"
         raise FileError(f"only parts of one network in .tflite files can be several{only}")
-    if chosen is None and not (origin or fresh_head) and (made := _described(paths[0], prepared.resolution)):
-        return _whole(made, paths[0], "tflite" if kinds == {"tflite"} else "keras", keep_background, labels, prepared)
+    if chosen is None and not (origin or fresh_head) and (made := _described(paths[0], prepared)):
+        return _whole(made, paths[0], "tflite" if kinds == {"tflite"} else "keras", keep_background, labels)
     found = read_weights(paths[0])
     try:
         if chosen is None:
@@ -144,26 +119,22 @@ def import_onnx(
 
     Raises FileError if the file is missing, damaged, or holds what a graph has no operator for.
     """
-    path, prepared = Path(path), prepared or Prepared()
-    made = read_onnx(path, resolution=prepared.resolution)
-    return _whole(made, path, "onnx", keep_background, labels, prepared)
+    path = Path(path)
+    return _whole(read_onnx(path, prepared), path, "onnx", keep_background, labels)
 
 
-def _described(path: Path, resolution: int | None) -> Artifact | None:
+def _described(path: Path, prepared: Prepared) -> Artifact | None:
     """The network that a file of TensorFlow Lite or Keras describes itself; None if it holds weights only."""
     kind = kind_of(path)
     if kind == "tflite":
-        made = read_tflite(path)
-        if resolution not in (None, made.graph.input_shape[0]):
-            raise FileError(f"{path}: made for {made.graph.input_shape[0]} pixels; train --from can change it")
-        return made
+        return read_tflite(path, prepared)
     if kind not in ("hdf5", "keras"):
         return None
     try:
         with open_keras(path) as stored:
             if stored.description is None:
                 return None
-            return read_keras(stored, path.stem.removesuffix(".weights"), resolution=resolution)
+            return read_keras(stored, path.stem.removesuffix(".weights"), prepared)
     except (FileError, GraphError) as error:
         raise FileError(f"{path}: {error}") from error
 
@@ -174,21 +145,19 @@ def _whole(
     origin: str,
     keep_background: bool,
     labels: Sequence[str] | None,
-    prepared: Prepared,
 ) -> Artifact:
-    """A file's own network, with labels and preparation as asked for, and where it came from."""
+    """A file's own network, with labels as asked for, and where it came from."""
     try:
         if labels is not None:
             made = replace(made, labels=_labels(len(made.labels), labels))
         elif made.labels[:1] == (imagenet.BACKGROUND,) and not keep_background:
             graph, weights = _without_background(made.graph, dict(made.weights))
             made = replace(made, graph=graph, weights=weights, labels=made.labels[1:])
-        made = replace(made, preprocessing=prepared.over(made.preprocessing))
     except (FileError, GraphError) as error:
         raise FileError(f"{path}: {error}") from error
     facts: dict[str, Any] = {"model": made.graph.name, "origin": origin, "files": [_digest(path)], "fresh": []}
     said = made.facts.get("keras") or made.facts.get("tflite")
-    if said and said["images"] == "assumed" and prepared.mean is None and prepared.std is None:
+    if said and said["images"] == "assumed":
         facts["notes"] = [assumed_images(made.preprocessing)]
     return replace(made, facts=made.facts | {"imported": facts})
 
@@ -215,7 +184,7 @@ def _from_layers(
     """From TensorFlow Lite files."""
     files = [read_layers(path) for path in paths]
     first = files[0]
-    if prepared.resolution not in (None, first.input_shape[0]):
+    if prepared.plane not in (None, first.input_shape[:2]):
         raise FileError(
             f"{paths[0]}: made for {first.input_shape[0]} pixels, which is fixed here; train --from can change it"
         )
@@ -258,7 +227,7 @@ def _from_tensors(
     prepared: Prepared,
 ) -> Artifact:
     """From a file of named tensors."""
-    notes, resolution = list(found.notes), {} if prepared.resolution is None else {"resolution": prepared.resolution}
+    notes, resolution = list(found.notes), {} if prepared.plane is None else {"resolution": prepared.plane}
     if origin == ORDER and found.kind in ("hdf5", "keras"):
         return _by_kind(path, found, model, fresh_head, labels, prepared)
     if origin == ORDER:
@@ -311,7 +280,7 @@ def _by_kind(
     prepared: Prepared,
 ) -> Artifact:
     """From Keras weights whose names say nothing: layers of a kind in the order they run."""
-    resolution = {} if prepared.resolution is None else {"resolution": prepared.resolution}
+    resolution = {} if prepared.plane is None else {"resolution": prepared.plane}
     tensors = numbered(found.tensors) if found.kind == "npz" else found.tensors
     channels, classes, bias = keras_ends(tensors)
     if "bias" in model.options and "bias" not in model.given:

@@ -31,7 +31,7 @@ def command(file: Path, to: str, out: Path, probabilities: bool) -> None:  # noq
     if out.suffix != ".onnx":
         raise FileError(f"{out}: an ONNX file's name ends in .onnx")
     file = located(file)
-    if file.suffix != ".safetensors":
+    if file.suffix.lower() != ".safetensors":
         raise FileError(f"{file}: export starts from a .safetensors model file")
     check_writable(out)
     error = onnx.export(artifact.load(file), out, probabilities=probabilities)

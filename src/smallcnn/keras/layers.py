@@ -19,7 +19,7 @@ from smallcnn.graph import Node
 from smallcnn.keras.call import Call
 from smallcnn.keras.description import Layer
 from smallcnn.onnx import views
-from smallcnn.onnx.channels_last import channels_last, map_last, per_channel, plain
+from smallcnn.onnx.channels_last import channels_last, map_last, per_channel, plain, product
 from smallcnn.onnx.file import Array
 from smallcnn.onnx.network import Network
 from smallcnn.onnx.views import View
@@ -280,7 +280,7 @@ def multiply(net: Network, call: Call) -> View:
     """Multiply: a map by a number per channel, x by hard_sigmoid(x), or a result by a constant."""
     results = call.views()
     if len(results) == 2:
-        return net.product(results[0], results[1], call.label)
+        return product(net, results[0], results[1], call.label)
     if len(results) > 2:
         raise FileError(f"multiplies {len(results)} results; the graph can multiply two")
     view, constant = _operands(net, call)

@@ -12,11 +12,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import numpy as np
-
-from smallcnn import ops
 from smallcnn.artifact import Artifact
-from smallcnn.checks import shown
+from smallcnn.checks import is_whole, shown
+from smallcnn.data.prepared import Prepared
 from smallcnn.data.preprocessing import Preprocessing
 from smallcnn.ending import Ending
 from smallcnn.errors import FileError, GraphError
@@ -26,12 +24,12 @@ from smallcnn.keras.description import Called, Layer, Model, Ref, describe, runn
 from smallcnn.keras.layers import FUNCTIONS, READERS, tensor_names
 from smallcnn.keras.weights import Tensors, Weights
 from smallcnn.logits import to_logits, without_sigmoid
-from smallcnn.onnx.channels_last import answer, plain, preparation, takes_bytes
+from smallcnn.onnx.channels_last import FED, answer, fed, plain, told
 from smallcnn.onnx.constants import Budget
-from smallcnn.onnx.file import Array
-from smallcnn.onnx.network import MOST, Network
+from smallcnn.onnx.network import Network
+from smallcnn.onnx.preparation import composed
 from smallcnn.onnx.reading import usual_labels
-from smallcnn.onnx.simplify import simplify
+from smallcnn.onnx.simplify import Simplified, simplify
 from smallcnn.onnx.views import View
 
 
@@ -45,29 +43,30 @@ class Stored:
     version: int
 
 
-def read_keras(stored: Stored, name: str, *, resolution: int | None = None) -> Artifact:
-    """The network that the file describes. `resolution` is the side of the input where the description leaves it open.
+def read_keras(stored: Stored, name: str, prepared: Prepared | None = None) -> Artifact:
+    """The network that the file describes. `prepared` says how its images are prepared, where the file does not.
 
     Raises FileError if it is damaged or holds what the graph has no operator for.
     """
+    prepared = prepared or Prepared()
     model = describe(stored.description)
     tensors = Tensors(stored.size)
     weights = Weights(stored.weights, tensors, model, tensor_names)
-    network = Network(_image(model, resolution), Budget(tensors.allowed // 2))
+    network = Network(_image(model, prepared.plane), Budget(tensors.allowed // 32))
     (result,) = _Run(network, weights, stored.version).model(model, (), [plain(network.input)])
     node = answer(network, result)
-    simple = simplify(network, node, name if name.isprintable() else "imported", pixels=True)
+    simple = simplify(network, node, name if name.isprintable() else "imported")
     graph, values, dropped = simple.graph, simple.weights, result.ended
     ending: Ending = "softmax"
     if dropped is None:
         dropped = None if without_sigmoid(graph) is None else "sigmoid"
         graph, values, ending = to_logits(graph, values)
-    preprocessing, said = _preparation(graph, values, simple.scale_and_shift)
+    preprocessing, said = _preparation(graph, simple, prepared)
     facts = {"keras": {"images": said, "dropped": dropped}}
     return Artifact(graph, values, usual_labels(graph.output_shape[0]), preprocessing, facts, ending)
 
 
-def _image(model: Model, resolution: int | None) -> tuple[int, int, int]:
+def _image(model: Model, plane: tuple[int, int] | None) -> tuple[int, int, int]:
     """(H, W, C) of the image."""
     for what, ends in (("inputs", model.inputs), ("outputs", model.outputs)):
         if len(ends) != 1:
@@ -81,23 +80,25 @@ def _image(model: Model, resolution: int | None) -> tuple[int, int, int]:
                       if (found := first.config.get(key)) is not None), None)  # fmt: skip
     if not isinstance(shape, list | tuple) or len(shape) != 4 or shape[3] not in (1, 3):
         raise FileError(f"takes {shown(shape)}, not images of (batch, height, width, 1 or 3)")
-    resized = _resized(model, resolution)
+    resized = _resized(model, plane)
     sides = [side if side is not None else resized[i] for i, side in enumerate(shape[1:3])]
-    if resolution is not None and sides != [resolution, resolution]:
-        raise FileError(f"was made for {shown(shape)}, which is fixed; its resolution cannot be {resolution}")
+    if plane is not None and tuple(sides) != plane:
+        raise FileError(f"was made for {shown(shape)}, which is fixed; its resolution cannot be {plane[0]}x{plane[1]}")
     if None in sides:
-        raise FileError(f"takes {shown(shape)}, any height and width: give the resolution to read it for")
-    if not all(isinstance(side, int) and 1 <= side <= MOST for side in sides):
-        raise FileError(f"takes {shown(shape)}; sides go from 1 to {MOST}")
+        raise FileError(
+            f"takes {shown(shape)}, any height and width: say which to read it for, as in --resolution 224x224"
+        )
+    if not all(is_whole(side) for side in sides):
+        raise FileError(f"takes {shown(shape)}, whose sides are no whole numbers of at least 1")
     return sides[0], sides[1], shape[3]
 
 
-def _resized(model: Model, resolution: int | None) -> tuple[Any, Any]:
+def _resized(model: Model, plane: tuple[int, int] | None) -> tuple[Any, Any]:
     """The size to read a network of open size for: the one asked for, or that of a layer that resizes the image."""
     first = [layer for layer in model.layers.values() for call in layer.calls if model.inputs[0] in call.refs]
-    if resolution is None and len(first) == 1 and first[0].kind == "Resizing":
+    if plane is None and len(first) == 1 and first[0].kind == "Resizing":
         return first[0].config.get("height"), first[0].config.get("width")
-    return resolution, resolution
+    return plane or (None, None)
 
 
 class _Run:
@@ -191,21 +192,9 @@ def _refusal(layer: Layer) -> str:
     return "the graph has no operator for it"
 
 
-def _preparation(
-    graph: Graph, weights: Mapping[str, Array], first: tuple[Array, Array] | None
-) -> tuple[Preprocessing, str]:
-    """How an image becomes the graph's input, and whether that is "in the file" or "assumed"."""
-    if first is not None:
-        scale = 1.0 if takes_bytes(*first) else 1 / 255
-        return preparation(graph, scale * first[0], first[1]), "in the file"
-    if _normalises_bytes(graph, weights):
-        return preparation(graph, np.ones(1), np.zeros(1)), "in the file"
-    return preparation(graph, np.full(1, 1 / 127.5), np.full(1, -1.0)), "assumed"
-
-
-def _normalises_bytes(graph: Graph, weights: Mapping[str, Array]) -> bool:
-    """Whether the network begins with a batch norm whose mean shows that it takes numbers from 0 to 255."""
-    readers = graph.consumers[graph.nodes[0].name]
-    if len(readers) != 1 or not isinstance(readers[0].op, ops.BatchNorm):
-        return False
-    return bool(np.abs(weights[f"{readers[0].name}.running_mean"]).max() > 8)
+def _preparation(graph: Graph, simple: Simplified, prepared: Prepared) -> tuple[Preprocessing, str]:
+    """How an image becomes the graph's input, and whether that was "given", is "in the file" or "assumed"."""
+    pixels = None if prepared.says_numbers else told(simple.done)
+    usual = prepared.over(fed(graph, *FED[pixels or "-1..1"]))
+    said = "given" if prepared.says_numbers else "in the file" if pixels else "assumed"
+    return composed(usual, simple.entry), said

@@ -1,7 +1,7 @@
 """TensorFlow's layout, (batch, height, width, channels), over a growing network; for the readers of its files.
 
 `Network` and `views` follow any arrangement of axes; here are the one that TensorFlow computes in, and how a network
-that begins with scale and shift takes its image.
+is fed its image.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,9 @@ from smallcnn.data.preprocessing import Preprocessing
 from smallcnn.errors import FileError
 from smallcnn.graph import Graph, Node
 from smallcnn.onnx import views
+from smallcnn.onnx.entry import Entry, Pixels, pixels_of
 from smallcnn.onnx.file import Array
+from smallcnn.onnx.gates import gated
 from smallcnn.onnx.network import Network
 from smallcnn.onnx.views import View
 
@@ -66,18 +68,42 @@ def answer(net: Network, result: View) -> Node:
     return net.vector(view).node
 
 
-def takes_bytes(scale: Array, shift: Array) -> bool:
-    """Whether a network that begins with this takes numbers from 0 to 255: it makes them small, or subtracts many."""
-    return bool(np.abs(scale).max() < 0.1 or np.abs(shift / scale).max() > 8)
+def product(net: Network, a: View, b: View, label: str) -> View:
+    """Of two results: x times a clipped line of x, or a map times a number per channel."""
+    swish = [gated(net, x, gate, label) for x, gate in ((a, b), (b, a)) if x.dims == gate.dims]
+    return next(filter(None, swish), None) or net.gate(a, b, label)
 
 
-def preparation(graph: Graph, scale: Array, shift: Array) -> Preprocessing:
-    """Of images whose bytes become byte * scale + shift, one each or one per channel."""
+def told(done: Sequence[Entry]) -> Pixels | None:
+    """Which numbers a file wants its images to have, by what it does to them first; None if it does nothing to them.
+
+    Raises FileError if what it does does not tell.
+    """
+    steps = [entry for entry in done if not entry.says_nothing]
+    asked = {pixels_of(entry) for entry in steps} - {None}
+    if len(asked) == 1:
+        return asked.pop()
+    for entry in steps:
+        if not entry.learned:
+            scale, shift = (",".join(f"{value:.4g}" for value in values) for values in (entry.scale, entry.shift))
+            raise FileError(
+                f"computes image * {scale} + {shift} first, which does not tell what images it takes: say it, as in "
+                "--mean 0 --std 1 for pixels of 0..1, --scale 1 for 0..255, --mean 0.5 --std 0.5 for -1..1"
+            )
+    return None
+
+
+def fed(graph: Graph, scale: Array | float, shift: Array | float) -> Preprocessing:
+    """The preparation that turns bytes into byte * scale + shift, one each or one per channel."""
     height, width, channels = graph.input_shape
     scale, shift = (np.broadcast_to(np.asarray(value, np.float64), channels) for value in (scale, shift))
     std = 1 / (255 * scale)
     return Preprocessing((height, width), _tuple(-shift * std), _tuple(std))
 
 
-def _tuple(values: Sequence[float] | Array) -> tuple[float, ...]:
+FED: dict[Pixels, tuple[float, float]] = {"0..255": (1.0, 0.0), "0..1": (1 / 255, 0.0), "-1..1": (1 / 127.5, -1.0)}
+"""What bytes are multiplied by, and what is added, where such numbers are wanted."""
+
+
+def _tuple(values: Array) -> tuple[float, ...]:
     return tuple(float(value) + 0.0 for value in values)

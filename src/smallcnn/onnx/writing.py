@@ -39,6 +39,7 @@ def export(artifact: Artifact, path: Path | str, *, probabilities: bool = False)
     Raises ExportError if probabilities are asked of a network that gives scores, or if ONNX Runtime's answer is off by
     more than `probe.TOLERANCE`; nothing is written then.
     """
+    artifact = artifact.in_rgb()
     model = to_onnx(artifact, probabilities=probabilities)
     answer = probe_answer(artifact.graph, artifact.weights, artifact.preprocessing)
     if probabilities:
@@ -71,6 +72,7 @@ def to_onnx(artifact: Artifact, *, probabilities: bool = False) -> onnx.ModelPro
     """The model in memory, structurally checked but not run; without the probe's answer, which `export` adds."""
     if probabilities and artifact.ending == "none":
         raise ExportError(f"{artifact.graph.name} gives scores, which no softmax turns into probabilities")
+    artifact = artifact.in_rgb()
     graph, weights = fold(artifact.graph, artifact.weights)
     writer = _Writer(graph, weights)
     height, width, channels = graph.input_shape

@@ -17,7 +17,7 @@ from smallcnn.checks import shown
 from smallcnn.errors import FileError
 from smallcnn.graph import Node
 from smallcnn.onnx import views
-from smallcnn.onnx.channels_last import channels_last, map_last, per_channel, plain
+from smallcnn.onnx.channels_last import channels_last, map_last, per_channel, plain, product
 from smallcnn.onnx.network import Network
 from smallcnn.onnx.views import View
 from smallcnn.tflite.call import Call
@@ -124,7 +124,7 @@ def mul(net: Network, call: Call) -> View:
     """MUL."""
     a, b = call.value(0), call.value(1)
     if isinstance(a, View) and isinstance(b, View):
-        return net.product(a, b, call.label)
+        return product(net, a, b, call.label)
     view, scale = _constant(net, a, b)
     return net.scale_and_shift(view, scale, np.array(0.0), call.label)
 
