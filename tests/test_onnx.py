@@ -51,13 +51,13 @@ def test_any_node_name_will_do(tmp_path):
     x = g.activation(g.conv(g.input, 4, name="images"), "relu6", name="scale")
     x = g.shuffle(x, 2, name="probabilities")
     graph = g.graph(g.dense(g.global_pool(x, name="Transpose_0"), 3, name="logits"), features=x, name="names")
-    assert export(artifact(graph), tmp_path / "m.onnx", softmax=True) < TOLERANCE
+    assert export(artifact(graph), tmp_path / "m.onnx", probabilities=True) < TOLERANCE
     assert export(artifact(graph), tmp_path / "m.onnx") < TOLERANCE
 
 
 def test_softmax_gives_probabilities(tmp_path):
     model = artifact()
-    export(model, tmp_path / "m.onnx", softmax=True)
+    export(model, tmp_path / "m.onnx", probabilities=True)
     batch = pictures(model.graph)
     logits = wanted(model, batch)
     expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)

@@ -202,10 +202,8 @@ def compare(content, model, read, rng) -> str:
     except Exception:  # whatever it raises: it does not read the file
         return "refused by onnxruntime"
     picture = x.transpose(0, 2, 3, 1) if first else x
-    if read.scale_and_shift is not None:
-        picture = picture * read.scale_and_shift[0] + read.scale_and_shift[1]
     with np.errstate(all="ignore"):
-        wanted = reference.run(read.graph, read.weights, picture)
+        wanted = reference.run(read.graph, read.weights, read.entry.of(picture))
         if read.dropped:
             wanted = wanted - wanted.max()
             wanted = wanted - np.log(np.exp(wanted).sum())

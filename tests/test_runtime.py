@@ -18,7 +18,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     save(artifact(note="hello"), folder / "m.safetensors")
     onnx.export(artifact(note="hello"), folder / "m.onnx")
-    onnx.export(artifact(note="hello"), folder / "p.onnx", softmax=True)
+    onnx.export(artifact(note="hello"), folder / "p.onnx", probabilities=True)
     return folder
 
 

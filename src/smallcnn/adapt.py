@@ -24,7 +24,7 @@ def with_resolution(graph: Graph, resolution: tuple[int, int]) -> Graph:
     """
     first = graph.nodes[0]
     changed = {first.name: ops.Input((*resolution, graph.input_shape[2])), **_windows_at(graph, resolution)}
-    result = _rebuilt(graph, changed)
+    result = rebuilt(graph, changed)
     for name, weight in graph.weights.items():
         if result.weights[name].shape != weight.shape:
             raise GraphError(
@@ -68,8 +68,8 @@ def with_classes(graph: Graph, classes: int) -> Graph:
     last = classifier(graph)
     assert isinstance(last.op, ops.Conv | ops.Dense)
     after = graph.nodes[graph.nodes.index(last) :]
-    bounds = {node.name for node in after if isinstance(node.op, ops.Clip)}
-    changed = _rebuilt(graph, {last.name: replace(last.op, out=classes)}, without=bounds)
+    bounds = {node.name for node in after if _bounds(node.op)}
+    changed = rebuilt(graph, {last.name: replace(last.op, out=classes)}, without=bounds)
     if changed.output_shape != (classes,):
         raise GraphError(f"{graph.name}: replacing {last.name} gives {changed.output_shape}, not {classes} classes")
     return changed
@@ -83,13 +83,42 @@ def classifier(graph: Graph) -> Node:
     return last
 
 
+def with_input_turned(graph: Graph, weights: Mapping[str, np.ndarray]) -> tuple[Graph, dict[str, np.ndarray]]:
+    """The same network for an input whose three channels come in the opposite order.
+
+    Where only convolutions in one group read the input, their weights are turned round; otherwise the input is.
+    """
+    first = graph.nodes[0]
+    readers = graph.consumers[first.name]
+    turned = dict(weights)
+    if first.name != graph.features and all(isinstance(node.op, ops.Conv) and node.op.groups == 1 for node in readers):
+        for node in readers:
+            turned[f"{node.name}.weight"] = np.ascontiguousarray(turned[f"{node.name}.weight"][:, ::-1])
+        return graph, turned
+    names = [f"channel_{i}" for i in range(3)]
+    while {"turned", *names} & {node.name.partition(".")[0] for node in graph}:
+        names = [f"{name}_" for name in names]
+    parts = [make_node(name, ops.Slice(start=i, stop=i + 1), [first]) for i, name in enumerate(names)]
+    joined = make_node(f"{names[0]}_turned", ops.Concat(), parts[::-1])
+    rest = tuple(
+        replace(node, inputs=tuple(joined.name if name == first.name else name for name in node.inputs))
+        for node in graph.nodes[1:]
+    )
+    output, features = (joined.name if name == first.name else name for name in (graph.output, graph.features))
+    return Graph(graph.name, (first, *parts, joined, *rest), output, features), turned
+
+
 def keep(graph: Graph, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Those of `weights` that `graph` has, in the same shape."""
     wanted = {name: weight.shape for name, weight in graph.weights.items()}
     return {name: value for name, value in weights.items() if wanted.get(name) == value.shape}
 
 
-def _rebuilt(graph: Graph, changed: Mapping[str, Op], *, without: Collection[str] = ()) -> Graph:
+def _bounds(op: Op) -> bool:
+    return isinstance(op, ops.Clip) or (isinstance(op, ops.Activation) and op.function in ("sigmoid", "hard_sigmoid"))
+
+
+def rebuilt(graph: Graph, changed: Mapping[str, Op], *, without: Collection[str] = ()) -> Graph:
     """The graph with other operators at some nodes, some of one input left out, and shapes inferred anew."""
     nodes: dict[str, Node] = {}
     stands_for: dict[str, str] = {}

@@ -6,6 +6,7 @@ Tensors are the graph's weights by name, float32. The header's metadata holds, e
     smallcnn.graph           the graph as JSON
     smallcnn.labels          JSON list, one name per class
     smallcnn.preprocessing   JSON object, see `Preprocessing`
+    smallcnn.ending          what turns the outputs into answers, see `smallcnn.ending`; "softmax" if absent
     smallcnn.facts           JSON object: where the weights come from (recipe, data, accuracy, versions)
 
 Everything needed to run the network is inside; nothing is looked up and nothing from the file is executed.
@@ -13,13 +14,15 @@ Everything needed to run the network is inside; nothing is looked up and nothing
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from smallcnn.adapt import with_input_turned
 from smallcnn.data.preprocessing import Preprocessing
+from smallcnn.ending import Ending, check_ending
 from smallcnn.errors import FileError, SmallcnnError
 from smallcnn.files import atomic
 from smallcnn.graph import Graph
@@ -37,9 +40,11 @@ class Artifact:
     labels: tuple[str, ...]
     preprocessing: Preprocessing
     facts: dict[str, Any] = field(default_factory=dict)
+    ending: Ending = "softmax"
 
     def __post_init__(self) -> None:
         check_weights(self.graph, self.weights, FileError)
+        check_ending(self.ending)
         if self.graph.output_shape != (len(self.labels),):
             raise FileError(f"{len(self.labels)} labels for an output of shape {self.graph.output_shape}")
         height, width, channels = self.graph.input_shape
@@ -48,6 +53,15 @@ class Artifact:
                 f"preprocessing to {(*self.preprocessing.size, self.preprocessing.channels)} "
                 f"for an input of shape {self.graph.input_shape}"
             )
+
+    def in_rgb(self) -> "Artifact":
+        """The same network, red first: for files that take images as they are."""
+        if self.preprocessing.order == "rgb":
+            return self
+        graph, weights = with_input_turned(self.graph, self.weights)
+        mean, std = self.preprocessing.mean[::-1], self.preprocessing.std[::-1]
+        preprocessing = replace(self.preprocessing, mean=mean, std=std, order="rgb")
+        return replace(self, graph=graph, weights=weights, preprocessing=preprocessing)
 
 
 def save(artifact: Artifact, path: Path | str) -> None:
@@ -59,6 +73,7 @@ def save(artifact: Artifact, path: Path | str) -> None:
         "smallcnn.graph": artifact.graph.to_json(),
         "smallcnn.labels": json.dumps(artifact.labels),
         "smallcnn.preprocessing": artifact.preprocessing.to_json(),
+        "smallcnn.ending": artifact.ending,
         "smallcnn.facts": json.dumps(artifact.facts),
     }
     tensors = {name: np.ascontiguousarray(value, np.float32) for name, value in artifact.weights.items()}
@@ -90,12 +105,14 @@ def _read(path: Path) -> Artifact:
         version = metadata.get("smallcnn.format")
         if version != FORMAT:
             raise FileError(f"written in format {version!r}, this smallcnn reads {FORMAT!r}")
+        graph = Graph.from_json(metadata["smallcnn.graph"])
         stored = file.keys()
+        if len(stored) > 2 * len(graph.weights) + 100:  # fewer are listed by name further down
+            raise FileError(f"{len(stored):,} tensors for a network that stores {len(graph.weights):,}")
         for name in stored:
             if (kind := file.get_slice(name).get_dtype()) != "F32":
                 raise FileError(f"{name!r} is stored as {kind}, not F32")
         weights = {name: file.get_tensor(name) for name in stored}
-    graph = Graph.from_json(metadata["smallcnn.graph"])
     labels, facts = _json(metadata, "labels"), _json(metadata, "facts")
     if not (isinstance(labels, list) and all(isinstance(label, str) for label in labels)):
         raise FileError("its labels are not a list of names")
@@ -103,7 +120,8 @@ def _read(path: Path) -> Artifact:
         raise FileError("its facts are not a JSON object")
     preprocessing = Preprocessing.from_json(_text(metadata, "preprocessing"))
     ordered = {name: weights.pop(name) for name in graph.weights if name in weights} | weights
-    return Artifact(graph, ordered, tuple(labels), preprocessing, facts)
+    ending = check_ending(metadata.get("smallcnn.ending", "softmax"))
+    return Artifact(graph, ordered, tuple(labels), preprocessing, facts, ending)
 
 
 def _json(metadata: Mapping[str, str], key: str) -> Any:

@@ -50,7 +50,7 @@ class Candidate:
     @property
     def compile(self) -> bool:
         """Whether the file has to be compiled first."""
-        return self.engine == "compiled" and self.file.suffix not in COMPILED
+        return self.engine == "compiled" and self.file.suffix.lower() not in COMPILED
 
 
 @dataclass(frozen=True)

@@ -76,11 +76,12 @@ class Builder:
         groups: int = 1,
         epsilon: float = 1e-5,
         activation: ActivationKind | None = "relu6",
+        bias: bool = False,
         name: str,
     ) -> Node:
-        """Convolution without bias, batch norm, activation, as `name`.conv, `name`.bn and `name`.act."""
+        """Convolution, by default without bias, batch norm, activation: `name`.conv, `name`.bn and `name`.act."""
         x = self.conv(
-            x, out, kernel=kernel, stride=stride, padding=padding, groups=groups, bias=False, name=f"{name}.conv"
+            x, out, kernel=kernel, stride=stride, padding=padding, groups=groups, bias=bias, name=f"{name}.conv"
         )
         x = self.batch_norm(x, epsilon=epsilon, name=f"{name}.bn")
         return self.activation(x, activation, name=f"{name}.act") if activation else x
@@ -94,13 +95,14 @@ class Builder:
         padding: PaddingLike = "same",
         epsilon: float = 1e-5,
         activation: ActivationKind | None = "relu6",
+        bias: bool = False,
         name: str,
     ) -> Node:
         """Depthwise convolution, batch norm, activation: (H, W, C) -> (H', W', C)."""
         channels = x.shape[-1]
         return self.conv_bn(
             x, channels, kernel=kernel, stride=stride, padding=padding, groups=channels, epsilon=epsilon,
-            activation=activation, name=name,
+            activation=activation, bias=bias, name=name,
         )  # fmt: skip
 
     def batch_norm(self, x: Node, *, epsilon: float = 1e-5, name: str | None = None) -> Node:

@@ -1,8 +1,13 @@
-"""Checks of single values of a graph. Each raises GraphError with the value's name, what is allowed and what came."""
+"""Checks of single values of a graph. Each raises GraphError with the value's name, what is allowed and what came.
+
+The bounds of a network stand here, once. All are far above what a small CNN needs: every network of the registry is
+within them at 1000 x 1000 pixels. They are checked from shapes alone, before anything of that size is made.
+"""
 
 import reprlib
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from math import prod
 from typing import TypeGuard
 
 from smallcnn.errors import GraphError, closest
@@ -10,6 +15,19 @@ from smallcnn.errors import GraphError, closest
 MOST = 2**31 - 1
 """No size in a network is larger: it could not be run, and a hostile file could make numbers too long to print."""
 
+MOST_NODES = 10_000
+MOST_SIDE = 2**14
+"""Height or width of any map, in pixels."""
+MOST_WINDOW = 2**12
+"""Height or width of a kernel, a stride, and the padding on one side."""
+MOST_NUMBERS = 2**27
+"""Numbers in one result, and in what a window reads, padding included: 1000 x 1000 pixels of 128 channels."""
+MOST_NUMBERS_IN_ALL = 2**32
+"""Numbers in all results together, for one image."""
+MOST_STORED = 2**31
+"""Numbers in one stored tensor."""
+MOST_WORK = 2**40
+"""What one operator multiplies or compares, for one image."""
 
 _REPR = reprlib.Repr()
 _REPR.maxstring = 80  # the longest tensor names have about 50
@@ -59,18 +77,45 @@ def choice(name: str, value: object, choices: Collection[str]) -> None:
 def window(kernel: object, stride: object, padding: object) -> None:
     """Kernel and stride (height, width) of at least 1, padding ((top, bottom), (left, right)) of at least 0."""
     for name, value in (("kernel", kernel), ("stride", stride)):
-        if not _is_pair(value, least=1):
-            raise GraphError(f"{name} must be (height, width), whole numbers of at least 1, not {shown(value)}")
-    if not (isinstance(padding, tuple) and len(padding) == 2 and all(_is_pair(pads, least=0) for pads in padding)):
+        if not _is_pair(value, 1, MOST_WINDOW):
+            raise GraphError(
+                f"{name} must be (height, width), whole numbers from 1 to {MOST_WINDOW}, not {shown(value)}"
+            )
+    if not _are_pairs(padding, 0, MOST_WINDOW):
         raise GraphError(
-            f"padding must be ((top, bottom), (left, right)), whole numbers of at least 0, not {shown(padding)}"
+            f"padding must be ((top, bottom), (left, right)), whole numbers from 0 to {MOST_WINDOW}, "
+            f"not {shown(padding)}"
         )
 
 
 def margins(padding: object) -> None:
     """((top, bottom), (left, right)), whole numbers that may be negative."""
-    if not (isinstance(padding, tuple) and len(padding) == 2 and all(_is_pair(pads, least=-MOST) for pads in padding)):
-        raise GraphError(f"margins must be ((top, bottom), (left, right)), whole numbers, not {shown(padding)}")
+    if not _are_pairs(padding, -MOST_SIDE, MOST_WINDOW):
+        raise GraphError(
+            f"margins must be ((top, bottom), (left, right)), whole numbers up to {MOST_WINDOW}, not {shown(padding)}"
+        )
+
+
+def result(shape: Sequence[int], verb: str = "gives") -> None:
+    """A result of this shape is within the bounds."""
+    if len(shape) == 3 and max(shape[:2]) > MOST_SIDE:
+        raise GraphError(f"{verb} {shown(tuple(shape))}; no side may be above {MOST_SIDE}")
+    if prod(shape) > MOST_NUMBERS:
+        raise GraphError(f"{verb} {shown(tuple(shape))}, {prod(shape):,} numbers; at most {MOST_NUMBERS:,} are allowed")
+
+
+def stored(name: str, shape: Sequence[int]) -> None:
+    """A stored tensor of this shape is within the bounds."""
+    if prod(shape) > MOST_STORED:
+        raise GraphError(
+            f"needs a {name} {shown(tuple(shape))}, {prod(shape):,} numbers; at most {MOST_STORED:,} are allowed"
+        )
+
+
+def work(count: int) -> None:
+    """One operator does no more than this much."""
+    if count > MOST_WORK:
+        raise GraphError(f"needs {count:,} operations for one image; at most {MOST_WORK:,} are allowed")
 
 
 def as_map(shape: tuple[int, ...]) -> tuple[int, int, int]:
@@ -86,5 +131,11 @@ def vector(shape: tuple[int, ...]) -> None:
         raise GraphError(f"needs a vector (features,), not {shape}; pool or flatten first")
 
 
-def _is_pair(value: object, least: int) -> bool:
-    return isinstance(value, tuple) and len(value) == 2 and all(is_whole(item, least) for item in value)
+def _is_pair(value: object, least: int, most: int) -> bool:
+    return (
+        isinstance(value, tuple) and len(value) == 2 and all(is_whole(item, least) and item <= most for item in value)
+    )
+
+
+def _are_pairs(value: object, least: int, most: int) -> bool:
+    return isinstance(value, tuple) and len(value) == 2 and all(_is_pair(pair, least, most) for pair in value)

@@ -41,7 +41,7 @@ def check_engine(engine: str) -> None:
 
 def fitting(path: Path) -> list[str]:
     """The engines that run such a file, its natural one first."""
-    return [engine for engine, suffixes in ENGINES.items() if path.suffix in suffixes]
+    return [engine for engine, suffixes in ENGINES.items() if path.suffix.lower() in suffixes]
 
 
 def choose(path: Path, engine: str | None) -> str:

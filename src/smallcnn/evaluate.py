@@ -95,7 +95,7 @@ def evaluate(
         raise DataError(f"{data} has no pictures in its part {part!r}")
     index_of = match_labels(source.classes, net.labels)
     answers = ask(net.logits, net.preprocessing, split, index_of, workers=workers, report=report)
-    return Evaluation(part, doubt, measure(answers.logits, answers.labels), answers, split, source)
+    return Evaluation(part, doubt, measure(answers.logits, answers.labels, net.ending), answers, split, source)
 
 
 def _unseen(source: Source, trained_here: bool) -> str:

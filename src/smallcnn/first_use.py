@@ -50,8 +50,8 @@ def _measure(file: str, engine: str, threads: str) -> None:
     try:
         if engine != "compiled" and find_spec(engine):  # if it is not there, opening the file says what to install
             importlib.import_module(engine)
-        if file.endswith(".safetensors") and engine != "torch":
-            importlib.import_module("smallcnn.onnx")  # turns it into ONNX
+        if file.lower().endswith(".safetensors") and engine != "torch":
+            importlib.import_module("smallcnn.onnx.writing")  # turns it into ONNX
         imported = _memory("VmHWM")
         with suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")  # sets VmHWM back to VmRSS

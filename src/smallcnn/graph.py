@@ -12,15 +12,17 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from typing import TypeVar
 
-from smallcnn import ops
+from smallcnn import checks, ops
 from smallcnn.checks import shown
 from smallcnn.errors import GraphError
 from smallcnn.ops import Op, Shape, Weight
 
 _NAME = re.compile(r"[A-Za-z_]\w*(\.\w+)*", re.ASCII)
 _LONGEST_NAME = 200
+_LONGEST_JSON = 1000 * checks.MOST_NODES  # a node takes about 250 characters
 _JSON_VERSION = 1
 T = TypeVar("T")
 
@@ -42,11 +44,19 @@ def make_node(name: str, op: Op, inputs: Sequence[Node]) -> Node:
     if len(inputs) < least or (most is not None and len(inputs) > most):
         wanted = f"{least}" if least == most else f"at least {least}"
         raise GraphError(f"{name}: {op.kind} takes {wanted} input(s), not {len(inputs)}")
+    shapes = [node.shape for node in inputs]
     try:
-        shape = op.output_shape(*(node.shape for node in inputs))
+        shape = op.output_shape(*shapes)
+        op.check_bounds(*shapes)
     except GraphError as error:
         raise GraphError(f"{name}: {error}") from None
     return Node(name, op, tuple(node.name for node in inputs), shape)
+
+
+def check_count(nodes: int) -> None:
+    """Raises GraphError if a network has more nodes than any small CNN."""
+    if nodes > checks.MOST_NODES:
+        raise GraphError(f"{nodes:,} nodes; at most {checks.MOST_NODES:,} are allowed")
 
 
 def _check_name(name: object) -> None:
@@ -70,6 +80,7 @@ class Graph:
             raise GraphError(f"a graph's name is one line of text, not {shown(self.name)}")
         if not self.nodes or not isinstance(self.nodes[0].op, ops.Input):
             raise GraphError("a graph starts with its input node")
+        check_count(len(self.nodes))
         seen: dict[str, Node] = {}
         for node in self.nodes:
             if node.name in seen:
@@ -91,6 +102,10 @@ class Graph:
                 raise GraphError(f"{what} {shown(name)} is not a node")
         if sum(isinstance(node.op, ops.Input) for node in self.nodes) > 1:
             raise GraphError("a graph has one input node")
+        if (numbers := sum(prod(node.shape) for node in self.nodes)) > checks.MOST_NUMBERS_IN_ALL:
+            raise GraphError(
+                f"its results are {numbers:,} numbers for one image; at most {checks.MOST_NUMBERS_IN_ALL:,} are allowed"
+            )
         used = {name for node in self.nodes for name in node.inputs}
         if unused := [node.name for node in self.nodes if node.name not in used and node.name != self.output]:
             raise GraphError(f"{unused[0]}: nothing uses this node")
@@ -152,6 +167,8 @@ class Graph:
     @classmethod
     def from_json(cls, text: str) -> "Graph":
         """The inverse of `to_json`; GraphError naming the node if anything is missing, unknown or does not fit."""
+        if len(text) > _LONGEST_JSON:
+            raise GraphError(f"a graph's JSON of {len(text):,} characters; at most {_LONGEST_JSON:,} are read")
         try:
             record = json.loads(text)
         except (ValueError, RecursionError) as error:
@@ -160,7 +177,9 @@ class Graph:
         if version != _JSON_VERSION:
             raise GraphError(f"graph of version {shown(version)}; this smallcnn reads version {_JSON_VERSION}")
         nodes: dict[str, Node] = {}
-        for entry in _entry(record, "nodes", list):
+        entries = _entry(record, "nodes", list)
+        check_count(len(entries))
+        for entry in entries:
             node = _node_from_json(entry, nodes)
             if node.name in nodes:
                 raise GraphError(f"{node.name}: two nodes have this name")

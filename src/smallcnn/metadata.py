@@ -7,6 +7,7 @@ smallcnn.layers          JSON object: Mult-Adds of each node that has any
 smallcnn.labels          JSON list, one name per class
 smallcnn.preprocessing   JSON object, see `Preprocessing`
 smallcnn.facts           JSON object: where the weights come from
+smallcnn.ending          what turns logits into answers, see `smallcnn.ending`; "softmax" if absent
 smallcnn.output          "logits" or "probabilities"
 smallcnn.probe           JSON list: the exact answer to `probe.probe_image`, to check any engine with
 """
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from smallcnn.data.preprocessing import Preprocessing
+from smallcnn.ending import Ending, check_ending
 from smallcnn.errors import FileError
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ class Description:
     labels: tuple[str, ...]
     preprocessing: Preprocessing
     facts: dict[str, Any]
+    ending: Ending
     outputs_probabilities: bool
     answer: np.ndarray
 
@@ -54,6 +57,7 @@ def describe(artifact: "Artifact", output: str, answer: np.ndarray | None = None
         "smallcnn.labels": json.dumps(artifact.labels),
         "smallcnn.preprocessing": artifact.preprocessing.to_json(),
         "smallcnn.facts": json.dumps(artifact.facts),
+        "smallcnn.ending": artifact.ending,
         "smallcnn.output": output,
     }
     if answer is not None:
@@ -79,6 +83,7 @@ def parse(entries: Mapping[str, str]) -> Description:
             labels=tuple(labels),
             preprocessing=Preprocessing.from_json(entries["smallcnn.preprocessing"]),
             facts=facts,
+            ending=check_ending(entries.get("smallcnn.ending", "softmax")),
             outputs_probabilities=entries["smallcnn.output"] == "probabilities",
             answer=answer,
         )

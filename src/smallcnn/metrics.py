@@ -1,14 +1,10 @@
-"""From logits to probabilities, and how good they are: top-1, top-5, the confusion matrix."""
+"""How good answers are: top-1, top-5, the confusion matrix."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities (..., classes) in float64 for logits (..., classes)."""
-    powers = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
-    return powers / powers.sum(-1, keepdims=True)
+from smallcnn.ending import Ending
 
 
 @dataclass(frozen=True)
@@ -22,10 +18,11 @@ class Metrics:
     confusion: np.ndarray
 
 
-def measure(logits: np.ndarray, labels: np.ndarray) -> Metrics:
-    """From logits (N, classes) and labels (N,), N at least 1; `loss` is the mean cross-entropy.
+def measure(logits: np.ndarray, labels: np.ndarray, ending: Ending = "softmax") -> Metrics:
+    """From logits (N, classes) and labels (N,), N at least 1.
 
-    A tie counts against the network, in the confusion matrix too, and so does a logit that is not a number.
+    `loss` is the mean cross-entropy: of the softmax, or of each sigmoid by itself; not a number for scores. A tie
+    counts against the network, in the confusion matrix too, and so does a logit that is not a number.
     """
     count, classes = logits.shape
     if not count:
@@ -34,16 +31,25 @@ def measure(logits: np.ndarray, labels: np.ndarray) -> Metrics:
     rows = np.arange(count)
     true = logits[rows, labels]
     rank = (~(logits < true[:, None])).sum(1)  # 1 is the best
-    log_total = np.log(np.exp(logits - logits.max(1, keepdims=True)).sum(1)) + logits.max(1)
     confusion = np.zeros((classes, classes), np.int64)
     np.add.at(confusion, (labels, taken_for(logits, labels)), 1)
     return Metrics(
         images=count,
         top1=float((rank == 1).mean()),
         top5=float((rank <= 5).mean()),
-        loss=float((log_total - true).mean()),
+        loss=float(_loss(logits, labels, ending)),
         confusion=confusion,
     )
+
+
+def _loss(logits: np.ndarray, labels: np.ndarray, ending: Ending) -> float:
+    true = logits[np.arange(len(labels)), labels]
+    if ending == "softmax":
+        log_total = np.log(np.exp(logits - logits.max(1, keepdims=True)).sum(1)) + logits.max(1)
+        return (log_total - true).mean()
+    if ending == "none":
+        return np.nan
+    return (np.logaddexp(0, logits).sum(1) - true).mean() / logits.shape[1]
 
 
 def taken_for(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ Each class is one operator; everything else (cost, module, ONNX, reference) read
 
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields
+from math import prod
 from typing import Any, ClassVar, Literal, get_args
 
 from smallcnn import checks
@@ -45,6 +46,14 @@ class Op:
     def weights(self, *inputs: Shape) -> dict[str, Weight]:  # noqa: ARG002
         """Name, shape and kind of each stored tensor, in the order they are written."""
         return {}
+
+    def check_bounds(self, *inputs: Shape) -> None:
+        """Raises GraphError if the operator's result, weights or work on these inputs is beyond any small CNN's."""
+        shape = self.output_shape(*inputs)
+        checks.result(shape)
+        for name, weight in self.weights(*inputs).items():
+            checks.stored(name, weight.shape)
+            checks.work(prod(shape[:-1]) * prod(weight.shape))
 
 
 @dataclass(frozen=True)
@@ -93,6 +102,11 @@ class Conv(Op):
         if channels % self.groups:
             raise GraphError(f"{channels} input channels do not divide into {self.groups} groups")
         return (*_window((height, width), self.kernel, self.stride, self.padding), self.out)
+
+    def check_bounds(self, *inputs: Shape) -> None:
+        """As any operator's; padding counts."""
+        checks.result(_padded(inputs[0], self.padding), "pads to")
+        super().check_bounds(*inputs)
 
     def is_depthwise(self, *inputs: Shape) -> bool:
         """Whether every input channel has filters of its own."""
@@ -243,6 +257,12 @@ class Pool(Op):
         """(H', W', C)."""
         height, width, channels = checks.as_map(inputs[0])
         return (*_window((height, width), self.kernel, self.stride, self.padding), channels)
+
+    def check_bounds(self, *inputs: Shape) -> None:
+        """As any operator's; padding counts, and each window is work."""
+        checks.result(_padded(inputs[0], self.padding), "pads to")
+        super().check_bounds(*inputs)
+        checks.work(prod(self.output_shape(*inputs)) * prod(self.kernel))
 
 
 @dataclass(frozen=True)
@@ -435,6 +455,11 @@ def _window(plane: Pair, kernel: Pair, stride: Pair, padding: Padding) -> Pair:
     if height < 1 or width < 1:
         raise GraphError(f"a {kernel[0]}x{kernel[1]} window does not fit the padded {plane[0]}x{plane[1]} input")
     return height, width
+
+
+def _padded(shape: Shape, padding: Padding) -> Shape:
+    (top, bottom), (left, right) = padding
+    return (shape[0] + top + bottom, shape[1] + left + right, shape[2])
 
 
 def _listed(shapes: Sequence[Shape]) -> str:

@@ -47,7 +47,7 @@ def of_run(run: Path, data: str, root: str | Path | None = None) -> Path:
         [
             curves(history),
             accuracy(evaluation, net, name),
-            *sections.of_findings(examine(evaluation, net.labels), net.preprocessing),
+            *sections.of_findings(examine(evaluation, net.labels, net.ending), net.preprocessing),
             sections.of_sweep(swept),
             cost(counted),
             facts(net, []),

@@ -17,20 +17,27 @@ from PIL.Image import Image
 from smallcnn import compiled, engines, metadata
 from smallcnn.data.decode import Picture
 from smallcnn.data.preprocessing import Preprocessing
+from smallcnn.ending import PRESENT, Ending, logits_of, probabilities
 from smallcnn.engines import Model, Run
 from smallcnn.errors import DataError, FileError, SmallcnnError
-from smallcnn.metrics import softmax
 from smallcnn.model_file import COMPILED, check_kind
+from smallcnn.onnx import outline
 from smallcnn.shipped import located
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a network sees in one picture: the most probable label, and up to five with their probabilities."""
+    """What a network sees in one image: the most probable label, and up to five with their probabilities.
+
+    They are scores instead where the network's `ending` is "none", and independent of each other where it is "sigmoid":
+    `present` are the labels whose own probability is at least `ending.PRESENT`, the most probable first.
+    """
 
     label: str
     probability: float
     top5: tuple[tuple[str, float], ...]
+    ending: Ending = "softmax"
+    present: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,7 @@ class Net:
     preprocessing: Preprocessing
     facts: dict[str, Any]
     mult_adds: int
+    ending: Ending
     outputs_probabilities: bool
     _expected: Callable[[], np.ndarray]
     _run: Run
@@ -54,15 +62,15 @@ class Net:
         return (*self.preprocessing.size, self.preprocessing.channels)
 
     def logits(self, batch: np.ndarray) -> np.ndarray:
-        """uint8 (N, H, W, C), prepared -> float32 (N, classes). A file that ends in softmax gives log-probabilities.
+        """uint8 (N, H, W, C), prepared -> float32 (N, classes): what comes before the network's ending.
 
-        Raises DataError if the batch has another shape or type.
+        A file that ends in softmax gives log-probabilities. Raises DataError if the batch has another shape or type.
         """
         if batch.dtype != np.uint8 or batch.shape[1:] != self.input_shape:
             wanted = ", ".join(map(str, self.input_shape))
             raise DataError(f"the network takes uint8 (N, {wanted}), not {batch.dtype} {batch.shape}")
         answer = self._run(batch)
-        return np.log(np.maximum(answer, np.finfo(np.float32).tiny)) if self.outputs_probabilities else answer
+        return logits_of(answer, self.ending) if self.outputs_probabilities else answer
 
     def verify(self) -> float:
         """Relative error of this engine on the probe picture, against the plain definition of the network.
@@ -81,10 +89,10 @@ class Net:
 
     def classify_prepared(self, image: np.ndarray) -> Prediction:
         """Classifies one picture that is already at the network's size: uint8 (H, W, C)."""
-        probabilities = softmax(self.logits(image[None])[0])
-        best = np.argsort(-probabilities, kind="stable")[:5]
-        top5 = tuple((self.labels[i], float(probabilities[i])) for i in best)
-        return Prediction(*top5[0], top5)
+        answer = probabilities(self.logits(image[None])[0], self.ending)
+        ranked = tuple((self.labels[i], float(answer[i])) for i in np.argsort(-answer, kind="stable"))
+        present = tuple(one for one in ranked if one[1] >= PRESENT) if self.ending == "sigmoid" else ()
+        return Prediction(*ranked[0], ranked[:5], self.ending, present)
 
 
 def open(path: str | Path, *, engine: str | None = None, threads: int | None = None) -> Net:
@@ -103,16 +111,15 @@ def open(path: str | Path, *, engine: str | None = None, threads: int | None = N
         raise SmallcnnError(f"threads must be at least 1, not {threads}")
     check_kind(path, engines.SUFFIXES)
     engine = engines.choose(path, engine)
-    if path.suffix == ".safetensors":
+    if path.suffix.lower() == ".safetensors":
         return _open_artifact(path, engine, threads)
-    if path.suffix in COMPILED:
+    if path.suffix.lower() in COMPILED:
         file = compiled.load(path, threads)
         return _converted(path, engine, file.metadata, file.run)
-    _check_readable(path)
-    run, entries = engines.open_onnx(Model(path), engine, threads)
-    if "smallcnn.format" not in entries:
+    if "smallcnn.format" not in outline.metadata(path):  # known before any engine looks at the file
         made = path.with_suffix(".safetensors")
-        raise FileError(f"{path}: not written by smallcnn; take it over with: smallcnn import {path} --out {made}")
+        raise FileError(f"{path}: not written by smallcnn; import it with: smallcnn import {path} --out {made}")
+    run, entries = engines.open_onnx(Model(path), engine, threads)
     return _converted(path, engine, entries, run)
 
 
@@ -130,6 +137,7 @@ def _open_artifact(path: Path, engine: str, threads: int | None) -> Net:
         preprocessing=artifact.preprocessing,
         facts=artifact.facts,
         mult_adds=profile(artifact.graph).mult_adds,
+        ending=artifact.ending,
         outputs_probabilities=False,
         _expected=cache(lambda: probe_answer(artifact.graph, artifact.weights, artifact.preprocessing)),
         _run=engines.start(Model(path, artifact), engine, threads),
@@ -149,16 +157,8 @@ def _converted(path: Path, engine: str, entries: dict[str, str], run: Run) -> Ne
         preprocessing=said.preprocessing,
         facts=said.facts,
         mult_adds=said.mult_adds,
+        ending=said.ending,
         outputs_probabilities=said.outputs_probabilities,
         _expected=lambda: said.answer,
         _run=run,
     )
-
-
-def _check_readable(path: Path) -> None:
-    try:
-        path.open("rb").close()
-    except FileNotFoundError:
-        raise FileError(f"{path}: no such file") from None
-    except OSError as error:
-        raise FileError(f"{path}: cannot be read ({error.strerror})") from error

@@ -72,6 +72,10 @@ def analyze(
     Raises SmallcnnError for a change that the file does not allow.
     """
     net = runtime.open(file, engine=engine, threads=threads)
+    if net.ending == "none":
+        raise DataError(f"{file}: gives scores; only probabilities can be analyzed (evaluate counts what is right)")
+    if net.ending == "sigmoid" and calibrate:
+        raise DataError(f"{file}: ends in independent sigmoids; a temperature is fitted to a softmax")
     own_crop = net.preprocessing.crop
     crop = crop or own_crop
     net = replace(net, preprocessing=replace(net.preprocessing, crop=crop))
@@ -93,7 +97,7 @@ def analyze(
         net = _opened(artifact, net, threads)
         evaluation = judge(net)
         steps.append(_step(what, net, evaluation))
-    findings = examine(evaluation, net.labels)
+    findings = examine(evaluation, net.labels, net.ending)
     cooled = _cooled(artifact, findings) if artifact and calibrate else artifact
     swept = None
     if artifact and sweep_images != 0:

@@ -11,9 +11,10 @@ import numpy as np
 from smallcnn import ops
 from smallcnn.adapt import classifier
 from smallcnn.artifact import Artifact
+from smallcnn.ending import Ending, probabilities, softmax
 from smallcnn.errors import GraphError
 from smallcnn.graph import Graph, Node
-from smallcnn.metrics import measure, softmax, taken_for
+from smallcnn.metrics import measure, taken_for
 
 BINS = 15
 _ROWS = 256
@@ -50,9 +51,11 @@ class Calibration:
     after: Reliability | None
 
 
-def calibrate(logits: np.ndarray, labels: np.ndarray) -> Calibration:
-    """From logits (N, classes) and labels (N,): every second picture is a half."""
-    before = reliability(logits, labels)
+def calibrate(logits: np.ndarray, labels: np.ndarray, ending: Ending = "softmax") -> Calibration:
+    """From logits (N, classes) and labels (N,): every second image is a half. Only a softmax has a temperature."""
+    before = reliability(logits, labels, ending)
+    if ending != "softmax":
+        return Calibration(before, None, None)
     temperature = fit_temperature(logits, labels)
     even, odd = (fit_temperature(logits[start::2], labels[start::2]) for start in (0, 1))
     if temperature is None or even is None or odd is None:
@@ -60,19 +63,18 @@ def calibrate(logits: np.ndarray, labels: np.ndarray) -> Calibration:
     scaled = logits.astype(np.float64)
     scaled[0::2] /= odd
     scaled[1::2] /= even
-    return Calibration(before, temperature, reliability(scaled, labels))
+    return Calibration(before, temperature, reliability(scaled, labels, ending))
 
 
-def reliability(logits: np.ndarray, labels: np.ndarray) -> Reliability:
+def reliability(logits: np.ndarray, labels: np.ndarray, ending: Ending = "softmax") -> Reliability:
     """From logits (N, classes) and labels (N,), N at least 1."""
-    probabilities = softmax(logits)
-    confidence = probabilities.max(1)
+    confidence = probabilities(logits, ending).max(1)
     right = taken_for(logits, labels) == labels
     place = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
     count = np.bincount(place, minlength=BINS)
     with np.errstate(invalid="ignore"):
         mean_confidence, accuracy = (np.bincount(place, values, BINS) / count for values in (confidence, right))
-    loss = measure(logits, labels).loss
+    loss = measure(logits, labels, ending).loss
     gaps = np.nan_to_num(np.abs(accuracy - mean_confidence))
     return Reliability(count, mean_confidence, accuracy, float(gaps @ count / len(labels)), loss)
 
@@ -102,10 +104,10 @@ def _slope(logits: np.ndarray, labels: np.ndarray, at: float) -> tuple[float, fl
     total = rise = 0.0
     for start in range(0, len(labels), _ROWS):  # all of ImageNet's at once would be gigabytes, and slower
         part, own = logits[start : start + _ROWS].astype(np.float64), labels[start : start + _ROWS]
-        probabilities = softmax(part * np.exp(at))
-        expected = (probabilities * part).sum(1)
+        weighted = softmax(part * np.exp(at))
+        expected = (weighted * part).sum(1)
         total += float((expected - part[np.arange(len(own)), own]).sum())
-        rise += float((probabilities * (part - expected[:, None]) ** 2).sum()) * float(np.exp(at))
+        rise += float((weighted * (part - expected[:, None]) ** 2).sum()) * float(np.exp(at))
     return total, rise
 
 

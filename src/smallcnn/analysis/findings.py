@@ -9,6 +9,7 @@ from smallcnn.analysis.calibration import BINS, Calibration, calibrate
 from smallcnn.analysis.classes import ClassScore, Pair, class_scores, confused_pairs
 from smallcnn.analysis.samples import Sample, least_certain, surest_mistakes
 from smallcnn.analysis.sweep import Sweep
+from smallcnn.ending import Ending
 from smallcnn.errors import DataError
 from smallcnn.evaluate import Evaluation
 
@@ -32,8 +33,8 @@ class Findings:
         return self.evaluation.split.names[self.evaluation.answers.indices[place]]
 
 
-def examine(evaluation: Evaluation, labels: tuple[str, ...]) -> Findings:
-    """`labels` are the network's. Raises DataError if it answers with something that is not a finite number."""
+def examine(evaluation: Evaluation, labels: tuple[str, ...], ending: Ending = "softmax") -> Findings:
+    """`labels` and `ending` are the network's. Raises DataError if an answer of it is not finite."""
     logits, true = evaluation.answers.logits, evaluation.answers.labels
     if bad := int((~np.isfinite(logits).all(1)).sum()):
         raise DataError(f"the network's answer to {bad} of {len(true)} pictures is not finite; its weights are broken")
@@ -43,9 +44,9 @@ def examine(evaluation: Evaluation, labels: tuple[str, ...]) -> Findings:
         labels=labels,
         classes=class_scores(confusion, labels),
         pairs=confused_pairs(confusion, logits, true, _PAIRS),
-        mistakes=surest_mistakes(logits, true, _SAMPLES),
-        uncertain=least_certain(logits, true, _SAMPLES),
-        calibration=calibrate(logits, true),
+        mistakes=surest_mistakes(logits, true, _SAMPLES, ending),
+        uncertain=least_certain(logits, true, _SAMPLES, ending),
+        calibration=calibrate(logits, true, ending),
     )
 
 

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from smallcnn.metrics import softmax, taken_for
+from smallcnn.ending import Ending, probabilities
+from smallcnn.metrics import taken_for
 
 
 @dataclass(frozen=True)
@@ -17,23 +18,23 @@ class Sample:
     probability: float
 
 
-def surest_mistakes(logits: np.ndarray, labels: np.ndarray, most: int) -> list[Sample]:
+def surest_mistakes(logits: np.ndarray, labels: np.ndarray, most: int, ending: Ending = "softmax") -> list[Sample]:
     """Wrong answers, the highest probability first."""
-    said, probability = _answers(logits, labels)
+    said, probability = _answers(logits, labels, ending)
     wrong = np.flatnonzero(said != labels)
     return _samples(wrong[np.argsort(-probability[wrong], kind="stable")][:most], said, probability, labels)
 
 
-def least_certain(logits: np.ndarray, labels: np.ndarray, most: int) -> list[Sample]:
+def least_certain(logits: np.ndarray, labels: np.ndarray, most: int, ending: Ending = "softmax") -> list[Sample]:
     """Right and wrong answers, the lowest probability first."""
-    said, probability = _answers(logits, labels)
+    said, probability = _answers(logits, labels, ending)
     return _samples(np.argsort(probability, kind="stable")[:most], said, probability, labels)
 
 
-def _answers(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _answers(logits: np.ndarray, labels: np.ndarray, ending: Ending) -> tuple[np.ndarray, np.ndarray]:
     """(N,) what each picture is taken for, and (N,) with what probability."""
     said = taken_for(logits, labels)
-    return said, softmax(logits)[np.arange(len(said)), said]
+    return said, probabilities(logits, ending)[np.arange(len(said)), said]
 
 
 def _samples(places: np.ndarray, said: np.ndarray, probability: np.ndarray, labels: np.ndarray) -> list[Sample]:

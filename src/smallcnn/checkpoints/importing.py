@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,13 @@ import numpy as np
 from smallcnn import zoo
 from smallcnn.adapt import with_classes
 from smallcnn.artifact import Artifact
-from smallcnn.checkpoints.assumptions import assumed, conventions, place, shaping, usual_images
+from smallcnn.checkpoints.assumptions import assumed, assumed_images, conventions, place, shaping, usual_images
 from smallcnn.checkpoints.catalogue import Checkpoint
 from smallcnn.checkpoints.fitting import recognised
+from smallcnn.checkpoints.keras_file import open_keras
 from smallcnn.checkpoints.kinds import READ, kind_of
 from smallcnn.checkpoints.layouts import OWN, Layout, layouts_of, own
+from smallcnn.checkpoints.match_keras import by_kind, is_automatic, keras_ends, numbered
 from smallcnn.checkpoints.match_layers import lay_layers
 from smallcnn.checkpoints.match_names import (
     Placed,
@@ -28,46 +30,23 @@ from smallcnn.checkpoints.match_names import (
     rows,
 )
 from smallcnn.checkpoints.read import Tensors, Weights, read_weights
-from smallcnn.checkpoints.tflite import TFLite, read_tflite
+from smallcnn.checkpoints.tflite import TFLite, read_layers
 from smallcnn.checks import shown
 from smallcnn.data import imagenet
+from smallcnn.data.prepared import Prepared
 from smallcnn.data.preprocessing import Preprocessing
 from smallcnn.errors import FileError, GraphError, closest
 from smallcnn.fold import fold_graph
 from smallcnn.graph import Graph
+from smallcnn.keras.reading import read_keras
 from smallcnn.onnx.reading import read_onnx, usual_labels
+from smallcnn.tflite import read_tflite
 from smallcnn.weights import initial_weights
 
 ORDER = "order"
 """As an origin: names are ignored, tensors are taken in the order of the file."""
 
 _IN_ORDER = ("torch", "pickle", "npz")  # kinds of files that keep the order in which layers were made
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """What the pictures need, where it differs from what the origin usually does.
-
-    One number as `mean` or `std` is for all channels.
-    """
-
-    resolution: int | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    crop: float | None = None
-    interpolation: str | None = None
-
-    def over(self, usual: Preprocessing) -> Preprocessing:
-        """`usual` with everything given here in its place."""
-        given = {key: getattr(self, key) for key in ("mean", "std", "crop", "interpolation")}
-        if self.mean and max(self.mean) > 1:
-            raise FileError(
-                f"mean is that of pixels scaled to 0..1, where {self.mean[0]:g} is {self.mean[0] / 255:.3f}"
-            )
-        for key in ("mean", "std"):
-            if given[key] and len(given[key]) == 1:
-                given[key] *= usual.channels
-        return replace(usual, **{key: value for key, value in given.items() if value is not None})
 
 
 def import_checkpoint(
@@ -98,14 +77,16 @@ def import_checkpoint(
     """
     paths, chosen = [Path(file) for file in files], None if model is None else zoo.parse(model)
     prepared = prepared or Prepared()
-    if {kind_of(path) for path in paths} == {"tflite"}:
-        if origin or fresh_head:
-            raise FileError("a .tflite file is laid out layer by layer, and whole: no origin, no fresh head")
-        if chosen is None:
-            raise FileError(f"{paths[0]}: say which network a TensorFlow Lite file is with --as")
+    kinds = {kind_of(path) for path in paths}
+    if kinds == {"tflite"} and (origin or fresh_head):
+        raise FileError("a .tflite file is laid out layer by layer, and whole: no origin, no fresh head")
+    if kinds == {"tflite"} and chosen is not None:
         return _from_layers(paths, chosen, keep_background, labels, prepared)
     if len(paths) != 1:
-        raise FileError("only .tflite networks come in several files; give one file")
+        only = "; say with --as which network they are" if kinds == {"tflite"} else "; give one file"
+        raise FileError(f"only .tflite networks come in several files{only}")
+    if chosen is None and not (origin or fresh_head) and (made := _described(paths[0], prepared)):
+        return _whole(made, paths[0], "tflite" if kinds == {"tflite"} else "keras", keep_background, labels)
     found = read_weights(paths[0])
     try:
         if chosen is None:
@@ -140,18 +121,46 @@ def import_onnx(
 
     Raises FileError if the file is missing, damaged, or holds what a graph has no operator for.
     """
-    path, prepared = Path(path), prepared or Prepared()
-    made = read_onnx(path, resolution=prepared.resolution)
+    path = Path(path)
+    return _whole(read_onnx(path, prepared), path, "onnx", keep_background, labels)
+
+
+def _described(path: Path, prepared: Prepared) -> Artifact | None:
+    """The network that a file of TensorFlow Lite or Keras describes itself; None if it holds weights only."""
+    kind = kind_of(path)
+    if kind == "tflite":
+        return read_tflite(path, prepared)
+    if kind not in ("hdf5", "keras"):
+        return None
+    try:
+        with open_keras(path) as stored:
+            if stored.description is None:
+                return None
+            return read_keras(stored, path.stem.removesuffix(".weights"), prepared)
+    except (FileError, GraphError) as error:
+        raise FileError(f"{path}: {error}") from error
+
+
+def _whole(
+    made: Artifact,
+    path: Path,
+    origin: str,
+    keep_background: bool,
+    labels: Sequence[str] | None,
+) -> Artifact:
+    """A file's own network, with labels as asked for, and where it came from."""
     try:
         if labels is not None:
             made = replace(made, labels=_labels(len(made.labels), labels))
         elif made.labels[:1] == (imagenet.BACKGROUND,) and not keep_background:
             graph, weights = _without_background(made.graph, dict(made.weights))
             made = replace(made, graph=graph, weights=weights, labels=made.labels[1:])
-        made = replace(made, preprocessing=prepared.over(made.preprocessing))
     except (FileError, GraphError) as error:
         raise FileError(f"{path}: {error}") from error
-    facts: dict[str, Any] = {"model": made.graph.name, "origin": "onnx", "files": [_digest(path)], "fresh": []}
+    facts: dict[str, Any] = {"model": made.graph.name, "origin": origin, "files": [_digest(path)], "fresh": []}
+    said = made.facts.get("keras") or made.facts.get("tflite")
+    if said and said["images"] == "assumed":
+        facts["notes"] = [assumed_images(made.preprocessing)]
     return replace(made, facts=made.facts | {"imported": facts})
 
 
@@ -175,9 +184,9 @@ def _from_layers(
     prepared: Prepared,
 ) -> Artifact:
     """From TensorFlow Lite files."""
-    files = [read_tflite(path) for path in paths]
+    files = [read_layers(path) for path in paths]
     first = files[0]
-    if prepared.resolution not in (None, first.input_shape[0]):
+    if prepared.plane not in (None, first.input_shape[:2]):
         raise FileError(
             f"{paths[0]}: made for {first.input_shape[0]} pixels, which is fixed here; train --from can change it"
         )
@@ -220,7 +229,9 @@ def _from_tensors(
     prepared: Prepared,
 ) -> Artifact:
     """From a file of named tensors."""
-    notes, resolution = list(found.notes), {} if prepared.resolution is None else {"resolution": prepared.resolution}
+    notes, resolution = list(found.notes), {} if prepared.plane is None else {"resolution": prepared.plane}
+    if origin == ORDER and found.kind in ("hdf5", "keras"):
+        return _by_kind(path, found, model, fresh_head, labels, prepared)
     if origin == ORDER:
         if found.kind not in _IN_ORDER:
             raise FileError(f"a {READ[found.kind]} file sorts its tensors, so their order says nothing")
@@ -234,6 +245,8 @@ def _from_tensors(
         usual = usual_images(layout, graph)
         notes.append(assumed(model, prepared.over(usual)))
         return _artifact(graph, weights, labels, usual, prepared, path, model, ORDER, [], notes)
+    if origin in (None, "keras") and found.kind in ("hdf5", "keras", "npz") and is_automatic(found.tensors):
+        return _by_kind(path, found, model, fresh_head, labels, prepared)
     layout, model, tensors = _layout(found.tensors, model, origin, notes)
     classes = classes_of(layout, model, tensors) or len(labels or imagenet.labels())
     channels = channels_of(layout, model, tensors)
@@ -258,6 +271,27 @@ def _from_tensors(
     if layout.origin == OWN or channels == 1:
         notes.append(assumed(model, prepared.over(usual)))
     return _artifact(graph, weights, labels, usual, prepared, path, model, layout.origin, tail, notes)
+
+
+def _by_kind(
+    path: Path,
+    found: Weights,
+    model: zoo.Model,
+    fresh_head: bool,
+    labels: Sequence[str] | None,
+    prepared: Prepared,
+) -> Artifact:
+    """From Keras weights whose names say nothing: layers of a kind in the order they run."""
+    resolution = {} if prepared.plane is None else {"resolution": prepared.plane}
+    tensors = numbered(found.tensors) if found.kind == "npz" else found.tensors
+    channels, classes, bias = keras_ends(tensors)
+    if "bias" in model.options and "bias" not in model.given:
+        model = replace(model, options=model.options | {"bias": bias})
+    graph = model.build(classes=classes or len(labels or imagenet.labels()), channels=channels, **resolution)
+    weights, fresh = by_kind(graph, tensors, fresh_head=fresh_head)
+    usual = Preprocessing(graph.input_shape[:2], (0.5,) * channels, (0.5,) * channels)
+    notes = [*found.notes, "its layers were taken by kind, in the order they run", assumed(model, prepared.over(usual))]
+    return _artifact(graph, weights, labels, usual, prepared, path, model, "keras", fresh, notes)
 
 
 def _fits_without(layout: Layout, graph: Graph, tensors: Tensors, tail: list[str]) -> bool:

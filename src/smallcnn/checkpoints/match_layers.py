@@ -6,6 +6,7 @@ same, in place of the activation or after the layer.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from math import inf
 
@@ -13,9 +14,10 @@ import numpy as np
 
 from smallcnn import ops
 from smallcnn.builder import same_padding
-from smallcnn.checkpoints.tflite import Grid, Layer, TFLite
+from smallcnn.checkpoints.tflite import Layer, TFLite
 from smallcnn.errors import FileError, GraphError
 from smallcnn.graph import Graph, Node, make_node
+from smallcnn.tflite.file import Grid
 
 _Tensor = tuple[int, int]  # number of the file, number of the tensor in it
 _LIMITS = {None: (-inf, inf), "relu": (0.0, inf), "relu6": (0.0, 6.0)}
@@ -93,12 +95,21 @@ class _Walk:
             self.weights[f"{node.name}.weight"] = weight.reshape(len(weight), -1) if dense else weight
             self.weights[f"{node.name}.bias"] = bias
         self._add(node.name, node.op, node.inputs)
-        if layer.activation:
-            self.fused[node.name] = layer
+        if layer.activation or self._expressed(node, layer):
+            self.fused[node.name] = replace(layer, activation=layer.activation or self._expressed(node, layer))
         elif layer.grid and not (isinstance(node.op, ops.GlobalPool) and layer.grid == self.grids[node.inputs[0]]):
             name = f"{node.name}_range"
             self._add(name, _clip(layer.grid, None), (node.name,))
             self.stands_for[node.name] = name
+
+    def _expressed(self, node: Node, layer: Layer) -> str | None:
+        """The activation after `node` if the file has it as the range of the layer's 8-bit tensor: from 0, up to 6."""
+        readers = self.graph.consumers[node.name]
+        if layer.grid is None or layer.grid.zero or len(readers) != 1 or not isinstance(readers[0].op, ops.Activation):
+            return None
+        function = readers[0].op.function
+        to_six = layer.grid.high <= 6 + layer.grid.scale / 2
+        return function if function == "relu" or (function == "relu6" and to_six) else None
 
     def _activation(self, node: Node, op: ops.Activation) -> None:
         layer = self.fused.pop(node.inputs[0], None)
@@ -122,7 +133,8 @@ class _Walk:
         shape = self.graph.input_shapes(node)[0]
         match node.op:
             case ops.Conv() as op:
-                right = layer.kind == ("depthwise" if op.is_depthwise(shape) else "conv") and layer.stride == op.stride
+                one_by_one = op.is_depthwise(shape) or (layer.kind == "depthwise" and shape[2] == 1)  # a grey stem
+                right = layer.kind == ("depthwise" if one_by_one else "conv") and layer.stride == op.stride
                 if right and _padding(layer, shape, op.kernel) != op.padding:
                     raise self._error(
                         node.name, f"the file pads {_padding(layer, shape, op.kernel)}, the network {op.padding}"

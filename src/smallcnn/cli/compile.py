@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from smallcnn.cli import options
 from smallcnn.cli.bench import show_steps
 from smallcnn.cli.options import as_json
 from smallcnn.cli.show import millions, print_json, progress, remark, size, table, warn_untrained
@@ -13,6 +14,7 @@ from smallcnn.compiler import targets
 
 if TYPE_CHECKING:
     from smallcnn.compiler.explain import Explanation
+    from smallcnn.data.preprocessing import Order
 
 
 @click.command("compile", epilog=f"Targets: host, {', '.join(targets.names())}.")
@@ -23,20 +25,34 @@ if TYPE_CHECKING:
 @click.option("--tune", is_flag=True, help="choose tiles by timing on this machine: minutes, remembered per CPU")
 @click.option("--explain", "explain_", is_flag=True, help="print the plan, and the time of each step if it runs here")
 @click.option("--workers", type=click.IntRange(1), help="processes that compile  [default: one per core]")
+@options.resolution
+@options.mean
+@options.std
+@options.scale
+@options.order
 @as_json
 def command(
-    file: Path, out: Path, target: str, threads: int, tune: bool, explain_: bool, workers: int | None, json_: bool
-) -> None:
+    file: Path, out: Path, target: str, threads: int, tune: bool, explain_: bool, workers: int | None,
+    resolution: tuple[int, int] | None, mean: tuple[float, ...] | None, std: tuple[float, ...] | None,
+    scale: tuple[float, ...] | None, order: "Order | None", json_: bool,
+) -> None:  # fmt: skip
     """Turn FILE (.safetensors, or any small CNN's .onnx) into one native file without dependencies.
 
     A .so or .dll for this machine is run and compared with the network's plain definition before it is kept; predict,
     evaluate and bench take it like any model file. A .o comes with its C header.
+
+    --resolution, --mean, --std, --scale and --order are for somebody else's .onnx, as with import.
     """
     from smallcnn.compiler.compiling import compile_file
     from smallcnn.compiler.explain import explain
+    from smallcnn.data.prepared import Prepared
     from smallcnn.model_file import read
+    from smallcnn.onnx.preparation import remarks
 
-    artifact = read(file)
+    said = Prepared(resolution, mean, std, scale=scale, order=order)
+    artifact = read(file, None if said == Prepared() else said).in_rgb()
+    for line in remarks(artifact.facts) if file.suffix.lower() == ".onnx" else []:
+        remark(line)
     warn_untrained(artifact.facts)
     first: dict[int, int] = {}  # how many kernels were done when so many were asked for: those in the cache
     with progress("tuning and compiling" if tune else "compiling") as bar:

@@ -68,6 +68,7 @@ def command(
         } | ({"confusion": metrics.confusion.tolist()} if len(net.labels) <= _MOST_CONFUSION else {}))  # fmt: skip
         return
     click.echo(f"{file}, {net.engine}, {data} ({result.part}): {metrics.images} pictures")
-    click.echo(f"  top-1 {metrics.top1:.2%}   top-5 {metrics.top5:.2%}   loss {metrics.loss:.4f}")
+    loss = "" if net.ending == "none" else f"   loss {metrics.loss:.4f}"
+    click.echo(f"  top-1 {metrics.top1:.2%}   top-5 {metrics.top5:.2%}{loss}")
     for count, true, taken in most_confused(metrics.confusion, 5):
         click.echo(f"  {count} of {net.labels[true]} taken for {net.labels[taken]}")

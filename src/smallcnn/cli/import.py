@@ -1,21 +1,16 @@
 """`smallcnn import`."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from smallcnn.cli import options
 from smallcnn.cli.show import remark, size
 from smallcnn.errors import SmallcnnError
 
-
-def _three(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[float, ...] | None:  # noqa: ARG001
-    """ "0.485,0.456,0.406" or one number for all channels."""
-    if value is None:
-        return None
-    try:
-        return tuple(float(part) for part in value.split(","))
-    except ValueError:
-        raise click.BadParameter(f"numbers with commas, as in 0.485,0.456,0.406, not {value!r}") from None
+if TYPE_CHECKING:
+    from smallcnn.data.preprocessing import Order
 
 
 @click.command("import")
@@ -28,11 +23,13 @@ def _three(context: click.Context, parameter: click.Parameter, value: str | None
 @click.option("--fresh-head", is_flag=True, help="let the layers at the end that the file lacks start anew")
 @click.option("--keep-background", is_flag=True, help="keep TensorFlow's class 0, 'background', as a class")
 @click.option("--labels", type=click.Path(path_type=Path), help="text file, one class per line  [default: ImageNet's]")
-@click.option("--resolution", type=click.IntRange(1), help="side of the input  [default: the network's]")
+@options.resolution
 @click.option("--crop", type=click.FloatRange(0, 1, min_open=True), help="part of the shorter side that is kept")
 @click.option("--interpolation", type=click.Choice(["bilinear", "bicubic", "lanczos"]), help="how pictures are resized")
-@click.option("--mean", callback=_three, metavar="R,G,B", help="of pixels scaled to 0..1")
-@click.option("--std", callback=_three, metavar="R,G,B", help="of pixels scaled to 0..1")
+@options.mean
+@options.std
+@options.scale
+@options.order
 def command(
     files: tuple[Path, ...],
     model: str | None,
@@ -41,11 +38,13 @@ def command(
     fresh_head: bool,
     keep_background: bool,
     labels: Path | None,
-    resolution: int | None,
+    resolution: tuple[int, int] | None,
     crop: float | None,
     interpolation: str | None,
     mean: tuple[float, ...] | None,
     std: tuple[float, ...] | None,
+    scale: tuple[float, ...] | None,
+    order: "Order | None",
 ) -> None:
     """Turn public weights into a model file that classifies.
 
@@ -53,20 +52,24 @@ def command(
     one network, in order) or Keras weights (.h5, .npz). Its content says which, whatever its name. Nothing in it is
     executed. Every tensor must fit MODEL. Labels and image preparation are the origin's unless given.
 
-    An ONNX file holds its network itself, and takes no --as. It does not say how pictures are prepared: ImageNet's
-    mean and deviation unless given.
+    An ONNX file holds its network itself, and takes no --as. Where it neither scales its images itself nor says how
+    they are prepared, ImageNet's mean and standard deviation are assumed unless --mean, --std or --scale is given.
+    Numbers are in the order of the network's channels: blue first with --order bgr.
     """
     from smallcnn import artifact
-    from smallcnn.checkpoints.importing import Prepared, import_checkpoint, import_onnx
+    from smallcnn.checkpoints.importing import import_checkpoint, import_onnx
     from smallcnn.checkpoints.kinds import kind_of
+    from smallcnn.data.prepared import Prepared, described
     from smallcnn.files import check_writable
+    from smallcnn.onnx.preparation import remarks
 
     if out.suffix != ".safetensors":
         raise SmallcnnError(f"{out}: a model file's name ends in .safetensors")
     if any(out.resolve() == file.resolve() for file in files):
         raise SmallcnnError(f"{out}: is the file to import; give --out another name")
     check_writable(out)
-    prepared, named = Prepared(resolution, mean, std, crop, interpolation), None if labels is None else _lines(labels)
+    prepared = Prepared(resolution, mean, std, crop, interpolation, scale, order)
+    named = None if labels is None else _lines(labels)
     if {kind_of(file) for file in files} == {"onnx"}:
         if model or origin or fresh_head or len(files) > 1:
             raise SmallcnnError(
@@ -85,22 +88,15 @@ def command(
         f"{made.graph.name} from {imported['origin']}: {len(made.graph.weights)} tensors, {len(made.labels)} classes, "
         f"input {height}x{width}; {size(out.stat().st_size)}"
     )
-    for note in imported.get("notes", ()):
+    for note in (*imported.get("notes", ()), *remarks(made.facts)):
         remark(note)
-    if "onnx" in made.facts and made.facts["onnx"]["pictures"] == "assumed" and mean is None and std is None:
-        remark(
-            f"its pictures are assumed to be prepared with mean {_numbers(made.preprocessing.mean)} and deviation "
-            f"{_numbers(made.preprocessing.std)}, which the file does not say; --mean and --std change that"
-        )
+    if prepared.says_numbers and "onnx" not in made.facts:
+        remark(f"as given, images are prepared with {described(made.preprocessing)}")
     if imported["fresh"]:
         remark(
             f"untrained: {', '.join(imported['fresh'])}; train it with: smallcnn train --from {out} --data SOURCE ..."
         )
     click.echo(str(out))
-
-
-def _numbers(values: tuple[float, ...]) -> str:
-    return ",".join(f"{value:g}" for value in values)
 
 
 def _lines(path: Path) -> list[str]:

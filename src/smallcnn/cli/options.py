@@ -1,5 +1,6 @@
 """The options that several commands have."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,6 +34,45 @@ compute = click.option(
     help="what computes a step: torch, our own kernels (float32 on CPUs), torch.compile; auto tries the first two",
 )
 device = click.option("--device", default="auto", show_default=True, help="cpu, cuda, mps or auto")
+
+
+def _numbers(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[float, ...] | None:  # noqa: ARG001
+    """ "0.485,0.456,0.406" or one number for all channels."""
+    if value is None:
+        return None
+    try:
+        return tuple(float(part) for part in value.split(","))
+    except ValueError:
+        raise click.BadParameter(f"numbers with commas, as in 0.485,0.456,0.406, not {value!r}") from None
+
+
+def _plane(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, int] | None:  # noqa: ARG001
+    """ "48x192" as (48, 192), "224" as (224, 224)."""
+    if value is None:
+        return None
+    found = re.fullmatch(r"(\d{1,6})(?:[xX](\d{1,6}))?", value.strip())
+    sides = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+    if min(sides) < 1:
+        raise click.BadParameter(f"one number of pixels, or height x width as in 48x192, not {value!r}")
+    return sides
+
+
+resolution = click.option(
+    "--resolution", callback=_plane, metavar="HxW", help="height x width of the input, or one number for both  "
+    "[default: the network's]"
+)  # fmt: skip
+mean = click.option(
+    "--mean", callback=_numbers, metavar="R,G,B", help="mean of pixels of 0..1, or of 0..255 if a number is above 1"
+)
+std = click.option(
+    "--std", callback=_numbers, metavar="R,G,B", help="standard deviation, of 0..1 or 0..255 as the mean"
+)
+scale = click.option(
+    "--scale", callback=_numbers, metavar="R,G,B", help="factor after the mean of 0..255, in place of --std; Caffe: 1"
+)
+order = click.option(
+    "--order", type=click.Choice(["rgb", "bgr"]), help="channel that the network takes first; Caffe's take blue"
+)
 
 
 def common(function: Callable[..., None]) -> Callable[..., None]:

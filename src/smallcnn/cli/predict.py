@@ -1,12 +1,16 @@
 """`smallcnn predict`."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from smallcnn.cli.options import as_json, engine, threads
 from smallcnn.cli.show import print_json, remark, warn_untrained
 from smallcnn.errors import ImageError
+
+if TYPE_CHECKING:
+    from smallcnn.runtime import Prediction
 
 
 @click.command("predict")
@@ -44,19 +48,39 @@ def command(file: Path | None, images: tuple[Path, ...], engine: str | None, thr
             problems.append(str(error))
             continue
         if json_:
-            records.append({
-                "image": str(path), "label": seen.label, "probability": seen.probability,
-                "top5": [{"label": label, "probability": probability} for label, probability in seen.top5],
-            })  # fmt: skip
+            records.append({"image": str(path), **_as_dict(seen)})
         else:
-            others = ", ".join(f"{label} {probability:.1%}" for label, probability in seen.top5[1:3])
-            click.echo(f"{path}: {seen.label} {seen.probability:.1%}" + (f"  (then {others})" if others else ""))
+            click.echo(f"{path}: {_in_words(seen)}")
     if json_:
         print_json(records)
     for problem in problems[:-1]:
         click.echo(f"smallcnn: {problem}", err=True)
     if problems:
         raise ImageError(problems[-1])
+
+
+def _as_dict(seen: "Prediction") -> dict[str, Any]:
+    what = "score" if seen.ending == "none" else "probability"
+
+    def entries(ranked: tuple[tuple[str, float], ...]) -> list[dict[str, Any]]:
+        return [{"label": label, what: value} for label, value in ranked]
+
+    record = {"label": seen.label, what: seen.probability, "top5": entries(seen.top5)}
+    if seen.ending == "sigmoid":
+        record["present"] = entries(seen.present)
+    return record
+
+
+def _in_words(seen: "Prediction") -> str:
+    form = "{} {:.4g}" if seen.ending == "none" else "{} {:.1%}"
+    if seen.ending == "sigmoid":
+        from smallcnn.ending import PRESENT
+
+        if seen.present:
+            return ", ".join(form.format(*one) for one in seen.present)
+        return f"no label reaches {PRESENT:.0%}; highest: {form.format(*seen.top5[0])}"
+    best, *others = (form.format(*one) for one in seen.top5[:3])
+    return best + (f"  (then {', '.join(others)})" if others else "")
 
 
 def _pictures(path: Path) -> list[Path]:

@@ -95,7 +95,7 @@ def command(
     if start and model:
         raise SmallcnnError("give MODEL or --from, not both: the file knows its network")
     start = start and located(start)
-    if start and start.suffix != ".safetensors":
+    if start and start.suffix.lower() != ".safetensors":
         raise SmallcnnError(
             f"{start}: --from takes a .safetensors model file; `smallcnn import` makes one of public weights"
         )

@@ -63,6 +63,7 @@ def compile_file(
     if out.suffix not in made_for.suffixes:
         raise SmallcnnError(f"{out}: a file for {made_for.name} ends in {' or '.join(made_for.suffixes)}")
     check_writable(out)
+    artifact = artifact.in_rgb()
     answer = probe_answer(artifact.graph, artifact.weights, artifact.preprocessing)
     program, made = to_program(artifact, made_for, answer, threads=threads, tune=tune, workers=workers, report=report)
     error = None

@@ -12,11 +12,13 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
+from smallcnn.checks import MOST_SIDE
 from smallcnn.data.decode import Decoded, Picture, decode
 from smallcnn.errors import FileError
 
 Box = tuple[float, float, float, float]
 Interpolation = Literal["bilinear", "bicubic", "lanczos"]
+Order = Literal["rgb", "bgr"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,10 @@ class Preprocessing:
     """How a picture becomes the network's input.
 
     `size` (height, width) in pixels; `crop` the part of the shorter side that is kept; `mean` and `std` per channel,
-    for pixels scaled to 0..1: input = (pixel / 255 - mean) / std. One mean means a grey network, three an RGB one.
+    for pixels scaled to 0..1: input = (pixel / 255 - mean) / std. One mean means a grey network, three one of colours.
+
+    `order` is that of the network's channels, and so of mean and std; images are red first everywhere, and `normalise`
+    turns them round for a network that wants blue first, as Caffe's do.
     """
 
     size: tuple[int, int]
@@ -32,10 +37,11 @@ class Preprocessing:
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
     crop: float = 0.875
     interpolation: Interpolation = "bilinear"
+    order: Order = "rgb"
 
     def __post_init__(self) -> None:
-        sides = len(self.size) == 2 and all(isinstance(side, int) and side >= 1 for side in self.size)
-        _check("size", self.size, sides, "(height, width) in whole pixels, at least 1")
+        sides = len(self.size) == 2 and all(isinstance(side, int) and 1 <= side <= MOST_SIDE for side in self.size)
+        _check("size", self.size, sides, f"(height, width) in whole pixels, 1 to {MOST_SIDE}")
         _check(
             "mean", self.mean, len(self.mean) in (1, 3) and all(map(isfinite, self.mean)), "one finite number or three"
         )
@@ -43,6 +49,8 @@ class Preprocessing:
         _check("std", self.std, spread, "as many numbers as the mean, above 0")
         _check("crop", self.crop, 0 < self.crop <= 1, "above 0 and at most 1")
         _check("interpolation", self.interpolation, self.interpolation in _FILTERS, ", ".join(_FILTERS))
+        _check("order", self.order, self.order in ("rgb", "bgr"), "rgb or bgr")
+        _check("order", self.order, self.order == "rgb" or self.channels == 3, "rgb for a grey network")
 
     @property
     def channels(self) -> int:
@@ -66,18 +74,21 @@ class Preprocessing:
         return np.asarray(resized).reshape(height, width, self.channels)
 
     def scale_and_shift(self) -> tuple[np.ndarray, np.ndarray]:
-        """float32 (C,) each: network input = pixel * scale + shift."""
+        """float32 (C,) each: network input = pixel * scale + shift, in the network's order of channels."""
         mean, std = np.array(self.mean), np.array(self.std)
         return (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
 
     def normalise(self, batch: np.ndarray) -> np.ndarray:
-        """uint8 (N, H, W, C) -> float32 (N, H, W, C), what the network computes on."""
+        """uint8 (N, H, W, C), red first -> float32 (N, H, W, C), what the network computes on."""
         scale, shift = self.scale_and_shift()
-        return batch * scale + shift
+        return (batch[..., ::-1] if self.order == "bgr" else batch) * scale + shift
 
     def to_json(self) -> str:
-        """A JSON object with one entry per field."""
-        return json.dumps(asdict(self))
+        """A JSON object with one entry per field; no `order` means "rgb", as in older files."""
+        fields = asdict(self)
+        if self.order == "rgb":
+            del fields["order"]
+        return json.dumps(fields)
 
     @classmethod
     def from_json(cls, text: str) -> "Preprocessing":

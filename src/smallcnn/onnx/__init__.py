@@ -1,6 +1,21 @@
-"""ONNX both ways: `writing` turns an artifact into a file, `reading` any small CNN's file into an artifact."""
+"""ONNX both ways: `writing` turns an artifact into a file, `reading` any small CNN's file into an artifact.
 
-from smallcnn.onnx.reading import Read, from_onnx, read_onnx
-from smallcnn.onnx.writing import export, to_onnx
+`outline` looks into a file without the onnx package, which is therefore imported only when one of the others is asked
+for.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from smallcnn.onnx.reading import Read, from_onnx, read_onnx
+    from smallcnn.onnx.writing import export, to_onnx
 
 __all__ = ["Read", "export", "from_onnx", "read_onnx", "to_onnx"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from smallcnn.onnx import reading, writing
+
+    return getattr(writing if name in ("export", "to_onnx") else reading, name)

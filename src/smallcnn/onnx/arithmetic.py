@@ -12,6 +12,7 @@ from smallcnn.errors import FileError
 from smallcnn.onnx import views
 from smallcnn.onnx.call import Call
 from smallcnn.onnx.file import Array, decimal
+from smallcnn.onnx.gates import gated
 from smallcnn.onnx.network import Network, close
 from smallcnn.onnx.views import View
 
@@ -44,11 +45,38 @@ def leaky_relu(net: Network, call: Call) -> View:
 
 
 def hard_sigmoid(net: Network, call: Call) -> View:
-    """HardSigmoid, with the graph's slope only."""
+    """HardSigmoid: min(max(alpha * x + beta, 0), 1)."""
     alpha, beta = call.attributes.real("alpha", 0.2), call.attributes.real("beta", 0.5)
-    if not (close(alpha, 1 / 6) and close(beta, 0.5)):
-        raise FileError(f"is a hard sigmoid of slope {alpha} and shift {beta}; the graph's has 1/6 and 0.5")
-    return net.activation(call.view(), "hard_sigmoid", call.label)
+    if close(alpha, 1 / 6) and close(beta, 0.5):
+        return net.activation(call.view(), "hard_sigmoid", call.label)
+    line = net.scale_and_shift(call.view(), np.array(alpha), np.array(beta), f"{call.label}.line")
+    return net.clip(line, 0, 1, call.label)
+
+
+def prelu(net: Network, call: Call) -> View:
+    """PRelu with one slope for all channels, which is a leaky ReLU."""
+    slopes = call.weight(1, "slope")
+    if not slopes.size or (slopes != slopes.reshape(-1)[0]).any():
+        raise FileError("has a slope per channel; the graph's leaky ReLU has one for all")
+    return net.activation(call.view(), "leaky_relu", call.label, slope=decimal(float(slopes.reshape(-1)[0])))
+
+
+def line(net: Network, call: Call) -> View:
+    """Affine, of operator set 1, and Neg."""
+    alpha, beta = (-1.0, 0.0) if call.kind == "Neg" else (
+        call.attributes.real("alpha", 1.0), call.attributes.real("beta", 0.0))  # fmt: skip
+    return net.scale_and_shift(call.view(), np.array(alpha), np.array(beta), call.label)
+
+
+def image_scaler(net: Network, call: Call) -> View:
+    """ImageScaler, of Core ML's converters: image * scale + bias, a bias per channel of (N, C, H, W)."""
+    view, scale = net.ordered(call.view()), call.attributes.real("scale", 1.0)
+    bias = call.attributes.array("bias")
+    bias = np.zeros(1) if bias is None else bias.astype(np.float64).reshape(-1)
+    channels = view.node.shape[-1]
+    if bias.size not in (1, channels) or len(view.sizes) != 4 or view.sizes[1] != channels:
+        raise FileError(f"has a bias of {bias.size} numbers for {shown(view.sizes)}")
+    return net.scale_and_shift(view, np.array(scale), bias, call.label)
 
 
 def clip(net: Network, call: Call) -> View:
@@ -98,7 +126,8 @@ def mul(net: Network, call: Call) -> View:
     """Mul."""
     a, b = call.value(0), call.value(1)
     if isinstance(a, View) and isinstance(b, View):
-        return net.product(a, b, call.label)
+        swish = [gated(net, x, gate, call.label) for x, gate in ((a, b), (b, a)) if x.dims == gate.dims]
+        return next(filter(None, swish), None) or net.gate(a, b, call.label)
     view, constant = (a, b) if isinstance(a, View) else (b, a)
     assert isinstance(view, View)
     assert not isinstance(constant, View)

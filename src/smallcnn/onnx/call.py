@@ -39,11 +39,11 @@ class Call(Constants):
             raise FileError(f"reads a constant as its input {index + 1}")
         return value
 
-    def any_view(self) -> View:
-        """The first input, for operators that only move it."""
-        value = self.values[0]
+    def any_view(self, index: int = 0) -> View:
+        """An input, for operators that only move it."""
+        value = self.values[index]
         if not isinstance(value, View):
-            raise FileError("reads a constant as its input 1")
+            raise FileError(f"reads a constant as its input {index + 1}")
         if value.margins != NO_PADDING:
             raise FileError("reads what was padded by minus infinity, which only a maximum can")
         return value

@@ -26,19 +26,23 @@ _DTYPES: dict[int, type] = {
     TensorProto.BOOL: np.bool_,
 }
 _MOST_AXES = 16
+_MADE = 2**25  # GoogLeNet's weights, made by ConstantOfShape, take half of it
 
 
-@dataclass
 class Budget:
-    """Numbers that may still be made."""
+    """Numbers that may still be made: some for every number that the file holds, and enough for a small CNN."""
 
-    left: int
+    def __init__(self, stored: int) -> None:
+        self._left = self._all = 8 * stored + _MADE
 
     def spend(self, count: int) -> None:
         """FileError if there are not so many left."""
-        self.left -= count
-        if self.left < 0:
-            raise FileError("computes far more numbers than a file of its size should hold")
+        if count > self._left:
+            raise FileError(
+                f"would bring the numbers made of constants to {self._all - self._left + count:,}; "
+                f"at most {self._all:,} are made for a file of this size"
+            )
+        self._left -= count
 
 
 @dataclass(frozen=True)
@@ -135,7 +139,7 @@ def _constant_of_shape(call: Constants) -> Array:
 
 
 def _cast(call: Constants) -> Array:
-    to = call.attributes.whole("to")
+    to = call.attributes.number_type("to")
     call.attributes.whole("saturate", 1)
     if to not in _DTYPES:
         raise FileError(f"casts to {number_type(to)}")
@@ -153,7 +157,7 @@ def _clip(call: Constants) -> Array:
 def _concat(call: Constants) -> Array:
     parts = [call[i] for i in range(len(call.inputs))]
     call.budget.spend(sum(part.size for part in parts))
-    return np.concatenate(parts, call.attributes.whole("axis"))
+    return np.concatenate(parts, call.attributes.whole("axis", 1 if call.opset < 4 else None))
 
 
 def _gather(call: Constants) -> Array:

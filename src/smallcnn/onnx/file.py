@@ -1,8 +1,9 @@
 """The bytes of an ONNX file -> its steps and stored tensors, with every size checked before memory is taken for it.
 
-What is not plain (parts in other files, functions, other domains, sparse tensors) is refused by name.
+What is not plain (functions, other domains, sparse tensors) is refused by name.
 """
 
+import heapq
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
@@ -14,13 +15,15 @@ from onnx import AttributeProto, TensorProto
 
 from smallcnn.checks import shown
 from smallcnn.errors import FileError
+from smallcnn.onnx.external import Beside
+from smallcnn.onnx.outline import outline
+from smallcnn.onnx.tails import cut
 
 Array = np.ndarray
 
-OPSETS = range(7, 27)
-"""Broadcasting has today's meaning since 7; newer sets than the last may have changed a meaning again."""
+OPSETS = range(1, 27)
+"""Newer operator sets than the last may have changed a meaning again."""
 
-_MOST_STEPS = 10_000
 _MOST_AXES = 16
 
 # number type in the file -> in numpy, and the field that holds values if `raw_data` does not
@@ -58,7 +61,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class File:
-    """What an ONNX file holds, as far as a network needs it."""
+    """What an ONNX file holds, as far as a network needs it. `labels` are those in a classifier's tail."""
 
     name: str
     producer: str
@@ -68,10 +71,13 @@ class File:
     steps: tuple[Step, ...]
     constants: Mapping[str, Array]
     metadata: Mapping[str, str]
+    labels: tuple[str, ...] | None
+    beside: Beside
 
 
 def parse(content: bytes) -> onnx.ModelProto:
-    """The file's message; FileError if the bytes are none."""
+    """The file's message; FileError if the bytes are none, or hold far more than a small CNN."""
+    outline(content)
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     try:
@@ -80,48 +86,60 @@ def parse(content: bytes) -> onnx.ModelProto:
         raise FileError("damaged or not an ONNX file") from error
 
 
-def unpack(model: onnx.ModelProto) -> File:
+def unpack(model: onnx.ModelProto, beside: Beside | None = None) -> File:
     """Checks and sorts what is in `model`; FileError naming what cannot be read."""
+    beside = beside or Beside(None)
     graph = model.graph
     if not graph.node:
         raise FileError("damaged or not an ONNX file: it holds no operators")
-    if len(graph.node) > _MOST_STEPS:
-        raise FileError(f"has {len(graph.node)} operators; at most {_MOST_STEPS} are read")
     if model.functions:
         raise FileError(f"defines functions of its own ({shown(model.functions[0].name)}); inline them first")
     if graph.sparse_initializer:
         raise FileError("stores sparse tensors; store them densely")
+    opset = _opset(model)
+    end = cut(graph)
+    steps = _steps(graph, end.output)
+    read = {name for step in steps for name in step.inputs} | {end.output}
     constants: dict[str, Array] = {}
     for stored in graph.initializer:
         if stored.name in constants:
             raise FileError(f"stores two tensors {shown(stored.name)}")
-        constants[stored.name] = tensor(stored, shown(stored.name))
-    inputs = [value for value in graph.input if value.name not in constants]
-    if len(inputs) != 1:
+        if stored.name in read:
+            constants[stored.name] = tensor(stored, shown(stored.name), beside)
+    made = {name for step in steps for name in step.outputs} | constants.keys() | {value.name for value in graph.input}
+    for step in steps:
+        if missing := [name for name in step.inputs if name and name not in made]:
+            raise FileError(f"{shown(step.kind)} ({shown(step.name)}): reads {shown(missing[0])}, which nothing makes")
+    inputs = [value for value in graph.input if value.name not in {stored.name for stored in graph.initializer}]
+    used = [value for value in inputs if value.name in read]
+    if len(used) != 1:
         raise FileError(
-            f"takes {len(inputs)} inputs ({_some(v.name for v in inputs)}); one picture is all there can be"
+            f"takes {len(inputs)} inputs ({_some(v.name for v in inputs)}); one image is all there can be"
+            if len(used) > 1
+            else "its output does not depend on the image"
         )
-    if len(graph.output) != 1:
-        names = _some(value.name for value in graph.output)
-        raise FileError(f"gives {len(graph.output)} outputs ({names}); keep the one with the classes")
     return File(
         name=_words(graph.name),
         producer=f"{_words(model.producer_name)} {_words(model.producer_version)}".strip(),
-        opset=_opset(model),
-        picture=_picture(inputs[0]),
-        output=graph.output[0].name,
-        steps=_steps(graph),
+        opset=opset,
+        picture=_picture(used[0]),
+        output=end.output,
+        steps=steps,
         constants=constants,
         metadata={_words(entry.key): _words(entry.value) for entry in model.metadata_props},
+        labels=end.labels,
+        beside=beside,
     )
 
 
 def _opset(model: onnx.ModelProto) -> int:
-    versions = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
-    if len(versions) != 1 or versions[0] not in OPSETS:
-        found = " and ".join(map(str, versions)) or "none"
+    versions = {int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx")}
+    if not model.opset_import and model.ir_version < 3:  # the format had no operator sets then
+        return 1
+    if len(versions) != 1 or not versions.issubset(OPSETS):
+        found = " and ".join(map(str, sorted(versions)[:3])) or "none"
         raise FileError(f"uses operator set {found}; {OPSETS[0]} to {OPSETS[-1]} are read")
-    return int(versions[0])
+    return versions.pop()
 
 
 def _picture(value: onnx.ValueInfoProto) -> Picture:
@@ -132,23 +150,46 @@ def _picture(value: onnx.ValueInfoProto) -> Picture:
     return Picture(value.name, kind.elem_type, sides)
 
 
-def _steps(graph: onnx.GraphProto) -> tuple[Step, ...]:
-    """Those the output depends on, in their order, each after what it reads."""
-    made: set[str] = {value.name for value in (*graph.input, *graph.initializer)}
-    for node in graph.node:
-        for name in node.output:
-            if name in made:
+def _steps(graph: onnx.GraphProto, output: str) -> tuple[Step, ...]:
+    """Those that `output` depends on, each after what it reads, and otherwise as in the file."""
+    taken = {value.name for value in (*graph.input, *graph.initializer)}
+    maker: dict[str, int] = {}
+    for i, node in enumerate(graph.node):
+        for name in filter(None, node.output):
+            if name in maker or name in taken:
                 raise FileError(f"makes {shown(name)} twice")
-            if name:
-                made.add(name)
-    wanted = {value.name for value in graph.output}
-    steps = []
-    for node in reversed(graph.node):
-        if wanted.isdisjoint(name for name in node.output if name):
-            continue
-        wanted.update(name for name in node.input if name)
-        steps.append(_step(node))
-    return tuple(reversed(steps))
+            maker[name] = i
+    wanted: set[int] = set()
+    ahead = [maker[output]] if output in maker else []
+    while ahead:
+        at = ahead.pop()
+        if at not in wanted:
+            wanted.add(at)
+            ahead += [maker[name] for name in graph.node[at].input if name in maker]
+    return tuple(_step(graph.node[i]) for i in _in_order(graph, wanted, maker))
+
+
+def _in_order(graph: onnx.GraphProto, wanted: set[int], maker: Mapping[str, int]) -> list[int]:
+    """The nodes `wanted`, by index, each after those whose results it reads; FileError if there is a circle."""
+    before = {i: {maker[name] for name in graph.node[i].input if name in maker} for i in wanted}
+    after: dict[int, list[int]] = {i: [] for i in wanted}
+    for i, sources in before.items():
+        for source in sources:
+            after[source].append(i)
+    ready = [i for i, sources in before.items() if not sources]
+    heapq.heapify(ready)
+    order = []
+    while ready:
+        at = heapq.heappop(ready)
+        order.append(at)
+        for i in after[at]:
+            before[i].discard(at)
+            if not before[i]:
+                heapq.heappush(ready, i)
+    if len(order) < len(wanted):
+        stuck = graph.node[min(wanted.difference(order))]
+        raise FileError(f"its operators read each other in a circle, at {shown(_words(stuck.name or stuck.op_type))}")
+    return order
 
 
 def _step(node: onnx.NodeProto) -> Step:
@@ -162,10 +203,8 @@ def _step(node: onnx.NodeProto) -> Step:
     return Step(node.op_type, name, tuple(node.input), outputs, attributes)
 
 
-def tensor(stored: onnx.TensorProto, what: str) -> Array:
-    """The values of a stored tensor; FileError unless it is one of numbers, all in this file."""
-    if stored.data_location == TensorProto.EXTERNAL or stored.external_data:
-        raise FileError(f"{what} is stored in another file; save the model in one file")
+def tensor(stored: onnx.TensorProto, what: str, beside: Beside) -> Array:
+    """The values of a stored tensor; FileError unless it is one of numbers, in this file or one beside it."""
     if stored.data_type not in _NUMBERS:
         raise FileError(f"{what} is stored as {number_type(stored.data_type)}; floats of 16, 32 and 64 bits are read")
     dtype, field = _NUMBERS[stored.data_type]
@@ -173,11 +212,14 @@ def tensor(stored: onnx.TensorProto, what: str) -> Array:
     if len(shape) > _MOST_AXES or min(shape, default=0) < 0:
         raise FileError(f"{what} claims the shape {shown(shape)}")
     values: Array
-    if stored.HasField("raw_data"):
-        size = np.dtype(dtype).itemsize
-        if prod(shape) * size != len(stored.raw_data):
+    size = prod(shape) * np.dtype(dtype).itemsize
+    little = np.dtype(dtype).newbyteorder("<")
+    if stored.data_location == TensorProto.EXTERNAL or stored.external_data:
+        values = beside.bytes_of(stored, what, size).view(little).astype(dtype, copy=False)
+    elif stored.HasField("raw_data"):
+        if size != len(stored.raw_data):
             raise FileError(f"{what} holds {len(stored.raw_data)} bytes, not those of {shown(shape)}")
-        values = np.frombuffer(stored.raw_data, np.dtype(dtype).newbyteorder("<")).astype(dtype, copy=False)
+        values = np.frombuffer(stored.raw_data, little).astype(dtype, copy=False)
     else:
         held = getattr(stored, field)
         if prod(shape) != len(held):
@@ -195,8 +237,25 @@ def number_type(code: int) -> str:
 class Attributes:
     """An operator's attributes, taken one by one; `finish` refuses those that nobody asked for."""
 
-    def __init__(self, attributes: Mapping[str, AttributeProto]) -> None:
+    def __init__(self, attributes: Mapping[str, AttributeProto], beside: Beside) -> None:
         self._left = dict(attributes)
+        self._beside = beside
+
+    def drop(self, *names: str) -> None:
+        """Passes over attributes that mean nothing here."""
+        for name in names:
+            self._left.pop(name, None)
+
+    def has(self, name: str) -> bool:
+        """Whether there is one of this name."""
+        return name in self._left
+
+    def number_type(self, name: str) -> int:
+        """A number type by its code or, in old operator sets, its name."""
+        if name in self._left and self._left[name].type == AttributeProto.STRING:
+            word = self.text(name, "")
+            return TensorProto.DataType.Value(word) if word in TensorProto.DataType.keys() else 0  # noqa: SIM118
+        return self.whole(name)
 
     def whole(self, name: str, default: int | None = None) -> int:
         """A whole number."""
@@ -226,7 +285,7 @@ class Attributes:
             return None
         match found.type:
             case AttributeProto.TENSOR:
-                return tensor(found.t, name)
+                return tensor(found.t, name, self._beside)
             case AttributeProto.FLOAT | AttributeProto.FLOATS:
                 return np.array(found.f if found.type == AttributeProto.FLOAT else found.floats, np.float32)
             case AttributeProto.INT | AttributeProto.INTS:

@@ -19,16 +19,19 @@ def concat(net: Network, call: Call) -> View:
     """Concat, along the channels."""
     if any(not isinstance(value, View) for value in call.values):
         raise FileError("joins a result with a constant")
-    parts = [call.view(i) for i in range(len(call.values))]
-    if len({len(part.dims) for part in parts}) > 1:
-        raise FileError("joins results of different numbers of axes")
-    axis = along(call.attributes.whole("axis"), len(parts[0].dims))
-    return parts[0] if len(parts) == 1 else net.join(parts, axis, call.label)
+    parts = [call.any_view(i) for i in range(len(call.values))]
+    if len({(len(part.dims), part.pixels) for part in parts}) > 1:
+        raise FileError("joins results of different numbers of axes, or floats and bytes")
+    if ended := next((part.ended for part in parts if part.ended), None):
+        raise FileError(f"reads the result of {ended}, which is known at the very end only")
+    axis = along(call.attributes.whole("axis", 1 if call.opset < 4 else None), len(parts[0].dims))
+    joined = parts[0] if len(parts) == 1 else net.join(parts, axis, call.label)
+    return replace(joined, pixels=parts[0].pixels)
 
 
 def split(net: Network, call: Call) -> list[View]:
     """Split, into consecutive parts."""
-    view = call.view()
+    view = call.any_view()
     axis = along(call.attributes.whole("axis", 0), len(view.dims))
     sizes = call.constant(1)
     sizes = call.attributes.ints("split") if sizes is None else sizes
@@ -46,30 +49,33 @@ def split(net: Network, call: Call) -> list[View]:
 
 
 def cut(net: Network, call: Call) -> View:
-    """Slice, of consecutive channels, rows or columns."""
+    """Slice: consecutive rows or columns, channels in any steps, also backwards."""
     view = call.any_view()
     if any(isinstance(value, View) for value in call.values[1:]):
-        raise FileError("cuts at a place that depends on the picture")
+        raise FileError("cuts at a place that depends on the image")
     for axis, part in slices(call, len(view.dims)).items():
         taken = range(view.sizes[axis])[part]
-        if not taken or (taken.step != 1 and len(taken) > 1):
-            raise FileError(f"takes {shown(taken)} of axis {axis}; only consecutive ones are known")
-        view = net.part(view, axis, taken[0], taken[-1] + 1, call.label)
+        if not taken:
+            raise FileError(f"takes {shown(taken)} of axis {axis}, which is nothing")
+        if taken.step == 1 or len(taken) == 1:
+            view = net.part(view, axis, taken[0], taken[-1] + 1, call.label)
+        else:
+            view = net.pick(view, axis, np.array(taken), call.label)
     return view
 
 
 def gather(net: Network, call: Call) -> View:
-    """Gather, of consecutive channels, rows or columns, or of one."""
+    """Gather by constant indices: consecutive rows or columns, channels in any order, or a single one."""
     view = call.any_view()
     axis = along(call.attributes.whole("axis", 0), len(view.dims))
-    index = call.get(1)
-    if index is None or index.dtype.kind not in "iu" or index.ndim > 1 or not index.size:
+    index, size = call.get(1), view.sizes[axis]
+    if index is None or index.dtype.kind not in "iu" or index.ndim > 1 or not 0 < index.size <= 2**16:
         raise FileError("gathers by other than a constant list of indices")
-    size, first = view.sizes[axis], int(index.reshape(-1)[0])
-    start = along(first, size)
-    if (index.reshape(-1) != first + np.arange(index.size)).any():
-        raise FileError("gathers indices that are not consecutive")
-    view = net.part(view, axis, start, start + index.size, call.label)
+    places = np.array([along(int(place), size) for place in index.reshape(-1)])
+    if (np.diff(places) == 1).all():
+        view = net.part(view, axis, int(places[0]), int(places[-1]) + 1, call.label)
+    else:
+        view = net.pick(view, axis, places, call.label)
     return view if index.ndim else replace(view, dims=view.dims[:axis] + view.dims[axis + 1 :])
 
 
@@ -90,7 +96,7 @@ def dropout(call: Call) -> View:
 
 def cast(call: Call) -> View:
     """Cast, to floats."""
-    view, to = call.any_view(), call.attributes.whole("to")
+    view, to = call.any_view(), call.attributes.number_type("to")
     call.attributes.whole("saturate", 1)
     if to not in (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE):
         raise FileError(f"casts a result to {number_type(to)}; only floats are known")

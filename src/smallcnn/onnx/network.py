@@ -1,13 +1,14 @@
 """A network as it grows while a file is read: nodes, weights, and the spellings that exporters give to one operator.
 
 What a file writes as several elementwise steps is recognised here, where one is added to another: constants that scale
-and shift, relu and an upper bound, hard sigmoid and hard swish.
+and shift, relu and an upper bound, hard sigmoid.
 """
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from math import inf
 
 import numpy as np
@@ -21,15 +22,13 @@ from smallcnn.onnx.constants import Budget
 from smallcnn.onnx.file import Array, decimal
 from smallcnn.onnx.views import View
 
-MOST = 2**20
-"""Longest axis of any result: no picture, layer or list of classes is larger, and files may claim anything."""
-
 EPSILON = 1e-30
 """Of a batch norm that only scales and shifts: too little to change a variance of 1."""
 
 FLOAT32 = float(np.finfo(np.float32).max)
 _PEEPHOLE = 4  # steps of scale and shift that one operator is spelled with
 _LONGEST_NAME = 150
+_MOST_RUNS = 256
 
 
 @dataclass(frozen=True)
@@ -60,8 +59,6 @@ class Network:
     def add(self, op: ops.Op, inputs: Sequence[Node], label: str, **weights: Array) -> Node:
         """A new node called after `label`. FileError if its weights do not fit; GraphError if its inputs do not."""
         node = make_node(self._names.new(label, op.kind), op, inputs)
-        if max(node.shape) > MOST:
-            raise FileError(f"gives {shown(node.shape)}; no side may be above {MOST}")
         wanted = op.weights(*(source.shape for source in inputs))
         for key, weight in wanted.items():
             if weights[key].shape != weight.shape:
@@ -161,24 +158,17 @@ class Network:
             source = self._spelled(self.nodes[node.inputs[0]], 1, 3)
             if source:
                 return self.activation(replace(view, node=source), "hard_sigmoid", label)
-        composed, at = (scale, shift), node
-        for _ in range(_PEEPHOLE):
-            if at.name not in self.affine:
-                break
-            composed, at = self.affine[at.name].after(*composed), self.affine[at.name].source
-            if _equal(*composed, 1, 0):
-                return replace(view, node=at)
+        for line in self.lines(node):
+            if line.source is not node and _equal(*line.after(scale, shift), 1, 0):
+                return replace(view, node=line.source)
         one, zero = np.ones(channels, np.float32), np.zeros(channels, np.float32)
         made = self.add(ops.BatchNorm(epsilon=EPSILON), [node], label,
                         weight=scale, bias=shift, running_mean=zero, running_var=one)  # fmt: skip
         self.affine[made.name] = Affine(node, scale, shift)
         return replace(view, node=made)
 
-    def product(self, a: View, b: View, label: str) -> View:
-        """Of two results: hard swish in one of its spellings, or the channels of a map times a vector."""
-        for x, gate in ((a, b), (b, a)):
-            if x.dims == gate.dims and (found := self._hard_swish(x, gate, label)):
-                return found
+    def gate(self, a: View, b: View, label: str) -> View:
+        """The channels of a map times a vector."""
         a, b = self.ordered(a), self.ordered(b)
         if _has_plane(b) or (len(a.node.shape) == 1 and not _has_plane(a)):
             a, b = b, a
@@ -193,32 +183,20 @@ class Network:
         node = self.add(ops.Scale(), [a.node, self.vector(b).node], label)
         return View(node, views.broadcast(a.dims, axes))
 
-    def _hard_swish(self, x: View, gate: View, label: str) -> View | None:
-        """x * hard_sigmoid(x), also where the division by 6 is still to come or was done on x before."""
-        if gate.node.op == ops.Activation(function="hard_sigmoid") and gate.node.inputs[0] == x.node.name:
-            return self.activation(x, "hard_swish", label)
-        if gate.node.op != ops.Activation(function="relu6"):
-            return None
-        source = self._spelled(self.nodes[gate.node.inputs[0]], 1, 3)
-        if source is None:
-            return None
-        if source == x.node:
-            swish = self.activation(x, "hard_swish", label)
-            return self.scale_and_shift(swish, np.array(6.0), np.array(0.0), label)
-        if source == self._spelled(x.node, 1 / 6, 0):
-            return self.activation(replace(x, node=source), "hard_swish", label)
-        return None
+    def lines(self, node: Node) -> Iterator[Affine]:
+        """What `node` is a scale and shift of: itself, and what lies behind the steps before it."""
+        line = Affine(node, np.ones(1), np.zeros(1))
+        for _ in range(_PEEPHOLE):
+            yield line
+            step = self.affine.get(line.source.name)
+            if step is None:
+                return
+            line = Affine(step.source, *step.after(line.scale, line.shift))
+        yield line
 
     def _spelled(self, node: Node, scale: float, shift: float) -> Node | None:
         """The result that `node` is `scale` times, plus `shift`, in one step or a few."""
-        composed: tuple[Array, Array] = (np.ones(1), np.zeros(1))
-        for _ in range(_PEEPHOLE):
-            if node.name not in self.affine:
-                return None
-            composed, node = self.affine[node.name].after(*composed), self.affine[node.name].source
-            if _equal(*composed, scale, shift):
-                return node
-        return None
+        return next((line.source for line in self.lines(node) if _equal(line.scale, line.shift, scale, shift)), None)
 
     def sum(self, terms: Sequence[View], label: str) -> View:
         """Of results of one shape."""
@@ -255,6 +233,8 @@ class Network:
             return view
         if not 0 <= start < stop <= size:
             raise FileError(f"takes {start} to {stop} of an axis of {size}")
+        if view.ended:
+            raise FileError(f"takes part of the result of {view.ended}, which is known at the very end only")
         here = {atom.axis for atom in dim}
         if here == {views.CHANNELS}:
             others = [d for i, d in enumerate(view.dims) if i != axis]
@@ -269,7 +249,25 @@ class Network:
             kept = (views.Atom(dim[0].axis, stop - start),) if stop - start > 1 else ()
         else:
             raise FileError(f"takes part of axis {axis} of {shown(view.sizes)}, which is neither channels nor plane")
-        return View(node, (*view.dims[:axis], kept, *view.dims[axis + 1 :]))
+        return replace(view, node=node, dims=(*view.dims[:axis], kept, *view.dims[axis + 1 :]))
+
+    def pick(self, view: View, axis: int, index: Array, label: str) -> View:
+        """Channels by number, in any order: as a shuffle, or in runs of consecutive ones, cut and joined."""
+        dim, size = view.dims[axis], view.sizes[axis]
+        if {atom.axis for atom in dim} != {views.CHANNELS}:
+            raise FileError(f"takes indices of axis {axis} of {shown(view.sizes)} that are not consecutive")
+        groups = _shuffles(index, size)
+        if groups:
+            (slow, fast) = views.reshaped((dim,), (groups, size // groups))
+            return replace(view, dims=(*view.dims[:axis], fast + slow, *view.dims[axis + 1 :]))
+        starts = [0, *(np.flatnonzero(np.diff(index) != 1) + 1).tolist(), index.size]
+        if len(starts) > _MOST_RUNS:
+            raise FileError(f"takes channels in {len(starts) - 1} runs; at most {_MOST_RUNS} are cut and joined")
+        parts = [
+            self.part(view, axis, int(index[first]), int(index[stop - 1]) + 1, f"{label}.{i}")
+            for i, (first, stop) in enumerate(pairwise(starts))
+        ]
+        return replace(self.join(parts, axis, label), pixels=view.pixels)
 
     def dense(self, view: View, weight: Array, bias: Array | None, label: str) -> View:
         """Fully connected, (out, in) over the tensor's last axis, which holds all there is."""
@@ -287,6 +285,15 @@ class Network:
         op = ops.Dense(out=len(weight), bias=bias is not None)
         made = self.add(op, [node], label, weight=weight, **({} if bias is None else {"bias": bias}))
         return View(made, views.plain(made.shape, (views.CHANNELS,)))
+
+
+def _shuffles(index: Array, size: int) -> int | None:
+    """The groups of the channel shuffle that takes channels in this order; None if none does."""
+    if index.size != size or size < 2 or not 1 < index[1] < size or size % index[1] or index[0]:
+        return None
+    columns = int(index[1])
+    groups = size // columns
+    return groups if (index == np.arange(size).reshape(groups, columns).T.reshape(-1)).all() else None
 
 
 def _has_plane(view: View) -> bool:

@@ -13,6 +13,7 @@ from smallcnn.onnx.views import View
 
 COMPUTING: dict[str, Callable[[Network, Call], View | list[View]]] = {
     "Add": arithmetic.add,
+    "Affine": arithmetic.line,
     "AveragePool": spatial.pool,
     "BatchNormalization": arithmetic.batch_norm,
     "Clip": arithmetic.clip,
@@ -24,6 +25,7 @@ COMPUTING: dict[str, Callable[[Network, Call], View | list[View]]] = {
     "GlobalAveragePool": spatial.global_average_pool,
     "HardSigmoid": arithmetic.hard_sigmoid,
     "HardSwish": arithmetic.elementwise("hard_swish"),
+    "ImageScaler": arithmetic.image_scaler,
     "LRN": spatial.lrn,
     "LeakyRelu": arithmetic.leaky_relu,
     "MatMul": arithmetic.matmul,
@@ -31,6 +33,8 @@ COMPUTING: dict[str, Callable[[Network, Call], View | list[View]]] = {
     "MaxPool": spatial.pool,
     "Min": arithmetic.bound,
     "Mul": arithmetic.mul,
+    "Neg": arithmetic.line,
+    "PRelu": arithmetic.prelu,
     "Pad": spatial.pad,
     "ReduceMean": spatial.reduce_mean,
     "Relu": arithmetic.elementwise("relu"),
@@ -57,8 +61,12 @@ MOVING: dict[str, Callable[[Call], Value]] = {
 
 _QUANTIZED = "it is of a quantized network, which is not read yet; export the float one"
 
+_RESIZED = "the graph resizes no maps; images are resized before they enter"
+
 REFUSED: dict[str, str] = {
     "GlobalMaxPool": "the graph has no maximum over the plane; its global pool is a mean",
+    "Upsample": _RESIZED,
+    "Resize": _RESIZED,
     "QuantizeLinear": _QUANTIZED,
     "DequantizeLinear": _QUANTIZED,
     "DynamicQuantizeLinear": _QUANTIZED,

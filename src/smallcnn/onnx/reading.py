@@ -2,12 +2,14 @@
 
 Files of `writing` come back with their labels, preprocessing and facts. Other files take a float picture, channels
 first or last, and do not say how it was prepared: ImageNet's mean and deviation are assumed, and its labels where there
-are 1,000 classes. A softmax at the end is left out.
+are 1,000 classes. A softmax or sigmoid at the end is left out and becomes the artifact's ending.
 
 What the graph has no operator for is an error that names it. The network is read for one picture at a time.
 """
 
+import hashlib
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,21 +20,27 @@ from onnx import TensorProto
 from smallcnn.artifact import FORMAT, Artifact
 from smallcnn.checks import shown
 from smallcnn.data import imagenet
+from smallcnn.data.prepared import Prepared
 from smallcnn.data.preprocessing import Preprocessing
+from smallcnn.ending import Ending, check_ending
 from smallcnn.errors import FileError, GraphError
 from smallcnn.graph import Graph, Node
-from smallcnn.onnx import views
+from smallcnn.logits import to_logits, without_sigmoid
+from smallcnn.onnx import older, views
 from smallcnn.onnx.call import Call, Value
 from smallcnn.onnx.constants import Budget, Constants, evaluate
+from smallcnn.onnx.entry import Entry, Reach
+from smallcnn.onnx.external import Beside
 from smallcnn.onnx.file import Array, Attributes, File, Picture, Step, number_type, parse, unpack
-from smallcnn.onnx.network import MOST, Network
+from smallcnn.onnx.network import Network
 from smallcnn.onnx.operators import COMPUTING, MOVING, REFUSED
+from smallcnn.onnx.preparation import preparation
 from smallcnn.onnx.simplify import simplify
 from smallcnn.onnx.views import View
 from smallcnn.ops import NO_PADDING
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's training pictures, scaled to 0..1
+_ALIKE = ("Add", "Cast", "Div", "Identity", "Mul", "Pad", "Sub")  # what may come before a transposition
 _MOST_BYTES = 2**31 - 1
 """Largest message that the format's own encoding allows."""
 
@@ -41,34 +49,39 @@ _MOST_BYTES = 2**31 - 1
 class Read:
     """What an ONNX file computes.
 
-    `scale_and_shift`, float64 (C,) each: the picture enters as bytes, and the graph's input is byte * scale + shift;
-    None if it enters as floats. `dropped`: what came after the logits, "Softmax" or "LogSoftmax".
+    `entry`: what the graph's input is, of what the file is fed; `done`: all that the file does to its image before it
+    is a network, for what that tells. `dropped`: what came after the logits, "Softmax", "LogSoftmax" or "Sigmoid".
+    `ending` turns the graph's outputs into answers; one output through a sigmoid has become two logits.
     """
 
     graph: Graph
     weights: dict[str, Array]
-    scale_and_shift: tuple[Array, Array] | None
+    entry: Entry
+    done: tuple[Entry, ...]
     dropped: str | None
+    ending: Ending
 
 
-def read_onnx(path: Path | str, *, resolution: int | None = None) -> Artifact:
-    """The network of an ONNX file. `resolution` is the side of the input where the file leaves it open.
+def read_onnx(path: Path | str, prepared: Prepared | None = None) -> Artifact:
+    """The network of an ONNX file. `prepared` says how images are to be prepared for it, where the file does not.
 
     Raises FileError if the file is missing, damaged, or holds what the graph has no operator for.
     """
     path = Path(path)
     try:
-        if path.is_file() and path.stat().st_size > _MOST_BYTES:
+        if not path.is_file():
+            raise FileError("a folder, not a file" if path.is_dir() else "no such file")
+        if path.stat().st_size > _MOST_BYTES:
             raise FileError(f"{path.stat().st_size:,} bytes; an ONNX file has at most {_MOST_BYTES:,}")
-        file = unpack(parse(path.read_bytes()))
-        return _artifact(file, path.stem, resolution)
+        file = unpack(parse(path.read_bytes()), Beside(path.parent))
+        return _artifact(file, path.stem, prepared or Prepared())
     except OSError as error:
         raise FileError(f"{path}: cannot be read ({error.strerror})") from error
     except (FileError, GraphError) as error:
         raise FileError(f"{path}: {error}") from error
 
 
-def from_onnx(model: onnx.ModelProto, *, resolution: int | None = None) -> Read:
+def from_onnx(model: onnx.ModelProto, *, resolution: tuple[int, int] | None = None) -> Read:
     """Graph and weights of a model in memory; see `read_onnx`."""
     file = unpack(model)
     return _read(file, file.name, resolution)
@@ -81,24 +94,31 @@ def usual_labels(classes: int) -> tuple[str, ...]:
     return usual.get(classes) or tuple(f"class {i}" for i in range(classes))
 
 
-def _artifact(file: File, stem: str, resolution: int | None) -> Artifact:
-    ours = "smallcnn.format" in file.metadata
+def _artifact(file: File, stem: str, prepared: Prepared) -> Artifact:
+    ours = _is_ours(file)
     name = file.metadata.get("smallcnn.model", stem) if ours else stem
-    read = _read(file, name, resolution)
-    height, width, channels = read.graph.input_shape
+    read = _read(file, name, prepared.plane)
     if ours:
-        return _ours(file, read)
-    if read.scale_and_shift is not None:
-        scale, shift = read.scale_and_shift
-        std = 1 / (255 * scale)
-        preprocessing = Preprocessing((height, width), _tuple(-shift * std), _tuple(std))
-    elif channels == 3:
-        preprocessing = Preprocessing((height, width), _MEAN, _STD)
-    else:
-        preprocessing = Preprocessing((height, width), (0.5,) * channels, (0.5,) * channels)
-    said = {"producer": file.producer, "opset": file.opset, "dropped": read.dropped}
-    facts = {"onnx": said | {"pictures": "assumed" if read.scale_and_shift is None else "in the file"}}
-    return Artifact(read.graph, read.weights, usual_labels(read.graph.output_shape[0]), preprocessing, facts)
+        made = _ours(file, read)
+        return replace(made, preprocessing=prepared.over(made.preprocessing))
+    preprocessing, how = preparation(file, read, prepared)
+    said = {"producer": file.producer, "opset": file.opset, "dropped": read.dropped} | how
+    if file.beside.files:
+        said["beside"] = {name: digest(path) for name, path in file.beside.files.items()}
+    labels = usual_labels(read.graph.output_shape[0])
+    if file.labels and len(file.labels) == len(labels):
+        labels = file.labels
+    return Artifact(read.graph, read.weights, labels, preprocessing, {"onnx": said}, read.ending)
+
+
+def _is_ours(file: File) -> bool:
+    return "smallcnn.format" in file.metadata
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _ours(file: File, read: Read) -> Artifact:
@@ -116,53 +136,68 @@ def _ours(file: File, read: Read) -> Artifact:
         raise FileError("its labels are not a list of names")
     if not isinstance(facts, dict):
         raise FileError("its facts are not a JSON object")
-    said, done = preprocessing.scale_and_shift(), read.scale_and_shift
-    if done is None or not np.array_equal(said, np.array(done, np.float32)):
+    done = np.array([read.entry.scale, read.entry.shift], np.float32)
+    if file.picture.type != TensorProto.UINT8 or not np.array_equal(preprocessing.scale_and_shift(), done):
         raise FileError("was changed after smallcnn wrote it: it prepares pictures other than its metadata say")
-    return Artifact(read.graph, read.weights, tuple(labels), preprocessing, facts)
+    return Artifact(read.graph, read.weights, tuple(labels), preprocessing, facts, read.ending)
 
 
-def _tuple(values: Array) -> tuple[float, ...]:
-    return tuple(float(value) for value in values)
-
-
-def _read(file: File, name: str, resolution: int | None) -> Read:
+def _read(file: File, name: str, resolution: tuple[int, int] | None) -> Read:
     stored = sum(value.size for value in file.constants.values())
-    budget = Budget(8 * stored + 2**22)
+    budget = Budget(stored)
     shape, order = _input(file, resolution)
-    network = Network(shape, budget)
+    try:
+        network = Network(shape, budget)
+    except GraphError as error:
+        raise FileError(f"takes {_sides(file.picture)}: {error}") from error
     pixels = file.picture.type == TensorProto.UINT8
     picture = View(network.input, views.plain(shape, order), pixels=pixels)
     values: dict[str, Value] = {**file.constants, file.picture.name: picture}
     last = {name: i for i, step in enumerate(file.steps) for name in step.inputs}
+    last[file.output] = len(file.steps)
     for i, step in enumerate(file.steps):
         try:
-            made = _run(step, values, network, file.opset)
+            made = _run(step, values, network, file, last)
         except (FileError, GraphError) as error:
             raise FileError(f"{shown(step.kind)} ({shown(step.name)}): {error}") from error
         for output, value in zip(step.outputs, made, strict=False):
             values[output] = value
         for source in step.inputs:
-            if last[source] == i and source != file.output:
+            if last[source] == i:
                 values.pop(source, None)
     result = values.get(file.output)
     if not isinstance(result, View):
-        raise FileError("its output does not depend on the picture")
+        raise FileError("its output does not depend on the image")
     answer = _answer(network, result)
-    simple = simplify(network, answer, name if name.isprintable() else "imported", pixels=pixels)
-    normalisation = simple.scale_and_shift
-    if pixels and normalisation is None:
-        normalisation = (np.ones(shape[2]), np.zeros(shape[2]))
-    return Read(simple.graph, simple.weights, normalisation, result.ended)
+    reach: Reach = "constants" if _is_ours(file) else "channels"
+    simple = simplify(network, answer, name if name.isprintable() else "imported", reach)
+    return _ended(Read(simple.graph, simple.weights, simple.entry, simple.done, result.ended, "softmax"), file)
 
 
-def _run(step: Step, values: dict[str, Value], network: Network, opset: int) -> list[Value]:
-    """The results of one operator, one for each of its outputs that is used."""
-    if missing := [name for name in step.inputs if name and name not in values]:
-        raise FileError(f"reads {shown(missing[0])}, which nothing before it makes")
+def _ended(read: Read, file: File) -> Read:
+    """With the ending that the file says or shows, and the graph up to there."""
+    if read.dropped is not None:  # by a softmax
+        return read
+    if not _is_ours(file):
+        graph, weights, ending = to_logits(read.graph, read.weights)
+        dropped = None if without_sigmoid(read.graph) is None else "Sigmoid"
+        return replace(read, graph=graph, weights=weights, ending=ending, dropped=dropped)
+    ending = check_ending(file.metadata.get("smallcnn.ending", "softmax"))
+    if file.metadata.get("smallcnn.output") == "probabilities":
+        without = without_sigmoid(read.graph) if ending == "sigmoid" else None
+        if without is None:
+            raise FileError(f"was changed after smallcnn wrote it: it does not end in {ending}")
+        return replace(read, graph=without, ending=ending, dropped="Sigmoid")
+    return replace(read, ending=ending)
+
+
+def _run(step: Step, values: dict[str, Value], network: Network, file: File, read: Collection[str]) -> list[Value]:
+    """The results of one operator, at least one for each of its outputs that is in `read`."""
     given = [values[name] if name else None for name in step.inputs]
+    attributes, opset = Attributes(step.attributes, file.beside), file.opset
+    if opset < older.FIRST_MODERN:
+        given = older.modernised(step.kind, given, attributes)
     constants = [None if isinstance(value, View) else value for value in given]
-    attributes = Attributes(step.attributes)
     outputs = len(step.outputs)
     made: list[Value]
     if step.kind in REFUSED:
@@ -180,42 +215,61 @@ def _run(step: Step, values: dict[str, Value], network: Network, opset: int) -> 
     else:
         made = [*evaluate(Constants(step.kind, opset, constants, attributes, outputs, network.budget))]
     attributes.finish()
-    if any(step.outputs[len(made) :]):
-        raise FileError(f"has {outputs} outputs that are used; {len(made)} are known")
+    if unknown := [name for name in step.outputs[len(made) :] if name in read]:
+        raise FileError(f"makes {shown(unknown[0])}, which is read; only the first {len(made)} outputs are known")
     return made
 
 
-def _input(file: File, resolution: int | None) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+def _input(file: File, resolution: tuple[int, int] | None) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
     """(H, W, C) and in which order the file has them, after the batch."""
     picture = file.picture
     if picture.type not in (*_FLOATS, TensorProto.UINT8):
-        raise FileError(f"takes {number_type(picture.type)}; a picture is floats or bytes")
+        raise FileError(f"takes {number_type(picture.type)}; an image is floats or bytes")
     if len(picture.sides) != 4:
-        raise FileError(f"takes {len(picture.sides)} axes; a picture has (batch, channels, height, width)")
+        raise FileError(f"takes {len(picture.sides)} axes; an image has (batch, channels, height, width)")
     first, last = picture.sides[1] in (1, 3), picture.sides[3] in (1, 3)
+    if not first and not last and None in (picture.sides[1], picture.sides[3]):
+        first, last = picture.sides[1] is None, picture.sides[3] is None
     if not (first or last):
         raise FileError(f"takes {_sides(picture)}; one or three channels must be first or last")
     if first and last:
         first = not _turned(file)
     order = (views.CHANNELS, views.HEIGHT, views.WIDTH) if first else (views.HEIGHT, views.WIDTH, views.CHANNELS)
     sides = dict(zip(order, picture.sides[1:], strict=True))
-    if resolution is not None:
-        fixed = [side for axis in (views.HEIGHT, views.WIDTH) if (side := sides[axis]) not in (None, resolution)]
-        if fixed:
-            raise FileError(f"was made for {_sides(picture)}, which is fixed; its resolution cannot be {resolution}")
-    height, width = (sides[axis] or resolution for axis in (views.HEIGHT, views.WIDTH))
+    channels = sides[views.CHANNELS] or _read_channels(file)
+    height, width = resolution or (sides[views.HEIGHT], sides[views.WIDTH])
     if height is None or width is None:
-        raise FileError(f"takes {_sides(picture)}, any height and width: give the resolution to read it for")
-    if max(height, width) > MOST:
-        raise FileError(f"takes {_sides(picture)}; no side may be above {MOST}")
-    return (height, width, sides[views.CHANNELS] or 0), order
+        raise FileError(
+            f"takes {_sides(picture)}, any height and width: say which to read it for, as in --resolution 224x224"
+        )
+    return (height, width, channels), order
+
+
+def _read_channels(file: File) -> int:
+    """The channels that the first convolution reads, where the input leaves them open."""
+    for step in file.steps:
+        if step.kind == "Conv" and len(step.inputs) > 1:
+            weight, group = file.constants.get(step.inputs[1]), step.attributes.get("group")
+            if weight is None or weight.ndim != 4:
+                break
+            channels = int(weight.shape[1]) * (group.i if group else 1)
+            if channels in (1, 3):
+                return channels
+            break
+    raise FileError(f"takes {_sides(file.picture)}; one or three channels must be first or last")
 
 
 def _turned(file: File) -> bool:
-    """Whether the first thing done to the picture is to put its channels first."""
-    step = next((step for step in file.steps if file.picture.name in step.inputs), None)
-    perm = step.attributes.get("perm") if step else None
-    return step is not None and step.kind == "Transpose" and perm is not None and list(perm.ints) == [0, 3, 1, 2]
+    """Whether the first thing done to the image, but for steps on every number alike, is to put its channels first."""
+    at = file.picture.name
+    while (step := next((step for step in file.steps if at in step.inputs), None)) is not None:
+        if step.kind == "Transpose":
+            perm = step.attributes.get("perm")
+            return perm is not None and list(perm.ints) == [0, 3, 1, 2]
+        if step.kind not in _ALIKE:
+            return False
+        at = step.outputs[0]
+    return False
 
 
 def _sides(picture: Picture) -> str:

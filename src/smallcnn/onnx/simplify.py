@@ -1,7 +1,7 @@
 """From the nodes a file gave to the graph: what nothing reads is left out, and what fits into a neighbour goes there.
 
-Scale and shift go into the convolution, dense layer or batch norm before them, or, on bytes, into the preparation of
-the picture; zeros around a map into the padding of a convolution or of an average that counts its padding.
+Scale and shift go into the convolution, dense layer or batch norm before them, or into the preparation of the image;
+zeros around a map into the padding of a convolution or of an average that counts its padding.
 """
 
 from collections import Counter
@@ -12,6 +12,7 @@ import numpy as np
 from smallcnn import ops
 from smallcnn.errors import FileError
 from smallcnn.graph import Graph, Node, make_node
+from smallcnn.onnx.entry import Entry, Reach, frontier, nothing
 from smallcnn.onnx.file import Array
 from smallcnn.onnx.network import Affine, Network
 
@@ -27,22 +28,25 @@ class _Layer:
 
 @dataclass(frozen=True)
 class Simplified:
-    """The graph, its weights, and how bytes become its input if the file says so: byte * scale + shift."""
+    """The graph, its weights, what was moved from its start into `entry`, and all that is `done` to the image there."""
 
     graph: Graph
     weights: dict[str, Array]
-    scale_and_shift: tuple[Array, Array] | None
+    entry: Entry
+    done: tuple[Entry, ...]
 
 
-def simplify(network: Network, output: Node, name: str, *, pixels: bool) -> Simplified:
-    """The network that ends in `output`; `pixels` says that its input are bytes."""
+def simplify(network: Network, output: Node, name: str, reach: Reach = "channels") -> Simplified:
+    """The network that ends in `output`. What is done to the image first is moved out of it as far as `reach` says."""
     layers = {
         key: _Layer(node.op, list(node.inputs), dict(network.weights[key])) for key, node in network.nodes.items()
     }
     layers = _used(layers, output.name)
     if network.input.name not in layers:
-        raise FileError("its output does not depend on the picture")
-    moved, normalisation = _merge_affine(layers, network, output.name, pixels)
+        raise FileError("its output does not depend on the image")
+    done = tuple(frontier(network, layers, output.name, "pools").values())
+    entry = _move_entry(layers, network, output.name, reach)
+    moved = _merge_affine(layers, network, output.name)
     end = moved.get(output.name, output.name)
     _merge_pads(layers)
     layers = _used(layers, end)
@@ -51,7 +55,7 @@ def simplify(network: Network, output: Node, name: str, *, pixels: bool) -> Simp
         nodes[key] = make_node(key, layer.op, [nodes[source] for source in layer.inputs])
     graph = Graph(name, tuple(nodes.values()), end, _features(list(nodes.values())))
     weights = {f"{key}.{part}": value for key, layer in layers.items() for part, value in layer.weights.items()}
-    return Simplified(graph, {key: weights[key] for key in graph.weights}, normalisation)
+    return Simplified(graph, {key: weights[key] for key in graph.weights}, entry, done)
 
 
 def _used(layers: dict[str, _Layer], output: str) -> dict[str, _Layer]:
@@ -63,14 +67,26 @@ def _used(layers: dict[str, _Layer], output: str) -> dict[str, _Layer]:
     return {key: layer for key, layer in layers.items() if key in wanted}
 
 
-def _merge_affine(
-    layers: dict[str, _Layer], network: Network, output: str, pixels: bool
-) -> tuple[dict[str, str], tuple[Array, Array] | None]:
-    """Which node each that is gone went into, and what went into the input."""
+def _move_entry(layers: dict[str, _Layer], network: Network, output: str, reach: Reach) -> Entry:
+    """What is done to the image first, taken out of `layers` if a preparation can do it."""
+    start = network.input.name
+    ends = frontier(network, layers, output, reach)
+    end, entry = next(iter(ends.items()))
+    if len(ends) > 1 or end in (start, output) or not entry.movable or len(entry.channels) != network.input.shape[2]:
+        return nothing(network.input.shape[2])
+    for layer in layers.values():
+        layer.inputs = [start if source == end else source for source in layer.inputs]
+    used = _used(layers, output)
+    for key in layers.keys() - used.keys():
+        del layers[key]
+    return entry
+
+
+def _merge_affine(layers: dict[str, _Layer], network: Network, output: str) -> dict[str, str]:
+    """Which node each that is gone went into."""
     readers = Counter(source for layer in layers.values() for source in layer.inputs)
     readers[output] += 1
     moved: dict[str, str] = {}
-    normalisation: tuple[Array, Array] | None = None
     for key, layer in list(layers.items()):
         layer.inputs = [moved.get(source, source) for source in layer.inputs]
         step = network.affine.get(key)
@@ -80,17 +96,13 @@ def _merge_affine(
         source = layers[before]
         if readers[before] != 1:
             continue
-        if isinstance(source.op, ops.Conv | ops.Dense | ops.BatchNorm):
-            _absorb(source, step, network)
-        elif isinstance(source.op, ops.Input) and pixels and (step.scale > 0).all():
-            scale, shift = normalisation or (np.ones(1), np.zeros(1))
-            normalisation = (scale * step.scale, shift * step.scale + step.shift)
-        else:
+        if not isinstance(source.op, ops.Conv | ops.Dense | ops.BatchNorm):
             continue
+        _absorb(source, step, network)
         moved[key] = before
         readers[before] = readers[key]
         del layers[key]
-    return moved, normalisation
+    return moved
 
 
 def _absorb(layer: _Layer, step: Affine, network: Network) -> None:

@@ -46,7 +46,7 @@ def _window(call: Call, plane: ops.Pair, kernel: ops.Pair) -> tuple[ops.Pair, op
     auto, up = call.attributes.text("auto_pad", "NOTSET"), bool(call.attributes.whole("ceil_mode", 0))
     if (len(stride), len(pads), len(dilations)) != (2, 4, 2) or min(stride) < 1:
         raise FileError("has strides, pads or dilations that are not those of a plane")
-    if dilations != [1, 1]:
+    if any(apart != 1 and size != 1 for apart, size in zip(dilations, kernel, strict=True)):
         raise FileError(f"has dilations {shown(dilations)}; only 1 is known")
     padding: ops.Padding
     match auto:
@@ -141,7 +141,7 @@ def pad(net: Network, call: Call) -> View:
     mode = call.attributes.text("mode", "constant")
     pads = call.constant(1)
     if pads is None:
-        pads = call.attributes.ints("pads") or []
+        pads = call.attributes.ints("pads", call.attributes.ints("paddings")) or []  # the latter in operator set 1
     value = call.attributes.real("value", call.number(2, "value", 0.0))
     axes = call.axes(3)
     axes = list(range(len(view.dims))) if axes is None else axes

@@ -1,8 +1,8 @@
 """Artifact -> one ONNX file, written straight from the graph.
 
-Input `images`: uint8 (N, H, W, C) RGB or grey, any N; normalisation is inside. Output `logits`, or `probabilities` with
-softmax: float32 (N, classes). Batch norm is folded, dropout gone. Its metadata: see
-`smallcnn.metadata`.
+Input `images`: uint8 (N, H, W, C) RGB or grey, any N; normalisation is inside. Output `logits`, or `probabilities`
+after the model's ending, softmax or sigmoid: float32 (N, classes). Batch norm is folded, dropout gone. Its metadata:
+see `smallcnn.metadata`.
 
 Every export is run in ONNX Runtime and compared with the plain definition of the unfolded network before it is written.
 """
@@ -18,12 +18,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from smallcnn import ops
 from smallcnn.artifact import Artifact
+from smallcnn.ending import probabilities as answers
 from smallcnn.errors import ExportError
 from smallcnn.files import atomic
 from smallcnn.fold import fold
 from smallcnn.graph import Graph, Node
 from smallcnn.metadata import describe
-from smallcnn.metrics import softmax as probabilities
 from smallcnn.probe import TOLERANCE, probe_answer, probe_image, relative_error
 
 OPSET, IR_VERSION = 17, 8
@@ -33,16 +33,18 @@ _ENDS = ("images", "logits", "probabilities")
 """Names of the file's input and outputs; a node of the graph that is called so gets another."""
 
 
-def export(artifact: Artifact, path: Path | str, *, softmax: bool = False) -> float:
-    """Writes the file, checked; returns the relative error found.
+def export(artifact: Artifact, path: Path | str, *, probabilities: bool = False) -> float:
+    """Writes the file, checked; returns the relative error found. It ends in `probabilities` or in logits.
 
-    Raises ExportError if ONNX Runtime's answer is off by more than `probe.TOLERANCE`; nothing is written then.
+    Raises ExportError if probabilities are asked of a network that gives scores, or if ONNX Runtime's answer is off by
+    more than `probe.TOLERANCE`; nothing is written then.
     """
-    model = to_onnx(artifact, softmax=softmax)
+    artifact = artifact.in_rgb()
+    model = to_onnx(artifact, probabilities=probabilities)
     answer = probe_answer(artifact.graph, artifact.weights, artifact.preprocessing)
-    if softmax:
-        answer = probabilities(answer)
-    helper.set_model_props(model, describe(artifact, _output(softmax), answer))
+    if probabilities:
+        answer = answers(answer, artifact.ending)
+    helper.set_model_props(model, describe(artifact, _output(probabilities), answer))
     content = model.SerializeToString()
     error = relative_error(_run(content, probe_image(artifact.graph.input_shape))[0], answer)
     if error > TOLERANCE:
@@ -62,12 +64,15 @@ def _run(content: bytes, images: np.ndarray) -> np.ndarray:
     return np.asarray(session.run(None, {"images": images})[0])
 
 
-def _output(softmax: bool) -> str:
-    return "probabilities" if softmax else "logits"
+def _output(probabilities: bool) -> str:
+    return "probabilities" if probabilities else "logits"
 
 
-def to_onnx(artifact: Artifact, *, softmax: bool = False) -> onnx.ModelProto:
+def to_onnx(artifact: Artifact, *, probabilities: bool = False) -> onnx.ModelProto:
     """The model in memory, structurally checked but not run; without the probe's answer, which `export` adds."""
+    if probabilities and artifact.ending == "none":
+        raise ExportError(f"{artifact.graph.name} gives scores, which no softmax turns into probabilities")
+    artifact = artifact.in_rgb()
     graph, weights = fold(artifact.graph, artifact.weights)
     writer = _Writer(graph, weights)
     height, width, channels = graph.input_shape
@@ -79,8 +84,9 @@ def to_onnx(artifact: Artifact, *, softmax: bool = False) -> onnx.ModelProto:
     writer.values["input"] = x
     for node in graph.nodes[1:]:
         writer.values[node.name] = writer.node(node)
-    output = _output(softmax)
-    writer.emit("Softmax" if softmax else "Identity", [writer.values[graph.output]], name=output)
+    output = _output(probabilities)
+    last = artifact.ending.capitalize() if probabilities else "Identity"
+    writer.emit(last, [writer.values[graph.output]], name=output)
     onnx_graph = helper.make_graph(
         writer.nodes,
         graph.name or "network",  # the format wants a name

@@ -220,6 +220,8 @@ def _from_artifact(artifact: Artifact, source: Source, resolution: int | None, s
         weights |= {name: weights[name][known] for name in head}
     except DataError:
         new = True
+    if new or artifact.ending == "none":  # scores of any kind are no logits to go on from
+        new = True
         weights = {name: value for name, value in weights.items() if name not in head}
     if new or len(source.classes) < len(artifact.labels):
         graph = with_classes(graph, len(source.classes))

@@ -23,12 +23,15 @@ def digest(path: Path) -> str:
 class Teacher:
     """The network of a .safetensors or .onnx file, for a student of `classes`.
 
-    Raises FileError for a file that is no model, DataError if it does not know all the classes or takes pictures with
-    other channels.
+    Raises FileError for a file that is no model, DataError if it does not end in a softmax, does not know all the
+    classes or takes pictures with other channels.
     """
 
     def __init__(self, path: Path, classes: tuple[str, ...], channels: int, device: torch.device) -> None:
         model = model_file.read(path)
+        if model.ending != "softmax":
+            raise DataError(f"{path}: its ending is {model.ending}; a teacher's answers must be those of a softmax")
+        self._bgr = model.preprocessing.order == "bgr"
         self._size = model.preprocessing.size
         if model.preprocessing.channels != channels:
             theirs = model.preprocessing.channels
@@ -47,5 +50,6 @@ class Teacher:
         """(N, C, H, W) in 0..1, any size -> float32 (N, classes), in the order of the student's classes."""
         if tuple(images.shape[2:]) != self._size:
             images = F.interpolate(images, self._size, mode="bilinear", antialias=True, align_corners=False)
+        images = images.flip(1) if self._bgr else images
         images = ((images - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
         return self._module(images).float()[:, self._columns]

@@ -33,6 +33,8 @@ def mobilenet_v1(
     small_input: bool = False,
     padding: Literal["same", "symmetric"] = "same",
     epsilon: float = 0.001,
+    activation: Literal["relu6", "relu"] = "relu6",
+    bias: bool = False,
     resolution: int | tuple[int, int] = 224,
     classes: int = 1000,
     channels: int = 3,
@@ -42,15 +44,17 @@ def mobilenet_v1(
     `width` is the width multiplier alpha. `variant` "conv" puts a full 3x3 convolution in place of every depthwise
     separable one (Table 4), "shallow" leaves out five blocks (Table 5). `small_input` gives the first layer stride 1,
     for pictures of 28 to 64 pixels. `padding` is TensorFlow's SAME or, as in PyTorch code, the same on every side;
-    `epsilon` is batch norm's: 0.001 in TensorFlow, 1e-5 in timm. `resolution` is one side or (height, width).
+    `epsilon` is batch norm's: 0.001 in TensorFlow, 1e-5 in timm. `activation` "relu" is the paper's; with `bias` the
+    convolutions have one before their batch norm: MLPerf Tiny's person detector has both. `resolution` is one side or
+    (height, width).
 
     Raises GraphError if an option is out of range.
     """
     if not 0 < width <= 8:
         raise GraphError(f"width must be above 0 and at most 8, not {width:g}; the paper uses 0.25, 0.5, 0.75 and 1")
     g = Builder(input=(*plane(resolution), channels))
-    conv = partial(g.conv_bn, padding=padding, epsilon=epsilon)
-    depthwise = partial(g.depthwise_bn, padding=padding, epsilon=epsilon)
+    conv = partial(g.conv_bn, padding=padding, epsilon=epsilon, activation=activation, bias=bias)
+    depthwise = partial(g.depthwise_bn, padding=padding, epsilon=epsilon, activation=activation, bias=bias)
     x = conv(g.input, _scaled(32, width), kernel=3, stride=1 if small_input else 2, name="stem")
     for i, (unscaled, stride) in enumerate(_SHALLOW if variant == "shallow" else _BLOCKS, start=1):
         name, out = f"block{i}", _scaled(unscaled, width)
@@ -62,6 +66,7 @@ def mobilenet_v1(
     y = g.dropout(g.global_pool(x, name="pool"), 0.001, name="dropout")  # the released code keeps 0.999
     name = spell("mobilenet_v1", {
         "width": width, "variant": variant, "small_input": small_input, "padding": padding, "epsilon": epsilon,
+        "activation": activation, "bias": bias,
     })  # fmt: skip
     return g.graph(g.dense(y, classes, name="classifier"), features=x, name=name)
 

@@ -1,0 +1,154 @@
+"""What a file does to its image before anything else: scale and shift by channel, blue first instead of red.
+
+Exporters write it as constants, as batch norm, by slices that are joined again. It is taken out of the network and into
+the preparation, and tells which numbers the file wants to be fed: pixels of 0..255, of 0..1 or of -1..1.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from smallcnn import ops
+from smallcnn.graph import Node
+from smallcnn.onnx.file import Array
+from smallcnn.onnx.network import Network
+
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Mean and standard deviation of ImageNet's training images, of pixels of 0..1."""
+
+Pixels = Literal["0..255", "0..1", "-1..1"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The graph's input, from what the file is fed: channel c is `scale` * (channel `channels[c]` of it) + `shift`."""
+
+    channels: Array
+    scale: Array
+    shift: Array
+    learned: bool = False
+    """Whether a batch norm is part of it, whose numbers may be anything."""
+
+    def after(self, scale: Array, shift: Array, *, learned: bool = False) -> "Entry":
+        """With one more step of scale and shift."""
+        return Entry(self.channels, self.scale * scale, self.shift * scale + shift, self.learned or learned)
+
+    def of(self, images: Array) -> Array:
+        """What the graph computes on, of what the file is fed, both channels last."""
+        return images[..., self.channels] * self.scale + self.shift
+
+    @property
+    def turned(self) -> bool:
+        """Whether blue and red change places."""
+        return bool(len(self.channels) == 3 and (self.channels == [2, 1, 0]).all())
+
+    @property
+    def says_nothing(self) -> bool:
+        """Whether nothing is scaled or shifted."""
+        return bool((np.abs(self.scale - 1) < 1e-6).all() and (np.abs(self.shift) < 1e-6).all())
+
+    @property
+    def movable(self) -> bool:
+        """Whether a preparation of images can do it: all channels once, in their order or the opposite one."""
+        straight = (self.channels == np.arange(len(self.channels))).all()
+        return bool((straight or self.turned) and (self.scale > 0).all())
+
+
+def nothing(channels: int) -> Entry:
+    """The entry of a file that does nothing to its image."""
+    return Entry(np.arange(channels), np.ones(channels), np.zeros(channels))
+
+
+Reach = Literal["constants", "channels", "pools"]
+"""How far to look: past constants only, also past batch norm, slices and joins, or even past zeros around and pools."""
+
+
+def frontier(network: Network, wanted: Mapping[str, object], output: str, reach: Reach) -> dict[str, Entry]:
+    """The nodes, of those `wanted`, up to which each number is a channel of the image scaled and shifted.
+
+    Those that something else reads, or that are the `output`.
+    """
+    known: dict[str, Entry] = {}
+    for name in wanted:
+        entry = _entry(network, network.nodes[name], known, reach)
+        if entry is not None:
+            known[name] = entry
+    read = Counter(source for name in wanted if name not in known for source in network.nodes[name].inputs)
+    read[output] += 1
+    return {name: entry for name, entry in known.items() if read[name]}
+
+
+def _entry(network: Network, node: Node, known: Mapping[str, Entry], reach: Reach) -> Entry | None:
+    before = [known.get(source) for source in node.inputs]
+    if any(entry is None for entry in before):
+        return None
+    sources = [entry for entry in before if entry is not None]
+    match node.op:
+        case ops.Input(shape=shape):
+            return nothing(shape[2])
+        case ops.BatchNorm() if node.name in network.affine:
+            step = network.affine[node.name]
+            return sources[0].after(step.scale, step.shift)
+        case _ if reach == "constants":
+            return None
+        case ops.BatchNorm(epsilon=epsilon):
+            own = {key: value.astype(np.float64) for key, value in network.weights[node.name].items()}
+            scale = own["weight"] / np.sqrt(own["running_var"] + epsilon)
+            return sources[0].after(scale, own["bias"] - own["running_mean"] * scale, learned=True)
+        case ops.Slice(start=start, stop=stop):
+            (it,) = sources
+            part = slice(start, stop)
+            return Entry(it.channels[part], it.scale[part], it.shift[part], it.learned)
+        case ops.Concat():
+            return Entry(
+                np.concatenate([it.channels for it in sources]),
+                np.concatenate([it.scale for it in sources]),
+                np.concatenate([it.shift for it in sources]),
+                any(it.learned for it in sources),
+            )
+        case ops.Pad() | ops.Pool() if reach == "pools":
+            return sources[0]
+    return None
+
+
+def pixels_of(entry: Entry) -> Pixels | None:
+    """Which numbers a file wants, by what it does to them; None if that does not tell."""
+    scale, mean = np.abs(entry.scale), -entry.shift / np.where(entry.scale == 0, np.nan, entry.scale)
+    if not np.isfinite(mean).all():
+        return None
+    if _inside(scale, 1 / 1000, 1 / 20) and _inside(mean, -300, 300):
+        return "0..255"
+    if _inside(mean, 20, 256) and _inside(scale, 1 / 1000, 20):
+        return "0..255"
+    if _inside(mean, -1.02, -0.98):
+        return "-1..1"
+    if len(mean) == 3:
+        usual_mean, usual_std = np.array(IMAGENET)[:, entry.channels]
+        if _near(mean, 2 * usual_mean - 1) and _near(1 / scale, 2 * usual_std):
+            return "-1..1"
+    if _inside(mean, 0.02, 0.98) and _inside(scale, 0.9, 60):
+        return "0..1"
+    if _inside(mean, -0.01, 0.98) and _inside(scale, 100, 300):
+        return "0..1"
+    return None
+
+
+def undoes_imagenet(entry: Entry) -> bool:
+    """Whether it turns what ImageNet's mean and standard deviation made into -1..1, 0..1 or 0..255, as torchvision's
+    `transform_input` does."""
+    if len(entry.channels) != 3:
+        return False
+    mean, std = np.array(IMAGENET)[:, entry.channels]
+    scale, shift = entry.scale / std, entry.shift - entry.scale * mean / std
+    return any(_near(scale / factor, 1) and _near(shift / factor, to) for factor, to in ((2, -0.5), (1, 0), (255, 0)))
+
+
+def _inside(values: Array, least: float, most: float) -> bool:
+    return bool(((values >= least) & (values <= most)).all())
+
+
+def _near(values: Array, wanted: Array | float) -> bool:
+    return bool((np.abs(values - wanted) <= 0.01).all())

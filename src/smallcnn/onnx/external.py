@@ -1,0 +1,94 @@
+"""Tensors that an ONNX file keeps in another file beside it, as PyTorch's exporter writes them.
+
+The file says where: a place relative to its own folder, an offset and a length. Nothing outside that folder is opened,
+be it by an absolute path, by `..` or by a link, and nothing that is not an ordinary file.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from smallcnn.checks import shown
+from smallcnn.errors import FileError
+
+_MOST_BYTES = 2**30
+"""Of all tensors together: float32 of twice VGG's weights."""
+
+
+class Beside:
+    """The files next to a model, opened when a tensor asks for one."""
+
+    def __init__(self, folder: Path | None) -> None:
+        """`folder` is that of the model; None for a model in memory, which has nothing beside it."""
+        self._folder = folder
+        self._left = _MOST_BYTES
+        self.files: dict[str, Path] = {}
+        """Those that were read, by the name in the model."""
+
+    def bytes_of(self, stored: onnx.TensorProto, what: str, size: int) -> np.ndarray:
+        """The `size` bytes of a tensor: uint8. FileError naming the file if it is missing, too short, or elsewhere."""
+        if self._folder is None:
+            raise FileError(f"{what} is stored in another file; save the model in one file")
+        entries = {entry.key: entry.value for entry in stored.external_data}
+        name = entries.get("location", "")
+        path = self.files.get(name) or self._path(name, what)
+        offset = _count(entries, "offset", what)
+        length = _count(entries, "length", what) if "length" in entries else size
+        if length != size:
+            raise FileError(f"{what} takes {length} bytes of {shown(name)}, not the {size} of its shape")
+        self._left -= size
+        if self._left < 0:
+            raise FileError(f"keeps more than {_MOST_BYTES:,} bytes in other files; at most so many are read")
+        try:
+            if offset + size > path.stat().st_size:
+                raise FileError(
+                    f"{what} is at bytes {offset} to {offset + size} of {shown(name)}, "
+                    f"which has only {path.stat().st_size}; is it whole, and that of this model?"
+                )
+            values = np.fromfile(path, np.uint8, size, offset=offset)
+        except OSError as error:
+            raise FileError(f"{what} is stored in {shown(name)}, which cannot be read ({error.strerror})") from error
+        self.files[name] = path
+        return values
+
+    def _path(self, name: str, what: str) -> Path:
+        """Where `name` is: a file inside the model's folder."""
+        assert self._folder is not None
+        parts = re.split(r"[/\\]", name)
+        if not name or "\0" in name or Path(name).is_absolute() or re.match(r"[A-Za-z]:", name) or not parts[0]:
+            raise FileError(f"{what} is stored in {shown(name)}; only files in the model's own folder are read")
+        if ".." in parts:
+            raise FileError(f"{what} is stored in {shown(name)}, which leaves the model's folder; move it beside it")
+        path = self._folder
+        for part in parts:
+            path = _entry(path, part)
+        if not path.exists():
+            raise FileError(f"{what} is stored in {shown(name)}, which is missing; it has to lie beside the model")
+        if not path.resolve().is_relative_to(self._folder.resolve()):
+            raise FileError(
+                f"{what} is stored in {shown(name)}, a link that leaves the model's folder; put the file itself there"
+            )
+        if not path.is_file():
+            raise FileError(f"{what} is stored in {shown(name)}, which is no ordinary file")
+        return path
+
+
+def _entry(folder: Path, name: str) -> Path:
+    """`name` in a folder, or the only entry that differs from it in upper and lower case alone."""
+    exact = folder / name
+    if os.path.lexists(exact) or not folder.is_dir():
+        return exact
+    alike = [entry for entry in folder.iterdir() if entry.name.casefold() == name.casefold()]
+    return alike[0] if len(alike) == 1 else exact
+
+
+def _count(entries: Mapping[str, str], key: str, what: str) -> int:
+    """A number of bytes, 0 if it is not said."""
+    text = entries.get(key, "0")
+    if not re.fullmatch(r"[0-9]{1,18}", text):
+        raise FileError(f"{what} has {shown(text)} as its {key}; a number of bytes is needed")
+    return int(text)

@@ -1,0 +1,119 @@
+"""What an ONNX file holds, in outline, without reading it: its metadata, and how many of everything.
+
+A message of the format is a row of fields: a tag (number and kind), then a number, or a length and so many bytes. Who
+steps over the bytes knows a file of gigabytes in milliseconds, and a hostile one before any of it is taken apart. Only
+the standard library is needed, so that `predict` can tell a stranger's file before it loads ONNX Runtime.
+"""
+
+import mmap
+from collections.abc import Iterator
+from pathlib import Path
+
+from smallcnn.errors import FileError
+
+MOST_STEPS = 10_000
+"""Operators of a file; a small CNN has hundreds."""
+
+_MOST_FIELDS = 400_000  # of the file, its graph and its operators together: 40 an operator
+_MOST_METADATA = 2**24  # bytes
+
+# numbers of fields in onnx.proto
+_GRAPH, _METADATA = 7, 14  # of the model
+_NODE = 1  # of the graph
+_KEY, _VALUE = 1, 2  # of an entry of the metadata
+_BYTES = 2  # the kind of a field with a length
+
+_Content = mmap.mmap | bytes
+
+
+def metadata(path: Path) -> dict[str, str]:
+    """What the file says of itself, by name. FileError if it cannot be read, is damaged, or holds far too much."""
+    try:
+        if not path.is_file():
+            raise FileError("a folder, not a file" if path.is_dir() else "no such file")
+        with path.open("rb") as file:
+            if not path.stat().st_size:
+                raise FileError("damaged or not an ONNX file: it is empty")
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                return outline(content)
+    except OSError as error:
+        raise FileError(f"{path}: cannot be read ({error.strerror})") from error
+    except FileError as error:
+        raise FileError(f"{path}: {error}") from None
+
+
+def outline(content: _Content) -> dict[str, str]:
+    """The metadata in a file's bytes; FileError if they are damaged, or more than any small CNN's file."""
+    entries: dict[str, str] = {}
+    fields = _Fields(content)
+    nodes = 0
+    for number, kind, start, end in fields.of(0, len(content)):
+        if kind != _BYTES:
+            continue
+        if number == _METADATA:
+            if end - start > _MOST_METADATA:
+                raise FileError(f"has metadata of {end - start:,} bytes; at most {_MOST_METADATA:,} are read")
+            entry = {n: bytes(content[a:b]).decode("utf-8", "replace") for n, k, a, b in fields.of(start, end)
+                     if k == _BYTES}  # fmt: skip
+            entries[entry.get(_KEY, "")] = entry.get(_VALUE, "")
+        elif number == _GRAPH:
+            for inner, inner_kind, first, last in fields.of(start, end):
+                if inner == _NODE and inner_kind == _BYTES:
+                    nodes += 1
+                    if nodes > MOST_STEPS:
+                        raise FileError(f"has more than {MOST_STEPS:,} operators; at most so many are read")
+                    fields.count(first, last)
+    return entries
+
+
+class _Fields:
+    """Walks over messages and counts what it passes."""
+
+    def __init__(self, content: _Content) -> None:
+        self._content = content
+        self._left = _MOST_FIELDS
+
+    def count(self, start: int, end: int) -> None:
+        """Passes over a message."""
+        for _ in self.of(start, end):
+            pass
+
+    def of(self, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+        """Number, kind, and where its bytes start and end, of each field of the message between these places."""
+        at = start
+        while at < end:
+            self._left -= 1
+            if self._left < 0:
+                raise FileError(f"has more than {_MOST_FIELDS:,} entries; no small CNN's file has so many")
+            tag, at = self._number(at, end)
+            kind = tag & 7
+            if kind == 0:
+                first = at
+                _, at = self._number(at, end)
+            elif kind in (1, 5):
+                first, at = at, at + (8 if kind == 1 else 4)
+            elif kind == _BYTES:
+                length, first = self._number(at, end)
+                at = first + length
+            else:
+                raise _damaged()
+            if at > end or not tag >> 3:
+                raise _damaged()
+            yield tag >> 3, kind, first, at
+
+    def _number(self, at: int, end: int) -> tuple[int, int]:
+        """A whole number of seven bits a byte, and where it ends."""
+        value = 0
+        for shift in range(0, 70, 7):
+            if at >= end:
+                break
+            byte = self._content[at]
+            at += 1
+            value |= (byte & 127) << shift
+            if byte < 128:
+                return value, at
+        raise _damaged()
+
+
+def _damaged() -> FileError:
+    return FileError("damaged or not an ONNX file")

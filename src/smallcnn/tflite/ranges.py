@@ -1,0 +1,95 @@
+"""What the values of a result can be, and the limits that a quantized tensor sets to them.
+
+A quantized layer saturates at the ends of its tensor's range. The float network does not round, but cuts off the same,
+unless the result cannot reach those ends, or misses them by less than one step of the tensor, which is rounding.
+"""
+
+from dataclasses import replace
+from math import inf
+
+import numpy as np
+
+from smallcnn import ops
+from smallcnn.errors import FileError
+from smallcnn.graph import Node
+from smallcnn.onnx.network import Network
+from smallcnn.onnx.views import View
+from smallcnn.tflite.file import Array, Grid
+
+Range = tuple[float, float]
+
+_ANY: Range = (-inf, inf)
+_SAME = (ops.Pool, ops.GlobalPool, ops.Flatten, ops.Slice, ops.Shuffle, ops.Dropout, ops.Pad)
+"""Operators whose results lie between the smallest and the largest of their input, or are 0."""
+
+
+class Ranges:
+    """The ranges of a network's results."""
+
+    def __init__(self, net: Network) -> None:
+        self.net = net
+        self.known: dict[str, Range] = {}
+
+    def of(self, node: Node) -> Range:
+        """Between which numbers the results of `node` lie."""
+        passed = []
+        while node.name not in self.known and isinstance(node.op, _SAME):
+            passed.append(node)
+            node = self.net.nodes[node.inputs[0]]
+        low, high = self.known.get(node.name) or self._own(node)
+        for later in reversed(passed):
+            if isinstance(later.op, ops.Pad):
+                low, high = min(low, 0.0), max(high, 0.0)
+            self.known[later.name] = (low, high)
+        return low, high
+
+    def _own(self, node: Node) -> Range:
+        match node.op:
+            case ops.Clip(low=low, high=high):
+                return low, high
+            case ops.Activation(function="relu"):
+                return 0.0, inf
+            case ops.Activation(function="relu6"):
+                return 0.0, 6.0
+            case ops.Activation(function="sigmoid" | "hard_sigmoid"):
+                return 0.0, 1.0
+            case ops.Concat():
+                parts = [self.known.get(name, _ANY) for name in node.inputs]
+                return min(low for low, _ in parts), max(high for _, high in parts)
+            case ops.BatchNorm() if node.name in self.net.affine:
+                step = self.net.affine[node.name]
+                low, high = self.known.get(step.source.name, _ANY)
+                ends = np.stack([_line(step.scale, step.shift, low), _line(step.scale, step.shift, high)])
+                return float(ends.min()), float(ends.max())
+        return _ANY
+
+    def note(self, view: View) -> None:
+        """Keeps the range of a result for those that read it."""
+        self.known[view.node.name] = self.of(view.node)
+
+    def limit(self, view: View, low: float, high: float, grid: Grid | None, label: str) -> View:
+        """min(max(x, low), high), and the ends of the tensor that takes the result, as far as they can be reached."""
+        step = 0.0
+        if grid is not None:
+            step, least, most = grid.scale, grid.low + 0.0, grid.high
+            if abs(most - 6) <= step / 2:
+                most = 6.0  # a ReLU6 that the tensor's range expresses
+            if not max(low, least) < min(high, most):
+                raise FileError(f"gives a tensor from {least:g} to {most:g}, of which its activation leaves nothing")
+            low, high = max(low, least), min(high, most)
+        reached_low, reached_high = self.of(view.node)
+        low = -inf if reached_low >= low - step else low
+        high = inf if reached_high <= high + step else high
+        if (low, high) == _ANY:
+            return view
+        op = view.node.op
+        if isinstance(op, ops.Clip) and max(low, op.low) < min(high, op.high):  # both limits in one
+            low, high = max(low, op.low), min(high, op.high)
+            view = replace(view, node=self.net.nodes[view.node.inputs[0]])
+        return self.net.clip(view, low, high, label)
+
+
+def _line(scale: Array, shift: Array, end: float) -> Array:
+    """One end of a range after scale and shift; a factor of 0 leaves the shift alone."""
+    with np.errstate(invalid="ignore"):
+        return np.where(scale == 0, 0.0, scale * end) + shift

@@ -1,0 +1,239 @@
+"""Any small CNN's TensorFlow Lite file -> an artifact: the file's operators become those of the graph, one by one.
+
+A quantized file becomes a float network: weights are scale * (code - zero point), and where a layer's 8-bit result
+saturates, a clip cuts off the same. Labels and the preparation of images come from the file's metadata or from what
+its numbers stand for; otherwise images are assumed to be scaled to -1..1. A softmax or sigmoid at the end becomes the
+artifact's ending.
+
+What the graph has no operator for is an error that names it.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from smallcnn.artifact import Artifact
+from smallcnn.checks import shown
+from smallcnn.data.prepared import Prepared
+from smallcnn.data.preprocessing import Preprocessing
+from smallcnn.ending import Ending
+from smallcnn.errors import FileError, GraphError
+from smallcnn.graph import Graph
+from smallcnn.logits import to_logits, without_sigmoid
+from smallcnn.onnx import views
+from smallcnn.onnx.channels_last import FED, ORDER, answer, fed, told
+from smallcnn.onnx.constants import Budget
+from smallcnn.onnx.entry import Entry
+from smallcnn.onnx.network import Network
+from smallcnn.onnx.preparation import composed
+from smallcnn.onnx.reading import usual_labels
+from smallcnn.onnx.simplify import simplify
+from smallcnn.onnx.views import View
+from smallcnn.tflite.call import Call, Value
+from smallcnn.tflite.file import Array, File, Grid, check_image, parse, read_bytes
+from smallcnn.tflite.metadata import Metadata, read_metadata
+from smallcnn.tflite.operators import FUSED, READERS
+from smallcnn.tflite.ranges import Ranges
+
+_FIRST = (views.CHANNELS, views.HEIGHT, views.WIDTH)
+_SHAPES = ("SHAPE", "PACK", "STRIDED_SLICE", "GATHER", "CONCATENATION", "MUL", "ADD", "SUB", "CAST", "REDUCE_PROD",
+           "EXPAND_DIMS", "SQUEEZE", "RESHAPE", "FILL", "SLICE")  # fmt: skip
+"""What files compute shapes with."""
+
+
+@dataclass(frozen=True)
+class Read:
+    """What a file computes.
+
+    `entry`: what the graph's input is, of what the file is fed; `done`: all that the file does to its image first.
+    `dropped`: what came after the logits; `ending` turns those into answers.
+    """
+
+    graph: Graph
+    weights: dict[str, Array]
+    entry: Entry
+    done: tuple[Entry, ...]
+    dropped: str | None
+    ending: Ending
+
+
+def read_tflite(path: Path | str, prepared: Prepared | None = None) -> Artifact:
+    """The network of a TensorFlow Lite file, with the labels and the preparation that it says, or those in `prepared`.
+
+    Raises FileError if the file is missing, damaged, or holds what the graph has no operator for.
+    """
+    path = Path(path)
+    try:
+        content = read_bytes(path)
+        file = parse(content)
+        return _artifact(
+            file, read_metadata(content, dict(file.metadata)), path.stem, len(content), prepared or Prepared()
+        )
+    except (FileError, GraphError) as error:
+        raise FileError(f"{path}: {error}") from error
+
+
+def _artifact(file: File, metadata: Metadata, stem: str, size: int, prepared: Prepared) -> Artifact:
+    read = _read(file, stem if stem.isprintable() else "imported", size)
+    preprocessing, said = _preparation(file, read, metadata, prepared)
+    labels = _labels(metadata.labels, read.graph.output_shape[0])
+    facts = {"tflite": {"images": said, "dropped": read.dropped}}
+    return Artifact(read.graph, read.weights, labels, preprocessing, facts, read.ending)
+
+
+def _labels(named: tuple[str, ...] | None, classes: int) -> tuple[str, ...]:
+    """The file's, if it has one for each class; ours where they are ImageNet's, whose lists have two cranes."""
+    usual = usual_labels(classes)
+    if named is None or len(named) != classes:
+        return usual
+    ours = sum(name.split(",")[0] == label.split(" (")[0] for name, label in zip(named, usual, strict=True))
+    return usual if ours > 0.9 * classes else _told_apart(named)
+
+
+def _told_apart(labels: tuple[str, ...]) -> tuple[str, ...]:
+    """Names that can be printed, none twice."""
+    seen: Counter[str] = Counter()
+    result = []
+    for i, label in enumerate(labels):
+        name = "".join(character for character in label if character.isprintable()) or f"class {i}"
+        seen[name] += 1
+        result.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return tuple(result)
+
+
+def _read(file: File, name: str, size: int) -> Read:
+    shape, order = _image(file)
+    network = Network(shape, Budget(size // 2))
+    ranges = Ranges(network)
+    image = View(network.input, views.plain(shape, order))
+    values: dict[int, Value] = {file.inputs[0]: image}
+    if grid := file.tensors[file.inputs[0]].grid:
+        ranges.known[network.input.name] = (grid.low, grid.high)
+    last = {number: i for i, operator in enumerate(file.operators) for number in operator.inputs}
+    for i, operator in enumerate(file.operators):
+        try:
+            if not operator.outputs or min(operator.outputs) < 0:
+                raise FileError("damaged: has no output")
+            label = file.tensors[operator.outputs[0]].name.split(";")[0]
+            made = _run(network, ranges, Call(operator, file.tensors, values, label))
+        except (FileError, GraphError) as error:
+            raise FileError(f"operator {i}, {operator.kind}: {error}") from error
+        values.update(zip(operator.outputs, made, strict=True))
+        for number in operator.inputs:
+            if last[number] == i and number != file.outputs[0]:
+                values.pop(number, None)
+    result = values.get(file.outputs[0])
+    if not isinstance(result, View):
+        raise FileError("its output does not depend on the image")
+    simple = simplify(network, answer(network, result), name)
+    parts = (simple.entry, simple.done)
+    if result.ended in ("SOFTMAX", "LOG_SOFTMAX"):
+        return Read(simple.graph, simple.weights, *parts, result.ended, "softmax")
+    graph, weights, ending = to_logits(simple.graph, simple.weights)
+    dropped = result.ended if without_sigmoid(simple.graph) is None else "LOGISTIC"
+    return Read(graph, weights, *parts, dropped, ending)
+
+
+def _run(network: Network, ranges: Ranges, call: Call) -> list[Value]:
+    """The results of one operator, one for each of its outputs."""
+    operator = call.operator
+    if missing := [n for n in operator.inputs if n >= 0 and call.tensors[n].data is None and n not in call.values]:
+        raise FileError(f"reads {shown(call.tensors[missing[0]].name)}, which nothing before it makes")
+    nothing: list[Value] = [None] * len(operator.outputs)
+    if not any(call.depends(i) for i in range(len(operator.inputs))):
+        return _of_constants(call) or nothing
+    if operator.kind == "SHAPE":
+        return nothing
+    if operator.kind not in READERS:
+        raise FileError("no operator of the graph computes this")
+    result = READERS[operator.kind](network, call)
+    made = result if isinstance(result, list) else [result]
+    if len(made) != len(operator.outputs):
+        raise FileError(f"has {len(operator.outputs)} outputs, not {len(made)}")
+    code = call.option("FusedActivationFunction")
+    if code not in FUSED:
+        raise FileError(f"has the fused activation {code}, which the graph does not have")
+    limited: list[Value] = []
+    for view, number in zip(made, operator.outputs, strict=True):
+        named = replace(view, label=call.label)
+        if not view.ended:
+            low, high = FUSED[code]
+            named = ranges.limit(named, low, high, call.tensors[number].grid, f"{call.label}.range")
+            ranges.note(named)
+        limited.append(named)
+    return limited
+
+
+def _of_constants(call: Call) -> list[Value] | None:
+    """What an operator that only stores numbers differently makes of a constant; None for shapes and the like."""
+    match call.operator.kind:
+        case "DEQUANTIZE" | "QUANTIZE":
+            return [call.real(0, "constant")]
+        case "TRANSPOSE":
+            order = call.whole(1, "an order")
+            value = call.real(0, "constant")
+            if sorted(order) == list(range(value.ndim)):
+                return [value.transpose(order)]
+        case "RESHAPE" if call.tensor(0).number in ("FLOAT32", "FLOAT16") and min(call.output.shape, default=1) > 0:
+            value = call.real(0, "constant")
+            if value.size == np.prod(call.output.shape, dtype=object):
+                return [value.reshape(call.output.shape)]
+    if call.operator.kind not in _SHAPES:
+        raise FileError("computes a constant in a way that is not read")
+    return None
+
+
+def _image(file: File) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    """(H, W, C) of the image, and in which order the file has them after the batch."""
+    for what, ends in (("input", file.inputs), ("output", file.outputs)):
+        if len(ends) != 1 or ends[0] < 0:
+            names = ", ".join(shown(file.tensors[number].name) for number in ends[:4] if number >= 0)
+            raise FileError(f"has {len(ends)} {what}s ({names}); a classifier has one {what}")
+    tensor = file.tensors[file.inputs[0]]
+    check_image(tensor)
+    shape = tensor.shape
+    if len(shape) != 4 or shape[0] != 1:
+        raise FileError(f"takes {shown(shape)}, not one image, (1, height, width, channels)")
+    last = shape[3] in (1, 3)
+    if not (last or (shape[1] in (1, 3) and _turned(file))):
+        raise FileError(f"takes {shown(shape)}, not one image of one or three channels")
+    order = ORDER if last else _FIRST
+    sides = dict(zip(order, shape[1:], strict=True))
+    size = (sides[views.HEIGHT], sides[views.WIDTH], sides[views.CHANNELS])
+    return size, order
+
+
+def _turned(file: File) -> bool:
+    """Whether the first thing done to the image is to turn it, as its channels are first."""
+    return any(operator.kind == "TRANSPOSE" and file.inputs[0] in operator.inputs for operator in file.operators)
+
+
+def _preparation(file: File, read: Read, metadata: Metadata, prepared: Prepared) -> tuple[Preprocessing, str]:
+    """How an image becomes the graph's input, and whether that was "given", is "in the file" or "assumed"."""
+    graph, tensor = read.graph, file.tensors[file.inputs[0]]
+    if prepared.plane not in (None, graph.input_shape[:2]):
+        raise FileError(f"was made for {graph.input_shape[0]}x{graph.input_shape[1]}; train --from can change that")
+    normal = metadata.mean is not None and metadata.std is not None and len(metadata.mean) in (1, graph.input_shape[2])
+    said = "in the file"
+    if tensor.grid and not (normal and tensor.number == "INT8"):
+        usual = fed(graph, tensor.grid.scale, -tensor.grid.scale * tensor.grid.zero)
+    elif normal:
+        std = np.array(metadata.std)
+        usual = fed(graph, 1 / std, -np.array(metadata.mean) / std)
+    elif first := _quantized_first(file):
+        usual, said = fed(graph, first.scale, -first.scale * first.zero), "assumed"
+    else:
+        pixels = None if prepared.says_numbers else told(read.done)
+        usual, said = fed(graph, *FED[pixels or "-1..1"]), said if pixels else "assumed"
+    return composed(prepared.over(usual), read.entry), "given" if prepared.says_numbers else said
+
+
+def _quantized_first(file: File) -> Grid | None:
+    """What the image is quantized to if a float file does that first: its range then tells how images are scaled."""
+    readers = [operator for operator in file.operators if file.inputs[0] in operator.inputs]
+    if len(readers) == 1 and readers[0].kind == "QUANTIZE" and readers[0].outputs[0] >= 0:
+        grid = file.tensors[readers[0].outputs[0]].grid
+        return grid if grid and grid.last == 255 else None
+    return None
