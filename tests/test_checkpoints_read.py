@@ -548,7 +548,7 @@ def test_a_file_without_weights(tmp_path):
     torch.save({"epoch": 3, "bn.num_batches_tracked": torch.tensor(7)}, tmp_path / "w.pth")
     np.savez(tmp_path / "w.npz")
     safetensors.numpy.save_file({}, tmp_path / "w.safetensors")
-    assert refusal(tmp_path / "w.pth") == "holds no weights: a dict without tensors that have names"
+    assert refusal(tmp_path / "w.pth") == "holds no weights: its content ('dict') has no tensors with names"
     assert refusal(tmp_path / "w.npz").endswith("it is empty")
     assert refusal(tmp_path / "w.safetensors") == "holds no weights"
 

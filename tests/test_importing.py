@@ -427,6 +427,17 @@ def test_a_network_that_is_nearly_one(tmp_path):
     assert "closest" not in refusal(tmp_path / "w.pth", None)
 
 
+def test_a_network_with_something_else_next_to_it(tmp_path):
+    path = write_pth(tmp_path / "w.pth", public_tensors("torchvision-squeezenet1_1") | {"mean": np.ones(3, np.float32)})
+    line = refusal(path, None)
+    assert "does not fit squeezenet_1_1 as torchvision names it: 1 that the network does not have (mean)" in line
+
+
+def test_keras_weights_with_automatic_names_are_recognised():
+    made = import_checkpoint([shared("weights/vww96_mobilenet_v1_0.25_keras_bn_float32.npz")])
+    assert made.facts["imported"]["model"] == "mobilenet_v1:width=0.25,bias=true"
+
+
 def test_a_whole_module_that_fits_nothing_says_what_it_is(tmp_path):
     torch.save(torch.nn.Linear(2, 3), tmp_path / "w.pt")
     line = refusal(tmp_path / "w.pt", None)

@@ -14,7 +14,10 @@ from smallcnn.errors import FileError
 from smallcnn.graph import Graph
 
 _AVERAGED = re.compile(r"ema|.*_ema|ema_.*|averaged.*", re.IGNORECASE)
-_OTHERS = re.compile(r"(teacher|target|momentum|criterion|loss|metric)[^.]*|.*_(teacher|loss|metrics?)", re.IGNORECASE)
+_OTHERS = re.compile(
+    r"(teacher|target|momentum|criterion|loss|metric)[^.]*|(train|val|valid|test)_.*|.*_(teacher|loss|metrics?)",
+    re.IGNORECASE,
+)
 """Steps in names: of averaged weights, and of what is next to a network in a training script."""
 
 

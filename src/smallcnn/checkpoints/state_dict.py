@@ -42,8 +42,8 @@ def choose(content: object) -> Chosen:
     found = _Search().within(content, 0)
     named = {name: value for name, value in found.tensors.items() if name.rpartition(".")[2] not in _COUNTERS}
     if not named:
-        what = f"an object ({shown(content.name)})" if isinstance(content, Stub) else f"a {type(content).__name__}"
-        raise FileError(f"holds no weights: {what} without tensors that have names")
+        kind = content.name if isinstance(content, Stub) else type(content).__name__
+        raise FileError(f"holds no weights: its content ({shown(kind)}) has no tensors with names")
     return Chosen(unwrapped(named), found.notes)
 
 

@@ -148,9 +148,10 @@ def _typed_tensor(  # torch._utils._rebuild_tensor_v3, of types that have no sto
     dtype: object, *_: object,
 ) -> Numbers:  # fmt: skip
     plain = _tensor(held, offset, shape, strides)
-    code = _OF_DTYPE.get(dtype.name if isinstance(dtype, Named) else "")
+    name = dtype.name if isinstance(dtype, Named) else ""
+    code = _OF_DTYPE.get(name)
     if code is None or not isinstance(plain, Tensor):
-        return Strange("of numbers that are not read")
+        return Strange(f"of numbers that are not read ({shown(name)})")
     return Tensor(plain.storage, offset, shape, strides, code)
 
 
