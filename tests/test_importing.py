@@ -338,7 +338,7 @@ def test_any_prefix_leaves_nothing_to_be_changed(prefix, tmp_path):
         assert (made.graph, made.preprocessing) == (plain.graph, plain.preprocessing)
         for name, value in plain.weights.items():
             np.testing.assert_array_equal(made.weights[name], value)
-        notes = [f"left out, as no part of the network: {', '.join(map(repr, extra))}"] if extra else []
+        notes = [f"left out, as no part of the network: {', '.join(extra)}"] if extra else []
         assert made.facts["imported"]["notes"] == notes
 
 
