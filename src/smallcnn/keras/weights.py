@@ -83,7 +83,7 @@ class Tensors:
 
         dataset = self._child(group, name)
         if not isinstance(dataset, h5py.Dataset):
-            raise FileError(f"lacks the tensor {shown(name)}")
+            raise FileError(f"damaged: it lacks the tensor {shown(name)}")
         if dataset.external or dataset.is_virtual:
             raise FileError(f"{shown(name)} is stored in another file, which is not read")
         if dataset.dtype.kind not in "fiu":
@@ -105,9 +105,11 @@ def names_in(attributes: Any, key: str) -> list[str]:
 
 def _names_in(attributes: Any, key: str) -> list[str]:
     parts = [key] if key in attributes else [f"{key}0"]
+    if parts[0] not in attributes:
+        raise FileError(f"damaged: it lacks {key}")
     while (more := f"{key}{len(parts)}") in attributes:
         parts.append(more)
-    return [text(name) for part in parts if part in attributes for name in attributes[part]]
+    return [text(name) for part in parts for name in attributes[part]]
 
 
 def text(value: Any) -> str:
@@ -162,7 +164,8 @@ def _listed(root: Any, tensors: Tensors) -> Iterator[tuple[str, str, Array]]:
         if group is None:
             raise FileError(f"damaged: it lacks the weights of the layer {shown(layer)}")
         for stored in names_in(group.attrs, "weight_names"):
-            owner = stored.split("/")[-2] if "/" in stored else layer
+            owner = stored.rpartition("/")[0]
+            owner = layer if not owner or owner.endswith(f"/{layer}") else owner
             yield owner, own_name(stored), tensors.array(group, stored)
 
 
@@ -172,7 +175,7 @@ def _walked(group: Any, tensors: Tensors, depth: int) -> Iterator[tuple[str, str
         raise FileError(f"more than {_DEEPEST} models in each other")
     lists = next((found for name in _LISTS if (found := tensors.child(group, name)) is not None), None)
     if lists is None:
-        raise FileError("an HDF5 file, but not one of Keras weights")
+        raise FileError("an HDF5 file, but not Keras weights")
     with damaged():
         slots = sorted(
             lists, key=lambda slot: (re.sub(r"_\d+$", "", slot), int((re.findall(r"_(\d+)$", slot) or [0])[0]))
