@@ -166,7 +166,14 @@ def _listed(root: Any, tensors: Tensors) -> Iterator[tuple[str, str, Array]]:
         for stored in names_in(group.attrs, "weight_names"):
             owner = stored.rpartition("/")[0]
             owner = layer if not owner or owner.endswith(f"/{layer}") else owner
-            yield owner, own_name(stored), tensors.array(group, stored)
+            value = tensors.array(group, stored)
+            yield owner, _of_depthwise(owner, own_name(stored), value), value
+
+
+def _of_depthwise(layer: str, key: str, value: Array) -> str:
+    """The name of a kernel in Keras 2: that of a depthwise convolution has one filter for each of its channels."""
+    one_each = value.ndim == 4 and value.shape[3] == 1 < min(value.shape[:3])
+    return "depthwise_kernel" if key == "kernel" and (one_each or "depthwise" in layer) else key
 
 
 def _walked(group: Any, tensors: Tensors, depth: int) -> Iterator[tuple[str, str, Array]]:
@@ -251,5 +258,13 @@ class Weights:
             return told
         queues: dict[str, deque[str]] = defaultdict(deque)
         for name in names:
-            queues[own_name(name)].append(name)
-        return {path: [queues[key].popleft() for key in keys if queues[key]] for path, keys in leaves.items()}
+            queues[_alike(own_name(name))].append(name)
+        return {
+            path: [queues[_alike(key)].popleft() for key in keys if queues[_alike(key)]]
+            for path, keys in leaves.items()
+        }
+
+
+def _alike(key: str) -> str:
+    """Keras 3 calls the kernel of a depthwise convolution like that of any other."""
+    return "kernel" if key == "depthwise_kernel" else key
