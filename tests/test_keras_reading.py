@@ -13,8 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-h5py = pytest.importorskip("h5py")
-
 from fuzz import damage
 from smallcnn.checkpoints.importing import import_checkpoint
 from smallcnn.checkpoints.keras_file import keras_tensors
@@ -22,6 +20,8 @@ from smallcnn.data.prepared import Prepared
 from smallcnn.ending import probabilities
 from smallcnn.errors import FileError, SmallcnnError
 from smallcnn.reference import run
+
+h5py = pytest.importorskip("h5py")
 
 FILES = Path(__file__).parent / "keras_files" / "files.zip"
 
