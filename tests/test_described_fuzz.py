@@ -43,7 +43,7 @@ def judge(case: int, stage: object) -> str:
         try:
             import_checkpoint([path])
         except SmallcnnError as error:
-            assert len(str(error).splitlines()) == 1, error
+            assert len(str(error).splitlines()) == 1, error  # noqa: PT017
             return "refused"
     return "read"
 
