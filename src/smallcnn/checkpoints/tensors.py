@@ -29,6 +29,7 @@ _OF_DTYPE = {f"torch.{dtype}": code for dtype, code in _NUMBERS.values()}
 _OF_STORAGE = {f"{storage}Storage": code for storage, (_, code) in _NUMBERS.items()} | {"UntypedStorage": "<u1"}
 
 
+_STRANGE = {"ComplexFloatStorage": "<c8", "ComplexDoubleStorage": "<c16", "QInt32Storage": "<i4"}  # else one byte
 _QUANTIZED = (
     "quantized, 8-bit integers for PyTorch's own layers; what can be imported is the float network, before its "
     "conversion: torch.save(model.state_dict(), 'weights.pth')"
@@ -76,7 +77,7 @@ def storage(name: object, count: object, read: Callable[[], Any], *, swapped: bo
         raise FileError("damaged: a storage of no known size")
     if code is None:
         strange = _QUANTIZED if re.match("QU?Int", kind) else f"of numbers that are not read ({shown(kind)})"
-        return Storage("<u1", count, read, strange=strange)
+        return Storage(_STRANGE.get(kind, "<u1"), count, read, strange=strange)
     return Storage(code, count, read, swapped)
 
 
@@ -110,7 +111,10 @@ class Tensor(Numbers):
             numbers = numbers.newbyteorder(">")
         strides = [stride * numbers.itemsize for stride in self.strides]
         offset = 0 if 0 in self.shape else self.offset * numbers.itemsize
-        made: np.ndarray = np.ndarray(self.shape, numbers, held, offset, strides)
+        try:
+            made: np.ndarray = np.ndarray(self.shape, numbers, held, offset, strides)
+        except (ValueError, TypeError, OverflowError) as error:  # more than 64 axes, for one
+            raise FileError("a tensor of no possible shape") from error
         return widened(made) if self.code == BFLOAT16 else made.astype("u1") if self.code == "|b1" else made
 
 
@@ -207,13 +211,13 @@ class Array(Numbers, Partial):
         """See `Numbers`."""
         if not isinstance(self.dtype, _Type) or self.dtype.code is None:
             raise FileError("an array of something else than numbers")
-        held = self.data.encode("latin-1") if isinstance(self.data, str) else self.data  # Python 2 had no bytes
-        if not isinstance(held, bytes | bytearray) or self.order not in ("C", "F"):
+        if not isinstance(self.data, str | bytes | bytearray) or self.order not in ("C", "F"):
             raise FileError("an array without its numbers")
         try:
+            held = self.data.encode("latin-1") if isinstance(self.data, str) else self.data  # Python 2 had no bytes
             flat = np.frombuffer(held, np.dtype(self.dtype.order + self.dtype.code))
             return flat.reshape(self.shape, order="C" if self.order == "C" else "F")
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError) as error:
             raise FileError("an array of another size than its shape's") from error
 
 
@@ -247,6 +251,7 @@ BUILDERS: dict[str, Builder] = {
     **{f"{module}.numeric._frombuffer": Array for module in ("numpy.core", "numpy._core")},
     "numpy.dtype": _Type,
     "_codecs.encode": _as_given,  # text that stands for bytes, until an array needs them
+    **{f"{module}.bytes": lambda *_: b"" for module in ("builtins", "__builtin__")},  # how protocol 2 writes no bytes
     "collections.OrderedDict": _ordered,
     "collections.defaultdict": lambda *_: {},
     **{f"{module}.{kind}": _as_given for module in ("builtins", "__builtin__") for kind in ("set", "frozenset")},

@@ -22,7 +22,7 @@ from smallcnn.errors import FileError
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # the first value in files before PyTorch 1.6
 _LARGEST_PICKLE = 64 * 2**20  # bytes; it holds names and shapes, some 100 kB
-_LARGEST_FILE = 2**30  # bytes of a file that is pickles throughout; VGG-16 with its optimizer is the largest here
+_LARGEST_FILE = 600 * 2**20  # bytes of a file that is pickles throughout; VGG-16 is the largest network here
 _MOST_PICKLED = 5000  # storages that are files in the file; a network with its optimizer has some 1,000
 _STEPS_OF_STORAGE = 100  # that one of them takes; it is some 20
 
@@ -43,7 +43,7 @@ def opened(path: Path, kind: Kind) -> Iterator[object]:
 
 def _of_archive(archive: zipfile.ZipFile) -> object:
     names = set(archive.namelist())
-    pickled = min((name for name in names if name.endswith("data.pkl")), key=len)
+    pickled = min((name for name in names if name.rpartition("/")[2] == "data.pkl"), key=len)
     folder = pickled.removesuffix("data.pkl")
     if archive.getinfo(pickled).file_size > _LARGEST_PICKLE:
         raise FileError("damaged: its list of tensors is larger than that of any network")
@@ -80,7 +80,7 @@ def _of_stream(file: Any, held: memoryview, builders: Mapping[str, Builder], **l
         return storage(kind, size, lambda: memoryview(one.read())[offset * whole.item_bytes :])
 
     content = load(file, builders, persistent, **limit)
-    if content != _MAGIC or isinstance(content, bool):
+    if content != _MAGIC:
         return content
     for _ in ("version", "system"):
         load(file, {}, persistent, **limit)
@@ -110,7 +110,7 @@ def _locate(found: Mapping[str, _Stored], order: object, held: memoryview, at: i
             raise FileError("damaged: its storages are cut off or overwritten")
         (count,) = struct.unpack_from("<q", held, at)
         end = at + 8 + count * one.item_bytes
-        if count * one.item_bytes < one.size or end > len(held):
+        if count < 0 or count * one.item_bytes < one.size or end > len(held):
             raise FileError("damaged: its storages are cut off or overwritten")
         one.bytes = held[at + 8 : end]
         at = end
@@ -124,8 +124,9 @@ class _Pickled:
 
     def __call__(self, held: object) -> object:
         if id(held) not in self.done:
-            if len(self.done) == _MOST_PICKLED or not isinstance(held, bytes):
+            data = held.encode("latin-1") if isinstance(held, str) else held  # older protocols write bytes as text
+            if len(self.done) == _MOST_PICKLED or not isinstance(data, bytes):
                 raise FileError("damaged: a storage that is no bytes, or more of them than any checkpoint has")
-            made = _of_stream(io.BytesIO(held), memoryview(held), BUILDERS, most_steps=_STEPS_OF_STORAGE)
+            made = _of_stream(io.BytesIO(data), memoryview(data), BUILDERS, most_steps=_STEPS_OF_STORAGE)
             self.done[id(held)] = held, made
         return self.done[id(held)][1]
