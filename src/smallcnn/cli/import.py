@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from smallcnn.cli import options
-from smallcnn.cli.show import remark, size
+from smallcnn.cli.show import remark, say, size
 from smallcnn.errors import SmallcnnError
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ def command(
             files, model, origin=origin, fresh_head=fresh_head, keep_background=keep_background, labels=named,
             prepared=prepared,
         )  # fmt: skip
+    artifact.check_finite(made, ", ".join(map(str, files)))
     artifact.save(made, out)
     imported = made.facts["imported"]
     height, width, _ = made.graph.input_shape
@@ -96,7 +97,7 @@ def command(
         remark(
             f"untrained: {', '.join(imported['fresh'])}; train it with: smallcnn train --from {out} --data SOURCE ..."
         )
-    click.echo(str(out))
+    say(str(out))
 
 
 def _lines(path: Path) -> list[str]:
