@@ -16,7 +16,7 @@ from smallcnn.artifact import Artifact, save
 from smallcnn.builder import Builder
 from smallcnn.cost import profile
 from smallcnn.data.preprocessing import Preprocessing
-from smallcnn.errors import DataError
+from smallcnn.errors import AnswerError, FileError
 from smallcnn.evaluate import evaluate
 from smallcnn.metrics import measure
 from smallcnn.reference import run
@@ -158,8 +158,12 @@ def test_another_size_is_noted_in_the_facts():
 def test_answers_that_are_no_numbers(photos, tmp_path):
     model = colour_network()
     model.weights["classifier.bias"][1] = np.nan
-    with pytest.raises(DataError, match="answer to 120 of 120 pictures is not finite"):
-        examine(evaluate(opened(model, tmp_path), photos), tuple(COLOURS))
+    with pytest.raises(FileError, match=r"classifier.bias has values that are infinite or not numbers"):
+        opened(model, tmp_path)
+    large = colour_network()  # finite weights whose sum is beyond float32
+    large.weights["classifier.weight"][:] = 3e38
+    with pytest.raises(AnswerError, match="its answer is not a finite number"):
+        evaluate(opened(large, tmp_path), photos)
 
 
 def test_one_picture_only(tmp_path):

@@ -95,7 +95,6 @@ def test_what_the_file_holds(path):
         name: ("F32", weight.shape) for name, weight in tiny().weights.items()
     }
     assert metadata.pop("smallcnn.format") == "1"
-    assert metadata.pop("smallcnn.ending") == "softmax"
     assert {key: json.loads(value) for key, value in metadata.items()} == {
         "smallcnn.graph": json.loads(tiny().to_json()),
         "smallcnn.labels": ["blue", "green", "red"],

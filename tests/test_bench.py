@@ -49,7 +49,7 @@ def test_a_wrong_answer_is_never_timed(files, tmp_path, monkeypatch):
     content = (tmp_path / "m.onnx").read_bytes()
     (tmp_path / "m.onnx").write_bytes(content.replace(weights.tobytes(), (weights + np.float32(1)).tobytes()))
     monkeypatch.setattr(bench_module, "take_turns", lambda *_: pytest.fail("timed a wrong network"))
-    with pytest.raises(SmallcnnError, match="gives a wrong answer on the probe picture"):
+    with pytest.raises(SmallcnnError, match="gives a wrong answer on the probe image"):
         bench([tmp_path / "m.onnx"], seconds=0.1)
 
 

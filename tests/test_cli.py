@@ -79,7 +79,7 @@ def test_predict(smallcnn, files):
 def test_predict_goes_through_folders(smallcnn, refused, files, tmp_path):
     assert len(smallcnn("predict", files / "m.onnx", files / "photos")[1].splitlines()) == 24
     (tmp_path / "._0.png").write_bytes(b"what macOS puts beside 0.png on other disks")
-    assert "no pictures in this folder" in refused("predict", files / "m.onnx", tmp_path)
+    assert "no images in this folder" in refused("predict", files / "m.onnx", tmp_path)
 
 
 def test_predict_without_a_model_file(smallcnn, files, tmp_path, monkeypatch):
@@ -181,7 +181,7 @@ def test_folders_that_cannot_be_learned_from(refused, tmp_path):
     (tmp_path / "photos" / "red").rename(data / "red")
     assert "one class only, 'red'" in refused("train", MODEL, "--data", data, "--out", out)
     (data / "blue").mkdir()
-    assert "no pictures in this class folder" in refused("train", MODEL, "--data", data, "--out", out)
+    assert "no images in this class folder" in refused("train", MODEL, "--data", data, "--out", out)
 
 
 def png_header(width, height):

@@ -339,7 +339,7 @@ def test_pictures_in_place_of_the_official_files(tmp_path):
 
 def test_pictures_of_another_set(tmp_path):
     put(tmp_path, {f"{name}/{i}.jpg": picture(i) for name in ("daisy", "rose") for i in range(3)})
-    with pytest.raises(DataError, match="2 classes of pictures, cifar10 has 10"):
+    with pytest.raises(DataError, match="2 classes of images, cifar10 has 10"):
         open_source("cifar10", root=tmp_path)
 
 

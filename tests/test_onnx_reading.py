@@ -6,7 +6,6 @@ import warnings
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
@@ -15,6 +14,7 @@ from torch.nn import functional
 
 from artifacts import artifact
 from networks import every_op
+from onnx_files import STEM, STORED, TOLERANCE, answer, checked, head, kinds, made, node, random
 from smallcnn import ops, reference
 from smallcnn.artifact import Artifact, load
 from smallcnn.cost import profile
@@ -26,53 +26,6 @@ from smallcnn.fold import fold
 from smallcnn.onnx import export, from_onnx, read_onnx, to_onnx
 from smallcnn.probe import probe_answer, relative_error
 from zoo_models import MODELS, SMALL, build
-
-# float32 sums over at most a few thousand terms, against float64: about 1e-7 * sqrt(terms)
-TOLERANCE = 1e-5
-
-
-def answer(model, x):
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = 1, 4
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options)
-    return session.run(None, {session.get_inputs()[0].name: x})[0]
-
-
-def made(nodes, shape, stored=None, *, opset=17, kind=TensorProto.FLOAT, sides=None, outputs=("y",)):
-    """A model that turns `x` into `y`; `stored` are tensors by name, `shape` the picture's."""
-    graph = helper.make_graph(
-        nodes,
-        "g",
-        [helper.make_tensor_value_info("x", kind, sides or shape)],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
-        [numpy_helper.from_array(np.asarray(value), name) for name, value in (stored or {}).items()],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
-
-
-def node(kind, inputs, output, **attributes):
-    return helper.make_node(
-        kind, inputs.split(), output.split(), name=f"{kind}_{output.replace(' ', '_')}", **attributes
-    )
-
-
-def random(*shape, seed=0):
-    return np.random.default_rng(seed).standard_normal(shape, np.float32)
-
-
-def checked(model, shape, channels_last=False):
-    """The graph of a model whose answer to a random picture is ONNX Runtime's."""
-    x = random(*shape, seed=7)
-    read = from_onnx(model)
-    got = reference.run(read.graph, read.weights, read.entry.of(x if channels_last else x.transpose(0, 2, 3, 1)))
-    assert relative_error(got.reshape(-1), answer(model, x).reshape(-1)) < TOLERANCE
-    return read.graph
-
-
-def kinds(graph):
-    """Operators in order; an activation by its function."""
-    return [n.op.function if isinstance(n.op, ops.Activation) else n.op.kind for n in graph.nodes[1:]]
-
 
 # files of our own
 
@@ -415,18 +368,6 @@ def test_a_shuffle_whose_shapes_are_computed():
     assert kinds(checked(model, (1, 3, 4, 5))) == ["conv", "shuffle", "conv", "global_pool"]
 
 
-def head(name="m", channels=4):
-    """From a map of `channels` to the classes."""
-    return [
-        node("GlobalAveragePool", name, "pooled"),
-        node("Flatten", "pooled", "flat"),
-        node("Gemm", "flat dense", "y", transB=1),
-    ]
-
-
-STEM = node("Conv", "x w", "s", pads=[1, 1, 1, 1])
-STORED = {"w": random(4, 3, 3, 3), "dense": random(2, 4), "v": random(4)}
-
 ALONE = {
     "local response normalisation": ([node("LRN", "s", "m", size=3, alpha=0.1, beta=0.6, bias=2.0)], {}),
     "division by channel": ([node("Div", "s c", "m")], {"c": random(4, 1, 1) + 3}),
@@ -760,6 +701,36 @@ def two_images(model):
     model.graph.node.insert(0, node("Add", "x more", "both"))
 
 
+def calls_itself(model):
+    function(model, "f", [helper.make_node("f", ["a"], ["b"], domain="own")])
+
+
+def function(model, name, nodes):
+    opset = helper.make_opsetid("", 17)
+    model.functions.append(
+        helper.make_function("own", name, ["a"], ["b"], nodes, [opset, helper.make_opsetid("own", 1)])
+    )
+    model.graph.node[1].CopyFrom(helper.make_node(name, ["s"], ["m"], domain="own"))
+
+
+def many_calls(model):
+    function(model, "f0", [node("Relu", "a", "b")])
+    for i in range(1, 40):
+        twice = [helper.make_node(f"f{i - 1}", [a], [b], domain="own") for a, b in (("a", "between"), ("between", "b"))]
+        function(model, f"f{i}", twice)
+
+
+def test_functions_take_the_place_of_their_calls():
+    model = plain()
+    wanted = answer(model, random(1, 3, 5, 6))
+    function(model, "positive", [node("Relu", "a", "b")])
+    model.opset_import.append(helper.make_opsetid("own", 1))
+    read = from_onnx(model)
+    assert kinds(read.graph) == ["conv", "relu", "global_pool", "dense"]
+    got = reference.run(read.graph, read.weights, random(1, 3, 5, 6).transpose(0, 2, 3, 1))
+    assert relative_error(got, wanted) < TOLERANCE
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -783,7 +754,8 @@ def two_images(model):
         (lambda m: setattr(m.graph.input[0].type.tensor_type.shape.dim[2], "dim_value", 2**40), "whole numbers"),
         (lambda m: setattr(m.graph.input[0].type.tensor_type.shape.dim[2], "dim_value", 2**17), "no side may be above"),
         (lambda m: m.graph.input[0].type.tensor_type.shape.dim.add(), "takes 5 axes"),
-        (lambda m: m.functions.add(name="f"), "functions of its own"),
+        (calls_itself, "call each other in a circle"),
+        (many_calls, "more than 10,000 operators"),
     ],
 )
 def test_files_that_are_not_plain(change, says):

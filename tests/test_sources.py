@@ -84,11 +84,21 @@ class TestFolder:
     def test_what_counts_as_a_picture(self, tmp_path):
         make(tmp_path, "a/1.JPG", "a/2.tif", "a/deep/er/3.webp", "a/folder.jpg/4.png", "b/Ünï 花.jpeg")
         make(tmp_path, "a/.DS_Store", "a/._1.jpg", "a/.ipynb_checkpoints/1.jpg", ".git/c/5.jpg", "6.jpg", "a/empty/")
-        make(tmp_path, "a/notes.txt", "a/deep/Thumbs.db", "b/7.jpg.part")
+        make(tmp_path, "a/notes.txt", "a/deep/Thumbs.db", "b/7.jpg.part", "README")
         source = open_source(tmp_path)
         names = ["a/1.JPG", "a/2.tif", "a/deep/er/3.webp", "a/folder.jpg/4.png", "b/Ünï 花.jpeg"]
         assert sorted(source.everything().names) == names
-        assert source.ignored == tuple(tmp_path / name for name in ("a/deep/Thumbs.db", "a/notes.txt", "b/7.jpg.part"))
+        kinds = {
+            "a/deep/Thumbs.db": ".db", "a/notes.txt": ".txt", "b/7.jpg.part": ".part", "a/.DS_Store": "hidden",
+            "a/._1.jpg": "hidden", "6.jpg": "images outside the class folders", "README": "without a usual suffix",
+        }  # fmt: skip
+        assert source.left_out.files == {tmp_path / name: kind for name, kind in kinds.items()}
+        skipped = {tmp_path / ".git": ".git", tmp_path / "a/.ipynb_checkpoints": ".ipynb_checkpoints"}
+        assert source.left_out.folders == skipped
+        assert source.notes == (
+            "left out 7 files: 2 hidden, 1 .db, 1 .part, 1 .txt, 1 images outside the class folders, "
+            "1 without a usual suffix; skipped 2 folders that programs make (.git, .ipynb_checkpoints)",
+        )
 
     @pytest.mark.skipif(sys.platform == "win32", reason="making links needs rights there")
     def test_links_lead_nowhere_twice(self, tmp_path):
@@ -106,7 +116,8 @@ class TestFolder:
         # links to nothing are kept, so that they are named when they cannot be decoded
         names = ["a/1.jpg", "a/gone.jpg", "a/self.jpg", "b/1.jpg", "b/deep/2.jpg"]
         assert sorted(source.everything().names) == names
-        assert source.ignored == (root / "a" / "back",)
+        kinds = {root / "a" / "back": "links to folders", root / "itself": "without a usual suffix"}
+        assert source.left_out.files == kinds
 
     @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
     def test_a_name_in_two_ways_of_unicode(self, tmp_path):
@@ -118,7 +129,7 @@ class TestFolder:
     def test_a_pipe_is_no_picture(self, tmp_path):
         make(tmp_path, "a/1.jpg", "b/1.jpg")
         os.mkfifo(tmp_path / "a" / "pipe.jpg")  # opening it would wait for ever
-        assert open_source(tmp_path).ignored == (tmp_path / "a" / "pipe.jpg",)
+        assert open_source(tmp_path).left_out.files == {tmp_path / "a" / "pipe.jpg": "pipes, sockets or devices"}
 
     @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere file names are text")
     def test_a_name_that_is_no_text(self, tmp_path):
@@ -128,30 +139,63 @@ class TestFolder:
     @pytest.mark.parametrize(
         ("files", "message"),
         [
-            ([], "{root}: no class folders; put the pictures of each class into a folder of its own"),
-            (["1.jpg"], "{root}: no class folders; put the pictures of each class into a folder of its own"),
-            (["a/1.jpg", "b/x.txt"], "{root}/b: no pictures in this class folder"),
+            ([], "{root}: no class folders; put the images of each class into a folder of its own"),
+            (["1.jpg"], "{root}: no class folders; put the images of each class into a folder of its own (left out 1 "),
+            (["a/1.txt", "b/x.txt"], "{root}: no images (left out 2 files: 2 .txt)"),
             (["train/1.jpg", "val/2.jpg"], "{root}/train: no class folders"),
             (["train/a/1.jpg", "train/b/2.jpg", "test/3.jpg"], "{root}/test: no class folders"),
-            (["train/a/1.jpg", "train/b/2.jpg", "val/a/"], "{root}/val: no pictures"),
-            (["train/a/1.jpg", "train/b/"], "{root}/train/b: no pictures in this class folder"),
+            (["train/a/1.jpg", "train/b/2.jpg", "val/a/"], "{root}/val: no images"),
+            (["train/a/1.jpg", "val/a/1.jpg", "valid/a/1.jpg"], "{root}: val and valid mean the same split"),
+            (["train/a/1.jpg", "train/b/2.jpg", "c/3.jpg"], "{root}/c: images beside the splits of the set (train)"),
             (
-                ["train/a/1.jpg", "train/b/2.jpg", "val/c/3.jpg"],
-                "{root}/val/c: class 'c' has no folder in {root}/train",
+                ["x/train/a/1.jpg", "y/val/a/1.jpg", "z/1.txt"],
+                "{root}: which folder is meant? x, y with splits of its own (train, val, test); give one folder, "
+                "such as {root}/x",
             ),
-            (["train/a/1.jpg", "val/a/1.jpg", "valid/a/1.jpg"], "{root}: val and valid mean the same part"),
-            (["train/a/1.jpg", "train/b/2.jpg", "c/3.jpg"], "{root}/c: pictures beside the parts of the set (train)"),
+            (
+                ["x/train/a/1.jpg", "y/1.jpg"],
+                "{root}: which folder is meant? x with splits of its own (train, val, test), next to folders of images "
+                "(y); give one folder",
+            ),
         ],
     )
     def test_refused(self, tmp_path, files, message):
         assert problem(make(tmp_path, *files)).startswith(message.format(root=tmp_path))
+
+    def test_a_class_without_images_is_noted(self, tmp_path):
+        source = open_source(make(tmp_path, "train/a/1.jpg", "train/b/2.jpg", "train/c/x.txt", "val/a/", "val/d/3.jpg"))
+        assert source.classes == ("a", "b", "d")
+        assert source.untrainable == source.notes[0]
+        assert source.notes == (
+            f"{tmp_path / 'train' / 'c'}: no images in this class folder (left out 1 file: 1 .txt)",
+            f"{tmp_path / 'val' / 'a'}: no images in this class folder",
+            "left out 1 file: 1 .txt",
+        )
+
+    def test_a_class_that_is_only_judged_cannot_be_trained(self, tmp_path):
+        source = open_source(make(tmp_path, "train/a/1.jpg", "train/b/2.jpg", "val/c/3.jpg"))
+        assert source.classes == ("a", "b", "c")
+        assert source.untrainable == f"{tmp_path / 'val' / 'c'}: class 'c' has no folder in {tmp_path / 'train'}"
+
+    @pytest.mark.parametrize("around", ["flowers", "Ünï/flowers", "one/two/three"])
+    def test_a_folder_above_the_set(self, tmp_path, around):
+        names = ["train/a/1.jpg", "train/b/2.jpg", "val/a/3.jpg"]
+        make(tmp_path / around, *names)
+        make(tmp_path, "licence/text.txt", "@eaDir/train/a/1.jpg") if "/" not in around else None
+        source = open_source(tmp_path)
+        assert source.fingerprint == open_source(tmp_path / around).fingerprint
+        assert source.notes[0] == f"the set is {tmp_path / around}, the only one in {tmp_path}"
+
+    def test_a_class_alone_is_no_folder_above(self, tmp_path):
+        for name in ("cats/night/1.jpg", "cats/day/1.jpg", "cats/train/1.jpg"):
+            assert open_source(make(tmp_path, name)).classes == ("cats",)
 
     def test_a_forbidden_folder_is_named(self, tmp_path, monkeypatch):
         def forbid(folder):
             raise PermissionError(errno.EACCES, "Permission denied", str(folder))
 
         monkeypatch.setattr(os, "scandir", forbid)  # chmod would not keep root out
-        assert problem(make(tmp_path, "a/1.jpg", "b/1.jpg")) == f"{tmp_path / 'a'}: Permission denied"
+        assert problem(make(tmp_path, "a/1.jpg", "b/1.jpg")) == f"{tmp_path}: Permission denied"
 
 
 class TestCut:
@@ -378,7 +422,8 @@ class TestArchive:
         assert source.fingerprint == folder.fingerprint
         for part in ("train", "val"):
             assert labelled(source, part) == labelled(folder, part)
-        assert [path.name for path in source.ignored] == ["notes.txt"]
+        assert sorted(source.left_out.files.values()) == [".txt", "hidden"]
+        assert list(source.left_out.folders.values()) == [".hidden"]
 
     def test_classes_alone(self, tmp_path):
         source = open_source(self.packed(tmp_path, ".tar", [*numbered("b", 4), *numbered("a", 4)], "cifar_train/"))
@@ -416,10 +461,9 @@ class TestArchive:
     @pytest.mark.parametrize(
         ("files", "message"),
         [
-            (["a/1.txt", "b/1.jpg"], "/a: no pictures in this class folder"),
+            (["a/1.txt", "b/1.txt"], ": no images (left out 2 files: 2 .txt)"),
             (["1.jpg"], ": no class folders"),
             ([], ": no class folders"),
-            (["set/train/a/1.jpg", "set/train/b/1.jpg", "set/val/c/3.jpg"], "/set/val/c: class 'c' has no folder in"),
         ],
     )
     def test_refused(self, tmp_path, files, message):

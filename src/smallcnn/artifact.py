@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from smallcnn.adapt import with_input_turned
+from smallcnn.data.labels import checked_labels
 from smallcnn.data.preprocessing import Preprocessing
 from smallcnn.ending import Ending, check_ending
 from smallcnn.errors import FileError, SmallcnnError
@@ -64,6 +65,13 @@ class Artifact:
         return replace(self, graph=graph, weights=weights, preprocessing=preprocessing)
 
 
+def check_finite(artifact: Artifact, where: Path | str) -> None:
+    """Raises FileError, with `where` in front, naming the first tensor with values that are infinite or not numbers."""
+    for name, value in artifact.weights.items():
+        if not np.isfinite(value).all():
+            raise FileError(f"{where}: {name} has values that are infinite or not numbers; the model is broken")
+
+
 def save(artifact: Artifact, path: Path | str) -> None:
     """Writes the file in one piece: beside, then renamed. Raises FileError if it cannot be written."""
     import safetensors.numpy
@@ -73,9 +81,10 @@ def save(artifact: Artifact, path: Path | str) -> None:
         "smallcnn.graph": artifact.graph.to_json(),
         "smallcnn.labels": json.dumps(artifact.labels),
         "smallcnn.preprocessing": artifact.preprocessing.to_json(),
-        "smallcnn.ending": artifact.ending,
         "smallcnn.facts": json.dumps(artifact.facts),
     }
+    if artifact.ending != "softmax":
+        metadata["smallcnn.ending"] = artifact.ending
     tensors = {name: np.ascontiguousarray(value, np.float32) for name, value in artifact.weights.items()}
     with atomic(path) as beside:
         beside.write_bytes(safetensors.numpy.save(tensors, metadata))
@@ -114,14 +123,12 @@ def _read(path: Path) -> Artifact:
                 raise FileError(f"{name!r} is stored as {kind}, not F32")
         weights = {name: file.get_tensor(name) for name in stored}
     labels, facts = _json(metadata, "labels"), _json(metadata, "facts")
-    if not (isinstance(labels, list) and all(isinstance(label, str) for label in labels)):
-        raise FileError("its labels are not a list of names")
     if not isinstance(facts, dict):
         raise FileError("its facts are not a JSON object")
     preprocessing = Preprocessing.from_json(_text(metadata, "preprocessing"))
     ordered = {name: weights.pop(name) for name in graph.weights if name in weights} | weights
     ending = check_ending(metadata.get("smallcnn.ending", "softmax"))
-    return Artifact(graph, ordered, tuple(labels), preprocessing, facts, ending)
+    return Artifact(graph, ordered, checked_labels(labels), preprocessing, facts, ending)
 
 
 def _json(metadata: Mapping[str, str], key: str) -> Any:

@@ -27,7 +27,7 @@ from smallcnn.engines import SUFFIXES, check_engine, choose, fitting
 from smallcnn.errors import SmallcnnError
 from smallcnn.first_use import FirstUse, first_use
 from smallcnn.model_file import COMPILED, check_kind, read
-from smallcnn.probe import TOLERANCE, probe_image
+from smallcnn.probe import TOLERANCE, agrees, probe_image
 from smallcnn.runtime import Net
 from smallcnn.shipped import located
 
@@ -188,9 +188,9 @@ def peak_meter(threads: int) -> "Meter | None":
 def verified(net: Net) -> float:
     """The relative error on the probe picture. Raises SmallcnnError for a wrong answer."""
     error = net.verify()
-    if error > TOLERANCE:
+    if not agrees(error):
         raise SmallcnnError(
-            f"{net.path}: {net.engine} gives a wrong answer on the probe picture, off by {error:.1e} "
+            f"{net.path}: {net.engine} gives a wrong answer on the probe image, off by {error:.1e} "
             f"(allowed: {TOLERANCE:.0e}); not timed"
         )
     return error

@@ -100,6 +100,14 @@ def open_onnx(model: Model, engine: str, threads: int | None) -> tuple[Run, dict
     return run, metadata
 
 
+def plain_answer(model: Model, image: np.ndarray) -> np.ndarray:
+    """What ONNX Runtime answers without optimising the graph, (classes,): what an engine's rewrites are judged by.
+
+    The plain definition would take seconds.
+    """
+    return _runner(_session(model, 1, optimise=False))(image)[0]
+
+
 def _runner(session: Any) -> Run:
     name = session.get_inputs()[0].name
     return lambda batch: np.asarray(session.run(None, {name: batch})[0])

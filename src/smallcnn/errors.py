@@ -1,6 +1,7 @@
 """What can be wrong with what a user asked for.
 
     SmallcnnError            one line for people; the command prints it and exits with code 2
+        AnswerError          a network whose answer is not a finite number
         CompileError         a network that the compiler cannot turn into machine code
         ExportError          an exported file that does not compute what the network does
         GraphError           a network that cannot be: shapes, names, options
@@ -19,6 +20,10 @@ from collections.abc import Iterable
 
 class SmallcnnError(Exception):
     """A mistake the user can mend; its text is one line that says what was wrong and what is allowed."""
+
+
+class AnswerError(SmallcnnError):
+    """A network whose answer is not a finite number."""
 
 
 class CompileError(SmallcnnError):

@@ -54,10 +54,11 @@ def fold(graph: Graph, weights: Weights) -> tuple[Graph, dict[str, np.ndarray]]:
         )
         op = graph[norm].op
         assert isinstance(op, ops.BatchNorm)
-        scale = gamma / np.sqrt(variance + op.epsilon)
         weight = folded[f"{layer}.weight"].astype(np.float64)
         bias = folded.get(f"{layer}.bias", np.zeros(1)).astype(np.float64)
-        folded[f"{layer}.weight"] = (weight * scale.reshape(-1, *[1] * (weight.ndim - 1))).astype(np.float32)
-        folded[f"{layer}.bias"] = (beta + (bias - mean) * scale).astype(np.float32)
+        with np.errstate(all="ignore"):  # what is not finite shows in the answer
+            scale = gamma / np.sqrt(variance + op.epsilon)
+            folded[f"{layer}.weight"] = (weight * scale.reshape(-1, *[1] * (weight.ndim - 1))).astype(np.float32)
+            folded[f"{layer}.bias"] = (beta + (bias - mean) * scale).astype(np.float32)
     result = fold_graph(graph)
     return result, {name: folded[name] for name in result.weights}

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from smallcnn.data.labels import checked_labels
 from smallcnn.data.preprocessing import Preprocessing
 from smallcnn.ending import Ending, check_ending
 from smallcnn.errors import FileError
@@ -57,9 +58,10 @@ def describe(artifact: "Artifact", output: str, answer: np.ndarray | None = None
         "smallcnn.labels": json.dumps(artifact.labels),
         "smallcnn.preprocessing": artifact.preprocessing.to_json(),
         "smallcnn.facts": json.dumps(artifact.facts),
-        "smallcnn.ending": artifact.ending,
         "smallcnn.output": output,
     }
+    if artifact.ending != "softmax":
+        entries["smallcnn.ending"] = artifact.ending
     if answer is not None:
         entries["smallcnn.probe"] = json.dumps([float(f"{value:.9g}") for value in answer])
     return entries
@@ -74,13 +76,15 @@ def parse(entries: Mapping[str, str]) -> Description:
         answer = np.array(json.loads(entries["smallcnn.probe"]), np.float64)
         if not isinstance(facts, dict):
             raise FileError(f"its facts are {type(facts).__name__}, not a JSON object")
+        if not np.isfinite(answer).all():
+            raise FileError("its answer to the probe image is not a finite number")
         if answer.shape != (len(labels),):
             raise FileError(f"{len(labels)} labels for {answer.size} outputs")
         return Description(
             name=entries["smallcnn.model"],
             mult_adds=int(entries["smallcnn.mult_adds"]),
             layers=json.loads(entries.get("smallcnn.layers", "{}")),  # written since there are compiled files
-            labels=tuple(labels),
+            labels=checked_labels(labels),
             preprocessing=Preprocessing.from_json(entries["smallcnn.preprocessing"]),
             facts=facts,
             ending=check_ending(entries.get("smallcnn.ending", "softmax")),

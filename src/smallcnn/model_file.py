@@ -30,7 +30,9 @@ def read(path: Path | str, prepared: "Prepared | None" = None) -> "Artifact":
 
     if prepared is not None:
         raise FileError(f"{path}: says itself how images are prepared, and at which size; that is changed by import")
-    return artifact.load(path)
+    model = artifact.load(path)
+    artifact.check_finite(model, path)
+    return model
 
 
 def check_kind(path: Path, suffixes: Collection[str]) -> str:

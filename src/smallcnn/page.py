@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from smallcnn.escape import escaped
 from smallcnn.files import atomic
 
 _SMALLEST, _LARGEST = 96, 160  # pixels of a picture's shorter side on the page
@@ -83,8 +84,8 @@ def _data_uri(image: np.ndarray) -> str:
 
 
 def text(value: str) -> str:
-    """Escaped for HTML; what is no text in a file name becomes a question mark."""
-    return html.escape(value.encode("utf-8", "replace").decode())
+    """Escaped for HTML, and what cannot be seen as in every output; lines stay lines."""
+    return html.escape("\n".join(map(escaped, value.split("\n"))))
 
 
 _PAGE = """<!doctype html>

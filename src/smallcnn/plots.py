@@ -9,6 +9,7 @@ import numpy as np
 
 from smallcnn.cost import Profile
 from smallcnn.errors import DataError, FileError, MissingExtra
+from smallcnn.escape import escaped
 from smallcnn.files import atomic, check_writable
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ def resolutions(sweep: "Sweep") -> "Figure":
 def _name(label: str) -> str:
     """A class name that fits and that any font can try to draw."""
     short = label if len(label) <= _LONGEST_NAME else f"{label[: _LONGEST_NAME - 1]}…"
-    return short.encode("utf-8", "replace").decode()
+    return escaped(short).replace("$", r"\$")  # which would start a formula
 
 
 def _figure(width: float, height: float) -> "Figure":

@@ -5,12 +5,15 @@ whatever engine, can ask for the same and compare.
 """
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from smallcnn import reference
 from smallcnn.data.preprocessing import Preprocessing
-from smallcnn.graph import Graph
+from smallcnn.errors import AnswerError
+
+if TYPE_CHECKING:
+    from smallcnn.graph import Graph
 
 TOLERANCE = 1e-4
 """Largest relative error of a float32 engine; sums in another order give about 1e-6, a wrong layer far more."""
@@ -22,13 +25,24 @@ def probe_image(shape: tuple[int, int, int]) -> np.ndarray:
     return ((index * 2654435761 >> 13) & 255).astype(np.uint8).reshape(1, *shape)
 
 
-def probe_answer(graph: Graph, weights: Mapping[str, np.ndarray], preprocessing: Preprocessing) -> np.ndarray:
-    """Logits of the plain definition for the probe picture: float64 (classes,)."""
-    return reference.run(graph, weights, preprocessing.normalise(probe_image(graph.input_shape)))[0]
+def probe_answer(graph: "Graph", weights: Mapping[str, np.ndarray], preprocessing: Preprocessing) -> np.ndarray:
+    """Logits of the plain definition for the probe image: float64 (classes,). Raises AnswerError if not finite."""
+    from smallcnn import reference  # which a compiled file does without
+
+    with np.errstate(all="ignore"):
+        answer = reference.run(graph, weights, preprocessing.normalise(probe_image(graph.input_shape)))[0]
+    if not np.isfinite(answer).all():
+        raise AnswerError(f"{graph.name}: its answer to the probe image is not a finite number; its weights are broken")
+    return answer
+
+
+def agrees(error: float) -> bool:
+    """Whether a relative error is within `TOLERANCE`; one that is not a number never is."""
+    return error <= TOLERANCE
 
 
 def relative_error(got: np.ndarray, wanted: np.ndarray) -> float:
-    """Largest difference over the largest wanted value; infinite for another shape or anything that is not a number."""
-    if got.shape != wanted.shape or not np.isfinite(got).all():
+    """Largest difference over the largest wanted value; infinite for another shape or anything that is not finite."""
+    if got.shape != wanted.shape or not (np.isfinite(got).all() and np.isfinite(wanted).all()):
         return float("inf")
     return float(np.abs(got - wanted).max() / max(np.abs(wanted).max(), np.finfo(np.float32).tiny))

@@ -19,9 +19,10 @@ from smallcnn.data.decode import Picture
 from smallcnn.data.preprocessing import Preprocessing
 from smallcnn.ending import PRESENT, Ending, logits_of, probabilities
 from smallcnn.engines import Model, Run
-from smallcnn.errors import DataError, FileError, SmallcnnError
+from smallcnn.errors import AnswerError, DataError, FileError, SmallcnnError
 from smallcnn.model_file import COMPILED, check_kind
 from smallcnn.onnx import outline
+from smallcnn.probe import agrees, probe_answer, probe_image, relative_error
 from smallcnn.shipped import located
 
 
@@ -55,6 +56,7 @@ class Net:
     outputs_probabilities: bool
     _expected: Callable[[], np.ndarray]
     _run: Run
+    _check: Callable[[Run], None]
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -64,12 +66,16 @@ class Net:
     def logits(self, batch: np.ndarray) -> np.ndarray:
         """uint8 (N, H, W, C), prepared -> float32 (N, classes): what comes before the network's ending.
 
-        A file that ends in softmax gives log-probabilities. Raises DataError if the batch has another shape or type.
+        A file that ends in softmax gives log-probabilities. Raises DataError if the batch has another shape or type,
+        AnswerError if an answer is not finite, or if the engine's first answer, to the probe image, is wrong.
         """
         if batch.dtype != np.uint8 or batch.shape[1:] != self.input_shape:
             wanted = ", ".join(map(str, self.input_shape))
             raise DataError(f"the network takes uint8 (N, {wanted}), not {batch.dtype} {batch.shape}")
+        self._check(self._run)
         answer = self._run(batch)
+        if not np.isfinite(answer).all():
+            raise AnswerError(f"{self.path}: its answer is not a finite number; the model is broken")
         return logits_of(answer, self.ending) if self.outputs_probabilities else answer
 
     def verify(self) -> float:
@@ -77,8 +83,6 @@ class Net:
 
         Compare with `probe.TOLERANCE`. The right answer is in the file, or computed now from a .safetensors.
         """
-        from smallcnn.probe import probe_image, relative_error
-
         return relative_error(self._run(probe_image(self.input_shape))[0], self._expected())
 
     def classify(self, pictures: Sequence[Picture]) -> list[Prediction]:
@@ -126,9 +130,11 @@ def open(path: str | Path, *, engine: str | None = None, threads: int | None = N
 def _open_artifact(path: Path, engine: str, threads: int | None) -> Net:
     from smallcnn import artifact as artifacts
     from smallcnn.cost import profile
-    from smallcnn.probe import probe_answer
 
     artifact = artifacts.load(path)
+    artifacts.check_finite(artifact, path)
+    model = Model(path, artifact)
+    image = probe_image(artifact.graph.input_shape)
     return Net(
         path=path,
         engine=engine,
@@ -140,7 +146,8 @@ def _open_artifact(path: Path, engine: str, threads: int | None) -> Net:
         ending=artifact.ending,
         outputs_probabilities=False,
         _expected=cache(lambda: probe_answer(artifact.graph, artifact.weights, artifact.preprocessing)),
-        _run=engines.start(Model(path, artifact), engine, threads),
+        _run=engines.start(model, engine, threads),
+        _check=_once(path, engine, image, lambda: engines.plain_answer(model, image)),
     )
 
 
@@ -149,6 +156,7 @@ def _converted(path: Path, engine: str, entries: dict[str, str], run: Run) -> Ne
         said = metadata.parse(entries)
     except FileError as error:
         raise FileError(f"{path}: {error}") from error
+    image = probe_image((*said.preprocessing.size, said.preprocessing.channels))
     return Net(
         path=path,
         engine=engine,
@@ -161,4 +169,24 @@ def _converted(path: Path, engine: str, entries: dict[str, str], run: Run) -> Ne
         outputs_probabilities=said.outputs_probabilities,
         _expected=lambda: said.answer,
         _run=run,
+        _check=_once(path, engine, image, lambda: said.answer),
     )
+
+
+def _once(path: Path, engine: str, image: np.ndarray, expected: Callable[[], np.ndarray]) -> Callable[[Run], None]:
+    """A check of an engine that is made when it is first asked for, and forgets then what it needed."""
+    waiting = [expected]
+
+    def check(run: Run) -> None:
+        if not waiting:
+            return
+        wanted = waiting[0]()
+        error = relative_error(run(image)[0], wanted)
+        if np.isfinite(wanted).all() and not agrees(error):  # otherwise each answer that is not finite is refused
+            raise AnswerError(
+                f"{path}: {engine} gives a wrong answer on the probe image, off by {error:.1e} of its largest output; "
+                "the file was changed, or the engine is at fault: try another --engine"
+            )
+        waiting.clear()
+
+    return check

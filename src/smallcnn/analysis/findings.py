@@ -3,14 +3,11 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
 from smallcnn.analysis.calibration import BINS, Calibration, calibrate
 from smallcnn.analysis.classes import ClassScore, Pair, class_scores, confused_pairs
 from smallcnn.analysis.samples import Sample, least_certain, surest_mistakes
 from smallcnn.analysis.sweep import Sweep
 from smallcnn.ending import Ending
-from smallcnn.errors import DataError
 from smallcnn.evaluate import Evaluation
 
 _PAIRS, _SAMPLES = 10, 24
@@ -34,10 +31,8 @@ class Findings:
 
 
 def examine(evaluation: Evaluation, labels: tuple[str, ...], ending: Ending = "softmax") -> Findings:
-    """`labels` and `ending` are the network's. Raises DataError if an answer of it is not finite."""
+    """`labels` and `ending` are the network's."""
     logits, true = evaluation.answers.logits, evaluation.answers.labels
-    if bad := int((~np.isfinite(logits).all(1)).sum()):
-        raise DataError(f"the network's answer to {bad} of {len(true)} pictures is not finite; its weights are broken")
     confusion = evaluation.metrics.confusion
     return Findings(
         evaluation=evaluation,

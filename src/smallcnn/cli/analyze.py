@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from smallcnn.cli.options import as_json, crop, engine, part, root, threads, workers
-from smallcnn.cli.show import print_json, progress, remark, table, warn_untrained
+from smallcnn.cli.show import print_json, progress, remark, say, table, warn_untrained
 from smallcnn.errors import SmallcnnError, require
 
 if TYPE_CHECKING:
@@ -92,6 +92,7 @@ def command(
         print_json({
             "file": str(file), "engine": found.net.engine, "data": data, "part": evaluation.part, "top1": metrics.top1,
             "top5": metrics.top5, "loss": metrics.loss, "images": metrics.images, "skipped": list(evaluation.skipped),
+            "left_out": evaluation.source.left_out.as_dict(),
             "steps": [asdict(step) for step in found.steps], **as_dict(found.findings, found.sweep),
         })  # fmt: skip
     else:
@@ -115,20 +116,20 @@ def _check(saved: Path | None, out: Path | None, changed: bool) -> None:
 def _show(file: Path, data: str, found: "Analysis") -> None:
     findings = found.findings
     metrics, calibration = findings.evaluation.metrics, findings.calibration
-    click.echo(f"{file}, {found.net.engine}, {data} ({findings.evaluation.part}): {metrics.images} pictures")
+    say(f"{file}, {found.net.engine}, {data} ({findings.evaluation.part}): {metrics.images} pictures")
     for step in found.steps:
         size = "x".join(map(str, step.size))
-        click.echo(f"  top-1 {step.top1:.2%}   loss {step.loss:.4f}   {size}, {step.what}")
+        say(f"  top-1 {step.top1:.2%}   loss {step.loss:.4f}   {size}, {step.what}")
     line = f"  calibration error {calibration.before.error:.2%}"
     if calibration.after:
         line += f"; {calibration.after.error:.2%} (loss {calibration.after.loss:.4f}) with temperature "
         line += f"{calibration.temperature:.3f}, cross-validated"
-    click.echo(line)
+    say(line)
     for pair in findings.pairs[:5]:
-        click.echo(f"  {pair.count} of {findings.labels[pair.true]} taken for {findings.labels[pair.taken]}")
+        say(f"  {pair.count} of {findings.labels[pair.true]} taken for {findings.labels[pair.taken]}")
     _show_classes(findings)
     if found.sweep:
-        click.echo(f"{found.sweep.images} pictures at other input sizes. {found.sweep.note}")
+        say(f"{found.sweep.images} pictures at other input sizes. {found.sweep.note}")
         again = any(row.top1_reestimated is not None for row in found.sweep.rows)
         table(
             ["input", "Mult-Adds", "top-1", *(["re-estimated"] if again else [])],

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from smallcnn.cli.options import as_json
-from smallcnn.cli.show import millions, print_json, progress, remark, size, table
+from smallcnn.cli.show import millions, print_json, progress, remark, say, size, table
 
 if TYPE_CHECKING:
     from smallcnn.bench import Row
@@ -71,9 +71,9 @@ def command(
         ],
     )  # fmt: skip
     if rows[0].mean_vs_best_peer:
-        click.echo(f"compiled, against the best peer: {rows[0].mean_vs_best_peer:.3f} times as fast (geometric mean)")
+        say(f"compiled, against the best peer: {rows[0].mean_vs_best_peer:.3f} times as fast (geometric mean)")
     models = "; ".join(dict.fromkeys(f"{row.model} {millions(row.mult_adds)} Mult-Adds" for row in rows))
-    click.echo(f"{models}; {_machine(rows)}; verified; times in ms")
+    say(f"{models}; {_machine(rows)}; verified; times in ms")
 
 
 def _machine(rows: "Sequence[Row]") -> str:
@@ -107,7 +107,7 @@ def show_steps(steps: "Sequence[StepTime]", threads: int) -> None:
         ],
     )  # fmt: skip
     total = sum(step.median_ms for step in steps)
-    click.echo(f"{len(steps)} steps, {total:.3f} ms together, {threads} thread(s); two FLOP are one Mult-Add")
+    say(f"{len(steps)} steps, {total:.3f} ms together, {threads} thread(s); two FLOP are one Mult-Add")
 
 
 def percent(share: float | None) -> str:

@@ -9,7 +9,7 @@ import click
 from smallcnn.cli import options
 from smallcnn.cli.bench import show_steps
 from smallcnn.cli.options import as_json
-from smallcnn.cli.show import millions, print_json, progress, remark, size, table, warn_untrained
+from smallcnn.cli.show import millions, print_json, progress, remark, say, size, table, warn_untrained
 from smallcnn.compiler import targets
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def command(
         _show(plan)
         if steps:
             show_steps(steps, threads=1)
-    click.echo(str(out))
+    say(str(out))
 
 
 def _show(plan: "Explanation") -> None:
@@ -96,8 +96,8 @@ def _show(plan: "Explanation") -> None:
             for step in plan.steps
         ],
     )  # fmt: skip
-    click.echo("tile: pixels x vectors of sums in registers; rows: finished together; parts: what threads can share")
-    click.echo(
+    say("tile: pixels x vectors of sums in registers; rows: finished together; parts: what threads can share")
+    say(
         f"arena {size(plan.arena_bytes)}, scratch {size(plan.scratch_bytes_per_thread)} per thread, "
         f"weights {size(plan.weight_bytes)}; {plan.kernels} kernels, {plan.cached} of them from the cache"
     )

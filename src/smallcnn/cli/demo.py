@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from smallcnn.cli.show import say
 from smallcnn.errors import TRAIN, require
 
 
@@ -19,4 +20,4 @@ def command(out: Path) -> None:
     require("the demo", "train", *TRAIN)
     from smallcnn.demo import demo
 
-    demo(out, click.echo)
+    demo(out, say)

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from smallcnn.cli.options import as_json, crop, engine, part, root, threads, workers
-from smallcnn.cli.show import print_json, progress, remark, warn_untrained
+from smallcnn.cli.show import print_json, progress, remark, say, warn_untrained
 
 _MOST_CONFUSION = 100
 """Classes up to which the JSON has the confusion matrix: a thousand would make a million numbers."""
@@ -64,11 +64,11 @@ def command(
         print_json({
             "file": str(file), "engine": net.engine, "data": data, "part": result.part, "top1": metrics.top1,
             "top5": metrics.top5, "loss": metrics.loss, "images": metrics.images, "skipped": list(result.skipped),
-            "labels": net.labels,
+            "left_out": result.source.left_out.as_dict(), "labels": net.labels,
         } | ({"confusion": metrics.confusion.tolist()} if len(net.labels) <= _MOST_CONFUSION else {}))  # fmt: skip
         return
-    click.echo(f"{file}, {net.engine}, {data} ({result.part}): {metrics.images} pictures")
+    say(f"{file}, {net.engine}, {data} ({result.part}): {metrics.images} pictures")
     loss = "" if net.ending == "none" else f"   loss {metrics.loss:.4f}"
-    click.echo(f"  top-1 {metrics.top1:.2%}   top-5 {metrics.top5:.2%}{loss}")
+    say(f"  top-1 {metrics.top1:.2%}   top-5 {metrics.top5:.2%}{loss}")
     for count, true, taken in most_confused(metrics.confusion, 5):
-        click.echo(f"  {count} of {net.labels[true]} taken for {net.labels[taken]}")
+        say(f"  {count} of {net.labels[true]} taken for {net.labels[taken]}")

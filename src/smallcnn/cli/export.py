@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from smallcnn.cli.show import remark, size
+from smallcnn.cli.show import remark, say, size
 
 
 @click.command("export")
@@ -36,4 +36,4 @@ def command(file: Path, to: str, out: Path, probabilities: bool) -> None:  # noq
     check_writable(out)
     error = onnx.export(artifact.load(file), out, probabilities=probabilities)
     remark(f"{size(out.stat().st_size)}; agrees with the original to {error:.1e} of the largest output")
-    click.echo(str(out))
+    say(str(out))

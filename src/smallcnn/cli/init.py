@@ -6,6 +6,7 @@ import click
 
 from smallcnn import zoo
 from smallcnn.cli.options import common, given
+from smallcnn.cli.show import say
 
 
 @click.command("init")
@@ -25,4 +26,4 @@ def command(model: str, out: Path, seed: int, **chosen: int | None) -> None:
     preprocessing = Preprocessing((height, width), (0.5,) * channels, (0.5,) * channels)
     facts = {"model": graph.name, "trained": False, "seed": seed}
     save(Artifact(graph, initial_weights(graph, seed), labels, preprocessing, facts), out)
-    click.echo(str(out))
+    say(str(out))

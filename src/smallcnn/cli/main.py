@@ -5,12 +5,14 @@ traceback. Commands are imported when they are called, and import what they need
 """
 
 import importlib
+import io
 import sys
 
 import click
 
 from smallcnn._version import __version__
 from smallcnn.errors import SmallcnnError, closest
+from smallcnn.escape import escaped
 
 _COMMANDS = {
     "list": "The networks and their options.",
@@ -70,6 +72,9 @@ def root() -> None:
 
 def main(args: list[str] | None = None) -> None:
     """Entry point: runs the command and exits with 0, 2 for a user's mistake, 130 after Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a console that lacks a letter of a label
     try:
         code = root.main(args, prog_name="smallcnn", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
@@ -79,10 +84,10 @@ def main(args: list[str] | None = None) -> None:
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
     except click.ClickException as error:
-        click.echo(f"smallcnn: {error.format_message()}", err=True)
+        click.echo(f"smallcnn: {escaped(error.format_message())}", err=True)
         sys.exit(2)
     except SmallcnnError as error:
-        click.echo(f"smallcnn: {' '.join(str(error).split())}", err=True)
+        click.echo(f"smallcnn: {escaped(' '.join(str(error).split()))}", err=True)
         sys.exit(2)
     except BrokenPipeError:  # `smallcnn list | head`
         sys.stderr.close()

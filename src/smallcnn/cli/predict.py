@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from smallcnn.cli.options import as_json, engine, threads
-from smallcnn.cli.show import print_json, remark, warn_untrained
-from smallcnn.errors import ImageError
+from smallcnn.cli.show import print_json, remark, say, warn_untrained
+from smallcnn.errors import AnswerError, ImageError
 
 if TYPE_CHECKING:
     from smallcnn.runtime import Prediction
@@ -41,20 +41,20 @@ def command(file: Path | None, images: tuple[Path, ...], engine: str | None, thr
         )
     warn_untrained(net.facts)
     records, problems = [], []
-    for path in [picture for image in images for picture in _pictures(image)]:
+    for path in [inside for image in images for inside in _images(image)]:
         try:
             (seen,) = net.classify([path])
-        except ImageError as error:
-            problems.append(str(error))
+        except (ImageError, AnswerError) as error:
+            problems.append(str(error) if isinstance(error, ImageError) else f"{path}: {error}")
             continue
         if json_:
             records.append({"image": str(path), **_as_dict(seen)})
         else:
-            click.echo(f"{path}: {_in_words(seen)}")
+            say(f"{path}: {_in_words(seen)}")
     if json_:
         print_json(records)
     for problem in problems[:-1]:
-        click.echo(f"smallcnn: {problem}", err=True)
+        remark(f"smallcnn: {problem}")
     if problems:
         raise ImageError(problems[-1])
 
@@ -83,13 +83,13 @@ def _in_words(seen: "Prediction") -> str:
     return best + (f"  (then {', '.join(others)})" if others else "")
 
 
-def _pictures(path: Path) -> list[Path]:
-    """`path` itself, or the picture files in the folder it is."""
-    from smallcnn.data.decode import SUFFIXES
+def _images(path: Path) -> list[Path]:
+    """`path` itself, or the images in the folder it is; what is left out there is said."""
+    from smallcnn.data.folder import images_in
 
     if not path.is_dir():
         return [path]
-    found = sorted(inside for inside in path.rglob("*") if inside.suffix.lower() in SUFFIXES and inside.name[0] != ".")
-    if not found:
-        raise ImageError(f"{path}: no pictures in this folder")
+    found, left_out = images_in(path)
+    if line := left_out.line():
+        remark(f"note: {path}: {line}")
     return found

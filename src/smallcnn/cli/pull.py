@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from smallcnn.cli.options import as_json
-from smallcnn.cli.show import print_json, progress, remark, size, table
+from smallcnn.cli.show import print_json, progress, remark, say, size, table
 
 
 @click.command("pull")
@@ -47,7 +47,7 @@ def command(name: str | None, out: Path | None, json_: bool) -> None:
     remark(f"{made.graph.name}: {known.origin}; {known.licence}{reached}; {size(out.stat().st_size)}")
     if known.sha256 is None:
         remark("its publisher gives no SHA-256, so the file was not verified beyond its arrival over https")
-    click.echo(str(out))
+    say(str(out))
 
 
 def _list(names: list[str], json_: bool) -> None:

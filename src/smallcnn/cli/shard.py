@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from smallcnn.cli.options import root
-from smallcnn.cli.show import progress, remark, size
+from smallcnn.cli.show import progress, remark, say, size
 
 _MEGABYTES = 100
 
@@ -38,6 +38,4 @@ def command(source: str, root: Path | None, out: Path, megabytes: int, seed: int
         remark(f"{part}: {pictures:,} pictures in {len(shards)} shards, {size(sum(shard.bytes for shard in shards))}")
     for note in read.notes:
         remark(f"note: {note}")
-    for path in read.ignored[:3]:
-        remark(f"left out, not a picture: {path}")
-    click.echo(str(out))
+    say(str(out))

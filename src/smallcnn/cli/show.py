@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from smallcnn.escape import escaped
+
 
 def print_json(value: Any) -> None:
     """One JSON document on stdout; null where a figure is not a finite number, which JSON does not know."""
@@ -33,7 +35,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for i, name in enumerate(columns):
         grid.add_column(name, justify="right" if i else "left", overflow="fold")
     for row in rows:
-        grid.add_row(*row)
+        grid.add_row(*map(escaped, row))
     width = None if sys.stdout.isatty() else 200  # a pipe has no width to fit
     Console(highlight=False, markup=False, width=width).print(grid)
 
@@ -63,9 +65,14 @@ def warn_untrained(facts: dict[str, Any]) -> None:
         remark(f"note: {what} untrained, so its answers mean nothing yet")
 
 
+def say(line: str) -> None:
+    """One line of the result, on stdout."""
+    click.echo(escaped(line))
+
+
 def remark(line: str) -> None:
     """One line on stderr."""
-    click.echo(line, err=True)
+    click.echo(escaped(line), err=True)
 
 
 def millions(count: float) -> str:

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import click
 
 from smallcnn.cli.options import compute, device, root, threads, workers
-from smallcnn.cli.show import remark
+from smallcnn.cli.show import remark, say
 from smallcnn.errors import TRAIN, SmallcnnError, require
 from smallcnn.train.recipe import Recipe
 
@@ -122,4 +122,4 @@ def command(
     remark(f"report: {page}")
     remark(f"best validation top-1 {top1(best):.2%} in epoch {best['epoch']} of {len(result.history)}")
     remark(f"try it: smallcnn predict {result.best} PICTURE...")
-    click.echo(str(result.best))
+    say(str(result.best))

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from smallcnn import compiled
-from smallcnn.artifact import Artifact
+from smallcnn.artifact import Artifact, check_finite
 from smallcnn.compiler import build, layers, link, targets
 from smallcnn.compiler import tune as tuning
 from smallcnn.compiler.assemble import assemble
@@ -24,7 +24,7 @@ from smallcnn.errors import CompileError, SmallcnnError, require
 from smallcnn.files import check_writable
 from smallcnn.fold import fold
 from smallcnn.metadata import describe
-from smallcnn.probe import TOLERANCE, probe_answer, probe_image, relative_error
+from smallcnn.probe import TOLERANCE, agrees, probe_answer, probe_image, relative_error
 
 Report = Callable[[int, int], None]
 
@@ -64,6 +64,7 @@ def compile_file(
         raise SmallcnnError(f"{out}: a file for {made_for.name} ends in {' or '.join(made_for.suffixes)}")
     check_writable(out)
     artifact = artifact.in_rgb()
+    check_finite(artifact, artifact.graph.name)
     answer = probe_answer(artifact.graph, artifact.weights, artifact.preprocessing)
     program, made = to_program(artifact, made_for, answer, threads=threads, tune=tune, workers=workers, report=report)
     error = None
@@ -126,7 +127,7 @@ def _runs_here(target: str) -> bool:
 def _error(path: Path, artifact: Artifact, answer: np.ndarray) -> float:
     got = compiled.load(path, 1).run(probe_image(artifact.graph.input_shape))[0]
     error = relative_error(got, answer)
-    if error > TOLERANCE:
+    if not agrees(error):
         raise CompileError(
             f"the compiled {artifact.graph.name} is off by {error:.1e} of its largest output "
             f"(allowed: {TOLERANCE:.0e}); nothing written"

@@ -1,18 +1,26 @@
 """The files in a folder, a tar (plain or compressed) or a zip, by name; nothing is ever unpacked to disk.
 
-A plain tar and a zip are read file by file when a picture is asked for. A compressed tar can only be read from the
-beginning, so its files are kept in memory.
+A plain tar and a zip are read file by file when an image is asked for. A compressed tar can only be read from the
+beginning, so its images are kept in memory. What an archive says of itself is checked before anything is unpacked:
+one of a few megabytes that would fill the memory is refused.
 """
 
+import bz2
+import gzip
+import io
 import lzma
+import posixpath
+import stat
+import struct
 import tarfile
 import unicodedata
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipInfo
 
+from smallcnn.data.left_out import LeftOut, is_image_name, is_skipped
 from smallcnn.data.stored import FileStore, Stored, ZipStore
 from smallcnn.errors import DataError
 
@@ -20,7 +28,19 @@ File = Path | Stored | bytes
 """A file on disk, one inside an archive, or its content."""
 
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-_MOST_IN_MEMORY = 4 << 30
+
+LARGEST = 128 << 20
+"""Bytes of one image in an archive: 45 million pixels without compression."""
+
+_MOST_IN_MEMORY = 768 << 20
+_SWOLLEN, _FREELY = 200, 256 << 20  # photographs unpack to hardly more than they take; the first 256 MB are not asked
+
+_LINKS = 20  # one after the other
+
+_DAMAGES = (
+    tarfile.TarError, BadZipFile, EOFError, zlib.error, lzma.LZMAError, struct.error, OSError, ValueError,
+    NotImplementedError,
+)  # fmt: skip
 
 
 def is_archive(path: Path) -> bool:
@@ -28,21 +48,26 @@ def is_archive(path: Path) -> bool:
     return path.is_file() and path.name.lower().endswith((*TARS, ".zip"))
 
 
-def files_in(path: Path) -> dict[str, File]:
-    """Name with / -> file, sorted by name, of all ordinary files that are not hidden.
+def files_in(path: Path, left_out: LeftOut | None = None) -> dict[str, File]:
+    """Name with / -> file, sorted by name, of all ordinary files that are not hidden nor in a folder that is skipped.
 
-    Raises DataError if `path` is no whole archive.
+    With `left_out`, which takes what is passed over, files that are no images by name are named and not read.
+    Raises DataError if `path` is no whole archive, or would unpack to far more than it is.
     """
+    only_images, left_out = left_out is not None, left_out or LeftOut()
     if path.is_dir():
         found: dict[str, File] = {file.relative_to(path).as_posix(): file for file in path.rglob("*") if file.is_file()}
     else:
         try:
-            found = dict(_in_zip(path) if path.suffix.lower() == ".zip" else _in_tar(path))
-        except (tarfile.TarError, BadZipFile, EOFError, zlib.error, lzma.LZMAError, OSError) as error:
+            inside = _Inside(path, left_out, only_images)
+            _read_zip(inside) if path.suffix.lower() == ".zip" else _read_tar(inside)
+            found = inside.with_links()
+        except DataError:
+            raise
+        except _DAMAGES as error:
             why = " ".join(str(error).split()) or type(error).__name__
             raise DataError(f"{path}: not a whole, readable archive ({why}); get it again") from error
-    visible = {_plain(name): file for name, file in found.items()}
-    return {name: file for name, file in sorted(visible.items()) if not any(p[:1] == "." for p in name.split("/"))}
+    return {name: file for name, file in sorted(found.items()) if _is_visible(path, name, left_out)}
 
 
 def content(file: File) -> bytes:
@@ -54,51 +79,191 @@ def content(file: File) -> bytes:
 
 def tar_members(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
     """The ordinary files in a plain tar. Raises tarfile.TarError, in the end, if it is cut short."""
+    return (member for member in _all_members(file) if member.isreg() and not member.issparse())
+
+
+def _all_members(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
     file.seek(0)
     tar = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115
-    for member in tar:
-        if member.isreg() and not member.issparse():
-            yield member
+    yield from tar
     file.seek(tar.offset)
     if file.read(512) != bytes(512):  # a tar ends with blocks of zeros; tarfile takes half a header for the end too
         raise tarfile.ReadError("unexpected end of data")
 
 
+def check_swelling(path: Path, packed: int, unpacked: int) -> None:
+    """Raises DataError if `packed` bytes of an archive unpack to far more than images do."""
+    if unpacked > max(_FREELY, _SWOLLEN * packed):
+        raise DataError(
+            f"{path}: its {max(packed / 1e6, 0.1):,.1f} MB unpack to {unpacked / 1e6:,.0f} MB or more, which images do "
+            "not; if it is no zip bomb, unpack it and give the folder"
+        )
+
+
+def _is_visible(path: Path, name: str, left_out: LeftOut) -> bool:
+    *folders, base = name.split("/")
+    for depth, folder in enumerate(folders, 1):
+        if is_skipped(folder):
+            left_out.folder(path.joinpath(*folders[:depth]))
+            return False
+    if base[0] == ".":
+        left_out.file(path / name)
+        return False
+    return True
+
+
 def _plain(name: str) -> str:
-    return unicodedata.normalize("NFC", name.removeprefix("./"))
+    """Below the archive's root, whatever the name says: nothing is unpacked, so ../../x is only an odd name."""
+    name = posixpath.normpath(unicodedata.normalize("NFC", name))
+    while name.startswith(("/", "../")):
+        name = name.removeprefix("/").removeprefix("../")
+    return name
 
 
-def _in_zip(path: Path) -> Iterator[tuple[str, File]]:
-    store = ZipStore(path)
-    for number, member in enumerate(store.members):
-        if not member.is_dir():
-            name = member.filename
-            yield name, Stored(store, number, member.file_size, f"{path.name}/{name}")
+class _Inside:
+    """What has been found in an archive: files, links, and those left out."""
 
+    def __init__(self, path: Path, left_out: LeftOut, only_images: bool) -> None:
+        self.path, self.left_out, self.only_images = path, left_out, only_images
+        self._files: dict[str, File] = {}
+        self._links: dict[str, str] = {}
+        self._replaced = 0
 
-def _in_tar(path: Path) -> Iterator[tuple[str, File]]:
-    with path.open("rb") as file:
-        try:
-            tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115  (closing it does nothing to the file)
-        except tarfile.ReadError:
-            file.seek(0)
-            yield from _in_compressed_tar(path, tarfile.open(fileobj=file, mode="r:*"))  # noqa: SIM115
+    def name(self, name: str) -> str:
+        """For messages."""
+        return f"{self.path.name}/{name}"
+
+    def wants(self, name: str, size: int, unreadable: str = "") -> bool:
+        """Whether the file is worth reading; what cannot be used of images is noted."""
+        if not self.only_images:
+            return True
+        if not is_image_name(name):
+            return False
+        if not unreadable and size > LARGEST:
+            unreadable = f"larger than {LARGEST >> 20} MB"
+        if unreadable:
+            self.left_out.file(self.path / _plain(name), unreadable)
+        return not unreadable
+
+    def add(self, name: str, file: File) -> None:
+        """A file. One of the same name replaces it, as it does when a tar is unpacked."""
+        name = _plain(name)
+        if name in (".", ".."):
             return
-        store = FileStore(path, path.stat().st_size)
-        for member in tar_members(file):
-            yield member.name, Stored(store, member.offset_data, member.size, f"{path.name}/{member.name}")
+        if name in self._files or name in self._links:
+            self._replaced += 1
+            self.left_out.file(self.path / name / str(self._replaced), "replaced by another of the same name")
+        self._links.pop(name, None)
+        self._files[name] = file
+
+    def link(self, name: str, to: str) -> None:
+        """Another name for the file `to`, if that is in the archive."""
+        self._links[_plain(name)] = _plain(to)
+
+    def with_links(self) -> dict[str, File]:
+        """All files by name."""
+        found = dict(self._files)
+        for name in self._links:
+            to = name
+            for _ in range(_LINKS):  # a link may lead to a link, and round
+                to = self._links.get(to, to)
+            if to in self._files:
+                found[name] = self._files[to]
+            else:
+                self.left_out.file(self.path / name, "links to what is not in the archive")
+        return found
 
 
-def _in_compressed_tar(path: Path, tar: tarfile.TarFile) -> Iterator[tuple[str, File]]:
+def _read_zip(inside: _Inside) -> None:
+    store = ZipStore(inside.path)
+    chosen: list[tuple[int, ZipInfo]] = []
+    for number, member in enumerate(store.members):
+        name = member.filename.replace("\\", "/") if member.create_system == 0 else member.filename  # MS-DOS
+        if member.is_dir() or name.endswith("/"):
+            continue
+        if stat.S_ISLNK(member.external_attr >> 16):
+            if member.file_size <= 4096 and not store.unreadable(member):
+                to = store.read(number, member.file_size).decode("utf-8", "replace")
+                inside.link(name, posixpath.join(posixpath.dirname(name), to))
+        elif inside.wants(name, member.file_size, store.unreadable(member)):
+            chosen.append((number, member))
+            inside.add(name, Stored(store, number, member.file_size, inside.name(name)))
+        elif not is_image_name(name):
+            inside.add(name, b"")
+    check_swelling(inside.path, inside.path.stat().st_size, sum(member.file_size for _, member in chosen))
+    store.check_places()
+
+
+def _read_tar(inside: _Inside) -> None:
+    with inside.path.open("rb") as file:
+        start = file.read(512)
+        file.seek(0)
+        if stream := _unpacking(file, start):
+            _read_compressed_tar(inside, _Bounded(stream, file, inside.path))
+            return
+        store = FileStore(inside.path, inside.path.stat().st_size)
+        for member in _all_members(file):
+            if member.isreg() and not member.issparse():
+                if inside.wants(member.name, member.size):
+                    stored = Stored(store, member.offset_data, member.size, inside.name(member.name))
+                    inside.add(member.name, stored)
+                elif not is_image_name(member.name):
+                    inside.add(member.name, b"")
+            else:
+                _add_other(inside, member)
+
+
+def _unpacking(file: BinaryIO, start: bytes) -> io.BufferedIOBase | None:
+    """What the file unpacks to, by its first bytes; None if it is not compressed."""
+    if start.startswith(b"\x1f\x8b"):
+        return gzip.GzipFile(fileobj=file)
+    if start.startswith(b"BZ"):
+        return bz2.BZ2File(file)
+    return lzma.LZMAFile(file) if start.startswith(b"\xfd7zXZ") else None
+
+
+def _read_compressed_tar(inside: _Inside, stream: "_Bounded") -> None:
     total = 0
+    tar = tarfile.open(fileobj=stream, mode="r|")  # noqa: SIM115
     for member in tar:
-        if member.isreg() and (opened := tar.extractfile(member)):
+        if not member.isreg() or member.issparse():
+            _add_other(inside, member)
+        elif inside.wants(member.name, member.size):
             total += member.size
             if total > _MOST_IN_MEMORY:
-                limit = _MOST_IN_MEMORY >> 30
+                limit = _MOST_IN_MEMORY >> 20
                 raise DataError(
-                    f"{path}: more than {limit} GB in a compressed tar; unpack it, or decompress it to a .tar"
+                    f"{inside.path}: more than {limit} MB of images in a compressed tar, which are kept in memory; "
+                    "decompress it to a .tar, or unpack it"
                 )
-            yield member.name, opened.read()
-    while tar.fileobj and tar.fileobj.read(1 << 20):  # to the end, where the checksum of all of it is
+            opened = tar.extractfile(member)
+            inside.add(member.name, opened.read() if opened else b"")
+        elif not is_image_name(member.name):
+            inside.add(member.name, b"")
+    while stream.read(1 << 20):  # to the end, where the checksum of all of it is
         pass
+
+
+def _add_other(inside: _Inside, member: tarfile.TarInfo) -> None:
+    """A link, a device, a folder: what is in a tar and not a plain file."""
+    if member.islnk():
+        inside.link(member.name, member.linkname)
+    elif member.issym():
+        inside.link(member.name, posixpath.join(posixpath.dirname(member.name), member.linkname))
+    elif not member.isdir():
+        kind = "sparse" if member.issparse() else "pipes, sockets or devices"
+        inside.left_out.file(inside.path / _plain(member.name), kind)
+
+
+class _Bounded(io.RawIOBase):
+    """What a compressed file unpacks to, read once from beginning to end, and checked as it goes for swelling."""
+
+    def __init__(self, stream: io.BufferedIOBase, packed: BinaryIO, path: Path) -> None:
+        self._stream, self._packed, self._path, self._given = stream, packed, path, 0
+
+    def read(self, size: int = -1) -> bytes:
+        """At most `size` bytes."""
+        found = self._stream.read(min(size, 1 << 20) if size >= 0 else 1 << 20)
+        self._given += len(found)
+        check_swelling(self._path, self._packed.tell(), self._given)
+        return found

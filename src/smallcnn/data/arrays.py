@@ -4,7 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
+from smallcnn.data.archive import check_swelling
 from smallcnn.data.split import Split
+from smallcnn.data.stored import ZipStore
 from smallcnn.errors import DataError
 
 _PARTS = {"x": "train", "x_train": "train", "x_val": "val", "x_test": "test"}
@@ -15,9 +17,12 @@ def read_npz(path: Path) -> tuple[tuple[str, ...], dict[str, Split]]:
     labels_of = {key: "y" + key[1:] for key in _PARTS}
     wanted = {*labels_of.keys(), *labels_of.values(), "classes"}
     try:
+        _check_size(path, wanted)
         with np.load(path, allow_pickle=False) as archive:
             present = sorted(archive.files)
             arrays = {key: archive[key] for key in present if key in wanted}
+    except DataError:
+        raise
     except Exception as error:  # a damaged zip raises many things
         why = " ".join(str(error).split())
         raise DataError(f"{path}: not a readable .npz file without pickled objects ({why})") from error
@@ -38,6 +43,16 @@ def read_npz(path: Path) -> tuple[tuple[str, ...], dict[str, Split]]:
         raise DataError(f"{path}: all parts need pictures of one shape, not {' and '.join(map(str, sorted(shapes)))}")
     labels = np.unique(np.concatenate([split.labels for split in splits.values()]))
     return _class_names(path, arrays.get("classes"), labels), splits
+
+
+def _check_size(path: Path, wanted: set[str]) -> None:
+    """Raises DataError before the work if the arrays would fill the memory though the file is small."""
+    store = ZipStore(path)
+    members = [member for member in store.members if member.filename.removesuffix(".npy") in wanted]
+    if problem := next(filter(None, map(store.unreadable, members)), ""):
+        raise ValueError(problem)
+    store.check_places()
+    check_swelling(path, path.stat().st_size, sum(member.file_size for member in members))
 
 
 def _class_names(path: Path, names: np.ndarray | None, labels: np.ndarray) -> tuple[str, ...]:

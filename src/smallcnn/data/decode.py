@@ -5,6 +5,7 @@ transparent pixels are laid over white. Only the first frame of an animation is 
 """
 
 import io
+import os
 import warnings
 from dataclasses import dataclass
 from math import inf
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from smallcnn.data.bounds import room_for, room_for_file, shrinkage
 from smallcnn.data.stored import Stored
 from smallcnn.errors import ImageError
 
@@ -59,6 +61,11 @@ def decode(picture: Picture, channels: int, shorter: float = inf) -> Decoded:
 
     Raises ImageError with the name of the file and what is wrong with it.
     """
+    with room_for_file(picture.size if isinstance(picture, Stored) else 0):
+        return _decode(picture, channels, shorter)
+
+
+def _decode(picture: Picture, channels: int, shorter: float) -> Decoded:
     mode = {1: "L", 3: "RGB"}[channels]
     name: str | Path = picture if isinstance(picture, str | Path) else "picture"  # for messages
     if isinstance(picture, Stored):
@@ -71,9 +78,11 @@ def decode(picture: Picture, channels: int, shorter: float = inf) -> Decoded:
         with Path(picture).open("rb") if isinstance(picture, str | Path) else io.BytesIO(picture) as file:
             if not file.read(1):
                 raise ImageError("an empty file")
+            file_bytes = file.seek(0, os.SEEK_END)
             image = Image.open(file, formats=_FORMATS)
             size, factor = image.size, _draft(image, shorter)
-            return _finish(image, mode, size, factor)
+            with room_for(image, file_bytes):
+                return _shrunk(_finish(image, mode, size, factor), shorter)
     except FileNotFoundError:
         raise ImageError(f"{name}: no such file") from None
     except UnidentifiedImageError:
@@ -86,6 +95,14 @@ def decode(picture: Picture, channels: int, shorter: float = inf) -> Decoded:
         system = getattr(error, "strerror", None)  # no permission, a folder, a name too long
         why = " ".join(str(error).split()) or type(error).__name__
         raise ImageError(f"{name}: {system or f'damaged picture ({why})'}") from error
+
+
+def _shrunk(decoded: Decoded, shorter: float) -> Decoded:
+    """Smaller, if it is so large that a few of its kind would fill the memory."""
+    factor = shrinkage(decoded.image.size, shorter)
+    if factor == 1:
+        return decoded
+    return Decoded(decoded.image.reduce(factor), decoded.size, decoded.factor * factor)
 
 
 def _from_array(array: np.ndarray) -> Image.Image:

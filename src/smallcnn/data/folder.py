@@ -1,168 +1,272 @@
-"""Pictures in a folder with one sub-folder per class, alone or under train/, val/ and test/; or in such an archive.
+"""Images in a folder with one sub-folder per class, alone or under train/, val/ and test/; or in such an archive.
 
-Everything below a class folder belongs to the class. Hidden files and folders are passed over; a class may be a link to
-a folder, but links to folders inside a class are not followed. What is found, and in which order, depends neither on
-the file system nor on the operating system. Inside an archive, folders around all of it are passed over.
+Everything below a class folder belongs to the class, except what is hidden and folders that programs keep for
+themselves. A class may be a link to a folder, but links to folders inside a class are not followed. What is found, and
+in which order, depends neither on the file system nor on the operating system. A folder around the whole set is passed
+over.
 """
 
 import os
 import unicodedata
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from smallcnn.data.archive import File, files_in
-from smallcnn.data.decode import SUFFIXES
+from smallcnn.data.left_out import LeftOut, is_image_name, is_skipped
 from smallcnn.data.split import Split
-from smallcnn.errors import DataError
+from smallcnn.errors import DataError, ImageError
 
 PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+_DEEPEST = 8  # folders around a set; links may lead from each to the other for ever
 
-Read = tuple[tuple[str, ...], dict[str, Split], list[Path]]
-"""Class names, parts, and the files in class folders that are not pictures."""
+
+@dataclass(frozen=True)
+class Read:
+    """Class names, the splits, and what is not used; `notes` say in one line each what may surprise.
+
+    `untrainable` names a class without training images, if there is one.
+    """
+
+    classes: tuple[str, ...]
+    splits: dict[str, Split]
+    left_out: LeftOut
+    notes: tuple[str, ...] = ()
+    untrainable: str = ""
 
 
 def read_folder(root: Path) -> Read:
     """What is in a folder. Raises DataError or OSError."""
-    return _read(_OnDisk(root))
+    return _read(_OnDisk(root, LeftOut()))
 
 
 def read_archive(path: Path) -> Read:
     """What is in a tar or zip. Raises DataError."""
-    root = _Inside(path, {tuple(name.split("/")): file for name, file in files_in(path).items()})
-    while len(around := root.folders()) == 1 and around[0].path.name.lower() not in PARTS and around[0].folders():
-        root = around[0]
-    return _read(root)
+    left_out = LeftOut()
+    files = files_in(path, left_out)
+    if left_out.files and not files:
+        raise DataError(f"{path}: nothing in it can be used ({left_out.line()})")
+    return _read(_Inside(path, {tuple(name.split("/")): file for name, file in files.items()}, left_out))
+
+
+def images_in(folder: Path) -> tuple[list[Path], LeftOut]:
+    """The images in a folder and below, sorted, without regard to classes. Raises ImageError if there are none."""
+    left_out = LeftOut()
+    try:
+        found = [file for file in _OnDisk(folder, left_out).images().values() if isinstance(file, Path)]
+    except OSError as error:
+        raise ImageError(f"{error.filename or folder}: {error.strerror or error}") from error
+    if not found:
+        raise ImageError(f"{folder}: no images in this folder" + _because(left_out))
+    return found, left_out
 
 
 class _Folder(Protocol):
-    """A folder, wherever it is; `path` is for its name and messages."""
+    """A folder, wherever it is; `path` is for its name and messages, `left_out` takes what is passed over."""
 
     path: Path
+    left_out: LeftOut
+    packed: bool
+    """In an archive, where folders around the whole are usual and mean nothing."""
 
     def folders(self) -> "Sequence[_Folder]":
-        """The visible folders in it, sorted by name."""
+        """The folders in it, sorted by name, without those that programs make."""
 
-    def pictures(self) -> tuple[dict[str, File], list[Path]]:
-        """(name below the folder -> picture, sorted by name; other files)."""
+    def loose(self) -> Sequence[Path]:
+        """The files directly in it."""
+
+    def images(self) -> dict[str, File]:
+        """Name below the folder -> image, sorted by name."""
 
 
 def _read(root: _Folder) -> Read:
+    left_out, asked_for = root.left_out, root.path
+    root = _meant(root)
+    notes = [] if root.packed or root.path == asked_for else [f"the set is {root.path}, the only one in {asked_for}"]
     parts = _parts(root)
+    for folder in {folder.path: folder for folder in (root, *parts.values())}.values():
+        for path in folder.loose():
+            left_out.file(path, "images outside the class folders" if is_image_name(path.name) else "")
     found = {part: _by_class(folder) for part, folder in parts.items()}
     for part, by_class in found.items():
         if not by_class:
             where = parts[part].path
-            raise DataError(f"{where}: no class folders; put the pictures of each class into a folder of its own")
-    classes = tuple(sorted(found["train"] if "train" in found else set().union(*found.values())))
-    splits, ignored = {}, []
+            raise DataError(
+                f"{where}: no class folders; put the images of each class into a folder of its own" + _because(left_out)
+            )
+    classes = tuple(sorted({name for by_class in found.values() for name, images in by_class.items() if images}))
+    splits, untrainable = {}, ""
     for part, by_class in found.items():
         where = parts[part].path
         below = "" if where == root.path else f"{where.name}/"
         files: list[File] = []
         labels: list[int] = []
         names: list[str] = []
-        for name, (pictures, others) in sorted(by_class.items()):
-            ignored += others
-            if name not in classes:
-                raise DataError(f"{where / name}: class {name!r} has no folder in {parts['train'].path}")
-            if part == "train" and not pictures:
-                raise DataError(f"{where / name}: no pictures in this class folder")
-            files += pictures.values()
-            labels += [classes.index(name)] * len(pictures)
-            names += [f"{below}{name}/{picture}" for picture in pictures]
+        for name, images in sorted(by_class.items()):
+            if not images:
+                notes.append(
+                    f"{where / name}: no images in this class folder" + _because(left_out.inside(where / name))
+                )
+                untrainable = untrainable or notes[-1] * (part == "train")
+                continue
+            if name not in found.get("train", by_class):
+                untrainable = untrainable or f"{where / name}: class {name!r} has no folder in {parts['train'].path}"
+            files += images.values()
+            labels += [classes.index(name)] * len(images)
+            names += [f"{below}{name}/{image}" for image in images]
         if not files:
-            raise DataError(f"{where}: no pictures")
+            raise DataError(f"{where}: no images" + _because(left_out))
         splits[part] = Split(files, np.array(labels), names)
-    return classes, splits, ignored
+    return Read(classes, splits, left_out, tuple(notes), untrainable)
 
 
-def _by_class(folder: _Folder) -> dict[str, tuple[dict[str, File], list[Path]]]:
-    """Class name -> its pictures, and files that are none."""
+def _because(left_out: LeftOut) -> str:
+    line = left_out.line()
+    return f" ({line})" if line else ""
+
+
+def _meant(root: _Folder) -> _Folder:
+    """`root`, or the one folder below it that is a set already split: photos/flowers for photos/flowers/train."""
+    here = root
+    for _ in range(_DEEPEST):
+        folders = here.folders()
+        if any(folder.path.name.lower() in PARTS for folder in folders):
+            break
+        sets = [folder for folder in folders if _is_split(folder)]
+        others = [folder.path.name for folder in folders if folder not in sets and sets and folder.images()]
+        if len(sets) > 1 or others:
+            named = ", ".join(folder.path.name for folder in sets[:3])
+            beside = f", next to folders of images ({', '.join(others[:3])})" if others else ""
+            raise DataError(
+                f"{here.path}: which folder is meant? {named} with splits of its own (train, val, test){beside}; "
+                f"give one folder, such as {sets[0].path}"
+            )
+        if sets:
+            return sets[0]
+        if len(folders) != 1 or not folders[0].folders():
+            break
+        here = folders[0]
+    return here if root.packed else root
+
+
+def _is_split(folder: _Folder) -> bool:
+    """Whether it holds train/, val/ or test/ with class folders in them."""
+    return any(part.path.name.lower() in PARTS and part.folders() for part in folder.folders())
+
+
+def _by_class(folder: _Folder) -> dict[str, dict[str, File]]:
+    """Class name -> its images."""
     found = {}
     for one in folder.folders():
         if (name := _nfc(one.path.name)) in found:
             raise DataError(f"{folder.path}: two folders called {name!r}, written in two ways of Unicode; rename one")
-        found[name] = one.pictures()
+        found[name] = one.images()
     return found
 
 
 def _parts(root: _Folder) -> dict[str, _Folder]:
-    """Part -> the folder that holds its class folders; {"train": root} if `root` does so itself."""
+    """Split -> the folder that holds its class folders; {"train": root} if `root` does so itself."""
     parts: dict[str, _Folder] = {}
     others = []
     for folder in root.folders():
         part = PARTS.get(folder.path.name.lower())
         if part in parts:
             one, other = parts[part].path.name, folder.path.name
-            raise DataError(f"{root.path}: {one} and {other} mean the same part; keep one of them")
+            raise DataError(f"{root.path}: {one} and {other} mean the same split; keep one of them")
         if part:
             parts[part] = folder
         else:
             others.append(folder)
     if not parts or (others and not any(folder.folders() for folder in parts.values())):
         return {"train": root}  # a class may be called "train"
-    if strays := [folder.path for folder in others if folder.pictures()[0]]:
+    if strays := [folder.path for folder in others if folder.images()]:
         named = ", ".join(folder.path.name for folder in parts.values())
-        raise DataError(f"{strays[0]}: pictures beside the parts of the set ({named}); move them out or into a part")
+        raise DataError(f"{strays[0]}: images beside the splits of the set ({named}); move them out or into a split")
     return parts
 
 
 class _OnDisk:
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    packed = False
+
+    def __init__(self, path: Path, left_out: LeftOut) -> None:
+        self.path, self.left_out = path, left_out
 
     def folders(self) -> "list[_OnDisk]":
         """Without links that lead back up."""
         here = self.path.resolve()
-        found = [d for d in self.path.iterdir() if d.is_dir() and not d.name.startswith(".")]
-        down = [d for d in found if not here.is_relative_to(d.resolve())]
-        return [_OnDisk(d) for d in sorted(down, key=lambda d: _nfc(d.name))]
+        found = []
+        with os.scandir(self.path) as entries:
+            for path in [Path(entry.path) for entry in entries if _is_folder(entry)]:
+                if is_skipped(path.name):
+                    self.left_out.folder(path)
+                elif not here.is_relative_to(path.resolve()):
+                    found.append(_OnDisk(path, self.left_out))
+        return sorted(found, key=lambda folder: _nfc(folder.path.name))
 
-    def pictures(self) -> tuple[dict[str, File], list[Path]]:
-        pictures: dict[str, File] = {}
-        others = []
-        for name, entry in _walk(self.path):
-            _, dot, kind = entry.name.rpartition(".")  # no question to the file system: ImageNet has 1.3 million
-            broken_link = entry.is_symlink() and not Path(entry.path).exists()  # named when it cannot be decoded
-            if dot + kind.lower() in SUFFIXES and (broken_link or entry.is_file()):
-                pictures[_nfc(name)] = Path(entry.path)
+    def loose(self) -> list[Path]:
+        with os.scandir(self.path) as entries:
+            return [Path(entry.path) for entry in entries if not _is_folder(entry)]
+
+    def images(self) -> dict[str, File]:
+        images: dict[str, File] = {}
+        for name, entry in self._walk(self.path):
+            path = Path(entry.path)
+            if entry.name[0] == ".":
+                self.left_out.file(path)
+            elif _is_folder(entry):
+                self.left_out.file(path, "links to folders")
+            elif not is_image_name(entry.name):
+                self.left_out.file(path)
+            elif (entry.is_symlink() and not path.exists()) or entry.is_file():  # a broken link fails by name later
+                images[_nfc(name)] = path
             else:
-                others.append(Path(entry.path))
-        return dict(sorted(pictures.items())), sorted(others)
+                self.left_out.file(path, "pipes, sockets or devices")
+        return dict(sorted(images.items()))
+
+    def _walk(self, folder: Path | str, below: str = "") -> "Iterator[tuple[str, os.DirEntry[str]]]":
+        """(name with /, entry) of everything in `folder` and below that is not a folder."""
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if not entry.is_dir(follow_symlinks=False):
+                    yield f"{below}{entry.name}", entry
+                elif is_skipped(entry.name):
+                    self.left_out.folder(Path(entry.path))
+                else:
+                    yield from self._walk(entry.path, f"{below}{entry.name}/")
 
 
-def _walk(folder: Path | str, below: str = "") -> Iterator[tuple[str, "os.DirEntry[str]"]]:
-    """(name with /, entry) of everything in `folder` and below that is neither hidden nor a folder."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                yield from _walk(entry.path, f"{below}{entry.name}/")
-            else:
-                yield f"{below}{entry.name}", entry
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    """Whether it is one, or a link to one; a link to itself is none."""
+    return Path(entry.path).is_dir() if entry.is_symlink() else entry.is_dir()
 
 
 class _Inside:
     """A folder in an archive; `files` by the parts of their names below it, sorted."""
 
-    def __init__(self, path: Path, files: dict[tuple[str, ...], File]) -> None:
-        self.path, self.files = path, files
+    packed = True
+
+    def __init__(self, path: Path, files: dict[tuple[str, ...], File], left_out: LeftOut) -> None:
+        self.path, self.files, self.left_out = path, files, left_out
 
     def folders(self) -> "list[_Inside]":
         found: dict[str, dict[tuple[str, ...], File]] = {}
         for (top, *rest), file in self.files.items():
             if rest:
                 found.setdefault(top, {})[tuple(rest)] = file
-        return [_Inside(self.path / name, files) for name, files in sorted(found.items())]
+        return [_Inside(self.path / name, files, self.left_out) for name, files in sorted(found.items())]
 
-    def pictures(self) -> tuple[dict[str, File], list[Path]]:
-        named = {"/".join(name): file for name, file in self.files.items()}
-        pictures = {name: file for name, file in sorted(named.items()) if Path(name).suffix.lower() in SUFFIXES}
-        return pictures, [self.path / name for name in sorted(named.keys() - pictures.keys())]
+    def loose(self) -> list[Path]:
+        return [self.path / name[0] for name in self.files if len(name) == 1]
+
+    def images(self) -> dict[str, File]:
+        for name in self.files:
+            if not is_image_name(name[-1]):
+                self.left_out.file(self.path.joinpath(*name))
+        images = {"/".join(name): file for name, file in self.files.items() if is_image_name(name[-1])}
+        return dict(sorted(images.items()))
 
 
 def _nfc(name: str) -> str:

@@ -1,9 +1,23 @@
-"""Which of a network's classes a data set's class is."""
+"""The names of a network's classes: those of a file, and which of them a data set's class is."""
 
 import numpy as np
 
 from smallcnn.data import imagenet
-from smallcnn.errors import DataError
+from smallcnn.errors import DataError, FileError
+
+_LONGEST = 1000
+
+
+def checked_labels(said: object) -> tuple[str, ...]:
+    """What a file says its labels are. Raises FileError unless it is a list of texts of at most 1,000 characters.
+
+    Any character may be in them; what cannot be seen is escaped where they are shown (`smallcnn.escape`).
+    """
+    if not (isinstance(said, list) and all(isinstance(label, str) for label in said)):
+        raise FileError("its labels are not a list of names")
+    if long := [label for label in said if len(label) > _LONGEST]:
+        raise FileError(f"one of its labels has {len(long[0]):,} characters; at most {_LONGEST:,} are allowed")
+    return tuple(said)
 
 
 def match_labels(classes: tuple[str, ...], labels: tuple[str, ...]) -> np.ndarray:

@@ -81,12 +81,12 @@ class Prepared:
             raise FileError("scale multiplies and std divides by the same thing: give one of them")
         if self.std is not None and self.of_bytes and max(self.std) < 1:
             raise FileError(
-                f"the mean is of pixels of 0..255 and the std, {_listed(self.std)}, below 1: "
+                f"the mean is of pixels of 0..255 and the std, {listed(self.std)}, below 1: "
                 "a factor is --scale, and a std of 0..1 goes with a mean of 0..1"
             )
         if self.std is not None and self.of_bytes and self.mean is not None and 0 < max(map(abs, self.mean)) <= 1:
             raise FileError(
-                f"the std, {_listed(self.std)}, is of pixels of 0..255 and the mean, {_listed(self.mean)}, of 0..1: "
+                f"the std, {listed(self.std)}, is of pixels of 0..255 and the mean, {listed(self.mean)}, of 0..1: "
                 "give both in one of them"
             )
 
@@ -98,11 +98,12 @@ def described(preprocessing: Preprocessing) -> str:
     """The numbers of a preparation for people, of 0..255 where those of 0..1 would be tiny."""
     of_bytes = max(preprocessing.std) < 0.02
     factor, pixels = (255, "0..255") if of_bytes else (1, "0..1")
-    mean, std = (_listed([value * factor for value in values]) for values in (preprocessing.mean, preprocessing.std))
+    mean, std = (listed([value * factor for value in values]) for values in (preprocessing.mean, preprocessing.std))
     order = {"rgb": ", RGB", "bgr": ", BGR"}[preprocessing.order] if preprocessing.channels == 3 else ""
     return f"mean {mean} and standard deviation {std} of pixels of {pixels}{order}"
 
 
-def _listed(values: Sequence[float]) -> str:
+def listed(values: Sequence[float]) -> str:
+    """Numbers for people, one where all are the same."""
     texts = [f"{value:.4g}" for value in values]
     return texts[0] if len(set(texts)) == 1 else ",".join(texts)

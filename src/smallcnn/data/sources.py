@@ -13,7 +13,7 @@ for evaluation only.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ import numpy as np
 from smallcnn.data.archive import File, is_archive
 from smallcnn.data.arrays import read_npz
 from smallcnn.data.folder import read_archive, read_folder
+from smallcnn.data.left_out import LeftOut
 from smallcnn.data.named import NAMED, read_named
 from smallcnn.data.shards.read import is_shards, read_shards
 from smallcnn.data.split import Split
@@ -37,8 +38,9 @@ class Source:
 
     `val_is_cut` says that the validation part was cut from the training part here (it is empty if no class has two
     pictures); `mirror` that a picture keeps its class when mirrored; `fingerprint` identifies the pictures: files by
-    name, arrays by content, both with their labels; `ignored` lists files in class folders that are not pictures;
-    `notes` says in one line each what is wrong with the set though it can be used, such as a shard that is cut short.
+    name, arrays by content, both with their labels; `left_out` is what was found and is not used, also said in a line
+    of `notes`, which tell what is wrong with the set though it can be used, such as a shard that is cut short;
+    `untrainable` says why it is good for evaluation only, such as a class folder without images.
     """
 
     classes: tuple[str, ...]
@@ -46,8 +48,9 @@ class Source:
     val_is_cut: bool
     mirror: bool
     fingerprint: str
-    ignored: tuple[Path, ...] = ()
+    left_out: LeftOut = field(default_factory=LeftOut)
     notes: tuple[str, ...] = ()
+    untrainable: str = ""
 
     def everything(self) -> Split:
         """All parts together."""
@@ -68,8 +71,9 @@ class _Given:
     classes: tuple[str, ...]
     splits: dict[str, Split]
     mirror: bool = True
-    ignored: tuple[Path, ...] = ()
+    left_out: LeftOut = field(default_factory=LeftOut)
     notes: tuple[str, ...] = ()
+    untrainable: str = ""
 
 
 def open_source(
@@ -91,7 +95,9 @@ def open_source(
     if cut:
         splits["train"], splits["val"] = _cut(splits["train"], len(given.classes), seed, val_fraction)
     ordered = dict(sorted(splits.items(), key=lambda item: _PARTS.index(item[0])))
-    return Source(given.classes, ordered, cut, given.mirror, fingerprint, given.ignored, given.notes)
+    return Source(
+        given.classes, ordered, cut, given.mirror, fingerprint, given.left_out, given.notes, given.untrainable
+    )
 
 
 def read_source(source: str | Path, *, root: str | Path | None = None) -> _Given:
@@ -104,11 +110,13 @@ def read_source(source: str | Path, *, root: str | Path | None = None) -> _Given
         if root is not None:
             raise DataError(f"a root holds a copy of a named set ({', '.join(NAMED)}); {name!r} is none")
         if is_shards(name):
-            classes, splits, notes = read_shards(name)
-            return _Given(classes, splits, notes=tuple(notes))
+            classes, splits, problems = read_shards(name)
+            return _Given(classes, splits, notes=tuple(problems))
         if path.is_dir() or is_archive(path):
-            classes, splits, ignored = read_folder(path) if path.is_dir() else read_archive(path)
-            return _Given(classes, splits, ignored=tuple(ignored))
+            read = read_folder(path) if path.is_dir() else read_archive(path)
+            line = read.left_out.line()
+            notes = (*read.notes, line) if line else read.notes
+            return _Given(read.classes, read.splits, left_out=read.left_out, notes=notes, untrainable=read.untrainable)
         if path.suffix.lower() == ".npz" and path.is_file():
             return _Given(*read_npz(path))
     except OSError as error:

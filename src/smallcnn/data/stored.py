@@ -1,12 +1,16 @@
 """Pictures that lie inside larger files; each is read by itself when it is asked for, from any thread."""
 
+import os
 import zlib
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
-from zipfile import ZipFile
+from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 from smallcnn.errors import ImageError
+
+_LOCAL_HEADER = 30  # bytes in front of each member of a zip, with a name of no length
 
 
 class Store(Protocol):
@@ -44,6 +48,8 @@ class FileStore:
         """The `size` bytes from `at`. The file is opened for each: no two threads meet, and no handle stays open."""
         try:
             with self.path.open("rb", buffering=0) as file:
+                if at + size > os.fstat(file.fileno()).st_size:  # before room is made for what is not there
+                    raise ImageError(self.shortened())
                 file.seek(at)
                 content = file.read(size)
         except OSError as error:
@@ -58,16 +64,31 @@ class FileStore:
 
 
 class ZipStore:
-    """A zip archive; the place of a picture is its number in the list of members."""
+    """A zip archive; the place of an image is its number in the list of members."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.zip = ZipFile(path)
         self.members = self.zip.infolist()
 
-    def read(self, at: int, size: int) -> bytes:  # noqa: ARG002
+    def read(self, at: int, size: int) -> bytes:
         """The member number `at`, unpacked to its `size` bytes."""
         try:
-            return self.zip.read(self.members[at])
+            with self.zip.open(self.members[at]) as file:
+                return file.read(size)  # with a size, which bounds what is unpacked also where the member's is a lie
         except Exception as error:  # zipfile and zlib raise many things on damaged data
             raise ImageError(f"{self.path}: {self.members[at].filename}: {' '.join(str(error).split())}") from error
+
+    def unreadable(self, member: ZipInfo) -> str:
+        """Why a member cannot be read, in a word; empty if it can."""
+        if member.flag_bits & 1:
+            return "encrypted"
+        # of the others, bzip2 and LZMA are unpacked by Python without a bound, and the rest not at all
+        return "" if member.compress_type in (ZIP_STORED, ZIP_DEFLATED) else "compressed in another way than deflate"
+
+    def check_places(self) -> None:
+        """Raises BadZipFile if members share bytes, by which a small file could unpack to any size."""
+        places = sorted((member.header_offset, member.compress_size) for member in self.members)
+        for (start, size), (following, _) in pairwise(places):
+            if start + _LOCAL_HEADER + size > following:
+                raise BadZipFile("its files overlap")

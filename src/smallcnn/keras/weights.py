@@ -83,7 +83,7 @@ class Tensors:
 
         dataset = self._child(group, name)
         if not isinstance(dataset, h5py.Dataset):
-            raise FileError(f"lacks the tensor {shown(name)}")
+            raise FileError(f"damaged: it lacks the tensor {shown(name)}")
         if dataset.external or dataset.is_virtual:
             raise FileError(f"{shown(name)} is stored in another file, which is not read")
         if dataset.dtype.kind not in "fiu":
@@ -105,9 +105,11 @@ def names_in(attributes: Any, key: str) -> list[str]:
 
 def _names_in(attributes: Any, key: str) -> list[str]:
     parts = [key] if key in attributes else [f"{key}0"]
+    if parts[0] not in attributes:
+        raise FileError(f"damaged: it lacks {key}")
     while (more := f"{key}{len(parts)}") in attributes:
         parts.append(more)
-    return [text(name) for part in parts if part in attributes for name in attributes[part]]
+    return [text(name) for part in parts for name in attributes[part]]
 
 
 def text(value: Any) -> str:
@@ -162,8 +164,16 @@ def _listed(root: Any, tensors: Tensors) -> Iterator[tuple[str, str, Array]]:
         if group is None:
             raise FileError(f"damaged: it lacks the weights of the layer {shown(layer)}")
         for stored in names_in(group.attrs, "weight_names"):
-            owner = stored.split("/")[-2] if "/" in stored else layer
-            yield owner, own_name(stored), tensors.array(group, stored)
+            owner = stored.rpartition("/")[0]
+            owner = layer if not owner or owner.endswith(f"/{layer}") else owner
+            value = tensors.array(group, stored)
+            yield owner, _of_depthwise(owner, own_name(stored), value), value
+
+
+def _of_depthwise(layer: str, key: str, value: Array) -> str:
+    """The name of a kernel in Keras 2: that of a depthwise convolution has one filter for each of its channels."""
+    one_each = value.ndim == 4 and value.shape[3] == 1 < min(value.shape[:3])
+    return "depthwise_kernel" if key == "kernel" and (one_each or "depthwise" in layer) else key
 
 
 def _walked(group: Any, tensors: Tensors, depth: int) -> Iterator[tuple[str, str, Array]]:
@@ -172,7 +182,7 @@ def _walked(group: Any, tensors: Tensors, depth: int) -> Iterator[tuple[str, str
         raise FileError(f"more than {_DEEPEST} models in each other")
     lists = next((found for name in _LISTS if (found := tensors.child(group, name)) is not None), None)
     if lists is None:
-        raise FileError("an HDF5 file, but not one of Keras weights")
+        raise FileError("an HDF5 file, but not Keras weights")
     with damaged():
         slots = sorted(
             lists, key=lambda slot: (re.sub(r"_\d+$", "", slot), int((re.findall(r"_(\d+)$", slot) or [0])[0]))
@@ -248,5 +258,13 @@ class Weights:
             return told
         queues: dict[str, deque[str]] = defaultdict(deque)
         for name in names:
-            queues[own_name(name)].append(name)
-        return {path: [queues[key].popleft() for key in keys if queues[key]] for path, keys in leaves.items()}
+            queues[_alike(own_name(name))].append(name)
+        return {
+            path: [queues[_alike(key)].popleft() for key in keys if queues[_alike(key)]]
+            for path, keys in leaves.items()
+        }
+
+
+def _alike(key: str) -> str:
+    """Keras 3 calls the kernel of a depthwise convolution like that of any other."""
+    return "kernel" if key == "depthwise_kernel" else key

@@ -147,6 +147,11 @@ def _cast(call: Constants) -> Array:
     return call[0].astype(_DTYPES[to])
 
 
+def _cast_like(call: Constants) -> Array:
+    call.budget.spend(call[0].size)
+    return call[0].astype(call[1].dtype)
+
+
 def _clip(call: Constants) -> Array:
     call.budget.spend(call[0].size)
     low, high = call.get(1), call.get(2)
@@ -266,6 +271,7 @@ _OPERATORS: dict[str, Callable[[Constants], Array | list[Array]]] = {
     "Add": _binary(np.add),
     "And": _binary(np.logical_and),
     "Cast": _cast,
+    "CastLike": _cast_like,
     "Ceil": _unary(np.ceil),
     "Clip": _clip,
     "Concat": _concat,

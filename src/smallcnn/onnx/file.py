@@ -1,6 +1,6 @@
 """The bytes of an ONNX file -> its steps and stored tensors, with every size checked before memory is taken for it.
 
-What is not plain (functions, other domains, sparse tensors) is refused by name.
+What is not plain (other domains, sparse tensors) is refused by name.
 """
 
 import heapq
@@ -16,6 +16,7 @@ from onnx import AttributeProto, TensorProto
 from smallcnn.checks import shown
 from smallcnn.errors import FileError
 from smallcnn.onnx.external import Beside
+from smallcnn.onnx.functions import inlined
 from smallcnn.onnx.outline import outline
 from smallcnn.onnx.tails import cut
 
@@ -89,11 +90,10 @@ def parse(content: bytes) -> onnx.ModelProto:
 def unpack(model: onnx.ModelProto, beside: Beside | None = None) -> File:
     """Checks and sorts what is in `model`; FileError naming what cannot be read."""
     beside = beside or Beside(None)
-    graph = model.graph
-    if not graph.node:
+    if not model.graph.node:
         raise FileError("damaged or not an ONNX file: it holds no operators")
-    if model.functions:
-        raise FileError(f"defines functions of its own ({shown(model.functions[0].name)}); inline them first")
+    model = inlined(model)
+    graph = model.graph
     if graph.sparse_initializer:
         raise FileError("stores sparse tensors; store them densely")
     opset = _opset(model)

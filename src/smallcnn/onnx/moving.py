@@ -8,7 +8,7 @@ from onnx import TensorProto
 from smallcnn.checks import shown
 from smallcnn.errors import FileError
 from smallcnn.onnx import views
-from smallcnn.onnx.call import Call
+from smallcnn.onnx.call import Call, Value
 from smallcnn.onnx.constants import along, slices, target_shape
 from smallcnn.onnx.file import Array, number_type
 from smallcnn.onnx.network import Network
@@ -66,17 +66,30 @@ def cut(net: Network, call: Call) -> View:
 
 def gather(net: Network, call: Call) -> View:
     """Gather by constant indices: consecutive rows or columns, channels in any order, or a single one."""
+    return _gathered(net, call, call.attributes.whole("axis", 0), call.get(1))
+
+
+def gather_nd(net: Network, call: Call) -> View:
+    """GatherND along the first axis, which is how PyTorch's newer exporter writes x[:, [2, 1, 0]]."""
+    index = call.get(1)
+    if call.attributes.whole("batch_dims", 0) or index is None or index.ndim != 2 or index.shape[1] != 1:
+        raise FileError("gathers by other than a list of indices of one axis")
+    return _gathered(net, call, 0, index[:, 0])
+
+
+def _gathered(net: Network, call: Call, axis: int, index: Array | None) -> View:
     view = call.any_view()
-    axis = along(call.attributes.whole("axis", 0), len(view.dims))
-    index, size = call.get(1), view.sizes[axis]
-    if index is None or index.dtype.kind not in "iu" or index.ndim > 1 or not 0 < index.size <= 2**16:
-        raise FileError("gathers by other than a constant list of indices")
-    places = np.array([along(int(place), size) for place in index.reshape(-1)])
+    axis = along(axis, len(view.dims))
+    if index is None or index.dtype.kind not in "iu" or index.ndim > 8 or not 0 < index.size <= 2**16:
+        raise FileError("gathers by other than constant indices")
+    places = np.array([along(int(place), view.sizes[axis]) for place in index.reshape(-1)])
     if (np.diff(places) == 1).all():
         view = net.part(view, axis, int(places[0]), int(places[-1]) + 1, call.label)
     else:
         view = net.pick(view, axis, places, call.label)
-    return view if index.ndim else replace(view, dims=view.dims[:axis] + view.dims[axis + 1 :])
+    return replace(
+        view, dims=(*view.dims[:axis], *views.reshaped((view.dims[axis],), index.shape), *view.dims[axis + 1 :])
+    )
 
 
 def identity(call: Call) -> View:
@@ -101,6 +114,17 @@ def cast(call: Call) -> View:
     if to not in (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE):
         raise FileError(f"casts a result to {number_type(to)}; only floats are known")
     return replace(view, pixels=False)
+
+
+def cast_like(call: Call) -> Value:
+    """CastLike, to floats."""
+    value, like = call.values[0], call.values[1] if len(call.values) > 1 else None
+    if value is None or like is None or (like.pixels if isinstance(like, View) else like.dtype.kind != "f"):
+        raise FileError("casts a result to other than floats")
+    if isinstance(value, View):
+        return replace(call.any_view(), pixels=False)
+    call.budget.spend(value.size)
+    return value.astype(np.float32 if isinstance(like, View) else like.dtype)
 
 
 def transpose(call: Call) -> View:

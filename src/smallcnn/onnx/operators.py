@@ -21,6 +21,7 @@ COMPUTING: dict[str, Callable[[Network, Call], View | list[View]]] = {
     "Conv": spatial.conv,
     "Div": arithmetic.div,
     "Gather": moving.gather,
+    "GatherND": moving.gather_nd,
     "Gemm": arithmetic.gemm,
     "GlobalAveragePool": spatial.global_average_pool,
     "HardSigmoid": arithmetic.hard_sigmoid,
@@ -47,6 +48,7 @@ COMPUTING: dict[str, Callable[[Network, Call], View | list[View]]] = {
 
 MOVING: dict[str, Callable[[Call], Value]] = {
     "Cast": moving.cast,
+    "CastLike": moving.cast_like,
     "Dropout": moving.dropout,
     "Flatten": moving.flatten,
     "Identity": moving.identity,

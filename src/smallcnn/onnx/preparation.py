@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from onnx import TensorProto
 
-from smallcnn.data.prepared import Prepared, described
+from smallcnn.data.prepared import Prepared, described, listed
 from smallcnn.data.preprocessing import Order, Preprocessing
 from smallcnn.errors import FileError
 from smallcnn.onnx.entry import IMAGENET, Entry, Pixels, pixels_of, undoes_imagenet
@@ -105,7 +105,7 @@ def _pixels(file: File, read: "Read") -> Pixels | None:
     for entry in _steps(read):
         if entry.learned:
             continue
-        scale, shift = (",".join(f"{value:.4g}" for value in values) for values in (entry.scale, entry.shift))
+        scale, shift = listed(entry.scale.tolist()), listed(entry.shift.tolist())
         raise FileError(
             f"computes image * {scale} + {shift} first, which does not tell what images it takes: say it, as in "
             "--mean 0 --std 1 for pixels of 0..1, --scale 1 for 0..255, --mean 0.5 --std 0.5 for -1..1"

@@ -20,6 +20,7 @@ from onnx import TensorProto
 from smallcnn.artifact import FORMAT, Artifact
 from smallcnn.checks import shown
 from smallcnn.data import imagenet
+from smallcnn.data.labels import checked_labels
 from smallcnn.data.prepared import Prepared
 from smallcnn.data.preprocessing import Preprocessing
 from smallcnn.ending import Ending, check_ending
@@ -107,7 +108,7 @@ def _artifact(file: File, stem: str, prepared: Prepared) -> Artifact:
         said["beside"] = {name: digest(path) for name, path in file.beside.files.items()}
     labels = usual_labels(read.graph.output_shape[0])
     if file.labels and len(file.labels) == len(labels):
-        labels = file.labels
+        labels = checked_labels(list(file.labels))
     return Artifact(read.graph, read.weights, labels, preprocessing, {"onnx": said}, read.ending)
 
 
@@ -132,14 +133,12 @@ def _ours(file: File, read: Read) -> Artifact:
         raise FileError(f"its metadata lack {error}") from error
     except (ValueError, RecursionError) as error:
         raise FileError(f"its metadata are damaged: {error}") from error
-    if not (isinstance(labels, list) and all(isinstance(label, str) for label in labels)):
-        raise FileError("its labels are not a list of names")
     if not isinstance(facts, dict):
         raise FileError("its facts are not a JSON object")
     done = np.array([read.entry.scale, read.entry.shift], np.float32)
     if file.picture.type != TensorProto.UINT8 or not np.array_equal(preprocessing.scale_and_shift(), done):
         raise FileError("was changed after smallcnn wrote it: it prepares pictures other than its metadata say")
-    return Artifact(read.graph, read.weights, tuple(labels), preprocessing, facts, read.ending)
+    return Artifact(read.graph, read.weights, checked_labels(labels), preprocessing, facts, read.ending)
 
 
 def _read(file: File, name: str, resolution: tuple[int, int] | None) -> Read:

@@ -17,14 +17,14 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from smallcnn import ops
-from smallcnn.artifact import Artifact
+from smallcnn.artifact import Artifact, check_finite
 from smallcnn.ending import probabilities as answers
 from smallcnn.errors import ExportError
 from smallcnn.files import atomic
 from smallcnn.fold import fold
 from smallcnn.graph import Graph, Node
 from smallcnn.metadata import describe
-from smallcnn.probe import TOLERANCE, probe_answer, probe_image, relative_error
+from smallcnn.probe import TOLERANCE, agrees, probe_answer, probe_image, relative_error
 
 OPSET, IR_VERSION = 17, 8
 """Old enough for every runtime in use, new enough for HardSwish (14)."""
@@ -40,6 +40,7 @@ def export(artifact: Artifact, path: Path | str, *, probabilities: bool = False)
     more than `probe.TOLERANCE`; nothing is written then.
     """
     artifact = artifact.in_rgb()
+    check_finite(artifact, artifact.graph.name)
     model = to_onnx(artifact, probabilities=probabilities)
     answer = probe_answer(artifact.graph, artifact.weights, artifact.preprocessing)
     if probabilities:
@@ -47,7 +48,7 @@ def export(artifact: Artifact, path: Path | str, *, probabilities: bool = False)
     helper.set_model_props(model, describe(artifact, _output(probabilities), answer))
     content = model.SerializeToString()
     error = relative_error(_run(content, probe_image(artifact.graph.input_shape))[0], answer)
-    if error > TOLERANCE:
+    if not agrees(error):
         raise ExportError(
             f"the exported {artifact.graph.name} is off by {error:.1e} of its largest output in ONNX Runtime "
             f"(allowed: {TOLERANCE:.0e}); nothing written"
@@ -151,9 +152,10 @@ class _Writer:
                 margins = self.constant(f"{name}.margins", np.array([0, 0, top, left, 0, 0, bottom, right]))
                 return self.emit("Pad", [*inputs, margins], name)
             case ops.Pool(function="max") as op:
-                return self.emit("MaxPool", inputs, name, **_window(op))
+                return self.emit("MaxPool", self._held(inputs), name, **_window(op))
             case ops.Pool() as op:
-                return self.emit("AveragePool", inputs, name, count_include_pad=int(op.count_padding), **_window(op))
+                counts = int(op.count_padding)
+                return self.emit("AveragePool", self._held(inputs), name, count_include_pad=counts, **_window(op))
             case ops.GlobalPool():
                 return self.emit("Flatten", [self.emit("GlobalAveragePool", inputs)], name)
             case ops.Flatten():
@@ -192,6 +194,16 @@ class _Writer:
                 return self.emit("HardSigmoid", inputs, name, alpha=1 / 6, beta=0.5)
             case "sigmoid":
                 return self.emit("Sigmoid", inputs, name)
+
+    def _held(self, inputs: list[str]) -> list[str]:
+        """A pool's input; behind bounds that no number exceeds if it is padded by zeros.
+
+        ONNX Runtime otherwise moves the zeros into the pool's own padding, which never wins a maximum.
+        """
+        if all(node.op_type != "Pad" for node in self.nodes if node.output[0] == inputs[0]):
+            return inputs
+        largest = float(np.finfo(np.float32).max)
+        return [self.emit("Clip", inputs + self._bounds(-largest, largest))]
 
     def _bounds(self, low: float, high: float) -> list[str]:
         """Clip's two inputs, shared by all that have the same."""

@@ -76,7 +76,7 @@ def run(
     folder holds runs of another data set, recipe or teacher, and in the end, after all others are done, if a run could
     not be trained; KeyboardInterrupt after Ctrl-C and a checkpoint.
     """
-    runs = _plan(study, data, root, teacher, out, seeds or study.seeds, epochs or study.recipe.epochs, rows)
+    runs = _plan(study, data, root, teacher, out, seeds or study.seeds, epochs or study.recipe.epochs, rows, say)
     failed: dict[int, str] = {}
     if all(run.done for run in runs):
         finished(results.read(study, out))
@@ -120,6 +120,7 @@ def _plan(
     seeds: int,
     epochs: int,
     names: Sequence[str],
+    say: Callable[[str], None],
 ) -> list[_Run]:
     """Every run, in order: all rows with seed 0, then with seed 1, ..."""
     rows = [_find(study, name) for name in names] or study.rows
@@ -131,6 +132,8 @@ def _plan(
     source = open_source(data, root=root, seed=recipe.seed, val_fraction=recipe.val_fraction)
     if "test" not in source.splits:
         raise DataError(f"{data} has no test part, which a study measures on; it has {', '.join(source.splits)}")
+    for note in source.notes:
+        say(f"note: {note}")
     taught_by = digest(teacher) if teacher else None
     for line in results.read(study, out):
         for outcome in line.outcomes:

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
 from rich.text import Text
 
 from smallcnn.errors import FileError
+from smallcnn.escape import escaped
 from smallcnn.files import atomic
 
 _MUCH = 0.05  # of the time spent waiting for pictures: worth a word
@@ -80,7 +81,7 @@ class Log(Quiet):
 
     def say(self, line: str) -> None:
         """Above the bar."""
-        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(escaped(line), highlight=False, markup=False, soft_wrap=True)
 
     def step(self, epoch: int, loss: float, top1: float, rate: float) -> None:
         """The bar, where stderr is a terminal."""

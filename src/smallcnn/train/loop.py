@@ -171,9 +171,6 @@ class Loop:
             log.say(note)
         self._note_failures(log, self.feed.failed)
         self._note_failures(log, self.validation.failed)
-        if self.source.ignored:
-            some = ", ".join(path.name for path in self.source.ignored[:3])
-            log.say(f"ignored {len(self.source.ignored)} files that are not pictures: {some}")
         if self.progress.epoch >= self.recipe.epochs:
             log.say(f"this run has already finished its {self.recipe.epochs} epochs")
         elif resume:
@@ -313,6 +310,7 @@ class Loop:
                 "seed": self.recipe.seed,
                 "val_fraction": self.recipe.val_fraction,
                 "skipped": len(self.progress.failed),
+                "left_out": self.source.left_out.as_dict(),
             }
             | {f"{name}_images": len(split) for name, split in self.source.splits.items()},
             "epoch": self.progress.epoch + (val is not None),

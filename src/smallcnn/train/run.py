@@ -190,9 +190,15 @@ def _open(data: str | Path, recipe: Recipe, root: str | Path | None) -> Source:
 
 def _check_source(source: Source, data: str | Path) -> None:
     if "train" not in source.splits:
-        raise DataError(f"{data}: no training pictures")
+        raise DataError(f"{data}: no training images")
+    if source.untrainable:
+        raise DataError(source.untrainable)
     if len(source.classes) < 2:
-        raise DataError(f"{data}: one class only, {source.classes[0]!r}; a classifier needs at least two")
+        line = source.left_out.line()
+        raise DataError(
+            f"{data}: one class only, {source.classes[0]!r}; a classifier needs at least two"
+            + (f" ({line})" if line else "")
+        )
     if not len(source.splits["val"]):
         raise DataError(f"{data}: too few pictures to keep any for validation; every class has only one")
 

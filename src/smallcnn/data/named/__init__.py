@@ -4,6 +4,7 @@ from pathlib import Path
 
 from smallcnn.data.archive import TARS, is_archive
 from smallcnn.data.folder import Read, read_archive, read_folder
+from smallcnn.data.left_out import LeftOut
 from smallcnn.data.named.cifar import CIFAR10, CIFAR100
 from smallcnn.data.named.digits import DIGITS
 from smallcnn.data.named.fashion_mnist import FASHION_MNIST
@@ -41,12 +42,12 @@ def read_named(name: str, root: Path | None) -> Contents:
     except NoCopyError as error:
         assert root is not None
         try:
-            classes, splits, _ = _pictures(name, root)
-            if len(classes) != known.classes:
-                raise DataError(f"{root}: {len(classes)} classes of pictures, {name} has {known.classes}")
+            read = _pictures(name, root)
+            if len(read.classes) != known.classes:
+                raise DataError(f"{root}: {len(read.classes)} classes of images, {name} has {known.classes}")
         except DataError as other:
             raise DataError(f"{error}, and no pictures of {name} in class folders either ({other})") from other
-        return classes, splits
+        return read.classes, read.splits
 
 
 def _pictures(name: str, root: Path) -> Read:
@@ -60,11 +61,10 @@ def _pictures(name: str, root: Path) -> Read:
     if "train" not in found:
         return read_archive(root) if is_archive(root) else read_folder(root)
     reads = {part: read_archive(path) if path.is_file() else read_folder(path) for part, path in found.items()}
-    classes, splits, ignored = reads["train"][0], {}, []
-    for part, (those, parts, others) in reads.items():
-        if those != classes or set(parts) != {"train"}:
+    classes, splits = reads["train"].classes, {}
+    for part, read in reads.items():
+        if read.classes != classes or set(read.splits) != {"train"}:
             raise DataError(f"{found[part]}: not the same classes as in {found['train']}")
-        split = parts["train"]
+        split = read.splits["train"]
         splits[part] = Split(split.images, split.labels, [f"{part}/{name}" for name in split.names])
-        ignored += others
-    return classes, splits, ignored
+    return Read(classes, splits, LeftOut())

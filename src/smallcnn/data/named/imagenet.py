@@ -22,11 +22,10 @@ def _read_imagenette(copy: Copy) -> Contents:
 
 def _by_name(read: Read, where: str) -> Contents:
     """Class folders are WordNet ids; sorted, they are in ImageNet's own order."""
-    classes, splits, _ = read
     known = by_wnid()
-    if unknown := [name for name in classes if name not in known]:
+    if unknown := [name for name in read.classes if name not in known]:
         raise DataError(f"{where}: the folder {unknown[0]} is not one of ImageNet's 1,000 classes, as n01440764 is")
-    return tuple(known[name] for name in classes), splits
+    return tuple(known[name] for name in read.classes), read.splits
 
 
 _CITATION = "Russakovsky et al. 2015, ImageNet Large Scale Visual Recognition Challenge, IJCV 115"

@@ -1,0 +1,62 @@
+"""Functions that a file defines for itself, put in place of their calls.
+
+PyTorch 2.1 to 2.4's second exporter writes them.
+"""
+
+from collections.abc import Iterable
+
+import onnx
+from onnx import AttributeProto
+
+from smallcnn.checks import shown
+from smallcnn.errors import FileError
+from smallcnn.onnx.outline import MOST_STEPS
+
+_Key = tuple[str, str]
+
+
+def inlined(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model without functions of its own. FileError if they call each other in a circle, or make too many steps."""
+    if not model.functions:
+        return model
+    from onnx import inliner
+
+    _Counting(model).check()
+    try:
+        return inliner.inline_local_functions(model)
+    except Exception as error:  # whatever the C++ side finds wrong; its exceptions have no common base
+        name = shown(model.functions[0].name)
+        raise FileError(f"defines functions of its own ({name}) that cannot be put in place of their calls") from error
+
+
+class _Counting:
+    """How many operators there would be."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self._nodes = model.graph.node
+        self._functions = {(f.domain, f.name): f for f in model.functions}
+        self._sizes: dict[_Key, int] = {}
+
+    def check(self) -> None:
+        """FileError if there are too many, or if a function calls itself."""
+        self._add(self._nodes, ())
+
+    def _add(self, nodes: Iterable[onnx.NodeProto], inside: tuple[_Key, ...]) -> int:
+        count = 0
+        for node in nodes:
+            count += 1 + self._of((node.domain, node.op_type), inside)
+            for attribute in node.attribute:
+                if attribute.type == AttributeProto.GRAPH:
+                    count += self._add(attribute.g.node, inside)
+            if count > MOST_STEPS:
+                raise FileError(f"makes more than {MOST_STEPS:,} operators of its functions; at most so many are read")
+        return count
+
+    def _of(self, key: _Key, inside: tuple[_Key, ...]) -> int:
+        if key not in self._functions:
+            return 0
+        if key in inside or len(inside) > 50:
+            raise FileError(f"defines functions that call each other in a circle ({shown(key[1])})")
+        if key not in self._sizes:
+            self._sizes[key] = self._add(self._functions[key].node, (*inside, key))
+        return self._sizes[key]

@@ -1,0 +1,68 @@
+"""ONNX files as others write them, made by hand, and ONNX Runtime's answers to them."""
+
+import numpy as np
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+
+from smallcnn import ops, reference
+from smallcnn.onnx import from_onnx
+from smallcnn.probe import relative_error
+
+# float32 sums over at most a few thousand terms, against float64: about 1e-7 * sqrt(terms)
+TOLERANCE = 1e-5
+
+
+def answer(model, x):
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 4
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options)
+    return session.run(None, {session.get_inputs()[0].name: x})[0]
+
+
+def made(nodes, shape, stored=None, *, opset=17, kind=TensorProto.FLOAT, sides=None, outputs=("y",)):
+    """A model that turns `x` into `y`; `stored` are tensors by name, `shape` the picture's."""
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", kind, sides or shape)],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in (stored or {}).items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+
+
+def node(kind, inputs, output, **attributes):
+    return helper.make_node(
+        kind, inputs.split(), output.split(), name=f"{kind}_{output.replace(' ', '_')}", **attributes
+    )
+
+
+def random(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape, np.float32)
+
+
+def checked(model, shape, channels_last=False):
+    """The graph of a model whose answer to a random picture is ONNX Runtime's."""
+    x = random(*shape, seed=7)
+    read = from_onnx(model)
+    got = reference.run(read.graph, read.weights, read.entry.of(x if channels_last else x.transpose(0, 2, 3, 1)))
+    assert relative_error(got.reshape(-1), answer(model, x).reshape(-1)) < TOLERANCE
+    return read.graph
+
+
+def kinds(graph):
+    """Operators in order; an activation by its function."""
+    return [n.op.function if isinstance(n.op, ops.Activation) else n.op.kind for n in graph.nodes[1:]]
+
+
+def head(name="m", channels=4):
+    """From a map of `channels` to the classes."""
+    return [
+        node("GlobalAveragePool", name, "pooled"),
+        node("Flatten", "pooled", "flat"),
+        node("Gemm", "flat dense", "y", transB=1),
+    ]
+
+
+STEM = node("Conv", "x w", "s", pads=[1, 1, 1, 1])
+STORED = {"w": random(4, 3, 3, 3), "dense": random(2, 4), "v": random(4)}
