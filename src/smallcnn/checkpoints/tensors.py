@@ -159,7 +159,15 @@ def _strange(why: str) -> Builder:
     return lambda *_: Strange(why)
 
 
+def _as_given(value: object = (), *_: object) -> object:
+    return value
+
+
 _PLAIN: dict[str, Builder] = {
+    "torch._utils._rebuild_parameter": _as_given,
+    "torch._utils._rebuild_parameter_with_state": _as_given,
+    "torch._utils._rebuild_device_tensor_from_numpy": _as_given,  # of TPUs, which have no storage of their own
+    "torch._utils._rebuild_xla_tensor": _as_given,
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_tensor_v3": _typed_tensor,
@@ -233,18 +241,12 @@ def _ordered(pairs: list[Any] | None = None) -> dict[Any, object]:
     return made
 
 
-def _as_given(value: object = (), *_: object) -> object:
-    return value
-
-
 def _reconstructed(kind: object, *_: object) -> Stub:
     return Stub(kind.name if isinstance(kind, Named) else "")
 
 
 BUILDERS: dict[str, Builder] = {
     **_PLAIN,
-    "torch._utils._rebuild_parameter": _as_given,
-    "torch._utils._rebuild_parameter_with_state": _as_given,
     "torch._tensor._rebuild_from_type": _subclass,
     "torch._tensor._rebuild_from_type_v2": _subclass,
     "torch.Size": _as_given,
