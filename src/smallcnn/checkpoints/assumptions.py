@@ -10,7 +10,7 @@ from smallcnn.data.preprocessing import Preprocessing
 from smallcnn.errors import FileError
 from smallcnn.graph import Graph
 
-_UNSEEN = ("padding", "epsilon", "shuffle")  # options of networks that leave no trace in the weights
+_UNSEEN = ("padding", "epsilon", "shuffle", "activation")  # options of networks that leave no trace in the weights
 
 
 def shaping(model: zoo.Model) -> dict[str, object]:
@@ -52,12 +52,20 @@ def usual_images(layout: Layout, graph: Graph) -> Preprocessing:
 def assumed(model: zoo.Model, used: Preprocessing) -> str:
     """A note of what neither names nor shapes tell."""
     options = [f"{key}={_short(model.options[key])}" for key in _UNSEEN if key in model.options]
-    numbers = [
+    means = "--as, --mean and --std" if options else "--mean and --std"
+    return f"assumed, as the file does not say it: {', '.join([*options, *_numbers(used)])}; {means} change that"
+
+
+def assumed_images(used: Preprocessing) -> str:
+    """A note of what a file that describes its network does not tell of images."""
+    return f"assumed, as the file does not say it: {', '.join(_numbers(used))}; --mean and --std change that"
+
+
+def _numbers(used: Preprocessing) -> list[str]:
+    return [
         f"{what} {','.join(map(_short, values))}"
         for what, values in (("mean", used.mean), ("standard deviation", used.std))
     ]
-    means = "--as, --mean and --std" if options else "--mean and --std"
-    return f"assumed, as the file does not say it: {', '.join([*options, *numbers])}; {means} change that"
 
 
 def _short(value: object) -> str:

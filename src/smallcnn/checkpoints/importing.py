@@ -11,11 +11,13 @@ import numpy as np
 from smallcnn import zoo
 from smallcnn.adapt import with_classes
 from smallcnn.artifact import Artifact
-from smallcnn.checkpoints.assumptions import assumed, conventions, place, shaping, usual_images
+from smallcnn.checkpoints.assumptions import assumed, assumed_images, conventions, place, shaping, usual_images
 from smallcnn.checkpoints.catalogue import Checkpoint
 from smallcnn.checkpoints.fitting import recognised
+from smallcnn.checkpoints.keras_file import open_keras
 from smallcnn.checkpoints.kinds import READ, kind_of
 from smallcnn.checkpoints.layouts import OWN, Layout, layouts_of, own
+from smallcnn.checkpoints.match_keras import by_kind, is_automatic, keras_ends, numbered
 from smallcnn.checkpoints.match_layers import lay_layers
 from smallcnn.checkpoints.match_names import (
     Placed,
@@ -24,6 +26,7 @@ from smallcnn.checkpoints.match_names import (
     classes_of,
     in_order,
     lay,
+    listed,
     missing_tail,
     rows,
 )
@@ -36,7 +39,9 @@ from smallcnn.data.preprocessing import Preprocessing
 from smallcnn.errors import FileError, GraphError, closest
 from smallcnn.fold import fold_graph
 from smallcnn.graph import Graph
+from smallcnn.keras.reading import read_keras
 from smallcnn.onnx.reading import read_onnx, usual_labels
+from smallcnn.tflite import read_tflite
 from smallcnn.weights import initial_weights
 
 ORDER = "order"
@@ -73,14 +78,16 @@ def import_checkpoint(
     """
     paths, chosen = [Path(file) for file in files], None if model is None else zoo.parse(model)
     prepared = prepared or Prepared()
-    if {kind_of(path) for path in paths} == {"tflite"}:
-        if origin or fresh_head:
-            raise FileError("a .tflite file is laid out layer by layer, and whole: no origin, no fresh head")
-        if chosen is None:
-            raise FileError(f"{paths[0]}: say which network a TensorFlow Lite file is with --as")
+    kinds = {kind_of(path) for path in paths}
+    if kinds == {"tflite"} and (origin or fresh_head):
+        raise FileError("a .tflite file is laid out layer by layer, and whole: no origin, no fresh head")
+    if kinds == {"tflite"} and chosen is not None:
         return _from_layers(paths, chosen, keep_background, labels, prepared)
     if len(paths) != 1:
-        raise FileError("only .tflite networks come in several files; give one file")
+        only = "; say with --as which network they are" if kinds == {"tflite"} else "; give one file"
+        raise FileError(f"only .tflite networks come in several files{only}")
+    if chosen is None and not (origin or fresh_head) and (made := _described(paths[0], prepared)):
+        return _whole(made, paths[0], "tflite" if kinds == {"tflite"} else "keras", keep_background, labels)
     found = read_weights(paths[0])
     try:
         if chosen is None:
@@ -116,7 +123,33 @@ def import_onnx(
     Raises FileError if the file is missing, damaged, or holds what a graph has no operator for.
     """
     path = Path(path)
-    made = read_onnx(path, prepared)
+    return _whole(read_onnx(path, prepared), path, "onnx", keep_background, labels)
+
+
+def _described(path: Path, prepared: Prepared) -> Artifact | None:
+    """The network that a file of TensorFlow Lite or Keras describes itself; None if it holds weights only."""
+    kind = kind_of(path)
+    if kind == "tflite":
+        return read_tflite(path, prepared)
+    if kind not in ("hdf5", "keras"):
+        return None
+    try:
+        with open_keras(path) as stored:
+            if stored.description is None:
+                return None
+            return read_keras(stored, path.stem.removesuffix(".weights"), prepared)
+    except (FileError, GraphError) as error:
+        raise FileError(f"{path}: {error}") from error
+
+
+def _whole(
+    made: Artifact,
+    path: Path,
+    origin: str,
+    keep_background: bool,
+    labels: Sequence[str] | None,
+) -> Artifact:
+    """A file's own network, with labels as asked for, and where it came from."""
     try:
         if labels is not None:
             made = replace(made, labels=_labels(len(made.labels), labels))
@@ -125,7 +158,10 @@ def import_onnx(
             made = replace(made, graph=graph, weights=weights, labels=made.labels[1:])
     except (FileError, GraphError) as error:
         raise FileError(f"{path}: {error}") from error
-    facts: dict[str, Any] = {"model": made.graph.name, "origin": "onnx", "files": [_digest(path)], "fresh": []}
+    facts: dict[str, Any] = {"model": made.graph.name, "origin": origin, "files": [_digest(path)], "fresh": []}
+    said = made.facts.get("keras") or made.facts.get("tflite")
+    if said and said["images"] == "assumed":
+        facts["notes"] = [assumed_images(made.preprocessing)]
     return replace(made, facts=made.facts | {"imported": facts})
 
 
@@ -195,6 +231,8 @@ def _from_tensors(
 ) -> Artifact:
     """From a file of named tensors."""
     notes, resolution = list(found.notes), {} if prepared.plane is None else {"resolution": prepared.plane}
+    if origin == ORDER and found.kind in ("hdf5", "keras"):
+        return _by_kind(path, found, model, fresh_head, labels, prepared)
     if origin == ORDER:
         if found.kind not in _IN_ORDER:
             raise FileError(f"a {READ[found.kind]} file sorts its tensors, so their order says nothing")
@@ -208,6 +246,8 @@ def _from_tensors(
         usual = usual_images(layout, graph)
         notes.append(assumed(model, prepared.over(usual)))
         return _artifact(graph, weights, labels, usual, prepared, path, model, ORDER, [], notes)
+    if origin in (None, "keras") and found.kind in ("hdf5", "keras", "npz") and is_automatic(found.tensors):
+        return _by_kind(path, found, model, fresh_head, labels, prepared)
     layout, model, tensors = _layout(found.tensors, model, origin, notes)
     classes = classes_of(layout, model, tensors) or len(labels or imagenet.labels())
     channels = channels_of(layout, model, tensors)
@@ -232,6 +272,27 @@ def _from_tensors(
     if layout.origin == OWN or channels == 1:
         notes.append(assumed(model, prepared.over(usual)))
     return _artifact(graph, weights, labels, usual, prepared, path, model, layout.origin, tail, notes)
+
+
+def _by_kind(
+    path: Path,
+    found: Weights,
+    model: zoo.Model,
+    fresh_head: bool,
+    labels: Sequence[str] | None,
+    prepared: Prepared,
+) -> Artifact:
+    """From Keras weights whose names say nothing: layers of a kind in the order they run."""
+    resolution = {} if prepared.plane is None else {"resolution": prepared.plane}
+    tensors = numbered(found.tensors) if found.kind == "npz" else found.tensors
+    channels, classes, bias = keras_ends(tensors)
+    if "bias" in model.options and "bias" not in model.given:
+        model = replace(model, options=model.options | {"bias": bias})
+    graph = model.build(classes=classes or len(labels or imagenet.labels()), channels=channels, **resolution)
+    weights, fresh = by_kind(graph, tensors, fresh_head=fresh_head)
+    usual = Preprocessing(graph.input_shape[:2], (0.5,) * channels, (0.5,) * channels)
+    notes = [*found.notes, "its layers were taken by kind, in the order they run", assumed(model, prepared.over(usual))]
+    return _artifact(graph, weights, labels, usual, prepared, path, model, "keras", fresh, notes)
 
 
 def _fits_without(layout: Layout, graph: Graph, tensors: Tensors, tail: list[str]) -> bool:
@@ -281,13 +342,12 @@ def _layout(
     most = max(place.count for place, _ in where)
     best = [(place, layout) for place, layout in where if place.count == most]
     if not most:
-        some = " ".join(", ".join(list(tensors)[:3]).split())
         public = [name for name in dict.fromkeys(origins) if name != OWN]
         whose = (
             f"are none that {' or '.join(public)} give" if public else "are not those here, and no others are known of"
         )
         raise FileError(
-            f"its names ({some}, ...) {whose} {model.name}; "
+            f"its names ({listed(list(tensors))}) {whose} {model.name}; "
             f"--origin {ORDER} ignores names, if the file has the layers in the order they run"
         )
     if len(best) > 1:  # torchvision's GoogLeNet has our names but for its last layer
@@ -308,7 +368,7 @@ def _told(place: Placed, others: list[str]) -> list[str]:
     rivals = [
         f"as many names fit below {' and '.join(map(shown, place.rivals))}: taken from below {shown(place.prefix)}"
     ]
-    left = [f"left out, as no part of the network: {', '.join(map(shown, others[:3]))}" + ", ..." * (len(others) > 3)]
+    left = [f"left out, as no part of the network: {listed(others)}"]
     return rivals * bool(place.rivals) + left * bool(others)
 
 

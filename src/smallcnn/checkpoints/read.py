@@ -4,7 +4,7 @@
                    own, which builds tensors and plain containers and nothing else (`pickles`, `torch_files`)
     .safetensors   names and bytes
     .npz           without pickled objects
-    .h5            Keras 1 and 2 weight files
+    .h5 .keras     Keras' files, in the order the layers run where they describe that (`keras_file`)
 
 The file's content says which it is (`kinds`), its name does not matter. Order is the file's. A training checkpoint's
 outer layers ("state_dict", "model") are taken off and counters that are no weights left out (`state_dict`).
@@ -17,17 +17,17 @@ from typing import Any
 
 import numpy as np
 
+from smallcnn.checkpoints.keras_file import keras_tensors
 from smallcnn.checkpoints.kinds import READ, Kind, kind_of
-from smallcnn.checkpoints.state_dict import choose, unwrapped
+from smallcnn.checkpoints.state_dict import MOST_TENSORS, choose, unwrapped
 from smallcnn.checkpoints.tensors import widened
 from smallcnn.checkpoints.torch_files import opened
 from smallcnn.checkpoints.zips import open_zip
 from smallcnn.checks import shown
-from smallcnn.errors import FileError, require
+from smallcnn.errors import FileError
 
 Tensors = dict[str, np.ndarray]
 
-_MOST_COMPRESSED = 1000  # times the size of its file that a dataset of .h5 may take in memory
 _ALWAYS_ALLOWED = 64 * 2**20  # bytes that tensors may take, however small the file
 _COUNTERS = ("top_level_model_weights",)  # Keras'
 
@@ -55,6 +55,8 @@ def read_weights(path: Path) -> Weights:
         named = {name: _checked(name, value) for name, value in tensors.items() if not name.endswith(_COUNTERS)}
         if not named:
             raise FileError("holds no weights")
+        if len(named) > MOST_TENSORS:
+            raise FileError(f"holds more than {MOST_TENSORS:,} tensors, which no network here has")
         return Weights(kind, unwrapped(named), notes)
     except FileError as error:
         raise FileError(f"{path}: {error}") from error
@@ -140,44 +142,14 @@ def _npz(path: Path) -> Tensors:
         raise FileError("damaged, or not an .npz of plain arrays") from error
 
 
-def _h5(path: Path) -> Tensors:
-    require("reading a Keras .h5 file", "import", "h5py")
-    import h5py
-
-    try:
-        with h5py.File(path, "r") as file:
-            group = file.get("model_weights", file)
-            if not {"layer_names", "layer_names0"} & group.attrs.keys():
-                raise FileError("an .h5 file, but not Keras weights in the format of Keras 1 and 2")
-            layers = _listed(group.attrs, "layer_names")
-            datasets = {
-                name: group[layer][name] for layer in layers for name in _listed(group[layer].attrs, "weight_names")
-            }
-            for name, dataset in datasets.items():
-                if dataset.nbytes > _MOST_COMPRESSED * path.stat().st_size:
-                    raise FileError(f"damaged: {name!r} claims {dataset.nbytes:,} bytes")
-            return {name.removesuffix(":0"): np.asarray(dataset) for name, dataset in datasets.items()}
-    except FileError:
-        raise
-    except Exception as error:  # h5py raises whatever the library's many parsers find
-        raise FileError(f"damaged or not a Keras .h5 file ({_first_line(error)})") from error
-
-
-def _listed(attributes: Any, key: str) -> list[str]:
-    """Names that Keras stores in an attribute, or, if they are long, in several numbered from 0."""
-    parts = [key] if key in attributes else [f"{key}0"]
-    while (more := f"{key}{len(parts)}") in attributes:
-        parts.append(more)
-    return [_text(name) for part in parts for name in attributes[part]]
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
-
-
 def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:120]
 
 
 _NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U8": "u1"}
-_READERS: dict[Kind, Callable[[Path], Tensors]] = {"safetensors": _safetensors, "npz": _npz, "hdf5": _h5}
+_READERS: dict[Kind, Callable[[Path], Tensors]] = {
+    "safetensors": _safetensors,
+    "npz": _npz,
+    "hdf5": keras_tensors,
+    "keras": keras_tensors,
+}

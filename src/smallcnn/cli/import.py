@@ -48,12 +48,15 @@ def command(
 ) -> None:
     """Turn public weights into a model file that classifies.
 
-    FILE is a PyTorch checkpoint (also .safetensors), a TensorFlow Lite file (float or integer; several are parts of
-    one network, in order) or Keras weights (.h5, .npz). Its content says which, whatever its name. Nothing in it is
-    executed. Every tensor must fit MODEL. Labels and image preparation are the origin's unless given.
+    FILE is a PyTorch checkpoint, .safetensors, or a file of ONNX, TensorFlow Lite or Keras. Its content says which,
+    whatever its name. Nothing in it is executed.
 
-    An ONNX file holds its network itself, and takes no --as. Where it neither scales its images itself nor says how
-    they are prepared, ImageNet's mean and standard deviation are assumed unless --mean, --std or --scale is given.
+    Files of ONNX, TensorFlow Lite and Keras hold their network themselves. Weights alone need --as where names and
+    shapes do not tell the network; every tensor must fit MODEL. With --as, several .tflite files are parts of one
+    network, in order.
+
+    Labels and image preparation are the file's or the origin's unless given. What is assumed is printed; --mean, --std
+    and --scale change it.
     Numbers are in the order of the network's channels: blue first with --order bgr.
     """
     from smallcnn import artifact

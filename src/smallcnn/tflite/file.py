@@ -221,8 +221,8 @@ def _parse(content: bytes) -> File:
         entry = model.Metadata(i)
         data = _data(content, model.Buffers(entry.Buffer()))
         metadata[text(entry.Name())] = b"" if data is None else data.tobytes()
-    ends = [_numbers(graph, side, len(tensors)) for side in ("Inputs", "Outputs")]
-    return File(tuple(tensors), tuple(operators), *ends, metadata)
+    inputs, outputs = (_numbers(graph, side, len(tensors)) for side in ("Inputs", "Outputs"))
+    return File(tuple(tensors), tuple(operators), inputs, outputs, metadata)
 
 
 def _names(enumeration: type) -> dict[int, str]:

@@ -61,7 +61,9 @@ def _read(content: bytes, stored: bytes) -> Metadata:
 def _lines(content: bytes, name: str) -> tuple[str, ...] | None:
     """The lines of a text file in the archive behind the network; None if it is not there."""
     end = content.rfind(b"PK\5\6")  # the end record tells how long the list of members is, all of which zipfile reads
-    if end >= 0 and int.from_bytes(content[end + 12 : end + 16], "little") > _MOST_TEXT:
+    if end < 0:
+        return None
+    if int.from_bytes(content[end + 12 : end + 16], "little") > _MOST_TEXT:
         raise FileError("damaged: the archive with its labels lists far too many members")
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive, archive.open(name) as file:

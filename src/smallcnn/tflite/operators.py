@@ -17,35 +17,13 @@ from smallcnn.checks import shown
 from smallcnn.errors import FileError
 from smallcnn.graph import Node
 from smallcnn.onnx import views
+from smallcnn.onnx.channels_last import channels_last, map_last, per_channel, plain, product
 from smallcnn.onnx.network import Network
 from smallcnn.onnx.views import View
 from smallcnn.tflite.call import Call
 from smallcnn.tflite.file import Array
 
-_ORDER = (views.HEIGHT, views.WIDTH, views.CHANNELS)
 _SAME, _VALID = 0, 1  # the schema's Padding
-
-
-def plain(node: Node) -> View:
-    """A node's result as the file's convolutions have it: (batch, height, width, channels), or less for a vector."""
-    return View(node, views.plain(node.shape, _ORDER))
-
-
-def channels_last(net: Network, view: View) -> Node:
-    """The node of a tensor (N, H, W, C): a map, or a vector where the plane is one pixel."""
-    if len(view.dims) != 4:
-        raise FileError(f"needs (batch, height, width, channels), not {shown(view.sizes)}")
-    view = net.ordered(view)
-    if view.dims != views.plain(view.node.shape, _ORDER):
-        raise FileError(f"reads {shown(view.sizes)} with its axes in an order that no transpose has put right")
-    return view.node
-
-
-def _map(net: Network, view: View) -> Node:
-    node = channels_last(net, view)
-    if len(node.shape) != 3:
-        raise FileError(f"needs a plane, but what it reads was averaged over it: {shown(view.sizes)}")
-    return node
 
 
 def _window(call: Call, plane: Sequence[int], kernel: ops.Pair) -> tuple[ops.Pair, ops.Padding]:
@@ -99,7 +77,7 @@ def conv(net: Network, call: Call) -> View:
 def depthwise(net: Network, call: Call) -> View:
     """DEPTHWISE_CONV_2D, weights (1, height, width, channels * multiplier)."""
     weight = _kernel(call).transpose(3, 0, 1, 2)
-    node = _map(net, call.view())
+    node = map_last(net, call.view())
     if weight.shape[1] != 1:
         raise FileError(f"has a depthwise weight of {shown(weight.shape)}")
     return _convolved(net, call, node, _weights(call, weight), groups=node.shape[2])
@@ -146,7 +124,7 @@ def mul(net: Network, call: Call) -> View:
     """MUL."""
     a, b = call.value(0), call.value(1)
     if isinstance(a, View) and isinstance(b, View):
-        return net.product(a, b, call.label)
+        return product(net, a, b, call.label)
     view, scale = _constant(net, a, b)
     return net.scale_and_shift(view, scale, np.array(0.0), call.label)
 
@@ -162,23 +140,16 @@ def div(net: Network, call: Call) -> View:
 
 
 def _constant(net: Network, a: View | Array, b: View | Array) -> tuple[View, Array]:
-    """The result of the two, and the constant as one number, or one per channel, which must not widen it; float64."""
+    """The result of the two, and the constant as one number, or one per channel."""
     view, constant = (a, b) if isinstance(a, View) else (b, a)
     if not isinstance(view, View) or isinstance(constant, View):
         raise FileError("computes with constants alone")
-    view = net.ordered(view)
-    axes = max(len(view.dims), constant.ndim)
-    dims, channels = views.broadcast(view.dims, axes), view.node.shape[-1]
-    for dim, size in zip(dims, (1,) * (axes - constant.ndim) + constant.shape, strict=True):
-        if size != 1 and (dim != (views.Atom(views.CHANNELS, channels),) or size != channels):
-            raise FileError(f"combines {shown(view.sizes)} with a constant of {shown(constant.shape)}, "
-                            "which is not one number or one per channel")  # fmt: skip
-    return replace(view, dims=dims), constant.reshape(-1).astype(np.float64)
+    return per_channel(net, view, constant)
 
 
 def max_pool(net: Network, call: Call) -> View:
     """MAX_POOL_2D."""
-    node = _map(net, call.view())
+    node = map_last(net, call.view())
     kernel = (call.option("FilterHeight"), call.option("FilterWidth"))
     stride, padding = _window(call, node.shape[:2], kernel)
     return plain(net.add(ops.Pool(function="max", kernel=kernel, stride=stride, padding=padding), [node], call.label))
@@ -186,7 +157,7 @@ def max_pool(net: Network, call: Call) -> View:
 
 def average_pool(net: Network, call: Call) -> View:
     """AVERAGE_POOL_2D, which divides by the pixels inside the image."""
-    node = _map(net, call.view())
+    node = map_last(net, call.view())
     kernel = (call.option("FilterHeight"), call.option("FilterWidth"))
     stride, padding = _window(call, node.shape[:2], kernel)
     if kernel == node.shape[:2] and padding == ops.NO_PADDING:
@@ -225,7 +196,7 @@ def pad(net: Network, call: Call) -> View:
         raise FileError(f"pads with {value:g}; only zeros are known")
     if min(amounts) < 0:
         raise FileError(f"has negative paddings {shown(amounts)}")
-    node = _map(net, view)
+    node = map_last(net, view)
     batch, rows, columns, channels = margins
     if any(batch) or any(channels):
         raise FileError("pads the channels" if any(channels) else "pads the batch")
@@ -358,7 +329,7 @@ def normalised(net: Network, call: Call) -> View:
     size = 2 * call.option("Radius") + 1
     alpha, beta, bias = call.setting("Alpha", 1), call.setting("Beta", 0.5), call.setting("Bias", 1)
     op = ops.LocalResponseNorm(size=size, alpha=alpha * size, beta=beta, bias=bias)
-    return plain(net.add(op, [_map(net, call.view())], call.label))
+    return plain(net.add(op, [map_last(net, call.view())], call.label))
 
 
 def reshape(net: Network, call: Call) -> View:  # noqa: ARG001

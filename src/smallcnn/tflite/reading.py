@@ -2,7 +2,8 @@
 
 A quantized file becomes a float network: weights are scale * (code - zero point), and where a layer's 8-bit result
 saturates, a clip cuts off the same. Labels and the preparation of images come from the file's metadata or from what
-its numbers stand for; otherwise images are assumed to be scaled to -1..1. A softmax or sigmoid at the end becomes the artifact's ending.
+its numbers stand for; otherwise images are assumed to be scaled to -1..1. A softmax or sigmoid at the end becomes the
+artifact's ending.
 
 What the graph has no operator for is an error that names it.
 """
@@ -15,14 +16,18 @@ import numpy as np
 
 from smallcnn.artifact import Artifact
 from smallcnn.checks import shown
+from smallcnn.data.prepared import Prepared
 from smallcnn.data.preprocessing import Preprocessing
 from smallcnn.ending import Ending
 from smallcnn.errors import FileError, GraphError
-from smallcnn.graph import Graph, Node
+from smallcnn.graph import Graph
 from smallcnn.logits import to_logits, without_sigmoid
 from smallcnn.onnx import views
+from smallcnn.onnx.channels_last import FED, ORDER, answer, fed, told
 from smallcnn.onnx.constants import Budget
-from smallcnn.onnx.network import MOST, Network
+from smallcnn.onnx.entry import Entry
+from smallcnn.onnx.network import Network
+from smallcnn.onnx.preparation import composed
 from smallcnn.onnx.reading import usual_labels
 from smallcnn.onnx.simplify import simplify
 from smallcnn.onnx.views import View
@@ -32,7 +37,7 @@ from smallcnn.tflite.metadata import Metadata, read_metadata
 from smallcnn.tflite.operators import FUSED, READERS
 from smallcnn.tflite.ranges import Ranges
 
-_FIRST, _LAST = (views.CHANNELS, views.HEIGHT, views.WIDTH), (views.HEIGHT, views.WIDTH, views.CHANNELS)
+_FIRST = (views.CHANNELS, views.HEIGHT, views.WIDTH)
 _SHAPES = ("SHAPE", "PACK", "STRIDED_SLICE", "GATHER", "CONCATENATION", "MUL", "ADD", "SUB", "CAST", "REDUCE_PROD",
            "EXPAND_DIMS", "SQUEEZE", "RESHAPE", "FILL", "SLICE")  # fmt: skip
 """What files compute shapes with."""
@@ -42,19 +47,20 @@ _SHAPES = ("SHAPE", "PACK", "STRIDED_SLICE", "GATHER", "CONCATENATION", "MUL", "
 class Read:
     """What a file computes.
 
-    `first`: scale and shift that it begins with; `dropped`: what came after the logits; `ending` turns those into
-    answers.
+    `entry`: what the graph's input is, of what the file is fed; `done`: all that the file does to its image first.
+    `dropped`: what came after the logits; `ending` turns those into answers.
     """
 
     graph: Graph
     weights: dict[str, Array]
-    first: tuple[Array, Array] | None
+    entry: Entry
+    done: tuple[Entry, ...]
     dropped: str | None
     ending: Ending
 
 
-def read_tflite(path: Path | str) -> Artifact:
-    """The network of a TensorFlow Lite file, with the labels and the preparation that it says.
+def read_tflite(path: Path | str, prepared: Prepared | None = None) -> Artifact:
+    """The network of a TensorFlow Lite file, with the labels and the preparation that it says, or those in `prepared`.
 
     Raises FileError if the file is missing, damaged, or holds what the graph has no operator for.
     """
@@ -62,21 +68,23 @@ def read_tflite(path: Path | str) -> Artifact:
     try:
         content = read_bytes(path)
         file = parse(content)
-        return _artifact(file, read_metadata(content, dict(file.metadata)), path.stem, len(content))
+        return _artifact(
+            file, read_metadata(content, dict(file.metadata)), path.stem, len(content), prepared or Prepared()
+        )
     except (FileError, GraphError) as error:
         raise FileError(f"{path}: {error}") from error
 
 
-def _artifact(file: File, metadata: Metadata, stem: str, size: int) -> Artifact:
+def _artifact(file: File, metadata: Metadata, stem: str, size: int, prepared: Prepared) -> Artifact:
     read = _read(file, stem if stem.isprintable() else "imported", size)
-    preprocessing, said = _preparation(file, read, metadata)
+    preprocessing, said = _preparation(file, read, metadata, prepared)
     labels = _labels(metadata.labels, read.graph.output_shape[0])
     facts = {"tflite": {"images": said, "dropped": read.dropped}}
     return Artifact(read.graph, read.weights, labels, preprocessing, facts, read.ending)
 
 
 def _labels(named: tuple[str, ...] | None, classes: int) -> tuple[str, ...]:
-    """The file's, if it has one for each class; ours where they are ImageNet's, which name two birds and machines alike."""
+    """The file's, if it has one for each class; ours where they are ImageNet's, whose lists have two cranes."""
     usual = usual_labels(classes)
     if named is None or len(named) != classes:
         return usual
@@ -97,7 +105,7 @@ def _told_apart(labels: tuple[str, ...]) -> tuple[str, ...]:
 
 def _read(file: File, name: str, size: int) -> Read:
     shape, order = _image(file)
-    network = Network(shape, Budget(4 * size + 2**22))
+    network = Network(shape, Budget(size // 2))
     ranges = Ranges(network)
     image = View(network.input, views.plain(shape, order))
     values: dict[int, Value] = {file.inputs[0]: image}
@@ -119,12 +127,13 @@ def _read(file: File, name: str, size: int) -> Read:
     result = values.get(file.outputs[0])
     if not isinstance(result, View):
         raise FileError("its output does not depend on the image")
-    simple = simplify(network, _answer(network, result), name, pixels=True)
+    simple = simplify(network, answer(network, result), name)
+    parts = (simple.entry, simple.done)
     if result.ended in ("SOFTMAX", "LOG_SOFTMAX"):
-        return Read(simple.graph, simple.weights, simple.scale_and_shift, result.ended, "softmax")
+        return Read(simple.graph, simple.weights, *parts, result.ended, "softmax")
     graph, weights, ending = to_logits(simple.graph, simple.weights)
     dropped = result.ended if without_sigmoid(simple.graph) is None else "LOGISTIC"
-    return Read(graph, weights, simple.scale_and_shift, dropped, ending)
+    return Read(graph, weights, *parts, dropped, ending)
 
 
 def _run(network: Network, ranges: Ranges, call: Call) -> list[Value]:
@@ -190,11 +199,9 @@ def _image(file: File) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
     last = shape[3] in (1, 3)
     if not (last or (shape[1] in (1, 3) and _turned(file))):
         raise FileError(f"takes {shown(shape)}, not one image of one or three channels")
-    order = _LAST if last else _FIRST
+    order = ORDER if last else _FIRST
     sides = dict(zip(order, shape[1:], strict=True))
     size = (sides[views.HEIGHT], sides[views.WIDTH], sides[views.CHANNELS])
-    if not 1 <= min(size) <= max(size) <= MOST:
-        raise FileError(f"takes {shown(shape)}; sides go from 1 to {MOST}")
     return size, order
 
 
@@ -203,39 +210,24 @@ def _turned(file: File) -> bool:
     return any(operator.kind == "TRANSPOSE" and file.inputs[0] in operator.inputs for operator in file.operators)
 
 
-def _answer(network: Network, result: View) -> Node:
-    """The node of the logits, a vector."""
-    view = network.ordered(result)
-    plane = [atom for dim in view.dims for atom in dim if atom.axis != views.CHANNELS]
-    if plane or sum(1 for dim in view.dims if dim) > 1:
-        raise FileError(f"gives {shown(result.sizes)}, not one number per class")
-    if view.node == network.input:
-        raise FileError("gives back what it reads")
-    return network.vector(view).node
-
-
-def _preparation(file: File, read: Read, metadata: Metadata) -> tuple[Preprocessing, str]:
-    """How an image becomes the graph's input, and whether that is "in the file" or "assumed"."""
-    height, width, channels = read.graph.input_shape
-    tensor = file.tensors[file.inputs[0]]
-    scale, shift, said = np.ones(channels), np.zeros(channels), "in the file"
-    normal = metadata.mean is not None and metadata.std is not None and len(metadata.mean) in (1, channels)
+def _preparation(file: File, read: Read, metadata: Metadata, prepared: Prepared) -> tuple[Preprocessing, str]:
+    """How an image becomes the graph's input, and whether that was "given", is "in the file" or "assumed"."""
+    graph, tensor = read.graph, file.tensors[file.inputs[0]]
+    if prepared.plane not in (None, graph.input_shape[:2]):
+        raise FileError(f"was made for {graph.input_shape[0]}x{graph.input_shape[1]}; train --from can change that")
+    normal = metadata.mean is not None and metadata.std is not None and len(metadata.mean) in (1, graph.input_shape[2])
+    said = "in the file"
     if tensor.grid and not (normal and tensor.number == "INT8"):
-        scale, shift = scale * tensor.grid.scale, scale * -tensor.grid.scale * tensor.grid.zero
+        usual = fed(graph, tensor.grid.scale, -tensor.grid.scale * tensor.grid.zero)
     elif normal:
-        std = np.broadcast_to(np.array(metadata.std), channels)
-        scale, shift = 1 / std, -np.broadcast_to(np.array(metadata.mean), channels) / std
+        std = np.array(metadata.std)
+        usual = fed(graph, 1 / std, -np.array(metadata.mean) / std)
     elif first := _quantized_first(file):
-        scale, shift, said = scale * first.scale, scale * -first.scale * first.zero, "assumed"
-    elif read.first is None:
-        scale, shift, said = scale / 127.5, shift - 1, "assumed"
-    elif not _takes_bytes(*read.first):
-        scale = scale / 255
-    if read.first is not None:
-        scale, shift = scale * read.first[0], shift * read.first[0] + read.first[1]
-    std = 1 / (255 * scale)
-    mean = -shift * std
-    return Preprocessing((height, width), tuple(map(float, mean)), tuple(map(float, std))), said
+        usual, said = fed(graph, first.scale, -first.scale * first.zero), "assumed"
+    else:
+        pixels = None if prepared.says_numbers else told(read.done)
+        usual, said = fed(graph, *FED[pixels or "-1..1"]), said if pixels else "assumed"
+    return composed(prepared.over(usual), read.entry), "given" if prepared.says_numbers else said
 
 
 def _quantized_first(file: File) -> Grid | None:
@@ -245,8 +237,3 @@ def _quantized_first(file: File) -> Grid | None:
         grid = file.tensors[readers[0].outputs[0]].grid
         return grid if grid and grid.last == 255 else None
     return None
-
-
-def _takes_bytes(scale: Array, shift: Array) -> bool:
-    """Whether a network that begins with this takes numbers from 0 to 255: it makes them small, or subtracts many."""
-    return bool(np.abs(scale).max() < 0.1 or np.abs(shift / scale).max() > 8)

@@ -1,0 +1,1 @@
+"""Keras models: the network that a file describes, with its weights."""

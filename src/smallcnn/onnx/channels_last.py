@@ -1,0 +1,109 @@
+"""TensorFlow's layout, (batch, height, width, channels), over a growing network; for the readers of its files.
+
+`Network` and `views` follow any arrangement of axes; here are the one that TensorFlow computes in, and how a network
+is fed its image.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from smallcnn.checks import shown
+from smallcnn.data.preprocessing import Preprocessing
+from smallcnn.errors import FileError
+from smallcnn.graph import Graph, Node
+from smallcnn.onnx import views
+from smallcnn.onnx.entry import Entry, Pixels, pixels_of
+from smallcnn.onnx.file import Array
+from smallcnn.onnx.gates import gated
+from smallcnn.onnx.network import Network
+from smallcnn.onnx.views import View
+
+ORDER = (views.HEIGHT, views.WIDTH, views.CHANNELS)
+
+
+def plain(node: Node) -> View:
+    """A node's result as (batch, height, width, channels); a vector has a plane of one pixel."""
+    return View(node, views.plain(node.shape, ORDER))
+
+
+def channels_last(net: Network, view: View) -> Node:
+    """The node of a tensor (N, H, W, C): a map, or a vector where the plane is one pixel."""
+    if len(view.dims) != 4:
+        raise FileError(f"needs (batch, height, width, channels), not {shown(view.sizes)}")
+    view = net.ordered(view)
+    if view.dims != views.plain(view.node.shape, ORDER):
+        raise FileError(f"reads {shown(view.sizes)} with its axes in an order that no transpose has put right")
+    return view.node
+
+
+def map_last(net: Network, view: View) -> Node:
+    """The node of a tensor (N, H, W, C) if it has a plane."""
+    node = channels_last(net, view)
+    if len(node.shape) != 3:
+        raise FileError(f"needs a plane, but what it reads was averaged over it: {shown(view.sizes)}")
+    return node
+
+
+def per_channel(net: Network, view: View, constant: Array) -> tuple[View, Array]:
+    """`constant` as one number, or one per channel of `view`, which it must not widen; float64."""
+    view = net.ordered(view)
+    axes = max(len(view.dims), constant.ndim)
+    dims, channels = views.broadcast(view.dims, axes), view.node.shape[-1]
+    for dim, size in zip(dims, (1,) * (axes - constant.ndim) + constant.shape, strict=True):
+        if size != 1 and (dim != (views.Atom(views.CHANNELS, channels),) or size != channels):
+            raise FileError(f"combines {shown(view.sizes)} with a constant of {shown(constant.shape)}, "
+                            "which is not one number or one per channel")  # fmt: skip
+    return View(view.node, dims, view.label), constant.reshape(-1).astype(np.float64)
+
+
+def answer(net: Network, result: View) -> Node:
+    """The node of the result if that is a vector: one number per class."""
+    view = net.ordered(result)
+    plane = [atom for dim in view.dims for atom in dim if atom.axis != views.CHANNELS]
+    if plane or sum(1 for dim in view.dims if dim) > 1:
+        raise FileError(f"gives {shown(result.sizes)}, not one number per class")
+    if view.node == net.input:
+        raise FileError("gives back what it reads")
+    return net.vector(view).node
+
+
+def product(net: Network, a: View, b: View, label: str) -> View:
+    """Of two results: x times a clipped line of x, or a map times a number per channel."""
+    swish = [gated(net, x, gate, label) for x, gate in ((a, b), (b, a)) if x.dims == gate.dims]
+    return next(filter(None, swish), None) or net.gate(a, b, label)
+
+
+def told(done: Sequence[Entry]) -> Pixels | None:
+    """Which numbers a file wants its images to have, by what it does to them first; None if it does nothing to them.
+
+    Raises FileError if what it does does not tell.
+    """
+    steps = [entry for entry in done if not entry.says_nothing]
+    asked = {pixels_of(entry) for entry in steps} - {None}
+    if len(asked) == 1:
+        return asked.pop()
+    for entry in steps:
+        if not entry.learned:
+            scale, shift = (",".join(f"{value:.4g}" for value in values) for values in (entry.scale, entry.shift))
+            raise FileError(
+                f"computes image * {scale} + {shift} first, which does not tell what images it takes: say it, as in "
+                "--mean 0 --std 1 for pixels of 0..1, --scale 1 for 0..255, --mean 0.5 --std 0.5 for -1..1"
+            )
+    return None
+
+
+def fed(graph: Graph, scale: Array | float, shift: Array | float) -> Preprocessing:
+    """The preparation that turns bytes into byte * scale + shift, one each or one per channel."""
+    height, width, channels = graph.input_shape
+    scale, shift = (np.broadcast_to(np.asarray(value, np.float64), channels) for value in (scale, shift))
+    std = 1 / (255 * scale)
+    return Preprocessing((height, width), _tuple(-shift * std), _tuple(std))
+
+
+FED: dict[Pixels, tuple[float, float]] = {"0..255": (1.0, 0.0), "0..1": (1 / 255, 0.0), "-1..1": (1 / 127.5, -1.0)}
+"""What bytes are multiplied by, and what is added, where such numbers are wanted."""
+
+
+def _tuple(values: Array) -> tuple[float, ...]:
+    return tuple(float(value) + 0.0 for value in values)
