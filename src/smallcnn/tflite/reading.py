@@ -97,7 +97,7 @@ def _told_apart(labels: tuple[str, ...]) -> tuple[str, ...]:
     seen: Counter[str] = Counter()
     result = []
     for i, label in enumerate(labels):
-        name = "".join(character for character in label if character.isprintable()) or f"class {i}"
+        name = "".join(character for character in label[:200] if character.isprintable()) or f"class {i}"
         seen[name] += 1
         result.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
     return tuple(result)
