@@ -15,7 +15,7 @@ from smallcnn.errors import SmallcnnError
 pytest.importorskip("h5py")
 pytest.importorskip("tflite")
 
-CASES = 200
+CASES = 120
 
 
 @functools.cache

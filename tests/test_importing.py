@@ -257,7 +257,7 @@ def test_damaged_files_name_themselves(squeezenet, tmp_path):
 
 
 def test_several_files_are_for_layers_only(squeezenet):
-    assert "only parts of one network in .tflite files can be several; give one file" in refusal(
+    assert "only .tflite networks come in several files; give one file" in refusal(
         [squeezenet, squeezenet], "squeezenet_1_1"
     )
     assert "give one file" in refusal([], "squeezenet_1_1")

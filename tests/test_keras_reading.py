@@ -6,6 +6,8 @@ are written here, from those files' descriptions and weights.
 
 import copy
 import json
+import os
+import sys
 import zipfile
 from functools import cache
 from pathlib import Path
@@ -19,6 +21,7 @@ from smallcnn.checkpoints.keras_file import keras_tensors
 from smallcnn.data.prepared import Prepared
 from smallcnn.ending import probabilities
 from smallcnn.errors import FileError, SmallcnnError
+from smallcnn.keras import survey
 from smallcnn.reference import run
 
 h5py = pytest.importorskip("h5py")
@@ -360,7 +363,7 @@ def test_damaged_descriptions(name, tmp_path):
         with h5py.File(tmp_path / "whole", "r") as file:
             whole = file.attrs["model_config"].encode()
     path = tmp_path / "w.model"
-    for _ in range(150):
+    for _ in range(40):
         changed = damage(whole, rng)
         if name.endswith(".keras"):
             with zipfile.ZipFile(path, "w") as archive:
@@ -374,3 +377,22 @@ def test_damaged_descriptions(name, tmp_path):
             import_checkpoint([path])
         except SmallcnnError as error:
             assert len(str(error).splitlines()) == 1  # noqa: PT017
+
+
+# --- damage that the HDF5 library does not end by itself -----------------------------------------------------------
+
+
+def test_a_file_whose_reading_never_ends(tmp_path, monkeypatch):
+    """Seen with damaged attributes; here a pipe that nobody writes to."""
+    monkeypatch.setattr(survey, "_SECONDS", 1)
+    os.mkfifo(tmp_path / "w.h5")
+    with pytest.raises(FileError, match="damaged: reading its HDF5 never ends"):
+        survey.survey(tmp_path / "w.h5", 0, 2**20)
+
+
+def test_a_file_that_crashes_the_library(tmp_path, monkeypatch):
+    program = tmp_path / "python"
+    program.write_text("#!/bin/sh\nkill -SEGV $$\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    assert refused(unpacked("transfer.h5", tmp_path)) == "damaged: its HDF5 crashes the library that reads it"

@@ -126,7 +126,17 @@ def multiplied(net):
     net.classifier(6)
 
 
-NETS = [residual, hard_swish_spelled, squeeze_excite, branches, padded, halves, transposed, multiplied]
+def half(net):
+    """Weights of 16 bits, made 32 by an operator of their own, as converters write them."""
+    wide = []
+    for value in (normal(6, 3, 3, 3), normal(6)):
+        stored = net.constant(value.astype(np.float16))
+        wide.append(net.op(OP.DEQUANTIZE, [stored], net.tensor(value.shape)))
+    net.at = net.op(OP.CONV_2D, [net.at, *wide], net.tensor((1, 9, 8, 6)), **SAME)
+    net.classifier(6)
+
+
+NETS = [half, residual, hard_swish_spelled, squeeze_excite, branches, padded, halves, transposed, multiplied]
 
 
 @pytest.mark.parametrize("build", NETS, ids=lambda build: build.__name__)
@@ -255,6 +265,21 @@ def test_a_network_that_prepares_the_image_itself(factor, shift, mean, std, tmp_
     assert made.preprocessing.std == pytest.approx((std,) * 3, rel=1e-6)
     assert made.facts["tflite"]["images"] == "in the file"
     assert [node.op.kind for node in made.graph][:2] == ["input", "conv"]
+
+
+def test_floats_that_are_quantized_first_say_what_images_are_scaled_to(tmp_path):
+    """Converters keep the ends float: a range of 0 to 1 wants pixels of 0 to 1, whatever others want."""
+    net = Net()
+    quantized = {"kind": KIND.INT8, "scale": 1 / 255, "zero": -128}
+    net.at = net.op(OP.QUANTIZE, [net.image], net.tensor((1, 9, 8, 3), **quantized))
+    out = net.tensor((1, 9, 8, 4), KIND.INT8, scale=0.1, zero=0)
+    net.at = net.op(OP.CONV_2D, [net.at, net.constant(normal(4, 3, 3, 3))], out, **SAME)
+    net.at = net.op(OP.DEQUANTIZE, [net.at], net.tensor((1, 9, 8, 4)))
+    net.classifier(4)
+    made = net.read(tmp_path / "w.tflite")
+    assert made.preprocessing.mean == pytest.approx((0,) * 3, abs=1e-6)
+    assert made.preprocessing.std == pytest.approx((1,) * 3, rel=1e-6)
+    assert [node.op.kind for node in made.graph] == ["input", "conv", "clip", "global_pool", "dense"]
 
 
 def test_channels_first_after_a_transpose(tmp_path):

@@ -20,6 +20,7 @@ from smallcnn.errors import FileError, require
 from smallcnn.keras.description import describe
 from smallcnn.keras.layers import tensor_names
 from smallcnn.keras.reading import Stored
+from smallcnn.keras.survey import survey
 from smallcnn.keras.weights import Tensors, damaged, named, text
 
 _LONGEST = 64 * 2**20  # bytes of a description; those of large networks take some hundred kilobytes
@@ -42,6 +43,7 @@ def open_keras(path: Path) -> Iterator[Stored]:
         said = about.get("keras_version", "3") if isinstance(about, dict) else "3"
     else:
         content = path
+    survey(content, size, Tensors(size).allowed)
     with damaged():
         file = h5py.File(content, "r")
     with file:

@@ -229,7 +229,8 @@ class Weights:
             if group is None:
                 raise FileError(f"the file has no weights of the layer {shown(layer.name)}")
         values = self.tensors.child(group, "vars")
-        count = 0 if values is None else len(values)
+        with damaged():
+            count = 0 if values is None else len(values)
         return [self.tensors.array(values, str(i)) for i in range(min(count, 16))]
 
     def _by_order(self, path: Path) -> list[Array]:

@@ -97,7 +97,7 @@ def _told_apart(labels: tuple[str, ...]) -> tuple[str, ...]:
     seen: Counter[str] = Counter()
     result = []
     for i, label in enumerate(labels):
-        name = "".join(character for character in label if character.isprintable()) or f"class {i}"
+        name = "".join(character for character in label[:200] if character.isprintable()) or f"class {i}"
         seen[name] += 1
         result.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
     return tuple(result)
@@ -109,7 +109,7 @@ def _read(file: File, name: str, size: int) -> Read:
     ranges = Ranges(network)
     image = View(network.input, views.plain(shape, order))
     values: dict[int, Value] = {file.inputs[0]: image}
-    if grid := file.tensors[file.inputs[0]].grid:
+    if grid := file.tensors[file.inputs[0]].grid or _quantized_first(file):
         ranges.known[network.input.name] = (grid.low, grid.high)
     last = {number: i for i, operator in enumerate(file.operators) for number in operator.inputs}
     for i, operator in enumerate(file.operators):

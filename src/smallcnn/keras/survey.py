@@ -1,0 +1,79 @@
+"""Reading all of an HDF5 file once, in a process of its own: python -m smallcnn.keras.survey FILE LIMIT
+
+The HDF5 library, met by a damaged file, may loop for ever or crash, which nothing in the same process can end. So a
+stranger's file is read here first; what this survives, the same accesses afterwards do too. FILE is a path, or "-" for
+a file on standard input; LIMIT the bytes that its tensors may take.
+"""
+
+import io
+import os
+import subprocess
+import sys
+from typing import Any
+
+from smallcnn.errors import FileError
+
+_SECONDS = 10
+_BYTES_A_SECOND = 2**22
+"""Far below what any machine reads."""
+_MOST_OBJECTS = 100_000
+_MEMORY = 2**32
+
+
+def survey(content: Any, size: int, limit: int) -> None:
+    """Raises FileError unless the file, a path or an `io.BytesIO`, can be read to its end in a reasonable time."""
+    stored = isinstance(content, io.BytesIO)
+    command = [sys.executable, "-m", "smallcnn.keras.survey", "-" if stored else str(content), str(limit)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    try:
+        done = subprocess.run(
+            command, input=content.getvalue() if stored else b"", env=environment, capture_output=True,
+            timeout=_SECONDS + size / _BYTES_A_SECOND, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise FileError("damaged: reading its HDF5 never ends") from None
+    if done.returncode < 0:
+        raise FileError("damaged: its HDF5 crashes the library that reads it")
+
+
+def _walk(file: Any, limit: int) -> None:
+    """Touches everything; what raises here will raise again where it is reported."""
+    import h5py
+
+    waiting: list[Any] = [file]
+    seen: set[Any] = set()
+    while waiting and len(seen) < _MOST_OBJECTS:
+        it = waiting.pop()
+        try:
+            if it.id in seen:
+                continue
+            seen.add(it.id)
+            list(it.attrs.items())
+            if isinstance(it, h5py.Group):
+                links = [(name, it.get(name, getlink=True)) for name in it]
+                waiting += [it[name] for name, link in links if isinstance(link, h5py.HardLink)]
+            elif isinstance(it, h5py.Dataset) and not it.external and not it.is_virtual and it.nbytes <= limit:
+                limit -= it.nbytes
+                it[()]
+        except Exception:  # noqa: S112, BLE001, RUF100  (whatever the library's many parsers find)
+            continue
+
+
+def _main(path: str, limit: int) -> None:
+    import h5py
+
+    try:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY + limit, resource.RLIM_INFINITY))
+    except (ImportError, ValueError, OSError):
+        pass  # not on this system
+    try:
+        file = h5py.File(io.BytesIO(sys.stdin.buffer.read()) if path == "-" else path, "r")
+    except Exception:  # noqa: BLE001, RUF100
+        return
+    _walk(file, limit)
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1], int(sys.argv[2]))
