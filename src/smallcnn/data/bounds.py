@@ -4,7 +4,7 @@ import ctypes
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 
 from PIL import Image
@@ -16,6 +16,7 @@ _MOST = 600_000_000
 
 _MOST_PACKED = 128 << 20  # bytes for all their files that come out of an archive
 
+_FREE = 1 << 20  # bytes that are not counted: a thread decodes one image at a time, and small ones are quick
 _LARGE = 8_000_000  # pixels from which on an image is made smaller as soon as it is decoded
 _SUSPECT = 32_000_000  # pixels from which on they are compared with the size of the file
 _FLAT = 500  # times its file's size; a photograph has 3 to 30, a plan drawn in two colours up to 100
@@ -27,8 +28,11 @@ class _Room:
     def __init__(self, size: int) -> None:
         self._size, self._used, self._changed = size, 0, threading.Condition()
 
+    def of(self, needed: int) -> AbstractContextManager[None]:
+        return nullcontext() if needed <= _FREE else self._counted(needed)
+
     @contextmanager
-    def of(self, needed: int) -> Iterator[None]:
+    def _counted(self, needed: int) -> Iterator[None]:
         with self._changed:
             self._changed.wait_for(lambda: not self._used or self._used + needed <= self._size)
             self._used += needed
