@@ -14,7 +14,7 @@ from smallcnn.errors import FileError
 from smallcnn.onnx import export, read_onnx
 from smallcnn.onnx.outline import metadata, outline
 
-SECONDS = 5  # what is refused is refused within this, as the machine may be busy; it takes 0.1
+SECONDS = 5  # of the processor, which other programs do not change; it takes 0.5 to 1
 
 
 def model():
@@ -79,11 +79,11 @@ def test_far_too_much_is_known_at_once(tmp_path, many, ours):
         it.metadata_props.add(key="smallcnn.format", value="1")
     path = tmp_path / "net.onnx"
     path.write_bytes(it.SerializeToString())
-    start = time.monotonic()
+    start = time.process_time()
     for reader in (runtime.open, read_onnx):
         with pytest.raises(FileError, match=r"net\.onnx: has (more than|metadata of)"):
             reader(path)
-    assert time.monotonic() - start < SECONDS
+    assert time.process_time() - start < SECONDS
 
 
 def test_somebody_elses_file_is_known_before_a_session_is_made(tmp_path, monkeypatch):
