@@ -220,7 +220,10 @@ def test_weights_deeper_down(content, how, tmp_path):
 @each_form
 def test_every_way_to_hold_numbers(how, tmp_path):
     flat = torch.arange(24.0)
+    tagged, parameter = flat.view(2, 12).clone(), torch.nn.Parameter(flat.view(3, 8).clone())
+    tagged.note = parameter.note = "an attribute"
     content = {
+        "with an attribute": tagged, "parameter with one": parameter,
         "matrix": flat.view(4, 6), "turned": flat.view(4, 6).T, "row": flat[6:12], "every other": flat[::2],
         "channels last": torch.arange(24.0).view(1, 2, 3, 4).to(memory_format=torch.channels_last),
         "parameter": torch.nn.Parameter(flat.view(2, 12)[:, 3]), "none": torch.ones(0, 3), "scalar": torch.tensor(0.5),
@@ -230,6 +233,26 @@ def test_every_way_to_hold_numbers(how, tmp_path):
     }  # fmt: skip
     torch.save(content, tmp_path / "w.pt", **how)
     check(read_tensors(tmp_path / "w.pt"), {name: value.detach().float().numpy() for name, value in content.items()})
+
+
+def test_tensors_of_a_gpu_and_of_a_tpu(tmp_path):
+    """As PyTorch writes them there: another name of the storage's class, an array instead of a storage."""
+    torch.save(torch_state(WEIGHTS), tmp_path / "w.pt", **OLD)
+    written = (tmp_path / "w.pt").read_bytes()
+    assert b"ctorch\nFloatStorage" in written
+    gpu = written.replace(b"ctorch\nFloatStorage", b"ctorch.cuda\nFloatStorage").replace(
+        b"\3\0\0\0cpu", b"\6\0\0\0cuda:0"
+    )
+    (tmp_path / "gpu.pt").write_bytes(gpu)
+    check(read_tensors(tmp_path / "gpu.pt"), WEIGHTS)
+
+    class OfTPU:
+        def __reduce__(self):
+            how = (np.ones((2, 3), np.float32), torch.float32, "xla:0", False)
+            return torch._utils._rebuild_device_tensor_from_numpy, how
+
+    torch.save({"a": OfTPU()}, tmp_path / "tpu.pt")
+    check(read_tensors(tmp_path / "tpu.pt"), {"a": np.ones((2, 3), np.float32)})
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
@@ -548,7 +571,7 @@ def test_a_file_without_weights(tmp_path):
     torch.save({"epoch": 3, "bn.num_batches_tracked": torch.tensor(7)}, tmp_path / "w.pth")
     np.savez(tmp_path / "w.npz")
     safetensors.numpy.save_file({}, tmp_path / "w.safetensors")
-    assert refusal(tmp_path / "w.pth") == "holds no weights: a dict without tensors that have names"
+    assert refusal(tmp_path / "w.pth") == "holds no weights: its content ('dict') has no tensors with names"
     assert refusal(tmp_path / "w.npz").endswith("it is empty")
     assert refusal(tmp_path / "w.safetensors") == "holds no weights"
 

@@ -340,7 +340,7 @@ def test_any_prefix_leaves_nothing_to_be_changed(prefix, tmp_path):
         assert (made.graph, made.preprocessing) == (plain.graph, plain.preprocessing)
         for name, value in plain.weights.items():
             np.testing.assert_array_equal(made.weights[name], value)
-        notes = [f"left out, as no part of the network: {', '.join(map(repr, extra))}"] if extra else []
+        notes = [f"left out, as no part of the network: {', '.join(extra)}"] if extra else []
         assert made.facts["imported"]["notes"] == notes
 
 
@@ -427,6 +427,17 @@ def test_a_network_that_is_nearly_one(tmp_path):
     assert "no network here fits its names and shapes; closest: mobilenet_v2:width=0.5" in line
     torch.save({"x": torch.ones(3)}, tmp_path / "w.pth")
     assert "closest" not in refusal(tmp_path / "w.pth", None)
+
+
+def test_a_network_with_something_else_next_to_it(tmp_path):
+    path = write_pth(tmp_path / "w.pth", public_tensors("torchvision-squeezenet1_1") | {"mean": np.ones(3, np.float32)})
+    line = refusal(path, None)
+    assert "does not fit squeezenet_1_1 as torchvision names it: 1 that the network does not have (mean)" in line
+
+
+def test_keras_weights_with_automatic_names_are_recognised():
+    made = import_checkpoint([shared("weights/vww96_mobilenet_v1_0.25_keras_bn_float32.npz")])
+    assert made.facts["imported"]["model"] == "mobilenet_v1:width=0.25,bias=true"
 
 
 def test_a_whole_module_that_fits_nothing_says_what_it_is(tmp_path):

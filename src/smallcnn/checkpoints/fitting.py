@@ -2,11 +2,15 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
+from typing import Literal
 
 from smallcnn import zoo
+from smallcnn.checkpoints.assumptions import shaping
 from smallcnn.checkpoints.catalogue import CATALOGUE
 from smallcnn.checkpoints.layouts import LAYOUTS, Layout, own
+from smallcnn.checkpoints.match_keras import by_kind, is_automatic, keras_ends, numbered
 from smallcnn.checkpoints.match_names import channels_of, classes_of, lay, missing_tail, placed
 from smallcnn.checkpoints.read import Tensors
 from smallcnn.errors import FileError, GraphError
@@ -17,6 +21,7 @@ _NUMBERS: dict[str, tuple[float, ...]] = {  # options that papers and publishers
     "scale": (1.0, 0.5, 1.5, 2.0, 0.25),
     "groups": (3, 1, 2, 4, 8),
 }
+_Fit = Literal["whole", "headless", "among others"]
 _NEAR = 0.5  # the part of its names or tensors that a network has in common with the file to be worth trying or naming
 
 
@@ -25,40 +30,56 @@ def recognised(tensors: Tensors) -> tuple[zoo.Model, str]:
 
     Raises FileError if there is none, with those that are near, or if there are several.
     """
-    whole: dict[str, zoo.Model] = {}
-    headless: dict[str, zoo.Model] = {}
-    for layout in (*LAYOUTS, *map(own, zoo.names())):
-        if found := _variant(layout, tensors):
-            model, tail = found
-            (headless if tail else whole).setdefault(str(model), model)
-    fits = whole or headless
-    if len(fits) == 1:
-        ((text, model),) = fits.items()
+    fits: dict[_Fit, dict[str, zoo.Model]] = {"whole": {}, "headless": {}, "among others": {}}
+    for model, fit in _by_kind(tensors) if is_automatic(tensors) else _by_name(tensors):
+        fits[fit].setdefault(str(model), model)
+    best = next((models for models in fits.values() if models), {})
+    if len(best) == 1:
+        ((text, model),) = best.items()
         return model, f"recognised as {text}, by its names and shapes; --as says otherwise"
-    if fits:
-        raise FileError(f"its names and shapes fit {' and '.join(fits)}; say with --as which it is")
+    if best:
+        raise FileError(f"its names and shapes fit {' and '.join(best)}; say with --as which it is")
     raise FileError(_near(tensors))
 
 
-def _variant(layout: Layout, tensors: Tensors) -> tuple[zoo.Model, list[str]] | None:
-    """The first variant of the layout's network that the file fits, and the layers at the end that it lacks."""
-    usual = zoo.parse(layout.model)
-    graph = replace(usual, options=usual.options | layout.implies).build()
-    place = placed(layout, graph, tensors)
-    if place.count < _NEAR * len(graph.weights):
-        return None
-    inside, _ = place.of(tensors)
+def _by_name(tensors: Tensors) -> Iterator[tuple[zoo.Model, _Fit]]:
+    for layout in (*LAYOUTS, *map(own, zoo.names())):
+        usual = zoo.parse(layout.model)
+        graph = replace(usual, options=usual.options | layout.implies).build()
+        place = placed(layout, graph, tensors)
+        if place.count >= _NEAR * len(graph.weights):
+            inside, _ = place.of(tensors)
+            yield from _first_fit(layout, layout.of_file(inside), usual)
+
+
+def _first_fit(layout: Layout, tensors: Tensors, usual: zoo.Model) -> Iterator[tuple[zoo.Model, _Fit]]:
+    """The first variant of the layout's network that the tensors fit, if there is one."""
     for model in _variants(usual, switches=layout.same_names):
         implied = replace(model, options=model.options | layout.implies)
         try:
-            classes = classes_of(layout, implied, inside) or 1000
-            graph = implied.build(classes=classes, channels=channels_of(layout, implied, inside))
+            classes = classes_of(layout, implied, tensors) or 1000
+            graph = implied.build(classes=classes, channels=channels_of(layout, implied, tensors))
+            names = {name for own_names in layout.names(graph).values() for name in own_names.values()}
+            inside = {name: value for name, value in tensors.items() if name in names}
             tail = missing_tail(layout, graph, inside)
             lay(layout, graph, inside, without=tail)
         except (FileError, GraphError):
             continue
-        return model, tail
-    return None
+        yield model, "among others" if len(inside) < len(tensors) else "headless" if tail else "whole"
+        return
+
+
+def _by_kind(tensors: Tensors) -> Iterator[tuple[zoo.Model, _Fit]]:
+    """Keras' automatic names say nothing: layers of each kind in order, as `match_keras` lays them."""
+    channels, classes, bias = keras_ends(tensors)
+    for text in _known():
+        model = zoo.parse(text)
+        if "bias" in model.options:
+            model = replace(model, options=model.options | {"bias": bias})
+        with suppress(FileError, GraphError):
+            graph = model.build(classes=classes or 1000, channels=channels)
+            by_kind(graph, numbered(tensors), fresh_head=classes is None)
+            yield replace(model, options=zoo.parse(model.name).options | shaping(model)), "whole"
 
 
 def _variants(usual: zoo.Model, *, switches: bool) -> Iterator[zoo.Model]:

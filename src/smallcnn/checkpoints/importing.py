@@ -26,6 +26,7 @@ from smallcnn.checkpoints.match_names import (
     classes_of,
     in_order,
     lay,
+    listed,
     missing_tail,
     rows,
 )
@@ -341,13 +342,12 @@ def _layout(
     most = max(place.count for place, _ in where)
     best = [(place, layout) for place, layout in where if place.count == most]
     if not most:
-        some = " ".join(", ".join(list(tensors)[:3]).split())
         public = [name for name in dict.fromkeys(origins) if name != OWN]
         whose = (
             f"are none that {' or '.join(public)} give" if public else "are not those here, and no others are known of"
         )
         raise FileError(
-            f"its names ({some}, ...) {whose} {model.name}; "
+            f"its names ({listed(list(tensors))}) {whose} {model.name}; "
             f"--origin {ORDER} ignores names, if the file has the layers in the order they run"
         )
     if len(best) > 1:  # torchvision's GoogLeNet has our names but for its last layer
@@ -368,7 +368,7 @@ def _told(place: Placed, others: list[str]) -> list[str]:
     rivals = [
         f"as many names fit below {' and '.join(map(shown, place.rivals))}: taken from below {shown(place.prefix)}"
     ]
-    left = [f"left out, as no part of the network: {', '.join(map(shown, others[:3]))}" + ", ..." * (len(others) > 3)]
+    left = [f"left out, as no part of the network: {listed(others)}"]
     return rivals * bool(place.rivals) + left * bool(others)
 
 

@@ -14,8 +14,13 @@ from smallcnn.errors import FileError
 from smallcnn.graph import Graph
 
 _AVERAGED = re.compile(r"ema|.*_ema|ema_.*|averaged.*", re.IGNORECASE)
-_OTHERS = re.compile(r"(teacher|target|momentum|criterion|loss|metric)[^.]*|.*_(teacher|loss|metrics?)", re.IGNORECASE)
+_OTHERS = re.compile(
+    r"(teacher|target|momentum|criterion|loss|metric)[^.]*|(train|val|valid|test)_.*|.*_(teacher|loss|metrics?)",
+    re.IGNORECASE,
+)
 """Steps in names: of averaged weights, and of what is next to a network in a training script."""
+
+_DEEPEST = 16  # steps before a network's own, which have up to 6
 
 
 @dataclass(frozen=True)
@@ -64,9 +69,9 @@ def placed(layout: Layout, graph: Graph, tensors: Tensors) -> Placed:
 
 
 def _steps(name: str, separator: str) -> Iterator[int]:
-    """Where the name begins, and where each of its steps does."""
+    """Where the name begins, and where each of its first steps does."""
     start = 0
-    while True:
+    for _ in range(_DEEPEST):
         yield start
         if (end := name.find(separator, start)) < 0:
             return
@@ -153,10 +158,10 @@ def lay(layout: Layout, graph: Graph, tensors: Tensors, *, without: Iterable[str
     if any(problems.values()):
         raise FileError(
             f"does not fit {graph.name} as {layout.origin} names it: "
-            + "; ".join(f"{len(some)} {what} ({_listed(some)})" for what, some in problems.items() if some)
+            + "; ".join(f"{len(some)} {what} ({listed(some)})" for what, some in problems.items() if some)
         )
     if wrong := [name for name, value in weights.items() if name.endswith("running_var") and (value < 0).any()]:
-        raise FileError(f"damaged: variances below 0 for {_listed(wrong)}")
+        raise FileError(f"damaged: variances below 0 for {listed(wrong)}")
     if layout.blue_first and graph.input_shape[2] == 3:
         first = next(node for node in graph if graph.weights_of(node))
         weights[f"{first.name}.weight"] = weights[f"{first.name}.weight"][:, ::-1]
@@ -184,5 +189,7 @@ def in_order(graph: Graph, tensors: Tensors) -> dict[str, np.ndarray]:
     return {name: np.ascontiguousarray(value, np.float32) for name, value in weights.items()}
 
 
-def _listed(names: list[str], most: int = 3) -> str:
-    return " ".join(", ".join(names[:most]).split()) + (", ..." if len(names) > most else "")
+def listed(names: list[str], most: int = 3) -> str:
+    """The first of the names, each as one printable word of bounded length."""
+    short = [name if len(name) <= 80 else f"{name[:77]}..." for name in names[:most]]
+    return ", ".join(name if name.isprintable() else repr(name) for name in short) + ", ..." * (len(names) > most)

@@ -19,7 +19,7 @@ import numpy as np
 
 from smallcnn.checkpoints.keras_file import keras_tensors
 from smallcnn.checkpoints.kinds import READ, Kind, kind_of
-from smallcnn.checkpoints.state_dict import choose, unwrapped
+from smallcnn.checkpoints.state_dict import MOST_TENSORS, choose, unwrapped
 from smallcnn.checkpoints.tensors import widened
 from smallcnn.checkpoints.torch_files import opened
 from smallcnn.checkpoints.zips import open_zip
@@ -55,6 +55,8 @@ def read_weights(path: Path) -> Weights:
         named = {name: _checked(name, value) for name, value in tensors.items() if not name.endswith(_COUNTERS)}
         if not named:
             raise FileError("holds no weights")
+        if len(named) > MOST_TENSORS:
+            raise FileError(f"holds more than {MOST_TENSORS:,} tensors, which no network here has")
         return Weights(kind, unwrapped(named), notes)
     except FileError as error:
         raise FileError(f"{path}: {error}") from error

@@ -24,7 +24,8 @@ _WRAPPING = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped
 _COUNTERS = ("num_batches_tracked", "n_averaged", "num_updates", "decay", "initted", "step")
 _DEEPEST = 8  # wrappers in each other
 _DEEPEST_MODULE = 50  # modules in each other
-_MOST_TENSORS = 20_000  # NASNet-A has 1,500
+MOST_TENSORS = 5000
+"""NASNet-A has 1,500. Names are compared with those of every network."""
 
 T = TypeVar("T")
 
@@ -42,8 +43,8 @@ def choose(content: object) -> Chosen:
     found = _Search().within(content, 0)
     named = {name: value for name, value in found.tensors.items() if name.rpartition(".")[2] not in _COUNTERS}
     if not named:
-        what = f"an object ({shown(content.name)})" if isinstance(content, Stub) else f"a {type(content).__name__}"
-        raise FileError(f"holds no weights: {what} without tensors that have names")
+        kind = content.name if isinstance(content, Stub) else type(content).__name__
+        raise FileError(f"holds no weights: its content ({shown(kind)}) has no tensors with names")
     return Chosen(unwrapped(named), found.notes)
 
 
@@ -116,8 +117,8 @@ class _Search:
 
     def _count(self, more: int) -> None:
         self.visited += more
-        if self.visited > _MOST_TENSORS:
-            raise FileError(f"holds more than {_MOST_TENSORS:,} tensors, which no network here has")
+        if self.visited > MOST_TENSORS:
+            raise FileError(f"holds more than {MOST_TENSORS:,} tensors, which no network here has")
 
 
 def _of_two(plain: str, one: Chosen, averaged: str, other: Chosen) -> Chosen:

@@ -148,9 +148,10 @@ def _typed_tensor(  # torch._utils._rebuild_tensor_v3, of types that have no sto
     dtype: object, *_: object,
 ) -> Numbers:  # fmt: skip
     plain = _tensor(held, offset, shape, strides)
-    code = _OF_DTYPE.get(dtype.name if isinstance(dtype, Named) else "")
+    name = dtype.name if isinstance(dtype, Named) else ""
+    code = _OF_DTYPE.get(name)
     if code is None or not isinstance(plain, Tensor):
-        return Strange("of numbers that are not read")
+        return Strange(f"of numbers that are not read ({shown(name)})")
     return Tensor(plain.storage, offset, shape, strides, code)
 
 
@@ -158,7 +159,15 @@ def _strange(why: str) -> Builder:
     return lambda *_: Strange(why)
 
 
+def _as_given(value: object = (), *_: object) -> object:
+    return value
+
+
 _PLAIN: dict[str, Builder] = {
+    "torch._utils._rebuild_parameter": _as_given,
+    "torch._utils._rebuild_parameter_with_state": _as_given,
+    "torch._utils._rebuild_device_tensor_from_numpy": _as_given,  # of TPUs, which have no storage of their own
+    "torch._utils._rebuild_xla_tensor": _as_given,
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_tensor_v3": _typed_tensor,
@@ -232,18 +241,12 @@ def _ordered(pairs: list[Any] | None = None) -> dict[Any, object]:
     return made
 
 
-def _as_given(value: object = (), *_: object) -> object:
-    return value
-
-
 def _reconstructed(kind: object, *_: object) -> Stub:
     return Stub(kind.name if isinstance(kind, Named) else "")
 
 
 BUILDERS: dict[str, Builder] = {
     **_PLAIN,
-    "torch._utils._rebuild_parameter": _as_given,
-    "torch._utils._rebuild_parameter_with_state": _as_given,
     "torch._tensor._rebuild_from_type": _subclass,
     "torch._tensor._rebuild_from_type_v2": _subclass,
     "torch.Size": _as_given,
