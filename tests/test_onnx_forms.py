@@ -142,6 +142,8 @@ def test_one_file_cannot_stand_for_gigabytes(tmp_path):
     it = model(node("Relu", "s", "m"), *(node("Add", f"w{i} w{i}", f"a{i}") for i in range(40)))
     with (tmp_path / "holes").open("wb") as file:
         file.truncate(2**26)
+    with (tmp_path / "huge").open("wb") as file:
+        file.truncate(2**31)
     for i in range(40):
         stored = it.graph.initializer.add(name=f"w{i}", data_type=TensorProto.FLOAT, dims=[2**24])
         stored.data_location = TensorProto.EXTERNAL
@@ -150,6 +152,8 @@ def test_one_file_cannot_stand_for_gigabytes(tmp_path):
     it.graph.output[0].name = "z"
     with pytest.raises(FileError, match="more than 1,073,741,824 bytes in other files"):
         read_onnx(saved(it, tmp_path))
+    with pytest.raises(FileError, match="2,147,483,648 bytes; at most 1,073,741,824 are read"):
+        read_onnx(beside(tmp_path, location="huge"))
 
 
 # old operator sets
@@ -242,6 +246,27 @@ def test_hard_swish_spelled_with_other_numbers(low, add):
     ]
     numbers = {"add": add, "low": low, "high": 5.0, "by": 5.0}
     checked(model(*nodes, stored={key: np.float32(value) for key, value in numbers.items()}), SHAPE)
+
+
+@pytest.mark.parametrize("order", ["Min Max", "Max Min", "Relu Min", "Clip Relu"])
+def test_bounds_in_several_steps(order):
+    """x * min(max(x + 3, 0), 6) / 6, the bounds one after the other."""
+    first, second = order.split()
+    steps = {
+        "Min": "Min {} six {}", "Max": "Max zero {} {}", "Relu": "Relu {} {}", "Clip": "Clip {} low six {}",
+    }  # fmt: skip
+    made_of = [steps[first].format("a", "b").split(), steps[second].format("b", "d").split()]
+    bounds = [node(kind, " ".join(rest), output) for kind, *rest, output in made_of]
+    nodes = [node("Add", "three s", "a"), *bounds, node("Mul", "d s", "e"), node("Mul", "sixth e", "m")]
+    numbers = {"three": 3, "six": 6, "zero": 0, "low": -2, "sixth": 1 / 6}
+    graph = checked(model(*nodes, stored={key: np.float32(value) for key, value in numbers.items()}), SHAPE)
+    assert kinds(graph)[1] == "hard_swish"
+
+
+def test_a_gate_without_an_upper_bound_is_refused():
+    nodes = [node("Clip", "s low", "a"), node("Mul", "a s", "m")]
+    with pytest.raises(FileError, match="multiplies two results"):
+        from_onnx(model(*nodes, stored={"low": np.float32(-1)}))
 
 
 def test_hard_swish_stays_one_operator():
@@ -360,6 +385,38 @@ def test_channels_left_open():
     assert from_onnx(model(node("Relu", "s", "m"), sides=["N", "C", 5, 6])).graph.input_shape == (5, 6, 3)
 
 
+def test_an_input_without_a_shape():
+    it = model(node("Relu", "s", "m"))
+    it.graph.input[0].type.tensor_type.ClearField("shape")
+    assert from_onnx(it, resolution=(5, 6)).graph.input_shape == (5, 6, 3)
+    with pytest.raises(FileError, match="any height and width"):
+        from_onnx(it)
+
+
+def test_a_file_for_a_batch_of_several():
+    nodes = [node("Reshape", "s apart", "a"), node("Relu", "a", "b"), node("Reshape", "b back", "m")]
+    stored = {"apart": np.array([8, 4, 30]), "back": np.array([8, 4, 5, 6])}
+    many = made([STEM, *nodes, *head()], [8, 3, 5, 6], STORED | stored)
+    x = random(8, 3, 5, 6)
+    read = from_onnx(many)
+    got = reference.run(read.graph, read.weights, x.transpose(0, 2, 3, 1))
+    assert relative_error(got, answer(many, x)) < TOLERANCE
+
+
+def test_data_of_a_constant_beside_the_model(tmp_path):
+    it = model(node("Relu", "s", "m"))
+    constant = helper.make_node("Constant", [], ["w"], value=numpy_helper.from_array(STORED["w"]))
+    stored = constant.attribute[0].t
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "w.bin").write_bytes(stored.raw_data)
+    stored.ClearField("raw_data")
+    stored.data_location = TensorProto.EXTERNAL
+    stored.external_data.add(key="location", value="weights/w.bin")
+    del it.graph.initializer[0]
+    it.graph.node.append(constant)
+    np.testing.assert_array_equal(read_onnx(saved(it, tmp_path)).weights["Conv_s.weight"], STORED["w"])
+
+
 @pytest.mark.parametrize("text", ["5x7", "5X7"])
 def test_height_and_width_from_the_command_line(smallcnn, refused, tmp_path, text):
     path, out = saved(model(node("Relu", "s", "m"), sides=["N", 3, "H", "W"]), tmp_path), tmp_path / "m.safetensors"
@@ -373,6 +430,9 @@ def test_height_and_width_from_the_command_line(smallcnn, refused, tmp_path, tex
 def test_capital_suffixes(smallcnn, refused, tmp_path):
     path, out = saved(model(node("Relu", "s", "m")), tmp_path, "NET.ONNX"), tmp_path / "m.safetensors"
     assert smallcnn("import", path, "--out", out)[0] == 0
+    assert "holds the weights of NET.ONNX; give that file" in refused(
+        "import", tmp_path / "NET.ONNX.DATA", "--out", out
+    )
     assert "import it with: smallcnn import" in refused("predict", path, tmp_path / "x.png")
     capital = out.rename(tmp_path / "M.SAFETENSORS")
     assert smallcnn("export", capital, "--to", "onnx", "--out", tmp_path / "m.onnx")[0] == 0

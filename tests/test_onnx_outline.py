@@ -1,5 +1,6 @@
 """A file is known in outline, its metadata and how much it holds, before it is read: hostile ones cost nothing."""
 
+import os
 import time
 
 import onnx
@@ -91,6 +92,18 @@ def test_somebody_elses_file_is_known_before_a_session_is_made(tmp_path, monkeyp
     monkeypatch.setattr("smallcnn.engines.open_onnx", None)
     with pytest.raises(FileError, match="not written by smallcnn; import it with"):
         runtime.open(path)
+
+
+def test_pipes_and_folders_are_not_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe.onnx")
+    (tmp_path / "folder.onnx").mkdir()
+    for reader in (runtime.open, read_onnx):
+        with pytest.raises(FileError, match=r"pipe\.onnx: not an ordinary file"):
+            reader(tmp_path / "pipe.onnx")
+        with pytest.raises(FileError, match=r"folder\.onnx: a folder, not a file"):
+            reader(tmp_path / "folder.onnx")
+        with pytest.raises(FileError, match=r"gone\.onnx: no such file"):
+            reader(tmp_path / "gone.onnx")
 
 
 def test_claims_without_the_bytes(tmp_path):

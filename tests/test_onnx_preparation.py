@@ -161,6 +161,37 @@ SELF = {
         lambda p: p,
         False,
     ),
+    "/ 255, then a batch norm that was learned": (
+        [node("Div", "x k", "b"), node("BatchNormalization", "b s z m d", "a")],
+        {"k": f(255), "s": last([0.3, -2, 1.5]), "z": last([0.1, 4, -2]), "m": last(MEAN), "d": last(STD)},
+        lambda p: p,
+        False,
+    ),
+    "cut to 0..255, then a batch norm that was learned": (
+        [node("Clip", "x low high", "b"), node("BatchNormalization", "b s z m d", "a")],
+        {
+            "low": f(0),
+            "high": f(255),
+            "s": last([3, 2, 5]),
+            "z": last([0, 4, -2]),
+            "m": last([0, 1, 2]),
+            "d": last([1, 1, 1]),
+        },
+        lambda p: p,
+        False,
+    ),
+    "a convolution of one pixel and channel": (
+        [node("Conv", "x k t", "a", group=3)],
+        {"k": f(1 / (255 * STD)).reshape(3, 1, 1, 1), "t": f(-MEAN / STD)},
+        lambda p: p,
+        False,
+    ),
+    "Caffe's, by a convolution of one pixel": (
+        [node("Conv", "x k t", "a")],
+        {"k": np.eye(3, dtype=np.float32)[::-1].reshape(3, 3, 1, 1), "t": f(-CAFFE)},
+        lambda p: p,
+        False,
+    ),
     "red and green exchanged": (
         [node("Gather", "x i", "b", axis=1), node("Div", "b k", "a")],
         {"i": np.array([1, 0, 2]), "k": f(255)},
@@ -207,6 +238,22 @@ def test_bytes_that_are_turned_before_they_are_cast(tmp_path):
     got = reference.run(read.graph, read.weights, read.preprocessing.normalise(PIXELS))
     assert relative_error(got, answer(it, PIXELS)) < TOLERANCE
     assert read.preprocessing.order == "bgr"
+
+
+@pytest.mark.parametrize("kind", ["Tile", "Expand", "Concat"])
+def test_a_grey_image_for_a_network_of_colours(tmp_path, kind):
+    copies = {
+        "Tile": node("Tile", "b t", "a"),
+        "Expand": node("Expand", "b e", "a"),
+        "Concat": node("Concat", "b b b", "a", axis=1),
+    }
+    body = [node("Conv", "a w", "conv", pads=[1, 1, 1, 1]), node("Relu", "conv", "relu"), *head("relu")]
+    stored = {"k": f(255), "t": np.array([1, 3, 1, 1]), "e": np.array([1, 3, 5, 6])}
+    it = made([node("Div", "x k", "b"), copies[kind], *body], ["N", 1, 5, 6], STORED | stored)
+    read = read_onnx(saved(it, tmp_path))
+    grey = PIXELS[..., :1]
+    got = reference.run(read.graph, read.weights, read.preprocessing.normalise(grey))
+    assert relative_error(got, answer(it, grey.astype(np.float32).transpose(0, 3, 1, 2))) < TOLERANCE
 
 
 def test_an_image_scaler_is_fed_bytes(tmp_path):
@@ -316,6 +363,16 @@ def test_the_commands_say_what_they_assume(smallcnn, refused, tmp_path):
     _, _, remarks = smallcnn("import", scaled, "--mean", "0.485,0.456,0.406", "--std", "0.2", "--out", out)
     assert "note: what the file does to its images itself asks for pixels of 0..255" in remarks
     assert "says itself how images are prepared" in refused("compile", out, "--mean", "0", "--out", tmp_path / "m.so")
+
+
+def test_our_own_file_is_not_spoken_of_as_somebody_elses(smallcnn, tmp_path):
+    theirs = saved(network([node("Div", "x k", "a")], {"k": f(255)}, False), tmp_path)
+    imported, exported, out = (tmp_path / name for name in ("m.safetensors", "m.onnx", "again.safetensors"))
+    assert smallcnn("import", theirs, "--out", imported)[0] == 0
+    assert smallcnn("export", imported, "--to", "onnx", "--out", exported)[0] == 0
+    _, _, remarks = smallcnn("import", exported, "--out", out)
+    assert "it is fed" not in remarks
+    assert load(out).preprocessing == load(imported).preprocessing
 
 
 def test_compile_says_what_it_assumes(smallcnn, tmp_path):

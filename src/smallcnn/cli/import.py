@@ -70,6 +70,9 @@ def command(
         raise SmallcnnError(f"{out}: a model file's name ends in .safetensors")
     if any(out.resolve() == file.resolve() for file in files):
         raise SmallcnnError(f"{out}: is the file to import; give --out another name")
+    for file in files:
+        if file.name.lower().endswith(".onnx.data"):
+            raise SmallcnnError(f"{file}: holds the weights of {file.with_suffix('').name}; give that file")
     check_writable(out)
     prepared = Prepared(resolution, mean, std, crop, interpolation, scale, order)
     named = None if labels is None else _lines(labels)

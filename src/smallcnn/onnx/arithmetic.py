@@ -39,6 +39,11 @@ def elementwise(function: ops.ActivationKind) -> Callable[[Network, Call], View]
     return lambda net, call: net.activation(call.view(), function, call.label)
 
 
+def relu(net: Network, call: Call) -> View:
+    """Relu, which is a lower bound."""
+    return net.clip(call.view(), 0, inf, call.label)
+
+
 def leaky_relu(net: Network, call: Call) -> View:
     """LeakyRelu."""
     return net.activation(call.view(), "leaky_relu", call.label, slope=call.attributes.real("alpha", 0.01))

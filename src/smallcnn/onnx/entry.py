@@ -6,7 +6,7 @@ the preparation, and tells which numbers the file wants to be fed: pixels of 0..
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -30,11 +30,18 @@ class Entry:
     scale: Array
     shift: Array
     learned: bool = False
-    """Whether a batch norm is part of it, whose numbers may be anything."""
+    """Whether a batch norm or convolution is part of it, whose numbers may be anything."""
+    told: Pixels | None = None
+    """The numbers that the file wants, as the first steps that tell have it."""
 
     def after(self, scale: Array, shift: Array, *, learned: bool = False) -> "Entry":
         """With one more step of scale and shift."""
-        return Entry(self.channels, self.scale * scale, self.shift * scale + shift, self.learned or learned)
+        it = Entry(self.channels, self.scale * scale, self.shift * scale + shift, self.learned or learned)
+        return replace(it, told=self.told or pixels_of(it))
+
+    def taking(self, index: Array) -> "Entry":
+        """Some of its channels, in this order."""
+        return replace(self, channels=self.channels[index], scale=self.scale[index], shift=self.shift[index])
 
     def of(self, images: Array) -> Array:
         """What the graph computes on, of what the file is fed, both channels last."""
@@ -63,7 +70,7 @@ def nothing(channels: int) -> Entry:
 
 
 Reach = Literal["constants", "channels", "pools"]
-"""How far to look: past constants only, also past batch norm, slices and joins, or even past zeros around and pools."""
+"""How far to look: past constants, also past batch norm, slices and joins, or even past clips, margins and pools."""
 
 
 def frontier(network: Network, wanted: Mapping[str, object], output: str, reach: Reach) -> dict[str, Entry]:
@@ -100,18 +107,40 @@ def _entry(network: Network, node: Node, known: Mapping[str, Entry], reach: Reac
             return sources[0].after(scale, own["bias"] - own["running_mean"] * scale, learned=True)
         case ops.Slice(start=start, stop=stop):
             (it,) = sources
-            part = slice(start, stop)
-            return Entry(it.channels[part], it.scale[part], it.shift[part], it.learned)
+            return it.taking(np.arange(start, stop))
         case ops.Concat():
-            return Entry(
+            joined = Entry(
                 np.concatenate([it.channels for it in sources]),
                 np.concatenate([it.scale for it in sources]),
                 np.concatenate([it.shift for it in sources]),
                 any(it.learned for it in sources),
+                next((it.told for it in sources if it.told), None),
             )
-        case ops.Pad() | ops.Pool() if reach == "pools":
+            return replace(joined, told=joined.told or pixels_of(joined))
+        case ops.Conv(kernel=(1, 1), stride=(1, 1), padding=ops.NO_PADDING):
+            return _after_convolution(sources[0], node.op, network.weights[node.name])
+        case ops.Pad() | ops.Pool() | ops.Activation(function="relu") if reach == "pools":
             return sources[0]
+        case ops.Clip(low=low, high=high) if reach == "pools":
+            return replace(sources[0], told=sources[0].told or _RANGES.get((low, high)))
     return None
+
+
+_RANGES: dict[tuple[float, float], Pixels] = {(0, 255): "0..255", (0, 1): "0..1", (-1, 1): "-1..1"}
+
+
+def _after_convolution(entry: Entry, op: ops.Conv, own: Mapping[str, Array]) -> Entry | None:
+    """Past a 1x1 convolution each of whose outputs is one channel of its input, as some files scale their images."""
+    if op.out != len(entry.channels):
+        return None
+    inside = own["weight"].shape[1]  # channels of a group
+    weight = own["weight"].reshape(op.out, inside).astype(np.float64)
+    if ((weight != 0).sum(axis=1) != 1).any():
+        return None
+    place = np.argmax(weight != 0, axis=1)
+    group = np.arange(op.out) // (op.out // op.groups)
+    scale, shift = weight[np.arange(op.out), place], own.get("bias", np.zeros(op.out)).astype(np.float64)
+    return entry.taking(group * inside + place).after(scale, shift, learned=True)
 
 
 def pixels_of(entry: Entry) -> Pixels | None:
@@ -119,7 +148,7 @@ def pixels_of(entry: Entry) -> Pixels | None:
     scale, mean = np.abs(entry.scale), -entry.shift / np.where(entry.scale == 0, np.nan, entry.scale)
     if not np.isfinite(mean).all():
         return None
-    if _inside(scale, 1 / 1000, 1 / 20) and _inside(mean, -300, 300):
+    if _inside(scale, 1 / 1000, 1 / 20) and _inside(mean, -20, 300):
         return "0..255"
     if _inside(mean, 20, 256) and _inside(scale, 1 / 1000, 20):
         return "0..255"
@@ -130,15 +159,18 @@ def pixels_of(entry: Entry) -> Pixels | None:
         if _near(mean, 2 * usual_mean - 1) and _near(1 / scale, 2 * usual_std):
             return "-1..1"
     if _inside(mean, 0.02, 0.98) and _inside(scale, 0.9, 60):
-        return "0..1"
+        clear = _inside(mean, 0.25, 0.75) and _inside(scale, 2, 10)
+        return "0..1" if clear or not entry.learned else None  # a batch norm of normalised images is near 0 and 1
     if _inside(mean, -0.01, 0.98) and _inside(scale, 100, 300):
         return "0..1"
     return None
 
 
 def undoes_imagenet(entry: Entry) -> bool:
-    """Whether it turns what ImageNet's mean and standard deviation made into -1..1, 0..1 or 0..255, as torchvision's
-    `transform_input` does."""
+    """Whether it turns images of ImageNet's mean and standard deviation into -1..1, 0..1 or 0..255.
+
+    torchvision's `transform_input` does.
+    """
     if len(entry.channels) != 3:
         return False
     mean, std = np.array(IMAGENET)[:, entry.channels]

@@ -16,7 +16,7 @@ from smallcnn.checks import shown
 from smallcnn.errors import FileError
 
 _MOST_BYTES = 2**30
-"""Of all tensors together: float32 of twice VGG's weights."""
+"""Of all tensors together, and of one data file: float32 of twice VGG's weights."""
 
 
 class Beside:
@@ -44,12 +44,16 @@ class Beside:
         if self._left < 0:
             raise FileError(f"keeps more than {_MOST_BYTES:,} bytes in other files; at most so many are read")
         try:
-            if offset + size > path.stat().st_size:
+            there = path.stat().st_size
+            if there > _MOST_BYTES:
+                raise FileError(f"{what} is stored in {shown(name)}, {there:,} bytes; at most {_MOST_BYTES:,} are read")
+            if offset + size > there:
                 raise FileError(
                     f"{what} is at bytes {offset} to {offset + size} of {shown(name)}, "
-                    f"which has only {path.stat().st_size}; is it whole, and that of this model?"
+                    f"which has only {there}; is it whole, and that of this model?"
                 )
-            values = np.fromfile(path, np.uint8, size, offset=offset)
+            # mapped: nothing is read before the shape is known to fit
+            values = np.memmap(path, np.uint8, "r", offset, (size,)) if size else np.empty(0, np.uint8)
         except OSError as error:
             raise FileError(f"{what} is stored in {shown(name)}, which cannot be read ({error.strerror})") from error
         self.files[name] = path

@@ -144,8 +144,10 @@ def _opset(model: onnx.ModelProto) -> int:
 
 def _picture(value: onnx.ValueInfoProto) -> Picture:
     kind = value.type.tensor_type
-    if not value.type.HasField("tensor_type") or not kind.HasField("shape"):
-        raise FileError(f"its input {shown(value.name)} is no tensor with a declared shape")
+    if not value.type.HasField("tensor_type"):
+        raise FileError(f"its input {shown(value.name)} is no tensor")
+    if not kind.HasField("shape"):
+        return Picture(value.name, kind.elem_type, (None,) * 4)
     sides = tuple(dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None for dim in kind.shape.dim)
     return Picture(value.name, kind.elem_type, sides)
 

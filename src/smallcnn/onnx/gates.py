@@ -16,6 +16,7 @@ from smallcnn.onnx.file import Array
 from smallcnn.onnx.network import Affine, Network, close
 from smallcnn.onnx.views import View
 
+_UNBOUNDED = 1e6  # a bound above this is none, and would leave no digits for the slope
 _NOTHING = 1e-6
 """Of a coefficient, next to the others: a few roundings of float32."""
 
@@ -43,7 +44,7 @@ def _clipped(node: Node) -> tuple[float, float, tuple[float, float]] | None:
             return 0.0, 6.0, (1.0, 0.0)
         case ops.Activation(function="hard_sigmoid"):
             return -3.0, 3.0, (1 / 6, 0.5)
-        case ops.Clip(low=low, high=high):
+        case ops.Clip(low=low, high=high) if max(-low, high) < _UNBOUNDED:
             return low, high, (1.0, 0.0)
     return None
 

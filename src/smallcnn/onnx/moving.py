@@ -14,6 +14,8 @@ from smallcnn.onnx.file import Array, number_type
 from smallcnn.onnx.network import Network
 from smallcnn.onnx.views import View
 
+_MOST_COPIES = 16  # of a channel
+
 
 def concat(net: Network, call: Call) -> View:
     """Concat, along the channels."""
@@ -90,6 +92,29 @@ def _gathered(net: Network, call: Call, axis: int, index: Array | None) -> View:
     return replace(
         view, dims=(*view.dims[:axis], *views.reshaped((view.dims[axis],), index.shape), *view.dims[axis + 1 :])
     )
+
+
+def repeated(net: Network, call: Call) -> View:
+    """Tile and Expand, of the one channel of a grey image."""
+    view, given = call.any_view(), call.constant(1)
+    sizes = view.sizes
+    if given is None:
+        raise FileError("lacks how often or to what to repeat")
+    if call.kind == "Tile":
+        target = [size * times for size, times in zip(sizes, given, strict=False)] if len(given) == len(sizes) else []
+    elif len(given) <= len(sizes) and all(
+        a in (1, b) or b == 1 for a, b in zip(given[::-1], sizes[::-1], strict=False)
+    ):
+        target = list(np.broadcast_shapes(sizes, tuple(given)))
+    else:
+        target = []
+    grown = [axis for axis, (a, b) in enumerate(zip(sizes, target, strict=False)) if a != b]
+    if target and not grown:
+        return view
+    one = len(target) == 4 and len(grown) == 1 and grown[0] in (1, 3) and sizes[grown[0]] == view.node.shape[-1] == 1
+    if not one or view.ended or not 1 < target[grown[0]] <= _MOST_COPIES:
+        raise FileError(f"repeats {shown(sizes)} by {shown(given)}; only one channel can be repeated")
+    return replace(net.join([view] * target[grown[0]], grown[0], call.label), pixels=view.pixels)
 
 
 def identity(call: Call) -> View:

@@ -132,10 +132,13 @@ class Network:
         low, high = (-inf if low <= -most else low), (inf if high >= most else high)
         if not low < high:
             raise FileError(f"clips between {low} and {high}")
+        if inner := _bounds(node.op):
+            both = min(max(inner[0], low), high), min(max(inner[1], low), high)
+            if both[0] < both[1] and (both[0] == 0 or isinstance(node.op, ops.Clip)):
+                (low, high), node = both, self.nodes[node.inputs[0]]
+                view = replace(view, node=node)
         if (low, high) == (0, 1) and (source := self._spelled(node, 1 / 6, 0.5)):
             return self.activation(replace(view, node=source), "hard_sigmoid", label)
-        if low <= 0 < high and node.op == ops.Activation(function="relu"):  # the lower bound is there already
-            low, view = 0, replace(view, node=self.nodes[node.inputs[0]])
         if (low, high) == (0, 6):
             return self.activation(view, "relu6", label)
         if (low, high) == (0, inf):
@@ -285,6 +288,18 @@ class Network:
         op = ops.Dense(out=len(weight), bias=bias is not None)
         made = self.add(op, [node], label, weight=weight, **({} if bias is None else {"bias": bias}))
         return View(made, views.plain(made.shape, (views.CHANNELS,)))
+
+
+def _bounds(op: ops.Op) -> tuple[float, float] | None:
+    """Between which numbers an operator clips, if that is all it does."""
+    match op:
+        case ops.Activation(function="relu"):
+            return 0, inf
+        case ops.Activation(function="relu6"):
+            return 0, 6
+        case ops.Clip(low=low, high=high):
+            return (-inf if low <= -FLOAT32 else low), (inf if high >= FLOAT32 else high)
+    return None
 
 
 def _shuffles(index: Array, size: int) -> int | None:

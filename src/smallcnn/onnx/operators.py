@@ -20,6 +20,7 @@ COMPUTING: dict[str, Callable[[Network, Call], View | list[View]]] = {
     "Concat": moving.concat,
     "Conv": spatial.conv,
     "Div": arithmetic.div,
+    "Expand": moving.repeated,
     "Gather": moving.gather,
     "GatherND": moving.gather_nd,
     "Gemm": arithmetic.gemm,
@@ -38,12 +39,13 @@ COMPUTING: dict[str, Callable[[Network, Call], View | list[View]]] = {
     "PRelu": arithmetic.prelu,
     "Pad": spatial.pad,
     "ReduceMean": spatial.reduce_mean,
-    "Relu": arithmetic.elementwise("relu"),
+    "Relu": arithmetic.relu,
     "Sigmoid": arithmetic.elementwise("sigmoid"),
     "Slice": moving.cut,
     "Split": moving.split,
     "Sub": arithmetic.sub,
     "Sum": arithmetic.add,
+    "Tile": moving.repeated,
 }
 
 MOVING: dict[str, Callable[[Call], Value]] = {

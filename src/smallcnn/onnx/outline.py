@@ -29,8 +29,7 @@ _Content = mmap.mmap | bytes
 def metadata(path: Path) -> dict[str, str]:
     """What the file says of itself, by name. FileError if it cannot be read, is damaged, or holds far too much."""
     try:
-        if not path.is_file():
-            raise FileError("a folder, not a file" if path.is_dir() else "no such file")
+        check_ordinary(path)
         with path.open("rb") as file:
             if not path.stat().st_size:
                 raise FileError("damaged or not an ONNX file: it is empty")
@@ -40,6 +39,13 @@ def metadata(path: Path) -> dict[str, str]:
         raise FileError(f"{path}: cannot be read ({error.strerror})") from error
     except FileError as error:
         raise FileError(f"{path}: {error}") from None
+
+
+def check_ordinary(path: Path) -> None:
+    """FileError unless there is a file, and no folder, pipe or device."""
+    if not path.is_file():
+        what = "a folder, not a file" if path.is_dir() else "not an ordinary file" if path.exists() else "no such file"
+        raise FileError(what)
 
 
 def outline(content: _Content) -> dict[str, str]:

@@ -15,7 +15,7 @@ from onnx import TensorProto
 from smallcnn.data.prepared import Prepared, described, listed
 from smallcnn.data.preprocessing import Order, Preprocessing
 from smallcnn.errors import FileError
-from smallcnn.onnx.entry import IMAGENET, Entry, Pixels, pixels_of, undoes_imagenet
+from smallcnn.onnx.entry import IMAGENET, Entry, Pixels, undoes_imagenet
 from smallcnn.onnx.file import File
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def _pixels(file: File, read: "Read") -> Pixels | None:
     if said := _RANGES.get(file.metadata.get("Image.NominalPixelRange", "")):
         return said
     for entry in _steps(read):
-        if entry.learned:
+        if entry.learned and not entry.told:
             continue
         scale, shift = listed(entry.scale.tolist()), listed(entry.shift.tolist())
         raise FileError(
@@ -115,9 +115,9 @@ def _pixels(file: File, read: "Read") -> Pixels | None:
 
 def _told(read: "Read") -> Pixels | None:
     """The numbers that the file asks for by what it does to them; None if that does not tell."""
-    told = {pixels_of(entry) for entry in _steps(read)} - {None}
+    told = {entry.told for entry in _steps(read)} - {None}
     return told.pop() if len(told) == 1 else None
 
 
 def _steps(read: "Read") -> list[Entry]:
-    return [entry for entry in read.done if not entry.says_nothing and not undoes_imagenet(entry)]
+    return [entry for entry in read.done if entry.told or not (entry.says_nothing or undoes_imagenet(entry))]

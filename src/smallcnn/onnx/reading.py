@@ -1,10 +1,10 @@
 """Any small CNN's ONNX file -> an artifact: the file's operators become those of the graph, one by one.
 
-Files of `writing` come back with their labels, preprocessing and facts. Other files take a float picture, channels
-first or last, and do not say how it was prepared: ImageNet's mean and deviation are assumed, and its labels where there
-are 1,000 classes. A softmax or sigmoid at the end is left out and becomes the artifact's ending.
+Files of `writing` come back with their labels, preprocessing and facts. Other files take an image of floats or bytes,
+channels first or last; how it is prepared, `preparation` finds out. Labels are those in the file's tail, or ImageNet's
+where there are 1,000 classes. A softmax or sigmoid at the end is left out and becomes the artifact's ending.
 
-What the graph has no operator for is an error that names it. The network is read for one picture at a time.
+What the graph has no operator for is an error that names it. The network is read for one image at a time.
 """
 
 import hashlib
@@ -35,6 +35,7 @@ from smallcnn.onnx.external import Beside
 from smallcnn.onnx.file import Array, Attributes, File, Picture, Step, number_type, parse, unpack
 from smallcnn.onnx.network import Network
 from smallcnn.onnx.operators import COMPUTING, MOVING, REFUSED
+from smallcnn.onnx.outline import check_ordinary
 from smallcnn.onnx.preparation import preparation
 from smallcnn.onnx.simplify import simplify
 from smallcnn.onnx.views import View
@@ -70,8 +71,7 @@ def read_onnx(path: Path | str, prepared: Prepared | None = None) -> Artifact:
     """
     path = Path(path)
     try:
-        if not path.is_file():
-            raise FileError("a folder, not a file" if path.is_dir() else "no such file")
+        check_ordinary(path)
         if path.stat().st_size > _MOST_BYTES:
             raise FileError(f"{path.stat().st_size:,} bytes; an ONNX file has at most {_MOST_BYTES:,}")
         file = unpack(parse(path.read_bytes()), Beside(path.parent))
@@ -135,6 +135,8 @@ def _ours(file: File, read: Read) -> Artifact:
         raise FileError(f"its metadata are damaged: {error}") from error
     if not isinstance(facts, dict):
         raise FileError("its facts are not a JSON object")
+    if isinstance(facts.get("onnx"), dict):
+        facts["onnx"].pop("fed", None)  # how the file was fed that this one was imported from
     done = np.array([read.entry.scale, read.entry.shift], np.float32)
     if file.picture.type != TensorProto.UINT8 or not np.array_equal(preprocessing.scale_and_shift(), done):
         raise FileError("was changed after smallcnn wrote it: it prepares pictures other than its metadata say")
@@ -196,6 +198,8 @@ def _run(step: Step, values: dict[str, Value], network: Network, file: File, rea
     attributes, opset = Attributes(step.attributes, file.beside), file.opset
     if opset < older.FIRST_MODERN:
         given = older.modernised(step.kind, given, attributes)
+    if step.kind == "Reshape":
+        given = _for_one(given, file.picture.sides[0])
     constants = [None if isinstance(value, View) else value for value in given]
     outputs = len(step.outputs)
     made: list[Value]
@@ -217,6 +221,16 @@ def _run(step: Step, values: dict[str, Value], network: Network, file: File, rea
     if unknown := [name for name in step.outputs[len(made) :] if name in read]:
         raise FileError(f"makes {shown(unknown[0])}, which is read; only the first {len(made)} outputs are known")
     return made
+
+
+def _for_one(given: list[Value | None], batch: int | None) -> list[Value | None]:
+    """The inputs of a Reshape, for one image where the file was written for a `batch` of several."""
+    if len(given) != 2 or not isinstance(given[0], View) or batch in (None, 1):
+        return given
+    shape = given[1]
+    if isinstance(shape, View) or shape is None or shape.ndim != 1 or shape.size < 2 or shape[0] != batch:
+        return given
+    return [given[0], np.array([1, *shape[1:]], shape.dtype)]
 
 
 def _input(file: File, resolution: tuple[int, int] | None) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
