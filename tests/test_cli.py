@@ -176,6 +176,12 @@ def test_the_shell_completes(monkeypatch, capsys, words, offered):
     assert {line.partition(",")[2] for line in capsys.readouterr().out.splitlines()} == offered
 
 
+def test_every_command_has_json():
+    for name in COMMANDS:
+        command = root.get_command(None, name)
+        assert any("--json" in parameter.opts for parameter in command.params), name
+
+
 def test_a_word_like_none_lists_the_commands(refused):
     assert "known: analyze, bench, compile" in refused("xyzzy")
 

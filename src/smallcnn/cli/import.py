@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from smallcnn.cli import options
-from smallcnn.cli.show import remark, remark_ending, say, size
+from smallcnn.cli.show import print_json, remark, remark_ending, say, size
 from smallcnn.errors import SmallcnnError
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 @options.std
 @options.scale
 @options.order
+@options.as_json
 def command(
     files: tuple[Path, ...],
     model: str | None,
@@ -45,6 +46,7 @@ def command(
     std: tuple[float, ...] | None,
     scale: tuple[float, ...] | None,
     order: "Order | None",
+    json_: bool,
 ) -> None:
     """Turn public weights into a model file that classifies.
 
@@ -104,7 +106,14 @@ def command(
         remark(
             f"untrained: {', '.join(imported['fresh'])}; train it with: smallcnn train --from {out} --data SOURCE ..."
         )
-    say(str(out))
+    if json_:
+        print_json({
+            "file": str(out), "file_bytes": out.stat().st_size, "model": made.graph.name, "classes": len(made.labels),
+            "input_size": list(made.graph.input_shape), "ending": made.ending, "origin": imported["origin"],
+            "untrained": imported["fresh"], "notes": [*imported.get("notes", ()), *remarks(made.facts)],
+        })  # fmt: skip
+    else:
+        say(str(out))
 
 
 def _lines(path: Path) -> list[str]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from smallcnn.cli.options import as_json, completed
-from smallcnn.cli.show import print_json, progress, remark, size, table
+from smallcnn.cli.show import print_json, progress, remark, say, size, table
 
 
 def _names() -> list[str]:
@@ -47,7 +47,7 @@ def command(name: str | None, out: Path | None, json_: bool) -> None:
     check_writable(out)
     artifact.save(pulled(known), out)
     remark(f"{out}: {size(out.stat().st_size)}")
-    click.echo(str(out))
+    say(str(out))
 
 
 def pulled(known: "Checkpoint") -> "Artifact":

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
-from smallcnn.cli.options import root
-from smallcnn.cli.show import progress, remark, say, size
+from smallcnn.cli.options import as_json, root
+from smallcnn.cli.show import print_json, progress, remark, say, size
 
 _MEGABYTES = 100
 
@@ -18,7 +18,8 @@ _MEGABYTES = 100
     "--size", "megabytes", type=click.IntRange(1), default=_MEGABYTES, show_default=True, help="of a shard, in MB"
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="of the order of the pictures")
-def command(source: str, root: Path | None, out: Path, megabytes: int, seed: int) -> None:
+@as_json
+def command(source: str, root: Path | None, out: Path, megabytes: int, seed: int, json_: bool) -> None:
     """Write the pictures of SOURCE (a folder or tar with one folder per class) as tar shards in webdataset's format.
 
     They are shuffled, so that reading them one after the other is as good as at random. --out is then a SOURCE; so is
@@ -33,9 +34,19 @@ def command(source: str, root: Path | None, out: Path, megabytes: int, seed: int
         index = write_shards(
             read.classes, read.splits, out, shard_bytes=megabytes * 1_000_000, seed=seed, report=report
         )
-    for part, shards in index.parts.items():
-        pictures = sum(len(shard.names) for shard in shards)
-        remark(f"{part}: {pictures:,} pictures in {len(shards)} shards, {size(sum(shard.bytes for shard in shards))}")
+    splits = {
+        split: {
+            "images": sum(len(shard.names) for shard in shards),
+            "shards": len(shards),
+            "bytes": sum(shard.bytes for shard in shards),
+        }
+        for split, shards in index.parts.items()
+    }
+    for split, made in splits.items():
+        remark(f"{split}: {made['images']:,} images in {made['shards']} shards, {size(made['bytes'])}")
     for note in read.notes:
         remark(f"note: {note}")
-    say(str(out))
+    if json_:
+        print_json({"folder": str(out), "splits": splits, "notes": read.notes})
+    else:
+        say(str(out))

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_h
 
 import click
 
-from smallcnn.cli.options import completed, compute, device, groups, models, root, threads, workers
-from smallcnn.cli.show import remark, say
+from smallcnn.cli.options import as_json, completed, compute, device, groups, models, root, threads, workers
+from smallcnn.cli.show import print_json, remark, say
 from smallcnn.errors import TRAIN, FileError, SmallcnnError, require
 from smallcnn.train.recipe import Recipe
 from smallcnn.train.recipes import NAMED
@@ -113,6 +113,7 @@ def _shown(value: Any) -> str:
 @device
 @threads
 @workers
+@as_json
 @_recipe_options
 def command(
     model: str | None,
@@ -129,6 +130,7 @@ def command(
     device: str,
     threads: int | None,
     workers: int | None,
+    json_: bool,
     **changes: Any,
 ) -> None:
     """Train MODEL on SOURCE, into the folder --out.
@@ -174,5 +176,11 @@ def command(
     best = max(result.history, key=top1)
     remark(f"report: {page}")
     remark(f"best validation top-1 {top1(best):.2%} in epoch {best['epoch']} of {len(result.history)}")
-    remark(f"try it: smallcnn predict {result.best} PICTURE...")
-    say(str(result.best))
+    remark(f"try it: smallcnn predict {result.best} IMAGE...")
+    if json_:
+        print_json({
+            "folder": str(result.folder), "best": str(result.best), "last": str(result.last), "report": str(page),
+            "best_val_top1": top1(best), "best_epoch": best["epoch"], "history": result.history,
+        })  # fmt: skip
+    else:
+        say(str(result.best))
