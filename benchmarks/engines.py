@@ -4,7 +4,7 @@
     python benchmarks/engines.py --threads 2
 
 Each network is made with random weights, exported to ONNX, compiled, and timed in all three engines in turns, float32,
-one picture at a time (`smallcnn bench`; docs/bench.md says what is measured). What was measured stays in the records:
+one image at a time (`smallcnn bench`; docs/bench.md says what is measured). What was measured stays in the records:
 a run that was stopped goes on. For times of compiling, set SMALLCNN_CACHE to a new folder, so that no kernel is known.
 """
 

@@ -1,8 +1,8 @@
-"""Pictures that the loader gives per second of processor time, nothing else done with them: for docs/data.md.
+"""Images that the loader gives per second of processor time, nothing else done with them: for docs/data.md.
 
     python benchmarks/loading.py SOURCE --resolution 128
 
-One thread decodes. For each way of loading, the median and range of five rounds of 640 pictures, all ways in turns,
+One thread decodes. For each way of loading, the median and range of five rounds of 640 images, all ways in turns,
 after one round that is not counted. Processor time, so that a machine with other work gives the same figures; with a
 core of its own a thread needs hardly more. The files have been read before: they come from the system's memory.
 """
@@ -51,9 +51,7 @@ def main(source: str, resolution: int) -> None:
     ways = {
         "as evaluation prepares them": loader(lambda i: preprocessing.prepare(split.images[i])),
         "random crops": loader(lambda i: random_crop(recipe, preprocessing, 0, i, decode(split.images[i], 3, shorter))),
-        "random crops of remembered pictures": loader(
-            lambda i: random_crop(recipe, preprocessing, 0, i, remembered(i))
-        ),
+        "random crops of remembered images": loader(lambda i: random_crop(recipe, preprocessing, 0, i, remembered(i))),
         "shifted and mirrored, from one array": lambda: _shift_all(array),
     }
     rates: dict[str, list[float]] = {name: [] for name in ways}

@@ -30,7 +30,7 @@ EAGER, CHANNELS_LAST, FAST, COMPILED = "eager", "eager, channels last", "smallcn
 @click.command()
 @click.option("--model", default="mobilenet_v2:small_input=true", show_default=True)
 @click.option("--resolution", default=32, show_default=True)
-@click.option("--batch", default=64, show_default=True, help="pictures in a step")
+@click.option("--batch", default=64, show_default=True, help="images in a step")
 @click.option("--threads", default=1, show_default=True)
 @click.option("--seconds", default=30.0, show_default=True, help="measuring time, all ways together")
 @click.option("--compiled", is_flag=True, help="torch.compile too")
@@ -65,7 +65,7 @@ def main(model: str, resolution: int, batch: int, threads: int, seconds: float, 
     flops = 6 * batch * smallcnn.profile(graph).mult_adds  # forward once, backward twice
     print(f"{model}, {resolution}x{resolution}, batch {batch}, float32, {threads} thread(s) of {cpu_name()}, ")
     print(f"PyTorch {torch.__version__}, {len(times[EAGER])} steps each\n")
-    print("| | pictures/s, median | lowest to highest | GFLOP/s | of eager |\n|---|---|---|---|---|")
+    print("| | images/s, median | lowest to highest | GFLOP/s | of eager |\n|---|---|---|---|---|")
     for name, found in times.items():
         middle = median(found)
         print(

@@ -15,7 +15,7 @@ from smallcnn.train.run import train
 
 
 def build() -> smallcnn.Graph:
-    """Two depthwise separable blocks for 8x8 grey pictures."""
+    """Two depthwise separable blocks for 8x8 grey images."""
     g = smallcnn.Builder(input=(8, 8, 1))
     x = g.conv_bn(g.input, 16, kernel=3, name="stem")
     for i, out in enumerate((32, 64)):

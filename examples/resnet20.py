@@ -21,7 +21,7 @@ def main(epochs: int = 40, data: str = "digits") -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = train(graph, data, Path(folder) / "run", recipe=Recipe(epochs=epochs, val_fraction=0.1))
         result = evaluate(smallcnn.open(run.last), data, part="test")
-    print(f"top-1 {result.metrics.top1:.1%} on {result.metrics.images} unseen pictures of {data}")
+    print(f"top-1 {result.metrics.top1:.1%} on {result.metrics.images} unseen images of {data}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Model files and pictures that several tests share."""
+"""Model files and images that several tests share."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def artifact(graph: Graph | None = None, seed: int = 0, **facts: object) -> Arti
 
 
 def colour_photos(folder: Path, per_class: int = 8, side: int = 20, seed: int = 0) -> Path:
-    """A folder of noisy one-colour pictures, one sub-folder per colour: learnable in seconds."""
+    """A folder of noisy one-colour images, one sub-folder per colour: learnable in seconds."""
     rng = np.random.default_rng(seed)
     for name, colour in COLOURS.items():
         (folder / name).mkdir(parents=True)

@@ -84,7 +84,7 @@ def _run(path: Path, images: np.ndarray, outputs: int) -> dict[str, np.ndarray]:
     for threads in THREADS:
         net = compiled.load(path, threads)
         got[f"{threads} threads"] = net.run(images)
-        got[f"{threads} threads again"] = net.run(images[::-1].copy())[::-1]  # on what another picture left in memory
+        got[f"{threads} threads again"] = net.run(images[::-1].copy())[::-1]  # on what another image left in memory
     return got
 
 

@@ -20,7 +20,7 @@ def answer(model, x):
 
 
 def made(nodes, shape, stored=None, *, opset=17, kind=TensorProto.FLOAT, sides=None, outputs=("y",)):
-    """A model that turns `x` into `y`; `stored` are tensors by name, `shape` the picture's."""
+    """A model that turns `x` into `y`; `stored` are tensors by name, `shape` the image's."""
     graph = helper.make_graph(
         nodes,
         "g",
@@ -42,7 +42,7 @@ def random(*shape, seed=0):
 
 
 def checked(model, shape, channels_last=False):
-    """The graph of a model whose answer to a random picture is ONNX Runtime's."""
+    """The graph of a model whose answer to a random image is ONNX Runtime's."""
     x = random(*shape, seed=7)
     read = from_onnx(model)
     got = reference.run(read.graph, read.weights, read.entry.of(x if channels_last else x.transpose(0, 2, 3, 1)))

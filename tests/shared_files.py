@@ -1,4 +1,4 @@
-"""Real weights and pictures, which lie beside the repository and not in it: a test that finds none is skipped."""
+"""Real weights and images, which lie beside the repository and not in it: a test that finds none is skipped."""
 
 from pathlib import Path
 

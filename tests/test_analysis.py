@@ -1,4 +1,4 @@
-"""What is found in answers: class by class, pairs, single pictures, other sizes."""
+"""What is found in answers: class by class, pairs, single images, other sizes."""
 
 from dataclasses import replace
 
@@ -25,7 +25,7 @@ from smallcnn.metrics import measure
 from smallcnn.reference import run
 from smallcnn.train.renorm import reestimate
 
-# six pictures of classes a, b, c; d has none, and nothing is taken for c
+# six images of classes a, b, c; d has none, and nothing is taken for c
 LOGITS = np.log(
     np.array([
         [0.70, 0.20, 0.05, 0.05],  # a, right
@@ -42,7 +42,7 @@ CONFUSION = measure(LOGITS, LABELS).confusion
 
 def test_scores_agree_with_scikit_learn():
     rng = np.random.default_rng(0)
-    logits, labels = rng.normal(size=(300, 12)), rng.integers(0, 11, 300)  # class 11 has no picture
+    logits, labels = rng.normal(size=(300, 12)), rng.integers(0, 11, 300)  # class 11 has no image
     logits[:, 3] = -9  # and nothing is taken for class 3
     found = class_scores(measure(logits, labels).confusion, [str(i) for i in range(12)])
     want = precision_recall_fscore_support(labels, logits.argmax(1), labels=range(12), zero_division=np.nan)

@@ -22,13 +22,13 @@ SMALL = ("--threads", "1", "--workers", "1")
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """120 pictures of three colours, nine of them in the wrong folder, and one that is none."""
+    """120 images of three colours, nine of them in the wrong folder, and one that is none."""
     folder = colour_photos(tmp_path_factory.mktemp("set") / "photos", per_class=40)
     for i in range(6):
         (folder / "blue" / f"{i}.png").rename(folder / "red" / f"blue-{i}.png")
     for i in range(3):
         (folder / "red" / f"{i}.png").rename(folder / "green" / f"red-{i}.png")
-    (folder / "red" / "broken.png").write_bytes(b"no picture")
+    (folder / "red" / "broken.png").write_bytes(b"no image")
     return folder
 
 
@@ -96,7 +96,7 @@ def test_the_page_has_every_section(smallcnn, model, photos, tmp_path):
         "Least certain", "Calibration", "Input size", "Cost", "How this was made",
     ]  # fmt: skip
     words = "".join(page.words)
-    assert "1 pictures could not be decoded" in words
+    assert "1 images could not be decoded" in words
     assert "broken.png: not a" in words
     assert "red/blue-0.png" in words
     assert not re.findall(r"""(?:src|href)=['"](?!data:|#)""", text)
@@ -146,7 +146,7 @@ NAMES = ("<script>alert(1)</script>", "'><img src=x onerror=alert(2)>", "$5 & \\
 
 
 def test_class_names_are_text(smallcnn, model, tmp_path):
-    """Also one class missing in the part, and one picture each in the others."""
+    """Also one class missing in the part, and one image each in the others."""
     start = artifacts.load(model)
     artifacts.save(Artifact(start.graph, start.weights, NAMES, start.preprocessing), tmp_path / "m.safetensors")
     pixels = np.stack([np.full((8, 8, 3), colour, np.uint8) for colour in COLOURS.values()])

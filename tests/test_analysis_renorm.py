@@ -89,16 +89,16 @@ def test_pictures_are_chosen_by_the_seed():
 
 def test_undecodable_pictures_are_left_out(tmp_path):
     photos = colour_photos(tmp_path / "photos", per_class=4)
-    (photos / "red" / "bad.png").write_bytes(b"no picture")
+    (photos / "red" / "bad.png").write_bytes(b"no image")
     everything = open_source(photos).everything()
     assert reestimate(artifact(), everything, workers=1).facts["reestimated"]["pictures"] == 12
     bad = everything.subset([everything.names.index("red/bad.png")])
-    with pytest.raises(DataError, match="at least two pictures"):
+    with pytest.raises(DataError, match="at least two images"):
         reestimate(artifact(), bad, workers=1)
 
 
 def test_one_picture_has_no_variance():
-    with pytest.raises(DataError, match="at least two pictures"):
+    with pytest.raises(DataError, match="at least two images"):
         reestimate(artifact(), pictures(1), workers=1)
 
 

@@ -78,7 +78,7 @@ def test_scaling_mends_what_is_overconfident():
 
 
 def test_what_comes_after_is_measured_on_the_other_half():
-    # every second picture too sure, the others not sure enough: each half's temperature harms the other
+    # every second image too sure, the others not sure enough: each half's temperature harms the other
     even, odd = overconfident(400, factor=0.5, seed=1), overconfident(400, factor=5.0, seed=2)
     logits = np.stack([even[0], odd[0]], 1).reshape(800, -1)
     labels = np.stack([even[1], odd[1]], 1).reshape(-1)
@@ -97,7 +97,7 @@ def right_always(count):
     [
         right_always(1),
         right_always(30),
-        (np.array([[1.0, 0.0]]), np.array([1])),  # one picture, wrong
+        (np.array([[1.0, 0.0]]), np.array([1])),  # one image, wrong
         (np.zeros((20, 4)), np.arange(20) % 4),  # logits that say nothing
     ],
 )

@@ -53,7 +53,7 @@ def test_logits_are_those_of_the_public_definition(name, model):
     weights = lay(layout(name.partition("-")[0], chosen.name), graph, public_tensors(public))
     image = public_image(public["resolution"], public["image_seed"])
     if name.startswith("megvii"):
-        image = image[:, ::-1].copy()  # its pictures are blue, green, red; ours are always red, green, blue
+        image = image[:, ::-1].copy()  # its images are blue, green, red; ours are always red, green, blue
     with torch.no_grad():
         logits = to_module(graph, weights).double().eval()(torch.from_numpy(image).double())[0].numpy()
     want = np.array(public["logits"])

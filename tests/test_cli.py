@@ -129,7 +129,7 @@ def test_init_export_and_permissions(smallcnn, tmp_path):
 
 def test_train_resume_and_report(smallcnn, tmp_path):
     photos, out = colour_photos(tmp_path / "photos"), tmp_path / "run"
-    (photos / "red" / "broken.png").write_bytes(b"not a picture")
+    (photos / "red" / "broken.png").write_bytes(b"not an image")
     args = ["--data", photos, "--out", out, "--resolution", 32, "--epochs", 2, "--batch-size", 8]
     code, best, err = smallcnn("train", MODEL, *args)
     assert (code, best) == (0, f"{out / 'best.safetensors'}\n")

@@ -83,7 +83,7 @@ def test_damaged_and_missing_files_are_one_line(folder, tmp_path):
 
 
 def test_it_runs_without_what_other_files_need(folder):
-    """numpy, and PIL to open pictures: nothing that takes time to import."""
+    """numpy, and PIL to open images: nothing that takes time to import."""
     code = f"""
 import sys, numpy
 sys.modules.update(dict.fromkeys(["onnx", "onnxruntime", "safetensors", "torch", "halide", "ziglang", "rich", "click"]))

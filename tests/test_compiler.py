@@ -1,6 +1,6 @@
-"""Whole networks, compiled: right to 1e-5 of the plain definition, at every feature level, on real pictures.
+"""Whole networks, compiled: right to 1e-5 of the plain definition, at every feature level, on real images.
 
-By default a few small ones. Every network of the zoo, and all pictures, take hours on one core:
+By default a few small ones. Every network of the zoo, and all images, take hours on one core:
 
     python -m pytest -m long tests/test_compiler.py
 
@@ -143,7 +143,7 @@ for (let at = 0; at < all.length; at += size) {
 
 
 def run_elsewhere(command, folder, graph):
-    """The program, given pictures, prints the logits of the plain definition."""
+    """The program, given images, prints the logits of the plain definition."""
     model, images = artifact(graph), noise(graph)
     done = subprocess.run(command, input=images.tobytes(), cwd=folder, capture_output=True, check=False, timeout=100)
     assert done.returncode == 0, done.stderr
@@ -185,7 +185,7 @@ def test_wasm(text, tmp_path):
     run_elsewhere(["node", "-e", IN_NODE], tmp_path, graph_of(text))
 
 
-# --- real pictures --------------------------------------------------------------------------------------------------
+# --- real images --------------------------------------------------------------------------------------------------
 
 
 PUBLIC = [(files, text) for files, text, *_ in CHECKPOINTS] + [

@@ -194,7 +194,7 @@ def test_block(count):
 
 @st.composite
 def chains(draw):
-    """Depthwise and pointwise layers behind each other on large maps, from the picture on."""
+    """Depthwise and pointwise layers behind each other on large maps, from the image on."""
     height, width = draw(st.sampled_from([(113, 91), (97, 160), (150, 71)]))
     g = Builder(input=(height, width, 3))
     stride = draw(st.sampled_from([1, 1, 2, (2, 1)]))
@@ -419,6 +419,6 @@ def test_mean_of_one_colour():
 
 
 def test_large_image_that_no_convolution_reads_first():
-    """A picture turned to floats by itself begins no chain."""
+    """An image turned to floats by itself begins no chain."""
     g = Builder(input=(150, 150, 3))
     check(*end(g, g.conv(g.depthwise(g.input, kernel=3), 8)))

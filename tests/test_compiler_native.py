@@ -44,7 +44,7 @@ IMAGES = _RNG.integers(0, 256, (3, H, W, C), np.uint8)
 
 
 def answers(images):
-    """What the program below computes: squares of pixels in [0, 1], mixed by MATRIX, summed over the picture."""
+    """What the program below computes: squares of pixels in [0, 1], mixed by MATRIX, summed over the image."""
     return ((((images / 255.0) ** 2) @ MATRIX.astype(np.float64)) + BIAS).sum((1, 2))
 
 
@@ -197,7 +197,7 @@ class TestRunning:
             IMAGES[:, :, ::-1],
         ],
         ids=[
-            "one picture",
+            "one image",
             "height",
             "channels",
             "float",

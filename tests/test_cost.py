@@ -113,7 +113,7 @@ def read_twice(g):  # a counts once though one node reads it twice, and stays fo
     return g.add(g.add(a, a), a), 96
 
 
-def image_kept(g):  # the picture itself is needed at the end: 32 + a 16 + both 48
+def image_kept(g):  # the image itself is needed at the end: 32 + a 16 + both 48
     return g.concat(g.conv(g.input, 1), g.input), 96
 
 

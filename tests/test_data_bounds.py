@@ -203,7 +203,7 @@ class TestPixels:
     def test_a_flat_image_of_many_pixels(self):
         file = io.BytesIO()
         Image.new("L", (7000, 7000)).save(file, "PNG")
-        with pytest.raises(ImageError, match=r"^picture: 7000 x 7000 pixels in .* refused as a decompression bomb$"):
+        with pytest.raises(ImageError, match=r"^image: 7000 x 7000 pixels in .* refused as a decompression bomb$"):
             decode(file.getvalue(), 3)
 
     @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")

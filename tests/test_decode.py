@@ -1,4 +1,4 @@
-"""Every kind of picture a user may have, and every way one may be broken."""
+"""Every kind of image a user may have, and every way one may be broken."""
 
 import io
 import os

@@ -30,7 +30,7 @@ from smallcnn.weights import initial_weights
 def photos(tmp_path_factory):
     folder = colour_photos(tmp_path_factory.mktemp("data") / "photos", per_class=20)
     for name in ("broken", "also_broken", "broken_too"):
-        (folder / "red" / f"{name}.png").write_bytes(b"not a picture")
+        (folder / "red" / f"{name}.png").write_bytes(b"not an image")
     return folder
 
 
@@ -68,7 +68,7 @@ def near(first, second, recipe):
         assert a["lr"] == b["lr"]
 
 
-# the pictures that cannot be decoded are found at once (augmentation "small") or when it is their turn ("photo")
+# the images that cannot be decoded are found at once (augmentation "small") or when it is their turn ("photo")
 RECIPES = {
     "small": (2, {}),
     "photo, parts, mixed, averaged": (
@@ -121,8 +121,7 @@ def test_batches_that_cannot_be_shared(photos, tmp_path):
     codes, said = run.finish()
     assert codes == [2, 2]
     assert said == [
-        "smallcnn: a batch of 9 pictures cannot be shared evenly (2 processes); "
-        "it must be a multiple of 2, as 8 or 10\n",
+        "smallcnn: a batch of 9 images cannot be shared evenly (2 processes); it must be a multiple of 2, as 8 or 10\n",
         "",
     ]
 
@@ -162,7 +161,7 @@ def test_divergence_is_said_once(photos, tmp_path):
 
 
 def norms(out):
-    """The third process has no pictures; the values are far from zero, where float32 squares lose their digits."""
+    """The third process has no images; the values are far from zero, where float32 squares lose their digits."""
     with joined("cpu") as (ranks, _):
         torch.manual_seed(0)
         x = torch.randn(5, 4, 3, 2) * torch.tensor([1, 10, 0.1, 1])[:, None, None] + 1000

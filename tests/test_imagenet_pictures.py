@@ -1,6 +1,6 @@
-"""Public networks on 650 real ImageNet validation pictures: the accuracy that was measured with other code.
+"""Public networks on 650 real ImageNet validation images: the accuracy that was measured with other code.
 
-The pictures are cropped already and an easy selection, so that the numbers are above the published ones. They come from
+The images are cropped already and an easy selection, so that the numbers are above the published ones. They come from
 the files' own descriptions, not from this package.
 """
 
@@ -35,12 +35,12 @@ CHECKPOINTS = [
      "mobilenet_v1", 78.2, 95.5),
     (["squeezenet1.1_imagenet_float32.npz"], "squeezenet_1_1", 66.8, 89.1),
 ]  # fmt: skip
-POINTS = 0.5  # three of 650 pictures: what integer arithmetic decides differently
+POINTS = 0.5  # three of 650 images: what integer arithmetic decides differently
 
 
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory):
-    """The pictures in folders named by WordNet id, as ImageNet itself has them."""
+    """The images in folders named by WordNet id, as ImageNet itself has them."""
     root = tmp_path_factory.mktemp("imagenet_val")
     with tarfile.open(shared("data/imagenet_val_650.tar")) as archive:
         content = {name.rpartition("/")[2]: archive.extractfile(name).read() for name in archive.getnames()}
@@ -83,7 +83,7 @@ class _Rounded(torch.nn.Module):
 
 
 def test_mobilenet_v2_differs_from_its_8_bit_original_by_the_rounding(pictures, tmp_path):
-    """In float it is right on four pictures of 650 more than in 8 bits; rounding as 8 bits do, it is not."""
+    """In float it is right on four images of 650 more than in 8 bits; rounding as 8 bits do, it is not."""
     pytest.importorskip("tflite")
     made = import_checkpoint([shared("weights/mobilenet_v2_1.0_224_quant.tflite")], "mobilenet_v2")
     save(made, tmp_path / "m.safetensors")

@@ -102,7 +102,7 @@ def test_a_public_file_gives_the_public_logits(name, model, origin, told, tmp_pa
     prepared = Prepared(resolution=public["resolution"])
     image = public_image(public["resolution"], public["image_seed"])
     if origin == "megvii":
-        image = image[:, ::-1].copy()  # its pictures are blue, green, red; ours are always red, green, blue
+        image = image[:, ::-1].copy()  # its images are blue, green, red; ours are always red, green, blue
     files = [
         write_pth(tmp_path / "plain.pth", tensors),
         write_pth(tmp_path / "wrapped.pth", tensors, prefix="module."),

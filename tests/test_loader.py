@@ -18,12 +18,12 @@ ORDER = np.random.default_rng(0).permutation(COUNT)
 SPLIT = Split(
     np.arange(COUNT, dtype=np.uint8).repeat(4).reshape(COUNT, 2, 2),
     np.arange(COUNT) % 7,
-    [f"picture {i}" for i in range(COUNT)],
+    [f"image {i}" for i in range(COUNT)],
 )
 
 
 def pixels(index):
-    """(2, 2, 1), every pixel the picture's index; later ones are faster, so that threads finish out of order."""
+    """(2, 2, 1), every pixel the image's index; later ones are faster, so that threads finish out of order."""
     time.sleep((COUNT - index) * 2e-5)
     return SPLIT.images[index][..., None]
 
@@ -33,7 +33,7 @@ def loaded(prepare=pixels, order=ORDER, *, batch_size=12, workers=2, **options):
 
 
 def idle():
-    """True once no thread of a loader is left; they may finish the picture they are at."""
+    """True once no thread of a loader is left; they may finish the image they are at."""
     deadline = time.monotonic() + 10
     while any(thread.name.startswith("decode") for thread in threading.enumerate()):
         if time.monotonic() > deadline:
@@ -74,7 +74,7 @@ def test_decoding_in_threads_is_decoding_one_after_the_other():
 def test_pictures_that_fail_are_named_and_left_out():
     def prepare(index):
         if index % 3 == 0:
-            raise ImageError(f"picture {index}: torn")
+            raise ImageError(f"image {index}: torn")
         return pixels(index)
 
     got = list(loaded(prepare, range(COUNT)))
@@ -84,7 +84,7 @@ def test_pictures_that_fail_are_named_and_left_out():
         np.testing.assert_array_equal(batch.images[:, 0, 0, 0], batch.indices)
         np.testing.assert_array_equal(batch.labels, batch.indices % 7)
     failed = {name: text for batch in got for name, text in batch.failed.items()}
-    assert failed == {f"picture {i}": f"picture {i}: torn" for i in range(0, COUNT, 3)}
+    assert failed == {f"image {i}": f"image {i}: torn" for i in range(0, COUNT, 3)}
 
 
 def test_a_batch_of_failures_is_an_empty_batch():
@@ -141,7 +141,7 @@ def test_what_waits_is_dropped_when_the_loop_is_left():
     loader.close()
     left.set()
     assert idle()
-    assert done in (list(range(8)), list(range(16)))  # with or without the pictures the thread was at
+    assert done in (list(range(8)), list(range(16)))  # with or without the images the thread was at
 
 
 def test_leaving_the_loop_stops_the_threads():
@@ -151,7 +151,7 @@ def test_leaving_the_loop_stops_the_threads():
 
 
 def test_one_percent_of_damaged_files(tmp_path):
-    """300 pictures, three of them damaged in the ways that files are: all others are loaded, these are named."""
+    """300 images, three of them damaged in the ways that files are: all others are loaded, these are named."""
     Image.new("RGB", (40, 40), "red").save(file := io.BytesIO(), "JPEG")
     whole = file.getvalue()
     damaged = {"a/007.jpg": b"", "b/100.jpg": whole[: len(whole) // 2], "a/299.jpg": b"<html>not found</html>"}
@@ -172,7 +172,7 @@ def test_one_percent_of_damaged_files(tmp_path):
 
 
 def test_the_rate_is_pictures_by_time(monkeypatch):
-    """Ten pictures of 5 ms one after the other cannot come faster than 200 a second, nor 400 from two threads."""
+    """Ten images of 5 ms one after the other cannot come faster than 200 a second, nor 400 from two threads."""
 
     def slow(index):
         time.sleep(0.005)

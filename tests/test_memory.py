@@ -1,4 +1,4 @@
-"""Pictures held in memory are those that decoding gives, bit for bit; small ones are shifted a batch at a time."""
+"""Images held in memory are those that decoding gives, bit for bit; small ones are shifted a batch at a time."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -43,7 +43,7 @@ def photos(tmp_path):
         path.parent.mkdir(exist_ok=True)
         noise.resize((100 + 7 * i, 150 - i), Image.Resampling.BICUBIC).save(path)
         if i in BROKEN:
-            path.write_bytes({3: path.read_bytes()[:800], 7: b"", 11: b"no picture"}[i])
+            path.write_bytes({3: path.read_bytes()[:800], 7: b"", 11: b"no image"}[i])
     return open_source(tmp_path).everything()
 
 
@@ -91,7 +91,7 @@ def test_a_remembered_picture_is_not_decoded_again(photos):
 
 
 def test_a_budget_is_kept_by_many_threads(photos):
-    sizes = [4 * 3000 for _ in photos.names]  # bytes of a 50x60 picture in Pillow
+    sizes = [4 * 3000 for _ in photos.names]  # bytes of a 50x60 image in Pillow
     same = Image.new("RGB", (50, 60))
     split = type(photos)([np.asarray(same)] * 20, photos.labels, photos.names)
     for budget in (0, sizes[0] - 1, sizes[0], 5 * sizes[0] + 1, 1 << 30):

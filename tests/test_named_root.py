@@ -1,4 +1,4 @@
-"""A named set that lies in a folder: with --root every command that reads pictures finds it, to the last page."""
+"""A named set that lies in a folder: with --root every command that reads images finds it, to the last page."""
 
 import json
 
@@ -32,7 +32,7 @@ def test_every_command_takes_it(smallcnn, root, tmp_path, monkeypatch):
     assert code == 0, err
     assert asked == [(out, "imagenet", root)]
     assert smallcnn("train", "--resume", "--out", out)[0] == 0
-    assert "6 pictures of imagenet (val)" in (out / "report.html").read_text()
+    assert "6 images of imagenet (val)" in (out / "report.html").read_text()
     figures = [
         json.loads(smallcnn(command, best.strip(), *given, "--json", *more)[1])
         for command, more in (("evaluate", ()), ("analyze", ("--sweep", 0)))

@@ -303,7 +303,7 @@ def test_cifar_pickles_run_no_code(tmp_path):
     assert test.labels.tolist() == labels
     made = tmp_path / "made"
     (folder / "data_batch_3").write_bytes(pickle.dumps(batch | {b"labels": Trap(made)}))
-    with pytest.raises(DataError, match=r"data_batch_3: not a batch of CIFAR pictures \(it asks for "):
+    with pytest.raises(DataError, match=r"data_batch_3: not a batch of CIFAR images \(it asks for "):
         open_source("cifar10", root=tmp_path)
     assert not made.exists()
 
@@ -313,7 +313,7 @@ def test_damaged_cifar(official, damage):
     _, unpacked, _ = official("cifar10")
     path = unpacked / "cifar-10-batches-bin" / "data_batch_2.bin"
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(DataError, match=r"data_batch_2\.bin: not a batch of CIFAR pictures"):
+    with pytest.raises(DataError, match=r"data_batch_2\.bin: not a batch of CIFAR images"):
         open_source("cifar10", root=unpacked)
     path.unlink()
     with pytest.raises(DataError, match=r"has no file data_batch_2\.bin"):
@@ -371,7 +371,7 @@ def test_roots_that_hold_nothing(tmp_path):
         open_source("cifar10", root=tmp_path / "none")
     with pytest.raises(
         DataError,
-        match=r"holds no train_32x32\.mat, and no pictures of svhn in class folders either \(.*no class folders",
+        match=r"holds no train_32x32\.mat, and no images of svhn in class folders either \(.*no class folders",
     ):
         open_source("svhn", root=tmp_path)
     with pytest.raises(DataError, match=r"a root holds a copy of a named set \(digits, .*'photos' is none"):

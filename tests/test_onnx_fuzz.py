@@ -49,7 +49,7 @@ ODD = (-(2**63), -(2**31), -2, -1, 0, 1, 2, 3, 4, 7, 2**31, 2**40, 2**62)
 
 @functools.cache
 def originals() -> tuple[bytes, ...]:
-    """Our files, and the same as others write them: a float picture, channels first, no metadata."""
+    """Our files, and the same as others write them: a float image, channels first, no metadata."""
     graphs = [every_op(), tiny(), *(zoo.parse(text).build(resolution=16, classes=3) for text in MODELS)]
     ours = [to_onnx(artifact(graph)) for graph in graphs]
     return tuple(model.SerializeToString() for model in (*ours, *map(foreign, ours), *others()))

@@ -82,7 +82,7 @@ def test_a_file_of_ours_that_was_changed_is_refused(tmp_path):
         if tensor.name == "/scale":
             tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * 2, "/scale"))
     onnx.save(model, tmp_path / "m.onnx")
-    with pytest.raises(FileError, match="it prepares pictures other than its metadata say"):
+    with pytest.raises(FileError, match="it prepares images other than its metadata say"):
         read_onnx(tmp_path / "m.onnx")
 
 
@@ -256,7 +256,7 @@ def test_what_torch_exports(name, opset):
 
 
 def test_keras_style_channels_last():
-    """As tf2onnx writes it: the picture and every dense step channels last, transposes around the rest."""
+    """As tf2onnx writes it: the image and every dense step channels last, transposes around the rest."""
     stored = {
         "pads": np.array([0, 0, 0, 0, 0, 1, 1, 0]),
         "w": random(6, 3, 3, 3),

@@ -1,4 +1,4 @@
-"""The picture a network sees: against the two-step textbook definition, and against a formula."""
+"""The image a network sees: against the two-step textbook definition, and against a formula."""
 
 import io
 import json
@@ -36,7 +36,7 @@ def test_is_resize_then_centre_crop(interpolation, turned):
     np.testing.assert_array_equal(got, want)
 
 
-# from 120: then 255 / 119 grey levels per pixel at most; the filter reaches beyond the picture for crop = 1 only
+# from 120: then 255 / 119 grey levels per pixel at most; the filter reaches beyond the image for crop = 1 only
 @given(
     width=st.integers(120, 500),
     height=st.integers(120, 500),
@@ -86,7 +86,7 @@ def test_grey():
 @pytest.mark.parametrize("size", [(64, 64), (40, 90)])
 @pytest.mark.parametrize(("height", "width"), [(900, 1200), (901, 1203)])
 def test_decoding_a_photograph_smaller_changes_little(height, width, size, orientation, tmp_path):
-    """The file, decoded at a quarter, against the whole picture: 4 of its pixels further would be 20 grey levels."""
+    """The file, decoded at a quarter, against the whole image: 4 of its pixels further would be 20 grey levels."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     y, x = np.mgrid[:height, :width] / 1200

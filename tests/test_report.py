@@ -103,7 +103,7 @@ def test_the_report_of_a_run(tmp_path):
         "Training", "Accuracy", "Class by class", "Most confused", "Wrong, and sure of it", "Least certain",
         "Calibration", "Input size", "Cost", "How this was made",
     ]  # fmt: skip
-    assert "6 pictures of photos (val)" in "".join(Page(text).words)
+    assert "6 images of photos (val)" in "".join(Page(text).words)
 
 
 @pytest.mark.parametrize(("name", "plain"), [

@@ -68,7 +68,7 @@ def same(whole, cut):
 
 def killed_and_resumed(tmp_path, count, kills, epochs, seed):
     data = colour_photos(tmp_path / "photos", per_class=20)
-    (data / "red" / "broken.png").write_bytes(b"not a picture")
+    (data / "red" / "broken.png").write_bytes(b"not an image")
     recipe = Recipe(epochs=epochs, batch_size=6 if count == 3 else 4, augment="photo", ema=0.9)
     settings = {"threads": 2 if count == 1 else 1}  # sums are split between threads, as in a real run
     model = SHALLOW if count == 1 else tiny()

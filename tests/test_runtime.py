@@ -152,13 +152,13 @@ def test_a_batch_of_another_kind_is_refused(folder, batch):
 
 @pytest.mark.parametrize("picture", ["photo.jpg", b"bytes", np.zeros((8, 8, 3), np.uint8), Image.new("RGB", (8, 8))])
 def test_one_picture_instead_of_a_list_is_refused(folder, picture):
-    with pytest.raises(DataError, match=r"write classify\(\[picture\]\)"):
+    with pytest.raises(DataError, match=r"write classify\(\[image\]\)"):
         runtime.open(folder / "m.onnx").classify(picture)
 
 
 def test_a_damaged_picture_is_an_error(folder):
     with pytest.raises(ImageError):
-        runtime.open(folder / "m.onnx").classify([b"no picture"])
+        runtime.open(folder / "m.onnx").classify([b"no image"])
 
 
 def test_foreign_and_damaged_files_are_refused_in_one_line(folder, tmp_path):

@@ -40,7 +40,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    """A folder of 60 small pictures, train and val, of two kinds of files."""
+    """A folder of 60 small images, train and val, of two kinds of files."""
     root, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
     for part, count in (("train", 20), ("val", 10)):
         for name in ("ant", "bee"):
@@ -72,7 +72,7 @@ def contents(split):
 
 
 def loaded(split):
-    """(pictures that were decoded, name -> what is wrong)."""
+    """(images that were decoded, name -> what is wrong)."""
     prepare = Preprocessing((8, 8)).prepare
     found = list(batches(split, lambda i: prepare(split.images[i]), range(len(split)), batch_size=16, workers=3))
     failed = {name: text for batch in found for name, text in batch.failed.items()}
@@ -99,7 +99,7 @@ def test_the_validation_part_is_cut_alike(pictures, tmp_path):
     assert source.val_is_cut
     result = CliRunner().invoke(command, [str(pictures / "train"), "--out", str(tmp_path / "out")])
     assert (result.exit_code, result.stdout) == (0, f"{tmp_path / 'out'}\n"), result.output
-    assert "train: 40 pictures in 1 shards" in result.stderr
+    assert "train: 40 images in 1 shards" in result.stderr
     again = open_source(tmp_path / "out", seed=3)
     assert again.val_is_cut
     assert again.fingerprint == source.fingerprint
@@ -162,7 +162,7 @@ def test_a_shard_of_another_run_is_written_anew(pictures, made, tmp_path):
 
 
 def test_pictures_that_changed_between_two_runs_are_written_anew(tmp_path):
-    """Of the same size, as pictures without compression are."""
+    """Of the same size, as images without compression are."""
     for name in ("ant", "bee"):
         (tmp_path / "set" / name).mkdir(parents=True)
         Image.new("L", (5, 5), 10).save(tmp_path / "set" / name / "x.pgm")
@@ -194,7 +194,7 @@ def test_a_shard_cut_short(shards, cut):
     size = path.stat().st_size
     os.truncate(path, cut)
     source = open_source(shards)
-    line = f"{path}: cut short, {size:,} bytes expected; the pictures beyond its end are missing"
+    line = f"{path}: cut short, {size:,} bytes expected; the images beyond its end are missing"
     assert source.notes == (line,)
     entry = json.loads((shards / "index.json").read_text())["parts"]["train"][1]
     ends = [at + length for at, length in zip(entry["offsets"], entry["sizes"], strict=True)]
@@ -208,10 +208,10 @@ def test_a_missing_shard(shards):
     path = shards / "train-000002.tar"
     path.unlink()
     source = open_source(shards)
-    line = f"{path}: no such file; the pictures in it are missing"
+    line = f"{path}: no such file; the images in it are missing"
     assert source.notes == (line,)
     done, failed = loaded(source.splits["train"])
-    assert set(failed.values()) == {f"{path}: No such file or directory; the pictures in it are missing"}
+    assert set(failed.values()) == {f"{path}: No such file or directory; the images in it are missing"}
     assert 0 < done == 40 - len(failed)
 
 

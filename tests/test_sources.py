@@ -321,7 +321,7 @@ class TestArrays:
             (PAIR | {"x": PIXELS.astype(float)}, "x must be uint8 (N, H, W), (N, H, W, 1) or (N, H, W, 3), not float"),
             (PAIR | {"x": PIXELS.transpose(0, 3, 1, 2)}, "not uint8 (6, 3, 5, 4)"),
             (PAIR | {"x": PIXELS[:0], "y": LABELS[:0]}, "not uint8 (0, 5, 4, 3)"),
-            (PAIR | {"y": LABELS[:5]}, "x needs one whole number per picture as labels, (6,), not int64 (5,)"),
+            (PAIR | {"y": LABELS[:5]}, "x needs one whole number per image as labels, (6,), not int64 (5,)"),
             (PAIR | {"y": np.eye(6, dtype=int)}, "(6,), not int64 (6, 6)"),  # one-hot
             (PAIR | {"y": LABELS.astype(float)}, "(6,), not float64 (6,)"),
             (PAIR | {"y": LABELS - 1}, "x has the label -1; labels start at 0"),
@@ -332,7 +332,7 @@ class TestArrays:
             (PAIR | {"classes": ["a", "b", "a"]}, "classes must be a list of different names"),
             (PAIR | {"classes": "abc"}, "classes must be a list of different names, not <U3 ()"),
             (PAIR | {"classes": [3, 4, 5]}, "classes must be a list of different names, not int64 (3,)"),
-            (PAIR | {"x_val": PIXELS[:, :4], "y_val": LABELS}, "all parts need pictures of one shape"),
+            (PAIR | {"x_val": PIXELS[:, :4], "y_val": LABELS}, "all parts need images of one shape"),
         ],
         ids=lambda value: value if isinstance(value, str) else "",
     )

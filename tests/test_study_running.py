@@ -62,7 +62,7 @@ def figures(lines):
 
 
 def write_bars(path):
-    """160 + 40 grey pictures of 8x8 in ten classes: a bar at one of ten places, and noise."""
+    """160 + 40 grey images of 8x8 in ten classes: a bar at one of ten places, and noise."""
     rng, y = np.random.default_rng(0), np.arange(200) % 10
     x = rng.integers(0, 100, (200, 8, 8), np.uint8)
     for i, label in enumerate(y):
@@ -95,7 +95,7 @@ def test_trains_every_row_with_every_seed(whole):
             assert run.recipe["seed"] == run.seed
             assert 0 < run.top1 <= 1
             assert run.ema_top1 is not None
-    # 3x3 convolution of a grey picture to 8 channels with batch norm, and a dense layer of 8 x 10
+    # 3x3 convolution of a grey image to 8 channels with batch norm, and a dense layer of 8 x 10
     assert {(run.mult_adds, run.parameters) for run in lines[0].outcomes} == {(4 * 4 * 72 + 80, 72 + 16 + 90)}
     starts = [line.partition(";")[0] for line in said if line.startswith("run ")]
     assert starts == ["run 1 of 4: Own graph, seed 0", "run 2 of 4: By name, seed 0",
@@ -158,9 +158,7 @@ def test_a_folder_is_of_one_recipe_and_one_data_set(whole, bars, tmp_path):
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 255, (40, 8, 8), np.uint8), np.arange(40) % 10
     np.savez(tmp_path / "other.npz", x_train=x, y_train=y, x_test=x, y_test=y)
-    with pytest.raises(
-        DataError, match=r"holds runs on bars\.npz, not the pictures of .*other\.npz; use another --out"
-    ):
+    with pytest.raises(DataError, match=r"holds runs on bars\.npz, not the images of .*other\.npz; use another --out"):
         running.run(STUDY, tmp_path / "other.npz", out)
     np.savez(tmp_path / "no_test.npz", x_train=x, y_train=y)
     with pytest.raises(DataError, match=r"no_test\.npz has no test part, which a study measures on; it has train, val"):

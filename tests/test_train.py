@@ -86,9 +86,9 @@ def test_the_same_seed_gives_the_same_weights_whatever_the_workers(photos, tmp_p
 
 def test_corrupt_pictures_are_skipped_and_reported(tmp_path, capfd):
     photos = colour_photos(tmp_path / "photos", per_class=10)
-    (photos / "red" / "broken.png").write_bytes(b"not a picture")
+    (photos / "red" / "broken.png").write_bytes(b"not an image")
     (photos / "blue" / "cut.png").write_bytes((photos / "blue" / "0.png").read_bytes()[:200])
-    (photos / "blue" / "notes.txt").write_text("not a picture, and does not claim to be")
+    (photos / "blue" / "notes.txt").write_text("not an image, and does not claim to be")
     result = train(MODEL, photos, tmp_path / "run", resolution=32, recipe=QUICK)
     assert result.finished
     said = capfd.readouterr().err
@@ -113,7 +113,7 @@ def test_nothing_decodable_is_one_error(tmp_path):
         (tmp_path / "photos" / name).mkdir(parents=True)
         for i in range(4):
             (tmp_path / "photos" / name / f"{i}.jpg").write_bytes(b"x")
-    with pytest.raises(DataError, match="no training picture could be decoded"):
+    with pytest.raises(DataError, match="no training image could be decoded"):
         train(MODEL, tmp_path / "photos", tmp_path / "run", resolution=32, recipe=QUICK)
 
 

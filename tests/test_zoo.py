@@ -141,7 +141,7 @@ def refuses(text: str, resolution: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("text", SMALL)
 def test_small_input_leaves_a_plane_and_the_weights(text):
-    """At 32 pixels 2x2 or more, and more than without; weights for large pictures fit, name by name."""
+    """At 32 pixels 2x2 or more, and more than without; weights for large images fit, name by name."""
     name = text.partition(":")[0]
     small, plain = build(text, resolution=32), build(name)
     height, width, channels = small[small.features].shape

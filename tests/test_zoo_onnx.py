@@ -26,7 +26,7 @@ TOLERANCE = 1e-5
 """float32 against float64: about 1e-7 * sqrt(terms), sums of a few thousand terms, tens of layers."""
 
 VISIBLE = 1e-2
-"""How far the answers to two pictures are apart, of the largest: a wrong first layer moves the answer as much."""
+"""How far the answers to two images are apart, of the largest: a wrong first layer moves the answer as much."""
 
 
 def images(graph: Graph, count: int, seed: int) -> np.ndarray:
@@ -40,9 +40,9 @@ def normalised(batch: np.ndarray) -> torch.Tensor:
 
 
 def lively_weights(graph: Graph) -> dict[str, np.ndarray]:
-    """Random ones, with batch norm's statistics measured on four pictures, and shifts that open most activations.
+    """Random ones, with batch norm's statistics measured on four images, and shifts that open most activations.
 
-    With statistics made up, fifty layers leave nothing of the picture: the answer is the same whatever the first ones
+    With statistics made up, fifty layers leave nothing of the image: the answer is the same whatever the first ones
     do. With statistics measured and half of all activations closed, they blow rounding up instead, as chaos does.
     """
     weights = random_weights(graph)

@@ -108,7 +108,7 @@ MODELS = (
 )
 
 SMALL = tuple(f"{name}:small_input=true" for name in zoo.names() if "small_input" in zoo.options(name))
-"""The form of each network for pictures of 28 to 64 pixels."""
+"""The form of each network for images of 28 to 64 pixels."""
 
 
 @functools.cache

@@ -1,9 +1,9 @@
 """Honest timing of model files: right first, then fast.
 
-Every candidate (file and engine) is verified on the probe picture before and after it is timed; a wrong one is an
+Every candidate (file and engine) is verified on the probe image before and after it is timed; a wrong one is an
 error, not a row. Candidates take turns in short blocks, so that a slow moment of the machine hits them all, with a
 pause before each block, because an engine's threads may keep a core busy for tens of milliseconds after a run. Times
-are of one picture at a time, input and output in memory; `end_to_end_ms` adds decoding a JPEG photograph, cropping,
+are of one image at a time, input and output in memory; `end_to_end_ms` adds decoding a JPEG photograph, cropping,
 scaling and the softmax. The most that the machine can do (`compiler.peak`) is measured in the same turns, where Halide
 is installed. Load time, first inference and memory come from a fresh process per candidate (`first_use`).
 """
@@ -55,9 +55,9 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Row:
-    """One candidate. Times in milliseconds for one picture, memory in bytes; see `FirstUse` for what it counts.
+    """One candidate. Times in milliseconds for one image, memory in bytes; see `FirstUse` for what it counts.
 
-    `error` is the relative error on the probe picture, `share_of_peak` the speed as a share of
+    `error` is the relative error on the probe image, `share_of_peak` the speed as a share of
     `peak_mult_adds_per_second`, the machine's on as many threads; None without Halide. `vs_best_peer`, where a model
     was timed compiled and otherwise: the median of the best of the others over this one's;
     `mean_vs_best_peer` is the geometric mean of that over all compiled rows, where there are several models.
@@ -186,7 +186,7 @@ def peak_meter(threads: int) -> "Meter | None":
 
 
 def verified(net: Net) -> float:
-    """The relative error on the probe picture. Raises SmallcnnError for a wrong answer."""
+    """The relative error on the probe image. Raises SmallcnnError for a wrong answer."""
     error = net.verify()
     if not agrees(error):
         raise SmallcnnError(

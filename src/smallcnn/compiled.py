@@ -124,9 +124,7 @@ class CompiledFile:
             wanted = ", ".join(map(str, ("N", *self.input_shape)[-dimensions:]))
             raise DataError(f"the network takes uint8 ({wanted}), not {batch.dtype} {batch.shape}")
         if not batch.flags.c_contiguous:
-            raise DataError(
-                f"the network takes C-contiguous pictures, not strides {batch.strides}; np.ascontiguousarray"
-            )
+            raise DataError(f"the network takes C-contiguous images, not strides {batch.strides}; np.ascontiguousarray")
 
 
 class _Context:

@@ -93,7 +93,7 @@ def demo(folder: Path, say: Callable[[str], None] = lambda line: None) -> Demo:
             (f"{counted.mult_adds / 1e6:.2f} M", "Mult-Adds"),
             (f"{counted.parameters / 1e3:,.0f} k", "parameters"),
             (f"{model.stat().st_size / 1e6:.2f} MB", "ONNX file"),
-            (f"{times[0].median_ms:.2f} ms", f"per picture, 1 thread, {times[0].engine}"),
+            (f"{times[0].median_ms:.2f} ms", f"per image, 1 thread, {times[0].engine}"),
         ],
         [
             report.curves(history),

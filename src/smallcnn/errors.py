@@ -6,7 +6,7 @@
         ExportError          an exported file that does not compute what the network does
         GraphError           a network that cannot be: shapes, names, options
         FileError            a file that is missing, damaged, foreign or cannot be written
-            ImageError       a picture that cannot be decoded
+            ImageError       an image that cannot be decoded
             WriteError       a file that cannot be written: no right, no room
         DataError            a data set that cannot be trained on or compared with
         MissingExtra         an optional dependency is needed; names the extra to install
@@ -44,7 +44,7 @@ class FileError(SmallcnnError, ValueError):
 
 
 class ImageError(FileError):
-    """A picture that cannot be decoded."""
+    """An image that cannot be decoded."""
 
 
 class ImageNote(UserWarning):

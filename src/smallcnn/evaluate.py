@@ -1,4 +1,4 @@
-"""How good a model file is on labelled pictures, and what it says to each of them.
+"""How good a model file is on labelled images, and what it says to each of them.
 
 The module can be called as its function `evaluate`: smallcnn.evaluate("flowers.onnx", "photos").
 """
@@ -25,9 +25,9 @@ _BATCH = 16
 
 @dataclass(frozen=True)
 class Answers:
-    """What a network says to those pictures of a split that can be decoded.
+    """What a network says to those images of a split that can be decoded.
 
-    float32 `logits` (N, classes), `labels` (N,) as the network numbers them, and `indices` (N,) of the pictures in the
+    float32 `logits` (N, classes), `labels` (N,) as the network numbers them, and `indices` (N,) of the images in the
     split; `skipped` says what could not be decoded and why.
     """
 
@@ -72,10 +72,10 @@ def evaluate(
 
     `part` is train, val, test or all. Left out, it is what the network has not learned from: the test part if there is
     one; the validation part if the set has one, or if the network was trained on the rest of this very set (the same
-    pictures, or a folder of the same name); otherwise all. `crop` is the part of a picture's shorter side to look at,
-    in place of the network's: 1 for pictures that are already cropped. `root` is where a named set's files are;
+    images, or a folder of the same name); otherwise all. `crop` is the part of an image's shorter side to look at,
+    in place of the network's: 1 for images that are already cropped. `root` is where a named set's files are;
     `groups` as for `open_source`, needed only if the images have changed since training.
-    `report` is called with the pictures done and their total.
+    `report` is called with the images done and their total.
 
     Raises DataError if the classes do not fit the labels of the network, or nothing could be decoded.
     """
@@ -92,11 +92,11 @@ def evaluate(
         same = source.fingerprint == trained_on.get("fingerprint")
         part = _unseen(source, trained_here=same or Path(data).name == trained_on.get("name"))
         if part == "all" and trained_on:
-            doubt = "all pictures, as this is not the set it was trained on; any it was trained on would flatter it"
+            doubt = "all images, as this is not the set it was trained on; any it was trained on would flatter it"
         elif part == "val" and source.val_is_cut and not same:
             doubt = (
-                "only the part kept for validation, as a folder of this name was trained on (its pictures have changed "
-                "since); for every picture ask for the part all"
+                "only the part kept for validation, as a folder of this name was trained on (its images have changed "
+                "since); for every image ask for the part all"
             )
             if trained_on.get("cut") and not source.cut:
                 doubt += "; it was split by groups: give the same --groups, or learned images are among these"
@@ -104,7 +104,7 @@ def evaluate(
         raise DataError(f"{data} has no part {part!r}; it has {', '.join([*source.splits, 'all'])}")
     split = source.everything() if part == "all" else source.splits[part]
     if not len(split):
-        raise DataError(f"{data} has no pictures in its part {part!r}")
+        raise DataError(f"{data} has no images in its part {part!r}")
     index_of = match_labels(source.classes, net.labels)
     answers = ask(net.logits, net.preprocessing, split, index_of, workers=workers, report=report)
     return Evaluation(part, doubt, measure(answers.logits, answers.labels, net.ending), answers, split, source)
@@ -128,7 +128,7 @@ def ask(
     workers: int | None = None,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Answers:
-    """Runs a network over the pictures of `split`, or those `among` them: uint8 (N, H, W, C) -> (N, classes).
+    """Runs a network over the images of `split`, or those `among` them: uint8 (N, H, W, C) -> (N, classes).
 
     `index_of` is the network's number for each of the split's classes. Raises DataError if nothing can be decoded.
     """
@@ -152,7 +152,7 @@ def ask(
         done += len(batch.labels) + len(batch.failed)
         report(done, len(chosen))
     if not labels:
-        raise DataError(f"none of {len(chosen)} pictures could be decoded; the first: {next(iter(skipped.values()))}")
+        raise DataError(f"none of {len(chosen)} images could be decoded; the first: {next(iter(skipped.values()))}")
     return Answers(np.concatenate(logits), np.concatenate(labels), np.concatenate(indices), skipped)
 
 

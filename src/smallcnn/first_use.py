@@ -1,4 +1,4 @@
-"""What it takes to open a model file and answer the first picture, measured in a fresh process; imports not counted."""
+"""What it takes to open a model file and answer the first image, measured in a fresh process; imports not counted."""
 
 import importlib
 import json

@@ -32,7 +32,7 @@ FORMAT = "1"
 
 @dataclass(frozen=True)
 class Description:
-    """What the entries say. `layers` is Mult-Adds by node, `answer` the float64 answer to the probe picture."""
+    """What the entries say. `layers` is Mult-Adds by node, `answer` the float64 answer to the probe image."""
 
     name: str
     mult_adds: int
@@ -46,7 +46,7 @@ class Description:
 
 
 def describe(artifact: "Artifact", output: str, answer: np.ndarray | None = None) -> dict[str, str]:
-    """The entries for a file that ends in `output` and has to give `answer` to the probe picture, if that is known."""
+    """The entries for a file that ends in `output` and has to give `answer` to the probe image, if that is known."""
     from smallcnn.cost import profile
 
     cost = profile(artifact.graph)

@@ -9,7 +9,7 @@ from smallcnn.ending import Ending
 
 @dataclass(frozen=True)
 class Metrics:
-    """Counts over a set of pictures. `confusion[i, j]` is how many of class i were taken for class j."""
+    """Counts over a set of images. `confusion[i, j]` is how many of class i were taken for class j."""
 
     images: int
     top1: float
@@ -53,7 +53,7 @@ def _loss(logits: np.ndarray, labels: np.ndarray, ending: Ending) -> float:
 
 
 def taken_for(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The class (N,) that each picture is taken for: its own only if no other logit is as high."""
+    """The class (N,) that each image is taken for: its own only if no other logit is as high."""
     others = logits.astype(np.float64)
     rows = np.arange(len(labels))
     true = others[rows, labels]

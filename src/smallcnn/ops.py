@@ -233,7 +233,7 @@ class Pad(Op):
 class Pool(Op):
     """Maximum or average over a window: (H, W, C) -> (H', W', C).
 
-    Padding never wins a maximum; an average divides by the window's pixels inside the picture, or by all of them if
+    Padding never wins a maximum; an average divides by the window's pixels inside the image, or by all of them if
     `count_padding`.
     """
 

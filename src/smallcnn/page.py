@@ -1,4 +1,4 @@
-"""One self-contained HTML page: figures, plots and pictures inside, nothing fetched."""
+"""One self-contained HTML page: figures, plots and images inside, nothing fetched."""
 
 import base64
 import html
@@ -13,7 +13,7 @@ from PIL import Image
 from smallcnn.escape import escaped
 from smallcnn.files import atomic
 
-_SMALLEST, _LARGEST = 96, 160  # pixels of a picture's shorter side on the page
+_SMALLEST, _LARGEST = 96, 160  # pixels of an image's shorter side on the page
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def figure(image: np.ndarray, right: bool | None, caption: str, name: str = "") 
 
 
 def grid(figures: Sequence[str]) -> str:
-    """Pictures beside each other, as many as fit."""
+    """Images beside each other, as many as fit."""
     return f"<div class=grid>{''.join(figures)}</div>"
 
 

@@ -128,7 +128,7 @@ def accuracy_and_cost(compared: Sequence["Comparison"]) -> "Figure":
 
 
 def latency(rows: Sequence["Row"]) -> "Figure":
-    """Median time per picture of each candidate, with the range from fastest to 90 % of the runs."""
+    """Median time per image of each candidate, with the range from fastest to 90 % of the runs."""
     figure = _figure(7, 0.5 * len(rows) + 1.2)
     axes = figure.subplots()
     names = [f"{_name(Path(row.file).name)}, {row.engine}" for row in rows]
@@ -137,12 +137,12 @@ def latency(rows: Sequence["Row"]) -> "Figure":
     axes.barh(range(len(rows)), medians, xerr=spread, color=_BLUE, ecolor=_GREY, height=0.5)
     _name_rows(axes, names)
     axes.invert_yaxis()
-    _plain(axes, "ms per picture: median, fastest to 90 % of the runs")
+    _plain(axes, "ms per image: median, fastest to 90 % of the runs")
     return figure
 
 
 def reliability(calibration: "Calibration") -> "Figure":
-    """Accuracy against probability, and how many pictures there are of each; after temperature scaling beside it."""
+    """Accuracy against probability, and how many images there are of each; after temperature scaling beside it."""
     shown = [("as it is", calibration.before)]
     if calibration.after:
         shown.append(("temperature scaled", calibration.after))

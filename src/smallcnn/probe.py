@@ -1,6 +1,6 @@
-"""A picture anyone can make again, and what a network answers to it: how a model file proves itself on any machine.
+"""An image anyone can make again, and what a network answers to it: how a model file proves itself on any machine.
 
-An exported file carries the answer of the plain definition (`reference`) to this picture. Whoever opens the file, in
+An exported file carries the answer of the plain definition (`reference`) to this image. Whoever opens the file, in
 whatever engine, can ask for the same and compare.
 """
 

@@ -1,4 +1,4 @@
-"""The pages people open: about a training run, about a model file on some pictures, about the papers' tables."""
+"""The pages people open: about a training run, about a model file on some images, about the papers' tables."""
 
 import json
 import re
@@ -123,14 +123,14 @@ def _changes(recipe: "Recipe") -> str:
 
 
 def of_analysis(path: Path, analysis: Analysis, data: str) -> None:
-    """Writes a page about a model file on pictures of `data`."""
+    """Writes a page about a model file on images of `data`."""
     net, findings = analysis.net, analysis.findings
     evaluation, counted = findings.evaluation, analysis.artifact and profile(analysis.artifact.graph)
     write(
         path,
         f"{plain_name(net.name)} on {Path(data).name}",
         [
-            (f"{evaluation.metrics.top1:.1%}", f"top-1 on {evaluation.metrics.images:,} pictures"),
+            (f"{evaluation.metrics.top1:.1%}", f"top-1 on {evaluation.metrics.images:,} images"),
             (f"{evaluation.metrics.top5:.1%}", "top-5"),
             (f"{findings.calibration.before.error:.1%}", "calibration error"),
             *(_size(counted) if counted else []),
@@ -211,7 +211,7 @@ def accuracy(evaluation: Evaluation, net: Net, data: str) -> Section:
     """Top-1, top-5 and the confusion matrix."""
     metrics = evaluation.metrics
     note = (
-        f"{metrics.images} pictures of {data} ({evaluation.part}): "
+        f"{metrics.images} images of {data} ({evaluation.part}): "
         f"top-1 {metrics.top1:.2%}, top-5 {metrics.top5:.2%}, loss {metrics.loss:.3f}; {net.path.name} in {net.engine}."
     )
     doubt = f"<p>{page.text(evaluation.doubt)}</p>" if evaluation.doubt else ""
@@ -219,14 +219,14 @@ def accuracy(evaluation: Evaluation, net: Net, data: str) -> Section:
     if problems := evaluation.skipped.values():
         lines = page.text("\n".join(problems))
         skipped = (
-            f"<details><summary>{len(problems)} pictures could not be decoded.</summary><pre>{lines}</pre></details>"
+            f"<details><summary>{len(problems)} images could not be decoded.</summary><pre>{lines}</pre></details>"
         )
     figure = plots.svg(plots.confusion_matrix(metrics.confusion, net.labels))
     return Section("Accuracy", f"<p>{page.text(note)}</p>{doubt}{skipped}{figure}")
 
 
 def predictions(net: Net, split: Split, classes: Sequence[str], most: int = 24) -> Section:
-    """Some pictures, evenly spread over the split, with what the network says; wrong answers are marked."""
+    """Some images, evenly spread over the split, with what the network says; wrong answers are marked."""
     figures = []
     for index in np.linspace(0, len(split) - 1, min(most, len(split))).astype(int):
         try:
@@ -265,7 +265,7 @@ def latency(rows: Sequence[Row]) -> Section:
         for row in rows
     ]  # fmt: skip
     head = ["file", "engine", "median", "min - max", "p90", "with JPEG decode", "load", "first"]
-    note = f"Milliseconds for one picture, {rows[0].threads} thread(s), {rows[0].cpu}. Outputs verified."
+    note = f"Milliseconds for one image, {rows[0].threads} thread(s), {rows[0].cpu}. Outputs verified."
     return Section("Speed", f"<p>{page.text(note)}</p>{page.table(head, cells)}{plots.svg(plots.latency(rows))}")
 
 

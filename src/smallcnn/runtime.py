@@ -88,7 +88,7 @@ class Net:
         return logits_of(answer, self.ending) if self.outputs_probabilities else answer
 
     def verify(self) -> float:
-        """Relative error of this engine on the probe picture, against the plain definition of the network.
+        """Relative error of this engine on the probe image, against the plain definition of the network.
 
         Compare with `probe.TOLERANCE`. The right answer is in the file, or computed now from a .safetensors.
         """
@@ -100,7 +100,7 @@ class Net:
         Raises ImageError for an image that cannot be decoded.
         """
         if isinstance(pictures, str | bytes | Path | np.ndarray | Image):
-            raise DataError("classify takes a list of pictures; for a single one write classify([picture])")
+            raise DataError("classify takes a list of images; for a single one write classify([image])")
         return [self.classify_prepared(self.preprocessing.prepare(picture), top=top) for picture in pictures]
 
     def classify_prepared(self, image: np.ndarray, *, top: int = 5) -> Prediction:

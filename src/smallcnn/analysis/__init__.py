@@ -1,1 +1,1 @@
-"""After training: which classes fail and on which pictures, what probabilities are worth, at which input size."""
+"""After training: which classes fail and on which images, what probabilities are worth, at which input size."""

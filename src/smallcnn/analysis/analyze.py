@@ -1,4 +1,4 @@
-"""A model file on labelled pictures, as it is and changed in what needs no training, with each step's accuracy."""
+"""A model file on labelled images, as it is and changed in what needs no training, with each step's accuracy."""
 
 import tempfile
 from collections.abc import Callable
@@ -62,11 +62,11 @@ def analyze(
     workers: int | None = None,
     report: Report = lambda what, done, total: None,
 ) -> Analysis:
-    """Everything that pictures of `data` tell about a model file; `root`, `part` and `crop` as for `evaluate`.
+    """Everything that images of `data` tell about a model file; `root`, `part` and `crop` as for `evaluate`.
 
     In this order, each only if asked for: the network is taken to another `resolution`, batch norm is re-estimated (see
-    `statistics_split`), and the logits are divided by the temperature that fits these pictures (in `artifact`; what is
-    found is about the network before that). `sweep_images` is how many pictures each input size gets: what costs some
+    `statistics_split`), and the logits are divided by the temperature that fits these images (in `artifact`; what is
+    found is about the network before that). `sweep_images` is how many images each input size gets: what costs some
     seconds if left out, 0 for no sweep.
 
     Raises SmallcnnError for a change that the file does not allow.

@@ -20,12 +20,12 @@ BINS = 15
 _ROWS = 256
 _PRECISION = 1e-9  # of the temperature, as a part of it
 _COLDEST, _HOTTEST = 0.02, 50.0
-"""Temperatures outside say that there is no optimum: every picture right, or the logits know nothing."""
+"""Temperatures outside say that there is no optimum: every image right, or the logits know nothing."""
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """Pictures by the probability of the class they were taken for: `BINS` bins of equal width, (low, high].
+    """Images by the probability of the class they were taken for: `BINS` bins of equal width, (low, high].
 
     `confidence` and `accuracy` are the means of each bin, not a number where `count` is 0. `error` is the expected
     calibration error, `loss` the mean cross-entropy.
@@ -42,8 +42,8 @@ class Reliability:
 class Calibration:
     """How far the probabilities can be believed: `before`, and `after` division of the logits by `temperature`.
 
-    `after` is cross-validated: each half of the pictures by the temperature of the other half. Temperature and `after`
-    are None if the pictures determine no temperature.
+    `after` is cross-validated: each half of the images by the temperature of the other half. Temperature and `after`
+    are None if the images determine no temperature.
     """
 
     before: Reliability

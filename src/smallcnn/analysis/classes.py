@@ -10,7 +10,7 @@ from smallcnn.metrics import most_confused, taken_for
 
 @dataclass(frozen=True)
 class ClassScore:
-    """One class; `support` pictures are of it, `named` were taken for it.
+    """One class; `support` images are of it, `named` were taken for it.
 
     `recall` (found of the support), `precision` (right of the named) and `f1` (their harmonic mean) are None where
     there is nothing to divide by.
@@ -26,7 +26,7 @@ class ClassScore:
 
 @dataclass(frozen=True)
 class Pair:
-    """`count` pictures of class `true` were taken for class `taken`; `places` are theirs among the answers."""
+    """`count` images of class `true` were taken for class `taken`; `places` are theirs among the answers."""
 
     true: int
     taken: int
@@ -49,7 +49,7 @@ def class_scores(confusion: np.ndarray, labels: Sequence[str]) -> list[ClassScor
 
 
 def confused_pairs(confusion: np.ndarray, logits: np.ndarray, labels: np.ndarray, most: int) -> list[Pair]:
-    """The pairs with the most pictures, largest first."""
+    """The pairs with the most images, largest first."""
     said = taken_for(logits, labels)
     return [
         Pair(true, taken, count, tuple(np.flatnonzero((labels == true) & (said == taken)).tolist()))

@@ -1,4 +1,4 @@
-"""Everything that one pass over labelled pictures tells about a network."""
+"""Everything that one pass over labelled images tells about a network."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,7 +15,7 @@ _PAIRS, _SAMPLES = 10, 24
 
 @dataclass(frozen=True)
 class Findings:
-    """About the pictures of `evaluation`: class by class, the most confused pairs, single pictures, calibration."""
+    """About the images of `evaluation`: class by class, the most confused pairs, single images, calibration."""
 
     evaluation: Evaluation
     labels: tuple[str, ...]
@@ -26,7 +26,7 @@ class Findings:
     calibration: Calibration
 
     def name(self, place: int) -> str:
-        """File name of the picture at this place among the answers."""
+        """File name of the image at this place among the answers."""
         return self.evaluation.split.names[self.evaluation.answers.indices[place]]
 
 

@@ -1,4 +1,4 @@
-"""Single pictures worth a look: wrong and sure of it, and those the network is least sure of."""
+"""Single images worth a look: wrong and sure of it, and those the network is least sure of."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from smallcnn.metrics import taken_for
 
 @dataclass(frozen=True)
 class Sample:
-    """A picture at `place` among the answers, with the probability of the class it was taken for."""
+    """An image at `place` among the answers, with the probability of the class it was taken for."""
 
     place: int
     true: int
@@ -32,7 +32,7 @@ def least_certain(logits: np.ndarray, labels: np.ndarray, most: int, ending: End
 
 
 def _answers(logits: np.ndarray, labels: np.ndarray, ending: Ending) -> tuple[np.ndarray, np.ndarray]:
-    """(N,) what each picture is taken for, and (N,) with what probability."""
+    """(N,) what each image is taken for, and (N,) with what probability."""
     said = taken_for(logits, labels)
     return said, probabilities(logits, ending)[np.arange(len(said)), said]
 

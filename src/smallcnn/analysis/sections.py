@@ -1,4 +1,4 @@
-"""What was found, as sections of a page, with the pictures it was found on."""
+"""What was found, as sections of a page, with the images it was found on."""
 
 from collections.abc import Sequence
 
@@ -14,11 +14,11 @@ from smallcnn.metrics import taken_for
 from smallcnn.page import Section
 
 _MISTAKEN, _BESIDE = 4, 3
-"""Pictures of a confused pair: of the mistake, and of the class it was taken for. Together a line of the page."""
+"""Images of a confused pair: of the mistake, and of the class it was taken for. Together a line of the page."""
 
 
 def of_findings(findings: Findings, preprocessing: Preprocessing) -> list[Section]:
-    """All sections, in the order of a page; pictures are shown as `preprocessing` hands them to the network."""
+    """All sections, in the order of a page; images are shown as `preprocessing` hands them to the network."""
     return [
         _classes(findings),
         _confused(findings, preprocessing),
@@ -39,10 +39,10 @@ def _classes(findings: Findings) -> Section:
     ]  # fmt: skip
     unseen = sum(not score.support for score in findings.classes)
     note = (
-        "Pictures of the class, pictures taken for it; precision: how many of those taken for it are of it; recall: "
+        "Images of the class, images taken for it; precision: how many of those taken for it are of it; recall: "
         "how many of its own are found; F1: their harmonic mean."
     ) + (
-        f" {unseen} classes have no picture here; those of them that no picture was taken for are left out."
+        f" {unseen} classes have no image here; those of them that no image was taken for are left out."
         if unseen
         else ""
     )
@@ -57,7 +57,7 @@ def _per_cent(part: float | None) -> str:
 def _confused(findings: Findings, preprocessing: Preprocessing) -> Section:
     title = "Most confused"
     if not findings.pairs:
-        return Section(title, "<p>No picture was taken for another class.</p>")
+        return Section(title, "<p>No image was taken for another class.</p>")
     labels, answers = findings.labels, findings.evaluation.answers
     said = taken_for(answers.logits, answers.labels)
     blocks = []
@@ -70,7 +70,7 @@ def _confused(findings: Findings, preprocessing: Preprocessing) -> Section:
             *(_figure(findings, preprocessing, place, True, taken) for place in found[:_BESIDE]),
         ]  # fmt: skip
         blocks.append(f"<h3>{page.text(f'{pair.count} of {true} taken for {taken}')}</h3>{page.grid(figures)}")
-    note = "Framed green for comparison: pictures of the other class that were recognised."
+    note = "Framed green for comparison: images of the other class that were recognised."
     return Section(title, f"<p>{note}</p>{''.join(blocks)}")
 
 
@@ -103,7 +103,7 @@ def _calibration(findings: Findings) -> Section:
     if found.after:
         note += (
             f"Logits divided by the temperature {found.temperature:.3f} have the lowest cross-entropy on these "
-            f"pictures. Fitted on one half and measured on the other, twice, that gives {found.after.error:.2%} and "
+            f"images. Fitted on one half and measured on the other, twice, that gives {found.after.error:.2%} and "
             f"{found.after.loss:.4f}. The order of the classes stays the same; `smallcnn analyze --calibrate --save` "
             "puts the temperature into the weights."
         )
@@ -122,7 +122,7 @@ def of_sweep(sweep: Sweep) -> Section:
     ]  # fmt: skip
     head = ["input", "Mult-Adds", "top-1", *(["top-1, batch norm re-estimated"] if again else [])]
     note = (
-        f"The same weights and the same {sweep.images} pictures at every size; one standard error of a figure is about "
+        f"The same weights and the same {sweep.images} images at every size; one standard error of a figure is about "
         f"{sweep.standard_error:.1%}, that of a difference less. {sweep.note}"
     )
     refused = "".join(f"<p>{page.text(reason)}</p>" for reason in dict.fromkeys(sweep.refused.values()))

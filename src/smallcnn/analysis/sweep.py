@@ -22,10 +22,10 @@ _SEVENTHS = (4, 5, 6, 7, 8, 9)
 """0.57 to 1.28 of the training size; at 224 the sizes of MobileNet v1's Table 7 and two above."""
 
 _MULT_ADDS, _FEWEST, _MOST = 2e11, 100, 1000
-"""What one size may cost, some seconds on one core, and how many pictures it has in any case and at most."""
+"""What one size may cost, some seconds on one core, and how many images it has in any case and at most."""
 
 _STATISTICS = 500
-"""Pictures for batch-norm statistics, whose sampling error costs: MobileNet v1 0.5 on flowers has a cross-entropy of
+"""Images for batch-norm statistics, whose sampling error costs: MobileNet v1 0.5 on flowers has a cross-entropy of
 0.735 with those of 64, 0.702 to 0.713 of 256, 0.695 of 1000."""
 
 
@@ -41,7 +41,7 @@ class SweepRow:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Rows by size, on the same `images` pictures each; `refused` says which sizes the network cannot have, and why;
+    """Rows by size, on the same `images` images each; `refused` says which sizes the network cannot have, and why;
     `note` where its batch-norm statistics come from, or why there are none.
     """
 
@@ -53,7 +53,7 @@ class Sweep:
 
     @property
     def standard_error(self) -> float:
-        """Of the accuracy at the network's own size, from the number of pictures."""
+        """Of the accuracy at the network's own size, from the number of images."""
         (own,) = (row.top1 for row in self.rows if row.size == self.own_size)
         return sqrt(own * (1 - own) / self.images)
 
@@ -83,7 +83,7 @@ def _part(side: int, sevenths: int) -> int:
 
 
 def affordable(artifact: Artifact) -> int:
-    """How many pictures a size gets if nobody says: 1000 of a small network, 100 of a very large one."""
+    """How many images a size gets if nobody says: 1000 of a small network, 100 of a very large one."""
     return int(np.clip(_MULT_ADDS / max(profile(artifact.graph).mult_adds, 1), _FEWEST, _MOST))
 
 
@@ -97,7 +97,7 @@ def sweep(
     workers: int | None = None,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Sweep:
-    """Accuracy on `images` pictures spread evenly over those of `evaluation`, at each of `sizes_around` the artifact's.
+    """Accuracy on `images` images spread evenly over those of `evaluation`, at each of `sizes_around` the artifact's.
 
     Left out, `images` is what costs some seconds a size. `renormed` adds the accuracy with batch norm re-estimated, the
     slow part for a large network. `report` is called with the sizes done and their number.

@@ -1,6 +1,6 @@
 """Public ImageNet checkpoints of the networks here: where they lie, whose they are, what they reach.
 
-Accuracies are the publishers' own, on the 50,000 validation pictures of ILSVRC-2012, one centre crop. Hashes are the
+Accuracies are the publishers' own, on the 50,000 validation images of ILSVRC-2012, one centre crop. Hashes are the
 publishers' too, or those that public build recipes pin; files without one are taken as the server sends them.
 """
 

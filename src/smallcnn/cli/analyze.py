@@ -19,7 +19,7 @@ _SHOWN = 10
 
 @click.command("analyze")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--data", required=True, metavar="SOURCE", help="labelled pictures: folder, .npz or named set")
+@click.option("--data", required=True, metavar="SOURCE", help="labelled images: folder, .npz or named set")
 @root
 @part
 @crop
@@ -29,13 +29,13 @@ _SHOWN = 10
     is_flag=True,
     help="recompute batch norm's statistics from the training split, or the evaluated images if the set has none",
 )
-@click.option("--calibrate", is_flag=True, help="divide the logits by the temperature that fits these pictures")
+@click.option("--calibrate", is_flag=True, help="divide the logits by the temperature that fits these images")
 @click.option("--save", "saved", type=click.Path(path_type=Path), help="write the network so changed (.safetensors)")
 @click.option(
     "--sweep", "sweep_images", type=click.IntRange(0),
-    help="pictures at each of six input sizes; 0 for none  [default: what takes seconds a size]",
+    help="images at each of six input sizes; 0 for none  [default: what takes seconds a size]",
 )  # fmt: skip
-@click.option("--out", type=click.Path(path_type=Path), help="write it all with pictures as one .html page")
+@click.option("--out", type=click.Path(path_type=Path), help="write it all with images as one .html page")
 @engine
 @threads
 @workers
@@ -126,7 +126,7 @@ def _check(saved: Path | None, out: Path | None, changed: bool) -> None:
 def _show(file: Path, data: str, found: "Analysis") -> None:
     findings = found.findings
     metrics, calibration = findings.evaluation.metrics, findings.calibration
-    say(f"{file}, {found.net.engine}, {data} ({findings.evaluation.part}): {metrics.images} pictures")
+    say(f"{file}, {found.net.engine}, {data} ({findings.evaluation.part}): {metrics.images} images")
     for step in found.steps:
         size = "x".join(map(str, step.size))
         say(f"  top-1 {step.top1:.2%}   loss {step.loss:.4f}   {size}, {step.what}")
@@ -139,7 +139,7 @@ def _show(file: Path, data: str, found: "Analysis") -> None:
         say(f"  {pair.count} of {findings.labels[pair.true]} taken for {findings.labels[pair.taken]}")
     _show_classes(findings)
     if found.sweep:
-        say(f"{found.sweep.images} pictures at other input sizes. {found.sweep.note}")
+        say(f"{found.sweep.images} images at other input sizes. {found.sweep.note}")
         again = any(row.top1_reestimated is not None for row in found.sweep.rows)
         table(
             ["input", "Mult-Adds", "top-1", *(["re-estimated"] if again else [])],

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def command(
     files: tuple[Path, ...], engines: tuple[str, ...], threads: int, seconds: float, by_layer: bool, json_: bool
 ) -> None:
-    """Time each FILE in each engine that runs it, one picture at a time.
+    """Time each FILE in each engine that runs it, one image at a time.
 
     Every candidate is verified before and after; they take turns in short blocks; load time, first inference and memory
     come from a fresh process. `with decoding` starts from a 640 x 480 JPEG in memory and ends with probabilities.

@@ -13,13 +13,13 @@ _MOST_CONFUSION = 100
 
 @click.command("evaluate")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--data", required=True, metavar="SOURCE", help="labelled pictures: folder, .npz or named set")
+@click.option("--data", required=True, metavar="SOURCE", help="labelled images: folder, .npz or named set")
 @root
 @groups
 @part
 @crop
 @click.option(
-    "--plot", type=click.Path(path_type=Path), help="write the confusion matrix as a picture (.png, .svg, .pdf)"
+    "--plot", type=click.Path(path_type=Path), help="write the confusion matrix as an image (.png, .svg, .pdf)"
 )
 @engine
 @threads
@@ -69,7 +69,7 @@ def command(
             "left_out": result.source.left_out.as_dict(), "labels": net.labels,
         } | ({"confusion": metrics.confusion.tolist()} if len(net.labels) <= _MOST_CONFUSION else {}))  # fmt: skip
         return
-    say(f"{file}, {net.engine}, {data} ({result.part}): {metrics.images} pictures")
+    say(f"{file}, {net.engine}, {data} ({result.part}): {metrics.images} images")
     loss = "" if net.ending == "none" else f"   loss {metrics.loss:.4f}"
     say(f"  top-1 {metrics.top1:.2%}   top-5 {metrics.top5:.2%}{loss}")
     for count, true, taken in most_confused(metrics.confusion, 5):

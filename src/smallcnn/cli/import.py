@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.option("--labels", type=click.Path(path_type=Path), help="text file, one class per line  [default: ImageNet's]")
 @options.resolution
 @click.option("--crop", type=click.FloatRange(0, 1, min_open=True), help="part of the shorter side that is kept")
-@click.option("--interpolation", type=click.Choice(["bilinear", "bicubic", "lanczos"]), help="how pictures are resized")
+@click.option("--interpolation", type=click.Choice(["bilinear", "bicubic", "lanczos"]), help="how images are resized")
 @options.mean
 @options.std
 @options.scale

@@ -32,7 +32,7 @@ part = click.option(
 crop = click.option(
     "--crop",
     type=click.FloatRange(0, 1, min_open=True),
-    help="part of the shorter side to look at; 1 if the pictures are already cropped  [default: the file's]",
+    help="part of the shorter side to look at; 1 if the images are already cropped  [default: the file's]",
 )
 workers = click.option(
     "--workers", type=click.IntRange(1), help="threads that decode  [default: one per core, at most 8]"

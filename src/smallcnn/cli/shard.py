@@ -17,10 +17,10 @@ _MEGABYTES = 100
 @click.option(
     "--size", "megabytes", type=click.IntRange(1), default=_MEGABYTES, show_default=True, help="of a shard, in MB"
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="of the order of the pictures")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="of the order of the images")
 @as_json
 def command(source: str, root: Path | None, out: Path, megabytes: int, seed: int, json_: bool) -> None:
-    """Write the pictures of SOURCE (a folder or tar with one folder per class) as tar shards in webdataset's format.
+    """Write the images of SOURCE (a folder or tar with one folder per class) as tar shards in webdataset's format.
 
     They are shuffled, so that reading them one after the other is as good as at random. --out is then a SOURCE; so is
     the address of its index.json once it has been copied to a web server or object storage. A run that was stopped goes

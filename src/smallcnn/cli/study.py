@@ -18,7 +18,7 @@ def _names() -> list[str]:
 
 @click.command("study")
 @click.argument("name", required=False, shell_complete=completed(_names))
-@click.option("--data", metavar="SOURCE", help="pictures with a test part: a named set, .npz or folder")
+@click.option("--data", metavar="SOURCE", help="images with a test part: a named set, .npz or folder")
 @root
 @click.option("--teacher", type=click.Path(path_type=Path), help="model file that rows with a teacher learn from")
 @click.option("--out", type=click.Path(path_type=Path), help="folder of the study; a run of its own in ROW/seed-S")

@@ -2,7 +2,7 @@
 
     Call      a kernel's specification and its operands in order, the output last
     Operand   a tensor in memory (Tensor), constants (Constant), lanes gathered from the arena (Arena, then Table), the
-              network's input (Picture) and output (Answer)
+              network's input (Image) and output (Answer)
 
 Nothing here decides; what can be chosen (tiles, rows, what is fused) comes in as arguments from `plan`.
 """
@@ -222,7 +222,7 @@ def answer(view: View) -> Call:
 
 
 def image(layer: Layer, normalisation: Normalisation, vector: int) -> Call:
-    """The picture as floats, where no convolution reads it first."""
+    """The image as floats, where no convolution reads it first."""
     out, channels, lanes = layer.output.storage, layer.output.channels, lanes_of(layer, vector)
     constants = [Constant.of(v) for v in (normalisation.scale, normalisation.shift)]
     operands = (Picture((channels, out.pixels)), *constants, *_ends(layer, (lanes, out.pixels), _flat, vector))

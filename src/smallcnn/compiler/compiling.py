@@ -97,7 +97,7 @@ def to_program(
 ) -> tuple[Program, list[Call]]:
     """The compiled but not yet linked network, and its plan; kernels come from the cache where they are known.
 
-    `expected` is the answer to the probe picture, for the file's metadata.
+    `expected` is the answer to the probe image, for the file's metadata.
     """
     machine = target.machine
     graph, weights = fold(artifact.graph, artifact.weights)

@@ -90,7 +90,7 @@ class Pointwise:
 class Conv:
     """Any other dense or grouped convolution, in strips of `rows` output rows.
 
-    `image`: the source is the picture's bytes, followed by scale and shift for each byte of a row.
+    `image`: the source is the image's bytes, followed by scale and shift for each byte of a row.
     Operands: source, [table], [scale, shift], weight, bias, epilogue's, output (lane, pixel, group).
     """
 

@@ -1,1 +1,1 @@
-"""Pictures in: where they come from (sources), how they are decoded and prepared, and batches of them (loader)."""
+"""Images in: where they come from (sources), how they are decoded and prepared, and batches of them (loader)."""

@@ -1,4 +1,4 @@
-"""Pictures as arrays in .npz files."""
+"""Images as arrays in .npz files."""
 
 from pathlib import Path
 
@@ -40,7 +40,7 @@ def read_npz(path: Path) -> tuple[tuple[str, ...], dict[str, Split]]:
         raise DataError(f"{path}: needs x_train and y_train, or x and y; the file has {have}")
     shapes = {arrays[key].shape[1:] for key in _PARTS if key in arrays}
     if len(shapes) > 1:
-        raise DataError(f"{path}: all parts need pictures of one shape, not {' and '.join(map(str, sorted(shapes)))}")
+        raise DataError(f"{path}: all parts need images of one shape, not {' and '.join(map(str, sorted(shapes)))}")
     labels = np.unique(np.concatenate([split.labels for split in splits.values()]))
     return _class_names(path, arrays.get("classes"), labels), splits
 
@@ -80,7 +80,7 @@ def _split(images: np.ndarray, labels: np.ndarray, key: str, where: str) -> Spli
     count = len(images)
     if labels.dtype.kind not in "iu" or labels.shape not in ((count,), (count, 1)):
         got = f"{labels.dtype} {labels.shape}"
-        raise DataError(f"{where}: {key} needs one whole number per picture as labels, ({count},), not {got}")
+        raise DataError(f"{where}: {key} needs one whole number per image as labels, ({count},), not {got}")
     labels = labels.reshape(-1).astype(np.int64)
     if labels.min() < 0:
         raise DataError(f"{where}: {key} has the label {labels.min()}; labels start at 0")

@@ -1,4 +1,4 @@
-"""Random shifts and mirroring for a whole batch of small pictures at once: a few numpy operations, none per picture."""
+"""Random shifts and mirroring for a whole batch of small images at once: a few numpy operations, none per image."""
 
 import numpy as np
 
@@ -6,11 +6,11 @@ import numpy as np
 def shifted(
     images: np.ndarray, indices: np.ndarray, dy: np.ndarray, dx: np.ndarray, mirrored: np.ndarray
 ) -> np.ndarray:
-    """The pictures `indices` of uint8 (N, H, W, C), each shown through a window moved `dy` down and `dx` right.
+    """The images `indices` of uint8 (N, H, W, C), each shown through a window moved `dy` down and `dx` right.
 
-    Beyond the border the picture is reflected without repeating its edge, as `np.pad` does in mode "reflect"; shifts
-    must be smaller than the picture. Where `mirrored`, left and right of the result are swapped. The four vectors have
-    one entry per picture of the result, uint8 (B, H, W, C).
+    Beyond the border the image is reflected without repeating its edge, as `np.pad` does in mode "reflect"; shifts
+    must be smaller than the image. Where `mirrored`, left and right of the result are swapped. The four vectors have
+    one entry per image of the result, uint8 (B, H, W, C).
     """
     _, height, width, channels = images.shape
     rows = _reflected(np.arange(height) + dy[:, None], height)  # (B, H)

@@ -38,7 +38,7 @@ _TURNS = {
 }
 _SIDEWAYS = {_TURNS[orientation] for orientation in (5, 6, 7, 8)}
 
-# Pillow refuses pictures of more than 179 million pixels; half of that is a big camera, not worth its warning.
+# Pillow refuses images of more than 179 million pixels; half of that is a big camera, not worth its warning.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 # What else Pillow warns of, such as damaged EXIF, says nothing about the pixels, or is an error a moment later.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
@@ -46,9 +46,9 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 @dataclass(frozen=True)
 class Decoded:
-    """A picture of `size` (width, height), upright; `image`, in mode L or RGB, shows it `factor` times smaller.
+    """An image of `size` (width, height), upright; `image`, in mode L or RGB, shows it `factor` times smaller.
 
-    The sides of `image` are rounded up: of 437 pixels at a half, 218.5 of 219 show the picture.
+    The sides of `image` are rounded up: of 437 pixels at a half, 218.5 of 219 show the image.
     """
 
     image: Image.Image
@@ -57,7 +57,7 @@ class Decoded:
 
 
 def decode(picture: Picture, channels: int, shorter: float = inf) -> Decoded:
-    """Loads a picture in mode L (1 channel) or RGB (3 channels).
+    """Loads an image in mode L (1 channel) or RGB (3 channels).
 
     A JPEG file is decoded at a half, quarter or eighth of its size if `shorter` pixels are still left on its shorter
     side: much faster for photographs that will be made small anyway.

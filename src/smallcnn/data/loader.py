@@ -1,4 +1,4 @@
-"""Batches of prepared pictures, decoded ahead by threads.
+"""Batches of prepared images, decoded ahead by threads.
 
 Threads, because Pillow decodes and resizes outside Python's lock: no processes to start or clean up, and evaluation
 needs no torch. The order of the batches and what is in them do not depend on the number of threads.
@@ -18,10 +18,10 @@ from smallcnn.data.split import Split
 from smallcnn.errors import ImageError
 
 Prepare = Callable[[int], np.ndarray]
-"""Index of a picture -> uint8 (H, W, C); ImageError if it cannot be decoded."""
+"""Index of an image -> uint8 (H, W, C); ImageError if it cannot be decoded."""
 
 
-_TOGETHER = 8  # pictures per task: handing over 32x32 arrays one by one cost as much as preparing them
+_TOGETHER = 8  # images per task: handing over 32x32 arrays one by one cost as much as preparing them
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Batch:
 def batches(
     split: Split, prepare: Prepare, order: Sequence[int], *, batch_size: int, workers: int | None, ahead: int = 3
 ) -> Iterator[Batch]:
-    """The pictures of `split` in `order`, `batch_size` at a time; pictures that fail are left out of their batch.
+    """The images of `split` in `order`, `batch_size` at a time; images that fail are left out of their batch.
 
     `workers` threads keep `ahead` batches ready; None is one per core, at most eight.
     """
@@ -61,7 +61,7 @@ def batches(
 
 
 def rate(found: Iterable[Batch], seconds: float) -> float:
-    """Pictures a second that a loader gives when nothing else is done with them, over at most about `seconds`."""
+    """Images a second that a loader gives when nothing else is done with them, over at most about `seconds`."""
     started = time.perf_counter()
     done = 0
     for batch in found:

@@ -1,6 +1,6 @@
-"""Decoded pictures kept in memory, so that a picture is decoded once and not in every epoch.
+"""Decoded images kept in memory, so that an image is decoded once and not in every epoch.
 
-Small pictures are kept as they go into the network, in one array (`prepared`); photographs, of which every epoch takes
+Small images are kept as they go into the network, in one array (`prepared`); photographs, of which every epoch takes
 another crop, as they come from the decoder (`Remembered`). Either way the pixels are those that decoding gives.
 """
 
@@ -15,7 +15,7 @@ from smallcnn.data.preprocessing import Preprocessing
 from smallcnn.data.split import Split
 
 BUDGET = 1 << 30
-"""Bytes of decoded pictures that are kept unless said otherwise."""
+"""Bytes of decoded images that are kept unless said otherwise."""
 
 _BATCH = 256
 
@@ -26,7 +26,7 @@ def prepared_bytes(split: Split, preprocessing: Preprocessing) -> int:
 
 
 def prepared(split: Split, preprocessing: Preprocessing, *, workers: int | None) -> tuple[Split, dict[str, str]]:
-    """The pictures as the network takes them, uint8 (N, H, W, C), and what could not be decoded: name -> what is wrong.
+    """The images as the network takes them, uint8 (N, H, W, C), and what could not be decoded: name -> what is wrong.
 
     Those are left out. They must not be prepared again: `preprocessing` has been applied.
     """
@@ -50,7 +50,7 @@ def prepared(split: Split, preprocessing: Preprocessing, *, workers: int | None)
 
 
 class Remembered:
-    """Decodes the pictures of a split, and remembers the first of them that fit into `budget` bytes.
+    """Decodes the images of a split, and remembers the first of them that fit into `budget` bytes.
 
     `channels` and `shorter` are those of `decode`. Any number of threads may ask.
     """
@@ -62,7 +62,7 @@ class Remembered:
         self._lock = threading.Lock()
 
     def __call__(self, index: int) -> Decoded:
-        """The picture number `index`. Raises ImageError if it cannot be decoded."""
+        """The image number `index`. Raises ImageError if it cannot be decoded."""
         if found := self._kept.get(index):
             return found
         decoded = decode(self._split.images[index], self._channels, self._shorter)

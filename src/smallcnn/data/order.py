@@ -1,4 +1,4 @@
-"""The order in which an epoch goes through the pictures."""
+"""The order in which an epoch goes through the images."""
 
 import numpy as np
 
@@ -10,21 +10,21 @@ _WINDOW = 4  # shards mixed with each other; the cache must have room for so man
 
 
 def order(split: Split, seed: int, epoch: int) -> np.ndarray:
-    """A permutation of the split's pictures, a function of (seed, epoch).
+    """A permutation of the split's images, a function of (seed, epoch).
 
-    Pictures in memory or on disk come in any order. Pictures in remote shards are mixed within a few shards at a time,
+    Images in memory or on disk come in any order. Images in remote shards are mixed within a few shards at a time,
     so that each shard is fetched once: the shards in any order, and within each window of four any order.
     """
     rng = np.random.default_rng((seed, epoch))
     shard_of = _remote_shards(split)
     if shard_of is None:
         return rng.permutation(len(split))
-    place = rng.permutation(shard_of.max() + 1)[shard_of] // _WINDOW  # each picture's window
+    place = rng.permutation(shard_of.max() + 1)[shard_of] // _WINDOW  # each image's window
     return np.lexsort((rng.permutation(len(split)), place))
 
 
 def _remote_shards(split: Split) -> np.ndarray | None:
-    """The number of each picture's shard, counted from 0 in the split's order; None unless all are in remote ones."""
+    """The number of each image's shard, counted from 0 in the split's order; None unless all are in remote ones."""
     if isinstance(split.images, np.ndarray):
         return None
     numbers: dict[RemoteStore, int] = {}

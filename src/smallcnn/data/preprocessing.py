@@ -1,4 +1,4 @@
-"""From a picture of any size to the network's input: one definition for training, evaluation, prediction and export.
+"""From an image of any size to the network's input: one definition for training, evaluation, prediction and export.
 
 The shorter side is scaled to size / crop with an antialiasing filter and the centre cut out. Both happen in one step:
 the box that will be kept is resampled straight to the final size.
@@ -23,7 +23,7 @@ Order = Literal["rgb", "bgr"]
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a picture becomes the network's input.
+    """How an image becomes the network's input.
 
     `size` (height, width) in pixels; `crop` the part of the shorter side that is kept; `mean` and `std` per channel,
     for pixels scaled to 0..1: input = (pixel / 255 - mean) / std. One mean means a grey network, three one of colours.
@@ -63,7 +63,7 @@ class Preprocessing:
         return replace(self, size=(height, width))
 
     def prepare(self, picture: Picture) -> np.ndarray:
-        """uint8 (H, W, C). Raises ImageError if the picture cannot be decoded."""
+        """uint8 (H, W, C). Raises ImageError if the image cannot be decoded."""
         decoded = decode(picture, self.channels, self.decoded_side(self.crop))
         return self.resample(decoded, centre_box(decoded.size, self.size, self.crop))
 
@@ -72,7 +72,7 @@ class Preprocessing:
         return 2 * max(self.size) / part
 
     def resample(self, decoded: Decoded, box: Box) -> np.ndarray:
-        """What `box` (left, top, right, bottom, in pixels of the whole picture) shows, at `size`: uint8 (H, W, C)."""
+        """What `box` (left, top, right, bottom, in pixels of the whole image) shows, at `size`: uint8 (H, W, C)."""
         height, width = self.size
         left, top, right, bottom = (edge / decoded.factor for edge in box)
         resized = decoded.image.resize((width, height), _FILTERS[self.interpolation], (left, top, right, bottom))
@@ -108,7 +108,7 @@ class Preprocessing:
 
 
 def centre_box(image_size: tuple[int, int], size: tuple[int, int], crop: float) -> Box:
-    """The centred box of a picture (width, height) with the proportions of `size` (height, width)."""
+    """The centred box of an image (width, height) with the proportions of `size` (height, width)."""
     width, height = image_size
     scale = min(width / size[1], height / size[0]) * crop
     kept_width, kept_height = min(size[1] * scale, width), min(size[0] * scale, height)  # rounding may exceed by 1e-16

@@ -1,4 +1,4 @@
-"""Where labelled pictures come from: a folder or tar with one folder per class, an .npz, shards, or a named set.
+"""Where labelled images come from: a folder or tar with one folder per class, an .npz, shards, or a named set.
 
     open_source("photos")           photos/<class>/*.jpg, or photos/train/<class> and photos/val/<class> (and test/)
     open_source("photos.tar")       the same in an archive (.tar, .tar.gz, .zip), read in place
@@ -7,7 +7,7 @@
     open_source("cifar10")          a set known by name (`smallcnn.data.named`), downloaded, or found in `root`
 
 Where no validation part is given, one is cut from the training part: per class, chosen by a hash of seed and file name,
-so that it is the same on every machine and adding pictures hardly changes it. Given `groups` (see
+so that it is the same on every machine and adding images hardly changes it. Given `groups` (see
 `smallcnn.data.groups`), images of one group stay on one side. Without a training part a source is good for evaluation
 only.
 """
@@ -40,7 +40,7 @@ class Source:
     """A data set: class names, and parts called train, val and test, in this order; where train is, val is too.
 
     `val_is_cut` says that the validation part was cut from the training part here (it is empty if no class has two
-    pictures); `mirror` that a picture keeps its class when mirrored; `fingerprint` identifies the pictures: files by
+    images); `mirror` that an image keeps its class when mirrored; `fingerprint` identifies the images: files by
     name, arrays by content, both with their labels; `left_out` is what was found and is not used, also said in a line
     of `notes`, which tell what is wrong with the set though it can be used, such as a shard that is cut short;
     `untrainable` says why it is good for evaluation only, such as a class folder without images. `cut` is which images
@@ -90,13 +90,13 @@ def open_source(
     groups: str | Path | None = None,
     cut: str = "",
 ) -> Source:
-    """Finds the pictures of a folder, an archive, an .npz file, shards or a named set; decodes none of them.
+    """Finds the images of a folder, an archive, an .npz file, shards or a named set; decodes none of them.
 
-    `root` is where a copy of a named set lies: a folder with the official files, packed or unpacked, or with pictures.
+    `root` is where a copy of a named set lies: a folder with the official files, packed or unpacked, or with images.
     `groups` is a table or a pattern that says which images belong together; `cut` is that of an earlier Source, and
     used if the images are the same and no groups are given.
 
-    Raises DataError if there is nothing to learn from: no pictures, labels that do not fit; FileError if a named set or
+    Raises DataError if there is nothing to learn from: no images, labels that do not fit; FileError if a named set or
     an index cannot be downloaded.
     """
     if not 0 < val_fraction < 1:

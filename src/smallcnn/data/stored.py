@@ -1,4 +1,4 @@
-"""Pictures that lie inside larger files; each is read by itself when it is asked for, from any thread."""
+"""Images that lie inside larger files; each is read by itself when it is asked for, from any thread."""
 
 import os
 import zlib
@@ -14,15 +14,15 @@ _LOCAL_HEADER = 30  # bytes in front of each member of a zip, with a name of no 
 
 
 class Store(Protocol):
-    """A file that holds pictures."""
+    """A file that holds images."""
 
     def read(self, at: int, size: int) -> bytes:
-        """The picture at this place. Raises ImageError if it cannot be read."""
+        """The image at this place. Raises ImageError if it cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """One picture in a store; `name` for messages, `crc` the CRC-32 of its bytes if it is known."""
+    """One image in a store; `name` for messages, `crc` the CRC-32 of its bytes if it is known."""
 
     store: Store
     at: int
@@ -39,7 +39,7 @@ class Stored:
 
 
 class FileStore:
-    """A file on disk that holds pictures one after the other, as a tar does; `size` in bytes as it should be."""
+    """A file on disk that holds images one after the other, as a tar does; `size` in bytes as it should be."""
 
     def __init__(self, path: Path, size: int) -> None:
         self.path, self.size = path, size
@@ -53,14 +53,14 @@ class FileStore:
                 file.seek(at)
                 content = file.read(size)
         except OSError as error:
-            raise ImageError(f"{self.path}: {error.strerror or error}; the pictures in it are missing") from error
+            raise ImageError(f"{self.path}: {error.strerror or error}; the images in it are missing") from error
         if len(content) < size:
             raise ImageError(self.shortened())
         return content
 
     def shortened(self) -> str:
         """One line for a file that ends too early."""
-        return f"{self.path}: cut short, {self.size:,} bytes expected; the pictures beyond its end are missing"
+        return f"{self.path}: cut short, {self.size:,} bytes expected; the images beyond its end are missing"
 
 
 class ZipStore:

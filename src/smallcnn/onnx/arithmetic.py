@@ -144,7 +144,7 @@ def div(net: Network, call: Call) -> View:
     """Div, of a result by a constant."""
     a, b = call.value(0), call.value(1)
     if isinstance(b, View) or not isinstance(a, View):
-        raise FileError("divides by what depends on the picture")
+        raise FileError("divides by what depends on the image")
     view, divisor = _per_channel(net, a, b)
     with np.errstate(divide="ignore"):
         scale = 1 / divisor

@@ -1,4 +1,4 @@
-"""One operator of the file that depends on the picture, and what its inputs may be."""
+"""One operator of the file that depends on the image, and what its inputs may be."""
 
 from dataclasses import dataclass, replace
 
@@ -14,7 +14,7 @@ Value = View | Array
 
 @dataclass(frozen=True)
 class Call(Constants):
-    """An operator of the file, at least one of whose inputs depends on the picture."""
+    """An operator of the file, at least one of whose inputs depends on the image."""
 
     values: list[Value | None]
     label: str
@@ -33,7 +33,7 @@ class Call(Constants):
         return value
 
     def view(self, index: int = 0) -> View:
-        """An input that depends on the picture."""
+        """An input that depends on the image."""
         value = self.value(index)
         if not isinstance(value, View):
             raise FileError(f"reads a constant as its input {index + 1}")
@@ -59,7 +59,7 @@ class Call(Constants):
         """An input that must be a constant of real numbers."""
         value = self.value(index)
         if isinstance(value, View):
-            raise FileError(f"has a {what} that depends on the picture")
+            raise FileError(f"has a {what} that depends on the image")
         if value.dtype.kind != "f":
             raise FileError(f"has a {what} of {value.dtype}; floats of 16, 32 and 64 bits are read")
         return value
@@ -81,7 +81,7 @@ class Call(Constants):
     def constant(self, index: int) -> list[int] | None:
         """Whole numbers that an input holds; None if it is left out."""
         if index < len(self.values) and isinstance(self.values[index], View):
-            raise FileError(f"has an input {index + 1} that depends on the picture")
+            raise FileError(f"has an input {index + 1} that depends on the image")
         value = self.get(index)
         return None if value is None else whole(value, f"its input {index + 1}")
 

@@ -90,7 +90,7 @@ class Network:
     def channels_first(self, view: View) -> Node:
         """The node of a tensor (N, C, H, W): a map, or a vector where the plane is one pixel."""
         if len(view.dims) != 4:
-            raise FileError(f"needs (batch, channels, height, width), not {shown(view.sizes)}: pictures have two axes")
+            raise FileError(f"needs (batch, channels, height, width), not {shown(view.sizes)}: images have two axes")
         view = self.ordered(view)
         if view.dims != views.channels_first(view.node.shape):
             raise FileError(f"reads {shown(view.sizes)} with its axes in an order that no transpose has put right")

@@ -141,7 +141,7 @@ def _ours(file: File, read: Read) -> Artifact:
         facts["onnx"].pop("fed", None)  # how the file was fed that this one was imported from
     done = np.array([read.entry.scale, read.entry.shift], np.float32)
     if file.picture.type != TensorProto.UINT8 or not np.array_equal(preprocessing.scale_and_shift(), done):
-        raise FileError("was changed after smallcnn wrote it: it prepares pictures other than its metadata say")
+        raise FileError("was changed after smallcnn wrote it: it prepares images other than its metadata say")
     return Artifact(read.graph, read.weights, checked_labels(labels), preprocessing, facts, read.ending)
 
 

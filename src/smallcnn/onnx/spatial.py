@@ -16,7 +16,7 @@ def conv(net: Network, call: Call) -> View:
     """Conv, over a plane; over what is one pixel, a dense layer."""
     weight, bias = call.weight(1, "weight"), call.bias(2)
     if weight.ndim != 4:
-        raise FileError(f"convolves over {max(weight.ndim - 2, 0)} axes; pictures have two")
+        raise FileError(f"convolves over {max(weight.ndim - 2, 0)} axes; images have two")
     groups, kernel = call.attributes.whole("group", 1), (weight.shape[2], weight.shape[3])
     if call.attributes.ints("kernel_shape", list(kernel)) != list(kernel):
         raise FileError(f"has a kernel_shape that is not its weight's, {kernel}")
@@ -70,7 +70,7 @@ def _window(call: Call, plane: ops.Pair, kernel: ops.Pair) -> tuple[ops.Pair, op
 
 
 def _beyond(size: int, kernel: int, stride: int, pads: ops.Pair) -> int:
-    """What the last window lacks if the number of windows is rounded up; each starts in the picture or before it."""
+    """What the last window lacks if the number of windows is rounded up; each starts in the image or before it."""
     steps = -(-(size + sum(pads) - kernel) // stride)
     if steps * stride >= size + pads[0]:
         steps -= 1

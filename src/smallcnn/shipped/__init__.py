@@ -1,4 +1,4 @@
-"""Trained networks that come with the package, so that the first picture can be classified without a download.
+"""Trained networks that come with the package, so that the first image can be classified without a download.
 
 One .safetensors per name, and beside it a model card, NAME.md: data and its licence, recipe, seeds, accuracy. Wherever
 a command or `smallcnn.open` takes a model file, it takes the name.
@@ -9,7 +9,7 @@ from pathlib import Path
 _FOLDER = Path(__file__).parent
 
 DEFAULT = "cifar10"
-"""What `smallcnn predict PICTURE` asks."""
+"""What `smallcnn predict IMAGE` asks."""
 
 
 def names() -> list[str]:

@@ -11,10 +11,10 @@ from smallcnn.train.recipe import Distil, Recipe
 from smallcnn.train.recipes import named
 
 PICTURES = 50_000
-"""Training pictures that the stated hours are for: CIFAR-10's."""
+"""Training images that the stated hours are for: CIFAR-10's."""
 
 SMALL = replace(named("small-images"), epochs=10, val_fraction=0.02)
-"""The recipe for small pictures, cut short to afford several seeds."""
+"""The recipe for small images, cut short to afford several seeds."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Row:
         return build(resolution=self.resolution, classes=classes, channels=channels)
 
     def cost(self) -> Profile:
-        """What the network costs with ten classes and colour pictures."""
+        """What the network costs with ten classes and colour images."""
         return profile(self.build())
 
 
@@ -66,6 +66,6 @@ class Study:
     seeds: int = 3
 
     def hours(self, rows: tuple[Row, ...] | None = None) -> float:
-        """Hours that `rows` take with all seeds, one run after the other, on CIFAR-10's pictures."""
+        """Hours that `rows` take with all seeds, one run after the other, on CIFAR-10's images."""
         pictures = self.recipe.epochs * PICTURES * (1 - self.recipe.val_fraction)
         return self.seeds * sum(pictures / row.images_per_second for row in rows or self.rows) / 3600

@@ -1,4 +1,4 @@
-"""A small network with and without a teacher: Hinton et al. 2015, arXiv 1503.02531, on small pictures."""
+"""A small network with and without a teacher: Hinton et al. 2015, arXiv 1503.02531, on small images."""
 
 from smallcnn.study.definition import SMALL, Row, Study
 

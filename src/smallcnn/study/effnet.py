@@ -9,7 +9,7 @@ from smallcnn.train.recipes import named
 (_PRINTED,) = papers.tables("effnet.t2")
 _ACCURACY = {row.label: row.accuracy for row in _PRINTED.rows}
 
-# label in the paper, options of effnet_cifar, pictures per second
+# label in the paper, options of effnet_cifar, images per second
 _ROWS = (
     ("Baseline", "block=baseline", 280),
     ("EffNet large", "block=effnet,large=true", 170),

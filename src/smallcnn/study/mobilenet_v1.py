@@ -53,7 +53,7 @@ DEPTHWISE_OR_FULL = Study(
 
 # side in the paper, side here: the same parts, 1, 6/7, 5/7 and 4/7 of 32, to the nearest whole
 _SIDES = ((224, 32), (192, 27), (160, 23), (128, 18))
-# width: pictures per second at each side
+# width: images per second at each side
 _WIDTHS = {
     0.25: (840, 1100, 1500, 2000),
     0.5: (440, 520, 560, 910),

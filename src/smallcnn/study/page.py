@@ -78,7 +78,7 @@ def _write_page(study: Study, lines: Sequence[Line], figure: "Figure", path: Pat
     ]
     if done:
         recipe = done[0].recipe
-        where = f"{done[0].data}: {done[0].train_images:,} training, {done[0].test_images:,} test pictures."
+        where = f"{done[0].data}: {done[0].train_images:,} training, {done[0].test_images:,} test images."
         changed = "\n".join(f"{key}: {value}" for key, value in recipe.items() if key != "seed")
         sections.append(Section("Recipe", f"<p>{pages.text(where)}</p><pre>{pages.text(changed)}</pre>"))
     pages.write(path, study.title, headline, sections)

@@ -20,7 +20,7 @@ class Outcome:
     """One finished run. Accuracies are fractions of the test part, of the last epoch's weights, of those that were best
     on the validation part, and of the averaged ones (None without an average).
 
-    `pictures` identifies the data set, `teacher` what the run learned from besides, `recipe` is the whole recipe, with
+    `images` identifies the data set, `teacher` what the run learned from besides, `recipe` is the whole recipe, with
     the seed.
     """
 
@@ -126,14 +126,14 @@ def read(study: Study, out: Path) -> tuple[Line, ...]:
 
 
 def check_same(out: Path, outcome: Outcome, data: str, pictures: str, recipe: Recipe, teacher: str | None) -> None:
-    """DataError unless `outcome` was trained on these pictures by this recipe, but for the seed.
+    """DataError unless `outcome` was trained on these images by this recipe, but for the seed.
 
     If it had a teacher and there is one now, it must be the same.
     """
     if outcome.teacher and teacher and outcome.teacher != teacher:
         raise DataError(f"{out} holds runs that learned from another teacher; use another --out")
     if outcome.pictures != pictures:
-        raise DataError(f"{out} holds runs on {outcome.data}, not the pictures of {data}; use another --out")
+        raise DataError(f"{out} holds runs on {outcome.data}, not the images of {data}; use another --out")
     old, new = asdict(Recipe.from_dict(outcome.recipe)), asdict(recipe)
     changed = [f"{key} {old[key]} and {new[key]}" for key in old if old[key] != new[key] and key != "seed"]
     if changed:

@@ -25,7 +25,7 @@ from smallcnn.train.teacher import digest
 
 @dataclass(frozen=True)
 class _Run:
-    """One row with one seed; `pictures` is how many there are to train on, `fingerprint` identifies the data set."""
+    """One row with one seed; `images` is how many there are to train on, `fingerprint` identifies the data set."""
 
     row: Row
     seed: int
@@ -96,7 +96,7 @@ def run(
                     say(f"failed: {failed[i]}")
                     continue
                 results.write(current.folder, outcome)
-                say(f"{current}: {100 * outcome.top1:.2f} % of {outcome.test_images} test pictures")
+                say(f"{current}: {100 * outcome.top1:.2f} % of {outcome.test_images} test images")
             finished(results.read(study, out))
         if not taken:
             break

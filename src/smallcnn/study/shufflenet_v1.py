@@ -4,7 +4,7 @@ from decimal import Decimal
 
 from smallcnn.study.definition import SMALL, Row, Study
 
-# groups, scale, shuffled, error in Table 2 (shuffled) or 3, pictures per second
+# groups, scale, shuffled, error in Table 2 (shuffled) or 3, images per second
 _ROWS = (
     (1, "0.25", True, "57.1", 570),
     (2, "0.24", False, "", 470),

@@ -7,8 +7,7 @@ RESNET_20 = Study(
     name="resnet20",
     title="Small networks against ResNet-20",
     question="Which networks beat ResNet-20 with no more Mult-Adds, and which with no more parameters?",
-    source="He et al. 2015 (arXiv 1512.03385), Table 6: "
-    "8.75 % error after 64,000 steps of 128 pictures, ours are fewer",
+    source="He et al. 2015 (arXiv 1512.03385), Table 6: 8.75 % error after 64,000 steps of 128 images, ours are fewer",
     published="CIFAR-10 top-1, %",
     recipe=SMALL,
     rows=(

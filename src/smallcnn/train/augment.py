@@ -1,10 +1,10 @@
-"""What training does to pictures that evaluation does not.
+"""What training does to images that evaluation does not.
 
 Photographs are cropped and mirrored at random while they are decoded, because only the part that is kept then has to be
-resampled; small pictures are shifted and mirrored a batch at a time; colours are changed on the training device.
+resampled; small images are shifted and mirrored a batch at a time; colours are changed on the training device.
 
-All randomness is a function of (seed, epoch, picture), never of what ran before or of which process runs it: a run can
-stop and go on at any step, and on another number of machines, and see the same pictures.
+All randomness is a function of (seed, epoch, image), never of what ran before or of which process runs it: a run can
+stop and go on at any step, and on another number of machines, and see the same images.
 """
 
 from math import exp, log, sqrt
@@ -22,14 +22,14 @@ _MAX_STRETCH = 4 / 3  # of a random crop's proportions, as in Szegedy et al. 201
 
 
 class Draws:
-    """The random numbers of every picture in one epoch: uniform in 0..1, (pictures, 6)."""
+    """The random numbers of every image in one epoch: uniform in 0..1, (images, 6)."""
 
     def __init__(self, recipe: Recipe, epoch: int, count: int) -> None:
         self._recipe = recipe
         self._table = np.random.default_rng((recipe.seed, epoch, 0)).random((count, 6), np.float32)
 
     def shifts(self, indices: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(down, right, mirrored) for these pictures of `size`: up to an eighth of a side either way."""
+        """(down, right, mirrored) for these images of `size`: up to an eighth of a side either way."""
         drawn = self._table[indices]
         down, right = (
             np.floor(drawn[:, axis] * (2 * (side // 8) + 1)).astype(np.int64) - side // 8
@@ -38,7 +38,7 @@ class Draws:
         return down, right, (drawn[:, 2] < 0.5) & bool(self._recipe.mirror)
 
     def colours(self, indices: np.ndarray) -> np.ndarray:
-        """Factors (N, 3) of brightness, contrast and saturation for these pictures."""
+        """Factors (N, 3) of brightness, contrast and saturation for these images."""
         return 1 + self._recipe.jitter * (2 * self._table[indices, 3:] - 1)
 
 
@@ -55,7 +55,7 @@ def random_crop(recipe: Recipe, preprocessing: Preprocessing, epoch: int, index:
 
 
 def random_box(rng: np.random.Generator, image_size: tuple[int, int], size: tuple[int, int], min_area: float) -> Box:
-    """A box of min_area to all of the picture's area, its proportions those of `size` stretched by up to 4/3."""
+    """A box of min_area to all of the image's area, its proportions those of `size` stretched by up to 4/3."""
     width, height = image_size
     for _ in range(10):
         area = width * height * rng.uniform(min_area, 1)
@@ -78,7 +78,7 @@ def augmented(recipe: Recipe, images: Tensor, colours: np.ndarray, mix: Mix | No
 
 
 def recoloured(images: Tensor, factors: Tensor) -> Tensor:
-    """Pictures (N, C, H, W) in 0..1 with brightness, contrast and saturation changed by `factors` (N, 3)."""
+    """Images (N, C, H, W) in 0..1 with brightness, contrast and saturation changed by `factors` (N, 3)."""
     import kornia.enhance as kornia
 
     images = kornia.adjust_brightness_accumulative(images, factors[:, 0])

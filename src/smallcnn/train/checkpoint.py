@@ -18,8 +18,8 @@ from smallcnn.files import atomic
 
 @dataclass
 class Progress:
-    """Where a run is. `step` counts within the epoch, as do the sums, the seconds and those waited for pictures.
-    `failed` are pictures that could not be decoded, with what is wrong with them. `total` are the steps of the whole
+    """Where a run is. `step` counts within the epoch, as do the sums, the seconds and those waited for images.
+    `failed` are images that could not be decoded, with what is wrong with them. `total` are the steps of the whole
     run where its minutes or its patience allow fewer than the recipe has, else 0; `spent` its seconds so far."""
 
     epoch: int = 0

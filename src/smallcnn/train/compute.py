@@ -20,7 +20,7 @@ Way = Literal["auto", "torch", "kernels", "compile"]
 Network = Callable[[Tensor], Tensor]
 
 _SHORT = 60  # seconds: not worth compiling the kernels for
-_TRIED = 16  # pictures a step
+_TRIED = 16  # images a step
 _STEPS = 3
 
 
@@ -35,7 +35,7 @@ class Choice:
 def choose(
     way: Way, module: GraphModule, size: tuple[int, int, int], device: torch.device, bfloat16: bool, pictures: int
 ) -> Choice:
-    """Decides "auto" for a run of so many pictures by a short measurement at input `size` (H, W, C).
+    """Decides "auto" for a run of so many images by a short measurement at input `size` (H, W, C).
 
     The module stays as it was.
     """

@@ -1,6 +1,6 @@
-"""The training pictures of a run, augmented but for their colours, a batch at a time.
+"""The training images of a run, augmented but for their colours, a batch at a time.
 
-Small pictures are prepared once and held in memory; photographs, of which every epoch takes another crop, are decoded
+Small images are prepared once and held in memory; photographs, of which every epoch takes another crop, are decoded
 once as far as memory allows. Neither changes a pixel.
 """
 
@@ -37,7 +37,7 @@ class Feed:
         return len(self.split)
 
     def batches(self, epoch: int, order: np.ndarray, draws: Draws, batch_size: int) -> Iterator[Batch]:
-        """The pictures of `order`, `batch_size` at a time."""
+        """The images of `order`, `batch_size` at a time."""
         for batch in self._prepared(epoch, order, batch_size):
             if self.recipe.augment == "small" and len(batch.labels):
                 shifts = draws.shifts(batch.indices, self.view.size)
@@ -46,7 +46,7 @@ class Feed:
                 yield batch
 
     def rate(self, order: np.ndarray, batch_size: int, seconds: float = 1.0) -> float:
-        """Pictures a second with nobody to train on them, over at most about `seconds`."""
+        """Images a second with nobody to train on them, over at most about `seconds`."""
         return rate(self.batches(0, order, Draws(self.recipe, 0, len(self)), batch_size), seconds)
 
     def _prepared(self, epoch: int, order: np.ndarray, batch_size: int) -> Iterator[Batch]:
@@ -66,9 +66,9 @@ class Feed:
 
 
 def held(split: Split, view: Preprocessing, workers: int | None) -> tuple[Split, dict[str, str], np.ndarray | None]:
-    """(the pictures, what of them could not be decoded: name -> what is wrong, all as they go into the network).
+    """(the images, what of them could not be decoded: name -> what is wrong, all as they go into the network).
 
-    The last is uint8 (N, H, W, C), None if that would take too much memory; pictures that failed are then still among
+    The last is uint8 (N, H, W, C), None if that would take too much memory; images that failed are then still among
     the first.
     """
     images = split.images

@@ -30,7 +30,7 @@ Part = tuple[np.ndarray, np.ndarray]
 class Learner:
     """A network with its optimizer, its averaged weights and its teacher. A step is `gradients`, then `update`.
 
-        `weights` left out are the initial ones of the recipe's seed. `size` (H, W, C) is that of the pictures it learns
+        `weights` left out are the initial ones of the recipe's seed. `size` (H, W, C) is that of the images it learns
     XX` (classes,) multiply an image's loss.
         `choose` or `join` must be called before the first step.
     """
@@ -64,7 +64,7 @@ class Learner:
         return self.average.module if self.average else None
 
     def choose(self, way: Way, pictures: int) -> Choice:
-        """Decides what computes the steps of a run of so many pictures (see `compute.choose`).
+        """Decides what computes the steps of a run of so many images (see `compute.choose`).
 
         Our own kernels, when asked for, compute in float32 whatever the processor prefers.
         """
@@ -94,7 +94,7 @@ class Learner:
     def gradients(
         self, batch: Batch, parts: list[Part], count: int, draws: Draws, step: int, batch_size: int
     ) -> tuple[float, int]:
-        """Mean loss and right answers over `count` pictures, those of all processes; their gradients are then set.
+        """Mean loss and right answers over `count` images, those of all processes; their gradients are then set.
 
         `step` counts from the beginning of the run, `batch_size` what a full step has in all processes.
         """
@@ -126,7 +126,7 @@ class Learner:
     def _augmented(
         self, batch: Batch, rows: np.ndarray, places: np.ndarray, draws: Draws, mix: Mix | None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Pictures (N, C, H, W) in 0..1, labels, and the part of each picture that is its own if they are mixed."""
+        """Images (N, C, H, W) in 0..1, labels, and the part of each image that is its own if they are mixed."""
         if not len(rows):
             nothing = self.pixels.load(np.zeros((0, *self.size), np.uint8))
             return nothing, torch.zeros(0, dtype=torch.int64, device=self.device), None

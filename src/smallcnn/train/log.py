@@ -15,7 +15,7 @@ from smallcnn.errors import FileError
 from smallcnn.escape import escaped
 from smallcnn.files import atomic
 
-_MUCH = 0.05  # of the time spent waiting for pictures: worth a word
+_MUCH = 0.05  # of the time spent waiting for images: worth a word
 
 
 class Quiet:
@@ -102,7 +102,7 @@ class Log(Quiet):
             f"val loss {record['val_loss']:.3f} top-1 {record['val_top1']:.1%}  "
             + (f"averaged {record['ema_val_top1']:.1%}  " if "ema_val_top1" in record else "")
             + f"{record['images_per_second']:,.0f} images/s  {record['seconds']:.0f} s"
-            + (f", {waited:.0%} of it waiting for pictures" if waited > _MUCH else "")
+            + (f", {waited:.0%} of it waiting for images" if waited > _MUCH else "")
         )
         try:
             with self._file.open("a") as file:

@@ -44,7 +44,7 @@ from smallcnn.train.validation import Pixels, Validation
 
 CHECKPOINT = "checkpoint.safetensors"
 _CHECKPOINT_SECONDS = 60.0
-_RATED = 2048  # pictures at most to time the loader with
+_RATED = 2048  # images at most to time the loader with
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Loop:
         self.progress = Progress()
         self.feed = Feed(source.splits["train"], recipe, view, workers)
         if not len(self.feed):
-            raise DataError(f"no training picture could be decoded; the first: {next(iter(self.feed.failed.values()))}")
+            raise DataError(f"no training image could be decoded; the first: {next(iter(self.feed.failed.values()))}")
         self.validation = Validation(
             source.splits["val"], preprocessing, pixels, 2 * recipe.batch_size, workers, ranks
         )  # fmt: skip
@@ -118,7 +118,7 @@ class Loop:
         """Trains from the beginning, or from the checkpoint in the folder, to the end or until asked to stop."""
         ranks = self.ranks
         if len(set(ranks.gather((self.source.fingerprint, len(self.feed))))) > 1:
-            ranks.refuse(DataError("the processes see different pictures; every machine needs the same, all readable"))
+            ranks.refuse(DataError("the processes see different images; every machine needs the same, all readable"))
         if resume:
             with ranks.copied(self.folder / CHECKPOINT) as state, ranks.together():
                 learner = self.learner
@@ -209,7 +209,7 @@ class Loop:
         precision = "bfloat16 autocast" if self.learner.bfloat16 else "float32"
         log.say(
             f"{self.graph.name}, input {'x'.join(map(str, self.graph.input_shape))}, "
-            f"{len(self.source.classes)} classes; {splits} pictures; "
+            f"{len(self.source.classes)} classes; {splits} images; "
             f"augmentation {self.recipe.augment}; "
             f"{self.device.type}, "
             + ("" if self.ranks.alone else f"{self.ranks.count} processes with each ")
@@ -270,13 +270,13 @@ class Loop:
         return True
 
     def _places(self, batch: Batch, wanted: np.ndarray) -> list[np.ndarray]:
-        """For each part of a step, where in the batch of all processes this one's pictures are; `wanted` were to be."""
+        """For each part of a step, where in the batch of all processes this one's images are; `wanted` were to be."""
         decoded = np.isin(wanted, batch.indices)
         ends = np.cumsum([len(share) for share in self.share])[:-1]
         return [share[there] for share, there in zip(self.share, np.split(decoded, ends), strict=True)]
 
     def _step(self, batch: Batch, places: list[np.ndarray], counts: list[float], draws: Draws) -> None:
-        """One step; for each of its parts the `places` of this process's pictures, and the count in all processes."""
+        """One step; for each of its parts the `places` of this process's images, and the count in all processes."""
         progress, learner = self.progress, self.learner
         used = [part for part, count in enumerate(counts) if count > 1]  # batch norm needs two
         if not used:
@@ -307,7 +307,7 @@ class Loop:
         if not progress.seen:
             self._gather_failures(log)
             problem = next(iter(progress.failed.values()))
-            ranks.refuse(DataError(f"no training picture could be decoded; the first: {problem}"))
+            ranks.refuse(DataError(f"no training image could be decoded; the first: {problem}"))
         seen = progress.seen
         learner = self.learner
         val = self.validation.measure(learner.module)
@@ -367,7 +367,7 @@ class Loop:
         for name, problem in failed.items():
             if name not in self.progress.failed:
                 self.progress.failed[name] = problem
-                if problem not in known:  # all pictures of a lost shard have the same one
+                if problem not in known:  # all images of a lost shard have the same one
                     log.say(f"skipped ({len(self.progress.failed)} so far): {problem}")
                     known.add(problem)
 

@@ -18,14 +18,14 @@ from smallcnn.train.recipe import Recipe
 class Mix:
     """How pairs of neighbours in a batch (0 and 1, 2 and 3, ...) are mixed: `own` (N,) is the part that stays of each.
 
-    `boxes` (N, 4) are top, left, bottom, right of what the other picture covers, in parts of the sides; None: blended.
+    `boxes` (N, 4) are top, left, bottom, right of what the other image covers, in parts of the sides; None: blended.
     """
 
     own: np.ndarray
     boxes: np.ndarray | None
 
     def among(self, places: np.ndarray) -> "tuple[np.ndarray, Mix]":
-        """(order, mix) of the pictures at these places of the batch: pairs first, then those whose partner is missing.
+        """(order, mix) of the images at these places of the batch: pairs first, then those whose partner is missing.
 
         These stay as they are.
         """
@@ -37,7 +37,7 @@ class Mix:
 
 
 def draw_mix(recipe: Recipe, step: int, count: int) -> Mix | None:
-    """The mix of this step's `count` pictures; None if the recipe mixes none. A function of (seed, step)."""
+    """The mix of this step's `count` images; None if the recipe mixes none. A function of (seed, step)."""
     if not (recipe.mixup or recipe.cutmix):
         return None
     rng = np.random.default_rng((recipe.seed, 1, step))
@@ -56,7 +56,7 @@ def draw_mix(recipe: Recipe, step: int, count: int) -> Mix | None:
 
 
 def mixed(images: Tensor, mix: Mix) -> tuple[Tensor, Tensor]:
-    """(mixed images (N, C, H, W), the part (N,) that is left of each picture itself)."""
+    """(mixed images (N, C, H, W), the part (N,) that is left of each image itself)."""
     count, _, height, width = images.shape
     other = images[_partner(count, images.device)]
     if mix.boxes is None:
@@ -78,7 +78,7 @@ def class_weights(labels: np.ndarray, classes: int) -> np.ndarray:
 
 
 def shared(values: Tensor, own: Tensor | None) -> Tensor:
-    """Values (N,) of the pictures' labels as they are mixed: `own` (N,) of each, the rest of its partner's."""
+    """Values (N,) of the images' labels as they are mixed: `own` (N,) of each, the rest of its partner's."""
     if own is None:
         return values
     return own * values + (1 - own) * values[_partner(len(values), values.device)]
@@ -87,7 +87,7 @@ def shared(values: Tensor, own: Tensor | None) -> Tensor:
 def cross_entropy(
     logits: Tensor, labels: Tensor, own: Tensor | None, smoothing: float, weights: Tensor | None = None
 ) -> Tensor:
-    """Mean over the batch; `own` (N,) is the part of each picture that its label stands for, the rest its partner's.
+    """Mean over the batch; `own` (N,) is the part of each image that its label stands for, the rest its partner's.
 
     `weights` (classes,) multiply what each label asks for.
     """
@@ -104,14 +104,14 @@ def cross_entropy(
 
 
 def _partner(count: int, device: torch.device) -> Tensor:
-    """The place of each picture's partner; the last of an odd number is its own."""
+    """The place of each image's partner; the last of an odd number is its own."""
     return (torch.arange(count, device=device) ^ 1).clamp(max=count - 1)
 
 
 def distillation(logits: Tensor, teacher: Tensor, recipe: Recipe, each: Tensor | None = None) -> Tensor:
     """What the teacher's logits (N, classes) ask of the student's: mean over the batch, not yet weighted.
 
-    `each` (N,) multiplies what they ask for at each picture.
+    `each` (N,) multiplies what they ask for at each image.
     """
     hot = recipe.temperature
     if recipe.distil == "hard":

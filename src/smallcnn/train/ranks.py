@@ -44,7 +44,7 @@ class Ranks:
     def share(self, batch_size: int, parts: int, pairs: bool) -> list[np.ndarray]:
         """The places in a batch that this process computes, in `parts` one after the other.
 
-        A part is the same pictures for any number of processes. With `pairs`, places 0 and 1, 2 and 3, ... stay
+        A part is the same images for any number of processes. With `pairs`, places 0 and 1, 2 and 3, ... stay
         together. Raises DataError if that cannot be done evenly.
         """
         unit = self.count * parts * (2 if pairs else 1)
@@ -56,7 +56,7 @@ class Ranks:
             )
             near = sorted({max(unit, batch_size // unit * unit), (batch_size // unit + 1) * unit})
             raise DataError(
-                f"a batch of {batch_size} pictures cannot be shared evenly ({why}); "
+                f"a batch of {batch_size} images cannot be shared evenly ({why}); "
                 f"it must be a multiple of {unit}, as {' or '.join(map(str, near))}"
             )
         size = -(-batch_size // parts)

@@ -13,7 +13,7 @@ BatchNorm = Literal["batch", "frozen"]
 Distil = Literal["soft", "hard"]
 Precision = Literal["auto", "float32", "bfloat16"]
 
-_RATE = {"sgd": 0.1, "adam": 0.001, "adamw": 0.002, "rmsprop": 0.03}  # per 64 pictures of a batch
+_RATE = {"sgd": 0.1, "adam": 0.001, "adamw": 0.002, "rmsprop": 0.03}  # per 64 images of a batch
 _DECAY = {"sgd": 5e-4, "adam": 0.0, "adamw": 0.05, "rmsprop": 4e-5}
 
 

@@ -31,21 +31,21 @@ NAMED: dict[str, Named] = {
             "photos",
             "photographs, from the first weights",
             "ours: long cosine, light augmentation, averaged weights, label smoothing",
-            "70.4 % on 10 kinds of clothing (1,675 pictures, MobileNet v1 0.5 at 128): 60 epochs, 18 minutes, one core",
+            "70.4 % on 10 kinds of clothing (1,675 images, MobileNet v1 0.5 at 128): 60 epochs, 18 minutes, one core",
             Recipe(epochs=90, ema=0.999, min_area=0.35),
         ),
         Named(
             "small-images",
-            "pictures up to 64 pixels, from the first weights",
+            "images up to 64 pixels, from the first weights",
             "ours: cosine, shift and mirror, averaged weights, label smoothing",
             "86.6 % on CIFAR-10 as JPEG (ResNet-20, 20 epochs): 93 minutes of one core",
             Recipe(epochs=30, ema=0.999, warmup_epochs=1.0),
         ),
         Named(
             "finetune",
-            "your pictures, from trained weights: the last layer first, then all, early blocks slowly",
+            "your images, from trained weights: the last layer first, then all, early blocks slowly",
             "ours; discriminative rates after Howard and Ruder 2018 (arXiv 1801.06146), section 3.2",
-            "90.2 % on 5 kinds of flowers (2,934 pictures, MobileNetV2 at 160): 13 minutes of two cores; again: 92.1 %",
+            "90.2 % on 5 kinds of flowers (2,934 images, MobileNetV2 at 160): 13 minutes of two cores; again: 92.1 %",
             Recipe(epochs=12, head_epochs=2, layer_decay=0.9, ema=0.998, min_area=0.35, warmup_epochs=1.0),
         ),
         Named(
@@ -62,7 +62,7 @@ NAMED: dict[str, Named] = {
         Named(
             "mobilenet_v2",
             "the paper's: RMSprop, times 0.98 each epoch, averaged weights as in the released code",
-            "arXiv 1801.04381, section 6.1: 16 machines of 96 pictures each; released code: label smoothing 0.1, "
+            "arXiv 1801.04381, section 6.1: 16 machines of 96 images each; released code: label smoothing 0.1, "
             "average 0.9999",
             "60.2 % on 5 kinds of flowers, averaged 63.4 % (MobileNetV2 0.5 at 96): 15 epochs, 5 minutes, one core",
             Recipe(

@@ -1,8 +1,8 @@
-"""Batch-norm statistics computed anew, for a network that will see other pictures than the ones they are of.
+"""Batch-norm statistics computed anew, for a network that will see other images than the ones they are of.
 
 Running averages trail behind the last steps of training, belong to no single set of weights after these are averaged,
-and to another size of picture when a network runs at another resolution than it was trained at. Statistics over a
-sample of pictures mend that (Wu and Johnson 2021, "Rethinking 'Batch' in BatchNorm", arXiv 2105.07576, section 3); no
+and to another size of image when a network runs at another resolution than it was trained at. Statistics over a
+sample of images mend that (Wu and Johnson 2021, "Rethinking 'Batch' in BatchNorm", arXiv 2105.07576, section 3); no
 weight is touched and no label is used.
 
 One pass, each batch normalised by its own statistics, as they propose. Left to pass after pass with the statistics of
@@ -39,12 +39,12 @@ def reestimate(
     workers: int | None = None,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Artifact:
-    """The same network with mean and variance of every batch norm over `most` pictures of `split`, chosen by `seed`.
+    """The same network with mean and variance of every batch norm over `most` images of `split`, chosen by `seed`.
 
-    Pictures are prepared as the artifact says. They go through in batches of 64, each normalised by its own statistics
-    as in training, and the batches' means and variances are pooled. The facts say how many pictures there were.
+    Images are prepared as the artifact says. They go through in batches of 64, each normalised by its own statistics
+    as in training, and the batches' means and variances are pooled. The facts say how many images there were.
 
-    Raises GraphError if the network has no batch norm, DataError if fewer than two pictures can be decoded.
+    Raises GraphError if the network has no batch norm, DataError if fewer than two images can be decoded.
     """
     if not any(isinstance(node.op, ops.BatchNorm) for node in artifact.graph):
         raise GraphError(f"{artifact.graph.name} has no batch norm: nothing to re-estimate")
@@ -70,13 +70,13 @@ def reestimate(
     )
     with torch.inference_mode():
         for batch in loader:
-            if len(batch.labels) > 1:  # one picture has no variance
+            if len(batch.labels) > 1:  # one image has no variance
                 images = torch.from_numpy(artifact.preprocessing.normalise(batch.images))
                 module(images.permute(0, 3, 1, 2).to(on))
                 seen += len(batch.labels)
             report(seen, len(chosen))
     if not seen:
-        raise DataError("batch norm needs at least two pictures that can be decoded to be re-estimated")
+        raise DataError("batch norm needs at least two images that can be decoded to be re-estimated")
     found = {f"{name}.{key}": value for name, pool in pools.items() for key, value in pool.statistics().items()}
     height, width = artifact.preprocessing.size
     facts = artifact.facts | {"reestimated": {"pictures": seen, "size": [height, width]}}

@@ -33,7 +33,7 @@ from smallcnn.train.teacher import Teacher, digest
 from smallcnn.weights import initial_weights
 
 _SMALL = 64
-"""Pixels up to which pictures are taken whole, and "auto" augments as for small pictures."""
+"""Pixels up to which images are taken whole, and "auto" augments as for small images."""
 
 _GENTLE, _GENTLER = 0.1, 0.01
 """Part of the usual learning rate when a run starts from trained weights, with batch norms and without any."""
@@ -58,11 +58,11 @@ def train(
     """Trains `model` on `data` (see `open_source`) into the folder `out`.
 
     `model` is a registry name with options; or a graph of your own, whose input and number of classes must then fit the
-    data; or a model file's contents (`artifact.load`): the run then starts from its weights and prepares pictures as it
+    data; or a model file's contents (`artifact.load`): the run then starts from its weights and prepares images as it
     says, with a new last layer unless it knows all of the data's classes. `resolution` is for a name or an artifact;
-    left out it is the artifact's, the network's own (mostly 224) for picture files, and for arrays the pictures' own
+    left out it is the artifact's, the network's own (mostly 224) for image files, and for arrays the images' own
     size, but at least 32.
-    `recipe` is one of your own, the name of one (see `recipes`), or "auto": the one for fine-tuning, for small pictures
+    `recipe` is one of your own, the name of one (see `recipes`), or "auto": the one for fine-tuning, for small images
     or for photographs; `changes` are fields of it to change. `teacher` is a model file to learn from, `root` where the
     files of a named set are, `groups` says which images stay on one side of the split (`smallcnn.data.groups`).
     `compute` says what computes a step: torch, our own kernels, torch.compile; "auto" tries the first two.
@@ -95,7 +95,7 @@ def resume(
 ) -> Result:
     """Goes on with the run in the folder `out`, with the settings it was started with.
 
-    `data`, `root` and `teacher` are needed only if the pictures or the teacher's file have moved.
+    `data`, `root` and `teacher` are needed only if the images or the teacher's file have moved.
     """
     with joined(device) as (ranks, on):
         settings: dict[str, Any] = {}
@@ -287,7 +287,7 @@ def _fitting(graph: Graph, source: Source) -> Graph:
     if graph.output_shape != (len(source.classes),):
         raise DataError(f"{graph.name} has an output of shape {graph.output_shape} for {len(source.classes)} classes")
     if graph.input_shape[2] not in (1, 3):
-        raise DataError(f"{graph.name} takes {graph.input_shape[2]} channels; pictures have 1 or 3")
+        raise DataError(f"{graph.name} takes {graph.input_shape[2]} channels; images have 1 or 3")
     return graph
 
 
@@ -346,7 +346,7 @@ def _different(key: str, old: object, new: object) -> str:
 
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:
-    """What has to be the same to resume; pictures and teacher may have moved, but not changed."""
+    """What has to be the same to resume; images and teacher may have moved, but not changed."""
     teacher = settings["teacher"] and settings["teacher"]["digest"]
     recipe = asdict(Recipe.from_dict(settings["recipe"]))  # with what an older smallcnn did not know of
     return {"model": settings["model"], "start": settings["start"], "teacher": teacher} | recipe

@@ -1,6 +1,6 @@
-"""Batch norm over the pictures of all processes (Ioffe and Szegedy 2015, with the sums of their algorithm 1 exchanged).
+"""Batch norm over the images of all processes (Ioffe and Szegedy 2015, with the sums of their algorithm 1 exchanged).
 
-torch's SyncBatchNorm does this on GPUs only. Here it is the same on any device; a process may have no pictures at all.
+torch's SyncBatchNorm does this on GPUs only. Here it is the same on any device; a process may have no images at all.
 """
 
 from typing import Any, cast

@@ -1,4 +1,4 @@
-"""A trained network that another one learns from: what it says about the pictures the student sees."""
+"""A trained network that another one learns from: what it says about the images the student sees."""
 
 import hashlib
 from pathlib import Path
@@ -24,7 +24,7 @@ class Teacher:
     """The network of a .safetensors or .onnx file, for a student of `classes`.
 
     Raises FileError for a file that is no model, DataError if it does not end in a softmax, does not know all the
-    classes or takes pictures with other channels.
+    classes or takes images with other channels.
     """
 
     def __init__(self, path: Path, classes: tuple[str, ...], channels: int, device: torch.device) -> None:
@@ -35,7 +35,7 @@ class Teacher:
         self._size = model.preprocessing.size
         if model.preprocessing.channels != channels:
             theirs = model.preprocessing.channels
-            raise DataError(f"{path}: a teacher for pictures of {theirs} channels, the student takes {channels}")
+            raise DataError(f"{path}: a teacher for images of {theirs} channels, the student takes {channels}")
         self._columns = torch.from_numpy(match_labels(classes, model.labels)).to(device)
         folded, weights = fold(model.graph, model.weights)
         module = to_module(folded, weights).to(device).eval().requires_grad_(False)

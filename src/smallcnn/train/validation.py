@@ -1,4 +1,4 @@
-"""How good a network is between epochs, and how pictures become its input."""
+"""How good a network is between epochs, and how images become its input."""
 
 from collections.abc import Iterator
 
@@ -17,7 +17,7 @@ from smallcnn.train.ranks import Ranks
 
 
 class Pixels:
-    """Pictures on the training device: from uint8 to 0..1, and from there to the network's input."""
+    """Images on the training device: from uint8 to 0..1, and from there to the network's input."""
 
     def __init__(self, preprocessing: Preprocessing, device: torch.device) -> None:
         self.device, self._bgr = device, preprocessing.order == "bgr"
@@ -38,7 +38,7 @@ class Pixels:
 
 
 class Validation:
-    """The validation pictures, each process's part. `failed` are those that could not be decoded so far, by name."""
+    """The validation images, each process's part. `failed` are those that could not be decoded so far, by name."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class Validation:
 
     @torch.inference_mode()
     def measure(self, module: GraphModule) -> Metrics:
-        """Over all processes. Leaves the module in evaluation mode. Raises DataError if no picture could be decoded."""
+        """Over all processes. Leaves the module in evaluation mode. Raises DataError if no image could be decoded."""
         module.eval()
         logits = [np.zeros((0, *module.graph.output_shape), np.float32)]
         labels = [np.zeros(0, np.int64)]
@@ -70,7 +70,7 @@ class Validation:
         found = self._ranks.gather((np.concatenate(logits), np.concatenate(labels), self.failed))
         if not any(len(theirs) for _, theirs, _ in found):
             problem = next(problem for _, _, failed in found for problem in failed.values())
-            self._ranks.refuse(DataError(f"no validation picture could be decoded; the first: {problem}"))
+            self._ranks.refuse(DataError(f"no validation image could be decoded; the first: {problem}"))
         return measure(np.concatenate([one for one, _, _ in found]), np.concatenate([one for _, one, _ in found]))
 
     def _batches(self) -> Iterator[Batch]:

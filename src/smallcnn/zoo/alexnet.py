@@ -2,7 +2,7 @@
 
 Input (resolution, resolution, channels); output (classes,) logits. Sections 3.3 to 3.5 and Figure 2: all layers have
 biases and ReLU, pools are 3x3 with stride 2, there is no batch norm. The paper's first planes, 55x55, are those of a
-picture of 227 pixels, though it says 224: here the first layer pads 2 pixels before and 1 after, which gives 55x55 for
+image of 227 pixels, though it says 224: here the first layer pads 2 pixels before and 1 after, which gives 55x55 for
 224 as well as for 227.
 """
 
@@ -34,11 +34,11 @@ def alexnet(
 
     `variant` "grouped" is the paper's network, in two halves; "ungrouped" joins them; "one_tower" is that of "One weird
     trick" (Krizhevsky 2014, arXiv 1404.5997) as in torchvision: fewer filters, no response normalisation, dropout
-    before the hidden layers rather than after them. `small_input`, for pictures of 28 to 64 pixels, gives the first
+    before the hidden layers rather than after them. `small_input`, for images of 28 to 64 pixels, gives the first
     layer stride 1 and padding 5. `resolution` is one side or (height, width); the first dense layer reads the whole
     last map, so that its weights fit this resolution only.
 
-    Raises GraphError if an option is unknown or the picture is below 64 pixels a side (15 with `small_input`).
+    Raises GraphError if an option is unknown or the image is below 64 pixels a side (15 with `small_input`).
     """
     one_tower = variant == "one_tower"
     g = Builder(input=(*plane(resolution), channels))

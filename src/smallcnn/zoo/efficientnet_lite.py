@@ -36,7 +36,7 @@ def efficientnet_lite0(
 ) -> Graph:
     """EfficientNet-Lite0.
 
-    `small_input`, for pictures of 28 to 64 pixels, gives the stem and the 24-channel row stride 1. `padding` is
+    `small_input`, for images of 28 to 64 pixels, gives the stem and the 24-channel row stride 1. `padding` is
     TensorFlow's SAME or, as in PyTorch code, the same on every side; `epsilon` is batch norm's: 0.001 in TensorFlow,
     1e-5 in timm's own training. `resolution` is one side or (height, width).
 

@@ -88,7 +88,7 @@ def effnet(
 
     Five stages begin with the paper's block, which halves the plane; the other blocks of a stage have neither pool nor
     stride, a 1x1 in place of the 2x1 convolution, and a shortcut. `width` is a width multiplier; widths are rounded to
-    multiples of 8. `small_input` keeps the first block from halving, for pictures of 28 to 64 pixels. `resolution` is
+    multiples of 8. `small_input` keeps the first block from halving, for images of 28 to 64 pixels. `resolution` is
     one side or (height, width).
 
     Raises GraphError if an option is out of range.

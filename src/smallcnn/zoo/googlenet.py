@@ -42,10 +42,10 @@ def googlenet(
     `variant` "paper" has biases, ReLU and local response normalisation; "separable_stem" makes its first layer a 7x7
     depthwise convolution with 8 filters per channel and a 1x1 one, which costs the 2.7K parameters and 34M operations
     that Table 1 prints; "torchvision" has batch norm (epsilon 0.001) in place of biases and of the
-    normalisation, 3x3 in place of 5x5, a 2x2 last pool and half the dropout. `small_input`, for pictures of 28 to 64
+    normalisation, 3x3 in place of 5x5, a 2x2 last pool and half the dropout. `small_input`, for images of 28 to 64
     pixels: the first layer has stride 1 and no pool follows it. `resolution` is one side or (height, width).
 
-    Raises GraphError if an option is unknown or the picture is below 31 pixels a side (8 with `small_input`).
+    Raises GraphError if an option is unknown or the image is below 31 pixels a side (8 with `small_input`).
     """
     bn = variant == "torchvision"
     g = Builder(input=(*plane(resolution), channels))

@@ -48,7 +48,7 @@ def mobilenet_v2(
     the projection too, and `residual`: shortcuts between "bottlenecks" (the network), between "expansions" (the wide
     maps of neighbouring blocks, where shapes agree, added after the activation: the paper draws no detail), or "none".
     `first_expansion` gives the first block an expansion convolution in spite of its factor 1, as Gluon's weights have.
-    `small_input`, for pictures of 28 to 64 pixels, gives the stem and the 24-channel row stride 1. `padding` is
+    `small_input`, for images of 28 to 64 pixels, gives the stem and the 24-channel row stride 1. `padding` is
     TensorFlow's SAME or, as in PyTorch code, the same on every side; `epsilon` is batch norm's: 0.001 in TensorFlow,
     1e-5 in torchvision and timm. `resolution` is one side or (height, width).
 

@@ -74,7 +74,7 @@ def mobilenet_v3_large(
     """MobileNetV3-Large.
 
     `width` is the width multiplier; the paper uses 0.35 to 1.25. `minimalistic` is Slim's variant for simple hardware:
-    ReLU and 3x3 throughout, no squeeze-and-excite. `small_input`, for pictures of 28 to 64 pixels, gives the stem and
+    ReLU and 3x3 throughout, no squeeze-and-excite. `small_input`, for images of 28 to 64 pixels, gives the stem and
     the first block of stride 2 stride 1. `padding` is TensorFlow's SAME or, as in PyTorch code, the same on every side;
     `epsilon` is batch norm's: 0.001 in TensorFlow and torchvision, 1e-5 in timm. `resolution` is one side or
     (height, width).

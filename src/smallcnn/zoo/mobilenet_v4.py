@@ -45,7 +45,7 @@ def mobilenet_v4_conv_small(
 ) -> Graph:
     """MobileNetV4-Conv-Small.
 
-    `width` is a width multiplier, which timm has and the paper has not. `small_input`, for pictures of 28 to 64 pixels,
+    `width` is a width multiplier, which timm has and the paper has not. `small_input`, for images of 28 to 64 pixels,
     gives the first two convolutions stride 1. `padding` is TensorFlow's SAME or, as in PyTorch code, the same on every
     side; `epsilon` is batch norm's: 0.001 in TensorFlow, 1e-5 in timm. `resolution` is one side or (height, width).
 

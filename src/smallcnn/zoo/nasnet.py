@@ -28,10 +28,10 @@ def nasnet_a_mobile(
 ) -> Graph:
     """NASNet-A (`cells` @ `filters`): three stacks of so many normal cells, so many channels in the last map.
 
-    The mobile network is 4 @ 1056 (Table 3). `small_input` gives the stem stride 1, for pictures of 28 to 64 pixels.
+    The mobile network is 4 @ 1056 (Table 3). `small_input` gives the stem stride 1, for images of 28 to 64 pixels.
     `resolution` is one side or (height, width).
 
-    Raises GraphError if an option is out of range or the picture is too small for the reductions.
+    Raises GraphError if an option is out of range or the image is too small for the reductions.
     """
     if not 1 <= cells <= 20:
         raise GraphError(f"cells must be from 1 to 20, not {cells}; the paper's mobile network has 4")

@@ -39,7 +39,7 @@ def shufflenet_v1(
     still divide into the groups. `shuffle` "released" shuffles where and as the released code does: after the depthwise
     convolution, by the inverse permutation; "none" leaves it out (Table 3). `se` adds squeeze-and-excitation (Table 5),
     about which the paper says nothing else. Our reading: a ratio of 16, at the end of every unit, before the addition
-    or after the concatenation, which costs the 527 M printed for scale 2. `small_input`, for pictures of 28 to 64
+    or after the concatenation, which costs the 527 M printed for scale 2. `small_input`, for images of 28 to 64
     pixels: the first layer has stride 1 and no pool follows it. `resolution` is one side or (height, width).
 
     Raises GraphError, naming the nearest scales that work, if the channels do not divide.

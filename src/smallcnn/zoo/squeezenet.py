@@ -30,7 +30,7 @@ def squeezenet_1_0(
     """SqueezeNet 1.0: 7x7 first layer of 96 filters, pools after it, fire4 and fire8.
 
     `bypass` "simple" adds the input of fire3, 5, 7 and 9 to their output; "complex" also those of fire2, 4, 6 and 8,
-    through a 1x1 convolution (section 6). `small_input`, for pictures of 28 to 64 pixels: the first layer has stride 1
+    through a 1x1 convolution (section 6). `small_input`, for images of 28 to 64 pixels: the first layer has stride 1
     and no pool follows it. `resolution` is one side or (height, width); Table 1's planes are those of 227.
     """
     g = Builder(input=(*plane(resolution), channels))

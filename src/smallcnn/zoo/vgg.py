@@ -22,10 +22,10 @@ def vgg16(
 ) -> Graph:
     """VGG-16.
 
-    `small_input`, for pictures of 32 to 64 pixels, leaves out the first pool. `resolution` is one side or (height,
+    `small_input`, for images of 32 to 64 pixels, leaves out the first pool. `resolution` is one side or (height,
     width); the first dense layer reads the whole last map, so that its weights fit this resolution only.
 
-    Raises GraphError if the picture is below 32 pixels a side (16 with `small_input`).
+    Raises GraphError if the image is below 32 pixels a side (16 with `small_input`).
     """
     g = Builder(input=(*plane(resolution), channels))
     x = g.input

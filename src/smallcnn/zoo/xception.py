@@ -34,12 +34,12 @@ def xception(
 ) -> Graph:
     """Xception.
 
-    `small_input` gives the first layer stride 1, for pictures of 28 to 64 pixels. `padding` is TensorFlow's SAME or
+    `small_input` gives the first layer stride 1, for images of 28 to 64 pixels. `padding` is TensorFlow's SAME or
     half the kernel on every side, and `epsilon` that of batch norm; PyTorch's public weights want "symmetric" and
     0.00001.
     `resolution` is one side or (height, width).
 
-    Raises GraphError if an option is out of range or the picture is below 7 pixels a side (5 with `small_input`).
+    Raises GraphError if an option is out of range or the image is below 7 pixels a side (5 with `small_input`).
     """
     g = Builder(input=(*plane(resolution), channels))
     stride = 1 if small_input else 2

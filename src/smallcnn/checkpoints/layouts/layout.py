@@ -38,7 +38,7 @@ class Layout:
 
     `implies` are options of the network that these weights need; `extra` are tensors a file may have besides, as
     regular expressions; `renamed` other names that files use for a layer; `zero` tensors of ours that the origin's
-    network does not have. `blue_first` says that its pictures have their channels in the order blue, green, red.
+    network does not have. `blue_first` says that its images have their channels in the order blue, green, red.
     With `same_names` nodes without a rule are called as here.
     """
 

@@ -81,7 +81,7 @@ LAYOUTS = (
         {"shuffle": "paper"},
     ),
     *(Layout("torchvision", model, _squeezenet(model), TORCH) for model in _FIRES),
-    Layout(  # torchvision turns ImageNet's mean and deviation into 0.5 itself (transform_input)
+    Layout(  # torchvision turns ImageNet's mean and standard deviation into 0.5 itself (transform_input)
         "torchvision", "googlenet", {"classifier": "fc"}, TORCH, {"variant": "torchvision"}, **INCEPTION,
         same_names=True, extra=(r"aux[12]\..*",),
     ),

@@ -67,7 +67,7 @@ def _strip(pipe: Pipe, spec: Conv) -> Any:
 
 
 def image_rows(pipe: Pipe, spec: Conv) -> Any:
-    """strip(x * channels + k, y): a row of the picture as one vector."""
+    """strip(x * channels + k, y): a row of the image as one vector."""
     window, channels = spec.window, spec.source.channels
     (top, left), row = window.before, window.width * channels
     image = pipe.operand((row, window.height), (1, row), hl.UInt(8))

@@ -30,7 +30,7 @@ NAMED: dict[str, NamedSet] = {
 
 
 def read_named(name: str, root: Path | None) -> Contents:
-    """The set `name`: from the official files in `root`, or from pictures there, or downloaded.
+    """The set `name`: from the official files in `root`, or from images there, or downloaded.
 
     Raises DataError if `root` has no copy of it, FileError if it cannot be downloaded.
     """
@@ -46,7 +46,7 @@ def read_named(name: str, root: Path | None) -> Contents:
             if len(read.classes) != known.classes:
                 raise DataError(f"{root}: {len(read.classes)} classes of images, {name} has {known.classes}")
         except DataError as other:
-            raise DataError(f"{error}, and no pictures of {name} in class folders either ({other})") from other
+            raise DataError(f"{error}, and no images of {name} in class folders either ({other})") from other
         return read.classes, read.splits
 
 

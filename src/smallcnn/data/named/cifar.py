@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100: 60,000 colour pictures of 32x32, in 10 and 100 classes.
+"""CIFAR-10 and CIFAR-100: 60,000 colour images of 32x32, in 10 and 100 classes.
 
 Read from the binary version, whose records are bytes, or from the Python version that others may have unpacked already,
 whose pickles are read by an unpickler that knows arrays and nothing else.
@@ -38,7 +38,7 @@ def _read(
     copy: Copy, *, classes: tuple[str, ...], number: str, folders: tuple[str, str], parts: dict[str, tuple[str, ...]],
     labels: tuple[int, bytes],
 ) -> Contents:  # fmt: skip
-    """`parts` names the batches of each, `labels` the bytes before a picture and the pickles' entry with the labels."""
+    """`parts` names the batches of each, `labels` the bytes before an image and the pickles' entry with the labels."""
     label_bytes, entry = labels
     try:
         path = copy.find(f"cifar-{number}-binary.tar.gz", folders[0])
@@ -64,11 +64,9 @@ def _joined(
             pixels, labels = batch(content(file))
             good = pixels.shape == (len(labels), _PIXELS) and pixels.dtype == np.uint8 and labels.max() < classes
         except Exception as error:  # a damaged pickle raises anything
-            raise DataError(
-                f"{path}: {name}: not a batch of CIFAR pictures ({' '.join(str(error).split())})"
-            ) from error
+            raise DataError(f"{path}: {name}: not a batch of CIFAR images ({' '.join(str(error).split())})") from error
         if not good:
-            raise DataError(f"{path}: {name}: not a batch of CIFAR pictures")
+            raise DataError(f"{path}: {name}: not a batch of CIFAR images")
         found.append((pixels, labels))
     images = np.concatenate([pixels for pixels, _ in found]).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     stem = files[0][0].partition("_")[0].removesuffix(".bin")

@@ -1,4 +1,4 @@
-"""Fashion-MNIST: 70,000 grey pictures of clothes, 28x28, in the file format of MNIST."""
+"""Fashion-MNIST: 70,000 grey images of clothes, 28x28, in the file format of MNIST."""
 
 import gzip
 import struct
@@ -24,7 +24,7 @@ def _read(copy: Copy) -> Contents:
             for name, axes in (("images-idx3-ubyte", 3), ("labels-idx1-ubyte", 1))
         )
         if len(images) != len(labels):
-            raise DataError(f"fashion_mnist: {len(images)} pictures and {len(labels)} labels in the part {part}")
+            raise DataError(f"fashion_mnist: {len(images)} images and {len(labels)} labels in the part {part}")
         splits[part] = Split(images, labels.astype(np.int64), [f"{part}[{i}]" for i in range(len(images))])
     return _CLASSES, splits
 

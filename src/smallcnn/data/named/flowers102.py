@@ -37,7 +37,7 @@ def _read(copy: Copy) -> Contents:
     for part, numbers in zip(("train", "val", "test"), parts, strict=True):
         names = [f"image_{number:05d}.jpg" for number in numbers.reshape(-1).tolist()]
         if missing := [name for name in names if name not in pictures]:
-            raise DataError(f"{path}: {len(missing)} pictures are missing, the first is {missing[0]}")
+            raise DataError(f"{path}: {len(missing)} images are missing, the first is {missing[0]}")
         classes = labels.reshape(-1)[numbers.reshape(-1).astype(np.int64) - 1].astype(np.int64) - 1
         splits[part] = Split([pictures[name] for name in names], classes, names)
     return _CLASSES, splits

@@ -1,7 +1,7 @@
 """GTSRB: 51,839 photographs of German traffic signs, 15 to 250 pixels, in 43 classes.
 
-The training pictures are 30 frames each of passing one sign. A random choice for validation would have seen its signs
-in training, so every fifth sign, not every fifth picture, is the validation part here.
+The training images are 30 frames each of passing one sign. A random choice for validation would have seen its signs
+in training, so every fifth sign, not every fifth image, is the validation part here.
 """
 
 import csv
@@ -34,7 +34,7 @@ def _read(copy: Copy) -> Contents:
         found = [(f"{label}/{name}", int(label), int(name.split("_")[0]), file)
                  for (label, name), file in pictures.items()]  # fmt: skip
     except ValueError:
-        raise DataError(f"{path}: its pictures are not called CLASS/SIGN_FRAME.ppm") from None
+        raise DataError(f"{path}: its images are not called CLASS/SIGN_FRAME.ppm") from None
     held_out = [sign % 5 == 4 for _, _, sign, _ in found]
     splits = {
         part: _split([(name, label, file) for (name, label, _, file), out in zip(found, held_out, strict=True)
@@ -56,18 +56,18 @@ def _test(copy: Copy) -> Split:
         rows = list(csv.DictReader(io.StringIO(content(file).decode("ascii")), delimiter=";"))
         return _split([(row["Filename"], int(row["ClassId"]), pictures[row["Filename"]]) for row in rows], str(path))
     except (KeyError, ValueError, StopIteration, OSError, ImageError) as error:
-        raise DataError(f"{table}: not the classes of the pictures in {path} ({error})") from error
+        raise DataError(f"{table}: not the classes of the images in {path} ({error})") from error
 
 
 def _split(found: list[tuple[str, int, File]], where: str) -> Split:
     labels = np.array([label for _, label, _ in found], np.int64)
     if not found or labels.min() < 0 or labels.max() >= len(_CLASSES):
-        raise DataError(f"{where}: no pictures, or classes other than 0 to {len(_CLASSES) - 1}")
+        raise DataError(f"{where}: no images, or classes other than 0 to {len(_CLASSES) - 1}")
     return Split([file for _, _, file in found], labels, [name for name, _, _ in found])
 
 
 _HOME = "https://sid.erda.dk/public/archives/daaeac0d7ce1152aea9b61d9f1e19370/"
-# The publisher gives no hashes. SHA-256 as torchvision's prototype records them; of the training pictures only an MD5
+# The publisher gives no hashes. SHA-256 as torchvision's prototype records them; of the training images only an MD5
 # is on record.
 GTSRB = NamedSet(
     _read,

@@ -34,7 +34,7 @@ class OfficialFile:
 
 @dataclass(frozen=True)
 class NamedSet:
-    """`read` makes the set from a copy of its `files`; `mirror` says that a picture keeps its class when mirrored.
+    """`read` makes the set from a copy of its `files`; `mirror` says that an image keeps its class when mirrored.
 
     `classes` is their number.
     """

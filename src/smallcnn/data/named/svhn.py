@@ -9,14 +9,14 @@ from smallcnn.errors import DataError
 
 
 def _read(copy: Copy) -> Contents:
-    """The easier "extra" pictures are left out."""
+    """The easier "extra" images are left out."""
     splits = {}
     for part in ("train", "test"):
         path = copy.find(f"{part}_32x32.mat")
         images, labels = read_mat(path, "X", "y")
         labels = labels.reshape(-1).astype(np.int64) % 10  # the file's label of a 0 is 10
         if images.dtype != np.uint8 or images.shape != (32, 32, 3, len(labels)):
-            raise DataError(f"{path}: pictures are {images.dtype} {images.shape}, not uint8 (32, 32, 3, {len(labels)})")
+            raise DataError(f"{path}: images are {images.dtype} {images.shape}, not uint8 (32, 32, 3, {len(labels)})")
         pixels = np.ascontiguousarray(images.transpose(3, 0, 1, 2))
         splits[part] = Split(pixels, labels, [f"{part}[{i}]" for i in range(len(labels))])
     return tuple("0123456789"), splits

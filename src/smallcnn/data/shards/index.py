@@ -1,10 +1,10 @@
-"""The index of a set of shards, index.json beside them: which pictures there are, and where each of them lies.
+"""The index of a set of shards, index.json beside them: which images there are, and where each of them lies.
 
     {"format": "smallcnn shards 1", "classes": ["a", "b"], "parts": {"train": [
         {"file": "train-000000.tar", "bytes": 10240, "sha256": "...",
          "names": ["a/1.jpg"], "labels": [0], "offsets": [512], "sizes": [631], "crc32": [3421780262]}]}}
 
-`names` are those of the pictures before they were sharded, `offsets` and `sizes` in bytes within the tar.
+`names` are those of the images before they were sharded, `offsets` and `sizes` in bytes within the tar.
 """
 
 import json
@@ -22,7 +22,7 @@ _LARGEST = 1 << 40
 
 @dataclass(frozen=True)
 class Shard:
-    """One tar and the pictures in it. `sha256` and `crc32` are empty for shards that others have made."""
+    """One tar and the images in it. `sha256` and `crc32` are empty for shards that others have made."""
 
     file: str
     bytes: int
@@ -83,7 +83,7 @@ def _shard(fields: dict[str, Any], classes: int) -> Shard:
     _check(type(shard.bytes) is int and shard.bytes >= 0, f"{shard.file}: bytes must be a whole number")
     end = shard.bytes or _LARGEST  # of a shard made by others the size may be unknown
     inside = all(at + size <= end for at, size in zip(shard.offsets, shard.sizes, strict=True))
-    _check(inside, f"{shard.file}: a picture beyond the end of the file")
+    _check(inside, f"{shard.file}: an image beyond the end of the file")
     return shard
 
 

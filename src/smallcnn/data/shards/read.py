@@ -1,4 +1,4 @@
-"""A set of shards as labelled pictures; no picture is read before it is asked for."""
+"""A set of shards as labelled images; no image is read before it is asked for."""
 
 import hashlib
 import json
@@ -65,18 +65,18 @@ def read_shards(source: str) -> tuple[tuple[str, ...], dict[str, Split], list[st
 
 
 def _as_in_a_folder(split: Split) -> Split:
-    """The pictures by class and name, so that a run is the same on them as on the folder they come from."""
+    """The images by class and name, so that a run is the same on them as on the folder they come from."""
     return split.subset(sorted(range(len(split)), key=lambda i: (split.labels[i], split.names[i])))
 
 
 def _store(place: str, shard: Shard, notes: list[str]) -> Store:
-    """Where a shard's pictures are read from; what can be seen to be wrong with it without reading it is noted."""
+    """Where a shard's images are read from; what can be seen to be wrong with it without reading it is noted."""
     if is_remote(place):
         return RemoteStore(place, shard.bytes or None, shard.sha256 or None)
     store = FileStore(Path(place), shard.bytes)
     if not store.path.is_file():
         if shard.names:
-            notes.append(f"{place}: no such file; the pictures in it are missing")
+            notes.append(f"{place}: no such file; the images in it are missing")
     elif store.path.stat().st_size < shard.bytes:
         notes.append(store.shortened())
     return store

@@ -1,4 +1,4 @@
-"""Shards that are elsewhere: each is fetched whole when a picture of it is wanted, and kept until room is needed.
+"""Shards that are elsewhere: each is fetched whole when an image of it is wanted, and kept until room is needed.
 
 http and https go through `smallcnn.fetch`; what other addresses mean (s3:, gs:, pipe: and a command) is webdataset's
 `gopen`. The cache holds $SMALLCNN_SHARD_CACHE gigabytes, 10 unless set; the shards not used for longest go first.
@@ -22,7 +22,7 @@ from smallcnn.files import atomic, make_folder
 from smallcnn.places import is_fetched, scheme
 
 _GIGABYTES = 10.0
-_TRY_AGAIN = 300.0  # seconds after a shard could not be fetched: asking for each of its pictures would take for ever
+_TRY_AGAIN = 300.0  # seconds after a shard could not be fetched: asking for each of its images would take for ever
 _TOUCH = 60.0  # seconds between notes of a shard's use
 
 

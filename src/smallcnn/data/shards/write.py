@@ -39,7 +39,7 @@ def write_shards(
 ) -> Index:
     """Writes the parts as shards of about `shard_bytes` into the folder `out`, and their index.
 
-    `report` is told the pictures done and their total. Raises DataError if a picture cannot be read or `out` holds
+    `report` is told the images done and their total. Raises DataError if an image cannot be read or `out` holds
     shards already, FileError if it cannot be written.
     """
     try:
@@ -47,7 +47,7 @@ def write_shards(
     except ImportError as error:
         raise MissingExtra("writing shards", "train") from error
     if any(isinstance(split.images, np.ndarray) for split in splits.values()):
-        raise DataError("arrays need no shards: they are in memory already; shards are for pictures in files")
+        raise DataError("arrays need no shards: they are in memory already; shards are for images in files")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -66,7 +66,7 @@ def write_shards(
         if shard is None:
             shard = _read_back(path, split, planned, _write(path, split, planned.indices))
             if shard is None:
-                raise DataError(f"{path}: pictures have changed while this was written; start again")
+                raise DataError(f"{path}: images have changed while this was written; start again")
         written[planned.part].append(shard)
         done += len(planned.indices)
         report(done, total)
@@ -101,7 +101,7 @@ def _size(file: File) -> int:
 
 
 def _write(path: Path, split: Split, indices: list[int]) -> list[int]:
-    """The CRC-32 of each picture."""
+    """The CRC-32 of each image."""
     from webdataset import TarWriter
 
     crcs = []
@@ -127,7 +127,7 @@ def _content(file: File) -> bytes:
 
 
 def _read_back(path: Path, split: Split, planned: _Planned, wanted: list[int]) -> Shard | None:
-    """What is in a shard, or None if it does not hold the planned pictures, whose CRC-32 are `wanted`."""
+    """What is in a shard, or None if it does not hold the planned images, whose CRC-32 are `wanted`."""
     offsets, sizes, labels, crcs = [], [], [], []
     try:
         with path.open("rb") as file:

@@ -123,7 +123,7 @@ def normalise(program: Program, value: Value, layer: nn.BatchNorm2d, sums: Tenso
     if sums is None:
         program.call(_freeze, layer, mean, inverse, scale, shift)
     elif value.rows == 1:
-        raise ValueError("batch norm needs more than one value per channel while training: a larger batch or picture")
+        raise ValueError("batch norm needs more than one value per channel while training: a larger batch or image")
     else:
         running, momentum = (at(layer.running_mean), at(layer.running_var)), layer.momentum
         program.call(

@@ -56,7 +56,7 @@ class Value:
 
     @property
     def rows(self) -> int:
-        """Pixels of all pictures."""
+        """Pixels of all images."""
         return self.raw.numel() // self.channels
 
     @property
