@@ -33,7 +33,7 @@ def where_nothing_can_be_made(tmp_path):
 def full(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "smallcnn", disk], check=False).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "smallcnn", disk], check=False, timeout=60).returncode:
         pytest.skip("may not mount a small disk here")
     (disk / "filler").write_bytes(bytes(60 << 10))
     return disk / "cache"
@@ -42,7 +42,7 @@ def full(tmp_path):
 def read_only(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "smallcnn", disk], check=False).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "smallcnn", disk], check=False, timeout=60).returncode:
         pytest.skip("may not mount a small disk here")
     return disk / "cache"
 
@@ -54,7 +54,7 @@ def bad_cache(request, tmp_path, monkeypatch):
     monkeypatch.setattr(cache, "_noted", [])
     yield place
     if (disk := tmp_path / "disk").is_dir():
-        subprocess.run(["umount", disk], check=True)
+        subprocess.run(["umount", disk], check=True, timeout=60)
 
 
 def noted_once(capfd):

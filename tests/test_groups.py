@@ -215,7 +215,7 @@ def test_trained_resumed_and_judged(frames, tmp_path, capsys):
     assert load(out / "best.safetensors").facts["data"]["val_images"] == len(held) == 9
     assert run("train", "--resume", "--out", out) == 0, "the pattern is not needed again"
     assert run("train", *model, "--resume") == 2, "split otherwise"
-    assert "grouped otherwise" in capsys.readouterr().err
+    assert "grouped differently" in capsys.readouterr().err
     (frames / "red" / "clip9red_0.png").write_bytes((frames / "red" / "clip0red_0.png").read_bytes())
     assert "give the same --groups" in evaluate(trained, frames).doubt
     again = evaluate(trained, frames, groups=PATTERN)

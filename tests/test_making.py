@@ -65,5 +65,7 @@ def test_importing_costs_nothing():
     code = (
         "import sys, smallcnn; print(sorted(m for m in sys.modules if m.split('.')[0] in ('numpy', 'torch', 'onnx')))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ, timeout=120
+    )
     assert done.stdout.strip() == "[]"

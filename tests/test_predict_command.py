@@ -104,7 +104,7 @@ def test_a_folder_with_pipes_and_devices(model, odd):
     done = run("predict", model, odd, "--csv")
     rows = list(csv.reader(done.stdout.splitlines()))
     assert [row[0] for row in rows[1:]] == [str(odd / "deeper" / f"{name}.png") for name in COLOURS]
-    assert "left out 5 files: 4 pipes, sockets or devices, 1 .txt" in done.stderr
+    assert "left out 5 files: 4 special (pipe, socket or device), 1 .txt" in done.stderr
     assert done.stderr.endswith("broken.png: no such file\n")  # an image that cannot be opened
     assert done.returncode == 2
 

@@ -171,7 +171,8 @@ def test_every_model_trains(text):
 
 # --- the registry ---
 
-DEFAULTS = {"width": 1.0, "variant": "separable", "small_input": False, "padding": "same", "epsilon": 0.001}
+DEFAULTS = {"width": 1.0, "variant": "separable", "small_input": False, "padding": "same", "epsilon": 0.001,
+            "activation": "relu6", "bias": False}  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -89,5 +89,5 @@ def require(what: str, extra: str, *modules: str) -> None:
 def closest(name: str, known: Iterable[str]) -> str:
     """The known names most like `name`, for the end of an error message; all of them if none is much like it."""
     known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     return f"closest: {', '.join(near)}" if near else f"known: {', '.join(known)}"

@@ -28,11 +28,8 @@ class _Room:
     def __init__(self, size: int) -> None:
         self._size, self._used, self._changed = size, 0, threading.Condition()
 
-    def of(self, needed: int) -> AbstractContextManager[None]:
-        return nullcontext() if needed <= _FREE else self._counted(needed)
-
     @contextmanager
-    def _counted(self, needed: int) -> Iterator[None]:
+    def of(self, needed: int) -> Iterator[None]:
         with self._changed:
             self._changed.wait_for(lambda: not self._used or self._used + needed <= self._size)
             self._used += needed
@@ -49,7 +46,7 @@ _packed, _pixels = _Room(_MOST_PACKED), _Room(_MOST)
 
 def room_for_file(size: int) -> AbstractContextManager[None]:
     """While a file of `size` bytes is in memory. To be asked for before room for its pixels, never after."""
-    return _packed.of(size)
+    return _packed.of(size) if size > _FREE else nullcontext()
 
 
 @contextmanager
@@ -72,7 +69,7 @@ def room_for(image: Image.Image, size: tuple[int, int], file_bytes: int) -> Iter
             f"{width} x {height} pixels would take {needed / 1e6:,.0f} MB of memory to decode, more than the "
             f"{_MOST / 1e6:,.0f} MB allowed; store it smaller"
         )
-    with _pixels.of(needed):
+    with _pixels.of(needed) if needed > _FREE else nullcontext():
         if pixels > _LARGE:
             _give_back()
         yield
