@@ -2,9 +2,9 @@
 
     python benchmarks/decoding.py
 
-Milliseconds of processor time for one image on one thread: median and range of nine rounds, all kinds in turns, after one
-uncounted round. The image is smooth noise of a phone's size, 4032x3024, decoded for a shorter side of 512 pixels, as for a
-network at 224.
+Milliseconds of processor time for one image on one thread: median and range of nine rounds, all kinds in turns, after
+one uncounted round. The image is smooth noise of a phone's size, 4032x3024, decoded for a shorter side of 512 pixels,
+as for a network at 224.
 """
 
 import io

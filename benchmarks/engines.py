@@ -3,9 +3,9 @@
     python benchmarks/engines.py --threads 1
     python benchmarks/engines.py --threads 2
 
-Each network gets random weights, is exported to ONNX, compiled, and timed in all three engines in turns: float32, one image
-at a time (`smallcnn bench`; docs/bench.md describes the method). Results are kept in the records, so an interrupted run
-resumes. For compile times, set SMALLCNN_CACHE to a new folder, so that no kernel is cached.
+Each network gets random weights, is exported to ONNX, compiled, and timed in all three engines in turns: float32, one
+image at a time (`smallcnn bench`; docs/bench.md describes the method). Results are kept in the records, so an
+interrupted run resumes. For compile times, set SMALLCNN_CACHE to a new folder, so that no kernel is cached.
 """
 
 import json
@@ -40,7 +40,7 @@ SUFFIX = targets.host().suffixes[0]
 @click.argument("models", nargs=-1, metavar="[MODEL]...")
 @click.option("--threads", default=1, show_default=True, help="number of compute threads")
 @click.option("--seconds", default=10.0, show_default=True, help="measuring time for each network and engine")
-@click.option("--records", default="engines.json", show_default=True, type=click.Path(path_type=Path), help="file for the results")
+@click.option("--records", default="engines.json", show_default=True, type=click.Path(path_type=Path), help="results")
 def main(models: tuple[str, ...], threads: int, seconds: float, records: Path) -> None:
     """Time MODELs, by default those of docs/compiler.md, and print their tables as Markdown."""
     known = json.loads(records.read_text()) if records.exists() else []

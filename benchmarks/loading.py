@@ -2,9 +2,9 @@
 
     python benchmarks/loading.py SOURCE --resolution 128
 
-One thread decodes. For each way of loading: median and range of five rounds of 640 images, all ways in turns, after one
-uncounted round. Processor time gives the same figures on a busy machine; on an idle core, elapsed time is hardly longer. The
-files have been read before, so they come from the system's cache.
+One thread decodes. For each way of loading: median and range of five rounds of 640 images, all ways in turns, after
+one uncounted round. Processor time gives the same figures on a busy machine; on an idle core, elapsed time is hardly
+longer. The files have been read before, so they come from the system's cache.
 """
 
 import time

@@ -3,8 +3,9 @@
     python benchmarks/training.py --model mobilenet_v2:small_input=true --resolution 32 --batch 64 --threads 2
     python benchmarks/training.py --model mobilenet_v1 --resolution 224 --batch 16 --threads 2
 
-One network, batch and optimizer (SGD with momentum, float32). Steps of each alternate, so that other work slows all alike.
-Losses and gradients must agree before anything is timed. `--compiled` adds torch.compile, which takes minutes to start.
+One network, batch and optimizer (SGD with momentum, float32). Steps of each alternate, so that other work slows all
+alike. Losses and gradients must agree before anything is timed. `--compiled` adds torch.compile, which takes minutes to
+start.
 """
 
 import copy
