@@ -1,10 +1,10 @@
-"""What decoding costs and what an ICC profile adds to it: for docs/data.md.
+"""Cost of decoding and of ICC profiles: the table of docs/data.md.
 
     python benchmarks/decoding.py
 
-Milliseconds of processor time for one image on one thread: the median and range of nine rounds, all kinds in turns
-after one round that is not counted. The image is as large as a phone's, 4032x3024, smooth noise; 512 pixels of its
-shorter side are asked for, as a network at 224 asks.
+Milliseconds of processor time for one image on one thread: median and range of nine rounds, all kinds in turns, after
+one uncounted round. The image is smooth noise of a phone's size, 4032x3024, decoded for a shorter side of 512 pixels,
+as for a network at 224.
 """
 
 import io
@@ -25,7 +25,7 @@ _SIZE, _SHORTER, _ROUNDS = (4032, 3024), 512, 9
 
 
 def main() -> None:
-    """Prints a row per kind of image."""
+    """Print one row per kind of image."""
     noise = np.random.default_rng(0).integers(0, 256, (189, 252, 3), np.uint8)
     photo = Image.fromarray(noise).resize(_SIZE, Image.Resampling.BICUBIC)
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -39,7 +39,7 @@ def main() -> None:
         "PNG, sRGB profile": _encoded(photo, "PNG", compress_level=1, icc_profile=srgb),
         "PNG, Display P3 profile": _encoded(photo, "PNG", compress_level=1, icc_profile=p3),
         "PNG, 16-bit grey": _encoded(Image.fromarray(grey), "PNG", compress_level=1),
-        "PNG, 16-bit grey, 12 of them used": _encoded(Image.fromarray(grey >> 4), "PNG", compress_level=1),
+        "PNG, 16-bit grey of which 12 bits are used": _encoded(Image.fromarray(grey >> 4), "PNG", compress_level=1),
     }
     times: dict[str, list[float]] = {kind: [] for kind in kinds}
     for number in range(_ROUNDS + 1):

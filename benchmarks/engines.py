@@ -1,11 +1,11 @@
-"""Compiled files beside ONNX Runtime and OpenVINO: the tables of docs/compiler.md.
+"""Compiled files against ONNX Runtime and OpenVINO: the tables of docs/compiler.md.
 
     python benchmarks/engines.py --threads 1
     python benchmarks/engines.py --threads 2
 
-Each network is made with random weights, exported to ONNX, compiled, and timed in all three engines in turns, float32,
-one image at a time (`smallcnn bench`; docs/bench.md says what is measured). What was measured stays in the records:
-a run that was stopped goes on. For times of compiling, set SMALLCNN_CACHE to a new folder, so that no kernel is known.
+Each network gets random weights, is exported to ONNX, compiled, and timed in all three engines in turns: float32, one
+image at a time (`smallcnn bench`; docs/bench.md describes the method). Results are kept in the records, so an
+interrupted run resumes. For compile times, set SMALLCNN_CACHE to a new folder, so that no kernel is cached.
 """
 
 import json
@@ -38,9 +38,9 @@ SUFFIX = targets.host().suffixes[0]
 
 @click.command()
 @click.argument("models", nargs=-1, metavar="[MODEL]...")
-@click.option("--threads", default=1, show_default=True, help="threads that compute")
+@click.option("--threads", default=1, show_default=True, help="number of compute threads")
 @click.option("--seconds", default=10.0, show_default=True, help="measuring time for each network and engine")
-@click.option("--records", default="engines.json", show_default=True, type=click.Path(path_type=Path), help="kept here")
+@click.option("--records", default="engines.json", show_default=True, type=click.Path(path_type=Path), help="results")
 def main(models: tuple[str, ...], threads: int, seconds: float, records: Path) -> None:
     """Time MODELs, by default those of docs/compiler.md, and print their tables as Markdown."""
     known = json.loads(records.read_text()) if records.exists() else []
@@ -49,8 +49,8 @@ def main(models: tuple[str, ...], threads: int, seconds: float, records: Path) -
         if (model, threads) not in done:
             click.echo(f"{model}, {threads} thread(s)", err=True)
             done[model, threads] = measure(model, threads, seconds)
-            with atomic(records) as beside:
-                beside.write_text(json.dumps(list(done.values()), indent=1))
+            with atomic(records) as temporary:
+                temporary.write_text(json.dumps(list(done.values()), indent=1))
     shown = [done[model, threads] for model in models or MODELS]
     for table in (speed, first_use, compiling):
         click.echo(f"\n{table(shown)}")
@@ -59,8 +59,8 @@ def main(models: tuple[str, ...], threads: int, seconds: float, records: Path) -
 
 
 def measure(model: str, threads: int, seconds: float) -> dict[str, Any]:
-    """A record: the row of `smallcnn bench` for each engine, and how the network was compiled."""
-    reports: list[tuple[int, int]] = []  # kernels done, of how many; the first: in the cache
+    """A record: the row of `smallcnn bench` for each engine, and figures of the compilation."""
+    reports: list[tuple[int, int]] = []  # (kernels done, kernels in all); the first is the state of the cache
     with tempfile.TemporaryDirectory(prefix="smallcnn-", ignore_cleanup_errors=True) as name:
         artifact, onnx, compiled = (Path(name) / f"network{end}" for end in (".safetensors", ".onnx", SUFFIX))
         for command in (("init", model, "--out", artifact), ("export", artifact, "--out", onnx)):
@@ -81,7 +81,7 @@ def measure(model: str, threads: int, seconds: float) -> dict[str, Any]:
 
 
 def speed(records: list[dict[str, Any]]) -> str:
-    """Medians and ranges, and how many times as fast as the better of the two others."""
+    """Medians and ranges, and the speed relative to the better of the other two engines."""
     rows = [["network", "Mult-Adds", *(f"{engine}, ms" for engine in ENGINES), "times as fast", "of peak"]]
     for record in records:
         ours, *_ = times = [record["engines"][engine] for engine in ENGINES]
@@ -93,8 +93,8 @@ def speed(records: list[dict[str, Any]]) -> str:
 
 
 def first_use(records: list[dict[str, Any]]) -> str:
-    """Memory and start-up beside ONNX Runtime's, each measured in a process of its own."""
-    rows = [["compiled / ONNX Runtime", "added memory", "of it private", "file", "load + first, ms"]]
+    """Memory and start-up against ONNX Runtime, each measured in its own process."""
+    rows = [["compiled / ONNX Runtime", "added memory", "added private memory", "file", "load + first, ms"]]
     for record in records:
         pair = [record["engines"][engine] for engine in ENGINES[:2]]
         keys = ("added_memory_bytes", "added_private_bytes", "file_bytes")
@@ -105,13 +105,13 @@ def first_use(records: list[dict[str, Any]]) -> str:
 
 
 def compiling(records: list[dict[str, Any]]) -> str:
-    """Seconds to compile, the check of the answer included."""
+    """Seconds to compile, including the check of the answer."""
     rows = [[one["model"], f"{one['compile_seconds']:.0f}", *map(str, one["kernels"])] for one in records]
-    return markdown([["network", "seconds to compile", "kernels from the cache", "of"], *rows])
+    return markdown([["network", "seconds to compile", "kernels in the cache", "kernels in all"], *rows])
 
 
 def markdown(rows: list[list[str]]) -> str:
-    """A table; the first row is its head."""
+    """A Markdown table; the first row is its head."""
     head, *body = (f"| {' | '.join(row)} |" for row in rows)
     return "\n".join([head, f"|{'---|' * len(rows[0])}", *body])
 

@@ -1,10 +1,10 @@
-"""Images that the loader gives per second of processor time, nothing else done with them: for docs/data.md.
+"""Speed of the loader alone, in images per second of processor time: the table of docs/data.md.
 
     python benchmarks/loading.py SOURCE --resolution 128
 
-One thread decodes. For each way of loading, the median and range of five rounds of 640 images, all ways in turns,
-after one round that is not counted. Processor time, so that a machine with other work gives the same figures; with a
-core of its own a thread needs hardly more. The files have been read before: they come from the system's memory.
+One thread decodes. For each way of loading: median and range of five rounds of 640 images, all ways in turns, after
+one uncounted round. Processor time gives the same figures on a busy machine; on an idle core, elapsed time is hardly
+longer. The files have been read before, so they come from the system's cache.
 """
 
 import time
@@ -24,7 +24,7 @@ from smallcnn.train.augment import decoded_side, random_crop
 from smallcnn.train.recipe import Recipe
 
 _BATCH = 64
-_PICTURES = 640
+_IMAGES = 640
 _ROUNDS = 5
 
 
@@ -32,10 +32,10 @@ _ROUNDS = 5
 @click.argument("source")
 @click.option("--resolution", type=int, required=True)
 def main(source: str, resolution: int) -> None:
-    """Prints one row per way of loading."""
+    """Print one row per way of loading."""
     opened = open_source(source)
     rng, whole = np.random.default_rng(0), opened.splits["train"]
-    split, recipe = whole.subset(rng.permutation(len(whole))[:_PICTURES].tolist()), Recipe(mirror=opened.mirror)
+    split, recipe = whole.subset(rng.permutation(len(whole))[:_IMAGES].tolist()), Recipe(mirror=opened.mirror)
     preprocessing = Preprocessing((resolution, resolution))
     shorter = decoded_side(recipe, preprocessing)
     remembered = Remembered(split, 3, shorter)

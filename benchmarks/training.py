@@ -1,11 +1,11 @@
-"""Training steps a second: PyTorch's layers, channels last, and our kernels (`smallcnn.train.fast`).
+"""Training speed of PyTorch's layers, of channels last, and of our kernels (`smallcnn.train.fast`).
 
     python benchmarks/training.py --model mobilenet_v2:small_input=true --resolution 32 --batch 64 --threads 2
     python benchmarks/training.py --model mobilenet_v1 --resolution 224 --batch 16 --threads 2
 
-One network, batch and optimizer (SGD with momentum, float32) in turns: a step of each, again and again, so that what
-else the machine does slows all alike. Before anything is timed, losses and gradients must agree. `--compiled` adds
-torch.compile, which takes minutes to begin.
+One network, batch and optimizer (SGD with momentum, float32). Steps of each alternate, so that other work slows all
+alike. Losses and gradients must agree before anything is timed. `--compiled` adds torch.compile, which takes minutes to
+start.
 """
 
 import copy
@@ -30,10 +30,10 @@ EAGER, CHANNELS_LAST, FAST, COMPILED = "eager", "eager, channels last", "smallcn
 @click.command()
 @click.option("--model", default="mobilenet_v2:small_input=true", show_default=True)
 @click.option("--resolution", default=32, show_default=True)
-@click.option("--batch", default=64, show_default=True, help="images in a step")
+@click.option("--batch", default=64, show_default=True, help="images per step")
 @click.option("--threads", default=1, show_default=True)
-@click.option("--seconds", default=30.0, show_default=True, help="measuring time, all ways together")
-@click.option("--compiled", is_flag=True, help="torch.compile too")
+@click.option("--seconds", default=30.0, show_default=True, help="total measuring time")
+@click.option("--compiled", is_flag=True, help="also time torch.compile")
 def main(model: str, resolution: int, batch: int, threads: int, seconds: float, compiled: bool) -> None:
     """Time training steps and print a table in Markdown."""
     torch.set_num_threads(threads)
@@ -77,7 +77,7 @@ def main(model: str, resolution: int, batch: int, threads: int, seconds: float, 
 def _differentiate(
     module: GraphModule, function: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor
 ) -> tuple[float, Tensor]:
-    """Loss, and all gradients in one vector; dropout draws the same numbers for each."""
+    """Loss, and all gradients in one vector; every way draws the same dropout masks."""
     torch.manual_seed(0)
     loss = F.cross_entropy(function(images), labels)
     loss.backward()  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""A network of your own, from the first layer to an ONNX file that answers: a few seconds on two cores.
+"""A network of your own, from the first layer to a working ONNX file: a few seconds on two cores.
 
 python examples/own_network.py
 """

@@ -1,6 +1,6 @@
-"""ResNet-20, the usual yardstick on CIFAR-10, trained and measured: on digits in a minute, on CIFAR-10 in hours.
+"""ResNet-20, the usual baseline on CIFAR-10, trained and evaluated: a minute on digits, hours on CIFAR-10.
 
-python examples/resnet20.py [EPOCHS [DATA]]          DATA is digits, cifar10 or another set of ten classes in colour
+python examples/resnet20.py [EPOCHS [DATA]]          DATA: digits, cifar10 or another colour set of ten classes
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""What the docs say can be typed: every command parses, every Python line marked as a session gives what is printed."""
+"""The docs are correct: every command parses, every Python session prints what is shown, examples run."""
 
 import doctest
 import json
@@ -25,7 +25,7 @@ COMMANDS = [(page.name, line) for page in PAGES for line in COMMAND.findall(page
 
 
 def spelled_out(line):
-    """Synopses show what may be left out in brackets, and words in capitals for what the user fills in."""
+    """A synopsis as a command: without its optional words (in brackets), placeholders (in capitals) kept."""
     line = re.sub(r"\[(?:recipe options|-.*?)\]", "", line)
     line = re.sub(r"\s*\.\.\.", "", line)
     return line.replace("R --", "128 --") if line.endswith("R") else line
@@ -69,7 +69,7 @@ def test_the_graph_page_builds_a_network():
 
 
 def page_code():
-    """The code that docs/files.md shows."""
+    """The code block of docs/files.md."""
     text = (ROOT / "docs" / "files.md").read_text(encoding="utf-8")
     code = re.search(r"    import io, json, numpy, onnxruntime\n(?:    .*\n|\n)+", text).group()
     return re.sub(r"^    ", "", code, flags=re.MULTILINE)
@@ -91,7 +91,7 @@ def test_the_files_page_reads_a_model_without_smallcnn(tmp_path):
     label, *logits = done.stdout.split()
     net = runtime.open(tmp_path / "model.onnx")
     expected = net.logits(net.preprocessing.prepare(tmp_path / "photo.jpg")[None])[0]
-    # the printed digits, and sums that the two sessions may add up in another order
+    # rounding of the printed digits, and sums that the two sessions may add in another order
     np.testing.assert_allclose(np.array(logits, float), expected, atol=1e-5 * np.abs(expected).max())
     assert label == net.labels[expected.argmax()]
 
@@ -156,4 +156,4 @@ def test_examples_run(example):
     )
     assert done.returncode == 0, done.stderr
     accuracy = float(re.search(r"top-1 ([\d.]+)%", done.stdout).group(1))
-    assert accuracy > 90  # 16 of 40 epochs; a guess is right once in ten
+    assert accuracy > 90  # 16 of 40 epochs; chance is 10 %
