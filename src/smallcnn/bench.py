@@ -131,7 +131,9 @@ def bench(
     if seconds <= 0:
         raise SmallcnnError(f"seconds must be above 0, not {seconds}")
     chosen, _ = candidates(files, engines)
-    with tempfile.TemporaryDirectory(prefix="smallcnn-", ignore_cleanup_errors=True) as folder:  # Windows keeps a loaded .dll
+    with tempfile.TemporaryDirectory(
+        prefix="smallcnn-", ignore_cleanup_errors=True
+    ) as folder:  # Windows keeps a loaded .dll
         paths = compile_missing(chosen, Path(folder), threads, lambda done: report(round(10 * done), 100))
         uses = [first_use(path, one.engine, threads) for path, one in zip(paths, chosen, strict=True)]
         report(15, 100)
@@ -201,7 +203,7 @@ def verified(net: Net) -> float:
 def take_turns(
     calls: Sequence[Callable[[], object]], seconds: float, progress: Callable[[float], None]
 ) -> list[list[float]]:
-    """Milliseconds of every run of each call, about `seconds` each. A turn is a pause, a warm-up and a block of runs."""
+    """Milliseconds of every run of each call, about `seconds` each. A turn: pause, warm-up, a block of runs."""
     for call in calls:
         _runs(call, _FIRST_WARM_UP)
     times: list[list[float]] = [[] for _ in calls]

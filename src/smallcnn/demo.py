@@ -70,7 +70,7 @@ def demo(folder: Path, say: Callable[[str], None] = lambda line: None) -> Demo:
     net = runtime.open(model)
     evaluation = evaluate(net, "digits")
     metrics = evaluation.metrics
-    say(f"top-1 {metrics.top1:.2%} on {metrics.images} unseen digits")
+    say(f"top-1 {metrics.top1:.2%} on {metrics.images} digits the network has never seen")
 
     say(f"# {commands[4]}")
     predictions = [(path, true, net.classify([path])[0]) for path, true in _write_images(folder / "images")]

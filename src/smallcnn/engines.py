@@ -74,7 +74,7 @@ class Model:
 def start(model: Model, engine: str, threads: int | None) -> Run:
     """Starts an engine for an artifact or an ONNX file. Raises MissingExtra if it is not installed."""
     starts = {"onnxruntime": onnxruntime, "openvino": openvino, "torch": torch}
-    path, artifact = model.path, model.artifact  # captured apart: a Model caches the ONNX made of it
+    path, artifact = model.path, model.artifact  # the lambda must not keep `model`, which caches its ONNX
     return forkable(starts[engine](model, threads), lambda: starts[engine](Model(path, artifact), threads))
 
 

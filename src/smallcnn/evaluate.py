@@ -93,8 +93,10 @@ def evaluate(
         same = source.fingerprint == trained_on.get("fingerprint")
         part = _unseen(source, trained_here=same or Path(data).name == trained_on.get("name"))
         if part == "all" and trained_on:
-            doubt = "all images are used, as the model was trained on another data set; images shared by both would inflate the "
-                "accuracy"
+            doubt = (
+                "all images are used, as the model was trained on another data set; images shared by both would "
+                "inflate the accuracy"
+            )
         elif part == "val" and source.val_is_cut and not same:
             doubt = (
                 "only the validation split is used, as the model was trained on a folder of this name (its images have "

@@ -42,7 +42,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def sortable_table(head: Sequence[str], rows: Sequence[Sequence[str]], find: str) -> str:
-    """A table that can be sorted and filtered by the first cell; `find` is the filter's placeholder. "-" sorts lowest."""
+    """A table to sort, and to filter by the first cell; `find` is the filter's placeholder. "-" sorts lowest."""
     buttons = [f"<button>{text(cell)}</button>" for cell in head]
     found = f"<table class=sortable>{_rows(buttons, rows)}</table>"
     search = f"<input type=search placeholder='{text(find)}' aria-label='{text(find)}'>"

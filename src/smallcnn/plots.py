@@ -58,7 +58,11 @@ def curves(history: Sequence[dict[str, Any]]) -> "Figure":
         factor = 100 if key == "top1" else 1
         for split, color in (("train", _GREY), ("val", _BLUE)):
             axes.plot(
-                epochs, [factor * record[f"{split}_{key}"] for record in history], color=color, marker=marker, label=split
+                epochs,
+                [factor * record[f"{split}_{key}"] for record in history],
+                color=color,
+                marker=marker,
+                label=split,
             )
         if averaged := [(i["epoch"], factor * i[f"ema_val_{key}"]) for i in history if f"ema_val_{key}" in i]:
             axes.plot(*zip(*averaged, strict=True), color=_ORANGE, marker=marker, label="val, averaged weights")
@@ -143,7 +147,7 @@ def latency(rows: Sequence["Row"]) -> "Figure":
 
 def reliability(calibration: "Calibration") -> "Figure":
     """Accuracy and number of images by probability, before and after temperature scaling."""
-    shown = [("unchanged", calibration.before)]
+    shown = [("as it is", calibration.before)]
     if calibration.after:
         shown.append(("temperature scaled", calibration.after))
     figure = _figure(4.5 * len(shown), 4.8)
@@ -163,12 +167,12 @@ def reliability(calibration: "Calibration") -> "Figure":
 
 
 def resolutions(sweep: "Sweep") -> "Figure":
-    """Top-1 by input size, unchanged and with batch norm re-estimated; the network's own size is marked."""
+    """Top-1 by input size, as it is and with batch norm re-estimated; the network's own size is marked."""
     figure = _figure(7, 3.6)
     axes = figure.subplots()
     sides = [row.size[0] for row in sweep.rows]
     axes.axvline(sweep.own_size[0], color=_GREY, linestyle="--")
-    axes.plot(sides, [100 * row.top1 for row in sweep.rows], "o-", color=_BLUE, label="unchanged")
+    axes.plot(sides, [100 * row.top1 for row in sweep.rows], "o-", color=_BLUE, label="as it is")
     again = [(row.size[0], 100 * row.top1_reestimated) for row in sweep.rows if row.top1_reestimated is not None]
     if again:
         axes.plot(*zip(*again, strict=True), "s-", color=_ORANGE, label="batch norm re-estimated")

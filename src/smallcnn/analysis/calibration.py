@@ -52,7 +52,7 @@ class Calibration:
 
 
 def calibrate(logits: np.ndarray, labels: np.ndarray, ending: Ending = "softmax") -> Calibration:
-    """Calibration from logits (N, classes) and labels (N,); the halves are every second image. Needs a softmax to scale."""
+    """Calibration from logits (N, classes) and labels (N,); a half is every second image. Only a softmax is scaled."""
     before = reliability(logits, labels, ending)
     if ending != "softmax":
         return Calibration(before, None, None)
@@ -112,7 +112,7 @@ def _slope(logits: np.ndarray, labels: np.ndarray, at: float) -> tuple[float, fl
 
 
 def calibrated(artifact: Artifact, temperature: float) -> Artifact:
-    """The network with its logits divided by `temperature` in the weights of its last layer, so that any engine can run it.
+    """The network with its logits divided by `temperature` in the weights of its last layer, for any engine.
 
     Raises GraphError if a node after that layer does not pass a factor on.
     """

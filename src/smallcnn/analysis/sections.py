@@ -14,7 +14,7 @@ from smallcnn.metrics import predicted
 from smallcnn.page import Section
 
 _CONFUSED, _CORRECT = 4, 3
-"""Images shown of a confused pair: confused ones, and correct ones of the predicted class. Together they fill a line."""
+"""Images shown of a confused pair: confused ones, and correct ones of the predicted class; together a line."""
 
 
 def of_findings(findings: Findings, preprocessing: Preprocessing) -> list[Section]:
@@ -41,11 +41,7 @@ def _classes(findings: Findings) -> Section:
     note = (
         "Images of the class and images predicted as it. Precision: share of the images predicted as the class that "
         "belong to it. Recall: share of the class's images that are found. F1: their harmonic mean."
-    ) + (
-        f" {unseen} classes have no image here; those without predictions either are not listed."
-        if unseen
-        else ""
-    )
+    ) + (f" {unseen} classes have no image here; those without predictions either are not listed." if unseen else "")
     head = ["class", "images", "predicted", "precision, %", "recall, %", "F1, %"]
     return Section("Classes", f"<p>{page.text(note)}</p>{page.sortable_table(head, rows, 'find a class')}")
 
@@ -104,9 +100,9 @@ def _calibration(findings: Findings) -> Section:
     if found.after:
         note += (
             f"Dividing the logits by the temperature {found.temperature:.3f} minimises the cross-entropy on these "
-            f"images. Cross-validated over two halves, it gives an error of {found.after.error:.2%} and a cross-entropy "
-            f"of {found.after.loss:.4f}. The order of the classes does not change. `smallcnn analyze --calibrate --save` "
-            "writes the temperature into the weights."
+            f"images. Cross-validated over two halves, it gives an error of {found.after.error:.2%} and a "
+            f"cross-entropy of {found.after.loss:.4f}. The order of the classes does not change. "
+            "`smallcnn analyze --calibrate --save` writes the temperature into the weights."
         )
     else:
         note += "No temperature can be fitted: too few images, all of them correct, or an untrained model."

@@ -30,7 +30,9 @@ _SHOWN = 10
     help="recompute batch norm's statistics from the training split, or the evaluated images if there is none",
 )
 @click.option("--calibrate", is_flag=True, help="divide the logits by the temperature that fits these images")
-@click.option("--save", "saved", type=click.Path(path_type=Path), help="file to write the changed network to (.safetensors)")
+@click.option(
+    "--save", "saved", type=click.Path(path_type=Path), help="file to write the changed network to (.safetensors)"
+)
 @click.option(
     "--sweep", "sweep_images", type=click.IntRange(0),
     help="number of images to try at each of six input sizes; 0 for no sweep  [default: a few seconds a size]",
@@ -101,7 +103,8 @@ def command(
         metrics = evaluation.metrics
         print_json({
             "file": str(file), "engine": found.net.engine, "data": data, "split": evaluation.part,
-            "part": evaluation.part, "top1": metrics.top1, "top5": metrics.top5, "loss": metrics.loss, "images": metrics.images, "skipped": list(evaluation.skipped),
+            "part": evaluation.part, "top1": metrics.top1, "top5": metrics.top5, "loss": metrics.loss,
+            "images": metrics.images, "skipped": list(evaluation.skipped),
             "left_out": evaluation.source.left_out.as_dict(), "near_duplicates": alike and alike.as_dict(),
             "steps": [asdict(step) for step in found.steps], **as_dict(found.findings, found.sweep),
         })  # fmt: skip

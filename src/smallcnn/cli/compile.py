@@ -26,11 +26,16 @@ Other names for them: {", ".join(targets.ALIASES)}."""
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="file to write: .so, .dll, .wasm or .o")
 @click.option(
-    "--target", default="host", show_default=True, help="machine to compile for: host (this one) or a target listed below"
+    "--target",
+    default="host",
+    show_default=True,
+    help="machine to compile for: host (this one) or a target listed below",
 )
 @click.option("--prefix", help="prefix of every name in a .o and its header  [default: the stem of --out]")
 @click.option("--threads", default=2, show_default=True, type=click.IntRange(1), help="number of threads to plan for")
-@click.option("--tune", is_flag=True, help="choose tiles by timing them on this machine; takes minutes, remembered per CPU")
+@click.option(
+    "--tune", is_flag=True, help="choose tiles by timing them on this machine; takes minutes, remembered per CPU"
+)
 @click.option("--explain", "explain_", is_flag=True, help="print the plan, and the time of each step if it runs here")
 @click.option("--workers", type=click.IntRange(1), help="number of compiler processes  [default: one per core]")
 @options.resolution

@@ -26,7 +26,9 @@ def command(model: str, by: str, json_: bool, **chosen: int | None) -> None:
         from smallcnn.model_file import read
 
         if given(chosen):
-            raise click.UsageError(f"{model} has its own input and classes; these options only apply to the name of a MODEL")
+            raise click.UsageError(
+                f"{model} has its own input and classes; these options only apply to the name of a MODEL"
+            )
         graph = read(model).graph
         name, options = graph.name, {}
     else:

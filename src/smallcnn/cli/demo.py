@@ -10,9 +10,7 @@ from smallcnn.errors import TRAIN, require
 
 
 @click.command("demo")
-@click.option(
-    "--out", default="demo", show_default=True, type=click.Path(path_type=Path), help="folder for all output"
-)
+@click.option("--out", default="demo", show_default=True, type=click.Path(path_type=Path), help="folder for all output")
 @as_json
 def command(out: Path, json_: bool) -> None:
     """Run every step on handwritten digits: cost, train, export, evaluate, predict, bench, report.

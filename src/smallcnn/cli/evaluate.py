@@ -65,8 +65,8 @@ def command(
     if json_:
         print_json({
             "file": str(file), "engine": net.engine, "data": data, "split": result.part, "part": result.part,
-            "top1": metrics.top1, "top5": metrics.top5, "loss": metrics.loss, "images": metrics.images, "skipped": list(result.skipped),
-            "left_out": result.source.left_out.as_dict(), "labels": net.labels,
+            "top1": metrics.top1, "top5": metrics.top5, "loss": metrics.loss, "images": metrics.images,
+            "skipped": list(result.skipped), "left_out": result.source.left_out.as_dict(), "labels": net.labels,
         } | ({"confusion": metrics.confusion.tolist()} if len(net.labels) <= _MOST_CONFUSION else {}))  # fmt: skip
         return
     say(f"{file}, {net.engine}, {data} ({result.part}): {metrics.images} images")

@@ -16,16 +16,23 @@ if TYPE_CHECKING:
 @click.command("import")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path))
 @click.option(
-    "--as", "model", metavar="MODEL", help="network of the weights, such as mobilenet_v2:width=0.5  [default: the one that fits]"
+    "--as",
+    "model",
+    metavar="MODEL",
+    help="network of the weights, such as mobilenet_v2:width=0.5  [default: the one that fits]",
 )
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="model file to write (.safetensors)")
 @click.option("--origin", help="origin of the tensor names, where the names do not tell; or order, to match by order")
 @click.option("--fresh-head", is_flag=True, help="initialise the last layers if the file lacks them")
 @click.option("--keep-background", is_flag=True, help="keep TensorFlow's class 0, 'background', as a class")
-@click.option("--labels", type=click.Path(path_type=Path), help="text file with one class per line  [default: ImageNet's]")
+@click.option(
+    "--labels", type=click.Path(path_type=Path), help="text file with one class per line  [default: ImageNet's]"
+)
 @options.resolution
 @click.option("--crop", type=click.FloatRange(0, 1, min_open=True), help="share of the shorter side to keep")
-@click.option("--interpolation", type=click.Choice(["bilinear", "bicubic", "lanczos"]), help="interpolation for resizing images")
+@click.option(
+    "--interpolation", type=click.Choice(["bilinear", "bicubic", "lanczos"]), help="interpolation for resizing images"
+)
 @options.mean
 @options.std
 @options.scale

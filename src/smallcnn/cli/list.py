@@ -22,7 +22,9 @@ _SCALES = ("width", "scale", "groups")  # options that change no layer's name
 
 @click.command("list")
 @as_json
-@click.option("--markdown", is_flag=True, help="print the Markdown table of docs/models.md: variants, accuracies, weights")
+@click.option(
+    "--markdown", is_flag=True, help="print the Markdown table of docs/models.md: variants, accuracies, weights"
+)
 @click.option("--resolution", type=int, help="side of the input in pixels  [default: each network's own]")
 def command(json_: bool, markdown: bool, resolution: int | None) -> None:
     """List the networks, their cost at the default options, and their options.

@@ -45,8 +45,8 @@ compute = click.option(
     type=click.Choice(["auto", "torch", "kernels", "compile"]),
     default="auto",
     show_default=True,
-    help="training backend: torch, kernels (smallcnn's own, float32 on CPUs) or compile (torch.compile); auto tries the "
-    "first two",
+    help="training backend: torch, kernels (smallcnn's own, float32 on CPUs) or compile (torch.compile); auto tries "
+    "the first two",
 )
 device = click.option("--device", default="auto", show_default=True, help="device to train on: cpu, cuda, mps or auto")
 
@@ -65,7 +65,9 @@ def _numbers(context: click.Context, parameter: click.Parameter, value: str | No
     try:
         return tuple(float(part) for part in value.split(","))
     except ValueError:
-        raise click.BadParameter(f"must be numbers separated by commas, as in 0.485,0.456,0.406, not {value!r}") from None
+        raise click.BadParameter(
+            f"must be numbers separated by commas, as in 0.485,0.456,0.406, not {value!r}"
+        ) from None
 
 
 def _plane(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, int] | None:  # noqa: ARG001
@@ -84,13 +86,19 @@ resolution = click.option(
     "[default: the network's]"
 )  # fmt: skip
 mean = click.option(
-    "--mean", callback=_numbers, metavar="R,G,B", help="mean of the pixels on the scale 0..1, or 0..255 if a value is above 1"
+    "--mean",
+    callback=_numbers,
+    metavar="R,G,B",
+    help="mean of the pixels on the scale 0..1, or 0..255 if a value is above 1",
 )
 std = click.option(
     "--std", callback=_numbers, metavar="R,G,B", help="standard deviation of the pixels, on the same scale as the mean"
 )
 scale = click.option(
-    "--scale", callback=_numbers, metavar="R,G,B", help="factor to apply after subtracting a mean of 0..255, in place of --std; 1 for Caffe"
+    "--scale",
+    callback=_numbers,
+    metavar="R,G,B",
+    help="factor to apply after subtracting a mean of 0..255, in place of --std; 1 for Caffe",
 )
 order = click.option(
     "--order", type=click.Choice(["rgb", "bgr"]), help="channel order of the network's input; bgr for Caffe"

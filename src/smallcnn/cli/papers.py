@@ -16,8 +16,12 @@ if TYPE_CHECKING:
 @click.command("papers")
 @click.argument("name", metavar="[TABLE]", default="")
 @as_json
-@click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="page to write, with the tables and a plot")
-@click.option("--png", type=click.Path(path_type=Path, dir_okay=False), help="plot of accuracy against Mult-Adds to write")
+@click.option(
+    "--html", type=click.Path(path_type=Path, dir_okay=False), help="page to write, with the tables and a plot"
+)
+@click.option(
+    "--png", type=click.Path(path_type=Path, dir_okay=False), help="plot of accuracy against Mult-Adds to write"
+)
 def command(name: str, json_: bool, html: Path | None, png: Path | None) -> None:
     """Compare the papers' cost tables with our own counts, and show where the papers are wrong.
 

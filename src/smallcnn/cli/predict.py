@@ -22,8 +22,12 @@ if TYPE_CHECKING:
 @click.command("predict")
 @click.argument("file", required=False, type=click.Path(path_type=Path), metavar="[FILE]")
 @click.argument("images", nargs=-1, type=click.Path(path_type=Path), metavar="IMAGE...")
-@click.option("--top", type=click.IntRange(1), metavar="N", help="number of labels to show per image, most probable first")
-@click.option("--csv", "csv_", is_flag=True, help="print a CSV table: file, label, probability, and further labels up to --top")
+@click.option(
+    "--top", type=click.IntRange(1), metavar="N", help="number of labels to show per image, most probable first"
+)
+@click.option(
+    "--csv", "csv_", is_flag=True, help="print a CSV table: file, label, probability, and further labels up to --top"
+)
 @engine
 @threads
 @as_json

@@ -75,7 +75,7 @@ def _figures(cells: Sequence[str]) -> bool:
 
 @contextmanager
 def progress(what: str, drawn: bool = True) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on stderr; yields a function to call with (done, total). Draws nothing unless stderr is a terminal.
+    """A progress bar on stderr, if it is a terminal; yields a function to call with (done, total).
 
     It is drawn by that call, not by a thread of its own, which would disturb timing.
     """

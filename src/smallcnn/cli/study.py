@@ -20,9 +20,15 @@ def _names() -> list[str]:
 @click.argument("name", required=False, shell_complete=completed(_names))
 @click.option("--data", metavar="SOURCE", help="images with a test split: a named set, .npz or folder")
 @root
-@click.option("--teacher", type=click.Path(path_type=Path), help="model file to use as the teacher, in rows that have one")
-@click.option("--out", type=click.Path(path_type=Path), help="folder of the study; each run has a sub-folder ROW/seed-S")
-@click.option("--seeds", type=click.IntRange(1), help="number of runs of each row, with seeds 0, 1, ...  [default: the study's]")
+@click.option(
+    "--teacher", type=click.Path(path_type=Path), help="model file to use as the teacher, in rows that have one"
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="folder of the study; each run has a sub-folder ROW/seed-S"
+)
+@click.option(
+    "--seeds", type=click.IntRange(1), help="number of runs of each row, with seeds 0, 1, ...  [default: the study's]"
+)
 @click.option("--epochs", type=click.IntRange(1), help="epochs of each run  [default: the study's]")
 @click.option("--row", "rows", multiple=True, help="row to run, in place of all; may be repeated")
 @click.option("--table", "table_only", is_flag=True, help="show the results in --out and train nothing")

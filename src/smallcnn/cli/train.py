@@ -99,7 +99,9 @@ def _shown(value: Any) -> str:
     show_default=True,
     help="name from `smallcnn recipes`; other options override its settings",
 )
-@click.option("--teacher", type=click.Path(path_type=Path), help="model file to use as a teacher, in addition to the labels")
+@click.option(
+    "--teacher", type=click.Path(path_type=Path), help="model file to use as a teacher, in addition to the labels"
+)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="folder of the run")
 @click.option(
     "--resolution",
@@ -107,7 +109,9 @@ def _shown(value: Any) -> str:
     help="side of the input in pixels  [default: that of --from; else 224 for image files, the image size for arrays]",
 )
 @click.option(
-    "--resume", is_flag=True, help="resume the run in --out; needs no MODEL, and --data only if it moved or is a command"
+    "--resume",
+    is_flag=True,
+    help="resume the run in --out; needs no MODEL, and --data only if it moved or is a command",
 )
 @compute
 @device

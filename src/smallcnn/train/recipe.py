@@ -38,8 +38,8 @@ class Recipe:
     )
     schedule: Schedule = _about(
         "cosine",
-        "learning-rate schedule after warm-up: cosine decay to zero, linear decay to zero, exponential decay by --gamma "
-        "per epoch, or constant",
+        "learning-rate schedule after warm-up: cosine decay to zero, linear decay to zero, exponential decay by "
+        "--gamma per epoch, or constant",
     )
     gamma: float = _about(0.98, "decay factor per epoch of the exponential schedule")
     warmup_epochs: float = _about(3.0, "epochs of linear warm-up, at most a tenth of the run")
@@ -55,7 +55,7 @@ class Recipe:
     )
     augment: Augment = _about(
         "auto",
-        "augmentation: photo (random crop, mirror, colour), small (shift, mirror) or none; auto is small up to 64 pixels",
+        "augmentation: photo (random crop, mirror, colour), small (shift, mirror) or none; auto: small up to 64 pixels",
     )
     mirror: bool | None = _about(
         None, "mirror half of the images  [default: yes, unless the data set is known to forbid it]"
@@ -64,7 +64,8 @@ class Recipe:
     jitter: float = _about(0.2, "strength of random brightness, contrast and saturation (photo)")
     mixup: float = _about(0.0, "alpha of mixup, which blends two images and their labels; 0 for none")
     cutmix: float = _about(
-        0.0, "alpha of cutmix, which pastes in a box of another image; 0 for none; with mixup, each step uses one of them"
+        0.0,
+        "alpha of cutmix, which pastes in a box of another image; 0 for none; with mixup, each step uses one of them",
     )
     train_scale: float = _about(
         1.0, "training size as a share of the network's input size; smaller is faster, and often better at full size"
@@ -74,7 +75,9 @@ class Recipe:
     batch_norm: BatchNorm = _about(
         "batch", "batch-norm statistics: the batch's own, which update the stored ones, or the stored ones, frozen"
     )
-    distil: Distil = _about("soft", "teacher's output to learn: softened probabilities (soft) or the predicted label (hard)")
+    distil: Distil = _about(
+        "soft", "teacher's output to learn: softened probabilities (soft) or the predicted label (hard)"
+    )
     distil_weight: float = _about(0.7, "share of the teacher in the loss")
     temperature: float = _about(4.0, "divisor of the logits of both networks, with a soft teacher")
     precision: Precision = _about(

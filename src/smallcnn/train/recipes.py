@@ -46,7 +46,7 @@ NAMED: dict[str, Named] = {
             "finetune",
             "your images, from trained weights: first the last layer, then all layers, early blocks at lower rates",
             "ours; discriminative rates after Howard and Ruder 2018 (arXiv 1801.06146), section 3.2",
-            "90.2 % on 5 kinds of flowers (2,934 images, MobileNetV2 at 160): 13 minutes, two cores; second run: 92.1 %",
+            "90.2 % on 5 kinds of flowers (2,934 images, MobileNetV2 at 160): 13 minutes, two cores; rerun: 92.1 %",
             Recipe(epochs=12, head_epochs=2, layer_decay=0.9, ema=0.998, min_area=0.35, warmup_epochs=1.0),
         ),
         Named(
@@ -65,7 +65,8 @@ NAMED: dict[str, Named] = {
             "the paper's: RMSprop, rate times 0.98 each epoch, weight averaging as in the released code",
             "arXiv 1801.04381, section 6.1: 16 machines of 96 images each; released code: label smoothing 0.1, "
             "weight averaging 0.9999",
-            "60.2 % on 5 kinds of flowers, 63.4 % with averaged weights (MobileNetV2 0.5 at 96): 15 epochs, 5 minutes, one core",
+            "60.2 % on 5 kinds of flowers, 63.4 % with averaged weights (MobileNetV2 0.5 at 96): 15 epochs, 5 minutes, "
+            "one core",
             Recipe(
                 optimizer="rmsprop", batch_size=96, lr=0.045, schedule="exponential", gamma=0.98, weight_decay=4e-5,
                 ema=0.9999, warmup_epochs=0.0,
