@@ -360,7 +360,7 @@ class OnnxRuntimeError(Exception):
         (PermissionError(13, "Permission denied", "photo.jpg"), "photo.jpg: Permission denied"),
         (OSError(28, "No space left on device"), "No space left on device"),
         (TimeoutError(), "TimeoutError"),
-        (MemoryError(), "not enough memory; close other programs, or ask for less at once"),
+        (MemoryError(), "not enough memory; close other programs, or process less at once"),
         (np._core._exceptions._ArrayMemoryError((1 << 50,), np.dtype("u1")), "not enough memory (Unable to allocate"),
         (
             RuntimeError("[enforce fail at alloc_cpu.cpp:125] DefaultCPUAllocator: can't allocate memory: you tried"),

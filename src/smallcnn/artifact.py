@@ -114,7 +114,7 @@ def _read(path: Path) -> Artifact:
     with safe_open(path, framework="numpy") as file:
         metadata: dict[str, str] = file.metadata() or {}
         if "smallcnn.graph" not in metadata:
-            raise FileError("a .safetensors file, but not smallcnn's: it has weights and no graph")
+            raise FileError("a .safetensors file, but not smallcnn's: it holds weights without a graph")
         version = metadata.get("smallcnn.format")
         if version != FORMAT:
             raise FileError(f"written in format {version!r}, this smallcnn reads {FORMAT!r}")

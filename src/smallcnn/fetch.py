@@ -55,7 +55,7 @@ def fetch(
     Raises FileError if the file cannot be fetched, is not the expected one, or cannot be written anywhere.
     """
     if sha256 is not None and not re.fullmatch("[0-9a-f]{8,64}", sha256):
-        raise FileError(f"a SHA-256 is 64 lower-case hexadecimal digits, or at least the first 8, not {sha256!r}")
+        raise FileError(f"a SHA-256 is 64 hexadecimal digits in lower case, or the first 8 or more, not {sha256!r}")
     return in_cache(cache or cache_folder(), lambda folder: _fetched(url, folder, member, size, sha256, report))
 
 
@@ -74,7 +74,7 @@ def _fetched(url: str, folder: Path, member: str | None, size: int | None, sha25
         reason = error.reason.strerror if isinstance(error.reason, OSError) else None
         raise FileError(
             f"no connection to {urlsplit(url).hostname}: {reason or error.reason}; "
-            f"if you can get {url} another way, save it as {place} and try again"
+            f"if you can get {url} elsewhere, put it at {place} and try again"
             + (f" (the file there: {flaw})" if flaw else "")
         ) from error
     except OSError as error:

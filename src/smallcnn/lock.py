@@ -111,7 +111,7 @@ def _taken(path: Path) -> IO[str]:
             if error.errno not in _WITHOUT_LOCKS:
                 file.close()
                 raise
-            print(f"note: files in {path.parent} cannot be locked; start no other run in it", file=sys.stderr)
+            print(f"note: files cannot be locked in {path.parent}; start no other run in it", file=sys.stderr)
             return file
         file.close()
         time.sleep(_ASKING)

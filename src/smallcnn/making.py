@@ -93,5 +93,5 @@ def compile(
 def _ending(path: str | Path, suffix: str, what: str) -> Path:
     path = Path(path)
     if path.suffix.lower() != suffix:
-        raise FileError(f"{path}: {what}'s name must end in {suffix}")
+        raise FileError(f"{path}: {what}'s name ends in {suffix}")
     return path

@@ -30,7 +30,7 @@ _COLOURS = 10  # matplotlib's cycle
 def check_plot(path: Path) -> None:
     """Raises the errors that `save` would raise after the work: a wrong suffix, no matplotlib, an unwritable path."""
     if path.suffix not in (".png", ".svg", ".pdf"):
-        raise FileError(f"{path}: a plot's name must end in .png, .svg or .pdf")
+        raise FileError(f"{path}: a plot's name ends in .png, .svg or .pdf")
     _figure(1, 1)
     check_writable(path)
 

@@ -119,7 +119,7 @@ def _check(saved: Path | None, out: Path | None, changed: bool) -> None:
     if saved and not changed:
         raise SmallcnnError("--save needs a change to save: --resolution, --reestimate or --calibrate")
     if saved and saved.suffix != ".safetensors":
-        raise SmallcnnError(f"{saved}: --save writes a model file, whose name must end in .safetensors")
+        raise SmallcnnError(f"{saved}: --save writes a model file, whose name ends in .safetensors")
     if out:
         require("a page with plots", "train", "matplotlib")
     for path in filter(None, (saved, out)):
