@@ -35,7 +35,7 @@ _SHOWN = 10
 )
 @click.option(
     "--sweep", "sweep_images", type=click.IntRange(0),
-    help="number of images to try at each of six input sizes; 0 for no sweep  [default: a few seconds a size]",
+    help="number of images to try at each of six input sizes; 0 for no sweep  [default: as many as take a few seconds]",
 )  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), help="report to write, with images (.html)")
 @engine

@@ -34,7 +34,7 @@ def command(
     inference and memory come from a fresh process. `with decoding` goes from a 640 x 480 JPEG in memory to
     probabilities.
 
-    The engine `compiled` runs files written by `smallcnn compile`; other files it compiles for the benchmark.
+    The engine `compiled` runs files written by `smallcnn compile`, and compiles other files for the benchmark.
     """
     if by_layer:
         _by_layer(files, engines, threads, seconds, json_)

@@ -22,7 +22,7 @@ COMMANDS = {
     "list": "List the networks and their options.",
     "cost": "Count the Mult-Adds, parameters and memory of a network.",
     "papers": "Compare the papers' cost tables with our own counts, and show where the papers are wrong.",
-    "init": "Write an untrained model file, to bench or compile before training.",
+    "init": "Write an untrained model file, to bench or compile it before training.",
     "import": "Turn public weights (torchvision, timm, TF Lite, Keras) into a model file.",
     "pull": "Fetch public weights by name, as a model file.",
     "train": "Train a network on a folder of images.",
@@ -33,7 +33,7 @@ COMMANDS = {
     "predict": "Classify images.",
     "export": "Turn a model file into ONNX.",
     "compile": "Turn a model file into one native file without dependencies.",
-    "bench": "Time model files: verified, interleaved, with their range.",
+    "bench": "Verify and time model files in one or more engines.",
     "study": "Repeat a paper's comparison on a laptop, with several seeds.",
     "demo": "Train, export, evaluate and time a network on handwritten digits, in about a minute.",
 }

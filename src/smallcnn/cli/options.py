@@ -24,8 +24,8 @@ root = click.option(
 groups = click.option(
     "--groups",
     metavar="TABLE|PATTERN",
-    help="groups of images to keep in one split: a .csv with the columns file and group, or a regular expression with "
-    r"one group, searched in file names, such as '(clip\d+)_\d+'",
+    help="groups of images to keep together in one split: a .csv with the columns file and group, or a regular "
+    r"expression with one group, searched in file names, such as '(clip\d+)_\d+'",
 )
 part = click.option(
     "--split", "--part", "part", type=click.Choice(["train", "val", "test", "all"]),

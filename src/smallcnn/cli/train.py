@@ -106,7 +106,8 @@ def _shown(value: Any) -> str:
 @click.option(
     "--resolution",
     type=click.IntRange(1),
-    help="side of the input in pixels  [default: that of --from; else 224 for image files, the image size for arrays]",
+    help="side of the input in pixels  [default: the file's with --from; else 224 for image files, the image size for "
+    "arrays]",
 )
 @click.option(
     "--resume",
