@@ -100,7 +100,7 @@ class Net:
         Raises ImageError for an image that cannot be decoded.
         """
         if isinstance(pictures, str | bytes | Path | np.ndarray | Image):
-            raise DataError("classify takes a list of images; for one image, call classify([image])")
+            raise DataError("classify takes a list of images; for one image, write classify([image])")
         return [self.classify_prepared(self.preprocessing.prepare(picture), top=top) for picture in pictures]
 
     def classify_prepared(self, image: np.ndarray, *, top: int = 5) -> Prediction:
@@ -152,7 +152,7 @@ def open(path: str | Path, *, engine: str | None = None, threads: int | None = N
     if shape[1:] != net.input_shape:
         said, takes = ("x".join(map(str, sides)) for sides in (net.input_shape, shape[1:]))
         raise FileError(
-            f"{path}: its preprocessing gives {said}, but its input is {takes}; it was changed after smallcnn wrote it"
+            f"{path}: prepares images to {said}, but takes {takes}; it was changed after smallcnn wrote it"
         )
     return net
 
