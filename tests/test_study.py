@@ -256,7 +256,7 @@ def test_what_the_command_refuses(refused, tmp_path):
     )
     assert refused("study", "shuffle", "--epochs", 3) == "a study needs --out DIR"
     assert refused("study", "--out", tmp_path) == "no study NAME given; `smallcnn study` lists them"
-    assert refused("study", "shuffle", "--out", tmp_path, "--table", "--seeds", 2).startswith("--table shows the results ")
+    assert refused("study", "shuffle", "--out", tmp_path, "--table", "--seeds", 2).startswith("--table shows the ")
     assert refused("study", "shuffle", "--out", tmp_path / "none", "--table") == f"{tmp_path / 'none'}: no such folder"
 
 

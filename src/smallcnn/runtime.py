@@ -151,9 +151,7 @@ def open(path: str | Path, *, engine: str | None = None, threads: int | None = N
     net = _converted(path, engine, threads, entries, run)
     if shape[1:] != net.input_shape:
         said, takes = ("x".join(map(str, sides)) for sides in (net.input_shape, shape[1:]))
-        raise FileError(
-            f"{path}: prepares images to {said}, but takes {takes}; it was changed after smallcnn wrote it"
-        )
+        raise FileError(f"{path}: prepares images to {said}, but takes {takes}; it was changed after smallcnn wrote it")
     return net
 
 
