@@ -59,6 +59,7 @@ def test_json(smallcnn, model, photos):
         "all",
         ["red/broken.png"],
     )
+    assert found["split"] == "all"
     assert "skipped: " in err
     assert [(pair["true"], pair["taken_for"], pair["count"]) for pair in found["confused"]] == [
         ("red", "blue", 6), ("green", "red", 3),
