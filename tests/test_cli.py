@@ -105,7 +105,9 @@ def test_evaluate(smallcnn, files, tmp_path):
     assert plot.read_bytes().startswith(b"\x89PNG")
     assert f"top-1 {found['top1']:.2%}" in smallcnn("evaluate", files / "m.onnx", "--data", files / "photos")[1]
     split = smallcnn("evaluate", files / "m.onnx", "--data", files / "photos", "--split", "all", "--json")[1]
-    assert split == smallcnn("evaluate", files / "m.onnx", "--data", files / "photos", "--part", "all", "--json")[1] == out
+    assert (
+        split == smallcnn("evaluate", files / "m.onnx", "--data", files / "photos", "--part", "all", "--json")[1] == out
+    )
 
 
 def test_bench(smallcnn, files):
