@@ -119,7 +119,7 @@ def test_the_sweep_is_evaluation_at_each_size(photos, tmp_path):
         logits = run(resized, model.weights, prepared.normalise(np.stack(pictures)))
         assert row.top1 == measure(logits, evaluation.split.labels).top1
     assert found.rows[3].top1 == evaluation.metrics.top1
-    assert "24 images (the evaluated images themselves) are too few, 100 are needed" in found.note
+    assert "it needs 100 images, not 24 (the evaluated images themselves)" in found.note
     p = evaluation.metrics.top1
     assert found.standard_error == pytest.approx(np.sqrt(p * (1 - p) / 24))
 

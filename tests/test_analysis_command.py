@@ -59,6 +59,7 @@ def test_json(smallcnn, model, photos):
         "all",
         ["red/broken.png"],
     )
+    assert found["split"] == "all"
     assert "skipped: " in err
     assert [(pair["true"], pair["taken_for"], pair["count"]) for pair in found["confused"]] == [
         ("red", "blue", 6), ("green", "red", 3),
@@ -77,7 +78,7 @@ def test_json(smallcnn, model, photos):
 def test_text(smallcnn, model, photos):
     _, out, _ = smallcnn("analyze", model, "--data", photos, "--sweep", 20, *SMALL)
     assert "top-1 92.50%" in out
-    assert "6 of red taken for blue" in out
+    assert "6 of red predicted as blue" in out
     assert "cross-validated" in out
     assert re.search(r"8x8 .* M +\d", out)
     _, without, _ = smallcnn("analyze", model, "--data", photos, "--sweep", 0, *SMALL)
@@ -92,7 +93,7 @@ def test_the_page_has_every_section(smallcnn, model, photos, tmp_path):
     page = Page(text)
     headings = re.findall("<h2>(.*?)</h2>", text)
     assert headings == [
-        "Accuracy", "Changed without training", "Class by class", "Most confused", "Wrong, and sure of it",
+        "Accuracy", "Changes without training", "Classes", "Most confused", "Most confident errors",
         "Least certain", "Calibration", "Input size", "Cost", "How this was made",
     ]  # fmt: skip
     words = "".join(page.words)
@@ -160,7 +161,7 @@ def test_class_names_are_text(smallcnn, model, tmp_path):
     assert page.tags.count("script") == 1
     assert not [name for name in page.attributes if name.startswith("on")]
     words = "".join(page.words)
-    assert f"1 of {NAMES[1]} taken for {NAMES[0]}" in words
+    assert f"1 of {NAMES[1]} predicted as {NAMES[0]}" in words
     assert "No temperature can be fitted" in words
 
 
@@ -170,7 +171,7 @@ def test_class_names_are_text(smallcnn, model, tmp_path):
         (["--save", "x.safetensors"], "--save needs a change to save"),
         (["--save", "x.onnx", "--calibrate"], "ends in .safetensors"),
         (["--out", "nowhere/page.html"], "cannot write nowhere/page.html"),
-        (["--part", "test"], "has no part 'test'"),
+        (["--part", "test"], "has no split 'test'"),
     ],
 )
 def test_mistakes(refused, model, photos, args, message):

@@ -101,8 +101,13 @@ def test_evaluate(smallcnn, files, tmp_path):
     assert code == 0
     assert {"top1", "top5", "images"} <= found.keys()
     assert (found["images"], found["top5"]) == (24, 1.0)
+    assert (found["split"], found["part"]) == ("all", "all")
     assert plot.read_bytes().startswith(b"\x89PNG")
     assert f"top-1 {found['top1']:.2%}" in smallcnn("evaluate", files / "m.onnx", "--data", files / "photos")[1]
+    split = smallcnn("evaluate", files / "m.onnx", "--data", files / "photos", "--split", "all", "--json")[1]
+    assert (
+        split == smallcnn("evaluate", files / "m.onnx", "--data", files / "photos", "--part", "all", "--json")[1] == out
+    )
 
 
 def test_bench(smallcnn, files):
@@ -360,7 +365,7 @@ class OnnxRuntimeError(Exception):
         (PermissionError(13, "Permission denied", "photo.jpg"), "photo.jpg: Permission denied"),
         (OSError(28, "No space left on device"), "No space left on device"),
         (TimeoutError(), "TimeoutError"),
-        (MemoryError(), "not enough memory; close other programs, or ask for less at once"),
+        (MemoryError(), "not enough memory; close other programs, or process less at once"),
         (np._core._exceptions._ArrayMemoryError((1 << 50,), np.dtype("u1")), "not enough memory (Unable to allocate"),
         (
             RuntimeError("[enforce fail at alloc_cpu.cpp:125] DefaultCPUAllocator: can't allocate memory: you tried"),

@@ -135,7 +135,7 @@ def test_two_halves(smallcnn, tmp_path):
     (["squeezenet.safetensors", "--as", "squeezenet_1_1", "--labels", "none.txt", "--out", "m.safetensors"],
      "none.txt: cannot be read"),
     (["squeezenet.safetensors", "--as", "squeezenet_1_1", "--mean", "red", "--out", "m.safetensors"],
-     "numbers with commas"),
+     "numbers separated by commas"),
     (["squeezenet.safetensors", "--as", "squeezenet_1_1", "--mean", "0.1,0.2", "--out", "m.safetensors"],
      "mean must be"),
     (["squeezenet.safetensors", "--as", "squeezenet_1_1", "--mean", "123,116,103", "--std", "0.017",

@@ -48,7 +48,7 @@ def test_json_and_markdown_exclude_each_other(capsys):
     with pytest.raises(SystemExit) as caught:
         main(["list", "--json", "--markdown"])
     assert caught.value.code == 2
-    assert capsys.readouterr().err == "smallcnn: --markdown goes with nothing else\n"
+    assert capsys.readouterr().err == "smallcnn: --markdown cannot be combined with --json or --resolution\n"
 
 
 def test_another_resolution_leaves_out_what_is_too_large_for_it(smallcnn):

@@ -151,12 +151,12 @@ def test_bench_tables(folder, smallcnn):
     args = ["bench", *(folder / f"{name}.{kind}" for name in ("m", "other") for kind in ("onnx", "so"))]
     code, out, err = smallcnn(*args, "--engine", "compiled", "--engine", "onnxruntime", "--seconds", "0.05")
     assert code == 0
-    for column in ("% of peak", "vs best peer", "of it private"):
+    for column in ("% of peak", "vs best peer", "private memory"):
         assert column in out
     assert "geometric mean" in out
     assert "G Mult-Adds/s; verified" in out
     (line,) = err.splitlines()
-    assert line.startswith("not timed, as the engine does not run such files: ")
+    assert line.startswith("not timed, because the engine does not run such files: ")
     assert line.endswith(f"{folder / 'm.so'} in onnxruntime, {folder / 'other.so'} in onnxruntime")
 
 

@@ -310,8 +310,8 @@ def test_the_loss_of_each_ending():
 
 
 @pytest.mark.parametrize(("case", "says"), [
-    ("sigmoid", "its labels are independent of each other"),
-    ("one sigmoid", "its only output, a sigmoid, is the probability of 'class 1'; 'class 0' has the rest"),
+    ("sigmoid", "its labels are independent: each has its own probability"),
+    ("one sigmoid", "its only output, a sigmoid, is the probability of 'class 1'; the rest is"),
     ("hard sigmoid", "its outputs are scores, not probabilities"),
     ("softmax", ""),
     ("logits", ""),

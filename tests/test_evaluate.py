@@ -62,7 +62,7 @@ def test_deleting_a_picture_after_training_does_not_bring_the_others_into_play(t
     assert "have changed since" in result.doubt
     others = evaluate(runtime.open(tmp_path / "trained.safetensors"), colour_photos(tmp_path / "others", per_class=5))
     assert others.part == "all"
-    assert "not the set it was trained on" in others.doubt
+    assert "trained on another data set" in others.doubt
 
 
 def test_facts_of_another_kind_are_no_obstacle(tmp_path, photos):
@@ -118,7 +118,7 @@ def test_a_broken_network_is_refused(refused, tmp_path, photos):
 
 
 def test_an_unknown_part_is_an_error(model, photos):
-    with pytest.raises(DataError, match="has no part 'test'; it has train, val, all"):
+    with pytest.raises(DataError, match="has no split 'test'; it has train, val, all"):
         evaluate(runtime.open(model), photos, part="test")
 
 

@@ -139,7 +139,7 @@ def test_a_strangers_link_is_not_followed(tmp_path, photos):
     assert mine.read_text() == "of the user's"
     (out / lock.RUN).unlink()
     os.mkfifo(out / lock.RUN)
-    with pytest.raises(FileError, match="no ordinary file"):
+    with pytest.raises(FileError, match="not a regular file"):
         resume(out)
 
 

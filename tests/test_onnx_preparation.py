@@ -362,7 +362,7 @@ def test_the_commands_say_what_they_assume(smallcnn, refused, tmp_path):
     assert "as the file scales its images itself, it is fed images with mean 0 and standard deviation 1" in remarks
     _, _, remarks = smallcnn("import", scaled, "--mean", "0.485,0.456,0.406", "--std", "0.2", "--out", out)
     assert "note: what the file does to its images itself asks for pixels of 0..255" in remarks
-    assert "says itself how images are prepared" in refused("compile", out, "--mean", "0", "--out", tmp_path / "m.so")
+    assert "contains its own preprocessing" in refused("compile", out, "--mean", "0", "--out", tmp_path / "m.so")
 
 
 def test_our_own_file_is_not_spoken_of_as_somebody_elses(smallcnn, tmp_path):

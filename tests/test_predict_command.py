@@ -71,7 +71,7 @@ def test_csv_of_scores(smallcnn, tmp_path, photos):
 
 
 def test_csv_and_json_exclude_each_other(refused, model, photos):
-    assert refused("predict", model, photos, "--csv", "--json") == "--json and --csv exclude each other"
+    assert refused("predict", model, photos, "--csv", "--json") == "--json and --csv cannot be combined"
 
 
 @pytest.fixture

@@ -100,7 +100,7 @@ def test_the_report_of_a_run(tmp_path):
     text = report.of_run(tmp_path, str(photos)).read_text(encoding="utf-8")
     headings = re.findall("<h2>(.*?)</h2>", text)
     assert headings == [
-        "Training", "Accuracy", "Class by class", "Most confused", "Wrong, and sure of it", "Least certain",
+        "Training", "Accuracy", "Classes", "Most confused", "Most confident errors", "Least certain",
         "Calibration", "Input size", "Cost", "How this was made",
     ]  # fmt: skip
     assert "6 images of photos (val)" in "".join(Page(text).words)
@@ -122,13 +122,13 @@ def test_the_report_shows_what_the_network_learned_from(tmp_path):
     (photos / "red").rename(photos / "<b>red")
     run = train(tiny(), photos, tmp_path / "run", recipe=Recipe(epochs=1, augment="photo", mirror=True), workers=1)
     text = report.of_run(run.folder, str(photos)).read_text(encoding="utf-8")
-    section = text[text.index("<h2>What the network learns from") : text.index("<h2>Accuracy")]
+    section = text[text.index("<h2>Training images") : text.index("<h2>Accuracy")]
     assert section.count("<figure class=plain") == 24
     assert set(re.findall("<figcaption>(.*?)</figcaption>", section)) == {"blue", "green", "&lt;b&gt;red"}
     assert "<b>red" not in text
     assert re.search("<h1>tiny on photos</h1><p class=details>tiny, input 8x8x3, 3 classes; best", text)
     again = report.of_run(run.folder, str(photos)).read_text(encoding="utf-8")
-    assert section == again[again.index("<h2>What the network learns from") : again.index("<h2>Accuracy")]
+    assert section == again[again.index("<h2>Training images") : again.index("<h2>Accuracy")]
 
 
 def test_wide_tables_and_figures_scroll_by_themselves(page):

@@ -252,11 +252,11 @@ def test_what_the_command_refuses(refused, tmp_path):
     assert refused("study", "shufle") == "no study 'shufle'; closest: shuffle"
     assert refused("study", "shuffle", "--data", "digits") == "a study needs --out DIR"
     assert refused("study", "shuffle", "--out", tmp_path) == (
-        "a study needs --data SOURCE; --table shows what is done without it"
+        "a study needs --data SOURCE; --table shows the results so far without it"
     )
     assert refused("study", "shuffle", "--epochs", 3) == "a study needs --out DIR"
-    assert refused("study", "--out", tmp_path) == "which study? `smallcnn study` lists them"
-    assert refused("study", "shuffle", "--out", tmp_path, "--table", "--seeds", 2).startswith("--table shows what is ")
+    assert refused("study", "--out", tmp_path) == "no study NAME given; `smallcnn study` lists them"
+    assert refused("study", "shuffle", "--out", tmp_path, "--table", "--seeds", 2).startswith("--table shows the ")
     assert refused("study", "shuffle", "--out", tmp_path / "none", "--table") == f"{tmp_path / 'none'}: no such folder"
 
 

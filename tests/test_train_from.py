@@ -103,7 +103,7 @@ def test_the_command(smallcnn, refused, trained, photos, tmp_path):
     code, printed, err = smallcnn("train", "--from", tmp_path / "start.safetensors", "--out", out, *flags)
     assert (code, printed.strip()) == (0, str(out / "best.safetensors")), err
     line = refused("train", "mobilenet_v2", "--from", tmp_path / "start.safetensors", "--out", out, *flags)
-    assert line == "give MODEL or --from, not both: the file knows its network"
+    assert line == "give MODEL or --from, not both: the file contains its network"
     assert "no such file" in refused("train", "--from", tmp_path / "none.safetensors", "--out", out, *flags)
 
 

@@ -10,7 +10,7 @@
     net = smallcnn.open("a.onnx", threads=1)                any model file, one interface
     net.classify(["a.jpg"])                                 labels and probabilities
 
-Names are loaded when they are first used, so that importing the package costs nothing.
+Names are loaded on first use, so that importing the package costs nothing.
 """
 
 import importlib
@@ -48,7 +48,7 @@ _HOMES = {
     "train": "",
     "zoo": "",
 }
-"""Where each name is defined; "" for a module, of which `evaluate` and `train` can be called."""
+"""The module that defines each name; "" for a module itself. The modules `evaluate` and `train` are callable."""
 
 __all__ = [
     "Artifact", "Builder", "Graph", "Profile", "SmallcnnError", "__version__", "evaluate", "export", "init", "profile",

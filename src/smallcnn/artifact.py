@@ -6,10 +6,10 @@ Tensors are the graph's weights by name, float32. The header's metadata holds, e
     smallcnn.graph           the graph as JSON
     smallcnn.labels          JSON list, one name per class
     smallcnn.preprocessing   JSON object, see `Preprocessing`
-    smallcnn.ending          what turns the outputs into answers, see `smallcnn.ending`; "softmax" if absent
-    smallcnn.facts           JSON object: where the weights come from (recipe, data, accuracy, versions)
+    smallcnn.ending          function from outputs to answers, see `smallcnn.ending`; "softmax" if absent
+    smallcnn.facts           JSON object: origin of the weights (recipe, data, accuracy, versions)
 
-Everything needed to run the network is inside; nothing is looked up and nothing from the file is executed.
+The file contains everything needed to run the network; nothing is looked up and nothing in it is executed.
 """
 
 import json
@@ -60,7 +60,7 @@ class Artifact:
         return f"<Artifact {self.graph.name}: {len(self.labels)} classes, {len(self.weights)} tensors, {self.ending}>"
 
     def in_rgb(self) -> "Artifact":
-        """The same network, red first: for files that take images as they are."""
+        """The same network with RGB input, for files that take images as decoded."""
         if self.preprocessing.order == "rgb":
             return self
         graph, weights = with_input_turned(self.graph, self.weights)
@@ -70,14 +70,14 @@ class Artifact:
 
 
 def check_finite(artifact: Artifact, where: Path | str) -> None:
-    """Raises FileError, with `where` in front, naming the first tensor with values that are infinite or not numbers."""
+    """Raises FileError, prefixed with `where`, that names the first tensor with infinite or NaN values."""
     for name, value in artifact.weights.items():
         if not np.isfinite(value).all():
             raise FileError(f"{where}: {name} has values that are infinite or not numbers; the model is broken")
 
 
 def save(artifact: Artifact, path: Path | str) -> None:
-    """Writes the file in one piece: beside, then renamed. Raises FileError if it cannot be written."""
+    """Writes the file atomically. Raises FileError if it cannot be written."""
     import safetensors.numpy
 
     metadata = {
@@ -90,8 +90,8 @@ def save(artifact: Artifact, path: Path | str) -> None:
     if artifact.ending != "softmax":
         metadata["smallcnn.ending"] = artifact.ending
     tensors = {name: np.ascontiguousarray(value, np.float32) for name, value in artifact.weights.items()}
-    with atomic(path) as beside:
-        beside.write_bytes(tensor_file.ordered(safetensors.numpy.save(tensors, metadata)))
+    with atomic(path) as temporary:
+        temporary.write_bytes(tensor_file.ordered(safetensors.numpy.save(tensors, metadata)))
 
 
 def load(path: Path | str) -> Artifact:
@@ -120,7 +120,7 @@ def _read(path: Path) -> Artifact:
             raise FileError(f"written in format {version!r}, this smallcnn reads {FORMAT!r}")
         graph = Graph.from_json(metadata["smallcnn.graph"])
         stored = file.keys()
-        if len(stored) > 2 * len(graph.weights) + 100:  # fewer are listed by name further down
+        if len(stored) > 2 * len(graph.weights) + 100:  # fewer are listed by name below
             raise FileError(f"{len(stored):,} tensors for a network that stores {len(graph.weights):,}")
         for name in stored:
             if (kind := file.get_slice(name).get_dtype()) != "F32":

@@ -1,11 +1,12 @@
-"""Honest timing of model files: right first, then fast.
+"""Timing of model files: verified first, then timed.
 
-Every candidate (file and engine) is verified on the probe image before and after it is timed; a wrong one is an
-error, not a row. Candidates take turns in short blocks, so that a slow moment of the machine hits them all, with a
-pause before each block, because an engine's threads may keep a core busy for tens of milliseconds after a run. Times
-are of one image at a time, input and output in memory; `end_to_end_ms` adds decoding a JPEG photograph, cropping,
-scaling and the softmax. The most that the machine can do (`compiler.peak`) is measured in the same turns, where Halide
-is installed. Load time, first inference and memory come from a fresh process per candidate (`first_use`).
+Every candidate (file and engine) is verified on the probe image before and after timing; a wrong one is an error, not a
+row. Candidates take turns in short blocks, so that a slow moment of the machine affects all of them. A pause precedes
+each block, because an engine's threads may keep a core busy for tens of milliseconds after a run.
+
+Times are for one image at a time, with input and output in memory. `end_to_end_ms` adds decoding a JPEG photograph,
+cropping, scaling and the softmax. The machine's peak (`compiler.peak`) is measured in the same turns if Halide is
+installed. Load time, first inference and memory come from a fresh process per candidate (`first_use`).
 """
 
 import io
@@ -42,7 +43,7 @@ _PHOTO = (480, 640)
 
 @dataclass(frozen=True)
 class Candidate:
-    """A file in an engine."""
+    """A file to run in an engine."""
 
     file: Path
     engine: str
@@ -55,12 +56,13 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Row:
-    """One candidate. Times in milliseconds for one image, memory in bytes; see `FirstUse` for what it counts.
+    """Results of one candidate: times in milliseconds for one image, memory in bytes (see `FirstUse`).
 
-    `error` is the relative error on the probe image, `share_of_peak` the speed as a share of
-    `peak_mult_adds_per_second`, the machine's on as many threads; None without Halide. `vs_best_peer`, where a model
-    was timed compiled and otherwise: the median of the best of the others over this one's;
-    `mean_vs_best_peer` is the geometric mean of that over all compiled rows, where there are several models.
+    `error` is the relative error on the probe image. `share_of_peak` is the speed as a share of
+    `peak_mult_adds_per_second`, the machine's peak on as many threads; both are None without Halide.
+
+    `vs_best_peer` is the fastest other engine's median over this row's, if the model was timed both compiled and in
+    another engine. `mean_vs_best_peer` is its geometric mean over all compiled rows, if there are several models.
     """
 
     file: str
@@ -95,10 +97,10 @@ Report = Callable[[int, int], None]
 
 
 def candidates(files: Sequence[str | Path], chosen: Sequence[str] = ()) -> tuple[list[Candidate], list[Candidate]]:
-    """Every file in every one of the chosen engines that runs it, and the pairs that are impossible.
+    """Every file in every chosen engine that runs it, and the pairs that are impossible.
 
-    With no engine chosen each file is in its natural one. The engine "compiled" runs any network: one that is not
-    compiled will be. Raises SmallcnnError if nothing is possible.
+    With no engine chosen, each file runs in its default engine. The engine "compiled" runs any network, compiling it
+    first if needed. Raises SmallcnnError if no pair is possible.
     """
     paths = [located(file) for file in files]
     for path in paths:
@@ -110,7 +112,7 @@ def candidates(files: Sequence[str | Path], chosen: Sequence[str] = ()) -> tuple
     pairs = [Candidate(path, engine) for path in paths for engine in chosen]
     possible = [pair for pair in pairs if pair.compile or pair.engine in fitting(pair.file)]
     if not possible:
-        choose(pairs[0].file, pairs[0].engine)  # says why
+        choose(pairs[0].file, pairs[0].engine)  # raises the reason
     return possible, [pair for pair in pairs if pair not in possible]
 
 
@@ -122,14 +124,16 @@ def bench(
     seconds: float = 2.0,
     report: Report = lambda done, total: None,
 ) -> list[Row]:
-    """Times the `candidates`, about `seconds` each; `report` is called with per cent done and 100.
+    """Times the `candidates` for about `seconds` each; `report` is called with the per cent done and 100.
 
     Raises SmallcnnError if a file cannot be opened or compiled, or an engine gives a wrong answer.
     """
     if seconds <= 0:
         raise SmallcnnError(f"seconds must be above 0, not {seconds}")
     chosen, _ = candidates(files, engines)
-    with tempfile.TemporaryDirectory(prefix="smallcnn-", ignore_cleanup_errors=True) as folder:  # Windows keeps .dll
+    with tempfile.TemporaryDirectory(
+        prefix="smallcnn-", ignore_cleanup_errors=True
+    ) as folder:  # Windows keeps a loaded .dll
         paths = compile_missing(chosen, Path(folder), threads, lambda done: report(round(10 * done), 100))
         uses = [first_use(path, one.engine, threads) for path, one in zip(paths, chosen, strict=True)]
         report(15, 100)
@@ -157,9 +161,9 @@ def bench(
 def compile_missing(
     chosen: Sequence[Candidate], folder: Path, threads: int, progress: Callable[[float], None]
 ) -> list[Path]:
-    """The file to open for each candidate; those to compile, for `threads`, are made in `folder`.
+    """The file to open for each candidate; those to compile are compiled for `threads` threads into `folder`.
 
-    `progress` is told the share done.
+    `progress` is called with the share done.
     """
     making = [one for one in chosen if one.compile]
     made: dict[Candidate, Path] = {}
@@ -177,7 +181,7 @@ def compile_missing(
 
 
 def peak_meter(threads: int) -> "Meter | None":
-    """What measures the machine's peak; None without Halide, which makes it, and on macOS, which loads no such file."""
+    """A meter of the machine's peak; None without Halide, which builds it, or on macOS, which cannot load it."""
     if find_spec("halide") is None or find_spec("ziglang") is None or sys.platform == "darwin":
         return None
     from smallcnn.compiler.peak import meter
@@ -186,7 +190,7 @@ def peak_meter(threads: int) -> "Meter | None":
 
 
 def verified(net: Net) -> float:
-    """The relative error on the probe image. Raises SmallcnnError for a wrong answer."""
+    """The relative error on the probe image. Raises SmallcnnError if the answer is wrong."""
     error = net.verify()
     if not agrees(error):
         raise SmallcnnError(
@@ -199,7 +203,7 @@ def verified(net: Net) -> float:
 def take_turns(
     calls: Sequence[Callable[[], object]], seconds: float, progress: Callable[[float], None]
 ) -> list[list[float]]:
-    """Milliseconds of every run of each call, for `seconds` each: pause, warm-up, a block of runs, and the next."""
+    """Milliseconds of every run of each call, about `seconds` each. A turn: pause, warm-up, a block of runs."""
     for call in calls:
         _runs(call, _FIRST_WARM_UP)
     times: list[list[float]] = [[] for _ in calls]
@@ -224,7 +228,7 @@ def _runs(call: Callable[[], object], seconds: float) -> list[float]:
 
 
 def _photo() -> bytes:
-    """A JPEG with smooth areas and some noise, like a photograph: the same on every machine."""
+    """A JPEG with smooth areas and some noise, like a photograph; the same on every machine."""
     height, width = _PHOTO
     smooth = Image.fromarray(probe_image((15, 20, 3))[0]).resize((width, height), Image.Resampling.BICUBIC)
     noisy = np.asarray(smooth, np.int16) + probe_image((height, width, 3))[0] // 16
@@ -276,7 +280,7 @@ def _row(
 
 
 def _compared(rows: Sequence[Row]) -> list[Row]:
-    """The rows with `vs_best_peer` and its mean."""
+    """The rows with `vs_best_peer` and its mean filled in."""
     result = []
     for row in rows:
         same = [other for other in rows if (other.model, other.mult_adds) == (row.model, row.mult_adds)]

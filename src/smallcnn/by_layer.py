@@ -1,4 +1,4 @@
-"""Where the time of a compiled file goes: each of its steps, timed inside whole runs."""
+"""Times of a compiled file's steps, measured inside whole runs."""
 
 import tempfile
 from collections.abc import Callable
@@ -15,10 +15,10 @@ from smallcnn.probe import probe_image
 
 @dataclass(frozen=True)
 class StepTime:
-    """One step, called after the nodes with Mult-Adds among the graph's `nodes` that it computes, else after the first.
+    """One step, named after those of its `nodes` that have Mult-Adds, or else after the first.
 
-    The shares are of the file's time, and of the machine's peak on as many threads: None without Halide, and where
-    there are no Mult-Adds.
+    `share_of_time` is relative to the whole file, `share_of_peak` to the machine's peak on as many threads. The latter
+    is None without Halide or without Mult-Adds.
     """
 
     name: str
@@ -33,7 +33,7 @@ class StepTime:
 def by_layer(
     file: Path | str, *, threads: int = 1, seconds: float = 2.0, report: Report = lambda done, total: None
 ) -> list[StepTime]:
-    """Times the steps of a compiled file, or of a model file compiled for this, for about `seconds`.
+    """Times the steps of a compiled file, or of a model file that is compiled first, for about `seconds`.
 
     Raises SmallcnnError if the file cannot be opened or compiled, or gives a wrong answer.
     """
@@ -45,15 +45,15 @@ def by_layer(
         verified(runtime.open(path, threads=threads))
         steps = compiled.load(path, threads)
         counts = metadata.parse(steps.metadata).layers
-        picture = probe_image(steps.input_shape)[0]
+        image = probe_image(steps.input_shape)[0]
         meter = peak_meter(threads)
         taken: list[np.ndarray] = []
-        calls: list[Callable[[], object]] = [lambda: taken.append(steps.time(picture))]
+        calls: list[Callable[[], object]] = [lambda: taken.append(steps.time(image))]
         if meter:
             calls.append(meter.run)
         take_turns(calls, seconds, lambda done: report(50 + round(50 * done), 100))
     peak = meter.speed if meter else None
-    medians = np.median(taken, axis=0) / 1e6  # of the runs that warm up too: too few to move it
+    medians = np.median(taken, axis=0) / 1e6  # includes warm-up runs, which are too few to matter
     return [
         _step(label, float(ms), float(ms / medians.sum()), counts, peak)
         for label, ms in zip(steps.labels, medians, strict=True)

@@ -1,7 +1,7 @@
-"""What is kept from one command to the next: downloads, kernels, measurements. That it cannot be kept is never fatal.
+"""The cache between commands: downloads, kernels, measurements. A cache that cannot be written is never fatal.
 
-The folder may be read-only, full, absent, or a file: then what would lie there is made anew, in a folder that lasts as
-long as the process, and one line on stderr says so.
+The folder may be read-only, full, absent, or a file. Its contents are then made again in a temporary folder that lasts
+as long as the process, and one line on stderr says so.
 """
 
 import os
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 def cache_folder() -> Path:
-    """$SMALLCNN_CACHE, $XDG_CACHE_HOME/smallcnn, or the usual place of this system."""
+    """$SMALLCNN_CACHE, $XDG_CACHE_HOME/smallcnn, or the usual cache folder of this system."""
     if given := os.environ.get("SMALLCNN_CACHE"):
         return Path(given).expanduser()
     if given := os.environ.get("XDG_CACHE_HOME"):
@@ -32,7 +32,7 @@ def cache_folder() -> Path:
 
 
 def recalled(path: Path) -> bytes | None:
-    """The content of a file of the cache; None if it is not there or cannot be read."""
+    """The content of a file in the cache; None if it is missing or cannot be read."""
     try:
         return path.read_bytes()
     except OSError:
@@ -40,7 +40,7 @@ def recalled(path: Path) -> bytes | None:
 
 
 def keep(path: Path, content: bytes) -> None:
-    """Puts a file into the cache, if that can be done."""
+    """Writes a file to the cache, if possible."""
     try:
         write(path, content)
     except WriteError as error:
@@ -48,7 +48,7 @@ def keep(path: Path, content: bytes) -> None:
 
 
 def kept(path: Path, make: Callable[[], bytes]) -> Path:
-    """Where the file `path` of the cache is, made now if it is not there; elsewhere if the cache cannot hold it."""
+    """The path of the cached file `path`, made if missing; it is elsewhere if the cache cannot be written."""
     if recalled(path) is not None:
         return path
     content = make()
@@ -56,9 +56,9 @@ def kept(path: Path, make: Callable[[], bytes]) -> Path:
 
 
 def in_cache(folder: Path, work: Callable[[Path], T]) -> T:
-    """What `work` does in `folder` of the cache; or, if it cannot write there, in a passing one.
+    """The result of `work` on `folder` in the cache or, if it cannot write there, on a temporary folder.
 
-    Raises WriteError if it can write in neither.
+    Raises WriteError if it can write to neither.
     """
     try:
         return work(folder)
@@ -69,17 +69,17 @@ def in_cache(folder: Path, work: Callable[[Path], T]) -> T:
 
 @cache
 def passing_folder() -> Path:
-    """A folder that is removed when the process ends."""
+    """A temporary folder that is removed when the process ends."""
     _passing.append(tempfile.TemporaryDirectory(prefix="smallcnn-", ignore_cleanup_errors=True))
     return Path(_passing[-1].name)
 
 
 _passing: list[tempfile.TemporaryDirectory[str]] = []
-"""Each is removed with its object; two threads may have made one at once."""
+"""A folder is removed with its object; two threads may each have made one."""
 
 
 def _note(error: WriteError) -> None:
-    """Once: what follows from it is the same for every file."""
+    """Prints the note once, as the consequence is the same for every file."""
     if not _noted:
         _noted.append(True)
         print(f"note: {error}; continuing without the cache ($SMALLCNN_CACHE)", file=sys.stderr)

@@ -1,11 +1,11 @@
-"""A compiled network in a .so or .dll, run through ctypes. numpy alone.
+"""Loads and runs a compiled network in a .so or .dll through ctypes; needs only numpy.
 
 net = compiled.load("mobilenet_v2.so", threads=2)
 net.run(batch)            uint8 (N, H, W, C) -> float32 (N, outputs)
-net.metadata              what `smallcnn compile` wrote into the file
+net.metadata              metadata written by `smallcnn compile`
 
-Such a file is a program: loading it runs code from it, like any shared library. What is checked before is that it is
-whole, and made for this machine:
+Such a file is a program: loading it runs its code, like any shared library. Before that, only integrity and target
+machine are checked:
 
     the library | JSON: format, target | uint32 length of the JSON | uint32 checksum of all before | b"smallcnn"
 """
@@ -35,16 +35,16 @@ _CHUNK, _BLOCK = 1 << 20, 1 << 16
 
 
 def seal(library: bytes, target: str) -> bytes:
-    """`library` with what is checked before it is loaded."""
+    """`library` with the trailer that is checked before loading."""
     facts = json.dumps({"format": FORMAT, "target": target}).encode()
     content = library + facts + struct.pack("<I", len(facts))
     return content + struct.pack("<I", _checksum(io.BytesIO(content), len(content))) + _MAGIC
 
 
 def load(path: Path | str, threads: int | None = None) -> "CompiledFile":
-    """Opens a compiled file. `threads` left out is one per core.
+    """Opens a compiled file. The default for `threads` is one per core.
 
-    Raises FileError if it is missing, damaged, foreign, of another format, or not for this machine.
+    Raises FileError if it is missing, damaged, foreign, of another format, or for another machine.
     """
     if threads is None:
         threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -68,9 +68,9 @@ def load(path: Path | str, threads: int | None = None) -> "CompiledFile":
 
 
 class CompiledFile:
-    """A loaded file; see `load`. Threads that call it take turns. `labels` names the steps for `time`.
+    """A loaded compiled file; see `load`. Calls from several threads take turns. `labels` names the steps for `time`.
 
-    The library is unloaded with the object. A process made by fork gets its own working memory and threads.
+    The library is unloaded with the object. A forked process gets its own working memory and threads.
     """
 
     def __init__(self, path: Path, library: ctypes.CDLL, threads: int) -> None:
@@ -85,7 +85,7 @@ class CompiledFile:
         weakref.finalize(self, _close, library, self._context).atexit = False  # daemon threads may still be running it
 
     def run(self, batch: np.ndarray) -> np.ndarray:
-        """uint8 (N, H, W, C), C-contiguous -> float32 (N, outputs). Raises DataError for anything else."""
+        """Runs C-contiguous uint8 (N, H, W, C) -> float32 (N, outputs). Raises DataError for any other input."""
         self._check(batch, 4)
         answer = np.empty((len(batch), self.outputs), np.float32)
         if not len(batch):
@@ -99,7 +99,7 @@ class CompiledFile:
         return answer
 
     def time(self, image: np.ndarray) -> np.ndarray:
-        """One run on uint8 (H, W, C): int64 nanoseconds per step, in the order of `labels`."""
+        """Times one run on uint8 (H, W, C): int64 nanoseconds per step, in the order of `labels`."""
         self._check(image, 3)
         logits, times = np.empty(self.outputs, np.float32), np.empty(len(self.labels), np.int64)
         with self._context as handle:
@@ -110,12 +110,12 @@ class CompiledFile:
 
     @property
     def working_bytes(self) -> int:
-        """Memory that running takes: the arena, and each thread's scratch and tables. The weights stay in the file."""
+        """Working memory: the arena, and each thread's scratch and tables. The weights stay in the file."""
         return int(self._library.smallcnn_memory(self.threads))
 
     @property
     def scratch_bytes(self) -> int:
-        """The most that kernels took so far on one thread, of the scratch planned for them."""
+        """Peak scratch used by kernels so far on one thread, out of the planned scratch."""
         with self._context as handle:
             return int(self._library.smallcnn_scratch(handle))
 
@@ -124,11 +124,13 @@ class CompiledFile:
             wanted = ", ".join(map(str, ("N", *self.input_shape)[-dimensions:]))
             raise DataError(f"the network takes uint8 ({wanted}), not {batch.dtype} {batch.shape}")
         if not batch.flags.c_contiguous:
-            raise DataError(f"the network takes C-contiguous images, not strides {batch.strides}; np.ascontiguousarray")
+            raise DataError(
+                f"the network takes C-contiguous images, not strides {batch.strides}; use np.ascontiguousarray"
+            )
 
 
 class _Context:
-    """What the library made to run in, for one caller at a time."""
+    """The library's context to run in, used by one caller at a time."""
 
     def __init__(self, library: ctypes.CDLL, threads: int) -> None:
         self._library, self._threads = library, threads
@@ -165,7 +167,7 @@ _CONTEXTS: "weakref.WeakSet[_Context]" = weakref.WeakSet()
 
 
 def _after_fork() -> None:
-    """The threads that a context runs on, and one that may hold its lock, are the parent's."""
+    """Resets every context: its threads, and a holder of its lock, exist only in the parent."""
     for context in _CONTEXTS:
         context.forget()
 
@@ -204,7 +206,7 @@ _PLATFORMS = {
 
 
 def _checksum(file: BinaryIO, size: int) -> int:
-    """CRC-32 of the sums of each 64 KiB, and of the rest: a changed byte shows, and it is faster than CRC-32 of all."""
+    """CRC-32 of the sums over each 64 KiB and of the rest: detects a changed byte, and is faster than a full CRC-32."""
     file.seek(0)
     checksum, reader = 0, io.BufferedReader(file, _CHUNK)  # type: ignore[type-var]  # whole chunks
     while size > 0 and (piece := reader.read(min(size, _CHUNK))):
@@ -220,8 +222,11 @@ _LOADS = itertools.count()
 
 
 def _open(path: Path, descriptor: int) -> ctypes.CDLL:
-    """Loads the file that was checked. The loader knows libraries by name: each load on Linux has another one, so that
-    a file that replaced one in use is seen. The same file is loaded once."""
+    """Loads the file that was checked.
+
+    The loader identifies libraries by name. On Linux each load uses a different name, so that a file that replaced one
+    in use is loaded. The same file is loaded once.
+    """
     if sys.platform == "win32":
         name = str(path.resolve())  # cannot be replaced while in use
     else:
@@ -255,7 +260,7 @@ def _open(path: Path, descriptor: int) -> ctypes.CDLL:
 
 
 def _check_cpu(library: ctypes.CDLL, target: str) -> None:
-    """Raises FileError if this CPU lacks what the file's kernels use, and names the target to compile for instead."""
+    """Raises FileError, naming the target to compile for, if this CPU lacks features the kernels use."""
     if library.smallcnn_supported():
         return
     needed = library.smallcnn_features().decode()
@@ -282,7 +287,7 @@ def _unload(library: ctypes.CDLL) -> None:
 
 
 def _address(array: np.ndarray) -> int:
-    """Of its first element; `array.ctypes` takes five times as long."""
+    """The address of the first element; `array.ctypes` takes five times as long."""
     return ctypes.addressof(ctypes.c_char.from_buffer(array.data)) if array.flags.writeable else array.ctypes.data
 
 

@@ -1,4 +1,4 @@
-"""Which processor this is."""
+"""The name of the processor."""
 
 import os
 import platform
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def cpu_name() -> str:
-    """The processor as its maker calls it, with the number of cores."""
+    """The processor's name from its vendor, with the number of cores."""
     name = platform.processor() or platform.machine()
     cpuinfo, board = Path("/proc/cpuinfo"), Path("/proc/device-tree/model")
     if sys.platform == "darwin":

@@ -1,7 +1,7 @@
-"""The whole way on real data that needs no download: handwritten digits.
+"""A demo of every step on real data that needs no download: handwritten digits.
 
-Cost, training, export, accuracy on digits kept apart, predictions, timing, and one report. Each step is one library
-call; the command that does the same is shown, so that the next data set is a matter of changing words.
+It shows cost, training, export, accuracy on held-out digits, predictions, timing, and one report. Each step is one
+library call, printed as the equivalent command, so that it is easy to repeat on another data set.
 """
 
 import json
@@ -19,7 +19,7 @@ from smallcnn.data.sources import open_source
 from smallcnn.evaluate import Evaluation, evaluate
 from smallcnn.runtime import Prediction
 
-# Shallow: 99.2 and 99.4 % on the test part with two seeds, 98.3 and 99.2 % with all thirteen blocks, half as fast.
+# Shallow: 99.2 and 99.4 % on the test split with two seeds; all thirteen blocks reach 98.3 and 99.2 %, half as fast.
 MODEL = "mobilenet_v1:width=0.25,variant=shallow,small_input=true"
 EPOCHS, BATCH, VAL_FRACTION = 30, 32, 0.1
 _SHOWN = 5
@@ -27,7 +27,7 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class Demo:
-    """What came out, step by step."""
+    """The results of each step."""
 
     cost: Profile
     evaluation: Evaluation
@@ -37,7 +37,7 @@ class Demo:
 
 
 def demo(folder: Path, say: Callable[[str], None] = lambda line: None) -> Demo:
-    """Runs every step into `folder`; an interrupted demo goes on where it was. `say` gets a line per step."""
+    """Runs every step in `folder`; an interrupted demo resumes. `say` is called with each line of output."""
     from smallcnn.train.run import train
 
     run, model = folder / "run", folder / "digits.onnx"
@@ -62,7 +62,7 @@ def demo(folder: Path, say: Callable[[str], None] = lambda line: None) -> Demo:
         raise KeyboardInterrupt
 
     say(f"# {commands[2]}")
-    # the last weights, not the best: nothing was chosen by looking, so the accuracy below is that of the recipe
+    # the last weights, not the best: nothing is selected by accuracy, so the figure below is an unbiased estimate
     error = onnx.export(artifact.load(result.last), model)
     say(f"{model}: {model.stat().st_size:,} bytes, agrees with the trained network to {error:.1e}")
 
@@ -109,7 +109,7 @@ def demo(folder: Path, say: Callable[[str], None] = lambda line: None) -> Demo:
 
 
 def _write_images(folder: Path) -> list[tuple[Path, str]]:
-    """A few unseen digits as PNG files, with what they are."""
+    """Writes a few unseen digits as PNG files; returns paths and true classes."""
     folder.mkdir(parents=True, exist_ok=True)
     source = open_source("digits")
     test = source.splits["test"]

@@ -1,12 +1,12 @@
-"""What turns a network's outputs into answers: the ending, which belongs to the model.
+"""Endings: the function that turns a network's outputs into answers. It belongs to the model.
 
 softmax   one of the classes: probabilities that sum to 1
-sigmoid   each label by itself: independent probabilities, any number of which may be high
-none      scores, which are no probabilities: only their order means something
+sigmoid   independent labels: each has its own probability
+none      scores, not probabilities: only their order is meaningful
 
-The graph always stops before its ending, at the logits, so that every engine, training and temperature see the same
-numbers. A network with one output that means yes or no has two logits, 0 and z, whose softmax is 1 - p and p
-(`logits.to_logits` makes them).
+The graph always stops at the logits, before the ending, so that every engine, training and temperature scaling see the
+same numbers. A network with a single yes/no output has two logits, 0 and z, whose softmax is 1 - p and p
+(see `logits.to_logits`).
 """
 
 from typing import Literal, get_args
@@ -19,11 +19,11 @@ from smallcnn.errors import FileError
 Ending = Literal["softmax", "sigmoid", "none"]
 
 PRESENT = 0.5
-"""A label is present, if labels are independent, from this probability on."""
+"""The probability from which an independent label counts as present."""
 
 
 def check_ending(said: str) -> Ending:
-    """`said`, if there is such an ending; FileError otherwise."""
+    """`said`, if it is an ending; FileError otherwise."""
     for ending in get_args(Ending):
         if said == ending:
             return ending
@@ -37,7 +37,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def probabilities(logits: np.ndarray, ending: Ending) -> np.ndarray:
-    """What logits (..., classes) say, float64: probabilities, or the scores themselves if the ending is "none"."""
+    """Probabilities of logits (..., classes), float64; the scores themselves if the ending is "none"."""
     if ending == "softmax":
         return softmax(logits)
     if ending == "none":
@@ -47,11 +47,11 @@ def probabilities(logits: np.ndarray, ending: Ending) -> np.ndarray:
 
 
 def logits_of(answers: np.ndarray, ending: Ending) -> np.ndarray:
-    """The inverse of `probabilities`, float32: for softmax up to a number added to all. 0 and 1 become finite."""
+    """The inverse of `probabilities`, float32; for softmax up to an additive constant. 0 and 1 become finite."""
     least = np.finfo(np.float32).tiny
     if ending == "softmax":
         return np.log(np.maximum(answers, least))
     if ending == "none":
         return answers
-    rest = np.maximum(1 - answers, np.finfo(np.float32).epsneg / 2)  # half of the last step below 1
+    rest = np.maximum(1 - answers, np.finfo(np.float32).epsneg / 2)  # half the spacing of float32 below 1
     return np.log(np.maximum(answers, least)) - np.log(rest)

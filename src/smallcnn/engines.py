@@ -1,7 +1,7 @@
-"""What runs a network: each engine takes a uint8 batch (N, H, W, C) and returns float32 (N, classes).
+"""Inference engines: each takes a uint8 batch (N, H, W, C) and returns float32 (N, classes).
 
 onnxruntime   .onnx and .safetensors; the default for both, in the base install
-compiled      .so and .dll, what `smallcnn compile` wrote; nothing else runs those
+compiled      .so and .dll, written by `smallcnn compile`; no other engine runs those
 openvino      .onnx and .safetensors; 'openvino' extra
 torch         .safetensors, eager, channels last; 'train' extra
 """
@@ -26,7 +26,7 @@ ENGINES = {
     "openvino": (".safetensors", ".onnx"),
     "torch": (".safetensors",),
 }
-"""The files that each runs; the first engine that runs a file is its natural one."""
+"""The files each engine runs; the first engine that runs a file is the default for it."""
 
 SUFFIXES = tuple(dict.fromkeys(suffix for suffixes in ENGINES.values() for suffix in suffixes))
 
@@ -38,12 +38,12 @@ def check_engine(engine: str) -> None:
 
 
 def fitting(path: Path) -> list[str]:
-    """The engines that run such a file, its natural one first."""
+    """The engines that run such a file, the default first."""
     return [engine for engine, suffixes in ENGINES.items() if path.suffix.lower() in suffixes]
 
 
 def choose(path: Path, engine: str | None) -> str:
-    """`engine`, or the file's natural one. Raises SmallcnnError if it does not run such a file."""
+    """`engine`, or the default for the file. Raises SmallcnnError if it does not run such a file."""
     fits = fitting(path)
     if engine is None:
         return fits[0]
@@ -56,14 +56,14 @@ def choose(path: Path, engine: str | None) -> str:
 
 @dataclass(frozen=True)
 class Model:
-    """What an engine may need: an artifact, or the path of an ONNX file."""
+    """The input of an engine: an artifact, or the path of an ONNX file."""
 
     path: Path
     artifact: "Artifact | None" = None
 
     @cached_property
     def onnx(self) -> str | bytes:
-        """Path of an ONNX file, which engines map rather than copy, or an ONNX model made of the artifact."""
+        """The path of an ONNX file, which engines map rather than copy, or the artifact as an ONNX model."""
         if self.artifact is None:
             return str(self.path)
         from smallcnn.onnx import to_onnx
@@ -72,9 +72,9 @@ class Model:
 
 
 def start(model: Model, engine: str, threads: int | None) -> Run:
-    """An engine for an artifact or an ONNX file. Raises MissingExtra if it is not installed."""
+    """Starts an engine for an artifact or an ONNX file. Raises MissingExtra if it is not installed."""
     starts = {"onnxruntime": onnxruntime, "openvino": openvino, "torch": torch}
-    path, artifact = model.path, model.artifact  # a model keeps the ONNX that it was turned into
+    path, artifact = model.path, model.artifact  # the lambda must not keep `model`, which caches its ONNX
     return forkable(starts[engine](model, threads), lambda: starts[engine](Model(path, artifact), threads))
 
 
@@ -86,8 +86,8 @@ def onnxruntime(model: Model, threads: int | None) -> Run:
 def open_onnx(model: Model, engine: str, threads: int | None) -> tuple[Run, dict[str, str], tuple[Any, ...]]:
     """An engine for an ONNX file, the file's metadata, and the shape of its input, as (N, H, W, C).
 
-    The metadata is read by ONNX Runtime, which starts quicker than the onnx package; if that is the engine, the file is
-    loaded once.
+    ONNX Runtime reads the metadata, because it starts faster than the onnx package. If it is the engine, the file is
+    loaded only once.
     """
     if engine == "onnxruntime":
         session = _session(model, threads)
@@ -100,7 +100,7 @@ def open_onnx(model: Model, engine: str, threads: int | None) -> tuple[Run, dict
 
 
 def plain_answer(model: Model, image: np.ndarray) -> np.ndarray:
-    """What ONNX Runtime answers without optimising the graph, (classes,): what an engine's rewrites are judged by.
+    """ONNX Runtime's answer without graph optimisation, (classes,): the reference for an engine's own rewrites.
 
     The plain definition would take seconds.
     """
@@ -125,7 +125,7 @@ def _session(model: Model, threads: int | None, optimise: bool = True) -> Any:
 
     source = model.onnx
     options = ort.SessionOptions()
-    options.log_severity_level = 4  # what is wrong comes as an exception
+    options.log_severity_level = 4  # errors come as exceptions
     options.intra_op_num_threads = threads or 0  # 0: one per core
     options.inter_op_num_threads = 1
     if not optimise:
@@ -134,7 +134,7 @@ def _session(model: Model, threads: int | None, optimise: bool = True) -> Any:
         return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions have no common base
         reason = str(error).splitlines()[0]
-        raise FileError(f"{model.path}: damaged, or no ONNX model that ONNX Runtime can load ({reason})") from error
+        raise FileError(f"{model.path}: damaged, or not an ONNX model that ONNX Runtime can load ({reason})") from error
 
 
 def openvino(model: Model, threads: int | None) -> Run:
@@ -153,9 +153,9 @@ def openvino(model: Model, threads: int | None) -> Run:
 
 
 def torch(model: Model, threads: int | None) -> Run:
-    """The torch module, eager, channels last. Threads are torch's, for the whole process; one in a forked process.
+    """The torch module, eager, channels last. `threads` sets torch's threads for the whole process.
 
-    OpenMP would wait there for the parent's.
+    A forked process runs on one thread, because OpenMP would wait there for the parent's threads.
     """
     try:
         import torch as pt

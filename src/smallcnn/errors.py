@@ -1,17 +1,17 @@
-"""What can be wrong with what a user asked for.
+"""Errors that a user can correct.
 
-    SmallcnnError            one line for people; the command prints it and exits with code 2
+    SmallcnnError            one line for the user; the command prints it and exits with code 2
         AnswerError          a network whose answer is not a finite number
         CompileError         a network that the compiler cannot turn into machine code
-        ExportError          an exported file that does not compute what the network does
-        GraphError           a network that cannot be: shapes, names, options
+        ExportError          an exported file whose answers differ from the network's
+        GraphError           an invalid network: shapes, names or options do not fit
         FileError            a file that is missing, damaged, foreign or cannot be written
             ImageError       an image that cannot be decoded
-            WriteError       a file that cannot be written: no right, no room
-        DataError            a data set that cannot be trained on or compared with
-        MissingExtra         an optional dependency is needed; names the extra to install
+            WriteError       a file that cannot be written: no permission, disk full
+        DataError            a data set that cannot be used or does not fit the model
+        MissingExtra         a missing optional dependency; names the extra to install
 
-Any other exception that leaves the library is a bug.
+Any other exception raised by the library is a bug.
 """
 
 import difflib
@@ -20,7 +20,7 @@ from collections.abc import Iterable
 
 
 class SmallcnnError(Exception):
-    """A mistake the user can mend; its text is one line that says what was wrong and what is allowed."""
+    """An error the user can correct; its text is one line that says what is wrong and what is allowed."""
 
 
 class AnswerError(SmallcnnError):
@@ -32,7 +32,7 @@ class CompileError(SmallcnnError):
 
 
 class ExportError(SmallcnnError):
-    """An exported file does not compute what the network does."""
+    """An exported file whose answers differ from the network's."""
 
 
 class GraphError(SmallcnnError, ValueError):
@@ -48,9 +48,9 @@ class ImageError(FileError):
 
 
 class ImageNote(UserWarning):
-    """What was guessed about an image, or passed over, in words that fit every image of its kind.
+    """A note about an assumption or something ignored in an image, worded to fit every image of its kind.
 
-    `image` is the one that it was found in. Commands show each such note once.
+    `image` is the image that caused it. Commands show each note once.
     """
 
     def __init__(self, text: str, image: str) -> None:
@@ -77,7 +77,7 @@ class MissingExtra(SmallcnnError, ImportError):  # noqa: N818  (reads better whe
 
 
 TRAIN = ("torch", "kornia", "sklearn", "matplotlib", "tensorboard")
-"""What the 'train' extra brings that training and the demo use."""
+"""Modules of the 'train' extra that training and the demo use."""
 
 
 def require(what: str, extra: str, *modules: str) -> None:
@@ -87,7 +87,7 @@ def require(what: str, extra: str, *modules: str) -> None:
 
 
 def closest(name: str, known: Iterable[str]) -> str:
-    """The known names most like `name`, for the end of an error message; all of them if none is much like it."""
+    """The known names closest to `name`, for the end of an error message; all of them if none is close."""
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     return f"closest: {', '.join(near)}" if near else f"known: {', '.join(known)}"

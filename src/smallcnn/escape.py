@@ -1,7 +1,7 @@
-"""Foreign text for people to read: labels, file names and what model files say of themselves.
+"""Escaping of foreign text for display: labels, file names and metadata of model files.
 
-A terminal obeys control characters, and invisible ones can turn a line around or hide half of it. Whatever is shown
-goes through `escaped`: as Python writes such characters in a string, \\n, \\x1b, \\u202e. Files keep the text as it is.
+A terminal obeys control characters, and invisible ones can reverse or hide part of a line. All displayed text goes
+through `escaped`, which writes such characters as Python does: \\n, \\x1b, \\u202e. Files keep the text unchanged.
 """
 
 import re
@@ -11,13 +11,13 @@ _UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 """Control, format (bidirectional overrides, zero width), halves of surrogate pairs, line and paragraph separators."""
 
 _FILLERS = "\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0"
-"""Letters and marks that have no shape."""
+"""Letters and marks without a visible shape."""
 
 _PLAIN = re.compile(r"[ -~]*")
 
 
 def escaped(text: str) -> str:
-    """`text` in one line, with nothing in it that cannot be seen."""
+    """`text` on one line, with invisible characters escaped."""
     if _PLAIN.fullmatch(text):
         return text
     return "".join(

@@ -1,6 +1,6 @@
-"""How good a model file is on labelled images, and what it says to each of them.
+"""Evaluation of a model file on labelled images: metrics, and the answer to each image.
 
-The module can be called as its function `evaluate`: smallcnn.evaluate("flowers.onnx", "photos").
+The module is callable, as its function `evaluate`: smallcnn.evaluate("flowers.onnx", "photos").
 """
 
 import sys
@@ -25,10 +25,10 @@ _BATCH = 16
 
 @dataclass(frozen=True)
 class Answers:
-    """What a network says to those images of a split that can be decoded.
+    """A network's answers to the images of a split that can be decoded.
 
-    float32 `logits` (N, classes), `labels` (N,) as the network numbers them, and `indices` (N,) of the images in the
-    split; `skipped` says what could not be decoded and why.
+    `logits` is float32 (N, classes). `labels` (N,) use the network's class numbers, and `indices` (N,) are the images'
+    positions in the split. `skipped` maps each image that could not be decoded to the reason.
     """
 
     logits: np.ndarray
@@ -39,9 +39,9 @@ class Answers:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics over `split`, one part of a data set, and the answers they are of.
+    """Metrics and answers over one split of a data set: `part` is its name, `split` its images.
 
-    `doubt` says what could make the chosen part the wrong one; None if it was asked for or is certain.
+    `doubt` says why the split might be the wrong one; None if it was given or is certain.
     """
 
     part: str
@@ -53,7 +53,7 @@ class Evaluation:
 
     @property
     def skipped(self) -> dict[str, str]:
-        """What could not be decoded, and why."""
+        """The images that could not be decoded, and why."""
         return self.answers.skipped
 
 
@@ -68,16 +68,17 @@ def evaluate(
     workers: int | None = None,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
-    """Runs `net`, opened or the path of a model file, over the images of `data` (see `open_source`) and counts.
+    """Runs `net`, opened or the path of a model file, on the images of `data` (see `open_source`) and scores it.
 
-    `part` is train, val, test or all. Left out, it is what the network has not learned from: the test part if there is
-    one; the validation part if the set has one, or if the network was trained on the rest of this very set (the same
-    images, or a folder of the same name); otherwise all. `crop` is the part of an image's shorter side to look at,
-    in place of the network's: 1 for images that are already cropped. `root` is where a named set's files are;
-    `groups` as for `open_source`, needed only if the images have changed since training.
-    `report` is called with the images done and their total.
+    `part` is the split: train, val, test or all. The default is the one the network was not trained on: the test split
+    if there is one; else the validation split, if the data set has its own or the network was trained on the rest of
+    this set (the same images, or a folder of the same name); else all images.
 
-    Raises DataError if the classes do not fit the labels of the network, or nothing could be decoded.
+    `crop` replaces the network's share of the shorter side to keep; use 1 for images that are already cropped. `root`
+    is the folder with a named set's files. `groups` is as for `open_source`, and needed only if the images have changed
+    since training. `report` is called with the number of images done and their total.
+
+    Raises DataError if the classes do not match the network's labels, or no image could be decoded.
     """
     if not isinstance(net, Net):
         net = open_model(net)
@@ -92,19 +93,22 @@ def evaluate(
         same = source.fingerprint == trained_on.get("fingerprint")
         part = _unseen(source, trained_here=same or Path(data).name == trained_on.get("name"))
         if part == "all" and trained_on:
-            doubt = "all images, as this is not the set it was trained on; any it was trained on would flatter it"
+            doubt = (
+                "all images are used, as the model was trained on another data set; images shared by both would "
+                "inflate the accuracy"
+            )
         elif part == "val" and source.val_is_cut and not same:
             doubt = (
-                "only the part kept for validation, as a folder of this name was trained on (its images have changed "
-                "since); for every image ask for the part all"
+                "only the validation split is used, as the model was trained on a folder of this name (its images have "
+                "changed since); use --split all for every image"
             )
             if trained_on.get("cut") and not source.cut:
-                doubt += "; it was split by groups: give the same --groups, or learned images are among these"
+                doubt += "; it was split by groups: give the same --groups, or this split contains training images"
     if part != "all" and part not in source.splits:
-        raise DataError(f"{data} has no part {part!r}; it has {', '.join([*source.splits, 'all'])}")
+        raise DataError(f"{data} has no split {part!r}; it has {', '.join([*source.splits, 'all'])}")
     split = source.everything() if part == "all" else source.splits[part]
     if not len(split):
-        raise DataError(f"{data} has no images in its part {part!r}")
+        raise DataError(f"{data} has no images in its split {part!r}")
     index_of = match_labels(source.classes, net.labels)
     answers = ask(net.logits, net.preprocessing, split, index_of, workers=workers, report=report)
     return Evaluation(part, doubt, measure(answers.logits, answers.labels, net.ending), answers, split, source)
@@ -128,9 +132,9 @@ def ask(
     workers: int | None = None,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Answers:
-    """Runs a network over the images of `split`, or those `among` them: uint8 (N, H, W, C) -> (N, classes).
+    """Runs a network, uint8 (N, H, W, C) -> (N, classes), on the images of `split`, or on those at the indices `among`.
 
-    `index_of` is the network's number for each of the split's classes. Raises DataError if nothing can be decoded.
+    `index_of` is the network's number of each class of the split. Raises DataError if no image can be decoded.
     """
     chosen = range(len(split)) if among is None else among
     logits, labels, indices = [], [], []
@@ -152,7 +156,7 @@ def ask(
         done += len(batch.labels) + len(batch.failed)
         report(done, len(chosen))
     if not labels:
-        raise DataError(f"none of {len(chosen)} images could be decoded; the first: {next(iter(skipped.values()))}")
+        raise DataError(f"none of {len(chosen)} images could be decoded; first error: {next(iter(skipped.values()))}")
     return Answers(np.concatenate(logits), np.concatenate(labels), np.concatenate(indices), skipped)
 
 

@@ -1,7 +1,7 @@
-"""Fetching a public file once: whole, verified, and continued where a broken download stopped.
+"""Downloads of public files: each is fetched once and verified, and an interrupted download resumes.
 
-Files lie in the cache under their address: HOST/PATH/NAME. Beside a file may lie `.NAME.partial`, what has arrived so
-far, and `.NAME.lock`, which keeps two processes apart and holds the mark (ETag) of the version that is arriving.
+The cache stores a file under its address: HOST/PATH/NAME. Next to it there may be `.NAME.partial`, the part received so
+far, and `.NAME.lock`, which excludes other processes and holds the ETag of the version being fetched.
 """
 
 import hashlib
@@ -25,13 +25,13 @@ from smallcnn.errors import FileError, WriteError
 from smallcnn.files import write
 
 Report = Callable[[int, int | None], None]
-"""Is told how many bytes are there and how many there will be, None if the server does not say."""
+"""Called with the bytes received and the total, None if the server does not say."""
 
 _TIMEOUT = 30.0  # seconds without a byte
 _TRIES = 5
 _PAUSE = 1.0  # seconds before the second try, then twice as long each time
 _CHUNK = 1 << 18
-_AGAIN = 408, 416, 429  # answers, besides 5xx, after which it is worth asking again
+_AGAIN = 408, 416, 429  # status codes worth a retry, as are all 5xx
 _LOCAL = "127.0.0.1", "localhost", "::1"
 
 
@@ -44,23 +44,23 @@ def fetch(
     cache: Path | None = None,
     report: Report = lambda done, total: None,
 ) -> Path:
-    """The path of the file at `url`, which is downloaded unless the cache has it already.
+    """Returns the path of the file at `url`, downloading it unless it is cached.
 
-    `size` in bytes and `sha256` (at least its first 8 digits) are verified before the file is used, also when it comes
-    from the cache. The address must be https, or http if the whole SHA-256 is known. With `member`, the file is a tar
-    archive, and the path is that of its member with this file name.
+    `size` in bytes and `sha256` (at least its first 8 digits) are verified before the file is used, even if it is
+    cached. The address must be https, or http if the whole SHA-256 is known. With `member`, the file is a tar archive,
+    and the path is that of the member with this file name.
 
-    Where the cache cannot be written, the file lasts as long as the process.
+    If the cache cannot be written, the file lasts as long as the process.
 
     Raises FileError if the file cannot be fetched, is not the expected one, or cannot be written anywhere.
     """
     if sha256 is not None and not re.fullmatch("[0-9a-f]{8,64}", sha256):
-        raise FileError(f"a SHA-256 is 64 hexadecimal digits in small letters, or its first 8 or more, not {sha256!r}")
+        raise FileError(f"a SHA-256 is 64 hexadecimal digits in lower case, or the first 8 or more, not {sha256!r}")
     return in_cache(cache or cache_folder(), lambda folder: _fetched(url, folder, member, size, sha256, report))
 
 
 def _fetched(url: str, folder: Path, member: str | None, size: int | None, sha256: str | None, report: Report) -> Path:
-    """Where the file is in `folder`. Raises WriteError if it cannot be put there."""
+    """The path of the file in `folder`. Raises WriteError if it cannot be written there."""
     place = _place(url, folder, pinned=sha256 is not None and len(sha256) == 64)
     try:
         if not _is_good(place, size, sha256):
@@ -75,18 +75,18 @@ def _fetched(url: str, folder: Path, member: str | None, size: int | None, sha25
         raise FileError(
             f"no connection to {urlsplit(url).hostname}: {reason or error.reason}; "
             f"if you can get {url} elsewhere, put it at {place} and try again"
-            + (f" (what is there: {flaw})" if flaw else "")
+            + (f" (the file there: {flaw})" if flaw else "")
         ) from error
     except OSError as error:
         raise WriteError(f"cannot write {place}: {error.strerror or error}") from error
 
 
 def _place(url: str, cache: Path, pinned: bool) -> Path:
-    """Where the file of an address lies in the cache."""
+    """The cache path of the file at an address."""
     parts = _checked(url, pinned)
     *folders, name = parts.path.split("/")
     if not name.strip("."):
-        raise FileError(f"{url}: this is the address of a folder; one of a file is wanted")
+        raise FileError(f"{url}: the address of a folder; give the address of a file")
     words = [parts.netloc.rpartition("@")[2], *folders, parts.query, name]
     return cache.joinpath(*(re.sub(r"[^\w.=+-]", "_", word).lstrip(".") for word in words))
 
@@ -108,7 +108,7 @@ def _is_good(path: Path, size: int | None, sha256: str | None) -> bool:
 
 
 def _flaw(path: Path, size: int | None, sha256: str | None) -> str | None:
-    """What is wrong with a file, as far as its size and hash are known."""
+    """What is wrong with a file, judged by its known size and hash; None if nothing."""
     if size is not None and (found := path.stat().st_size) != size:
         return f"it has {found:,} bytes, expected {size:,}"
     if sha256 is not None:
@@ -120,11 +120,11 @@ def _flaw(path: Path, size: int | None, sha256: str | None) -> str | None:
 
 
 class _BrokenError(Exception):
-    """The download stopped for a reason that may be gone a moment later."""
+    """A download that stopped for a possibly temporary reason."""
 
 
 def _download(url: str, place: Path, mark: IO[str], size: int | None, sha256: str | None, report: Report) -> None:
-    """Puts the file of an address at `place`."""
+    """Downloads the file at an address to `place`."""
     partial = place.with_name(f".{place.name}.partial")
     last = ""
     for attempt in range(_TRIES):
@@ -144,11 +144,11 @@ def _download(url: str, place: Path, mark: IO[str], size: int | None, sha256: st
         if not resumed:
             raise FileError(f"{url} is not the expected file: {flaw}; it was removed")
         last = flaw
-    raise FileError(f"{url}: failed {_TRIES} times, the last time because {last}; what has arrived is kept")
+    raise FileError(f"{url}: failed {_TRIES} times, the last time because {last}; the part received is kept")
 
 
 def _receive(url: str, partial: Path, mark: IO[str], size: int | None, report: Report) -> bool:
-    """Appends to `partial` what it lacks, or writes it anew if the file has changed. True if it could be continued."""
+    """Completes `partial`, or rewrites it if the file has changed. Returns whether the download was resumed."""
     done = partial.stat().st_size if partial.exists() else 0
     mark.seek(0)
     headers = {"User-Agent": f"smallcnn/{__version__}"}
@@ -158,7 +158,7 @@ def _receive(url: str, partial: Path, mark: IO[str], size: int | None, report: R
         resumed = response.status == 206
         if resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {done}-"):
             partial.unlink()
-            raise _BrokenError("the server sent another part than was asked for")
+            raise _BrokenError("the server sent the wrong range of bytes")
         if not resumed:
             done = 0
             _remember(mark, response.headers)
@@ -179,7 +179,7 @@ def _receive(url: str, partial: Path, mark: IO[str], size: int | None, report: R
 
 
 def _remember(mark: IO[str], headers: HTTPMessage) -> None:
-    """Stores what tells this version of the file from a later one, if the server gives anything that does."""
+    """Stores an identifier of this version of the file, if the server gives one."""
     tag = headers.get("ETag", "W/")
     mark.seek(0)
     mark.truncate()
@@ -188,7 +188,7 @@ def _remember(mark: IO[str], headers: HTTPMessage) -> None:
 
 
 class _SafeRedirect(HTTPRedirectHandler):
-    """Follows no redirect away from https."""
+    """A redirect handler that refuses redirects away from https."""
 
     def redirect_request(
         self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
@@ -198,13 +198,13 @@ class _SafeRedirect(HTTPRedirectHandler):
 
 
 def _open(url: str, headers: dict[str, str], partial: Path) -> HTTPResponse:
-    """The answer to a request; URLError if there is no connection at all."""
+    """The response to a request; URLError if there is no connection."""
     try:
         response: HTTPResponse = build_opener(_SafeRedirect).open(Request(url, headers=headers), timeout=_TIMEOUT)
         return response
     except HTTPError as error:
         error.close()
-        if error.code == 416:  # nothing is left to send: what is there was never this file
+        if error.code == 416:  # nothing left to send: the partial file is not part of this file
             partial.unlink()
         if error.code in _AGAIN or error.code >= 500:
             raise _BrokenError(f"the server answered {error.code} {error.reason}") from error
@@ -223,7 +223,7 @@ def _read(response: HTTPResponse) -> bytes:
 
 
 def _extract(archive: Path, member: str) -> Path:
-    """The one file called `member` in a tar archive, written beside the archive; no path in the archive is followed."""
+    """Extracts the file named `member` next to the tar archive; paths in the archive are ignored."""
     try:
         with tarfile.open(archive) as tar:
             found = next((info for info in tar if info.isfile() and PurePosixPath(info.name).name == member), None)

@@ -1,4 +1,4 @@
-"""Writing files so that a kill or a full disk never leaves half of one."""
+"""Atomic file writing: a kill or a full disk never leaves half a file."""
 
 import errno
 import os
@@ -11,26 +11,26 @@ from smallcnn.errors import FileError, WriteError
 
 @contextmanager
 def atomic(path: Path | str) -> Iterator[Path]:
-    """Gives a path beside `path` to write to, and renames it onto `path` once it is safely on disk.
+    """Yields a temporary path next to `path` to write to, and renames it to `path` once it is safely on disk.
 
-    On any failure what was at `path` stays as it was. Raises WriteError if the place cannot be written.
+    On failure, the file at `path` is unchanged. Raises WriteError if the folder cannot be written.
     """
     path = Path(path)
-    beside = _start_beside(path)
+    temporary = _start_temporary(path)
     try:
-        yield beside
-        with beside.open("rb+") as file:
+        yield temporary
+        with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        beside.replace(path)
+        temporary.replace(path)
     except OSError as error:
         raise WriteError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         with suppress(OSError):
-            beside.unlink()
+            temporary.unlink()
 
 
 def make_folder(path: Path) -> None:
-    """The folder and those above it, where they are not there yet. Raises WriteError."""
+    """Makes the folder and its parents if missing. Raises WriteError."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -38,38 +38,38 @@ def make_folder(path: Path) -> None:
 
 
 def write(path: Path, content: bytes) -> Path:
-    """Puts the file there in one piece, in a folder made if there is none; gives its path. Raises WriteError."""
+    """Writes the file atomically, makes its folder if missing, and returns the path. Raises WriteError."""
     make_folder(path.parent)
-    with atomic(path) as beside:
-        beside.write_bytes(content)
+    with atomic(path) as temporary:
+        temporary.write_bytes(content)
     return path
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Removes what writers that were killed left beside their files. Nobody else may be writing there."""
+    """Removes temporary files left by killed writers. No other process may be writing there."""
     for leftover in folder.glob(".*.part"):
         with suppress(OSError):
             leftover.unlink()
 
 
 def check_regular(path: Path, error: type[FileError] = FileError) -> None:
-    """Raises `error` for a pipe, socket or device, which could be waited for without end."""
+    """Raises `error` for a pipe, socket or device, which could block forever."""
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise error(f"{path}: a pipe, socket or device, not a regular file")
 
 
 def check_writable(path: Path | str) -> None:
-    """Raises WriteError now rather than after the work, if a file at `path` could not be written."""
-    _start_beside(Path(path)).unlink()
+    """Raises WriteError before the work, if a file at `path` cannot be written."""
+    _start_temporary(Path(path)).unlink()
 
 
-def _start_beside(path: Path) -> Path:
-    """An empty file in the same folder."""
+def _start_temporary(path: Path) -> Path:
+    """Makes an empty temporary file in the same folder."""
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "it is a folder")
-        beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-        beside.touch()
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+        temporary.touch()
     except OSError as error:
         raise WriteError(f"cannot write {path}: {error.strerror}") from error
-    return beside
+    return temporary

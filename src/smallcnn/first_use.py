@@ -1,4 +1,4 @@
-"""What it takes to open a model file and answer the first image, measured in a fresh process; imports not counted."""
+"""Time and memory to open a model file and answer the first image, in a fresh process, without imports."""
 
 import importlib
 import json
@@ -19,11 +19,11 @@ _USERS_MISTAKE = 2
 
 @dataclass(frozen=True)
 class FirstUse:
-    """Milliseconds, and bytes of memory; None where the system does not tell.
+    """Times in milliseconds and memory in bytes; None where the system does not report it.
 
-    `peak_memory_bytes` is the most that the whole process held, `added_memory_bytes` the most beyond an interpreter
-    with numpy and the engine imported. Pages of a mapped file count in both, as soon as they are read;
-    `added_private_bytes` is without them, what is held after the first answer and no other process could share.
+    `peak_memory_bytes` is the peak of the whole process. `added_memory_bytes` is the peak beyond an interpreter with
+    numpy and the engine imported. Both count the pages of a mapped file once they are read. `added_private_bytes` does
+    not: it is the memory held after the first answer that no other process could share.
     """
 
     load_ms: float
@@ -34,7 +34,7 @@ class FirstUse:
 
 
 def first_use(file: Path, engine: str, threads: int) -> FirstUse:
-    """Raises SmallcnnError if the file cannot be opened."""
+    """Measures `file` in `engine`. Raises SmallcnnError if the file cannot be opened."""
     code = "import sys; from smallcnn.first_use import _measure; _measure(*sys.argv[1:])"
     command = [sys.executable, "-P", "-c", code, str(file), engine, str(threads)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -46,9 +46,9 @@ def first_use(file: Path, engine: str, threads: int) -> FirstUse:
 
 
 def _measure(file: str, engine: str, threads: str) -> None:
-    """Runs in the fresh process: prints one line of JSON, or what the user has to mend on stderr."""
+    """Runs in the fresh process: prints one line of JSON, or the user's error on stderr."""
     try:
-        if engine != "compiled" and find_spec(engine):  # if it is not there, opening the file says what to install
+        if engine != "compiled" and find_spec(engine):  # if it is missing, opening the file says what to install
             importlib.import_module(engine)
         if file.lower().endswith(".safetensors") and engine != "torch":
             importlib.import_module("smallcnn.onnx.writing")  # turns it into ONNX
@@ -59,9 +59,9 @@ def _measure(file: str, engine: str, threads: str) -> None:
         start = time.perf_counter()
         net = runtime.open(file, engine=engine, threads=int(threads))
         load = time.perf_counter() - start
-        picture = probe_image(net.input_shape)
+        image = probe_image(net.input_shape)
         start = time.perf_counter()
-        net.logits(picture)
+        net.logits(image)
         first = time.perf_counter() - start
     except SmallcnnError as error:
         print(error, file=sys.stderr)
@@ -82,9 +82,9 @@ def _difference(after: int | None, before: int | None) -> int | None:
 
 
 def _memory(kind: str) -> int | None:
-    """Bytes of this process: VmHWM, the most it has held, or RssAnon, what it holds now and is no file's.
+    """Memory of this process in bytes: VmHWM, its peak, or RssAnon, its current memory not backed by a file.
 
-    From /proc on Linux: getrusage there includes what the parent held. Elsewhere only the first is known.
+    From /proc on Linux, where getrusage includes the parent's memory. Elsewhere only the peak is known.
     """
     status = Path("/proc/self/status")
     if status.exists():

@@ -1,6 +1,6 @@
-"""Engines in a process made by fork: their threads are the parent's, so each starts anew when it is asked.
+"""Engines in a forked process: their threads exist only in the parent, so each engine is restarted on first use.
 
-What the parent had is neither used there nor taken down, which would wait for threads that do not exist.
+The parent's engine is neither used nor destroyed there, as destroying it would wait for threads that do not exist.
 """
 
 import ctypes
@@ -15,7 +15,7 @@ Run = Callable[[np.ndarray], np.ndarray]
 
 
 def forkable(run: Run, again: Callable[[], Run]) -> Run:
-    """`run` in this process; in those that are forked from it, what `again` makes there."""
+    """Runs `run` in this process; a process forked from it runs what `again` makes there."""
     engine = _Forkable(run, again)
     _ENGINES.add(engine)
     return engine
@@ -43,7 +43,7 @@ _PARENT = os.getpid()
 
 
 def forked() -> bool:
-    """Whether this process was made by fork after this module was loaded."""
+    """Whether this process was forked after this module was loaded."""
     return os.getpid() != _PARENT
 
 
@@ -55,11 +55,11 @@ def _after_fork() -> None:
 
 
 def _exit_at_once() -> None:
-    """ONNX Runtime's destructors wait for a thread of the parent when a forked process ends: they are left out."""
+    """Skips ONNX Runtime's destructors at exit, which in a forked process wait for a thread of the parent."""
     try:
         libc = ctypes.CDLL(None)
         libc.on_exit(libc._exit, None)
-    except (AttributeError, OSError, TypeError):  # glibc alone has it
+    except (AttributeError, OSError, TypeError):  # only glibc has it
         pass
 
 

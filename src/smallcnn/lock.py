@@ -1,4 +1,4 @@
-"""A file that one process at a time may hold. The system frees it when the process ends, however it ends."""
+"""File locks held by one process at a time. The system releases a lock when its process ends, however it ends."""
 
 import errno
 import os
@@ -14,16 +14,16 @@ from typing import IO
 from smallcnn.errors import DataError, FileError
 
 RUN = ".lock"
-"""The lock of a run's folder."""
+"""Name of the lock file in a run's folder."""
 
-_PATIENCE = 2.0  # seconds: a process that is just ending lets go within them
+_PATIENCE = 2.0  # seconds, in which a process that is just ending releases the lock
 _ASKING = 0.05
-_WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # what some network file systems answer
+_WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # errors of some network file systems
 
 if sys.platform == "win32":
     import msvcrt
 
-    _BEHIND = 1 << 30  # a byte behind the content, which others may then read
+    _BEHIND = 1 << 30  # a byte beyond the content, so that others can read the content
 
     def _lock(file: IO[str], wait: bool) -> None:
         """Until the file is closed. Raises BlockingIOError if another holds it."""
@@ -46,9 +46,9 @@ else:
 
 @contextmanager
 def held(path: Path, *, wait: bool) -> Iterator[IO[str]]:
-    """The file at `path`, made if there is none, held by this process alone; what is written to it, others can read.
+    """Holds the lock file at `path`, made if missing, for this process alone; others can read what is written to it.
 
-    Raises BlockingIOError if another holds it, unless this is to `wait`; OSError if the file cannot be opened.
+    Raises BlockingIOError if another process holds it, unless `wait` is true; OSError if the file cannot be opened.
     """
     with _opened(path) as file:
         _lock(file, wait)
@@ -56,20 +56,20 @@ def held(path: Path, *, wait: bool) -> Iterator[IO[str]]:
 
 
 def _opened(path: Path) -> IO[str]:
-    """Never through a link: the folder may be a stranger's, and what is locked is written to."""
+    """Opens the file, never through a link: the folder may be untrusted, and the file is written to."""
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
     number = os.open(path, flags, 0o666)
     if not stat.S_ISREG(os.fstat(number).st_mode):
         os.close(number)
-        raise OSError(errno.EINVAL, f"{path.name} is no ordinary file")
+        raise OSError(errno.EINVAL, f"{path.name} is not a regular file")
     return os.fdopen(number, "a+", encoding="utf-8")
 
 
 @contextmanager
 def run_folder(folder: Path) -> Iterator[None]:
-    """Keeps every other run out of `folder`, which is made if there is none; leaves nothing of its own behind.
+    """Locks `folder` against other runs, makes it if missing, and removes the lock file afterwards.
 
-    Raises DataError, which says who is in there, if another run is; FileError if the folder cannot be written.
+    Raises DataError, which names the holder, if another run uses it; FileError if the folder cannot be written.
     """
     path, made = folder / RUN, not folder.exists()
     try:
@@ -84,22 +84,22 @@ def run_folder(folder: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            with suppress(OSError):  # Windows removes no open file; a lock that nobody holds does no harm
+            with suppress(OSError):  # Windows cannot remove an open file; a lock file nobody holds is harmless
                 path.unlink()
             if made:
-                with suppress(OSError):  # it is empty if the run was refused
+                with suppress(OSError):  # empty if the run was refused
                     folder.rmdir()
 
 
 def _taken(path: Path) -> IO[str]:
-    """The lock's file, held. Raises DataError if another process keeps it."""
+    """The lock file, held. Raises DataError if another process holds it."""
     until = time.monotonic() + _PATIENCE
     while True:
         file = _opened(path)
         try:
             _lock(file, wait=False)
             if _is_at(path, file):
-                return file  # else its last holder has just removed it
+                return file  # otherwise the last holder has just removed it
         except BlockingIOError:
             if time.monotonic() > until:
                 holder = _holder(file)
@@ -111,7 +111,7 @@ def _taken(path: Path) -> IO[str]:
             if error.errno not in _WITHOUT_LOCKS:
                 file.close()
                 raise
-            print(f"note: {path.parent} is where files cannot be locked; start no other run in it", file=sys.stderr)
+            print(f"note: files cannot be locked in {path.parent}; start no other run in it", file=sys.stderr)
             return file
         file.close()
         time.sleep(_ASKING)

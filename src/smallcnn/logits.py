@@ -1,7 +1,7 @@
-"""A network as its file ends it -> one that stops at the logits, and the ending it had.
+"""Splits a network read from a file into a network that stops at the logits and its ending.
 
-For readers of other programs' files, where a sigmoid is an operator like any other. A softmax is not one of ours, so
-the reader has left it out already and says so.
+For readers of other programs' files, where a sigmoid is an operator like any other. A softmax is not an operator here:
+the reader has already removed it and reports it.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from smallcnn.graph import Graph, Node, make_node
 Weights = Mapping[str, np.ndarray]
 
 _MOVES = (ops.Flatten, ops.Shuffle, ops.Slice, ops.Concat, ops.Dropout)
-"""Operators that give each number on as it is, so that it does not matter whether a function comes before or after."""
+"""Operators that pass numbers on unchanged, so that an elementwise function may come before or after them."""
 
 _KEEPS_ZERO = ("relu", "relu6", "leaky_relu", "hard_swish")
 
@@ -26,9 +26,9 @@ _KEEPS_ZERO = ("relu", "relu6", "leaky_relu", "hard_swish")
 def to_logits(graph: Graph, weights: Weights) -> tuple[Graph, dict[str, np.ndarray], Ending]:
     """The network without the sigmoid at its end, its weights, and its ending.
 
-    One output through a sigmoid becomes two logits, see `two_classes`. The ending is "softmax" where nothing at the end
-    says otherwise, as most files stop at the logits; "none" for a single number and for what was squeezed between 0 and
-    1 in another way, as by a hard sigmoid or by sigmoids that are averaged: a softmax over those would mean nothing.
+    A single output through a sigmoid becomes two logits, see `two_classes`. The ending is "softmax" by default, as most
+    files stop at the logits. It is "none" for a single number, and for outputs bounded to 0..1 in another way, such as
+    a hard sigmoid or an average of sigmoids, where a softmax would be meaningless.
     """
     without = without_sigmoid(graph)
     single = graph.output_shape == (1,)
@@ -38,9 +38,9 @@ def to_logits(graph: Graph, weights: Weights) -> tuple[Graph, dict[str, np.ndarr
 
 
 def without_sigmoid(graph: Graph) -> Graph | None:
-    """The network without the sigmoid at its end, whatever moves its numbers afterwards; None if it does not have one.
+    """The network without the sigmoid at its end, even if other operators then move its numbers; None if it has none.
 
-    Every output has to come from a sigmoid whose result nothing else reads.
+    Every output must come from a sigmoid whose result no other node reads.
     """
     makers, moves = _end(graph)
     sigmoids = {node.name for node in makers if node.op == ops.Activation(function="sigmoid")}
@@ -52,10 +52,10 @@ def without_sigmoid(graph: Graph) -> Graph | None:
 
 
 def two_classes(graph: Graph, weights: Weights) -> tuple[Graph, dict[str, np.ndarray]]:
-    """For a network with one logit z, the one with two, 0 and z: their softmax is 1 - sigmoid(z) and sigmoid(z).
+    """Turns a network with one logit z into one with two, 0 and z: their softmax is 1 - sigmoid(z) and sigmoid(z).
 
-    The last layer of weights gets a first output that is 0, if what comes after it leaves that 0; otherwise a dense
-    layer with weights 0 and 1 is added. Raises GraphError if there is more than one output.
+    The last layer with weights gets a first output that is 0, if the nodes after it keep 0. Otherwise a dense layer
+    with weights 0 and 1 is added. Raises GraphError if there is more than one output.
     """
     if graph.output_shape != (1,):
         raise GraphError(f"{graph.name} has an output of shape {graph.output_shape}, not one number")
@@ -77,7 +77,7 @@ def two_classes(graph: Graph, weights: Weights) -> tuple[Graph, dict[str, np.nda
 
 
 def _widening(graph: Graph) -> list[Node] | None:
-    """The layers of weights that get a second channel, the last of a classifier first; None if one cannot."""
+    """The layers with weights that get a second channel, starting with the classifier; None if one cannot."""
     after: list[Node] = []
     last = graph[graph.output]
     while _keeps_zero(last.op):
@@ -90,7 +90,7 @@ def _widening(graph: Graph) -> list[Node] | None:
 
 
 def _keeps_zero(op: ops.Op) -> bool:
-    """Whether a channel that is 0 stays 0, and the other one what it was; a batch norm's zeros are chosen so."""
+    """Whether a zero channel stays zero and the other is unaffected; the zeros given to a batch norm ensure it."""
     if isinstance(op, ops.Activation):
         return op.function in _KEEPS_ZERO
     return isinstance(op, ops.BatchNorm | ops.GlobalPool | ops.Pool | ops.Flatten | ops.Dropout)
@@ -100,7 +100,7 @@ def _end(graph: Graph) -> tuple[list[Node], set[str]]:
     """The operators that compute the outputs, and the names of those that only move them afterwards."""
     makers, moves = [], set()
     waiting = {graph.output}
-    for node in reversed(graph.nodes):  # each after all that read it
+    for node in reversed(graph.nodes):  # each node after all its readers
         if node.name not in waiting:
             continue
         if isinstance(node.op, _MOVES) or (isinstance(node.op, ops.GlobalPool) and _one_pixel(graph, node)):
@@ -116,7 +116,7 @@ def _one_pixel(graph: Graph, node: Node) -> bool:
 
 
 def _bounded(graph: Graph) -> bool:
-    """Whether an output was squeezed between 0 and 1, and not mixed with others since: it may be averaged or scaled."""
+    """Whether an output is bounded to 0..1 and at most averaged or scaled since, not mixed with others."""
     waiting = {graph.output}
     for node in reversed(graph.nodes):
         if node.name in waiting:
@@ -134,7 +134,7 @@ def _squeezes(op: ops.Op) -> bool:
 
 
 def _free(graph: Graph, name: str) -> str:
-    """`name`, or with underscores if the graph has it."""
+    """`name`, with underscores added while the graph has that name."""
     taken = {part for node in graph for part in (node.name, node.name.split(".")[0])}
     while name in taken:
         name += "_"

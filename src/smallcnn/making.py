@@ -1,4 +1,4 @@
-"""Model files made of a network's name or of other model files: what `init`, `export` and `compile` do.
+"""`init`, `export` and `compile`: model files from a network's name or from other model files.
 
 smallcnn.init("mobilenet_v1:width=0.5", "untrained.safetensors", classes=5)
 smallcnn.export("runs/flowers/best.safetensors", "flowers.onnx")
@@ -34,7 +34,7 @@ def init(
 ) -> Artifact:
     """Writes the untrained network `model` (a name with options) as a .safetensors model file; returns its contents.
 
-    Options that are None are the network's own. Raises GraphError for a network that cannot be, FileError if the file
+    Options that are None take the network's own values. Raises GraphError for an invalid network, FileError if the file
     cannot be written.
     """
     out = _ending(out, ".safetensors", "a model file")
@@ -52,8 +52,8 @@ def init(
 def export(file: str | Path | Artifact, out: str | Path, *, probabilities: bool = False) -> float:
     """Writes a .safetensors model file, or its contents, as ONNX; returns the largest relative error found.
 
-    The ONNX file ends in `probabilities` if asked for, else in logits. It is run and compared with the network's plain
-    definition before it is kept: ExportError if the two differ, FileError if a file cannot be read or written.
+    The ONNX file outputs logits, or `probabilities` on request. It is run and compared with the network's plain
+    definition before it is kept: ExportError if they differ, FileError if a file cannot be read or written.
     """
     from smallcnn import onnx
 

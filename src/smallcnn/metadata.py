@@ -1,15 +1,15 @@
-"""What a converted file (.onnx, compiled) says of itself: text by name.
+"""Metadata of a converted file (.onnx, compiled): text by name.
 
 smallcnn.format          version of this layout
 smallcnn.model           the network's name
-smallcnn.mult_adds       its cost, for tools that report speed
-smallcnn.layers          JSON object: Mult-Adds of each node that has any
+smallcnn.mult_adds       Mult-Adds, for tools that report speed
+smallcnn.layers          JSON object: Mult-Adds by node
 smallcnn.labels          JSON list, one name per class
 smallcnn.preprocessing   JSON object, see `Preprocessing`
-smallcnn.facts           JSON object: where the weights come from
-smallcnn.ending          what turns logits into answers, see `smallcnn.ending`; "softmax" if absent
+smallcnn.facts           JSON object: origin of the weights
+smallcnn.ending          function from logits to answers, see `smallcnn.ending`; "softmax" if absent
 smallcnn.output          "logits" or "probabilities"
-smallcnn.probe           JSON list: the exact answer to `probe.probe_image`, to check any engine with
+smallcnn.probe           JSON list: exact answer to `probe.probe_image`, to verify an engine
 """
 
 import json
@@ -32,7 +32,7 @@ FORMAT = "1"
 
 @dataclass(frozen=True)
 class Description:
-    """What the entries say. `layers` is Mult-Adds by node, `answer` the float64 answer to the probe image."""
+    """Parsed metadata. `layers` is Mult-Adds by node, `answer` the float64 answer to the probe image."""
 
     name: str
     mult_adds: int
@@ -46,7 +46,7 @@ class Description:
 
 
 def describe(artifact: "Artifact", output: str, answer: np.ndarray | None = None) -> dict[str, str]:
-    """The entries for a file that ends in `output` and has to give `answer` to the probe image, if that is known."""
+    """The entries of a file that ends in `output`; `answer` is its answer to the probe image, if known."""
     from smallcnn.cost import profile
 
     cost = profile(artifact.graph)
@@ -83,7 +83,7 @@ def parse(entries: Mapping[str, str]) -> Description:
         return Description(
             name=entries["smallcnn.model"],
             mult_adds=int(entries["smallcnn.mult_adds"]),
-            layers=json.loads(entries.get("smallcnn.layers", "{}")),  # written since there are compiled files
+            layers=json.loads(entries.get("smallcnn.layers", "{}")),  # older files lack it
             labels=checked_labels(labels),
             preprocessing=Preprocessing.from_json(entries["smallcnn.preprocessing"]),
             facts=facts,

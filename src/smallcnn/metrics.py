@@ -1,4 +1,4 @@
-"""How good answers are: top-1, top-5, the confusion matrix."""
+"""Classification metrics: top-1, top-5, the confusion matrix."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from smallcnn.ending import Ending
 
 @dataclass(frozen=True)
 class Metrics:
-    """Counts over a set of images. `confusion[i, j]` is how many of class i were taken for class j."""
+    """Metrics over a set of images. `confusion[i, j]` is the number of images of class i predicted as class j."""
 
     images: int
     top1: float
@@ -19,10 +19,10 @@ class Metrics:
 
 
 def measure(logits: np.ndarray, labels: np.ndarray, ending: Ending = "softmax") -> Metrics:
-    """From logits (N, classes) and labels (N,), N at least 1.
+    """Metrics of logits (N, classes) and labels (N,), N at least 1.
 
-    `loss` is the mean cross-entropy: of the softmax, or of each sigmoid by itself; not a number for scores. A tie
-    counts against the network, in the confusion matrix too, and so does a logit that is not a number.
+    `loss` is the mean cross-entropy of the softmax or of each sigmoid; NaN for scores. A tie or a NaN counts as an
+    error, in the confusion matrix too.
     """
     count, classes = logits.shape
     if not count:
@@ -32,7 +32,7 @@ def measure(logits: np.ndarray, labels: np.ndarray, ending: Ending = "softmax") 
     true = logits[rows, labels]
     rank = (~(logits < true[:, None])).sum(1)  # 1 is the best
     confusion = np.zeros((classes, classes), np.int64)
-    np.add.at(confusion, (labels, taken_for(logits, labels)), 1)
+    np.add.at(confusion, (labels, predicted(logits, labels)), 1)
     return Metrics(
         images=count,
         top1=float((rank == 1).mean()),
@@ -52,8 +52,8 @@ def _loss(logits: np.ndarray, labels: np.ndarray, ending: Ending) -> float:
     return (np.logaddexp(0, logits).sum(1) - true).mean() / logits.shape[1]
 
 
-def taken_for(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The class (N,) that each image is taken for: its own only if no other logit is as high."""
+def predicted(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The predicted class (N,) of each image: its own only if no other logit is as high."""
     others = logits.astype(np.float64)
     rows = np.arange(len(labels))
     true = others[rows, labels]
@@ -63,10 +63,10 @@ def taken_for(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def most_confused(confusion: np.ndarray, most: int) -> list[tuple[int, int, int]]:
-    """The largest entries off the diagonal, at most `most`: (count, true class, taken for)."""
-    true, taken = np.nonzero(confusion)
-    wrong = true != taken
-    true, taken = true[wrong], taken[wrong]
-    counts = confusion[true, taken]
+    """The largest entries off the diagonal, at most `most`: (count, true class, predicted class)."""
+    true, said = np.nonzero(confusion)
+    wrong = true != said
+    true, said = true[wrong], said[wrong]
+    counts = confusion[true, said]
     order = np.argsort(-counts, kind="stable")[:most]
-    return [(int(counts[k]), int(true[k]), int(taken[k])) for k in order]
+    return [(int(counts[k]), int(true[k]), int(said[k])) for k in order]

@@ -1,4 +1,4 @@
-"""The network of a model file, .safetensors or .onnx, whoever wrote the latter: what can be compiled."""
+"""Reads the network of a model file: .safetensors, or .onnx from any program."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -16,13 +16,13 @@ COMPILED = (".so", ".dll")
 
 
 def read(path: Path | str, prepared: "Prepared | None" = None) -> "Artifact":
-    """Reads the file. `prepared` says how images are prepared for an .onnx file that does not say it itself.
+    """Reads the file. `prepared` gives the preprocessing of an .onnx file that does not contain it.
 
-    Raises FileError if the file is missing, damaged, or holds no network that can be read.
+    Raises FileError if the file is missing, damaged, or contains no readable network.
     """
     path = located(path)
     if path.suffix.lower() in COMPILED:
-        raise FileError(f"{path}: compiled; its network cannot be read back, take the file that it was made from")
+        raise FileError(f"{path}: compiled; its network cannot be read back, use the file it was compiled from")
     if check_kind(path, (".safetensors", ".onnx")) == ".onnx":
         from smallcnn.onnx import read_onnx
 
@@ -30,14 +30,16 @@ def read(path: Path | str, prepared: "Prepared | None" = None) -> "Artifact":
     from smallcnn import artifact
 
     if prepared is not None:
-        raise FileError(f"{path}: says itself how images are prepared, and at which size; that is changed by import")
+        raise FileError(
+            f"{path}: contains its own preprocessing and input size; only `smallcnn import` can change them"
+        )
     model = artifact.load(path)
     artifact.check_finite(model, path)
     return model
 
 
 def check_kind(path: Path, suffixes: Collection[str]) -> str:
-    """The file's suffix, in lower case. Raises FileError if it is none of these, and says what may have been meant."""
+    """The file's suffix in lower case. Raises FileError, with a hint, if it is not among `suffixes`."""
     check_regular(path)
     if path.suffix.lower() in suffixes:
         return path.suffix.lower()
@@ -47,4 +49,4 @@ def check_kind(path: Path, suffixes: Collection[str]) -> str:
         raise FileError(f"{path}: no such file")
     *others, last = suffixes
     kinds = f"{', '.join(others)} or {last}"
-    raise FileError(f"{path}: model files end in {kinds}; `smallcnn import` makes one of public weights")
+    raise FileError(f"{path}: model files end in {kinds}; `smallcnn import` turns public weights into one")

@@ -1,4 +1,4 @@
-"""One self-contained HTML page: figures, plots and images inside, nothing fetched."""
+"""A self-contained HTML page with figures, plots and images; it fetches nothing."""
 
 import base64
 import html
@@ -18,7 +18,7 @@ _SMALLEST, _LARGEST = 96, 160  # pixels of an image's shorter side on the page
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what is under it, as HTML."""
+    """A heading and its content as HTML."""
 
     title: str
     body: str
@@ -27,22 +27,22 @@ class Section:
 def write(
     path: Path, title: str, headline: Sequence[tuple[str, str]], sections: Sequence[Section], details: str = ""
 ) -> None:
-    """Writes the page; `headline` are (figure, what it is) pairs shown large at the top, `details` small print."""
+    """Writes the page; `headline` holds (figure, caption) pairs for the top, `details` is small print."""
     tiles = "".join(f"<div class=tile><b>{text(value)}</b><span>{text(what)}</span></div>" for value, what in headline)
     body = "".join(f"<section><h2>{text(section.title)}</h2>{section.body}</section>" for section in sections)
     small = f"<p class=details>{text(details)}</p>" if details else ""
     page = _PAGE.format(title=text(title), details=small, tiles=tiles, body=body, script=_SCRIPT)
-    with atomic(path) as beside:
-        beside.write_text(page, encoding="utf-8")
+    with atomic(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Plain cells; the first column is left-aligned."""
+    """A table of plain cells; the first column is left-aligned."""
     return f"<div class=wide tabindex=0><table>{_rows([text(cell) for cell in head], rows)}</table></div>"
 
 
 def sortable_table(head: Sequence[str], rows: Sequence[Sequence[str]], find: str) -> str:
-    """A table whose rows can be sorted, and found by their first cell; `find` says what to type. "-" sorts lowest."""
+    """A table to sort, and to filter by the first cell; `find` is the filter's placeholder. "-" sorts lowest."""
     buttons = [f"<button>{text(cell)}</button>" for cell in head]
     found = f"<table class=sortable>{_rows(buttons, rows)}</table>"
     search = f"<input type=search placeholder='{text(find)}' aria-label='{text(find)}'>"
@@ -56,7 +56,7 @@ def _rows(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def figure(image: np.ndarray, right: bool | None, caption: str, name: str = "") -> str:
-    """A uint8 image (H, W, C) with what was said about it, its file name, and a border for right, wrong or neither."""
+    """A uint8 image (H, W, C) with a caption, its file name, and a border for right, wrong or neither."""
     kind = {True: "right", False: "wrong", None: "plain"}[right]
     small = f"<small>{text(name)}</small>" if name else ""
     return (
@@ -66,30 +66,30 @@ def figure(image: np.ndarray, right: bool | None, caption: str, name: str = "") 
 
 
 def grid(figures: Sequence[str]) -> str:
-    """Images beside each other, as many as fit."""
+    """Images in rows, as many as fit side by side."""
     return f"<div class=grid>{''.join(figures)}</div>"
 
 
 def _data_uri(image: np.ndarray) -> str:
-    picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
-    shorter = min(picture.size)
+    shown = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
+    shorter = min(shown.size)
     file = io.BytesIO()
     if shorter < _SMALLEST:
         factor = -(-_SMALLEST // shorter)
-        picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
-        picture.save(file, "PNG", optimize=True)
+        shown = shown.resize((shown.width * factor, shown.height * factor), Image.Resampling.NEAREST)
+        shown.save(file, "PNG", optimize=True)
         kind = "png"
     else:
         if shorter > _LARGEST:
-            width, height = (max(side * _LARGEST // shorter, 1) for side in picture.size)
-            picture = picture.resize((width, height), Image.Resampling.BILINEAR)
-        picture.save(file, "JPEG", quality=85)
+            width, height = (max(side * _LARGEST // shorter, 1) for side in shown.size)
+            shown = shown.resize((width, height), Image.Resampling.BILINEAR)
+        shown.save(file, "JPEG", quality=85)
         kind = "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def text(value: str) -> str:
-    """Escaped for HTML, and what cannot be seen as in every output; lines stay lines."""
+    """`value` escaped for HTML, with invisible characters escaped as in all output; line breaks are kept."""
     return html.escape("\n".join(map(escaped, value.split("\n"))))
 
 
@@ -154,5 +154,5 @@ for (const table of document.querySelectorAll("table.sortable")) {
   };
 }
 </script>"""
-"""Says what is wider than the screen, sorts tables by a click on a head, and hides the rows that do not have
-what is typed above. The page does without."""
+"""Marks content wider than the screen, sorts a table on a click on its head, and filters its rows by the text typed
+above. The page also works without it."""

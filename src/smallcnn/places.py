@@ -1,7 +1,7 @@
-"""Where something is: a path, an address, or a command; and which of these a file may name.
+"""Places of data: a path, an address, or a command; and which of these a file may name.
 
-A command line may say anything, `pipe:` and a command included. What is read from a file is data that anyone may have
-written: it may name a file on this machine or an address that is only fetched, and never anything that is run.
+A command line may name any of them, even `pipe:` and a command. A file is data from anyone: it may name a local file or
+an address to fetch, never a command.
 """
 
 import re
@@ -13,13 +13,13 @@ _FETCHED = ("http", "https")
 
 
 def scheme(place: str) -> str:
-    """What comes before the colon of an address, in small letters; "" of a path (C: is a drive)."""
+    """The scheme of an address in lower case; "" for a path (C: is a drive)."""
     found = re.match(r"([A-Za-z][\w+.-]+):", place)
     return found[1].lower() if found else ""
 
 
 def is_fetched(place: str) -> bool:
-    """Whether `place` is at an http or https address."""
+    """Whether `place` is an http or https address."""
     return scheme(place) in _FETCHED
 
 
@@ -31,21 +31,21 @@ def can_be_stored(place: str) -> bool:
         return is_fetched(place)
     if re.fullmatch(r"\w[\w.-]*", place, re.ASCII):
         return True
-    on_the_network = place[:2].replace("\\", "/") == "//"  # opening \\host\x tells the host who asks
+    on_the_network = place[:2].replace("\\", "/") == "//"  # opening \\host\x reveals the user to the host
     return Path(place).is_absolute() and ".." not in re.split(r"[\\/]", place) and not on_the_network
 
 
 def name(place: str) -> str:
-    """The last word of a path or an address; of what is no path and not fetched only its scheme."""
+    """The last component of a path or http address; for any other address only the scheme."""
     return f"{scheme(place)}:" if scheme(place) and not is_fetched(place) else Path(place).name
 
 
 def stored(place: object, what: str, instead: str) -> str:
-    """`place` as it was read from a file. Raises FileError if a file may not name it; `instead` says what to do."""
+    """A `place` read from a file, checked. Raises FileError if a file may not name it, with `instead` as advice."""
     if isinstance(place, str) and can_be_stored(place):
         return place
     raise FileError(
-        f"it names {what} that only a command line may name ({_shown(place)}): not a whole path of this machine or an "
+        f"it names {what} that only a command line may name ({_shown(place)}): not an absolute local path or an "
         f"http(s) address; {instead}"
     )
 

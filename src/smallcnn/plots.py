@@ -1,4 +1,4 @@
-"""The figures people look at: training curves, confusion matrix, calibration, cost, latency. No screen needed."""
+"""Plots: training curves, confusion matrix, calibration, cost, latency. They need no display."""
 
 import io
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ _COLOURS = 10  # matplotlib's cycle
 
 
 def check_plot(path: Path) -> None:
-    """Raises now what `save` would raise after the work: a wrong suffix, no matplotlib, no place to write."""
+    """Raises the errors that `save` would raise after the work: a wrong suffix, no matplotlib, an unwritable path."""
     if path.suffix not in (".png", ".svg", ".pdf"):
         raise FileError(f"{path}: a plot's name ends in .png, .svg or .pdf")
     _figure(1, 1)
@@ -36,13 +36,13 @@ def check_plot(path: Path) -> None:
 
 
 def save(figure: "Figure", path: Path) -> None:
-    """Writes a figure in the format its name says."""
-    with atomic(path) as beside:
-        figure.savefig(beside, format=path.suffix[1:], dpi=150)
+    """Writes a figure in the format given by the suffix."""
+    with atomic(path) as temporary:
+        figure.savefig(temporary, format=path.suffix[1:], dpi=150)
 
 
 def svg(figure: "Figure") -> str:
-    """The figure as an <svg> element to put into a page, where it scrolls on a narrow screen."""
+    """The figure as an <svg> element for a page; it scrolls on a narrow screen."""
     file = io.StringIO()
     figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = file.getvalue()
@@ -50,15 +50,19 @@ def svg(figure: "Figure") -> str:
 
 
 def curves(history: Sequence[dict[str, Any]]) -> "Figure":
-    """Loss and top-1 over the epochs, training and validation."""
+    """Training and validation loss and top-1 over the epochs."""
     figure = _figure(9, 3.2)
     epochs = [record["epoch"] for record in history]
     marker = "o" if len(epochs) == 1 else None
     for axes, key, title in zip(figure.subplots(1, 2), ("loss", "top1"), ("loss", "top-1, %"), strict=True):
         factor = 100 if key == "top1" else 1
-        for part, color in (("train", _GREY), ("val", _BLUE)):
+        for split, color in (("train", _GREY), ("val", _BLUE)):
             axes.plot(
-                epochs, [factor * record[f"{part}_{key}"] for record in history], color=color, marker=marker, label=part
+                epochs,
+                [factor * record[f"{split}_{key}"] for record in history],
+                color=color,
+                marker=marker,
+                label=split,
             )
         if averaged := [(i["epoch"], factor * i[f"ema_val_{key}"]) for i in history if f"ema_val_{key}" in i]:
             axes.plot(*zip(*averaged, strict=True), color=_ORANGE, marker=marker, label="val, averaged weights")
@@ -69,7 +73,7 @@ def curves(history: Sequence[dict[str, Any]]) -> "Figure":
 
 
 def confusion_matrix(confusion: np.ndarray, labels: Sequence[str]) -> "Figure":
-    """Rows are the true class, columns what the network said; colour is the share of the row, numbers are counts."""
+    """The confusion matrix: rows are true classes, columns predictions; colour is the share of the row."""
     count = len(labels)
     side = min(max(3.5, 0.45 * count + 1.5), 14)
     figure = _figure(side + 0.6, side)
@@ -89,7 +93,7 @@ def confusion_matrix(confusion: np.ndarray, labels: Sequence[str]) -> "Figure":
 
 
 def cost_per_layer(profile: Profile) -> "Figure":
-    """Mult-Adds and parameters of every layer that has any, in order."""
+    """Mult-Adds and parameters of every layer that has Mult-Adds, in order."""
     layers = [layer for layer in profile.layers if layer.mult_adds]
     figure = _figure(9, max(2.5, 0.19 * len(layers) + 1))
     names = [f"{_name(layer.name.removesuffix('.conv'))}  {layer.type}" for layer in layers]
@@ -105,14 +109,14 @@ def cost_per_layer(profile: Profile) -> "Figure":
 
 
 def accuracy_and_cost(compared: Sequence["Comparison"]) -> "Figure":
-    """Published ImageNet top-1 against our Mult-Adds, a colour per family, as in the papers' figures."""
+    """Published ImageNet top-1 against our Mult-Adds, with a colour per family, as in the papers' figures."""
     families: dict[str, set[tuple[int, float]]] = {}
     for entry in compared:
         if entry.network and entry.top1 is not None:
             family = entry.row.model.partition(":")[0]
             families.setdefault(family, set()).add((entry.network.profile.mult_adds, entry.top1))
     if not families:
-        raise DataError("nothing to draw: these tables have no published ImageNet accuracy of a network here")
+        raise DataError("nothing to plot: these tables have no published ImageNet accuracy of a known network")
     figure = _figure(9, 5.5)
     axes = figure.subplots()
     for i, family in enumerate(sorted(families)):
@@ -122,13 +126,13 @@ def accuracy_and_cost(compared: Sequence["Comparison"]) -> "Figure":
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlabel("Mult-Adds, millions")
-    _plain(axes, "ImageNet top-1 as published, %")
+    _plain(axes, "published ImageNet top-1, %")
     axes.legend(frameon=False, fontsize=8, ncols=2, loc="lower right")
     return figure
 
 
 def latency(rows: Sequence["Row"]) -> "Figure":
-    """Median time per image of each candidate, with the range from fastest to 90 % of the runs."""
+    """Median time per image of each candidate, with the range from the fastest run to the 90th percentile."""
     figure = _figure(7, 0.5 * len(rows) + 1.2)
     axes = figure.subplots()
     names = [f"{_name(Path(row.file).name)}, {row.engine}" for row in rows]
@@ -137,12 +141,12 @@ def latency(rows: Sequence["Row"]) -> "Figure":
     axes.barh(range(len(rows)), medians, xerr=spread, color=_BLUE, ecolor=_GREY, height=0.5)
     _name_rows(axes, names)
     axes.invert_yaxis()
-    _plain(axes, "ms per image: median, fastest to 90 % of the runs")
+    _plain(axes, "ms per image: median, and fastest to 90th percentile")
     return figure
 
 
 def reliability(calibration: "Calibration") -> "Figure":
-    """Accuracy against probability, and how many images there are of each; after temperature scaling beside it."""
+    """Accuracy and number of images by probability, before and after temperature scaling."""
     shown = [("as it is", calibration.before)]
     if calibration.after:
         shown.append(("temperature scaled", calibration.after))
@@ -151,13 +155,13 @@ def reliability(calibration: "Calibration") -> "Figure":
     for (title, found), (upper, lower) in zip(shown, grid.T, strict=True):
         bins = len(found.count)
         middles = (np.arange(bins) + 0.5) / bins
-        upper.bar(middles, found.accuracy, 0.9 / bins, color=_BLUE, label="answers that are right")
-        upper.plot((0, 1), (0, 1), color=_GREY, linestyle="--", label="as often as they say")
+        upper.bar(middles, found.accuracy, 0.9 / bins, color=_BLUE, label="accuracy")
+        upper.plot((0, 1), (0, 1), color=_GREY, linestyle="--", label="perfect calibration")
         upper.set_ylim(0, 1)
         _plain(upper, f"{title}: calibration error {found.error:.1%}")
         lower.bar(middles, found.count, 0.9 / bins, color=_GREY)
         lower.set_xlabel("probability of the answer")
-        _plain(lower, "pictures")
+        _plain(lower, "images")
     grid[0, 0].legend(frameon=False, fontsize=8, loc="upper left")
     return figure
 
@@ -180,12 +184,12 @@ def resolutions(sweep: "Sweep") -> "Figure":
 
 
 def _name_rows(axes: "Axes", names: Sequence[str]) -> None:
-    """Writes names beside the rows 0, 1, ...; a $ in them is no formula."""
+    """Labels the rows 0, 1, ... with names; a $ in a name starts no formula."""
     axes.set_yticks(range(len(names)), names, parse_math=False)
 
 
 def _name(label: str) -> str:
-    """A name that fits and that any font can try to draw."""
+    """A name shortened to fit, with invisible characters escaped."""
     short = label if len(label) <= _LONGEST_NAME else f"{label[: _LONGEST_NAME - 1]}…"
     return escaped(short)
 

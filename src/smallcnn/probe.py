@@ -1,7 +1,7 @@
-"""An image anyone can make again, and what a network answers to it: how a model file proves itself on any machine.
+"""The probe image: a reproducible image, and a network's answer to it, to verify a model file on any machine.
 
-An exported file carries the answer of the plain definition (`reference`) to this image. Whoever opens the file, in
-whatever engine, can ask for the same and compare.
+An exported file stores the answer of the plain definition (`reference`) to this image. Any engine that opens the file
+can be checked against it.
 """
 
 from collections.abc import Mapping
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from smallcnn.graph import Graph
 
 TOLERANCE = 1e-4
-"""Largest relative error of a float32 engine; sums in another order give about 1e-6, a wrong layer far more."""
+"""Largest accepted relative error of a float32 engine; rounding gives about 1e-6, a wrong layer far more."""
 
 
 def probe_image(shape: tuple[int, int, int]) -> np.ndarray:
-    """uint8 (1, H, W, C) with byte i = bits 13 to 20 of i * 2654435761: noise in every channel, the same everywhere."""
+    """uint8 (1, H, W, C) with byte i = bits 13 to 20 of i * 2654435761: noise in every channel, reproducible."""
     index = np.arange(np.prod(shape), dtype=np.uint64)
     return ((index * 2654435761 >> 13) & 255).astype(np.uint8).reshape(1, *shape)
 
 
 def probe_answer(graph: "Graph", weights: Mapping[str, np.ndarray], preprocessing: Preprocessing) -> np.ndarray:
     """Logits of the plain definition for the probe image: float64 (classes,). Raises AnswerError if not finite."""
-    from smallcnn import reference  # which a compiled file does without
+    from smallcnn import reference  # a compiled file runs without it
 
     with np.errstate(all="ignore"):
         answer = reference.run(graph, weights, preprocessing.normalise(probe_image(graph.input_shape)))[0]
@@ -37,12 +37,12 @@ def probe_answer(graph: "Graph", weights: Mapping[str, np.ndarray], preprocessin
 
 
 def agrees(error: float) -> bool:
-    """Whether a relative error is within `TOLERANCE`; one that is not a number never is."""
+    """Whether a relative error is within `TOLERANCE`; NaN never is."""
     return error <= TOLERANCE
 
 
 def relative_error(got: np.ndarray, wanted: np.ndarray) -> float:
-    """Largest difference over the largest wanted value; infinite for another shape or anything that is not finite."""
+    """Largest difference over the largest wanted value; infinite if the shapes differ or a value is not finite."""
     if got.shape != wanted.shape or not (np.isfinite(got).all() and np.isfinite(wanted).all()):
         return float("inf")
     return float(np.abs(got - wanted).max() / max(np.abs(wanted).max(), np.finfo(np.float32).tiny))

@@ -1,4 +1,4 @@
-"""The pages people open: about a training run, about a model file on some images, about the papers' tables."""
+"""HTML reports: a training run, a model file on some images, the papers' tables."""
 
 import json
 import re
@@ -30,13 +30,13 @@ __all__ = ["Section", "write"]
 _TRAINING_IMAGES = 24
 
 _QUICK_TO_RENORM = 2e7
-"""Mult-Adds up to which batch norm is re-estimated at six sizes in some seconds."""
+"""Most Mult-Adds for which batch norm is re-estimated at six sizes in a few seconds."""
 
 
 def of_run(run: Path, data: str, root: str | Path | None = None) -> Path:
-    """Writes report.html into the folder of a training run on `data`, about its best weights; returns its path.
+    """Writes report.html about the best weights of a training run on `data` to the run's folder; returns its path.
 
-    `root` is where the files of a named set are.
+    `root` is the folder with the files of a named set.
     """
     net = runtime.open(run / "best.safetensors")
     evaluation = evaluate(net, data, root=root, part="val")
@@ -65,7 +65,7 @@ def of_run(run: Path, data: str, root: str | Path | None = None) -> Path:
 
 
 def plain_name(name: str) -> str:
-    """A network's name as people say it: mobilenet_v1:width=0.5,separable=false is mobilenet_v1 0.5, not separable."""
+    """A network's name for people: mobilenet_v1:width=0.5,separable=false becomes mobilenet_v1 0.5, not separable."""
     if not re.fullmatch(r"\w+(:\w+=[^,=]+(,\w+=[^,=]+)*)?", name):
         return name
     base, _, rest = name.partition(":")
@@ -85,7 +85,7 @@ def _details(net: Net) -> str:
 
 
 def _training_images(net: Net, evaluation: Evaluation) -> list[Section]:
-    """Images of the run's first step as the network saw them; no section for a file that does not know its recipe."""
+    """Images of the run's first step as the network saw them; no section if the file has no recipe."""
     stored, split = net.facts.get("recipe"), evaluation.source.splits.get("train")
     if not isinstance(stored, dict) or split is None:
         return []
@@ -102,11 +102,11 @@ def _training_images(net: Net, evaluation: Evaluation) -> list[Section]:
         caption = ", ".join(f"{name} {share:.0%}" for share, name in sorted(shown, reverse=True))
         figures.append(page.figure(image, None, caption if mixed else shown[0][1]))
     note = f"Training images as the network saw them in the first epoch: {_changes(recipe)}."
-    return [Section("What the network learns from", f"<p>{page.text(note)}</p>{page.grid(figures)}")]
+    return [Section("Training images", f"<p>{page.text(note)}</p>{page.grid(figures)}")]
 
 
 def _changes(recipe: "Recipe") -> str:
-    """What a recipe does to images, in words."""
+    """A recipe's augmentation in words."""
     done = []
     if recipe.augment == "photo":
         done.append(f"random crops of {recipe.min_area:.0%} to 100% of the area")
@@ -149,9 +149,9 @@ def of_analysis(path: Path, analysis: Analysis, data: str) -> None:
 
 def _steps(steps: Sequence[Step]) -> Section:
     rows = [[step.what, "x".join(map(str, step.size)), f"{step.top1:.2%}", f"{step.loss:.4f}"] for step in steps]
-    note = "Each change is made to the network of the line above; the rest of the page is about the last one."
+    note = "Each change applies to the network of the line above. The rest of the page is about the last one."
     return Section(
-        "Changed without training", f"<p>{note}</p>{page.table(['network', 'input', 'top-1', 'loss'], rows)}"
+        "Changes without training", f"<p>{note}</p>{page.table(['network', 'input size', 'top-1', 'loss'], rows)}"
     )
 
 
@@ -164,7 +164,7 @@ def _size(counted: Profile) -> list[tuple[str, str]]:
 
 
 def of_papers(path: Path, compared: Sequence[Comparison]) -> None:
-    """Writes a page with published figures beside ours, and published accuracies against our Mult-Adds."""
+    """Writes a page that compares published figures with ours, and plots published accuracies against our Mult-Adds."""
     summary = papers.summarize(compared)
     headline = [
         (str(summary.figures), "published figures"),
@@ -172,7 +172,7 @@ def of_papers(path: Path, compared: Sequence[Comparison]) -> None:
         (str(summary.wrong), "wrong in the paper"),
         (str(summary.convention), "rounded or counted by another rule"),
         (str(summary.unclear), "unclear"),
-        (str(summary.not_counted), "shown without ours"),
+        (str(summary.not_counted), "without our count"),
     ]
     sections = [
         Section("Accuracy and cost", plots.svg(plots.accuracy_and_cost(compared))),
@@ -201,8 +201,8 @@ def curves(history: Sequence[dict[str, Any]]) -> Section:
     note = (
         f"{len(history)} epoch{'s' * (len(history) > 1)}, {minutes:.1f} minutes of training, "
         f"{rate:,.0f} images/s (median epoch). "
-        "The training curves are measured on augmented images, with smoothed or mixed labels where the recipe has "
-        "them, so they are not comparable with validation."
+        "The training curves are measured on augmented images, with smoothed or mixed labels if the recipe has them. "
+        "They are not comparable with validation."
     )
     return Section("Training", f"<p>{page.text(note)}</p>{plots.svg(plots.curves(history))}")
 
@@ -226,7 +226,7 @@ def accuracy(evaluation: Evaluation, net: Net, data: str) -> Section:
 
 
 def predictions(net: Net, split: Split, classes: Sequence[str], most: int = 24) -> Section:
-    """Some images, evenly spread over the split, with what the network says; wrong answers are marked."""
+    """Images spread evenly over the split, with the network's answers; wrong answers are marked."""
     figures = []
     for index in np.linspace(0, len(split) - 1, min(most, len(split))).astype(int):
         try:
@@ -250,27 +250,27 @@ def cost(profile: Profile) -> Section:
     ]  # fmt: skip
     note = (
         f"{profile.name} at {'x'.join(map(str, profile.input_shape))}: {profile.mult_adds:,} Mult-Adds, "
-        f"{profile.parameters:,} parameters, {profile.weight_bytes:,} bytes of float32 weights, at most "
-        f"{profile.peak_activation_elements:,} activation elements alive at once."
+        f"{profile.parameters:,} parameters, {profile.weight_bytes:,} bytes of float32 weights, "
+        f"{profile.peak_activation_elements:,} activation elements at peak."
     )
     table = page.table(["type", "layers", "Mult-Adds", "%", "parameters", "%"], rows)
     return Section("Cost", f"<p>{page.text(note)}</p>{table}{plots.svg(plots.cost_per_layer(profile))}")
 
 
 def latency(rows: Sequence[Row]) -> Section:
-    """Times of `bench`."""
+    """Times measured by `bench`."""
     cells = [
         [Path(row.file).name, row.engine, f"{row.median_ms:.3f}", f"{row.min_ms:.3f} - {row.max_ms:.3f}",
          f"{row.p90_ms:.3f}", f"{row.end_to_end_ms:.2f}", f"{row.load_ms:.0f}", f"{row.first_ms:.1f}"]
         for row in rows
     ]  # fmt: skip
-    head = ["file", "engine", "median", "min - max", "p90", "with JPEG decode", "load", "first"]
+    head = ["file", "engine", "median", "min - max", "p90", "with decoding", "load", "first"]
     note = f"Milliseconds for one image, {rows[0].threads} thread(s), {rows[0].cpu}. Outputs verified."
     return Section("Speed", f"<p>{page.text(note)}</p>{page.table(head, cells)}{plots.svg(plots.latency(rows))}")
 
 
 def facts(net: Net, commands: Sequence[str]) -> Section:
-    """How to make it again: the commands, and what the model file says about itself."""
+    """How to reproduce the model: the commands, and the facts stored in the model file."""
     lines = f"<pre>{page.text(chr(10).join(commands))}</pre>" if commands else ""
     stored = f"<pre>{page.text(json.dumps(net.facts, indent=2))}</pre>"
     return Section(

@@ -1,4 +1,4 @@
-"""Opening a model file and asking it what is in an image. numpy and an engine; no torch unless it is the engine.
+"""Opens a model file and classifies images with it. Needs numpy and an engine, and torch only as the engine.
 
 net = smallcnn.open("model.onnx", threads=1)
 net.classify(["a.jpg", pillow_image, array])     -> [Prediction(label, probability, ranked), ...]
@@ -30,10 +30,10 @@ from smallcnn.shipped import located
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a network sees in one image: the most probable label, and the first of all `ranked` by probability.
+    """A network's answer to one image: the most probable label, and the top labels `ranked` by probability.
 
-    They are scores instead where the network's `ending` is "none", and independent of each other where it is "sigmoid":
-    `present` are the labels whose own probability is at least `ending.PRESENT`, the most probable first.
+    If the network's `ending` is "none", the values are scores instead. If it is "sigmoid", the probabilities are
+    independent, and `present` holds the labels with at least `ending.PRESENT`, most probable first.
     """
 
     label: str
@@ -73,10 +73,10 @@ class Net:
         return (*self.preprocessing.size, self.preprocessing.channels)
 
     def logits(self, batch: np.ndarray) -> np.ndarray:
-        """uint8 (N, H, W, C), prepared -> float32 (N, classes): what comes before the network's ending.
+        """Logits: a prepared uint8 batch (N, H, W, C) -> float32 (N, classes), before the network's ending.
 
         A file that ends in softmax gives log-probabilities. Raises DataError if the batch has another shape or type,
-        AnswerError if an answer is not finite, or if the engine's first answer, to the probe image, is wrong.
+        AnswerError if an answer is not finite or the engine fails the check on the probe image before its first run.
         """
         if batch.dtype != np.uint8 or batch.shape[1:] != self.input_shape:
             wanted = ", ".join(map(str, self.input_shape))
@@ -90,21 +90,21 @@ class Net:
     def verify(self) -> float:
         """Relative error of this engine on the probe image, against the plain definition of the network.
 
-        Compare with `probe.TOLERANCE`. The right answer is in the file, or computed now from a .safetensors.
+        Compare with `probe.TOLERANCE`. The right answer is stored in the file, or for a .safetensors computed now.
         """
         return relative_error(self._run(probe_image(self.input_shape))[0], self._expected())
 
     def classify(self, pictures: Sequence[Picture], *, top: int = 5) -> list[Prediction]:
-        """Decodes, prepares and classifies images, one at a time; `top` labels are ranked.
+        """Decodes, prepares and classifies images one at a time, ranking `top` labels.
 
         Raises ImageError for an image that cannot be decoded.
         """
         if isinstance(pictures, str | bytes | Path | np.ndarray | Image):
-            raise DataError("classify takes a list of images; for a single one write classify([image])")
+            raise DataError("classify takes a list of images; for one image, write classify([image])")
         return [self.classify_prepared(self.preprocessing.prepare(picture), top=top) for picture in pictures]
 
     def classify_prepared(self, image: np.ndarray, *, top: int = 5) -> Prediction:
-        """Classifies one image that is already at the network's size: uint8 (H, W, C)."""
+        """Classifies one image already at the network's size: uint8 (H, W, C)."""
         if top < 1:
             raise DataError(f"top must be at least 1, not {top}")
         answer = probabilities(self.logits(image[None])[0], self.ending)
@@ -119,18 +119,18 @@ class Net:
         return escaped(f"<Net {self.name}: {len(self.labels)} classes, input {size}, {self.engine}, {self.path}>")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled as the file it was opened from, which is opened again, once in each process."""
+        """Pickles the path of the file, which each process then opens once."""
         return _unpickled, (self._opened.resolve(), self.engine, self.threads, self.path, self.preprocessing)
 
 
 def open(path: str | Path, *, engine: str | None = None, threads: int | None = None) -> Net:
-    """Opens a .safetensors, .onnx or compiled model file. `threads` left out is one per core.
+    """Opens a .safetensors, .onnx or compiled model file. The default for `threads` is one per core.
 
-    `engine` left out is onnxruntime, or for a compiled file the file itself, which no other engine runs. A compiled
-    file is a program, and runs when it is opened.
+    The default `engine` is onnxruntime; a compiled file only runs in the engine compiled. A compiled file is a program
+    and runs code when it is opened.
 
-    Raises FileError if the file is missing, damaged or not smallcnn's, and SmallcnnError for an engine that does not
-    exist or does not run such a file.
+    Raises FileError if the file is missing, damaged or not written by smallcnn, and SmallcnnError for an engine that
+    does not exist or does not run such a file.
     """
     path = located(path)
     if engine is not None:
@@ -144,7 +144,7 @@ def open(path: str | Path, *, engine: str | None = None, threads: int | None = N
     if path.suffix.lower() in COMPILED:
         file = compiled.load(path, threads)
         return _converted(path, engine, threads, file.metadata, file.run)
-    if "smallcnn.format" not in outline.metadata(path):  # known before any engine looks at the file
+    if "smallcnn.format" not in outline.metadata(path):  # checked before an engine reads the file
         made = path.with_suffix(".safetensors")
         raise FileError(f"{path}: not written by smallcnn; import it with: smallcnn import {path} --out {made}")
     run, entries, shape = engines.open_onnx(Model(path), engine, threads)
@@ -166,7 +166,7 @@ def _unpickled(opened: Path, engine: str, threads: int | None, path: Path, prepr
 
 @lru_cache(maxsize=4)
 def _opened_again(path: Path, engine: str, threads: int | None, stamp: tuple[int, int]) -> Net:  # noqa: ARG001
-    """One for all that are unpickled in a process, as a pool does for every task, as long as the file is the same."""
+    """Shares one Net among all unpickled in a process while the file is unchanged; a pool unpickles one per task."""
     return open(path, engine=engine, threads=threads)
 
 
@@ -221,7 +221,7 @@ def _converted(path: Path, engine: str, threads: int | None, entries: dict[str, 
 def _once(
     path: Path, engine: str, expected: Callable[[np.ndarray], np.ndarray]
 ) -> Callable[[Run, tuple[int, int, int]], None]:
-    """A check of an engine that is made when it is first asked for, and forgets then what it needed."""
+    """A check of an engine that runs on the first call and then frees its data."""
     waiting = [expected]
 
     def check(run: Run, shape: tuple[int, int, int]) -> None:
@@ -229,10 +229,12 @@ def _once(
             image = probe_image(shape)
             wanted = answer(image)
             error = relative_error(run(image)[0], wanted)
-            if np.isfinite(wanted).all() and not agrees(error):  # otherwise each answer that is not finite is refused
+            if np.isfinite(wanted).all() and not agrees(
+                error
+            ):  # otherwise `logits` refuses each answer that is not finite
                 raise AnswerError(
                     f"{path}: {engine} gives a wrong answer on the probe image, off by {error:.1e} of its largest "
-                    "output; the file was changed, or the engine is at fault: try another --engine"
+                    "output; the file was changed or the engine is faulty: try another --engine"
                 )
         waiting.clear()
 

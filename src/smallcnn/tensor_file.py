@@ -1,8 +1,8 @@
-"""A .safetensors file whose bytes follow from its content: the library writes the metadata in another order each time.
+"""Reproducible .safetensors files: the library writes the metadata in another order each time.
 
 8 bytes    length of the header, little-endian
-header     JSON: name -> type, shape and place of each tensor, and "__metadata__"; spaces up to a multiple of 8
-the rest   the tensors, one behind the other
+header     JSON: name -> type, shape and offsets of each tensor, and "__metadata__"; padded with spaces to 8 bytes
+the rest   the tensors, one after the other
 """
 
 import json

@@ -1,1 +1,1 @@
-"""After training: which classes fail and on which images, what probabilities are worth, at which input size."""
+"""Analysis of a trained network: errors by class and image, calibration, accuracy by input size."""

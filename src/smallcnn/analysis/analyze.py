@@ -1,4 +1,4 @@
-"""A model file on labelled images, as it is and changed in what needs no training, with each step's accuracy."""
+"""Analysis of a model file on labelled images, with optional changes that need no training."""
 
 import tempfile
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from smallcnn.evaluate import Evaluation, evaluate
 from smallcnn.runtime import Net
 
 Report = Callable[[str, int, int], None]
-"""Is called with what is being done, how much of it is, and how much there is."""
+"""Called with the name of the current task, the amount done and the total."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Step:
 
 @dataclass(frozen=True)
 class Analysis:
-    """`net` is the network as it was examined, after the changes asked for; `steps` are its accuracy before and after.
+    """Results of `analyze`: `net` is the examined network, after the changes; `steps` is the accuracy after each.
 
-    `artifact`, with the crop of the file, is None if its network cannot be read back; the sweep is then missing, and
+    `artifact` has the crop of the file. It is None if the network cannot be read back; then there is no sweep, and
     `no_sweep` says why.
     """
 
@@ -62,20 +62,21 @@ def analyze(
     workers: int | None = None,
     report: Report = lambda what, done, total: None,
 ) -> Analysis:
-    """Everything that images of `data` tell about a model file; `root`, `part` and `crop` as for `evaluate`.
+    """Analyzes a model file on the images of `data`; `root`, `part` and `crop` are as for `evaluate`.
 
-    In this order, each only if asked for: the network is taken to another `resolution`, batch norm is re-estimated (see
-    `statistics_split`), and the logits are divided by the temperature that fits these images (in `artifact`; what is
-    found is about the network before that). `sweep_images` is how many images each input size gets: what costs some
-    seconds if left out, 0 for no sweep.
+    The optional changes are made in this order. `resolution` changes the input size. `reestimate` re-estimates batch
+    norm (see `statistics_split`). `calibrate` divides the logits by the temperature that fits these images, in
+    `artifact` only: the findings are about the network before it.
+
+    `sweep_images` is the number of images at each input size; 0 for no sweep, by default as many as take a few seconds.
 
     Raises SmallcnnError for a change that the file does not allow.
     """
     net = runtime.open(file, engine=engine, threads=threads)
     if net.ending == "none":
-        raise DataError(f"{file}: gives scores; only probabilities can be analyzed (evaluate counts what is right)")
+        raise DataError(f"{file}: gives scores; only probabilities can be analyzed (evaluate measures accuracy)")
     if net.ending == "sigmoid" and calibrate:
-        raise DataError(f"{file}: ends in independent sigmoids; a temperature is fitted to a softmax")
+        raise DataError(f"{file}: ends in independent sigmoids; only a softmax has a temperature")
     own_crop = net.preprocessing.crop
     crop = crop or own_crop
     net = replace(net, preprocessing=replace(net.preprocessing, crop=crop))
@@ -116,7 +117,7 @@ def _step(what: str, net: Net, evaluation: Evaluation) -> Step:
 
 
 def _read(file: Path, crop: float, needed: bool) -> tuple[Artifact | None, str]:
-    """The network, or None and why not if it is not needed."""
+    """The network, or None and the reason; raises instead if it is needed."""
     try:
         artifact = model_file.read(file)
     except (FileError, GraphError) as error:
@@ -127,7 +128,7 @@ def _read(file: Path, crop: float, needed: bool) -> tuple[Artifact | None, str]:
 
 
 def _opened(artifact: Artifact, net: Net, threads: int | None) -> Net:
-    """The changed network in the engine of the unchanged one."""
+    """Opens the changed network in the engine of the unchanged one."""
     with tempfile.TemporaryDirectory(prefix="smallcnn-") as folder:
         path = Path(folder) / f"{net.path.stem}.safetensors"
         artifacts.save(artifact, path)

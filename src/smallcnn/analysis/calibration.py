@@ -1,4 +1,4 @@
-"""Whether a network is right as often as its probabilities say, and the one number that mends it.
+"""Calibration: whether a network is right as often as its probabilities say, and temperature scaling to correct it.
 
 Guo et al. 2017, "On Calibration of Modern Neural Networks", arXiv 1706.04599: expected calibration error over 15 bins
 (equation 3), and temperature scaling (section 4.2): logits divided by the temperature with the lowest cross-entropy.
@@ -14,21 +14,21 @@ from smallcnn.artifact import Artifact
 from smallcnn.ending import Ending, probabilities, softmax
 from smallcnn.errors import GraphError
 from smallcnn.graph import Graph, Node
-from smallcnn.metrics import measure, taken_for
+from smallcnn.metrics import measure, predicted
 
 BINS = 15
 _ROWS = 256
-_PRECISION = 1e-9  # of the temperature, as a part of it
+_PRECISION = 1e-9  # relative precision of the temperature
 _COLDEST, _HOTTEST = 0.02, 50.0
-"""Temperatures outside say that there is no optimum: every image right, or the logits know nothing."""
+"""A temperature outside means there is no optimum: every image is correct, or the logits carry no information."""
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """Images by the probability of the class they were taken for: `BINS` bins of equal width, (low, high].
+    """Images by the probability of the predicted class: `BINS` bins of equal width, (low, high].
 
-    `confidence` and `accuracy` are the means of each bin, not a number where `count` is 0. `error` is the expected
-    calibration error, `loss` the mean cross-entropy.
+    `confidence` and `accuracy` are the means of each bin, NaN where `count` is 0. `error` is the expected calibration
+    error, `loss` the mean cross-entropy.
     """
 
     count: np.ndarray
@@ -40,10 +40,10 @@ class Reliability:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How far the probabilities can be believed: `before`, and `after` division of the logits by `temperature`.
+    """Reliability `before` and `after` dividing the logits by `temperature`.
 
-    `after` is cross-validated: each half of the images by the temperature of the other half. Temperature and `after`
-    are None if the images determine no temperature.
+    `after` is cross-validated: each half of the images uses the temperature of the other half. `temperature` and
+    `after` are None if no temperature can be fitted.
     """
 
     before: Reliability
@@ -52,7 +52,7 @@ class Calibration:
 
 
 def calibrate(logits: np.ndarray, labels: np.ndarray, ending: Ending = "softmax") -> Calibration:
-    """From logits (N, classes) and labels (N,): every second image is a half. Only a softmax has a temperature."""
+    """Calibration from logits (N, classes) and labels (N,); a half is every second image. Only a softmax is scaled."""
     before = reliability(logits, labels, ending)
     if ending != "softmax":
         return Calibration(before, None, None)
@@ -67,9 +67,9 @@ def calibrate(logits: np.ndarray, labels: np.ndarray, ending: Ending = "softmax"
 
 
 def reliability(logits: np.ndarray, labels: np.ndarray, ending: Ending = "softmax") -> Reliability:
-    """From logits (N, classes) and labels (N,), N at least 1."""
+    """Reliability from logits (N, classes) and labels (N,), N at least 1."""
     confidence = probabilities(logits, ending).max(1)
-    right = taken_for(logits, labels) == labels
+    right = predicted(logits, labels) == labels
     place = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
     count = np.bincount(place, minlength=BINS)
     with np.errstate(invalid="ignore"):
@@ -80,10 +80,10 @@ def reliability(logits: np.ndarray, labels: np.ndarray, ending: Ending = "softma
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float | None:
-    """The temperature with the lowest mean cross-entropy; None if there is none within reason.
+    """The temperature with the lowest mean cross-entropy; None if there is none within bounds.
 
-    The cross-entropy is convex in the inverse of the temperature, so its slope has one zero: Newton's method on the
-    logarithm, halving what is left of the range where that would leave it.
+    The cross-entropy is convex in the inverse temperature, so its slope has one zero. It is found by Newton's method on
+    the logarithm, with bisection where a step would leave the range.
     """
     if not len(labels):
         return None
@@ -100,9 +100,9 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float | None:
 
 
 def _slope(logits: np.ndarray, labels: np.ndarray, at: float) -> tuple[float, float]:
-    """Of the cross-entropy over the inverse temperature exp(`at`); and how that slope changes with `at`."""
+    """The slope of the cross-entropy over the inverse temperature exp(`at`), and the slope's derivative by `at`."""
     total = rise = 0.0
-    for start in range(0, len(labels), _ROWS):  # all of ImageNet's at once would be gigabytes, and slower
+    for start in range(0, len(labels), _ROWS):  # all of ImageNet at once would take gigabytes, and be slower
         part, own = logits[start : start + _ROWS].astype(np.float64), labels[start : start + _ROWS]
         weighted = softmax(part * np.exp(at))
         expected = (weighted * part).sum(1)
@@ -112,9 +112,9 @@ def _slope(logits: np.ndarray, labels: np.ndarray, at: float) -> tuple[float, fl
 
 
 def calibrated(artifact: Artifact, temperature: float) -> Artifact:
-    """The network with its logits divided by `temperature`, in the weights of its last layer: every engine follows.
+    """The network with its logits divided by `temperature` in the weights of its last layer, for any engine.
 
-    Raises GraphError if something after that layer does not pass a factor on.
+    Raises GraphError if a node after that layer does not pass a factor on.
     """
     graph = artifact.graph
     last = classifier(graph)
@@ -129,7 +129,7 @@ def calibrated(artifact: Artifact, temperature: float) -> Artifact:
 
 
 def _scaled(node: Node, factor: float) -> Node:
-    """What has to stand for `node` when its input is multiplied by `factor`."""
+    """The node to put in place of `node` when its input is multiplied by `factor`."""
     match node.op:
         case ops.Clip() as op:
             return replace(node, op=replace(op, low=op.low * factor, high=op.high * factor))

@@ -1,19 +1,18 @@
-"""Class by class: how many are found, how many of those named are right, and which are taken for which."""
+"""Scores per class: precision, recall, F1, and the most confused pairs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from smallcnn.metrics import most_confused, taken_for
+from smallcnn.metrics import most_confused, predicted
 
 
 @dataclass(frozen=True)
 class ClassScore:
-    """One class; `support` images are of it, `named` were taken for it.
+    """Scores of one class: `support` images belong to it, `named` images were predicted as it.
 
-    `recall` (found of the support), `precision` (right of the named) and `f1` (their harmonic mean) are None where
-    there is nothing to divide by.
+    `recall`, `precision` and `f1` are None where they would divide by zero.
     """
 
     label: str
@@ -26,7 +25,7 @@ class ClassScore:
 
 @dataclass(frozen=True)
 class Pair:
-    """`count` images of class `true` were taken for class `taken`; `places` are theirs among the answers."""
+    """`count` images of class `true` were predicted as class `taken`; `places` are their indices among the answers."""
 
     true: int
     taken: int
@@ -35,14 +34,14 @@ class Pair:
 
 
 def class_scores(confusion: np.ndarray, labels: Sequence[str]) -> list[ClassScore]:
-    """One per class, in the order of the labels."""
+    """One score per class, in the order of the labels."""
     scores = []
     for right, support, named, label in zip(
         np.diag(confusion).tolist(), confusion.sum(1).tolist(), confusion.sum(0).tolist(), labels, strict=True
     ):
         scores.append(
             ClassScore(
-                label, support, named, _part(right, support), _part(right, named), _part(2 * right, support + named)
+                label, support, named, _share(right, support), _share(right, named), _share(2 * right, support + named)
             )
         )
     return scores
@@ -50,12 +49,12 @@ def class_scores(confusion: np.ndarray, labels: Sequence[str]) -> list[ClassScor
 
 def confused_pairs(confusion: np.ndarray, logits: np.ndarray, labels: np.ndarray, most: int) -> list[Pair]:
     """The pairs with the most images, largest first."""
-    said = taken_for(logits, labels)
+    said = predicted(logits, labels)
     return [
         Pair(true, taken, count, tuple(np.flatnonzero((labels == true) & (said == taken)).tolist()))
         for count, true, taken in most_confused(confusion, most)
     ]
 
 
-def _part(count: int, total: int) -> float | None:
+def _share(count: int, total: int) -> float | None:
     return count / total if total else None

@@ -1,4 +1,4 @@
-"""Everything that one pass over labelled images tells about a network."""
+"""The findings of one pass over labelled images."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,7 +15,7 @@ _PAIRS, _SAMPLES = 10, 24
 
 @dataclass(frozen=True)
 class Findings:
-    """About the images of `evaluation`: class by class, the most confused pairs, single images, calibration."""
+    """Findings on the images of `evaluation`: class scores, the most confused pairs, single images, calibration."""
 
     evaluation: Evaluation
     labels: tuple[str, ...]
@@ -26,12 +26,12 @@ class Findings:
     calibration: Calibration
 
     def name(self, place: int) -> str:
-        """File name of the image at this place among the answers."""
+        """File name of the image at index `place` of the answers."""
         return self.evaluation.split.names[self.evaluation.answers.indices[place]]
 
 
 def examine(evaluation: Evaluation, labels: tuple[str, ...], ending: Ending = "softmax") -> Findings:
-    """`labels` and `ending` are the network's."""
+    """The findings of an evaluation; `labels` and `ending` are the network's."""
     logits, true = evaluation.answers.logits, evaluation.answers.labels
     confusion = evaluation.metrics.confusion
     return Findings(
@@ -46,7 +46,7 @@ def examine(evaluation: Evaluation, labels: tuple[str, ...], ending: Ending = "s
 
 
 def as_dict(findings: Findings, sweep: Sweep | None) -> dict[str, Any]:
-    """The same for machines: class and file names in place of numbers, None where nothing can be said."""
+    """The findings for JSON: class and file names in place of numbers, None where a value is undefined."""
     labels, calibration = findings.labels, findings.calibration
     after = calibration.after
 

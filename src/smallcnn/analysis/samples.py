@@ -1,16 +1,16 @@
-"""Single images worth a look: wrong and sure of it, and those the network is least sure of."""
+"""Images worth a look: the most confident errors and the least certain answers."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
 from smallcnn.ending import Ending, probabilities
-from smallcnn.metrics import taken_for
+from smallcnn.metrics import predicted
 
 
 @dataclass(frozen=True)
 class Sample:
-    """An image at `place` among the answers, with the probability of the class it was taken for."""
+    """An image at index `place` of the answers, with the predicted class `taken` and its probability."""
 
     place: int
     true: int
@@ -19,21 +19,21 @@ class Sample:
 
 
 def surest_mistakes(logits: np.ndarray, labels: np.ndarray, most: int, ending: Ending = "softmax") -> list[Sample]:
-    """Wrong answers, the highest probability first."""
+    """Wrong answers, highest probability first."""
     said, probability = _answers(logits, labels, ending)
     wrong = np.flatnonzero(said != labels)
     return _samples(wrong[np.argsort(-probability[wrong], kind="stable")][:most], said, probability, labels)
 
 
 def least_certain(logits: np.ndarray, labels: np.ndarray, most: int, ending: Ending = "softmax") -> list[Sample]:
-    """Right and wrong answers, the lowest probability first."""
+    """Right and wrong answers, lowest probability first."""
     said, probability = _answers(logits, labels, ending)
     return _samples(np.argsort(probability, kind="stable")[:most], said, probability, labels)
 
 
 def _answers(logits: np.ndarray, labels: np.ndarray, ending: Ending) -> tuple[np.ndarray, np.ndarray]:
-    """(N,) what each image is taken for, and (N,) with what probability."""
-    said = taken_for(logits, labels)
+    """The predicted class (N,) of each image and its probability (N,)."""
+    said = predicted(logits, labels)
     return said, probabilities(logits, ending)[np.arange(len(said)), said]
 
 

@@ -1,4 +1,4 @@
-"""What was found, as sections of a page, with the images it was found on."""
+"""Findings as sections of a page, with their images."""
 
 from collections.abc import Sequence
 
@@ -10,21 +10,21 @@ from smallcnn.analysis.findings import Findings
 from smallcnn.analysis.samples import Sample
 from smallcnn.analysis.sweep import Sweep
 from smallcnn.data.preprocessing import Preprocessing
-from smallcnn.metrics import taken_for
+from smallcnn.metrics import predicted
 from smallcnn.page import Section
 
-_MISTAKEN, _BESIDE = 4, 3
-"""Images of a confused pair: of the mistake, and of the class it was taken for. Together a line of the page."""
+_CONFUSED, _CORRECT = 4, 3
+"""Images shown of a confused pair: confused ones, and correct ones of the predicted class; together a line."""
 
 
 def of_findings(findings: Findings, preprocessing: Preprocessing) -> list[Section]:
-    """All sections, in the order of a page; images are shown as `preprocessing` hands them to the network."""
+    """All sections in page order; images are shown as `preprocessing` prepares them for the network."""
     return [
         _classes(findings),
         _confused(findings, preprocessing),
-        _samples(findings, preprocessing, "Wrong, and sure of it", "The surest first.", findings.mistakes),
+        _samples(findings, preprocessing, "Most confident errors", "Highest probability first.", findings.mistakes),
         _samples(
-            findings, preprocessing, "Least certain", "The lowest probability of an answer first.", findings.uncertain
+            findings, preprocessing, "Least certain", "Lowest probability of the answer first.", findings.uncertain
         ),
         _calibration(findings),
     ]
@@ -39,38 +39,34 @@ def _classes(findings: Findings) -> Section:
     ]  # fmt: skip
     unseen = sum(not score.support for score in findings.classes)
     note = (
-        "Images of the class, images taken for it; precision: how many of those taken for it are of it; recall: "
-        "how many of its own are found; F1: their harmonic mean."
-    ) + (
-        f" {unseen} classes have no image here; those of them that no image was taken for are left out."
-        if unseen
-        else ""
-    )
-    head = ["class", "pictures", "taken for it", "precision, %", "recall, %", "F1, %"]
-    return Section("Class by class", f"<p>{page.text(note)}</p>{page.sortable_table(head, rows, 'find a class')}")
+        "Images of the class and images predicted as it. Precision: share of the images predicted as the class that "
+        "belong to it. Recall: share of the class's images that are found. F1: their harmonic mean."
+    ) + (f" {unseen} classes have no image here; those without predictions either are not listed." if unseen else "")
+    head = ["class", "images", "predicted", "precision, %", "recall, %", "F1, %"]
+    return Section("Classes", f"<p>{page.text(note)}</p>{page.sortable_table(head, rows, 'find a class')}")
 
 
-def _per_cent(part: float | None) -> str:
-    return "-" if part is None else f"{100 * part:.1f}"
+def _per_cent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f}"
 
 
 def _confused(findings: Findings, preprocessing: Preprocessing) -> Section:
     title = "Most confused"
     if not findings.pairs:
-        return Section(title, "<p>No image was taken for another class.</p>")
+        return Section(title, "<p>No image was confused with another class.</p>")
     labels, answers = findings.labels, findings.evaluation.answers
-    said = taken_for(answers.logits, answers.labels)
+    said = predicted(answers.logits, answers.labels)
     blocks = []
     for pair in findings.pairs:
         true, taken = labels[pair.true], labels[pair.taken]
         found = np.flatnonzero((answers.labels == pair.taken) & (said == pair.taken)).tolist()
         figures = [
-            *(_figure(findings, preprocessing, place, False, f"{true}, taken for {taken}")
-              for place in pair.places[:_MISTAKEN]),
-            *(_figure(findings, preprocessing, place, True, taken) for place in found[:_BESIDE]),
+            *(_figure(findings, preprocessing, place, False, f"{true}, predicted as {taken}")
+              for place in pair.places[:_CONFUSED]),
+            *(_figure(findings, preprocessing, place, True, taken) for place in found[:_CORRECT]),
         ]  # fmt: skip
-        blocks.append(f"<h3>{page.text(f'{pair.count} of {true} taken for {taken}')}</h3>{page.grid(figures)}")
-    note = "Framed green for comparison: images of the other class that were recognised."
+        blocks.append(f"<h3>{page.text(f'{pair.count} of {true} predicted as {taken}')}</h3>{page.grid(figures)}")
+    note = "Green frames, for comparison: images of the other class that were predicted correctly."
     return Section(title, f"<p>{note}</p>{''.join(blocks)}")
 
 
@@ -97,15 +93,16 @@ def _figure(findings: Findings, preprocessing: Preprocessing, place: int, right:
 def _calibration(findings: Findings) -> Section:
     found = findings.calibration
     note = (
-        f"Expected calibration error, {BINS} bins: how far, on average, the probability of an answer is from how often "
-        f"such answers are right. It is {found.before.error:.2%} here, the cross-entropy {found.before.loss:.4f}. "
+        f"The expected calibration error is {found.before.error:.2%}, over {BINS} bins: the mean distance between the "
+        f"probability of an answer and the share of such answers that are right. The cross-entropy is "
+        f"{found.before.loss:.4f}. "
     )
     if found.after:
         note += (
-            f"Logits divided by the temperature {found.temperature:.3f} have the lowest cross-entropy on these "
-            f"images. Fitted on one half and measured on the other, twice, that gives {found.after.error:.2%} and "
-            f"{found.after.loss:.4f}. The order of the classes stays the same; `smallcnn analyze --calibrate --save` "
-            "puts the temperature into the weights."
+            f"Dividing the logits by the temperature {found.temperature:.3f} minimises the cross-entropy on these "
+            f"images. Cross-validated over two halves, it gives an error of {found.after.error:.2%} and a "
+            f"cross-entropy of {found.after.loss:.4f}. The order of the classes does not change. "
+            "`smallcnn analyze --calibrate --save` writes the temperature into the weights."
         )
     else:
         note += "No temperature can be fitted: too few images, all of them correct, or an untrained model."
@@ -120,10 +117,10 @@ def of_sweep(sweep: Sweep) -> Section:
          *([f"{row.top1_reestimated:.2%}"] if row.top1_reestimated is not None else [])]
         for row in sweep.rows
     ]  # fmt: skip
-    head = ["input", "Mult-Adds", "top-1", *(["top-1, batch norm re-estimated"] if again else [])]
+    head = ["input size", "Mult-Adds", "top-1", *(["top-1, batch norm re-estimated"] if again else [])]
     note = (
-        f"The same weights and the same {sweep.images} images at every size; one standard error of a figure is about "
-        f"{sweep.standard_error:.1%}, that of a difference less. {sweep.note}"
+        f"Every size uses the same weights and the same {sweep.images} images. The standard error of a figure is about "
+        f"{sweep.standard_error:.1%}; that of a difference is smaller. {sweep.note}"
     )
     refused = "".join(f"<p>{page.text(reason)}</p>" for reason in dict.fromkeys(sweep.refused.values()))
     return Section(

@@ -1,4 +1,4 @@
-"""Accuracy at other input sizes than the one a network was trained at, and what each costs."""
+"""Accuracy and cost at input sizes other than the training size."""
 
 import importlib.util
 from collections.abc import Callable
@@ -19,14 +19,14 @@ from smallcnn.evaluate import Evaluation, ask
 from smallcnn.metrics import measure
 
 _SEVENTHS = (4, 5, 6, 7, 8, 9)
-"""0.57 to 1.28 of the training size; at 224 the sizes of MobileNet v1's Table 7 and two above."""
+"""0.57 to 1.28 of the training size; at 224, the sizes of MobileNet v1's Table 7 and two larger ones."""
 
 _MULT_ADDS, _FEWEST, _MOST = 2e11, 100, 1000
-"""What one size may cost, some seconds on one core, and how many images it has in any case and at most."""
+"""Budget of one size, some seconds on one core, and the fewest and most images at it."""
 
 _STATISTICS = 500
-"""Images for batch-norm statistics, whose sampling error costs: MobileNet v1 0.5 on flowers has a cross-entropy of
-0.735 with those of 64, 0.702 to 0.713 of 256, 0.695 of 1000."""
+"""Images for batch-norm statistics. Sampling error costs accuracy: MobileNet v1 0.5 on flowers has a cross-entropy of
+0.735 with 64 images, 0.702 to 0.713 with 256, 0.695 with 1000."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,10 @@ class SweepRow:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Rows by size, on the same `images` images each; `refused` says which sizes the network cannot have, and why;
-    `note` where its batch-norm statistics come from, or why there are none.
+    """Rows by size, all on the same `images` images.
+
+    `refused` maps each size that the network cannot have to the reason. `note` says where the batch-norm statistics
+    come from, or why there are none.
     """
 
     rows: tuple[SweepRow, ...]
@@ -53,7 +55,7 @@ class Sweep:
 
     @property
     def standard_error(self) -> float:
-        """Of the accuracy at the network's own size, from the number of images."""
+        """Standard error of the accuracy at the network's own size."""
         (own,) = (row.top1 for row in self.rows if row.size == self.own_size)
         return sqrt(own * (1 - own) / self.images)
 
@@ -71,7 +73,7 @@ def at_size(artifact: Artifact, size: tuple[int, int]) -> Artifact:
 
 
 def sizes_around(size: tuple[int, int]) -> list[tuple[int, int]]:
-    """Four to nine sevenths of a size, the nearest multiples of the largest power of two in a seventh."""
+    """Four to nine sevenths of a size, rounded to multiples of the largest power of two in a seventh."""
     return list(dict.fromkeys((_part(size[0], part), _part(size[1], part)) for part in _SEVENTHS))
 
 
@@ -83,7 +85,7 @@ def _part(side: int, sevenths: int) -> int:
 
 
 def affordable(artifact: Artifact) -> int:
-    """How many images a size gets if nobody says: 1000 of a small network, 100 of a very large one."""
+    """The default number of images at each size: 1000 for a small network, 100 for a very large one."""
     return int(np.clip(_MULT_ADDS / max(profile(artifact.graph).mult_adds, 1), _FEWEST, _MOST))
 
 
@@ -99,8 +101,8 @@ def sweep(
 ) -> Sweep:
     """Accuracy on `images` images spread evenly over those of `evaluation`, at each of `sizes_around` the artifact's.
 
-    Left out, `images` is what costs some seconds a size. `renormed` adds the accuracy with batch norm re-estimated, the
-    slow part for a large network. `report` is called with the sizes done and their number.
+    The default for `images` takes a few seconds per size. `renormed` adds the accuracy with batch norm re-estimated,
+    which is slow for a large network. `report` is called with the number of sizes done and their total.
     """
     index_of = match_labels(evaluation.source.classes, artifact.labels)
     decoded = evaluation.answers.indices
@@ -128,18 +130,18 @@ def sweep(
 def _reestimation(
     artifact: Artifact, evaluation: Evaluation, renormed: bool, workers: int | None
 ) -> tuple[Callable[[Artifact], Artifact] | None, str]:
-    """How batch norm is re-estimated, or None; and a sentence about it."""
+    """The function that re-estimates batch norm, or None; and a sentence about it."""
     if not any(isinstance(node.op, ops.BatchNorm) for node in artifact.graph):
-        return None, "The network has no batch norm of its own that could be re-estimated."
+        return None, "The network has no batch norm to re-estimate."
     if not renormed:
         return None, "Batch norm was not re-estimated at each size; `smallcnn analyze` does that."
     if importlib.util.find_spec("torch") is None:
-        return None, "Batch norm was not re-estimated: that needs the 'train' extra."
+        return None, "Batch norm was not re-estimated: it needs the 'train' extra."
     sample, whose = statistics_split(artifact, evaluation)
     if len(sample) < _FEWEST:
         return (
             None,
-            f"Batch norm was not re-estimated: {len(sample)} images ({whose}) are too few, {_FEWEST} are needed.",
+            f"Batch norm was not re-estimated: it needs {_FEWEST} images, not {len(sample)} ({whose}).",
         )
     from smallcnn.train.renorm import reestimate
 
@@ -151,10 +153,10 @@ def _reestimation(
 
 
 def statistics_split(artifact: Artifact, evaluation: Evaluation) -> tuple[Split, str]:
-    """The images for batch-norm statistics, and what they are in words: the training split where there is one.
+    """The images for batch-norm statistics and their description: the training split if there is one.
 
-    A set without splits has one only for a network that was trained on it, and left a part of it out. For any other
-    network it is a held-out set, and there is nothing but the images that judge.
+    A data set without splits has one only for a network trained on it, which held out a validation split. For any other
+    network all of it is held out, and only the evaluated images remain.
     """
     source, trained_on = evaluation.source, artifact.facts.get("data")
     trained_here = isinstance(trained_on, dict) and trained_on.get("fingerprint") == source.fingerprint

@@ -1,1 +1,1 @@
-"""The command line: `main` finds the sub-command, each other file is one."""
+"""The command line: `main` dispatches, and each command has a file of its own."""

@@ -23,19 +23,21 @@ _SHOWN = 10
 @root
 @part
 @crop
-@click.option("--resolution", type=click.IntRange(1), help="take the network to this input size first")
+@click.option("--resolution", type=click.IntRange(1), help="input size to change the network to first")
 @click.option(
     "--reestimate",
     is_flag=True,
-    help="recompute batch norm's statistics from the training split, or the evaluated images if the set has none",
+    help="recompute batch norm's statistics from the training split, or the evaluated images if there is none",
 )
 @click.option("--calibrate", is_flag=True, help="divide the logits by the temperature that fits these images")
-@click.option("--save", "saved", type=click.Path(path_type=Path), help="write the network so changed (.safetensors)")
+@click.option(
+    "--save", "saved", type=click.Path(path_type=Path), help="file to write the changed network to (.safetensors)"
+)
 @click.option(
     "--sweep", "sweep_images", type=click.IntRange(0),
-    help="images at each of six input sizes; 0 for none  [default: what takes seconds a size]",
+    help="number of images to try at each of six input sizes; 0 for no sweep  [default: as many as take a few seconds]",
 )  # fmt: skip
-@click.option("--out", type=click.Path(path_type=Path), help="write it all with images as one .html page")
+@click.option("--out", type=click.Path(path_type=Path), help="report to write, with images (.html)")
 @engine
 @threads
 @workers
@@ -57,10 +59,10 @@ def command(
     workers: int | None,
     json_: bool,
 ) -> None:
-    """What FILE gets wrong on SOURCE, how far its probabilities can be believed, and its accuracy at other input sizes.
+    """Find the errors of FILE on SOURCE, the calibration of its probabilities, and its accuracy at other input sizes.
 
-    --resolution, --reestimate and --calibrate change the network without training; the accuracy of each step is shown,
-    and --save keeps the result.
+    --resolution, --reestimate and --calibrate change the network without training. The accuracy after each step is
+    printed, and --save writes the result.
     """
     from smallcnn import artifact
     from smallcnn.analysis.analyze import analyze
@@ -88,7 +90,7 @@ def command(
     if alike and (line := alike.line()):
         remark(f"note: {line}")
     if found.no_sweep:
-        remark(f"no other input sizes: {found.no_sweep}")
+        remark(f"other input sizes not tried: {found.no_sweep}")
     if saved and found.artifact:
         artifact.save(found.artifact, saved)
         remark(f"saved: {saved}")
@@ -100,8 +102,9 @@ def command(
     if json_:
         metrics = evaluation.metrics
         print_json({
-            "file": str(file), "engine": found.net.engine, "data": data, "part": evaluation.part, "top1": metrics.top1,
-            "top5": metrics.top5, "loss": metrics.loss, "images": metrics.images, "skipped": list(evaluation.skipped),
+            "file": str(file), "engine": found.net.engine, "data": data, "split": evaluation.part,
+            "part": evaluation.part, "top1": metrics.top1, "top5": metrics.top5, "loss": metrics.loss,
+            "images": metrics.images, "skipped": list(evaluation.skipped),
             "left_out": evaluation.source.left_out.as_dict(), "near_duplicates": alike and alike.as_dict(),
             "steps": [asdict(step) for step in found.steps], **as_dict(found.findings, found.sweep),
         })  # fmt: skip
@@ -110,7 +113,7 @@ def command(
 
 
 def _check(saved: Path | None, out: Path | None, changed: bool) -> None:
-    """Raises now what would be raised after the work."""
+    """Raises the errors that would otherwise come after the work."""
     from smallcnn.files import check_writable
 
     if saved and not changed:
@@ -136,13 +139,13 @@ def _show(file: Path, data: str, found: "Analysis") -> None:
         line += f"{calibration.temperature:.3f}, cross-validated"
     say(line)
     for pair in findings.pairs[:5]:
-        say(f"  {pair.count} of {findings.labels[pair.true]} taken for {findings.labels[pair.taken]}")
+        say(f"  {pair.count} of {findings.labels[pair.true]} predicted as {findings.labels[pair.taken]}")
     _show_classes(findings)
     if found.sweep:
         say(f"{found.sweep.images} images at other input sizes. {found.sweep.note}")
         again = any(row.top1_reestimated is not None for row in found.sweep.rows)
         table(
-            ["input", "Mult-Adds", "top-1", *(["re-estimated"] if again else [])],
+            ["input size", "Mult-Adds", "top-1", *(["top-1 re-estimated"] if again else [])],
             [
                 ["x".join(map(str, row.size)), f"{row.mult_adds / 1e6:,.1f} M", f"{row.top1:.2%}",
                  *([f"{row.top1_reestimated:.2%}"] if row.top1_reestimated is not None else [])]
@@ -153,13 +156,13 @@ def _show(file: Path, data: str, found: "Analysis") -> None:
 
 def _show_classes(findings: "Findings") -> None:
     seen = sorted((score for score in findings.classes if score.support), key=lambda score: score.f1 or 0)
-    which = f"the {_SHOWN} worst of {len(seen)} classes" if len(seen) > _SHOWN else "classes"
+    which = f"{_SHOWN} worst of {len(seen)} classes" if len(seen) > _SHOWN else "class"
     rows = [
-        [score.label, str(score.support), *(_per_cent(part) for part in (score.precision, score.recall, score.f1))]
+        [score.label, str(score.support), *(_per_cent(share) for share in (score.precision, score.recall, score.f1))]
         for score in seen[:_SHOWN]
     ]
-    table([which, "pictures", "precision", "recall", "F1"], rows)
+    table([which, "images", "precision", "recall", "F1"], rows)
 
 
-def _per_cent(part: float | None) -> str:
-    return "-" if part is None else f"{part:.1%}"
+def _per_cent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.1%}"

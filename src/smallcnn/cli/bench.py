@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE...")
 @click.option(
     "--engine", "engines", multiple=True,
-    help="compiled, onnxruntime, openvino or torch; repeat for several  [default: what each file is for]",
+    help="engine to time: compiled, onnxruntime, openvino or torch; may be repeated  [default: the file's own]",
 )  # fmt: skip
-@click.option("--threads", default=1, show_default=True, type=click.IntRange(1), help="threads that compute")
+@click.option("--threads", default=1, show_default=True, type=click.IntRange(1), help="number of compute threads")
 @click.option("--seconds", default=2.0, show_default=True, help="measuring time for each file and engine")
 @click.option("--by-layer", is_flag=True, help="time each step of one compiled file instead")
 @as_json
@@ -30,10 +30,11 @@ def command(
 ) -> None:
     """Time each FILE in each engine that runs it, one image at a time.
 
-    Every candidate is verified before and after; they take turns in short blocks; load time, first inference and memory
-    come from a fresh process. `with decoding` starts from a 640 x 480 JPEG in memory and ends with probabilities.
+    Every candidate is verified before and after, and the candidates take turns in short blocks. Load time, first
+    inference and memory come from a fresh process. `with decoding` goes from a 640 x 480 JPEG in memory to
+    probabilities.
 
-    The engine `compiled` runs what `smallcnn compile` wrote, and compiles other files for the occasion.
+    The engine `compiled` runs files written by `smallcnn compile`, and compiles other files for the benchmark.
     """
     if by_layer:
         _by_layer(files, engines, threads, seconds, json_)
@@ -43,7 +44,7 @@ def command(
     _, impossible = candidates(files, engines)
     if impossible:
         pairs = ", ".join(f"{one.file} in {one.engine}" for one in impossible)
-        remark(f"not timed, as the engine does not run such files: {pairs}")
+        remark(f"not timed, because the engine does not run such files: {pairs}")
     with progress("timing") as report:
         rows = bench(files, engines=engines, threads=threads, seconds=seconds, report=report)
     if json_:
@@ -63,7 +64,7 @@ def command(
         ],
     )  # fmt: skip
     table(
-        ["file", "engine", "with decoding ms", "load ms", "first ms", "memory added", "of it private", "file size"],
+        ["file", "engine", "with decoding ms", "load ms", "first ms", "added memory", "private memory", "file size"],
         [
             [name, row.engine, f"{row.end_to_end_ms:.2f}", f"{row.load_ms:.1f}", f"{row.first_ms:.1f}",
              size(row.added_memory_bytes), size(row.added_private_bytes), size(row.file_bytes)]
@@ -71,7 +72,7 @@ def command(
         ],
     )  # fmt: skip
     if rows[0].mean_vs_best_peer:
-        say(f"compiled, against the best peer: {rows[0].mean_vs_best_peer:.3f} times as fast (geometric mean)")
+        say(f"compiled against the best peer: {rows[0].mean_vs_best_peer:.3f} times as fast (geometric mean)")
     models = "; ".join(dict.fromkeys(f"{row.model} {millions(row.mult_adds)} Mult-Adds" for row in rows))
     say(f"{models}; {_machine(rows)}; verified; times in ms")
 
@@ -86,7 +87,7 @@ def _by_layer(files: tuple[Path, ...], engines: tuple[str, ...], threads: int, s
     from smallcnn.by_layer import by_layer
 
     if len(files) > 1 or set(engines) - {"compiled"}:
-        raise click.UsageError("--by-layer takes one FILE, and no engine but compiled")
+        raise click.UsageError("--by-layer takes one FILE, and only the engine compiled")
     with progress("timing") as report:
         steps = by_layer(files[0], threads=threads, seconds=seconds, report=report)
     if json_:
@@ -96,7 +97,7 @@ def _by_layer(files: tuple[Path, ...], engines: tuple[str, ...], threads: int, s
 
 
 def show_steps(steps: "Sequence[StepTime]", threads: int) -> None:
-    """A table of the steps' times."""
+    """Prints a table of the steps' times."""
     table(
         ["step", "median ms", "% of time", "Mult-Adds", "GFLOP/s", "% of peak"],
         [
@@ -107,7 +108,7 @@ def show_steps(steps: "Sequence[StepTime]", threads: int) -> None:
         ],
     )  # fmt: skip
     total = sum(step.median_ms for step in steps)
-    say(f"{len(steps)} steps, {total:.3f} ms together, {threads} thread(s); two FLOP are one Mult-Add")
+    say(f"{len(steps)} steps, {total:.3f} ms in total, {threads} thread(s); one Mult-Add is two FLOP")
 
 
 def percent(share: float | None) -> str:

@@ -24,15 +24,20 @@ Other names for them: {", ".join(targets.ALIASES)}."""
 
 @click.command("compile", epilog=_EPILOG)
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="the file to write: .so, .dll, .wasm or .o")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="file to write: .so, .dll, .wasm or .o")
 @click.option(
-    "--target", default="host", show_default=True, help="machine to compile for: host is this one, others stand below"
+    "--target",
+    default="host",
+    show_default=True,
+    help="machine to compile for: host (this one) or a target listed below",
 )
-@click.option("--prefix", help="first part of every name in a .o and its header  [default: the stem of --out]")
+@click.option("--prefix", help="prefix of every name in a .o and its header  [default: the stem of --out]")
 @click.option("--threads", default=2, show_default=True, type=click.IntRange(1), help="number of threads to plan for")
-@click.option("--tune", is_flag=True, help="choose tiles by timing on this machine: minutes, remembered per CPU")
+@click.option(
+    "--tune", is_flag=True, help="choose tiles by timing them on this machine; takes minutes, remembered per CPU"
+)
 @click.option("--explain", "explain_", is_flag=True, help="print the plan, and the time of each step if it runs here")
-@click.option("--workers", type=click.IntRange(1), help="processes that compile  [default: one per core]")
+@click.option("--workers", type=click.IntRange(1), help="number of compiler processes  [default: one per core]")
 @options.resolution
 @options.mean
 @options.std
@@ -60,7 +65,7 @@ def command(
     A .so or .dll for this machine is run and compared with the network's plain definition before it is kept; predict,
     evaluate and bench take it like any model file. A .o comes with its C header.
 
-    --resolution, --mean, --std, --scale and --order are for somebody else's .onnx, as with import.
+    --resolution, --mean, --std, --scale and --order apply to an .onnx file from another program, as in import.
     """
     from smallcnn.compiler.explain import explain
     from smallcnn.data.prepared import Prepared
@@ -74,7 +79,7 @@ def command(
         remark(line)
     warn_untrained(artifact.facts)
     remark_ending(artifact)
-    first: dict[int, int] = {}  # how many kernels were done when so many were asked for: those in the cache
+    first: dict[int, int] = {}  # number of kernels asked for -> number found in the cache
     with progress("tuning and compiling" if tune else "compiling") as bar:
 
         def report(done: int, total: int) -> None:
@@ -86,9 +91,9 @@ def command(
         )
     plan = explain(artifact.graph, made.plan, made.program, first)
     bytes_ = out.stat().st_size
-    checked = "not run: link it into a program" if out.suffix == ".o" else "not run: made for another machine"
+    checked = "not run: link it into a program" if out.suffix == ".o" else "not run: built for another machine"
     if made.error is not None:
-        checked = f"off by {made.error:.1e} of its largest output"
+        checked = f"differs from the network by {made.error:.1e} of the largest output"
     header = f"; C header {out.with_suffix('.h')}" if out.suffix == ".o" else ""
     remark(f"{size(bytes_)} for {made.program.target}; {checked}{header}")
     steps = []
@@ -118,8 +123,8 @@ def _show(plan: "Explanation") -> None:
             for step in plan.steps
         ],
     )  # fmt: skip
-    say("tile: pixels x vectors of sums in registers; rows: finished together; parts: what threads can share")
+    say("tile: pixels x vectors of sums in registers; rows: rows finished together; parts: units of work for threads")
     say(
         f"arena {size(plan.arena_bytes)}, scratch {size(plan.scratch_bytes_per_thread)} per thread, "
-        f"weights {size(plan.weight_bytes)}; {plan.kernels} kernels, {plan.cached} of them from the cache"
+        f"weights {size(plan.weight_bytes)}; {plan.kernels} kernels, {plan.cached} from the cache"
     )

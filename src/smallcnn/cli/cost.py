@@ -15,9 +15,9 @@ from smallcnn.cli.show import millions, print_json, size, table
 @click.option("--by", type=click.Choice(["layer", "type"]), default="type", show_default=True, help="rows of the table")
 @as_json
 def command(model: str, by: str, json_: bool, **chosen: int | None) -> None:
-    """Exact Mult-Adds, parameters, weight bytes and peak activations of MODEL, or of the network in a model file.
+    """Count the Mult-Adds, parameters, weight bytes and peak activations of MODEL, or of the network in a model file.
 
-    Mult-Adds: one multiply and one add count once; convolutions and dense layers only.
+    One multiply and one add count as one Mult-Add; only convolutions and dense layers are counted.
     """
     from smallcnn.compiler.explain import peak_activation_bytes
     from smallcnn.cost import profile
@@ -26,7 +26,9 @@ def command(model: str, by: str, json_: bool, **chosen: int | None) -> None:
         from smallcnn.model_file import read
 
         if given(chosen):
-            raise click.UsageError(f"{model} has its own input and classes; these options are for a MODEL's name")
+            raise click.UsageError(
+                f"{model} has its own input and classes; these options only apply to the name of a MODEL"
+            )
         graph = read(model).graph
         name, options = graph.name, {}
     else:

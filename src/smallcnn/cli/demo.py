@@ -10,14 +10,12 @@ from smallcnn.errors import TRAIN, require
 
 
 @click.command("demo")
-@click.option(
-    "--out", default="demo", show_default=True, type=click.Path(path_type=Path), help="folder for everything made"
-)
+@click.option("--out", default="demo", show_default=True, type=click.Path(path_type=Path), help="folder for all output")
 @as_json
 def command(out: Path, json_: bool) -> None:
-    """The whole way on handwritten digits: cost, train, export, evaluate, predict, bench, report.
+    """Run every step on handwritten digits: cost, train, export, evaluate, predict, bench, report.
 
-    About a minute on two cores, no download.
+    Takes about a minute on two cores and downloads nothing.
     """
     require("the demo", "train", *TRAIN)
     from smallcnn.demo import demo

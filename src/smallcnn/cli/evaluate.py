@@ -8,7 +8,7 @@ from smallcnn.cli.options import as_json, crop, engine, groups, part, root, thre
 from smallcnn.cli.show import print_json, progress, remark, say, warn_untrained
 
 _MOST_CONFUSION = 100
-"""Classes up to which the JSON has the confusion matrix: a thousand would make a million numbers."""
+"""Most classes for which the JSON includes the confusion matrix: a thousand would make a million numbers."""
 
 
 @click.command("evaluate")
@@ -19,7 +19,7 @@ _MOST_CONFUSION = 100
 @part
 @crop
 @click.option(
-    "--plot", type=click.Path(path_type=Path), help="write the confusion matrix as an image (.png, .svg, .pdf)"
+    "--plot", type=click.Path(path_type=Path), help="plot of the confusion matrix to write (.png, .svg, .pdf)"
 )
 @engine
 @threads
@@ -38,7 +38,7 @@ def command(
     workers: int | None,
     json_: bool,
 ) -> None:
-    """Top-1, top-5 and confusion matrix of FILE on SOURCE."""
+    """Measure the top-1 and top-5 accuracy and the confusions of FILE on SOURCE."""
     from smallcnn import runtime
     from smallcnn.evaluate import evaluate
     from smallcnn.metrics import most_confused
@@ -64,13 +64,13 @@ def command(
         save(confusion_matrix(metrics.confusion, net.labels), plot)
     if json_:
         print_json({
-            "file": str(file), "engine": net.engine, "data": data, "part": result.part, "top1": metrics.top1,
-            "top5": metrics.top5, "loss": metrics.loss, "images": metrics.images, "skipped": list(result.skipped),
-            "left_out": result.source.left_out.as_dict(), "labels": net.labels,
+            "file": str(file), "engine": net.engine, "data": data, "split": result.part, "part": result.part,
+            "top1": metrics.top1, "top5": metrics.top5, "loss": metrics.loss, "images": metrics.images,
+            "skipped": list(result.skipped), "left_out": result.source.left_out.as_dict(), "labels": net.labels,
         } | ({"confusion": metrics.confusion.tolist()} if len(net.labels) <= _MOST_CONFUSION else {}))  # fmt: skip
         return
     say(f"{file}, {net.engine}, {data} ({result.part}): {metrics.images} images")
     loss = "" if net.ending == "none" else f"   loss {metrics.loss:.4f}"
     say(f"  top-1 {metrics.top1:.2%}   top-5 {metrics.top5:.2%}{loss}")
     for count, true, taken in most_confused(metrics.confusion, 5):
-        say(f"  {count} of {net.labels[true]} taken for {net.labels[taken]}")
+        say(f"  {count} of {net.labels[true]} predicted as {net.labels[taken]}")

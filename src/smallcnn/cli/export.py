@@ -10,18 +10,18 @@ from smallcnn.cli.show import print_json, remark, say, size
 
 @click.command("export")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--to", type=click.Choice(["onnx"]), default="onnx", show_default=True, help="kind of file to write")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="the file to write")
+@click.option("--to", type=click.Choice(["onnx"]), default="onnx", show_default=True, help="format to write")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="file to write")
 @click.option(
     "--probabilities",
     "--softmax",
     "probabilities",
     is_flag=True,
-    help="end in probabilities (softmax, or sigmoid for independent labels) instead of logits",
+    help="output probabilities (softmax, or sigmoid for independent labels) instead of logits",
 )
 @as_json
 def command(file: Path, to: str, out: Path, probabilities: bool, json_: bool) -> None:
-    """Turn FILE (.safetensors) into ONNX: uint8 images in, normalisation, labels and preprocessing inside.
+    """Turn FILE (.safetensors) into ONNX: it takes uint8 images and holds normalisation, labels and preprocessing.
 
     The result is run and compared with the original before it is written.
     """

@@ -16,16 +16,23 @@ if TYPE_CHECKING:
 @click.command("import")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path))
 @click.option(
-    "--as", "model", metavar="MODEL", help="its network, as mobilenet_v2:width=0.5  [default: the one that fits]"
+    "--as",
+    "model",
+    metavar="MODEL",
+    help="network of the weights, such as mobilenet_v2:width=0.5  [default: the one that fits]",
 )
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="the .safetensors model file to write")
-@click.option("--origin", help="whose names the file has, where they do not tell; or: order")
-@click.option("--fresh-head", is_flag=True, help="let the layers at the end that the file lacks start anew")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="model file to write (.safetensors)")
+@click.option("--origin", help="origin of the tensor names, where the names do not tell; or order, to match by order")
+@click.option("--fresh-head", is_flag=True, help="initialise the last layers if the file lacks them")
 @click.option("--keep-background", is_flag=True, help="keep TensorFlow's class 0, 'background', as a class")
-@click.option("--labels", type=click.Path(path_type=Path), help="text file, one class per line  [default: ImageNet's]")
+@click.option(
+    "--labels", type=click.Path(path_type=Path), help="text file with one class per line  [default: ImageNet's]"
+)
 @options.resolution
-@click.option("--crop", type=click.FloatRange(0, 1, min_open=True), help="part of the shorter side that is kept")
-@click.option("--interpolation", type=click.Choice(["bilinear", "bicubic", "lanczos"]), help="how images are resized")
+@click.option("--crop", type=click.FloatRange(0, 1, min_open=True), help="share of the shorter side to keep")
+@click.option(
+    "--interpolation", type=click.Choice(["bilinear", "bicubic", "lanczos"]), help="interpolation for resizing images"
+)
 @options.mean
 @options.std
 @options.scale
@@ -50,16 +57,15 @@ def command(
 ) -> None:
     """Turn public weights into a model file that classifies.
 
-    FILE is a PyTorch checkpoint, .safetensors, or a file of ONNX, TensorFlow Lite or Keras. Its content says which,
-    whatever its name. Nothing in it is executed.
+    FILE is a PyTorch checkpoint, a .safetensors file, or an ONNX, TensorFlow Lite or Keras file. Its format is
+    recognised by its content, not its name. Nothing in it is executed.
 
-    Files of ONNX, TensorFlow Lite and Keras hold their network themselves. Weights alone need --as where names and
-    shapes do not tell the network; every tensor must fit MODEL. With --as, several .tflite files are parts of one
-    network, in order.
+    ONNX, TensorFlow Lite and Keras files contain their network. Weights alone need --as if names and shapes do not
+    identify the network; every tensor must fit MODEL. With --as, several .tflite files are parts of one network, in
+    order.
 
-    Labels and image preparation are the file's or the origin's unless given. What is assumed is printed; --mean, --std
-    and --scale change it.
-    Numbers are in the order of the network's channels: blue first with --order bgr.
+    Labels and preprocessing come from the file or its origin unless given. Assumptions are printed; --mean, --std and
+    --scale override them. Give their values in the order of the network's channels: blue first with --order bgr.
     """
     from smallcnn import artifact
     from smallcnn.checkpoints.importing import import_checkpoint, import_onnx
@@ -81,7 +87,7 @@ def command(
     if {kind_of(file) for file in files} == {"onnx"}:
         if model or origin or fresh_head or len(files) > 1:
             raise SmallcnnError(
-                "an .onnx file is a whole network: no --as, --origin or --fresh-head, and no second file"
+                "an .onnx file is a whole network: it takes no --as, --origin or --fresh-head, and no second file"
             )
         made = import_onnx(files[0], keep_background=keep_background, labels=named, prepared=prepared)
     else:
@@ -100,7 +106,7 @@ def command(
     for note in (*imported.get("notes", ()), *remarks(made.facts)):
         remark(note)
     if prepared.says_numbers and "onnx" not in made.facts:
-        remark(f"as given, images are prepared with {described(made.preprocessing)}")
+        remark(f"preprocessing as given: {described(made.preprocessing)}")
     remark_ending(made)
     if imported["fresh"]:
         remark(

@@ -10,7 +10,7 @@ from smallcnn.cli.show import print_json, say
 
 @click.command("init")
 @click.argument("model", shell_complete=completed(models))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="the .safetensors to write")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="model file to write (.safetensors)")
 @common
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="seed of the random weights")
 @as_json

@@ -15,24 +15,26 @@ from smallcnn.errors import GraphError
 if TYPE_CHECKING:
     from smallcnn.cost import Profile
 
-_WIDE = 118  # columns that have room for the options as well
+_WIDE = 118  # terminal width with room for the options on the same line
 _COLUMNS = "{:<23}  {:<9}  {:>11}  {:>10}  "
-_SCALES = ("width", "scale", "groups")  # options whose value changes no layer's name
+_SCALES = ("width", "scale", "groups")  # options that change no layer's name
 
 
 @click.command("list")
 @as_json
-@click.option("--markdown", is_flag=True, help="print the table of docs/models.md: variants, accuracies, weights")
-@click.option("--resolution", type=int, help="side of the input  [default: each network's own]")
+@click.option(
+    "--markdown", is_flag=True, help="print the Markdown table of docs/models.md: variants, accuracies, weights"
+)
+@click.option("--resolution", type=int, help="side of the input in pixels  [default: each network's own]")
 def command(json_: bool, markdown: bool, resolution: int | None) -> None:
-    """The networks, what each costs at its default options, and the options.
+    """List the networks, their cost at the default options, and their options.
 
-    Give options after a colon: mobilenet_v1:width=0.5,variant=shallow. Values stand as default|others.
+    Give options after a colon: mobilenet_v1:width=0.5,variant=shallow. Values are listed as default|others.
     """
     from smallcnn.cost import profile
 
     if markdown and (json_ or resolution):
-        raise click.UsageError("--markdown goes with nothing else")
+        raise click.UsageError("--markdown cannot be combined with --json or --resolution")
     if markdown:
         click.echo("\n".join(_markdown()))
         return
@@ -48,7 +50,7 @@ def command(json_: bool, markdown: bool, resolution: int | None) -> None:
     head = _COLUMNS.format("model", "input", "Mult-Adds", "parameters")
     click.echo(f"{head}options (default|others)")
     room = min(get_terminal_size().columns, _WIDE) if sys.stdout.isatty() else WIDTH
-    narrow = room < _WIDE  # then the options stand below
+    narrow = room < _WIDE  # the options go on a line of their own
     indent = " " * (4 if narrow else len(head))
     wrap = TextWrapper(room, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False)
     for name, cost in counted.items():
@@ -103,11 +105,14 @@ def _markdown() -> list[str]:
 
 
 def _origins(model: zoo.Model, cost: "Profile") -> list[str]:
-    """Whose files hold this network: with the options its layout implies it costs the same, the others are defaults."""
+    """The origins whose files hold this network.
+
+    With the options implied by the layout it costs the same, and the other options are at their defaults.
+    """
     from smallcnn.checkpoints.layouts import layouts_of
     from smallcnn.cost import profile
 
-    found: dict[str, None] = {}  # in order; an origin may have two sets of names
+    found: dict[str, None] = {}  # ordered; an origin may have two sets of names
     for layout in layouts_of(model.name):
         form = zoo.Model(model.name, model.options | layout.implies)
         implied = {option.name: option.default for option in zoo.options(model.name).values()} | layout.implies

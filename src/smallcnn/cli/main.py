@@ -1,7 +1,7 @@
 """The command `smallcnn`: one file per sub-command; each parses, calls one library function and prints.
 
 Results go to stdout, progress and remarks to stderr. A user's mistake is one line and exit code 2; a bug keeps its
-traceback. Commands are imported when they are called, and import what they need when they run: `--help` stays quick.
+traceback. A command is imported when it is called, and its dependencies when it runs, so `--help` is fast.
 """
 
 import importlib
@@ -19,23 +19,23 @@ from smallcnn.errors import ImageNote, SmallcnnError, closest
 from smallcnn.escape import escaped
 
 COMMANDS = {
-    "list": "The networks and their options.",
-    "cost": "Mult-Adds, parameters and memory of a network.",
-    "papers": "The papers' cost tables beside our own counts, and where the papers are wrong.",
-    "init": "Write an untrained model file, to bench or compile before training.",
+    "list": "List the networks and their options.",
+    "cost": "Count the Mult-Adds, parameters and memory of a network.",
+    "papers": "Compare the papers' cost tables with our own counts, and show where the papers are wrong.",
+    "init": "Write an untrained model file, to bench or compile it before training.",
     "import": "Turn public weights (torchvision, timm, TF Lite, Keras) into a model file.",
     "pull": "Fetch public weights by name, as a model file.",
     "train": "Train a network on a folder of images.",
-    "recipes": "The ways to train, with what each costs and reached.",
-    "shard": "Write a folder of images as tar shards, for sets larger than a disk.",
-    "evaluate": "Accuracy of a model file on labelled images.",
-    "analyze": "What a trained network gets wrong, at which sizes it works, how sure it is.",
-    "predict": "What is in an image.",
+    "recipes": "List the training recipes, with cost and accuracy.",
+    "shard": "Write a folder of images as tar shards, for data sets larger than a disk.",
+    "evaluate": "Measure the accuracy of a model file on labelled images.",
+    "analyze": "Find a network's errors, its calibration and its accuracy at other input sizes.",
+    "predict": "Classify images.",
     "export": "Turn a model file into ONNX.",
     "compile": "Turn a model file into one native file without dependencies.",
-    "bench": "Time model files: verified, interleaved, with their range.",
-    "study": "Repeat a paper's comparison on a laptop, several seeds.",
-    "demo": "The whole way on handwritten digits, in about a minute.",
+    "bench": "Verify and time model files in one or more engines.",
+    "study": "Repeat a paper's comparison on a laptop, with several seeds.",
+    "demo": "Train, export, evaluate and time a network on handwritten digits, in about a minute.",
 }
 
 
@@ -43,7 +43,7 @@ SYNONYMS = {
     "accuracy": "evaluate", "eval": "evaluate", "test": "evaluate", "val": "evaluate", "validate": "evaluate",
     "analyse": "analyze", "benchmark": "bench", "speed": "bench", "time": "bench", "timeit": "bench",
     "build": "compile", "check": "evaluate", "classify": "predict", "infer": "predict", "inference": "predict",
-    "run": "predict", "convert": "import FILE, to read a file of another framework, or: smallcnn export",
+    "run": "predict", "convert": "import FILE, to read another framework's file, or: smallcnn export FILE",
     "create": "init", "new": "init", "describe": "cost", "flops": "cost", "info": "cost", "inspect": "cost",
     "macs": "cost", "params": "cost", "profile": "cost", "show": "cost", "stats": "cost", "summary": "cost",
     "download": "pull", "fetch": "pull", "get": "pull", "weights": "pull", "finetune": "train --from FILE",
@@ -52,14 +52,14 @@ SYNONYMS = {
     "models": "list", "ls": "list", "networks": "list", "zoo": "list", "onnx": "export", "save": "export",
     "recipe": "recipes", "table": "papers", "tables": "papers", "help": "--help", "version": "--version",
 }  # fmt: skip
-"""What people type who know other tools -> what follows `smallcnn`."""
+"""Words that users of other tools type -> what to type after `smallcnn`."""
 
 _NO_MEMORY = ("can't allocate memory", "out of memory", "failed to allocate memory", "bad allocation", "bad_alloc")
-"""What torch and ONNX Runtime say, in exceptions that are no MemoryError."""
+"""Messages of torch and ONNX Runtime in exceptions other than MemoryError."""
 
 
 class _Lazy(click.Group):
-    """Knows its commands and their one-line help without importing them."""
+    """A group that lists its commands without importing them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -88,7 +88,7 @@ class _Lazy(click.Group):
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="%(version)s")
 def root() -> None:
-    """From a folder of images and a device budget to a small CNN running in real time on a CPU.
+    """Turn a folder of images and a device budget into a small CNN that runs in real time on a CPU.
 
     MODEL is a name from `smallcnn list` with its options: mobilenet_v1:width=0.5. SOURCE is a folder with one
     sub-folder per class, an .npz file or a named set (digits). FILE is a model file: .safetensors, .onnx, or compiled
@@ -98,7 +98,7 @@ def root() -> None:
 
 @contextmanager
 def _notes_shown_once() -> Iterator[None]:
-    """Each kind of note about images is a line on stderr the first time; other warnings are shown as ever."""
+    """Prints each kind of note about images once, as a line on stderr; other warnings are shown as usual."""
     shown: set[str] = set()
     others = warnings.showwarning
 
@@ -112,7 +112,7 @@ def _notes_shown_once() -> Iterator[None]:
             others(message, category, filename, lineno, file, line)
         elif (text := str(message)) not in shown:
             shown.add(text)
-            remark(f"note: {text}; the first: {message.image}")
+            remark(f"note: {text}; first image: {message.image}")
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", ImageNote)
@@ -124,7 +124,7 @@ def main(args: list[str] | None = None) -> None:
     """Entry point: runs the command and exits with 0, 2 for a user's mistake, 130 after Ctrl-C."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a console that lacks a letter of a label
+            stream.reconfigure(errors="backslashreplace")  # for a console that cannot show a letter of a label
     try:
         with _notes_shown_once():
             code = root.main(args, prog_name="smallcnn", standalone_mode=False)
@@ -151,11 +151,11 @@ def main(args: list[str] | None = None) -> None:
 
 
 def _of_the_system(error: Exception) -> str | None:
-    """What the system has refused, as no room or no right; None of a bug."""
+    """The message for an error of the system, such as a full disk or a missing permission; None for a bug."""
     said = " ".join(str(error).split())
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename is not None else ""
         return where + (error.strerror or said or type(error).__name__)
     if isinstance(error, MemoryError) or any(sign in said.lower() for sign in _NO_MEMORY):
-        return f"not enough memory{f' ({said[:200]})' if said else ''}; close other programs, or ask for less at once"
+        return f"not enough memory{f' ({said[:200]})' if said else ''}; close other programs, or process less at once"
     return None

@@ -1,4 +1,4 @@
-"""The options that several commands have."""
+"""Options shared by several commands."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -8,48 +8,51 @@ import click
 
 
 def completed(names: Callable[[], Iterable[str]]) -> Callable[[click.Context, click.Parameter, str], list[str]]:
-    """What the shell offers for an argument or option that takes one of `names`."""
+    """Shell completion for an argument or option that takes one of `names`."""
     return lambda _context, _parameter, typed: [name for name in names() if name.startswith(typed)]
 
 
-as_json = click.option("--json", "json_", is_flag=True, help="print JSON for machines")
+as_json = click.option("--json", "json_", is_flag=True, help="print JSON instead of text")
 engine = click.option(
     "--engine",
-    help="compiled, onnxruntime, openvino or torch  [default: compiled for a compiled FILE, else onnxruntime]",
+    help="inference engine: compiled, onnxruntime, openvino or torch  [default: compiled for a compiled FILE, else "
+    "onnxruntime]",
 )
 root = click.option(
-    "--root", type=click.Path(path_type=Path), help="where the files of a named set are  [default: fetched]"
+    "--root", type=click.Path(path_type=Path), help="folder with the files of a named set  [default: downloaded]"
 )
 groups = click.option(
     "--groups",
     metavar="TABLE|PATTERN",
-    help="images that stay on one side of the split: a .csv with the columns file and group, or a regular expression "
-    r"with one group, searched in file names, such as '(clip\d+)_\d+'",
+    help="groups of images to keep together in one split: a .csv with the columns file and group, or a regular "
+    r"expression with one group, searched in file names, such as '(clip\d+)_\d+'",
 )
 part = click.option(
-    "--part", type=click.Choice(["train", "val", "test", "all"]), help="left out: what was not trained on"
-)
+    "--split", "--part", "part", type=click.Choice(["train", "val", "test", "all"]),
+    help="split to use  [default: the one the model was not trained on]",
+)  # fmt: skip
 crop = click.option(
     "--crop",
     type=click.FloatRange(0, 1, min_open=True),
-    help="part of the shorter side to look at; 1 if the images are already cropped  [default: the file's]",
+    help="share of the shorter side to keep; 1 if the images are already cropped  [default: the file's]",
 )
 workers = click.option(
-    "--workers", type=click.IntRange(1), help="threads that decode  [default: one per core, at most 8]"
+    "--workers", type=click.IntRange(1), help="number of decoding threads  [default: one per core, at most 8]"
 )
-threads = click.option("--threads", type=click.IntRange(1), help="threads that compute  [default: one per core]")
+threads = click.option("--threads", type=click.IntRange(1), help="number of compute threads  [default: one per core]")
 compute = click.option(
     "--compute",
     type=click.Choice(["auto", "torch", "kernels", "compile"]),
     default="auto",
     show_default=True,
-    help="what computes a step: torch, our own kernels (float32 on CPUs), torch.compile; auto tries the first two",
+    help="training backend: torch, kernels (smallcnn's own, float32 on CPUs) or compile (torch.compile); auto tries "
+    "the first two",
 )
-device = click.option("--device", default="auto", show_default=True, help="cpu, cuda, mps or auto")
+device = click.option("--device", default="auto", show_default=True, help="device to train on: cpu, cuda, mps or auto")
 
 
 def models() -> Iterable[str]:
-    """The names that MODEL can begin with."""
+    """The network names that MODEL can start with."""
     from smallcnn import zoo
 
     return zoo.names()
@@ -62,7 +65,9 @@ def _numbers(context: click.Context, parameter: click.Parameter, value: str | No
     try:
         return tuple(float(part) for part in value.split(","))
     except ValueError:
-        raise click.BadParameter(f"numbers with commas, as in 0.485,0.456,0.406, not {value!r}") from None
+        raise click.BadParameter(
+            f"must be numbers separated by commas, as in 0.485,0.456,0.406, not {value!r}"
+        ) from None
 
 
 def _plane(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, int] | None:  # noqa: ARG001
@@ -72,7 +77,7 @@ def _plane(context: click.Context, parameter: click.Parameter, value: str | None
     found = re.fullmatch(r"(\d{1,6})(?:[xX](\d{1,6}))?", value.strip())
     sides = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
     if min(sides) < 1:
-        raise click.BadParameter(f"one number of pixels, or height x width as in 48x192, not {value!r}")
+        raise click.BadParameter(f"must be a number of pixels, or height x width as in 48x192, not {value!r}")
     return sides
 
 
@@ -81,25 +86,31 @@ resolution = click.option(
     "[default: the network's]"
 )  # fmt: skip
 mean = click.option(
-    "--mean", callback=_numbers, metavar="R,G,B", help="mean of pixels of 0..1, or of 0..255 if a number is above 1"
+    "--mean",
+    callback=_numbers,
+    metavar="R,G,B",
+    help="mean of the pixels on the scale 0..1, or 0..255 if a value is above 1",
 )
 std = click.option(
-    "--std", callback=_numbers, metavar="R,G,B", help="standard deviation, of 0..1 or 0..255 as the mean"
+    "--std", callback=_numbers, metavar="R,G,B", help="standard deviation of the pixels, on the same scale as the mean"
 )
 scale = click.option(
-    "--scale", callback=_numbers, metavar="R,G,B", help="factor after the mean of 0..255, in place of --std; Caffe: 1"
+    "--scale",
+    callback=_numbers,
+    metavar="R,G,B",
+    help="factor to apply after subtracting a mean of 0..255, in place of --std; 1 for Caffe",
 )
 order = click.option(
-    "--order", type=click.Choice(["rgb", "bgr"]), help="channel that the network takes first; Caffe's take blue"
+    "--order", type=click.Choice(["rgb", "bgr"]), help="channel order of the network's input; bgr for Caffe"
 )
 
 
 def common(function: Callable[..., None]) -> Callable[..., None]:
-    """The options every network has; see `given`."""
+    """Adds the options every network has; see `given`."""
     options = (
-        click.option("--resolution", type=int, help="side of the input  [default: the network's own]"),
+        click.option("--resolution", type=int, help="side of the input in pixels  [default: the network's own]"),
         click.option("--classes", type=int, help="number of classes  [default: the network's own]"),
-        click.option("--channels", type=int, help="channels of the input, 1 for grey  [default: 3]"),
+        click.option("--channels", type=int, help="number of input channels, 1 for grey  [default: 3]"),
     )
     for option in reversed(options):
         function = option(function)
@@ -107,5 +118,5 @@ def common(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def given(chosen: dict[str, int | None]) -> dict[str, int]:
-    """Of the common options those that were given, as `Model.build` takes them."""
+    """The common options that were given, as `Model.build` takes them."""
     return {name: value for name, value in chosen.items() if value is not None}

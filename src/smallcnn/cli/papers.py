@@ -16,13 +16,17 @@ if TYPE_CHECKING:
 @click.command("papers")
 @click.argument("name", metavar="[TABLE]", default="")
 @as_json
-@click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="write a page with the tables and a plot")
-@click.option("--png", type=click.Path(path_type=Path, dir_okay=False), help="write a plot of accuracy and Mult-Adds")
+@click.option(
+    "--html", type=click.Path(path_type=Path, dir_okay=False), help="page to write, with the tables and a plot"
+)
+@click.option(
+    "--png", type=click.Path(path_type=Path, dir_okay=False), help="plot of accuracy against Mult-Adds to write"
+)
 def command(name: str, json_: bool, html: Path | None, png: Path | None) -> None:
-    """The cost tables of the papers beside our own counts, and where the papers are wrong.
+    """Compare the papers' cost tables with our own counts, and show where the papers are wrong.
 
-    TABLE is a table (mobilenet_v1.t4), a paper (mobilenet_v1) or everything if left out. Ours is counted now, on the
-    networks of `smallcnn list`; accuracies are those the papers print, none is ours.
+    TABLE is a table (mobilenet_v1.t4) or a paper (mobilenet_v1); without it, every table is shown. Our figures are
+    counted on the networks of `smallcnn list`. All accuracies are the papers' own.
     """
     from smallcnn import papers
 
@@ -45,7 +49,7 @@ def command(name: str, json_: bool, html: Path | None, png: Path | None) -> None
 
 
 def _print(entries: list["Comparison"]) -> None:
-    """One table, and its notes below it."""
+    """Prints one table with its notes below."""
     found = entries[0].table
     notes = list(dict.fromkeys(entry.note for entry in entries if entry.note))
     click.echo(f"{found.id}  {found.title}")

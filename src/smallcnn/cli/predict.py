@@ -22,8 +22,12 @@ if TYPE_CHECKING:
 @click.command("predict")
 @click.argument("file", required=False, type=click.Path(path_type=Path), metavar="[FILE]")
 @click.argument("images", nargs=-1, type=click.Path(path_type=Path), metavar="IMAGE...")
-@click.option("--top", type=click.IntRange(1), metavar="N", help="labels shown per image, the most probable first")
-@click.option("--csv", "csv_", is_flag=True, help="print a CSV table: file, label, probability, and so on up to --top")
+@click.option(
+    "--top", type=click.IntRange(1), metavar="N", help="number of labels to show per image, most probable first"
+)
+@click.option(
+    "--csv", "csv_", is_flag=True, help="print a CSV table: file, label, probability, and further labels up to --top"
+)
 @engine
 @threads
 @as_json
@@ -38,20 +42,20 @@ def command(
 ) -> None:
     """Label each IMAGE, or every image in a folder, with FILE.
 
-    Without FILE the bundled model answers, which knows the ten classes of CIFAR-10. An image that cannot be decoded is
-    reported and the others are still labelled; the exit code is then 2.
+    Without FILE, the bundled model is used, which knows the ten classes of CIFAR-10. An image that cannot be decoded is
+    reported, the others are still labelled, and the exit code is 2.
 
-    A network of independent labels (sigmoids) prints every label from 50 % on; one that gives scores prints them as
+    For a network with independent labels (sigmoids), every label of at least 50 % is printed. Scores are printed as
     they are.
 
-    A compiled FILE (.so, .dll) is a program: opening it runs it, with your rights. Open only those that you made or
-    trust. All other kinds of FILE are data.
+    A compiled FILE (.so, .dll) is a program: opening it runs it with your permissions. Open only files that you made
+    or trust. All other kinds of FILE are data.
     """
     from smallcnn import runtime, shipped
     from smallcnn.data.decode import SUFFIXES
 
     if json_ and csv_:
-        raise click.UsageError("--json and --csv exclude each other")
+        raise click.UsageError("--json and --csv cannot be combined")
     if file is None:
         raise click.UsageError("no IMAGE given")
     if file.suffix.lower() in SUFFIXES or (file.is_dir() and not images):
@@ -129,7 +133,7 @@ def _in_words(seen: "Prediction", top: int | None) -> str:
 
 
 def _images(path: Path) -> list[Path]:
-    """`path` itself, or the images in the folder it is; what is left out there is said."""
+    """`path` itself, or the images in it if it is a folder; files skipped there are reported."""
     from smallcnn.data.folder import images_in
 
     if not path.is_dir():

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 @click.command("pull")
 @click.argument("name", required=False, shell_complete=completed(_names))
-@click.option("--out", type=click.Path(path_type=Path), help="the model file to write  [default: NAME.safetensors]")
+@click.option("--out", type=click.Path(path_type=Path), help="model file to write  [default: NAME.safetensors]")
 @as_json
 def command(name: str | None, out: Path | None, json_: bool) -> None:
-    """Fetch public weights by name and turn them into a model file; without NAME, list what there is.
+    """Fetch public weights by name and turn them into a model file; without NAME, list them.
 
-    The download is verified, kept in a cache ($SMALLCNN_CACHE) and continued where it broke off.
+    The download is verified and cached ($SMALLCNN_CACHE); an interrupted one resumes.
     """
     from smallcnn import artifact
     from smallcnn.checkpoints.catalogue import CATALOGUE, find
@@ -51,7 +51,7 @@ def command(name: str | None, out: Path | None, json_: bool) -> None:
 
 
 def pulled(known: "Checkpoint") -> "Artifact":
-    """A checkpoint of the catalogue as a model, fetched unless it is cached; says on stderr what it is."""
+    """A checkpoint of the catalogue as a model, fetched unless cached; its origin and licence are printed on stderr."""
     from smallcnn.checkpoints.importing import import_known
     from smallcnn.fetch import fetch
 
@@ -64,7 +64,7 @@ def pulled(known: "Checkpoint") -> "Artifact":
     reached = "" if known.top1 is None else f"; published top-1 {known.top1} %"
     remark(f"{made.graph.name}: {known.origin}; {known.licence}{reached}")
     if known.sha256 is None:
-        remark("its publisher gives no SHA-256, so the file was not verified beyond its arrival over https")
+        remark("its publisher gives no SHA-256: the file is only known to have come over https")
     return made
 
 
@@ -91,4 +91,4 @@ def _list(names: list[str], json_: bool) -> None:
         ]
         for one in entries
     ]
-    table(["NAME", "model", "input", "published top-1 %", "licence"], rows)
+    table(["name", "model", "input", "published top-1 %", "licence"], rows)

@@ -14,7 +14,7 @@ from smallcnn.train.recipes import NAMED, named
 @click.argument("name", required=False, shell_complete=completed(lambda: NAMED))
 @as_json
 def command(name: str | None, json_: bool) -> None:
-    """The ways to train: `smallcnn train MODEL --recipe NAME`. With NAME, every setting of that one."""
+    """List the recipes for `smallcnn train MODEL --recipe NAME`. With NAME, show every setting of that recipe."""
     if json_:
         chosen = {name: NAMED[name]} if name and named(name) else NAMED
         print_json({key: asdict(entry) for key, entry in chosen.items()})

@@ -15,16 +15,16 @@ _MEGABYTES = 100
 @root
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="folder for the shards and their index")
 @click.option(
-    "--size", "megabytes", type=click.IntRange(1), default=_MEGABYTES, show_default=True, help="of a shard, in MB"
+    "--size", "megabytes", type=click.IntRange(1), default=_MEGABYTES, show_default=True, help="size of a shard in MB"
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="of the order of the images")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="seed of the image order")
 @as_json
 def command(source: str, root: Path | None, out: Path, megabytes: int, seed: int, json_: bool) -> None:
     """Write the images of SOURCE (a folder or tar with one folder per class) as tar shards in webdataset's format.
 
-    They are shuffled, so that reading them one after the other is as good as at random. --out is then a SOURCE; so is
-    the address of its index.json once it has been copied to a web server or object storage. A run that was stopped goes
-    on where it was when it is started again.
+    The images are shuffled, so that reading them in sequence is as good as reading them at random. --out is then a
+    SOURCE; so is the address of its index.json on a web server or object storage. An interrupted run resumes when it is
+    started again.
     """
     from smallcnn.data.shards.write import write_shards
     from smallcnn.data.sources import read_source

@@ -1,4 +1,4 @@
-"""Printing shared by the commands: JSON, tables, progress."""
+"""Printing functions shared by the commands: JSON, tables, progress."""
 
 import json
 import sys
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from smallcnn.artifact import Artifact
 
 WIDTH = 100
-"""Columns of what is printed into a pipe or a file."""
+"""Width of a table printed to a pipe or a file, in characters."""
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on stdout; null where a figure is not a finite number, which JSON does not know."""
+    """Prints one JSON document on stdout; a number that is not finite becomes null, as JSON has none."""
     click.echo(json.dumps(_finite(value), indent=2, allow_nan=False))
 
 
@@ -32,7 +32,7 @@ def _finite(value: Any) -> Any:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on stdout, no wider than the terminal or `WIDTH`: words to the left and wrapped, figures to the right."""
+    """Prints a table no wider than the terminal or `WIDTH`: text is left-aligned and wrapped, numbers right-aligned."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -55,9 +55,9 @@ _BETWEEN = 2  # blanks between columns
 
 
 def _widths(columns: Sequence[Sequence[str]], room: int) -> list[int]:
-    """How wide each column is: as its longest cell where all fit; else the widest give way, down to their longest word.
+    """The width of each column: its longest cell if all fit; otherwise the widest shrink, down to their longest word.
 
-    A name or figure is broken only where even that is too much.
+    A word or number is broken only if even that does not fit.
     """
     widths = [max(map(len, cells)) for cells in columns]
     words = [max(len(word) for cell in cells for word in [*cell.split(), ""]) for cells in columns]
@@ -68,16 +68,16 @@ def _widths(columns: Sequence[Sequence[str]], room: int) -> list[int]:
 
 
 def _figures(cells: Sequence[str]) -> bool:
-    """Whether most of the cells that say anything are figures: 1.2 M, 5 - 7, [3]."""
+    """Whether most of the non-empty cells are numbers: 1.2 M, 5 - 7, [3]."""
     said = [cell.lstrip("+-<([") for cell in cells if cell.strip("-")]
     return 2 * sum(cell[:1].isdigit() and len(cell.split()) <= 3 for cell in said) >= len(said)
 
 
 @contextmanager
 def progress(what: str, drawn: bool = True) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr; gives a function to tell it (done, total). Nothing is drawn if stderr is not a terminal.
+    """A progress bar on stderr, if it is a terminal; yields a function to call with (done, total).
 
-    It is drawn when it is told something, never by a thread of its own, which would show in what is being timed.
+    It is drawn by that call, not by a thread of its own, which would disturb timing.
     """
     from rich.console import Console
     from rich.progress import Progress
@@ -90,7 +90,7 @@ def progress(what: str, drawn: bool = True) -> Iterator[Callable[[int, int], Non
 
 
 def warn_untrained(facts: dict[str, Any]) -> None:
-    """Says on stderr if a model file's answers mean nothing, because it or its last layers were never trained."""
+    """Warns on stderr if the model or its last layers were never trained, so that its answers mean nothing."""
     imported = facts.get("imported")
     fresh = imported.get("fresh") if isinstance(imported, dict) else None
     if facts.get("trained") is False or fresh:
@@ -99,25 +99,25 @@ def warn_untrained(facts: dict[str, Any]) -> None:
 
 
 def remark_ending(model: "Artifact") -> None:
-    """Says on stderr how an ONNX file's ending was understood, where it is not a softmax over its own outputs."""
+    """Prints on stderr how an ONNX file's ending was read, where it is not a softmax over its own outputs."""
     read = model.facts.get("onnx")
     dropped = read.get("dropped") if isinstance(read, dict) else None
     if model.ending == "sigmoid":
-        remark("its labels are independent of each other: each has a probability of its own (sigmoid)")
+        remark("its labels are independent: each has its own probability (sigmoid)")
     elif model.ending == "none":
         remark("its outputs are scores, not probabilities")
     elif dropped == "Sigmoid" and len(model.labels) == 2:
         rest, one = model.labels
-        remark(f"its only output, a sigmoid, is the probability of {one!r}; {rest!r} has the rest")
+        remark(f"its only output, a sigmoid, is the probability of {one!r}; the rest is the probability of {rest!r}")
 
 
 def say(line: str) -> None:
-    """One line of the result, on stdout."""
+    """Prints one line of the result on stdout."""
     click.echo(escaped(line))
 
 
 def remark(line: str) -> None:
-    """One line on stderr."""
+    """Prints one line on stderr."""
     click.echo(escaped(line), err=True)
 
 

@@ -18,14 +18,20 @@ def _names() -> list[str]:
 
 @click.command("study")
 @click.argument("name", required=False, shell_complete=completed(_names))
-@click.option("--data", metavar="SOURCE", help="images with a test part: a named set, .npz or folder")
+@click.option("--data", metavar="SOURCE", help="images with a test split: a named set, .npz or folder")
 @root
-@click.option("--teacher", type=click.Path(path_type=Path), help="model file that rows with a teacher learn from")
-@click.option("--out", type=click.Path(path_type=Path), help="folder of the study; a run of its own in ROW/seed-S")
-@click.option("--seeds", type=click.IntRange(1), help="runs of each row, seeds 0, 1, ...  [default: the study's]")
-@click.option("--epochs", type=click.IntRange(1), help="of each run  [default: the study's]")
-@click.option("--row", "rows", multiple=True, help="only this row; may be given several times")
-@click.option("--table", "table_only", is_flag=True, help="show what is done in --out and train nothing")
+@click.option(
+    "--teacher", type=click.Path(path_type=Path), help="model file to use as the teacher, in rows that have one"
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="folder of the study; each run has a sub-folder ROW/seed-S"
+)
+@click.option(
+    "--seeds", type=click.IntRange(1), help="number of runs of each row, with seeds 0, 1, ...  [default: the study's]"
+)
+@click.option("--epochs", type=click.IntRange(1), help="epochs of each run  [default: the study's]")
+@click.option("--row", "rows", multiple=True, help="row to run, in place of all; may be repeated")
+@click.option("--table", "table_only", is_flag=True, help="show the results in --out and train nothing")
 @click.option("--markdown", is_flag=True, help="print the table as Markdown")
 @compute
 @device
@@ -49,19 +55,19 @@ def command(
     workers: int | None,
     json_: bool,
 ) -> None:
-    """Rerun a paper's comparison: the study NAME on SOURCE, or without NAME the list of studies.
+    """Repeat a paper's comparison: the study NAME on SOURCE. Without NAME, list the studies.
 
-    Every row (a network) is trained with several seeds, one run at a time; what is done in --out already is not done
-    again, a run that was interrupted goes on, and several processes with the same --out share the runs. Then a table on
-    stdout and results.json, plot.svg and report.html in --out. Without --out: the rows, their cost and the paper's
-    figures.
+    Every row (a network) is trained with several seeds, one run at a time. Finished runs in --out are kept, an
+    interrupted run resumes, and several processes with the same --out share the runs. The table is printed;
+    results.json, plot.svg and report.html are written to --out. Without --out, the rows, their cost and the paper's
+    figures are shown.
     """
     from smallcnn.study import catalogue, page, results
 
     to_train = data or root or teacher or seeds or epochs or rows
     if name is None:
         if to_train or out:
-            raise SmallcnnError("which study? `smallcnn study` lists them")
+            raise SmallcnnError("no study NAME given; `smallcnn study` lists them")
         _list(json_)
         return
     study = catalogue.find(name)
@@ -71,13 +77,13 @@ def command(
         lines = tuple(results.Line(row, ()) for row in study.rows)
     elif table_only:
         if to_train:
-            raise SmallcnnError("--table shows what is done and trains nothing; it takes no options for training")
+            raise SmallcnnError("--table shows the results and trains nothing; it takes no training options")
         if not out.is_dir():
             raise SmallcnnError(f"{out}: no such folder")
         lines = results.read(study, out)
     else:
         if data is None:
-            raise SmallcnnError("a study needs --data SOURCE; --table shows what is done without it")
+            raise SmallcnnError("a study needs --data SOURCE; --table shows the results so far without it")
         require("running a study", "train", *TRAIN)
         import torch
 
@@ -114,7 +120,7 @@ def _list(json_: bool) -> None:
             for study in STUDIES.values()
         ])  # fmt: skip
         return
-    table(["study", "networks", "seeds", "epochs", "hours of a core", "asks"], [
+    table(["study", "networks", "seeds", "epochs", "core hours", "question"], [
         [study.name, str(len(study.rows)), str(study.seeds), str(study.recipe.epochs), f"{study.hours():.0f}",
          study.question]
         for study in STUDIES.values()

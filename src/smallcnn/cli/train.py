@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def _recipe_options(function: Any) -> Any:
-    """One option per field of `Recipe`, its help and the defaults of each recipe taken from there."""
+    """Adds one option per field of `Recipe`, with the help from there and the default of each recipe."""
     hints = get_type_hints(Recipe)
     for field in reversed(fields(Recipe)):
         kind, name = hints[field.name], field.name.replace("_", "-")
@@ -36,7 +36,7 @@ def _recipe_options(function: Any) -> Any:
 
 
 def _started_from(start: Path) -> "Artifact":
-    """The model file `start`, that of the package, or public weights of this name, fetched unless they are cached."""
+    """The model file `start`, a bundled model, or public weights of this name, fetched unless cached."""
     from smallcnn import artifact
     from smallcnn.checkpoints.catalogue import find
     from smallcnn.cli.pull import pulled
@@ -52,13 +52,13 @@ def _started_from(start: Path) -> "Artifact":
     if start.suffix != ".safetensors":
         raise SmallcnnError(
             f"{start}: --from takes a .safetensors model file or a name from `smallcnn pull`; "
-            "`smallcnn import` makes a model file of other weights"
+            "`smallcnn import` turns other weights into a model file"
         )
     return artifact.load(start)
 
 
 def _defaults(name: str) -> str:
-    """The value of a setting in every recipe, those together that share one."""
+    """The default of a setting in every recipe; recipes with the same value share an entry."""
     recipes: dict[Any, list[str]] = {}
     for recipe, entry in NAMED.items():
         recipes.setdefault(getattr(entry.recipe, name), []).append(recipe)
@@ -89,7 +89,7 @@ def _shown(value: Any) -> str:
     "start",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="start from the network and weights of a .safetensors file, or of a name in `smallcnn pull`; no MODEL then",
+    help="model file (.safetensors) or name from `smallcnn pull` to start from, in place of MODEL",
 )
 @root
 @groups
@@ -97,17 +97,22 @@ def _shown(value: Any) -> str:
     "--recipe",
     default="auto",
     show_default=True,
-    help="name from `smallcnn recipes`; options change its settings",
+    help="name from `smallcnn recipes`; other options override its settings",
 )
-@click.option("--teacher", type=click.Path(path_type=Path), help="model file to learn from, in addition to the labels")
+@click.option(
+    "--teacher", type=click.Path(path_type=Path), help="model file to use as a teacher, in addition to the labels"
+)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="folder of the run")
 @click.option(
     "--resolution",
     type=click.IntRange(1),
-    help="side of the input  [default: that of --from, 224 for image files, their own size for arrays]",
+    help="side of the input in pixels  [default: the file's with --from; else 224 for image files, the image size for "
+    "arrays]",
 )
 @click.option(
-    "--resume", is_flag=True, help="continue the run in --out; no MODEL needed, --data only if it moved or is a command"
+    "--resume",
+    is_flag=True,
+    help="resume the run in --out; needs no MODEL, and --data only if it moved or is a command",
 )
 @compute
 @device
@@ -133,15 +138,15 @@ def command(
     json_: bool,
     **changes: Any,
 ) -> None:
-    """Train MODEL on SOURCE, into the folder --out.
+    """Train MODEL on SOURCE and write the run to the folder --out.
 
-    With --from, training starts from the network and the weights of a model file, with a new last layer if it does not
-    know the classes.
+    With --from, training starts from the network and weights of a model file, with a new last layer if the classes
+    differ.
 
     The folder then holds best.safetensors (highest validation top-1), last.safetensors, log.jsonl, report.html and
-    tensorboard/. One run at a time may use it. Ctrl-C stops after the current step; --resume continues exactly there.
+    tensorboard/. Only one run at a time can use it. Ctrl-C stops after the current step; --resume resumes exactly
+    there.
     """
-
     require("training", "train", *TRAIN)
     import torch
 
@@ -154,15 +159,15 @@ def command(
         torch.set_num_threads(threads)
     chosen = {key: value for key, value in changes.items() if value is not None}
     if start and model:
-        raise SmallcnnError("give MODEL or --from, not both: the file knows its network")
+        raise SmallcnnError("give MODEL or --from, not both: the file contains its network")
     network = _started_from(start) if start else model
     if resume and network is None:
         if chosen or resolution or groups or recipe != "auto":
-            raise SmallcnnError("--resume takes its settings from the run; leave the others out, or give all of them")
+            raise SmallcnnError("--resume takes its settings from the run; give no others, or give all of them")
         result = run.resume(out, data=data, root=root, teacher=teacher, device=device, workers=workers)
     elif network is None or data is None:
         missing = "MODEL or --from FILE" if network is None else "--data SOURCE"
-        raise SmallcnnError(f"train needs {missing} (or --resume without MODEL, to continue the run in --out)")
+        raise SmallcnnError(f"train needs {missing} (or --resume without MODEL, to resume the run in --out)")
     else:
         result = run.train(
             network, data, out, resolution=resolution, recipe=recipe, teacher=teacher and located(teacher), root=root,

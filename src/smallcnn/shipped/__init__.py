@@ -1,7 +1,7 @@
-"""Trained networks that come with the package, so that the first image can be classified without a download.
+"""Bundled trained networks, so that an image can be classified without a download.
 
-One .safetensors per name, and beside it a model card, NAME.md: data and its licence, recipe, seeds, accuracy. Wherever
-a command or `smallcnn.open` takes a model file, it takes the name.
+Each has a .safetensors file and a model card, NAME.md: data and licence, recipe, seeds, accuracy. Commands and
+`smallcnn.open` accept the name in place of a model file.
 """
 
 from pathlib import Path
@@ -9,15 +9,15 @@ from pathlib import Path
 _FOLDER = Path(__file__).parent
 
 DEFAULT = "cifar10"
-"""What `smallcnn predict IMAGE` asks."""
+"""The model of `smallcnn predict IMAGE`."""
 
 
 def names() -> list[str]:
-    """The networks there are."""
+    """The names of the bundled networks."""
     return sorted(path.stem for path in _FOLDER.glob("*.safetensors"))
 
 
 def located(path: Path | str) -> Path:
-    """The file of the network called `path`; `path` itself if there is a file of that name, or no such network."""
+    """The file of the bundled network named `path`; `path` itself if that file exists or no network has the name."""
     path = Path(path)
     return path if path.exists() or str(path) not in names() else _FOLDER / f"{path}.safetensors"

@@ -1,4 +1,4 @@
-"""How to train, as data. Everything here changes the result; what should not (device, threads) is told to `train`."""
+"""Training settings as data. All of them change the result; those that should not (device, threads) go to `train`."""
 
 from dataclasses import dataclass, field, fields
 from math import cos, isfinite, pi
@@ -13,81 +13,87 @@ BatchNorm = Literal["batch", "frozen"]
 Distil = Literal["soft", "hard"]
 Precision = Literal["auto", "float32", "bfloat16"]
 
-_RATE = {"sgd": 0.1, "adam": 0.001, "adamw": 0.002, "rmsprop": 0.03}  # per 64 images of a batch
+_RATE = {"sgd": 0.1, "adam": 0.001, "adamw": 0.002, "rmsprop": 0.03}  # learning rate per 64 images of a batch
 _DECAY = {"sgd": 5e-4, "adam": 0.0, "adamw": 0.05, "rmsprop": 4e-5}
 
 
 def _about(default: Any, text: str) -> Any:
-    """A field with its default and the line of help that the command shows."""
+    """A field with its default and the help text of its option."""
     return field(default=default, metadata={"help": text})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Settings of one training run. Raises DataError on a value out of range."""
+    """Settings of one training run. Raises DataError for a value out of range."""
 
     epochs: int = _about(60, "passes over the training images")
-    batch_size: int = _about(64, "images per step, on all machines together")
-    accumulate: int = _about(1, "parts in which a step's images are computed, to save memory; batch norm sees one part")
-    optimizer: Optimizer = _about("sgd", "sgd (Nesterov), adam, adamw or rmsprop")
+    batch_size: int = _about(64, "images per step, summed over all machines")
+    accumulate: int = _about(1, "chunks to compute each step in, to save memory; batch norm sees one chunk at a time")
+    optimizer: Optimizer = _about("sgd", "optimizer: sgd (Nesterov), adam, adamw or rmsprop")
     momentum: float = _about(0.9, "momentum (sgd, rmsprop) or beta1 (adam, adamw)")
     lr: float | None = _about(
         None,
-        "peak learning rate; where the recipe has none, 0.1 (sgd), 0.001 (adam), 0.002 (adamw) or 0.03 (rmsprop) per "
-        "64 images of a batch, with --from a tenth of it, a hundredth without batch norm",
+        "peak learning rate; if the recipe sets none, 0.1 (sgd), 0.001 (adam), 0.002 (adamw) or 0.03 (rmsprop) per "
+        "64 images of a batch, with --from a tenth of that, or a hundredth without batch norm",
     )
     schedule: Schedule = _about(
-        "cosine", "learning rate after warm-up: half a cosine to zero, a line to zero, times --gamma an epoch, constant"
+        "cosine",
+        "learning-rate schedule after warm-up: cosine decay to zero, linear decay to zero, exponential decay by "
+        "--gamma per epoch, or constant",
     )
-    gamma: float = _about(0.98, "factor per epoch of the exponential schedule")
-    warmup_epochs: float = _about(3.0, "epochs of linear warm-up; at most a tenth of the run")
+    gamma: float = _about(0.98, "decay factor per epoch of the exponential schedule")
+    warmup_epochs: float = _about(3.0, "epochs of linear warm-up, at most a tenth of the run")
     weight_decay: float | None = _about(
         None,
-        "decay of convolution and dense weights, not of depthwise ones, norms and biases; where the recipe has none, "
-        "5e-4 (sgd), 0 (adam), 0.05 (adamw), 4e-5 (rmsprop)",
+        "weight decay of convolution and dense layers, not of depthwise filters, norms or biases; if the recipe sets "
+        "none, 5e-4 (sgd), 0 (adam), 0.05 (adamw), 4e-5 (rmsprop)",
     )
-    label_smoothing: float = _about(0.1, "probability taken from the true class and spread over all")
+    label_smoothing: float = _about(0.1, "probability moved from the true class to all classes")
     ema: float = _about(
         0.0,
-        "decay per step of an average of the weights, lower at first, which is validated too; 0 is none",
+        "decay per step of a moving average of the weights, which is validated too; lower in early steps; 0 for none",
     )
     augment: Augment = _about(
-        "auto", "photo (random crop, mirror, colour), small (shift, mirror), none; auto is small up to 64 pixels"
+        "auto",
+        "augmentation: photo (random crop, mirror, colour), small (shift, mirror) or none; auto: small up to 64 pixels",
     )
     mirror: bool | None = _about(
-        None, "mirror half of the images  [default: yes, unless the set is known to forbid it]"
+        None, "mirror half of the images  [default: yes, unless the data set is known to forbid it]"
     )
-    min_area: float = _about(0.25, "smallest part of the image that a random crop keeps (photo)")
+    min_area: float = _about(0.25, "smallest share of the image area that a random crop keeps (photo)")
     jitter: float = _about(0.2, "strength of random brightness, contrast and saturation (photo)")
-    mixup: float = _about(0.0, "alpha of mixup: two images and their labels blended; 0 is none")
+    mixup: float = _about(0.0, "alpha of mixup, which blends two images and their labels; 0 for none")
     cutmix: float = _about(
-        0.0, "alpha of cutmix: a box of another image pasted in; 0 is none; with mixup, one or the other at each step"
+        0.0,
+        "alpha of cutmix, which pastes in a box of another image; 0 for none; with mixup, each step uses one of them",
     )
     train_scale: float = _about(
-        1.0, "part of the network's input size to train at: smaller is quicker, and often better when run at full size"
+        1.0, "training size as a share of the network's input size; smaller is faster, and often better at full size"
     )
-    head_epochs: int = _about(0, "epochs at first in which only the last layer learns; at most a quarter of the run")
-    layer_decay: float = _about(1.0, "factor of the learning rate from one block to the block before it")
+    head_epochs: int = _about(0, "initial epochs that train only the last layer, at most a quarter of the run")
+    layer_decay: float = _about(1.0, "learning-rate factor from each block to the block before it")
     batch_norm: BatchNorm = _about(
-        "batch", "statistics that norms use: the batch's, whose averages they learn, or the stored ones, frozen"
+        "batch", "batch-norm statistics: the batch's own, which update the stored ones, or the stored ones, frozen"
     )
-    distil: Distil = _about("soft", "what to learn of a teacher: its softened probabilities, or its answer as a label")
+    distil: Distil = _about(
+        "soft", "teacher's output to learn: softened probabilities (soft) or the predicted label (hard)"
+    )
     distil_weight: float = _about(0.7, "share of the teacher in the loss")
-    temperature: float = _about(4.0, "divisor of both logits, with a soft teacher")
+    temperature: float = _about(4.0, "divisor of the logits of both networks, with a soft teacher")
     precision: Precision = _about(
-        "auto", "float32, bfloat16 (autocast), auto: bfloat16 where the processor computes in it"
+        "auto", "number format: float32, bfloat16 (autocast) or auto: bfloat16 where the processor computes in it"
     )
     balance: bool = _about(
-        False, "weight each image's loss by how rare its class is, so that every class counts the same"
+        False, "weight each image's loss by the rarity of its class, so that every class counts equally"
     )
     minutes: float | None = _about(
         None,
-        "minutes to train for; the schedule ends with them, or with --epochs if these take less  [default: no limit]",
+        "minutes to train for; the schedule ends then, or after --epochs if that is sooner  [default: no limit]",
     )
-    patience: int = _about(0, "epochs without a better validation top-1 after which the run ends; 0 is never")
-    seed: int = _about(0, "seed of weights, order, augmentation and of what is kept for validation")
+    patience: int = _about(0, "epochs without a better validation top-1 before the run stops; 0 for no early stopping")
+    seed: int = _about(0, "seed of the weights, image order, augmentation and validation split")
     val_fraction: float = _about(
-        0.2, "part of the training images kept for validation if the set has no validation split"
+        0.2, "share of the training images to hold out if the data set has no validation split"
     )
 
     def __post_init__(self) -> None:
@@ -139,14 +145,14 @@ class Recipe:
         return self.weight_decay if self.weight_decay is not None else _DECAY[self.optimizer]
 
     def head_only(self, epochs: float) -> int:
-        """How many epochs at first only the last layer learns in, in a run of `epochs`."""
+        """Number of initial epochs that train only the last layer, in a run of `epochs`."""
         return min(self.head_epochs, int(epochs / 4))
 
     def lr_at(self, step: int, steps_per_epoch: int, total: int | None = None) -> float:
-        """Learning rate of step 0, 1, ...: linear warm-up, then the schedule; those that fall reach zero at the end.
+        """Learning rate of step 0, 1, ...: linear warm-up, then the schedule; cosine and linear reach zero at the end.
 
-        The head's own epochs have the peak rate; warm-up and schedule begin after them. `total` steps are those of all
-        epochs, or fewer.
+        The epochs that train only the head use the peak rate; warm-up and schedule start after them. `total` is the
+        number of steps, by default those of all epochs.
         """
         total = total or self.epochs * steps_per_epoch
         head = self.head_only(total / steps_per_epoch) * steps_per_epoch
@@ -170,7 +176,7 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Recipe":
-        """From stored settings; DataError if one is unknown or of another kind."""
+        """The recipe from stored settings; DataError if one is unknown or of the wrong type."""
         check_names(values)
         try:
             return cls(**values)

@@ -1,10 +1,11 @@
-"""Recipes by name: ours, and the papers' own, each with what it costs and what it reached.
+"""Recipes by name: our own and the papers', each with its cost and the accuracy it reached.
 
-    smallcnn recipes                    what there is
-    smallcnn train MODEL --recipe NAME  with any option of it changed by another one
+    smallcnn recipes                    lists them
+    smallcnn train MODEL --recipe NAME  uses one; other options override its settings
 
-The papers' recipes keep what the paper states (optimizer, rates, decay, schedule, augmentation as far as there is an
-equal here) and leave the length to you: their own, hundreds of thousands of steps on many machines, is in `source`.
+The papers' recipes keep the paper's optimizer, rates, decay, schedule and, where smallcnn has an equivalent, its
+augmentation. The length is yours to choose: the paper's, hundreds of thousands of steps on many machines, is in
+`source`.
 """
 
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from smallcnn.train.recipe import Recipe
 
 @dataclass(frozen=True)
 class Named:
-    """A recipe with its name, what it is for, where it comes from, and what it reached at what cost."""
+    """A recipe with its name, purpose, source, and the accuracy it reached at what cost."""
 
     name: str
     purpose: str
@@ -29,30 +30,30 @@ NAMED: dict[str, Named] = {
     for entry in (
         Named(
             "photos",
-            "photographs, from the first weights",
-            "ours: long cosine, light augmentation, averaged weights, label smoothing",
+            "photographs, from scratch",
+            "ours: long cosine schedule, light augmentation, weight averaging, label smoothing",
             "70.4 % on 10 kinds of clothing (1,675 images, MobileNet v1 0.5 at 128): 60 epochs, 18 minutes, one core",
             Recipe(epochs=90, ema=0.999, min_area=0.35),
         ),
         Named(
             "small-images",
-            "images up to 64 pixels, from the first weights",
-            "ours: cosine, shift and mirror, averaged weights, label smoothing",
-            "86.6 % on CIFAR-10 as JPEG (ResNet-20, 20 epochs): 93 minutes of one core",
+            "images up to 64 pixels, from scratch",
+            "ours: cosine schedule, shift and mirror, weight averaging, label smoothing",
+            "86.6 % on CIFAR-10 as JPEG (ResNet-20, 20 epochs): 93 minutes, one core",
             Recipe(epochs=30, ema=0.999, warmup_epochs=1.0),
         ),
         Named(
             "finetune",
-            "your images, from trained weights: the last layer first, then all, early blocks slowly",
+            "your images, from trained weights: first the last layer, then all layers, early blocks at lower rates",
             "ours; discriminative rates after Howard and Ruder 2018 (arXiv 1801.06146), section 3.2",
-            "90.2 % on 5 kinds of flowers (2,934 images, MobileNetV2 at 160): 13 minutes of two cores; again: 92.1 %",
+            "90.2 % on 5 kinds of flowers (2,934 images, MobileNetV2 at 160): 13 minutes, two cores; rerun: 92.1 %",
             Recipe(epochs=12, head_epochs=2, layer_decay=0.9, ema=0.998, min_area=0.35, warmup_epochs=1.0),
         ),
         Named(
             "mobilenet_v1",
-            "the paper's: RMSprop, hardly any decay on depthwise filters, light augmentation",
-            "arXiv 1704.04861, section 3.2; figures of the released script (TensorFlow-Slim): rate 0.045 per 64, times "
-            "0.94 every 2.5 epochs, decay 4e-5",
+            "the paper's: RMSprop, little or no decay on depthwise filters, light augmentation",
+            "arXiv 1704.04861, section 3.2; released script (TensorFlow-Slim): rate 0.045 per 64 images, times 0.94 "
+            "every 2.5 epochs, decay 4e-5",
             "65.6 % on 5 kinds of flowers (MobileNet v1 0.5 at 96): 15 epochs, 4 minutes, one core",
             Recipe(
                 optimizer="rmsprop", lr=0.045, schedule="exponential", gamma=0.94 ** (1 / 2.5), weight_decay=4e-5,
@@ -61,10 +62,11 @@ NAMED: dict[str, Named] = {
         ),
         Named(
             "mobilenet_v2",
-            "the paper's: RMSprop, times 0.98 each epoch, averaged weights as in the released code",
+            "the paper's: RMSprop, rate times 0.98 each epoch, weight averaging as in the released code",
             "arXiv 1801.04381, section 6.1: 16 machines of 96 images each; released code: label smoothing 0.1, "
-            "average 0.9999",
-            "60.2 % on 5 kinds of flowers, averaged 63.4 % (MobileNetV2 0.5 at 96): 15 epochs, 5 minutes, one core",
+            "weight averaging 0.9999",
+            "60.2 % on 5 kinds of flowers, 63.4 % with averaged weights (MobileNetV2 0.5 at 96): 15 epochs, 5 minutes, "
+            "one core",
             Recipe(
                 optimizer="rmsprop", batch_size=96, lr=0.045, schedule="exponential", gamma=0.98, weight_decay=4e-5,
                 ema=0.9999, warmup_epochs=0.0,
@@ -72,15 +74,15 @@ NAMED: dict[str, Named] = {
         ),
         Named(
             "shufflenet",
-            "the paper's: SGD, a line to zero, decay 4e-5, weaker scale augmentation",
+            "the paper's: SGD, linear schedule, decay 4e-5, weaker scale augmentation",
             "arXiv 1707.01083, section 4: rate 0.5 to 0 for batch 1024 over 300,000 steps; released script: label "
-            "smoothing 0.1, colours 0.4",
+            "smoothing 0.1, colour jitter 0.4",
             "65.9 % on 5 kinds of flowers (ShuffleNet 0.5x at 96): 15 epochs, 3 minutes, one core",
             Recipe(schedule="linear", lr=0.5 * 64 / 1024, weight_decay=4e-5, warmup_epochs=0.0, jitter=0.4),
         ),
         Named(
             "squeezenet",
-            "the paper's: SGD, a line to zero, no batch norm to help, so a small rate",
+            "the paper's: SGD, linear schedule, small rate because the network has no batch norm",
             "arXiv 1602.07360, section 3.3.1; released solver: rate 0.04 for batch 512 over 170,000 steps, decay 2e-4",
             "56.1 % on 5 kinds of flowers (SqueezeNet 1.1 at 96, batch 64, rate 0.005): 20 epochs, 7 minutes, one core",
             Recipe(
@@ -90,9 +92,9 @@ NAMED: dict[str, Named] = {
         ),
         Named(
             "effnet",
-            "the paper's: Adam with first beta 0.75, no augmentation",
+            "the paper's: Adam with beta1 0.75, no augmentation",
             "arXiv 1801.06434, section 5: rate 0.001; length, batch and schedule are not given",
-            "65.3 % on CIFAR-10 as JPEG (MobileNet of its Table 2, 5 epochs): 3 minutes of one core",
+            "65.3 % on CIFAR-10 as JPEG (MobileNet of its Table 2, 5 epochs): 3 minutes, one core",
             Recipe(
                 optimizer="adam", momentum=0.75, lr=0.001, schedule="linear", augment="none", label_smoothing=0.0,
                 warmup_epochs=0.0, epochs=10,
@@ -110,7 +112,7 @@ def named(name: str) -> Recipe:
 
 
 def suited(side: int, small: int, trained: bool) -> str:
-    """The name of the recipe for a network of `side` pixels: `trained` already, or small up to `small` pixels."""
+    """The recipe's name for a network with inputs of `side` pixels, `trained` or not; up to `small` pixels is small."""
     if trained:
         return "finetune"
     return "small-images" if side <= small else "photos"

@@ -1,0 +1,118 @@
+"""The English of the command: every help text stands alone, and no message uses a word that STYLE.md replaces."""
+
+import ast
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+import smallcnn
+from smallcnn.cli.main import COMMANDS, SYNONYMS, root
+
+SOURCES = sorted(Path(smallcnn.__file__).parent.rglob("*.py"))
+
+# A help text starts with a noun or a verb: never with a preposition, a pronoun, a conjunction or an article.
+NO_START = (
+    "a", "an", "and", "as", "at", "beside", "by", "everything", "for", "how", "if", "in", "it", "its", "left", "of",
+    "on", "only", "or", "than", "that", "the", "these", "they", "this", "those", "to", "what", "when", "where", "which",
+    "who", "whose", "why", "with", "without",
+)  # fmt: skip
+
+# Words of translated English, which have a plain one.
+STILTED = re.compile(
+    r"\b(?:pictures?|beside|anew|whereof|left out|taken for|go(?:es|ing)? on|went on|one after the other|at first use|"
+    r"that of|those of|of it|what is done|what there is|as asked for|the most that|(?<!standard )deviations?)\b"
+    r"|\bwhich \w+\?",
+    re.IGNORECASE,
+)
+
+# As above, in any message of the library. Shorter, as a file may well "go on" after a layer.
+STILTED_MESSAGE = re.compile(
+    r"\bpictures?\b|\bleft out: |\bof it private\b|(?<!standard )\bdeviations?\b|\bwhich [A-Z]+\?", re.IGNORECASE
+)
+
+
+def command(name):
+    found = root.get_command(None, name)
+    assert found is not None
+    return found
+
+
+def options(name):
+    return [each for each in command(name).params if isinstance(each, click.Option)]
+
+
+def printed(name):
+    """What `smallcnn NAME --help` prints, in one line."""
+    context = click.Context(root if name == "smallcnn" else command(name), info_name=name)
+    return " ".join(context.command.get_help(context).split())
+
+
+OPTIONS = [pytest.param(option.help, id=f"{name} {option.opts[0]}") for name in COMMANDS for option in options(name)]
+
+
+@pytest.mark.parametrize("help_", OPTIONS)
+def test_a_help_text_stands_alone(help_):
+    assert help_, "no help"
+    first = re.match(r"[\w'-]+", help_)
+    assert first, "starts with no word"
+    assert first[0].lower() not in NO_START
+    assert first[0] == first[0].lower() or first[0].isupper(), "starts with a capital"
+    assert not help_.endswith("."), "ends in a full stop"
+
+
+@pytest.mark.parametrize("name", ["smallcnn", *COMMANDS])
+def test_help_is_plain_english(name):
+    assert not STILTED.search(printed(name))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_says_what_it_does(name):
+    """One line in the list of commands, and a first sentence of its own; both start with a verb."""
+    for text in (COMMANDS[name], command(name).help):
+        first, *_ = text.split()
+        assert first.istitle()
+        assert first.lower() not in NO_START
+        assert text.strip().endswith(".")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_argument_is_explained(name):
+    """By its name in the command's text, or for MODEL, SOURCE and FILE in that of `smallcnn`."""
+    for argument in command(name).params:
+        if isinstance(argument, click.Argument):
+            word = (argument.metavar or argument.name).strip("[].").upper()
+            assert re.search(rf"\b{word}\b", command(name).help), f"{name} does not explain {word}"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_synonym_is_of_a_command(name):
+    assert name not in SYNONYMS, "a command needs no synonym"
+    assert {answer.split()[0] for answer in SYNONYMS.values()} <= {*COMMANDS, "--help", "--version"}
+
+
+def test_split_is_what_part_was():
+    for name in ("evaluate", "analyze"):
+        (option,) = (each for each in options(name) if each.name == "part")
+        assert option.opts == ["--split", "--part"]
+        assert option.help == "split to use  [default: the one the model was not trained on]"
+
+
+def strings(path):
+    """Every text in a source file that people may read: all strings of several words but docstrings."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    silent = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and id(node) not in silent and " " in str(node.value):
+            yield node.lineno, str(node.value)
+
+
+def test_messages_are_plain_english():
+    stilted = [
+        f"{path.name}:{line}: {text}"
+        for path in SOURCES
+        for line, text in strings(path)
+        if STILTED_MESSAGE.search(text)
+    ]
+    assert stilted == []
