@@ -371,7 +371,7 @@ def test_patterns_that_are_refused(tmp_path, samples, message):
     foreign(tmp_path / "x-0.tar", samples)
     with pytest.raises(DataError, match=message):
         open_source(f"{tmp_path}/x-{{0..0}}.tar")
-    with pytest.raises(DataError, match="means 10,000,000,000 files; at most 100,000"):
+    with pytest.raises(DataError, match="matches 10,000,000,000 files; at most 100,000"):
         open_source(f"{tmp_path}/x-{{0..99999}}-{{0..99999}}.tar")
     with pytest.raises(DataError, match="its first number is above its last"):
         open_source(f"{tmp_path}/x-{{1..0}}.tar")

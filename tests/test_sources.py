@@ -185,7 +185,7 @@ class TestFolder:
         source = open_source(tmp_path)
         assert source.left_out.as_dict() == {"files": {".txt": 1}, "folders": {"@eaDir": 1}}
         assert source.fingerprint == open_source(tmp_path / around).fingerprint
-        assert source.notes[0] == f"the set is {tmp_path / around}, the only one in {tmp_path}"
+        assert source.notes[0] == f"the data set is {tmp_path / around}, the only one in {tmp_path}"
 
     def test_a_class_alone_is_no_folder_above(self, tmp_path):
         for name in ("cats/night/1.jpg", "cats/day/1.jpg", "cats/train/1.jpg"):
