@@ -134,7 +134,9 @@ def test_shares_of_a_batch():
         [[8, 9, 10, 11], [20, 21, 22, 23]],
     ]
     assert [part.tolist() for part in Ranks().share(7, 2, pairs=False)] == [[0, 1, 2, 3], [4, 5, 6]]
-    with pytest.raises(DataError, match=r"3 processes, 2 parts in turn, mixed pairs.* a multiple of 12, such as 12 or 24"):
+    with pytest.raises(
+        DataError, match=r"3 processes, 2 micro-batches, mixed pairs.* a multiple of 12, such as 12 or 24"
+    ):
         Ranks(1, 3).share(18, 2, pairs=True)
     with pytest.raises(DataError, match=r"a multiple of 16, as 16$"):
         Ranks(1, 16).share(8, 1, pairs=False)

@@ -39,7 +39,10 @@ class TestPattern:
     @pytest.mark.parametrize(
         ("pattern", "message"),
         [
-            ("(clip", "not a regular expression (missing ), unterminated subpattern at position 0), and not a .csv file"),
+            (
+                "(clip",
+                "not a regular expression (missing ), unterminated subpattern at position 0), and not a .csv file",
+            ),
             ("clip", "needs one group in parentheses, which names the recording, not 0"),
             ("(clip)(1)", "needs one group in parentheses, which names the recording, not 2"),
             ("(film)", "no file name matches; they look like a/clip1_01.jpg, a/clip1_02.jpg"),

@@ -328,7 +328,7 @@ class TestArrays:
             (PAIR | {"y": LABELS.astype(np.uint64) - 1}, "labels start at 0"),  # 2**64 - 1
             (PAIR | {"y": LABELS * 2}, "3 different labels, the highest 4; they must be 0, 1, ... without gaps"),
             (PAIR | {"y": LABELS + 2**60}, "they must be 0, 1, ... without gaps"),
-            (PAIR | {"classes": ["a", "b"]}, "label 2, but classes has 2 names"),
+            (PAIR | {"classes": ["a", "b"]}, "label 2, but classes has only 2 names"),
             (PAIR | {"classes": ["a", "b", "a"]}, "classes must be a list of different names"),
             (PAIR | {"classes": "abc"}, "classes must be a list of different names, not <U3 ()"),
             (PAIR | {"classes": [3, 4, 5]}, "classes must be a list of different names, not int64 (3,)"),

@@ -225,7 +225,7 @@ def _range(depth: Depth, floating: bool, least: float, most: float, note: Note) 
     if white > _TWELVE and 0 < most <= _DARK:
         limit, white = (_TWELVE, _TWELVE) if most <= _TWELVE else (_DARK, white)
         note(
-            f"a 16-bit image has no value above {limit} and does not say how many bits count: read as "
+            f"a 16-bit image has no value above {limit} and does not state its bit depth: read as "
             f"{round(log2(white + 1))} bits (PNG states them in sBIT, TIFF in BitsPerSample or MaxSampleValue)"
         )
     return black, white

@@ -94,8 +94,10 @@ def joined(device: str) -> Iterator[tuple[Ranks, torch.device]]:
 def _loss(error: BaseException) -> str | None:
     """Torch's message about another process that is gone; None if `error` is something else."""
     if isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error)):
-        said, _, _advice = re.sub(r"^\[\S+\] ", "", str(error)).partition(". This is typically")  # without its source
-        return " ".join(said.split())
+        message, _, _advice = re.sub(r"^\[\S+\] ", "", str(error)).partition(
+            ". This is typically"
+        )  # without its source
+        return " ".join(message.split())
     return None
 
 
@@ -166,7 +168,7 @@ def _meeting_point(ranks: Ranks) -> Store:
         _reach(address, port, end)
     store = TCPStore(address, port, None, own, timeout=_PATIENCE, wait_for_workers=False)
 
-    def said(key: str, by: int) -> str:
+    def read(key: str, by: int) -> str:
         """The value process `by` wrote for `key`. Polls, because torch's own wait cannot be interrupted."""
         while not store.check([key]):
             if time.monotonic() > end:
@@ -177,15 +179,15 @@ def _meeting_point(ranks: Ranks) -> Store:
 
     if ranks.first:
         store.set("smallcnn", name)
-        answers = [said(f"{name}/{other}", other) for other in range(1, ranks.count)]
+        answers = [read(f"{name}/{other}", other) for other in range(1, ranks.count)]
         store.set(f"{name}/all", " ".join(answers))
         return PrefixStore(name, store)
     while True:
-        called = said("smallcnn", 0)  # perhaps by an old process that is gone: it will not know our name
-        store.set(f"{called}/{ranks.number}", name)
-        while said("smallcnn", 0) == called:
-            if store.check([f"{called}/all"]) and name in store.get(f"{called}/all").decode().split():
-                return PrefixStore(called, store)
+        prefix = read("smallcnn", 0)  # perhaps by an old process that is gone: it will not know our name
+        store.set(f"{prefix}/{ranks.number}", name)
+        while read("smallcnn", 0) == prefix:
+            if store.check([f"{prefix}/all"]) and name in store.get(f"{prefix}/all").decode().split():
+                return PrefixStore(prefix, store)
             if time.monotonic() > end:
                 minutes = _PATIENCE.total_seconds() / 60
                 raise dist.DistStoreError(f"not all processes connected within {minutes:.0f} minutes")

@@ -24,7 +24,7 @@ from smallcnn.train.teacher import Teacher
 from smallcnn.train.validation import Pixels
 
 Part = tuple[np.ndarray, np.ndarray]
-"""One part of a step: this process's rows of the batch, and their places in the batch of all processes."""
+"""A micro-batch: this process's rows of the batch, and their places in the batch of all processes."""
 
 
 class Learner:

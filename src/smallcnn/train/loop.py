@@ -243,9 +243,9 @@ class Loop:
         loader = self.feed.batches(epoch, ours[progress.step :].ravel(), draws, ours.shape[1])
         self._set_mode()
         started, seconds_before, waited = time.perf_counter(), progress.seconds, progress.waited
-        asked = started
+        requested = started
         for batch in loader:
-            waited += time.perf_counter() - asked
+            waited += time.perf_counter() - requested
             self._note_failures(log, batch.failed)
             places = self._places(batch, ours[progress.step])
             due = self.ranks.first and time.perf_counter() - self.saved_at > _CHECKPOINT_SECONDS
@@ -266,17 +266,17 @@ class Loop:
             progress.seconds, progress.waited = seconds_before + time.perf_counter() - started, waited
             seen = max(progress.seen, 1)
             log.step(epoch, progress.loss_sum / seen, progress.correct / seen, progress.seen / progress.seconds)
-            asked = time.perf_counter()
+            requested = time.perf_counter()
         return True
 
     def _places(self, batch: Batch, wanted: np.ndarray) -> list[np.ndarray]:
-        """Positions of this process's images in the global batch, per part of a step; `wanted` includes failed ones."""
+        """This process's places in the global batch, per micro-batch; `wanted` includes images that failed."""
         decoded = np.isin(wanted, batch.indices)
         ends = np.cumsum([len(share) for share in self.share])[:-1]
         return [share[there] for share, there in zip(self.share, np.split(decoded, ends), strict=True)]
 
     def _step(self, batch: Batch, places: list[np.ndarray], counts: list[float], draws: Draws) -> None:
-        """Runs one step: per part, the `places` of this process's images and the image count over all processes."""
+        """Runs one step, given the `places` of this process's images and all processes' counts per micro-batch."""
         progress, learner = self.progress, self.learner
         used = [part for part, count in enumerate(counts) if count > 1]  # batch norm needs two
         if not used:

@@ -95,13 +95,13 @@ def cross_entropy(
     if own is None and weights is None:
         return F.cross_entropy(logits, labels, label_smoothing=smoothing)
 
-    def asked(wanted: Tensor) -> Tensor:
-        loss = F.cross_entropy(logits, wanted, label_smoothing=smoothing, reduction="none")
-        return loss if weights is None else weights[wanted] * loss
+    def per_image(target: Tensor) -> Tensor:
+        loss = F.cross_entropy(logits, target, label_smoothing=smoothing, reduction="none")
+        return loss if weights is None else weights[target] * loss
 
     if own is None:
-        return asked(labels).mean()
-    return (own * asked(labels) + (1 - own) * asked(labels[_partner(len(labels), labels.device)])).mean()
+        return per_image(labels).mean()
+    return (own * per_image(labels) + (1 - own) * per_image(labels[_partner(len(labels), labels.device)])).mean()
 
 
 def _partner(count: int, device: torch.device) -> Tensor:
@@ -118,9 +118,9 @@ def distillation(logits: Tensor, teacher: Tensor, recipe: Recipe, each: Tensor |
     if recipe.distil == "hard":
         loss = F.cross_entropy(logits, teacher.argmax(1), reduction="mean" if each is None else "none")
     else:
-        wanted, said = F.log_softmax(teacher / hot, 1), F.log_softmax(logits / hot, 1)
+        target, predicted = F.log_softmax(teacher / hot, 1), F.log_softmax(logits / hot, 1)
         if each is None:
-            loss = hot**2 * F.kl_div(said, wanted, log_target=True, reduction="batchmean")
+            loss = hot**2 * F.kl_div(predicted, target, log_target=True, reduction="batchmean")
         else:
-            loss = hot**2 * F.kl_div(said, wanted, log_target=True, reduction="none").sum(1)
+            loss = hot**2 * F.kl_div(predicted, target, log_target=True, reduction="none").sum(1)
     return loss if each is None else (each * loss).mean()

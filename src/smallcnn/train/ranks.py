@@ -42,16 +42,16 @@ class Ranks:
         return self.count == 1
 
     def share(self, batch_size: int, parts: int, pairs: bool) -> list[np.ndarray]:
-        """The places in a batch that this process computes, as `parts` arrays to compute in turn.
+        """The places in a batch that this process computes, one array per micro-batch (`parts` of them).
 
-        A part has the same images for any number of processes. With `pairs`, places 0 and 1, 2 and 3, ... stay
+        A micro-batch has the same images for any number of processes. With `pairs`, places 0 and 1, 2 and 3, ... stay
         together. Raises DataError if the batch cannot be shared evenly.
         """
         unit = self.count * parts * (2 if pairs else 1)
         if not self.alone and batch_size % unit:
             why = ", ".join(
                 [f"{self.count} processes"]
-                + ([f"{parts} parts in turn"] if parts > 1 else [])
+                + ([f"{parts} micro-batches"] if parts > 1 else [])
                 + (["mixed pairs kept whole"] if pairs else [])
             )
             near = sorted({max(unit, batch_size // unit * unit), (batch_size // unit + 1) * unit})

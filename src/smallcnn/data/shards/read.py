@@ -105,8 +105,8 @@ def _scanned(urls: list[str], notes: list[str], left_out: LeftOut) -> Index:
     kept = cache_folder() / "data" / "indexes" / f"{mark.hexdigest()}.json"
     if (known := recalled(kept)) is not None:
         with suppress(DataError):  # damaged: read the shards again
-            index, said, counts = _recalled(known, str(kept))
-            notes += said
+            index, lines, counts = _recalled(known, str(kept))
+            notes += lines
             left_out.counts.update(counts)
             return index
     found = [_scan(url, notes) for url in urls]
