@@ -225,7 +225,7 @@ def test_folders_that_cannot_be_learned_from(refused, tmp_path):
     assert "no class folders" in refused("train", MODEL, "--data", data, "--out", out)
     colour_photos(tmp_path / "photos")
     (tmp_path / "photos" / "red").rename(data / "red")
-    assert "one class only, 'red'" in refused("train", MODEL, "--data", data, "--out", out)
+    assert "only one class, 'red'" in refused("train", MODEL, "--data", data, "--out", out)
     (data / "blue").mkdir()
     assert "no images in this class folder" in refused("train", MODEL, "--data", data, "--out", out)
 

@@ -139,7 +139,7 @@ def test_two_halves(smallcnn, tmp_path):
     (["squeezenet.safetensors", "--as", "squeezenet_1_1", "--mean", "0.1,0.2", "--out", "m.safetensors"],
      "mean must be"),
     (["squeezenet.safetensors", "--as", "squeezenet_1_1", "--mean", "123,116,103", "--std", "0.017",
-      "--out", "m.safetensors"], "a factor is --scale"),
+      "--out", "m.safetensors"], "give a factor as --scale"),
     (["squeezenet.safetensors", "--as", "squeezenet_1_1", "--std", "0", "--out", "m.safetensors"], "std must be"),
     (["squeezenet.safetensors", "--as", "squeezenet_1_1", "--mean", "nan", "--out", "m.safetensors"], "mean must be"),
     (["squeezenet.safetensors", "--as", "squeezenet_1_1", "--crop", "0", "--out", "m.safetensors"], "'--crop'"),

@@ -142,8 +142,8 @@ DAMAGED = {
     "nonsense": (b"nonsense", "it is damaged"),
     "cut short": (P3[:200], "it is damaged"),
     "no curves": (P3.replace(b"rTRC", b"xxxx"), "it is damaged"),
-    "for inks": (ink_profile(lambda c, m, y, k: (50, 0, 0)), "it is one for CMYK, and the image is RGB"),
-    "for grey": (grey_profile(1.8), "it is one for L, and the image is RGB"),
+    "for inks": (ink_profile(lambda c, m, y, k: (50, 0, 0)), "it is for CMYK, and the image is RGB"),
+    "for grey": (grey_profile(1.8), "it is for L, and the image is RGB"),
 }
 
 
@@ -152,7 +152,7 @@ def test_a_profile_that_cannot_be_used_costs_a_note_and_no_image(kind):
     profile, why = DAMAGED[kind]
     pixels, notes = read(encoded(LEVELS, icc_profile=profile))
     np.testing.assert_array_equal(pixels, LEVELS)
-    assert notes == [f"an image has an ICC profile that cannot be used: {why}; its colours are taken for sRGB"]
+    assert notes == [f"an image has an ICC profile that cannot be used: {why}; its colours are read as sRGB"]
 
 
 @given(st.binary(max_size=40), st.integers(0, len(P3) - 1))

@@ -239,7 +239,7 @@ def test_a_pipe_is_refused_and_never_waited_for(tmp_path):
     for name in ("pipe.jpg", "link.jpg", Path("/dev/zero"), "/dev/tty"):
         path = tmp_path / name  # an absolute name replaces the folder
         if path.exists():
-            assert problem(path) == f"{path}: not a regular file but a pipe, a socket or a device"
+            assert problem(path) == f"{path}: a pipe, a socket or a device, not a regular file"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="making links needs rights there")

@@ -147,7 +147,7 @@ def test_signed_samples_need_a_stated_range(order):
     pixels, notes = read(tiff(values, order=order, t340=-1000, t341=3000))
     np.testing.assert_array_equal(pixels, levels(values, 3000, -1000))
     assert not notes
-    with pytest.raises(ImageError, match="signed 16-bit pixels have no known range; store 8 or 16 bits, or say what"):
+    with pytest.raises(ImageError, match="signed 16-bit pixels have no known range; store 8 or 16 bits, or state"):
         decode(tiff(values, order=order), 1)
     with pytest.raises(ImageError, match="signed 16-bit pixels have no known range"):
         decode(tiff(values, order=order, t341=3000), 1)  # half a range

@@ -121,7 +121,8 @@ def test_batches_that_cannot_be_shared(photos, tmp_path):
     codes, said = run.finish()
     assert codes == [2, 2]
     assert said == [
-        "smallcnn: a batch of 9 images cannot be shared evenly (2 processes); it must be a multiple of 2, as 8 or 10\n",
+        "smallcnn: a batch of 9 images cannot be shared evenly (2 processes); "
+        "it must be a multiple of 2, such as 8 or 10\n",
         "",
     ]
 
@@ -134,9 +135,11 @@ def test_shares_of_a_batch():
         [[8, 9, 10, 11], [20, 21, 22, 23]],
     ]
     assert [part.tolist() for part in Ranks().share(7, 2, pairs=False)] == [[0, 1, 2, 3], [4, 5, 6]]
-    with pytest.raises(DataError, match=r"3 processes, 2 parts in turn, mixed pairs.* a multiple of 12, as 12 or 24"):
+    with pytest.raises(
+        DataError, match=r"3 processes, 2 micro-batches, mixed pairs.* a multiple of 12, such as 12 or 24"
+    ):
         Ranks(1, 3).share(18, 2, pairs=True)
-    with pytest.raises(DataError, match=r"a multiple of 16, as 16$"):
+    with pytest.raises(DataError, match=r"a multiple of 16, such as 16$"):
         Ranks(1, 16).share(8, 1, pairs=False)
 
 

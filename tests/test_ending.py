@@ -363,7 +363,7 @@ def test_a_teacher_ends_in_a_softmax(tmp_path):
     from smallcnn.train.teacher import Teacher
 
     save(with_ending("sigmoid"), tmp_path / "t.safetensors")
-    with pytest.raises(DataError, match=r"its ending is sigmoid; a teacher's answers must be those of a softmax"):
+    with pytest.raises(DataError, match=r"its ending is sigmoid; a teacher must end in a softmax"):
         Teacher(tmp_path / "t.safetensors", ("blue", "green", "red"), 3, torch.device("cpu"))
 
 

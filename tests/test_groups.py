@@ -39,7 +39,10 @@ class TestPattern:
     @pytest.mark.parametrize(
         ("pattern", "message"),
         [
-            ("(clip", "not a regular expression (missing ), unterminated subpattern at position 0), and no .csv file"),
+            (
+                "(clip",
+                "not a regular expression (missing ), unterminated subpattern at position 0), and not a .csv file",
+            ),
             ("clip", "needs one group in parentheses, which names the recording, not 0"),
             ("(clip)(1)", "needs one group in parentheses, which names the recording, not 2"),
             ("(film)", "no file name matches; they look like a/clip1_01.jpg, a/clip1_02.jpg"),
@@ -65,8 +68,8 @@ class TestTable:
     @pytest.mark.parametrize(
         ("text", "message"),
         [
-            ("", "needs a first row with the titles file and group; it has nothing"),
-            ("name,group\na,b", "needs a first row with the titles file and group; it has name, group"),
+            ("", "the first row must have the titles file and group; it has nothing"),
+            ("name,group\na,b", "the first row must have the titles file and group; it has name, group"),
             ("file,group\na/clip9.jpg,x", "row 2: 'a/clip9.jpg' names no image of the set; the set's names look like"),
             ("file,group\na/clip1_01.jpg,x\nclip1_01.jpg,y", "row 3: 'clip1_01.jpg' is in two groups, 'x' and 'y'"),
             ("file,group\n", "no rows with a file and a group"),

@@ -33,7 +33,7 @@ from smallcnn.train import distributed, loop
 from smallcnn.train.recipe import Recipe
 from smallcnn.train.run import train
 
-LOST = re.compile(r"smallcnn: process \d of \d lost another one of this run, or cannot reach it: .*[a-z].*\n")
+LOST = re.compile(r"smallcnn: process \d of \d lost another process of this run, or cannot reach it: .*[a-z].*\n")
 SECONDS = 25
 """In which the others must have ended, on however busy a machine; torchrun kills what has not ended in thirty."""
 BAD = ("Traceback", "terminate called", "Fatal Python error", "Thread 0x")
@@ -229,7 +229,7 @@ def stays_alone(data, out, met):
 def test_a_process_that_never_comes(tmp_path, photos):
     codes, said = Processes(tmp_path, 2, stays_alone, photos, tmp_path / "run", tmp_path).finish(60)
     assert codes == [2, 0]
-    assert said[0].endswith("cannot reach it: process 1 has not come in 0 minutes\n")
+    assert said[0].endswith("cannot reach it: process 1 did not connect within 0 minutes\n")
 
 
 def test_a_process_lost_before_it_has_connected(tmp_path, photos):
@@ -245,13 +245,13 @@ GIVEN = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.
     ("name", "value", "line"),
     [
         *(
-            (name, "", f"WORLD_SIZE is '2', so there are several processes, but {name} is not set; ")
+            (name, "", f"WORLD_SIZE is '2', which means several processes, but {name} is not set; ")
             for name in GIVEN
             if name != "WORLD_SIZE"
         ),
         ("RANK", "2", "RANK 2 of WORLD_SIZE 2; ranks count from 0"),
-        ("RANK", "first", "RANK in the environment is 'first'; it must be a number, as torchrun sets it"),
-        ("WORLD_SIZE", "two", "WORLD_SIZE in the environment is 'two'; it must be a number, as torchrun sets it"),
+        ("RANK", "first", "the environment variable RANK is 'first'; it must be a number, as torchrun sets it"),
+        ("WORLD_SIZE", "two", "the environment variable WORLD_SIZE is 'two'; it must be a number, as torchrun sets it"),
     ],
 )
 def test_variables_that_are_wrong(monkeypatch, tmp_path, photos, refused, name, value, line):

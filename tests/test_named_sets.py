@@ -371,8 +371,8 @@ def test_roots_that_hold_nothing(tmp_path):
         open_source("cifar10", root=tmp_path / "none")
     with pytest.raises(
         DataError,
-        match=r"holds no train_32x32\.mat, and no images of svhn in class folders either \(.*no class folders",
+        match=r"has no train_32x32\.mat, and no images of svhn in class folders either \(.*no class folders",
     ):
         open_source("svhn", root=tmp_path)
-    with pytest.raises(DataError, match=r"a root holds a copy of a named set \(digits, .*'photos' is none"):
+    with pytest.raises(DataError, match=r"a root is for named sets \(digits, .*'photos' is not one"):
         open_source("photos", root=tmp_path)

@@ -334,9 +334,9 @@ def test_what_is_said_comes_before_what_the_file_does(tmp_path):
 @pytest.mark.parametrize(
     ("said", "says"),
     [
-        (Prepared(mean=(104.0, 117.0, 123.0), std=(0.017,)), "a factor is --scale"),
-        (Prepared(mean=(0.485, 0.456, 0.406), std=(58.0,)), "give both in one of them"),
-        (Prepared(std=(1.0,), scale=(1.0,)), "give one of them"),
+        (Prepared(mean=(104.0, 117.0, 123.0), std=(0.017,)), "give a factor as --scale"),
+        (Prepared(mean=(0.485, 0.456, 0.406), std=(58.0,)), "give both on one scale"),
+        (Prepared(std=(1.0,), scale=(1.0,)), "give only one of them"),
         (Prepared(scale=(0.0,)), "scale must be above 0"),
         (Prepared(mean=(float("inf"),)), "mean must be finite"),
         (Prepared(mean=(1.0, 2.0)), "mean must be"),

@@ -73,7 +73,5 @@ def test_our_own_kernels_compute_in_float32_on_any_processor(processor, photos, 
     processor("bfloat16")
     result = train(tiny(), photos, tmp_path / "kernels", recipe=QUICK, compute="kernels")
     assert computed_in(result) == "float32"
-    with pytest.raises(
-        DataError, match=r"^--compute kernels is for float32 on the CPU, not bfloat16; leave out one of"
-    ):
+    with pytest.raises(DataError, match=r"^--compute kernels is for float32 on the CPU, not bfloat16; drop one of"):
         train(tiny(), photos, tmp_path / "both", recipe=QUICK, compute="kernels", precision="bfloat16")

@@ -158,7 +158,7 @@ def test_a_disk_full_for_a_while_loses_nothing(tmp_path, full):
     together(tmp_path, 1, work, tiny(), data, tmp_path / "whole", recipe)
     (said,) = together(tmp_path, 1, disk_full_within_an_epoch, data, disk / "cut", recipe, fill, disk)
     (line,) = [line for line in said.splitlines() if "cannot write" in line]
-    assert line.startswith(f"cannot write {disk / 'cut' / CHECKPOINT}: {reason}; training goes on")
+    assert line.startswith(f"cannot write {disk / 'cut' / CHECKPOINT}: {reason}; training continues")
     same(tmp_path / "whole", disk / "cut")
 
 

@@ -185,7 +185,7 @@ def test_arrays_are_refused(tmp_path):
     np.savez(tmp_path / "set.npz", x=np.zeros((4, 8, 8), np.uint8), y=np.arange(4) % 2)
     result = CliRunner().invoke(command, [str(tmp_path / "set.npz"), "--out", str(tmp_path / "out")])
     assert isinstance(result.exception, DataError)
-    assert str(result.exception).startswith("arrays need no shards")
+    assert str(result.exception).startswith("arrays are already in memory and need no shards")
 
 
 @pytest.mark.parametrize("cut", [0, 5000, 12345])
@@ -224,7 +224,7 @@ def test_damaged_bytes_are_found_picture_by_picture(shards):
     done, failed = loaded(open_source(shards).splits["train"])
     assert done == 39
     assert list(failed) == [entry["names"][3]]
-    assert "damaged where it is stored" in failed[entry["names"][3]]
+    assert "damaged in storage" in failed[entry["names"][3]]
 
 
 def test_over_http(pictures, shards, cache):
@@ -349,8 +349,8 @@ def test_a_pattern_with_a_shard_cut_short(others, tmp_path):
     (tmp_path / "set-10.tar").unlink()
     source = open_source(others)
     short, missing = source.notes
-    assert short == f"{tmp_path}/set-09.tar: unexpected end of data; of this shard 1 images are used"
-    assert missing == f"{tmp_path}/set-10.tar: No such file or directory; of this shard 0 images are used"
+    assert short == f"{tmp_path}/set-09.tar: unexpected end of data; 1 images of this shard are used"
+    assert missing == f"{tmp_path}/set-10.tar: No such file or directory; 0 images of this shard are used"
     done, failed = loaded(source.everything())
     assert (done, failed) == (5, {})
     shutil.copy(tmp_path / "set-08.tar", tmp_path / "set-09.tar")
@@ -371,7 +371,7 @@ def test_patterns_that_are_refused(tmp_path, samples, message):
     foreign(tmp_path / "x-0.tar", samples)
     with pytest.raises(DataError, match=message):
         open_source(f"{tmp_path}/x-{{0..0}}.tar")
-    with pytest.raises(DataError, match="means 10,000,000,000 files; at most 100,000"):
+    with pytest.raises(DataError, match="matches 10,000,000,000 files; at most 100,000"):
         open_source(f"{tmp_path}/x-{{0..99999}}-{{0..99999}}.tar")
     with pytest.raises(DataError, match="its first number is above its last"):
         open_source(f"{tmp_path}/x-{{1..0}}.tar")

@@ -124,7 +124,7 @@ class TestFolder:
         make(tmp_path, "caf\u00e9/1.png", "cafe\u0301/2.png", "tea/3.png")
         if len(list(tmp_path.iterdir())) < 3:
             pytest.skip("this file system knows one of them")
-        assert "two folders called 'caf\u00e9', written in two ways" in problem(tmp_path)
+        assert "two folders called 'caf\u00e9', in different Unicode forms" in problem(tmp_path)
 
     def test_a_pipe_is_no_picture(self, tmp_path):
         make(tmp_path, "a/1.jpg", "b/1.jpg")
@@ -139,22 +139,22 @@ class TestFolder:
     @pytest.mark.parametrize(
         ("files", "message"),
         [
-            ([], "{root}: no class folders; put the images of each class into a folder of its own"),
-            (["1.jpg"], "{root}: no class folders; put the images of each class into a folder of its own (left out 1 "),
+            ([], "{root}: no class folders; put the images of each class into a separate folder"),
+            (["1.jpg"], "{root}: no class folders; put the images of each class into a separate folder (left out 1 "),
             (["a/1.txt", "b/x.txt"], "{root}: no images (left out 2 files: 2 .txt)"),
             (["train/1.jpg", "val/2.jpg"], "{root}/train: no class folders"),
             (["train/a/1.jpg", "train/b/2.jpg", "test/3.jpg"], "{root}/test: no class folders"),
             (["train/a/1.jpg", "train/b/2.jpg", "val/a/"], "{root}/val: no images"),
             (["train/a/1.jpg", "val/a/1.jpg", "valid/a/1.jpg"], "{root}: val and valid mean the same split"),
-            (["train/a/1.jpg", "train/b/2.jpg", "c/3.jpg"], "{root}/c: images beside the splits of the set (train)"),
+            (["train/a/1.jpg", "train/b/2.jpg", "c/3.jpg"], "{root}/c: images next to the splits (train)"),
             (
                 ["x/train/a/1.jpg", "y/val/a/1.jpg", "z/1.txt"],
-                "{root}: which folder is meant? x, y with splits of its own (train, val, test); give one folder, "
+                "{root}: ambiguous folder: x, y are data sets with train, val or test; give one folder, "
                 "such as {root}/x",
             ),
             (
                 ["x/train/a/1.jpg", "y/1.jpg"],
-                "{root}: which folder is meant? x with splits of its own (train, val, test), next to folders of images "
+                "{root}: ambiguous folder: x is a data set with train, val or test, next to folders of images "
                 "(y); give one folder",
             ),
         ],
@@ -185,7 +185,7 @@ class TestFolder:
         source = open_source(tmp_path)
         assert source.left_out.as_dict() == {"files": {".txt": 1}, "folders": {"@eaDir": 1}}
         assert source.fingerprint == open_source(tmp_path / around).fingerprint
-        assert source.notes[0] == f"the set is {tmp_path / around}, the only one in {tmp_path}"
+        assert source.notes[0] == f"the data set is {tmp_path / around}, the only one in {tmp_path}"
 
     def test_a_class_alone_is_no_folder_above(self, tmp_path):
         for name in ("cats/night/1.jpg", "cats/day/1.jpg", "cats/train/1.jpg"):
@@ -328,11 +328,11 @@ class TestArrays:
             (PAIR | {"y": LABELS.astype(np.uint64) - 1}, "labels start at 0"),  # 2**64 - 1
             (PAIR | {"y": LABELS * 2}, "3 different labels, the highest 4; they must be 0, 1, ... without gaps"),
             (PAIR | {"y": LABELS + 2**60}, "they must be 0, 1, ... without gaps"),
-            (PAIR | {"classes": ["a", "b"]}, "label 2, but classes has 2 names"),
+            (PAIR | {"classes": ["a", "b"]}, "label 2, but classes has only 2 names"),
             (PAIR | {"classes": ["a", "b", "a"]}, "classes must be a list of different names"),
             (PAIR | {"classes": "abc"}, "classes must be a list of different names, not <U3 ()"),
             (PAIR | {"classes": [3, 4, 5]}, "classes must be a list of different names, not int64 (3,)"),
-            (PAIR | {"x_val": PIXELS[:, :4], "y_val": LABELS}, "all parts need images of one shape"),
+            (PAIR | {"x_val": PIXELS[:, :4], "y_val": LABELS}, "all splits need images of one shape"),
         ],
         ids=lambda value: value if isinstance(value, str) else "",
     )

@@ -145,7 +145,7 @@ def test_a_run_of_another_process_is_left_to_it(bars, tmp_path):
     said = []
     with lock.held(tmp_path / "own-graph" / "seed-0.lock", wait=False):
         assert not running.run(study, bars, tmp_path, compute="torch", say=said.append)
-    assert said[-1] == "1 run is with another process: Own graph, seed 0"
+    assert said[-1] == "another process has 1 run: Own graph, seed 0"
     assert [len(line.outcomes) for line in results.read(study, tmp_path)] == [0, 1]
     assert running.run(study, bars, tmp_path, compute="torch", rows=["own-graph"])
     assert [len(line.outcomes) for line in results.read(study, tmp_path)] == [1, 1]
@@ -161,7 +161,7 @@ def test_a_folder_is_of_one_recipe_and_one_data_set(whole, bars, tmp_path):
     with pytest.raises(DataError, match=r"holds runs on bars\.npz, not the images of .*other\.npz; use another --out"):
         running.run(STUDY, tmp_path / "other.npz", out)
     np.savez(tmp_path / "no_test.npz", x_train=x, y_train=y)
-    with pytest.raises(DataError, match=r"no_test\.npz has no test part, which a study measures on; it has train, val"):
+    with pytest.raises(DataError, match=r"no_test\.npz has no test split, which a study needs; it has train, val"):
         running.run(STUDY, tmp_path / "no_test.npz", tmp_path / "out")
 
 
@@ -175,7 +175,7 @@ def test_a_damaged_result(tmp_path, text):
     folder = tmp_path / "own-graph" / "seed-0"
     folder.mkdir(parents=True)
     (folder / "result.json").write_text(text)
-    with pytest.raises(DataError, match=r"result\.json: no result of a study's run"):
+    with pytest.raises(DataError, match=r"result\.json: not the result of a study run"):
         results.read(STUDY, tmp_path)
 
 
@@ -193,7 +193,7 @@ def test_rows_with_a_teacher_need_one_and_learn_from_it(whole, bars, tmp_path):
     other = whole[0] / "own-graph" / "seed-1" / "last.safetensors"
     with pytest.raises(DataError, match="holds runs that learned from another teacher; use another --out"):
         running.run(taught, bars, tmp_path, teacher=other, seeds=2)
-    with pytest.raises(SmallcnnError, match="tiny has no rows here that take a --teacher"):
+    with pytest.raises(SmallcnnError, match="tiny has no chosen row that learns from a teacher; drop --teacher"):
         running.run(STUDY, bars, tmp_path / "x", teacher=other)
 
 

@@ -100,11 +100,11 @@ def test_corrupt_pictures_are_skipped_and_reported(tmp_path, capfd):
 
 def test_what_cannot_be_learned_from(tmp_path):
     photos = colour_photos(tmp_path / "photos", per_class=1)
-    with pytest.raises(DataError, match="too few images to keep any for validation"):
+    with pytest.raises(DataError, match="too few images for a validation split"):
         train(MODEL, photos, tmp_path / "run", resolution=32, recipe=QUICK)
     for name in ("red", "green"):
         shutil.rmtree(photos / name)
-    with pytest.raises(DataError, match="one class only, 'blue'; a classifier needs at least two"):
+    with pytest.raises(DataError, match="only one class, 'blue'; a classifier needs at least two"):
         train(MODEL, photos, tmp_path / "run", resolution=32, recipe=QUICK)
 
 

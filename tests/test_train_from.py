@@ -92,7 +92,7 @@ def test_a_run_so_started_resumes_without_the_file(trained, photos, tmp_path):
     assert load(again.last).preprocessing == trained.preprocessing
     assert train(trained, photos, tmp_path / "run", recipe=recipe, resume=True).finished
     other = artifact(mobilenet_v2(width=0.1, resolution=32, classes=7), seed=1)
-    with pytest.raises(DataError, match="cannot resume with other settings: it starts from other weights"):
+    with pytest.raises(DataError, match="cannot resume with other settings: the initial weights are different"):
         train(other, photos, tmp_path / "run", recipe=recipe, resume=True)
 
 

@@ -184,7 +184,7 @@ def test_a_teacher_that_does_not_fit(teacher, tmp_path):
     save(teacher, tmp_path / "teacher.safetensors")
     with pytest.raises(DataError, match="the network does not know dog"):
         Teacher(tmp_path / "teacher.safetensors", ("dog", "red"), 3, CPU)
-    with pytest.raises(DataError, match="a teacher for images of 3 channels, the student takes 1"):
+    with pytest.raises(DataError, match="the teacher takes images of 3 channels, the student 1"):
         Teacher(tmp_path / "teacher.safetensors", LABELS, 1, CPU)
     with pytest.raises(FileError, match="no such file"):
         Teacher(tmp_path / "none.safetensors", LABELS, 3, CPU)

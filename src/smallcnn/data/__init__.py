@@ -1,1 +1,1 @@
-"""Images in: where they come from (sources), how they are decoded and prepared, and batches of them (loader)."""
+"""Image data: sources, decoding, preprocessing and batch loading."""

@@ -1,8 +1,8 @@
-"""The files in a folder, a tar (plain or compressed) or a zip, by name; nothing is ever unpacked to disk.
+"""Lists the files in a folder, a tar (plain or compressed) or a zip; nothing is ever unpacked to disk.
 
-A plain tar and a zip are read file by file when an image is asked for. A compressed tar can only be read from the
-beginning, so its images are kept in memory. What an archive says of itself is checked before anything is unpacked:
-one of a few megabytes that would fill the memory is refused.
+A plain tar and a zip are read file by file, on demand. A compressed tar can only be read from the start, so its images
+are kept in memory. An archive's own figures are checked before anything is unpacked: a small one that would fill the
+memory is refused.
 """
 
 import bz2
@@ -25,17 +25,17 @@ from smallcnn.data.stored import FileStore, Stored, ZipStore
 from smallcnn.errors import DataError
 
 File = Path | Stored | bytes
-"""A file on disk, one inside an archive, or its content."""
+"""A file on disk, a file inside an archive, or its content."""
 
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
 LARGEST = 128 << 20
-"""Bytes of one image in an archive: 45 million pixels without compression."""
+"""Largest image in an archive, in bytes: 45 million pixels uncompressed."""
 
 _MOST_IN_MEMORY = 768 << 20
-_SWOLLEN, _FREELY = 200, 128 << 20  # photographs unpack to hardly more than they take; the first 128 MB are not asked
+_SWOLLEN, _FREELY = 200, 128 << 20  # photographs hardly compress in an archive; the first 128 MB are not checked
 
-_LINKS = 20  # one after the other
+_LINKS = 20  # longest chain of links
 
 _DAMAGES = (
     tarfile.TarError, BadZipFile, EOFError, zlib.error, lzma.LZMAError, struct.error, OSError, ValueError,
@@ -44,15 +44,15 @@ _DAMAGES = (
 
 
 def is_archive(path: Path) -> bool:
-    """Whether `path` is a tar or a zip, by its name."""
+    """Whether `path` is a tar or a zip, by name."""
     return path.is_file() and path.name.lower().endswith((*TARS, ".zip"))
 
 
 def files_in(path: Path, left_out: LeftOut | None = None) -> dict[str, File]:
-    """Name with / -> file, sorted by name, of all ordinary files that are not hidden nor in a folder that is skipped.
+    """Path with / -> file, sorted, for all ordinary files that are not hidden and not in a skipped folder.
 
-    With `left_out`, which takes what is passed over, files that are no images by name are named and not read.
-    Raises DataError if `path` is no whole archive, or would unpack to far more than it is.
+    With `left_out`, which collects skipped files, files whose names are not those of images are noted but not read.
+    Raises DataError if `path` is a damaged archive, or would unpack to far more than its size.
     """
     only_images, left_out = left_out is not None, left_out or LeftOut()
     if path.is_dir():
@@ -71,33 +71,33 @@ def files_in(path: Path, left_out: LeftOut | None = None) -> dict[str, File]:
 
 
 def content(file: File) -> bytes:
-    """What is in a file. Raises ImageError or OSError if it cannot be read."""
+    """The content of a file. Raises ImageError or OSError if it cannot be read."""
     if isinstance(file, bytes):
         return file
     return file.read_bytes() if isinstance(file, Path) else file.read()
 
 
 def tar_members(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
-    """The ordinary files in a plain tar. Raises tarfile.TarError, in the end, if it is cut short."""
+    """The ordinary files in a plain tar. At the end raises tarfile.TarError if the tar is truncated."""
     return (member for member in all_members(file) if member.isreg() and not member.issparse())
 
 
 def all_members(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
-    """Everything in a plain tar, links and folders too. Raises as `tar_members` does."""
+    """All members of a plain tar, including links and folders. Raises as `tar_members` does."""
     file.seek(0)
     tar = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115
     yield from tar
     file.seek(tar.offset)
-    if file.read(512) != bytes(512):  # a tar ends with blocks of zeros; tarfile takes half a header for the end too
+    if file.read(512) != bytes(512):  # a tar ends with blocks of zeros; tarfile also accepts half a header
         raise tarfile.ReadError("unexpected end of data")
 
 
 def check_swelling(path: Path, packed: int, unpacked: int) -> None:
-    """Raises DataError if `packed` bytes of an archive unpack to far more than images do."""
+    """Raises DataError if `packed` bytes of an archive unpack to far more than images would."""
     if unpacked > max(_FREELY, _SWOLLEN * packed):
         raise DataError(
-            f"{path}: its {max(packed / 1e6, 0.1):,.1f} MB unpack to {unpacked / 1e6:,.0f} MB or more, which images do "
-            "not; if it is no zip bomb, unpack it and give the folder"
+            f"{path}: its {max(packed / 1e6, 0.1):,.1f} MB unpack to {unpacked / 1e6:,.0f} MB or more, unlike images; "
+            "if it is no zip bomb, unpack it and give the folder"
         )
 
 
@@ -114,7 +114,7 @@ def _is_visible(path: Path, name: str, left_out: LeftOut) -> bool:
 
 
 def _plain(name: str) -> str:
-    """Below the archive's root, whatever the name says: nothing is unpacked, so ../../x is only an odd name."""
+    """A normalised name below the archive's root. Nothing is unpacked, so ../../x is just an odd name."""
     name = posixpath.normpath(unicodedata.normalize("NFC", name))
     while name.startswith(("/", "../")):
         name = name.removeprefix("/").removeprefix("../")
@@ -122,7 +122,7 @@ def _plain(name: str) -> str:
 
 
 class _Inside:
-    """What has been found in an archive: files, links, and those left out."""
+    """The contents of an archive: files, links, and skipped files."""
 
     def __init__(self, path: Path, left_out: LeftOut, only_images: bool) -> None:
         self.path, self.left_out, self.only_images = path, left_out, only_images
@@ -131,11 +131,11 @@ class _Inside:
         self._replaced = 0
 
     def name(self, name: str) -> str:
-        """For messages."""
+        """The file's name for messages."""
         return f"{self.path.name}/{name}"
 
     def wants(self, name: str, size: int, unreadable: str = "") -> bool:
-        """Whether the file is worth reading; what cannot be used of images is noted."""
+        """Whether to read the file; notes images that cannot be used."""
         if not self.only_images:
             return True
         if not is_image_name(name):
@@ -147,7 +147,7 @@ class _Inside:
         return not unreadable
 
     def add(self, name: str, file: File) -> None:
-        """A file. One of the same name replaces it, as it does when a tar is unpacked."""
+        """Adds a file. A later one of the same name replaces it, as when a tar is unpacked."""
         name = _plain(name)
         if name in (".", ".."):
             return
@@ -158,15 +158,15 @@ class _Inside:
         self._files[name] = file
 
     def link(self, name: str, to: str) -> None:
-        """Another name for the file `to`, if that is in the archive."""
+        """Adds another name for the file `to`, if that is in the archive."""
         self._links[_plain(name)] = _plain(to)
 
     def with_links(self) -> dict[str, File]:
-        """All files by name."""
+        """All files by name, links resolved."""
         found = dict(self._files)
         for name in self._links:
             to = name
-            for _ in range(_LINKS):  # a link may lead to a link, and round
+            for _ in range(_LINKS):  # links may lead to links, and in circles
                 to = self._links.get(to, to)
             if to in self._files:
                 found[name] = self._files[to]
@@ -215,7 +215,7 @@ def _read_tar(inside: _Inside) -> None:
 
 
 def _unpacking(file: BinaryIO, start: bytes) -> io.BufferedIOBase | None:
-    """What the file unpacks to, by its first bytes; None if it is not compressed."""
+    """The decompressed stream of the file, by its first bytes; None if it is not compressed."""
     if start.startswith(b"\x1f\x8b"):
         return gzip.GzipFile(fileobj=file)
     if start.startswith(b"BZ"):
@@ -241,12 +241,12 @@ def _read_compressed_tar(inside: _Inside, stream: "_Bounded") -> None:
             inside.add(member.name, opened.read() if opened else b"")
         elif not is_image_name(member.name):
             inside.add(member.name, b"")
-    while stream.read(1 << 20):  # to the end, where the checksum of all of it is
+    while stream.read(1 << 20):  # read to the end, to verify the checksum there
         pass
 
 
 def _add_other(inside: _Inside, member: tarfile.TarInfo) -> None:
-    """A link, a device, a folder: what is in a tar and not a plain file."""
+    """Adds a tar member that is not a plain file: a link, a device, a folder."""
     if member.islnk():
         inside.link(member.name, member.linkname)
     elif member.issym():
@@ -257,13 +257,13 @@ def _add_other(inside: _Inside, member: tarfile.TarInfo) -> None:
 
 
 class _Bounded(io.RawIOBase):
-    """What a compressed file unpacks to, read once from beginning to end, and checked as it goes for swelling."""
+    """A decompressed stream, read once from start to end and checked for its ratio to the packed size."""
 
     def __init__(self, stream: io.BufferedIOBase, packed: BinaryIO, path: Path) -> None:
         self._stream, self._packed, self._path, self._given = stream, packed, path, 0
 
     def read(self, size: int = -1) -> bytes:
-        """At most `size` bytes."""
+        """Reads at most `size` bytes."""
         found = self._stream.read(min(size, 1 << 20) if size >= 0 else 1 << 20)
         self._given += len(found)
         check_swelling(self._path, self._packed.tell(), self._given)

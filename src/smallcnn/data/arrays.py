@@ -1,4 +1,4 @@
-"""Images as arrays in .npz files."""
+"""Images stored as arrays in .npz files."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ _PARTS = {"x": "train", "x_train": "train", "x_val": "val", "x_test": "test"}
 
 
 def read_npz(path: Path) -> tuple[tuple[str, ...], dict[str, Split]]:
-    """(class names, parts). Nothing in the file is executed. Raises DataError."""
+    """(class names, splits). Executes nothing from the file. Raises DataError."""
     labels_of = {key: "y" + key[1:] for key in _PARTS}
     wanted = {*labels_of.keys(), *labels_of.values(), "classes"}
     try:
@@ -27,26 +27,26 @@ def read_npz(path: Path) -> tuple[tuple[str, ...], dict[str, Split]]:
         why = " ".join(str(error).split())
         raise DataError(f"{path}: not a readable .npz file without pickled objects ({why})") from error
     splits: dict[str, Split] = {}
-    for key, part in _PARTS.items():
+    for key, name in _PARTS.items():
         if key not in arrays:
             continue
         if labels_of[key] not in arrays:
             raise DataError(f"{path}: {key} needs {labels_of[key]}; the file has {', '.join(present)}")
-        if part in splits:
+        if name in splits:
             raise DataError(f"{path}: has x and x_train; keep one of them")
-        splits[part] = _split(arrays[key], arrays[labels_of[key]], key, str(path))
+        splits[name] = _split(arrays[key], arrays[labels_of[key]], key, str(path))
     if not splits:
         have = ", ".join(present) or "nothing"
         raise DataError(f"{path}: needs x_train and y_train, or x and y; the file has {have}")
     shapes = {arrays[key].shape[1:] for key in _PARTS if key in arrays}
     if len(shapes) > 1:
-        raise DataError(f"{path}: all parts need images of one shape, not {' and '.join(map(str, sorted(shapes)))}")
+        raise DataError(f"{path}: all splits need images of one shape, not {' and '.join(map(str, sorted(shapes)))}")
     labels = np.unique(np.concatenate([split.labels for split in splits.values()]))
     return _class_names(path, arrays.get("classes"), labels), splits
 
 
 def _check_size(path: Path, wanted: set[str]) -> None:
-    """Raises DataError before the work if the arrays would fill the memory though the file is small."""
+    """Raises DataError early if a small file would unpack to arrays that fill the memory."""
     store = ZipStore(path)
     members = [member for member in store.members if member.filename.removesuffix(".npy") in wanted]
     if problem := next(filter(None, map(store.unreadable, members)), ""):
@@ -56,19 +56,19 @@ def _check_size(path: Path, wanted: set[str]) -> None:
 
 
 def _class_names(path: Path, names: np.ndarray | None, labels: np.ndarray) -> tuple[str, ...]:
-    """One name per class; `labels` are the different ones there are, ascending."""
+    """One name per class; `labels` are the distinct labels, ascending."""
     highest = int(labels[-1])
     if names is None:
         if highest != len(labels) - 1:
             raise DataError(
                 f"{path}: {len(labels)} different labels, the highest {highest}; they must be 0, 1, ... without gaps, "
-                "or an array `classes` must name all classes"
+                "or the array `classes` must name all classes"
             )
         return tuple(map(str, labels.tolist()))
     if names.ndim != 1 or names.dtype.kind != "U" or len(set(names.tolist())) != len(names):
         raise DataError(f"{path}: classes must be a list of different names, not {names.dtype} {names.shape}")
     if highest >= len(names):
-        raise DataError(f"{path}: label {highest}, but classes has {len(names)} names, for the labels from 0")
+        raise DataError(f"{path}: label {highest}, but classes has only {len(names)} names; labels count from 0")
     return tuple(names.tolist())
 
 

@@ -1,4 +1,4 @@
-"""How much memory decoding may take: of one image, and of all that are decoded at the same time by threads."""
+"""Limits on decoding memory: for one image, and for all images that threads decode at the same time."""
 
 import ctypes
 import sys
@@ -12,18 +12,18 @@ from PIL import Image
 from smallcnn.errors import ImageError
 
 _MOST = 600_000_000
-"""Bytes for all images that are being decoded: one of 75 million pixels of RGB, or of 50 million with transparency."""
+"""Bytes for all images being decoded: one of 75 million pixels in RGB, or of 50 million with transparency."""
 
-_MOST_PACKED = 128 << 20  # bytes for all their files that come out of an archive
+_MOST_PACKED = 128 << 20  # bytes for all their files read from archives
 
-_FREE = 1 << 20  # bytes that are not counted: a thread decodes one image at a time, and small ones are quick
-_LARGE = 8_000_000  # pixels from which on an image is made smaller as soon as it is decoded
-_SUSPECT = 32_000_000  # pixels from which on they are compared with the size of the file
-_FLAT = 500  # times its file's size; a photograph has 3 to 30, a plan drawn in two colours up to 100
+_FREE = 1 << 20  # bytes up to which an image is not counted: a thread decodes one at a time, and small ones are quick
+_LARGE = 8_000_000  # pixels above which an image is reduced as soon as it is decoded
+_SUSPECT = 32_000_000  # pixels above which the pixel data is compared with the file size
+_FLAT = 500  # largest ratio of pixel data to file size; photographs have 3 to 30, two-colour plans up to 100
 
 
 class _Room:
-    """Lets threads in while there is room for what they need; one that needs more than there is goes alone."""
+    """Admits threads while there is room for them; one that needs more than the whole room runs alone."""
 
     def __init__(self, size: int) -> None:
         self._size, self._used, self._changed = size, 0, threading.Condition()
@@ -45,24 +45,24 @@ _packed, _pixels = _Room(_MOST_PACKED), _Room(_MOST)
 
 
 def room_for_file(size: int) -> AbstractContextManager[None]:
-    """While a file of `size` bytes is in memory. To be asked for before room for its pixels, never after."""
+    """A context that reserves room for a file of `size` bytes. Enter it before `room_for`, never after."""
     return _packed.of(size) if size > _FREE else nullcontext()
 
 
 @contextmanager
 def room_for(image: Image.Image, size: tuple[int, int], file_bytes: int) -> Iterator[None]:
-    """While an image is loaded and converted. Raises ImageError now if it is too large for that.
+    """A context that reserves room to load and convert an image. Raises ImageError if the image is too large.
 
-    `size` (width, height) is that in the file; the image may have been told to load smaller.
+    `size` (width, height) is that in the file; the image may be set up to load smaller.
     """
     width, height = size
     pixels, bands = width * height, len(image.getbands())
     if pixels > _SUSPECT and pixels * bands // (8 if image.mode == "1" else 1) > _FLAT * file_bytes:
         raise ImageError(f"{width} x {height} pixels in {file_bytes:,} bytes: refused as a decompression bomb")
-    # bytes of a pixel as stored, converted, and in between for transparency
+    # bytes per pixel: as stored, as converted, and intermediate for transparency
     each = 5 if image.mode in ("1", "L") else 8 if image.mode in ("RGB", "CMYK") else 12
     needed = each * image.width * image.height
-    if "progressive" in image.info:  # a JPEG of which all coefficients are kept, at its full size, 16 bits each
+    if "progressive" in image.info:  # a progressive JPEG keeps all 16-bit coefficients at full size
         needed += 2 * bands * pixels
     if needed > _MOST:
         raise ImageError(
@@ -76,7 +76,7 @@ def room_for(image: Image.Image, size: tuple[int, int], file_bytes: int) -> Iter
 
 
 def _give_back() -> None:
-    """Returns freed memory to the system: glibc keeps it for each thread, with eight of them 0.9 GB in place of 0.5."""
+    """Returns freed memory to the system: glibc keeps it per thread; with eight threads, 0.9 GB instead of 0.5."""
     trim = getattr(_c_library(), "malloc_trim", None)
     if trim:
         trim(0)
@@ -88,7 +88,7 @@ def _c_library() -> ctypes.CDLL | None:
 
 
 def shrinkage(size: tuple[int, int], shorter: float) -> int:
-    """The factor by which a large image may be made smaller and still have `shorter` pixels on its shorter side."""
+    """The factor by which to reduce a large image so that its shorter side keeps at least `shorter` pixels."""
     if size[0] * size[1] <= _LARGE:
         return 1
     return next((factor for factor in (8, 4, 2) if min(size) >= factor * shorter), 1)

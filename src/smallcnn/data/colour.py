@@ -1,6 +1,6 @@
-"""Colours as an image's ICC profile means them, in sRGB, which is what networks are trained on.
+"""Conversion from an image's ICC profile to sRGB, the colour space that networks are trained on.
 
-A profile that is sRGB, by whatever name, costs next to nothing: what it does to some colours is tried once.
+A profile equivalent to sRGB, whatever its name, costs almost nothing: its effect on sample colours is tested once.
 """
 
 import io
@@ -10,26 +10,26 @@ import numpy as np
 from PIL import Image, ImageCms, features
 
 _SPACES = {"GRAY": "L", "RGB ": "RGB", "CMYK": "CMYK"}
-"""Colour spaces of profiles, by Pillow's mode for them."""
+"""Colour spaces of profiles -> Pillow's mode."""
 
-_PROFILES = 16  # remembered; a phone, a camera or a printer has one
-_LARGEST = 8 << 20  # bytes; those of printers have 2 million
-_SAME = 2  # grey levels: profiles that call themselves sRGB round its curve in several ways
+_PROFILES = 16  # cached; a phone, a camera or a printer has one
+_LARGEST = 8 << 20  # bytes; printer profiles have 2 million
+_SAME = 2  # grey levels; profiles that call themselves sRGB round its curve in different ways
 
 
 class ProfileError(Exception):
-    """What is wrong with a profile, in a few words."""
+    """The reason, in a few words, why a profile cannot be used."""
 
 
 def to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
-    """An image in mode L, RGB or CMYK as sRGB; unchanged if that is what it is. Raises ProfileError."""
+    """Converts an image in mode L, RGB or CMYK to sRGB; unchanged if it is sRGB already. Raises ProfileError."""
     if len(profile) > _LARGEST:
-        raise ProfileError(f"it has more than {_LARGEST >> 20} MB")
+        raise ProfileError(f"it is larger than {_LARGEST >> 20} MB")
     mode, transform = _opened(profile)
-    if image.mode == "L" and mode == "RGB":  # grey that was made from such colours
+    if image.mode == "L" and mode == "RGB":  # grey converted from RGB
         image = image if transform is None else image.convert("RGB")
     elif image.mode != mode:
-        raise ProfileError(f"it is one for {mode}, and the image is {image.mode}")
+        raise ProfileError(f"it is for {mode}, and the image is {image.mode}")
     return image if transform is None else _applied(transform, image)
 
 
@@ -41,14 +41,14 @@ def _applied(transform: ImageCms.ImageCmsTransform, image: Image.Image) -> Image
 
 @lru_cache(maxsize=_PROFILES)
 def _opened(profile: bytes) -> tuple[str, ImageCms.ImageCmsTransform | None]:
-    """(the mode it is for, the way to sRGB), None instead of a way that leaves colours as they are."""
+    """(the profile's mode, the transform to sRGB); the transform is None if it leaves colours unchanged."""
     if not features.check("littlecms2"):
         raise ProfileError("the installed Pillow was built without Little CMS")
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         mode = _SPACES.get(source.profile.xcolor_space)
         if mode is None:
-            raise ProfileError(f"it is one for {source.profile.xcolor_space.strip()}")
+            raise ProfileError(f"it is for {source.profile.xcolor_space.strip()}")
         intent = ImageCms.Intent(ImageCms.getDefaultIntent(source))
         flags = ImageCms.Flags.BLACKPOINTCOMPENSATION  # a printer's black is black
         transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB", intent, flags)

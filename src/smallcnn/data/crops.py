@@ -1,4 +1,4 @@
-"""Random shifts and mirroring for a whole batch of small images at once: a few numpy operations, none per image."""
+"""Random shifts and mirroring of a whole batch of small images, with a few numpy operations and no loop."""
 
 import numpy as np
 
@@ -6,11 +6,11 @@ import numpy as np
 def shifted(
     images: np.ndarray, indices: np.ndarray, dy: np.ndarray, dx: np.ndarray, mirrored: np.ndarray
 ) -> np.ndarray:
-    """The images `indices` of uint8 (N, H, W, C), each shown through a window moved `dy` down and `dx` right.
+    """The images `indices` of uint8 (N, H, W, C), each seen through a window moved `dy` down and `dx` right.
 
-    Beyond the border the image is reflected without repeating its edge, as `np.pad` does in mode "reflect"; shifts
-    must be smaller than the image. Where `mirrored`, left and right of the result are swapped. The four vectors have
-    one entry per image of the result, uint8 (B, H, W, C).
+    The image is reflected at its border without repeating the edge, as `np.pad` does in mode "reflect"; shifts must be
+    smaller than the image. Where `mirrored` is true, the result is flipped left to right. The four vectors have one
+    entry per image of the result, uint8 (B, H, W, C).
     """
     _, height, width, channels = images.shape
     rows = _reflected(np.arange(height) + dy[:, None], height)  # (B, H)

@@ -1,8 +1,8 @@
-"""Decoding one image, whatever it is, to 8-bit grey or sRGB.
+"""Decodes any image to 8-bit grey or sRGB.
 
-EXIF orientation is applied. Palettes are expanded, CMYK and YCbCr converted, samples of more than eight bits scaled as
-the file says (`depth`), ICC profiles applied (`colour`), transparent pixels laid over white. Only the first frame of an
-animation is read.
+EXIF orientation is applied. Palettes are expanded, CMYK and YCbCr converted, samples of more than eight bits scaled to
+the file's range (`depth`), ICC profiles applied (`colour`), transparent pixels composited over white. Only the first
+frame of an animation is read.
 """
 
 import io
@@ -22,10 +22,13 @@ from smallcnn.data.opening import SUFFIXES, open_file, open_image
 from smallcnn.data.stored import Stored
 from smallcnn.errors import ImageError, ImageNote
 
-__all__ = ["SUFFIXES", "Decoded", "Picture", "decode"]
+__all__ = ["SUFFIXES", "Decoded", "ImageInput", "Picture", "decode"]
 
-Picture = str | Path | bytes | Stored | Image.Image | np.ndarray
-"""A file's path, bytes, a file inside another, a Pillow image, or a uint8 array (H, W), (H, W, 1) or (H, W, 3)."""
+ImageInput = str | Path | bytes | Stored | Image.Image | np.ndarray
+"""A path, a file's bytes, a file inside another, a Pillow image, or a uint8 array (H, W), (H, W, 1) or (H, W, 3)."""
+
+Picture = ImageInput
+"""Former name of `ImageInput`."""
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -38,17 +41,17 @@ _TURNS = {
 }
 _SIDEWAYS = {_TURNS[orientation] for orientation in (5, 6, 7, 8)}
 
-# Pillow refuses images of more than 179 million pixels; half of that is a big camera, not worth its warning.
+# Pillow refuses images of more than 179 million pixels; its warning at half of that would hit large cameras.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-# What else Pillow warns of, such as damaged EXIF, says nothing about the pixels, or is an error a moment later.
+# Pillow's other warnings, such as damaged EXIF, do not concern the pixels, or are followed by an error.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """An image of `size` (width, height), upright; `image`, in mode L or RGB, shows it `factor` times smaller.
+    """An upright image of `size` (width, height); `image`, in mode L or RGB, is `factor` times smaller.
 
-    The sides of `image` are rounded up: of 437 pixels at a half, 218.5 of 219 show the image.
+    The sides of `image` are rounded up: 437 pixels at half size give 219, of which 218.5 show the image.
     """
 
     image: Image.Image
@@ -56,33 +59,33 @@ class Decoded:
     factor: int
 
 
-def decode(picture: Picture, channels: int, shorter: float = inf) -> Decoded:
+def decode(source: ImageInput, channels: int, shorter: float = inf) -> Decoded:
     """Loads an image in mode L (1 channel) or RGB (3 channels).
 
-    A JPEG file is decoded at a half, quarter or eighth of its size if `shorter` pixels are still left on its shorter
-    side: much faster for photographs that will be made small anyway.
+    A JPEG file is decoded at half, quarter or eighth size if its shorter side keeps at least `shorter` pixels. That is
+    much faster for photographs that will be scaled down anyway.
 
-    Raises ImageError with the name of the file and what is wrong with it; warns with an ImageNote of what is guessed.
+    Raises ImageError with the file's name and the problem; guesses are reported as ImageNote warnings.
     """
-    with room_for_file(picture.size if isinstance(picture, Stored) else 0):
-        return _decode(picture, channels, shorter)
+    with room_for_file(source.size if isinstance(source, Stored) else 0):
+        return _decode(source, channels, shorter)
 
 
-def _decode(picture: Picture, channels: int, shorter: float) -> Decoded:
+def _decode(source: ImageInput, channels: int, shorter: float) -> Decoded:
     mode = {1: "L", 3: "RGB"}[channels]
-    name: str | Path = picture if isinstance(picture, str | Path) else "image"  # for messages
-    if isinstance(picture, Stored):
-        name, picture = picture.name, picture.read()
+    name: str | Path = source if isinstance(source, str | Path) else "image"  # for messages
+    if isinstance(source, Stored):
+        name, source = source.name, source.read()
 
     def note(text: str) -> None:
         warnings.warn(ImageNote(text, str(name)), stacklevel=2)
 
     try:
-        if isinstance(picture, np.ndarray):
-            return _finish(_from_array(picture), mode, note)
-        if isinstance(picture, Image.Image):
-            return _finish(picture, mode, note)
-        with open_file(Path(picture)) if isinstance(picture, str | Path) else io.BytesIO(picture) as file:
+        if isinstance(source, np.ndarray):
+            return _finish(_from_array(source), mode, note)
+        if isinstance(source, Image.Image):
+            return _finish(source, mode, note)
+        with open_file(Path(source)) if isinstance(source, str | Path) else io.BytesIO(source) as file:
             file_bytes = file.seek(0, os.SEEK_END)
             image = open_image(file)
             size, factor = image.size, _draft(image, shorter)
@@ -91,7 +94,7 @@ def _decode(picture: Picture, channels: int, shorter: float) -> Decoded:
     except FileNotFoundError:
         raise ImageError(f"{name}: no such file") from None
     except MemoryError:
-        raise ImageError(f"{name}: takes more memory than there is") from None
+        raise ImageError(f"{name}: not enough memory to decode it") from None
     except Image.DecompressionBombError as error:
         raise ImageError(f"{name}: too many pixels, refused as a decompression bomb ({error})") from None
     except ImageError as error:
@@ -103,7 +106,7 @@ def _decode(picture: Picture, channels: int, shorter: float) -> Decoded:
 
 
 def _shrunk(decoded: Decoded, shorter: float) -> Decoded:
-    """Smaller, if it is so large that a few of its kind would fill the memory."""
+    """Reduces an image so large that a few like it would fill the memory."""
     factor = shrinkage(decoded.image.size, shorter)
     if factor == 1:
         return decoded
@@ -121,12 +124,12 @@ def _from_array(array: np.ndarray) -> Image.Image:
 
 
 def _draft(image: Image.Image, shorter: float) -> int:
-    """Lets a JPEG be decoded smaller, and by what factor."""
-    if image.format not in ("JPEG", "MPO"):  # an MPO is a JPEG with others behind it
+    """Sets a JPEG up to be decoded at a smaller size; returns the factor."""
+    if image.format not in ("JPEG", "MPO"):  # an MPO is a JPEG followed by others
         return 1
     width, height = image.size
     for factor in (8, 4, 2):
-        divides = width % factor == height % factor == 0  # turned, the incomplete last pixels would come first
+        divides = width % factor == height % factor == 0  # after a turn, the incomplete last pixels would come first
         if min(width, height) >= factor * shorter and (divides or _turn(image) is None):
             return factor if image.draft(None, (width // factor, height // factor)) else 1
     return 1
@@ -140,9 +143,9 @@ def _finish(
     factor: int = 1,
     reopen: Reopen | None = None,
 ) -> Decoded:
-    """Loads, turns and converts; `size` is that of the whole image as stored, if the loaded one is smaller."""
+    """Loads, turns and converts an image; `size` is that of the stored image if the loaded one is smaller."""
     depth = stated(image)
-    image.load()  # before its orientation is asked for: a TIFF turns itself
+    image.load()  # before reading its orientation: a TIFF turns itself
     if not (image.width and image.height):
         raise ImageError("an image without pixels")
     turn, profile = _turn(image), image.info.get("icc_profile")
@@ -157,12 +160,12 @@ def _finish(
 def _turn(image: Image.Image) -> Image.Transpose | None:
     try:
         return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # damaged EXIF raises anything, and says nothing about the pixels
+    except Exception:  # damaged EXIF raises anything, but does not affect the pixels
         return None
 
 
 def _convert(image: Image.Image, mode: str, profile: bytes | None, note: Note) -> Image.Image:
-    if image.mode == "LAB":  # Pillow knows no way from here to grey
+    if image.mode == "LAB":  # Pillow cannot convert LAB to grey
         image, profile = image.convert("RGB"), None
     if image.has_transparency_data:
         over = image.convert("RGBA")
@@ -177,7 +180,7 @@ def _convert(image: Image.Image, mode: str, profile: bytes | None, note: Note) -
         image = _in_srgb(image, profile, note)
     if image.mode == mode and not isinstance(image, ImageFile.ImageFile):
         return image
-    return image.convert(mode)  # if only to let go of the file
+    return image.convert(mode)  # also detaches the image from its file
 
 
 def _in_srgb(image: Image.Image, profile: bytes, note: Note) -> Image.Image:
@@ -185,5 +188,5 @@ def _in_srgb(image: Image.Image, profile: bytes, note: Note) -> Image.Image:
     try:
         return to_srgb(image if image.mode == plain else image.convert(plain), profile)
     except ProfileError as error:
-        note(f"an image has an ICC profile that cannot be used: {error}; its colours are taken for sRGB")
+        note(f"an image has an ICC profile that cannot be used: {error}; its colours are read as sRGB")
         return image

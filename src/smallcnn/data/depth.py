@@ -1,7 +1,7 @@
-"""More than eight bits a sample: which values are black and white, as the file says, and the image in eight bits.
+"""Samples of more than eight bits: finds the file's black and white levels and converts the image to eight bits.
 
-Of a 16-bit file that says no more, values below 4096 throughout are taken for 12 bits: cameras, scanners and
-microscopes write them so, and in 16 bits they are black.
+If a 16-bit file states no range and all its values are below 4096, they are read as 12 bits. Cameras, scanners and
+microscopes write such files, and read as 16 bits they are black.
 """
 
 import io
@@ -19,7 +19,7 @@ from PIL import Image, ImageFile
 from smallcnn.errors import ImageError
 
 Note = Callable[[str], None]
-"""Is told in a sentence what was guessed or passed over."""
+"""Receives a sentence on what was guessed or ignored."""
 
 Reopen = Callable[[], ImageFile.ImageFile]
 
@@ -27,17 +27,17 @@ _FULL, _TWELVE, _DARK = 0xFFFF, 0xFFF, 0x3FFF
 _BITS, _PHOTOMETRIC, _PLANES, _FORMAT = 258, 262, 284, 339  # TIFF tags
 _LEAST, _MOST = (340, 280), (341, 281)  # SMinSampleValue, MinSampleValue; SMaxSampleValue, MaxSampleValue
 _UNSIGNED, _SIGNED = 1, 2
-_LARGEST = 1 << 25  # pixels of a colour image that is read twice; that takes some 20 bytes for each
-_ROWS = 64  # at a time, so that the numbers in between take little memory
-_STATE_IT = "store 8 or 16 bits, or say what is black and white (TIFF: SMinSampleValue and SMaxSampleValue)"
+_LARGEST = 1 << 25  # pixels of a colour image that is read twice; that takes about 20 bytes per pixel
+_ROWS = 64  # at a time, so that intermediate values take little memory
+_STATE_IT = "store 8 or 16 bits, or state the range (TIFF: SMinSampleValue and SMaxSampleValue)"
 
 
 @dataclass(frozen=True)
 class Depth:
-    """What a file says of its samples: the values of black and white, None if that is unknown.
+    """The sample range of a file: the values of black and white; `white` is None if it is unknown.
 
-    `certain` if it says so by itself; of 16 bits that may hold fewer it does not. `inverted` if white is the lowest.
-    `samples` is why there are values below zero or beyond 16 bits, in words.
+    `certain`: the file states the range; a 16-bit file that may hold fewer bits does not. `inverted`: white is the
+    lowest value. `samples` names a sample type with values below zero or beyond 16 bits.
     """
 
     black: float = 0
@@ -48,14 +48,14 @@ class Depth:
 
 
 def stated(image: Image.Image) -> Depth | None:
-    """What an image that was opened, and not loaded, says of its samples; None if they are eight bits and plain."""
+    """The sample range of an image that is opened but not loaded; None for plain 8-bit samples."""
     if image.format == "TIFF":
         return _stated_by_tiff(image)
     if image.mode == "F":
         return Depth(white=None, samples="floating-point")
     if not image.mode.startswith("I") and not (image.format == "PNG" and ";16" in _raw_modes(image)):
         return None
-    if image.format == "PPM":  # scaled by the file's own maximum when it is loaded
+    if image.format == "PPM":  # loading scales by the file's own maximum
         return Depth(certain=True)
     bits = _significant_bits(image)
     return Depth(white=2**bits - 1, certain=True) if bits else Depth(samples="32-bit")
@@ -80,7 +80,7 @@ def _stated_by_tiff(image: Image.Image) -> Depth | None:
 
 
 def _number(image: Image.Image, *tags: int) -> float | None:
-    """The first of these tags that the file has, as a number."""
+    """The first of these tags that the file has as a number."""
     for tag in tags:
         value = image.tag_v2.get(tag)  # type: ignore[attr-defined]
         first = value[0] if isinstance(value, tuple) and value else value
@@ -90,7 +90,7 @@ def _number(image: Image.Image, *tags: int) -> float | None:
 
 
 def _significant_bits(image: Image.Image) -> int | None:
-    """Of a PNG's chunk sBIT, which Pillow skips."""
+    """Significant bits from a PNG's sBIT chunk, which Pillow skips."""
     file = getattr(image, "fp", None)
     if image.format != "PNG" or file is None or file.closed:
         return None
@@ -109,17 +109,17 @@ def _significant_bits(image: Image.Image) -> int | None:
 
 
 def eight_bits(image: Image.Image, depth: Depth, reopen: Reopen | None, note: Note) -> Image.Image:
-    """A loaded image in eight bits, in mode L, RGB or RGBA. `reopen` gives it once more, not loaded."""
+    """Converts a loaded image to eight bits, in mode L, RGB or RGBA. `reopen` opens it again, not loaded."""
     if image.mode in ("RGB", "RGBA"):
         return _colours(image, depth, reopen, note)
     values = np.asarray(image)
-    if image.mode == "L":  # Pillow takes signed bytes for unsigned ones
+    if image.mode == "L":  # Pillow reads signed bytes as unsigned
         values = values.view(np.int8)
     return _with_alpha(Image.fromarray(_scaled(values, depth, note)), values[..., None], image.info)
 
 
 def _colours(image: Image.Image, depth: Depth, reopen: Reopen | None, note: Note) -> Image.Image:
-    """Pillow keeps the high bytes; where they do not tell everything, the file is read again for the low ones."""
+    """Converts a colour image. Pillow keeps only high bytes; if they do not suffice, the low ones are read as well."""
     clear = image.info.get("transparency")
     all_bits = depth.certain and depth.white == _FULL
     most = max(high for _, high in image.getextrema()[:3])  # type: ignore[misc]
@@ -144,13 +144,13 @@ def _colours(image: Image.Image, depth: Depth, reopen: Reopen | None, note: Note
 
 
 def _low_bytes(image: ImageFile.ImageFile) -> np.ndarray | None:
-    """uint8 (H, W, bands): the low byte of each sample of an image not loaded yet; None if Pillow has no way."""
+    """uint8 (H, W, bands): the low byte of each sample of an image not loaded yet; None if Pillow cannot read it."""
     greys = "LA;16B" in _raw_modes(image)
     planes = image.tile[0][0] == "libtiff" and getattr(image, "tag_v2", {}).get(_PLANES) == 2
     other = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
 
     def swapped(raw: str) -> str | None:
-        if planes:  # libtiff unpacks them its own way
+        if planes:  # libtiff unpacks these itself
             return None
         if greys:
             return "RGBA"  # four bytes: grey, its low byte, alpha, its low byte
@@ -164,7 +164,7 @@ def _low_bytes(image: ImageFile.ImageFile) -> np.ndarray | None:
 
 
 def mend_planes(image: ImageFile.ImageFile) -> None:
-    """Pillow unpacks uncompressed planes of 16 bits as if they had 8: says how they are to be unpacked."""
+    """Fixes the unpacking of uncompressed 16-bit planes, which Pillow would read as 8-bit."""
     tags = getattr(image, "tag_v2", {})
     if tags.get(_PLANES) != 2 or tags.get(_BITS, (1,))[0] != 16 or image.tile[0][0] != "raw":
         return
@@ -174,7 +174,7 @@ def mend_planes(image: ImageFile.ImageFile) -> None:
 
 
 def _unpack_by(image: ImageFile.ImageFile, change: Callable[[str], str | None]) -> bool:
-    """Changes how the samples of an image not loaded yet are unpacked; False, and nothing is done, if that is None."""
+    """Changes the raw mode of an image not loaded yet; does nothing and returns False if `change` gives None."""
     tiles: list[Any] = []
     for tile in image.tile:
         args = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
@@ -182,19 +182,19 @@ def _unpack_by(image: ImageFile.ImageFile, change: Callable[[str], str | None]) 
         if raw is None:
             return False
         changed = (raw, *args[1:]) if isinstance(tile[3], tuple) else raw
-        # older Pillows have plain tuples, newer ones want their own
+        # older Pillow versions have plain tuples, newer ones a named tuple
         tiles.append(tile._replace(args=changed) if hasattr(tile, "_replace") else (*tile[:3], changed))
     image.tile = tiles
     return True
 
 
 def _raw_modes(image: Image.Image) -> str:
-    """How Pillow will unpack the samples; nothing once it has."""
+    """Pillow's raw modes for unpacking the samples; empty once the image is loaded."""
     return " ".join(str(tile[3]) for tile in getattr(image, "tile", ()))
 
 
 def _with_alpha(image: Image.Image, values: np.ndarray, info: dict[str | tuple[int, int], Any]) -> Image.Image:
-    """Clear where the samples (H, W, bands) are those that the file calls transparent."""
+    """Makes pixels transparent where the samples (H, W, bands) have the file's transparent value."""
     clear = info.get("transparency")
     if isinstance(clear, int | tuple):
         image.putalpha(Image.fromarray(np.where((values == clear).all(-1), 0, 255).astype(np.uint8)))
@@ -215,7 +215,7 @@ def _scaled(values: np.ndarray, depth: Depth, note: Note) -> np.ndarray:
 
 
 def _range(depth: Depth, floating: bool, least: float, most: float, note: Note) -> tuple[float, float]:
-    """The values of black and white: what the file says, as far as the pixels do not contradict it."""
+    """The values of black and white as the file states them, unless the pixels contradict it."""
     black, white = depth.black, depth.white
     if white is None or (not depth.certain and not black <= least <= most <= white):
         raise ImageError(f"{depth.samples} pixels have no known range; {_STATE_IT}")
@@ -225,7 +225,7 @@ def _range(depth: Depth, floating: bool, least: float, most: float, note: Note) 
     if white > _TWELVE and 0 < most <= _DARK:
         limit, white = (_TWELVE, _TWELVE) if most <= _TWELVE else (_DARK, white)
         note(
-            f"a 16-bit image has no value above {limit} and does not say how many bits count: read as "
+            f"a 16-bit image has no value above {limit} and does not state its bit depth: read as "
             f"{round(log2(white + 1))} bits (PNG states them in sBIT, TIFF in BitsPerSample or MaxSampleValue)"
         )
     return black, white

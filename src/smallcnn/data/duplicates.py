@@ -1,10 +1,20 @@
-"""Images of a held-out split that look like training images: copies, and frames of the same recording.
+"""Near duplicates: held-out images that look like training images, as copies or frames of one recording do.
 
-Two images look alike if their thumbnails of 16x16 pixels, each channel without its mean, correlate by more than 0.97.
-Measured on 160-pixel photographs: JPEG of quality 30, half the size or less light leave at least 0.97, mostly 0.999;
-frames of a fixed camera have 0.998; a cut of 3 % along two sides 0.97 in the median. Of 369 flowers two are above, both
-the same photograph; of 341 garments one, of 502 CIFAR-10 images none. Products photographed alike on white are alike:
-55 of 199. So are digits, and for images smaller than 32 pixels only copies count.
+Two images look alike if their 16x16 thumbnails, with each channel's mean removed, correlate by more than 0.97. Measured
+on 160-pixel photographs:
+
+    JPEG quality 30, half the size, less light    at least 0.97, mostly 0.999
+    frames of a fixed camera                      0.998
+    3 % cropped off two sides                     0.97 (median)
+
+Images above the threshold, by data set:
+
+    flowers                                       2 of 369, both the same photograph
+    garments                                      1 of 341
+    CIFAR-10                                      none of 502
+    products photographed alike on white          55 of 199
+
+Digits look alike too, so below 32 pixels only exact copies count.
 """
 
 import hashlib
@@ -24,16 +34,16 @@ from smallcnn.data.stored import Stored
 _ALIKE = 0.97
 _SIDE = 16
 _SMALLEST = 32
-_FLATTEST = 2.0  # standard deviation in grey levels, below which a thumbnail is noise
+_FLATTEST = 2.0  # standard deviation in grey levels below which a thumbnail is noise
 _HELD_OUT, _TRAINING = 600, 6000
-"""Images that are compared at most; three seconds on two cores if they are small."""
+"""Maximum number of images to compare; takes three seconds on two cores if they are small."""
 
-_BYTES = 800e6  # of their files: 200 photographs from a camera, which take 40 ms each, even at an eighth of their size
+_BYTES = 800e6  # of files to read: 200 camera photographs, at 40 ms each even when decoded at an eighth of their size
 
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Pairs (held-out image, a training image like it) among `checked` held-out images, out of `images`."""
+    """Pairs (held-out image, similar training image) among `checked` of `images` held-out images."""
 
     pairs: tuple[tuple[str, str], ...]
     checked: int
@@ -44,21 +54,21 @@ class Duplicates:
         if not self.pairs:
             return ""
         some = ", ".join(f"{one} like {other}" for one, other in self.pairs[:3])
-        of = f"{self.checked:,}" + (f" checked of {self.images:,}" if self.checked < self.images else "")
+        count = f"{self.checked:,}" + (f" checked of {self.images:,}" if self.checked < self.images else "")
         return (
-            f"{len(self.pairs):,} of {of} held-out images look like training images ({some}); if they are copies, or "
+            f"{len(self.pairs):,} of {count} held-out images look like training images ({some}); if they are copies or "
             "frames of one recording, accuracy on new images will be lower: --groups keeps them on one side"
         )
 
     def as_dict(self) -> dict[str, int]:
-        """Counts, for facts and JSON."""
+        """The counts, for facts and JSON."""
         return {"alike": len(self.pairs), "checked": self.checked}
 
 
 def between(train: Split, held_out: Split, *, workers: int | None = None) -> Duplicates | None:
-    """Compares every image with every other, or in a large set some with those next to them by name.
+    """Compares held-out with training images: all of them, or in a large set a sample with its neighbours by name.
 
-    None if the images lie elsewhere and would have to be fetched for it.
+    None if the images are remote and would have to be fetched.
     """
     if _is_remote(train) or _is_remote(held_out):
         return None
@@ -75,9 +85,9 @@ def _is_remote(split: Split) -> bool:
 
 
 def _chosen(train: Split, held_out: Split) -> tuple[list[int], list[int]]:
-    """The held-out images that are compared, evenly over their names, and the training images to compare them with."""
-    part = min(1.0, _BYTES / (_mean_bytes(train) * (_HELD_OUT + _TRAINING)))
-    most, training = max(1, round(_HELD_OUT * part)), max(10, round(_TRAINING * part))
+    """The held-out images to compare, spread evenly over their names, and the training images to compare them with."""
+    fraction = min(1.0, _BYTES / (_mean_bytes(train) * (_HELD_OUT + _TRAINING)))
+    most, training = max(1, round(_HELD_OUT * fraction)), max(10, round(_TRAINING * fraction))
     by_name = sorted(range(len(held_out)), key=held_out.names.__getitem__)
     chosen = by_name[:: -(-len(by_name) // most)] if by_name else []
     if len(train) <= training or not chosen:
@@ -94,7 +104,7 @@ def _chosen(train: Split, held_out: Split) -> tuple[list[int], list[int]]:
 
 
 def _mean_bytes(split: Split) -> float:
-    """Of the files of some images, at least 1."""
+    """Mean file size over a sample of images, at least 1."""
     sizes = [_bytes(split.images[i]) for i in range(0, len(split), max(1, len(split) // 100))]
     return max(1.0, sum(sizes) / max(1, len(sizes)))
 
@@ -113,7 +123,7 @@ def _below(name: str) -> str:
 
 @dataclass(frozen=True)
 class _Looks:
-    """float32 (N, features), a row of zeros where only a copy counts, and what identifies the pixels of each image."""
+    """Features, float32 (N, F), zero where only exact copies count, and for those a hash of the pixels."""
 
     features: np.ndarray
     digests: list[bytes]
@@ -133,19 +143,19 @@ def _looks(split: Split, workers: int | None) -> _Looks:
         return np.zeros((1, 1, 1), np.uint8)
 
     for _ in batches(split, look, range(len(split)), batch_size=64, workers=workers):
-        pass  # what cannot be decoded is said where it is used
+        pass  # decoding failures are reported where the images are used
     return _Looks(features, digests)
 
 
 def _feature(thumbnail: np.ndarray) -> np.ndarray:
-    """Of length one; zeros if there is nothing to see."""
+    """A feature vector of length one; zeros for a flat thumbnail."""
     centred = (thumbnail - thumbnail.mean((0, 1))).reshape(-1)
     length = float(np.linalg.norm(centred))
     return centred / length if length > _FLATTEST * np.sqrt(centred.size) else np.zeros_like(centred)
 
 
 def _alike(looks: _Looks, known: _Looks) -> list[tuple[int, int]]:
-    """(held-out image, the training image most like it) for those that are alike."""
+    """(held-out image, most similar training image) for each pair that looks alike."""
     copies = {digest: j for j, digest in enumerate(known.digests) if digest}
     pairs = {i: copies[digest] for i, digest in enumerate(looks.digests) if digest in copies}
     if len(known.features):

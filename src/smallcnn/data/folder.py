@@ -1,9 +1,8 @@
-"""Images in a folder with one sub-folder per class, alone or under train/, val/ and test/; or in such an archive.
+"""Images in a folder with one sub-folder per class, directly or under train/, val/ and test/; or in such an archive.
 
-Everything below a class folder belongs to the class, except what is hidden and folders that programs keep for
-themselves. A class may be a link to a folder, but links to folders inside a class are not followed. What is found, and
-in which order, depends neither on the file system nor on the operating system. A folder around the whole set is passed
-over.
+Everything below a class folder belongs to the class, except hidden files and folders that programs keep for themselves.
+A class may be a link to a folder, but links to folders inside a class are not followed. The result and its order do not
+depend on the file system or the operating system. A single folder around the whole set is skipped.
 """
 
 import os
@@ -21,12 +20,12 @@ from smallcnn.data.split import Split
 from smallcnn.errors import DataError, ImageError
 
 PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-_DEEPEST = 8  # folders around a set; links may lead from each to the other for ever
+_DEEPEST = 8  # folders around a set; links may lead in circles
 
 
 @dataclass(frozen=True)
 class Read:
-    """Class names, the splits, and what is not used; `notes` say in one line each what may surprise.
+    """Class names, splits, and skipped files; each of the `notes` is a line on something unexpected.
 
     `untrainable` names a class without training images, if there is one.
     """
@@ -39,21 +38,21 @@ class Read:
 
 
 def read_folder(root: Path) -> Read:
-    """What is in a folder. Raises DataError or OSError."""
+    """Reads a folder. Raises DataError or OSError."""
     return _read(_OnDisk(root, LeftOut()))
 
 
 def read_archive(path: Path) -> Read:
-    """What is in a tar or zip. Raises DataError."""
+    """Reads a tar or zip. Raises DataError."""
     left_out = LeftOut()
     files = files_in(path, left_out)
     if left_out.files and not files:
-        raise DataError(f"{path}: nothing in it can be used ({left_out.line()})")
+        raise DataError(f"{path}: no usable file in it ({left_out.line()})")
     return _read(_Inside(path, {tuple(name.split("/")): file for name, file in files.items()}, left_out))
 
 
 def images_in(folder: Path) -> tuple[list[Path], LeftOut]:
-    """The images in a folder and below, sorted, without regard to classes. Raises ImageError if there are none."""
+    """All images in a folder and below, sorted, ignoring classes. Raises ImageError if there are none."""
     left_out = LeftOut()
     try:
         found = [file for file in _OnDisk(folder, left_out).images().values() if isinstance(file, Path)]
@@ -65,15 +64,15 @@ def images_in(folder: Path) -> tuple[list[Path], LeftOut]:
 
 
 class _Folder(Protocol):
-    """A folder, wherever it is; `path` is for its name and messages, `left_out` takes what is passed over."""
+    """A folder on disk or in an archive; `path` is for names and messages, `left_out` collects skipped files."""
 
     path: Path
     left_out: LeftOut
     packed: bool
-    """In an archive, where folders around the whole are usual and mean nothing."""
+    """Whether it is in an archive, where a folder around the whole set is usual and has no meaning."""
 
     def folders(self) -> "Sequence[_Folder]":
-        """The folders in it, sorted by name, without those that programs make."""
+        """The sub-folders, sorted by name, without those that programs make."""
 
     def loose(self) -> Sequence[Path]:
         """The files directly in it."""
@@ -85,22 +84,22 @@ class _Folder(Protocol):
 def _read(root: _Folder) -> Read:
     left_out, given = root.left_out, root
     root = _meant(given)
-    notes = [] if root.packed or root is given else [f"the set is {root.path}, the only one in {given.path}"]
-    parts = _parts(root)
-    for folder in {folder.path: folder for folder in (given, root, *parts.values())}.values():
+    notes = [] if root.packed or root is given else [f"the data set is {root.path}, the only one in {given.path}"]
+    folders = _splits(root)
+    for folder in {folder.path: folder for folder in (given, root, *folders.values())}.values():
         for path in folder.loose():
             left_out.file(path, "outside the class folders" if is_image_name(path.name) else "")
-    found = {part: _by_class(folder) for part, folder in parts.items()}
-    for part, by_class in found.items():
+    found = {key: _by_class(folder) for key, folder in folders.items()}
+    for key, by_class in found.items():
         if not by_class:
-            where = parts[part].path
+            where = folders[key].path
             raise DataError(
-                f"{where}: no class folders; put the images of each class into a folder of its own" + _because(left_out)
+                f"{where}: no class folders; put the images of each class into a separate folder" + _because(left_out)
             )
     classes = tuple(sorted({name for by_class in found.values() for name, images in by_class.items() if images}))
     splits, untrainable = {}, ""
-    for part, by_class in found.items():
-        where = parts[part].path
+    for key, by_class in found.items():
+        where = folders[key].path
         below = "" if where == root.path else f"{where.name}/"
         files: list[File] = []
         labels: list[int] = []
@@ -110,16 +109,16 @@ def _read(root: _Folder) -> Read:
                 notes.append(
                     f"{where / name}: no images in this class folder" + _because(left_out.inside(where / name))
                 )
-                untrainable = untrainable or notes[-1] * (part == "train")
+                untrainable = untrainable or notes[-1] * (key == "train")
                 continue
             if name not in found.get("train", by_class):
-                untrainable = untrainable or f"{where / name}: class {name!r} has no folder in {parts['train'].path}"
+                untrainable = untrainable or f"{where / name}: class {name!r} has no folder in {folders['train'].path}"
             files += images.values()
             labels += [classes.index(name)] * len(images)
             names += [f"{below}{name}/{image}" for image in images]
         if not files:
             raise DataError(f"{where}: no images" + _because(left_out))
-        splits[part] = Split(files, np.array(labels), names)
+        splits[key] = Split(files, np.array(labels), names)
     return Read(classes, splits, left_out, tuple(notes), untrainable)
 
 
@@ -129,7 +128,7 @@ def _because(left_out: LeftOut) -> str:
 
 
 def _meant(root: _Folder) -> _Folder:
-    """`root`, or the one folder below it that is a set already split: photos/flowers for photos/flowers/train."""
+    """`root`, or the only folder below it that is already split: photos/flowers for photos/flowers/train."""
     here = root
     for _ in range(_DEEPEST):
         folders = here.folders()
@@ -139,9 +138,10 @@ def _meant(root: _Folder) -> _Folder:
         others = [folder.path.name for folder in folders if folder not in sets and sets and folder.images()]
         if len(sets) > 1 or others:
             named = ", ".join(folder.path.name for folder in sets[:3])
-            beside = f", next to folders of images ({', '.join(others[:3])})" if others else ""
+            count = "are data sets" if len(sets) > 1 else "is a data set"
+            alongside = f", next to folders of images ({', '.join(others[:3])})" if others else ""
             raise DataError(
-                f"{here.path}: which folder is meant? {named} with splits of its own (train, val, test){beside}; "
+                f"{here.path}: ambiguous folder: {named} {count} with train, val or test{alongside}; "
                 f"give one folder, such as {sets[0].path}"
             )
         if sets:
@@ -154,38 +154,38 @@ def _meant(root: _Folder) -> _Folder:
 
 def _is_split(folder: _Folder) -> bool:
     """Whether it holds train/, val/ or test/ with class folders in them."""
-    return any(part.path.name.lower() in PARTS and part.folders() for part in folder.folders())
+    return any(inner.path.name.lower() in PARTS and inner.folders() for inner in folder.folders())
 
 
 def _by_class(folder: _Folder) -> dict[str, dict[str, File]]:
     """Class name -> its images."""
     found = {}
-    for one in folder.folders():
-        if (name := _nfc(one.path.name)) in found:
-            raise DataError(f"{folder.path}: two folders called {name!r}, written in two ways of Unicode; rename one")
-        found[name] = one.images()
+    for inner in folder.folders():
+        if (name := _nfc(inner.path.name)) in found:
+            raise DataError(f"{folder.path}: two folders called {name!r}, in different Unicode forms; rename one")
+        found[name] = inner.images()
     return found
 
 
-def _parts(root: _Folder) -> dict[str, _Folder]:
-    """Split -> the folder that holds its class folders; {"train": root} if `root` does so itself."""
-    parts: dict[str, _Folder] = {}
+def _splits(root: _Folder) -> dict[str, _Folder]:
+    """Split -> the folder that contains its class folders; {"train": root} if `root` contains them itself."""
+    splits: dict[str, _Folder] = {}
     others = []
     for folder in root.folders():
-        part = PARTS.get(folder.path.name.lower())
-        if part in parts:
-            one, other = parts[part].path.name, folder.path.name
+        split = PARTS.get(folder.path.name.lower())
+        if split in splits:
+            one, other = splits[split].path.name, folder.path.name
             raise DataError(f"{root.path}: {one} and {other} mean the same split; keep one of them")
-        if part:
-            parts[part] = folder
+        if split:
+            splits[split] = folder
         else:
             others.append(folder)
-    if not parts or (others and not any(folder.folders() for folder in parts.values())):
+    if not splits or (others and not any(folder.folders() for folder in splits.values())):
         return {"train": root}  # a class may be called "train"
     if strays := [folder.path for folder in others if folder.images()]:
-        named = ", ".join(folder.path.name for folder in parts.values())
-        raise DataError(f"{strays[0]}: images beside the splits of the set ({named}); move them out or into a split")
-    return parts
+        named = ", ".join(folder.path.name for folder in splits.values())
+        raise DataError(f"{strays[0]}: images next to the splits ({named}); move them out or into a split")
+    return splits
 
 
 class _OnDisk:
@@ -195,7 +195,7 @@ class _OnDisk:
         self.path, self.left_out = path, left_out
 
     def folders(self) -> "list[_OnDisk]":
-        """Without links that lead back up."""
+        """The sub-folders, without links that lead back up."""
         here = self.path.resolve()
         found = []
         with os.scandir(self.path) as entries:
@@ -220,14 +220,16 @@ class _OnDisk:
                 self.left_out.file(path, "linking to a folder")
             elif not is_image_name(entry.name):
                 self.left_out.file(path)
-            elif (entry.is_symlink() and not path.exists()) or entry.is_file():  # a broken link fails by name later
+            elif (
+                entry.is_symlink() and not path.exists()
+            ) or entry.is_file():  # a broken link later fails with its name
                 images[_nfc(name)] = path
             else:
                 self.left_out.file(path, "special (pipe, socket or device)")
         return dict(sorted(images.items()))
 
     def _walk(self, folder: Path) -> "Iterator[tuple[str, os.DirEntry[str]]]":
-        """(name with /, entry) of everything in `folder` and below that is not a folder."""
+        """(path with /, entry) of everything in `folder` and below that is not a folder."""
         waiting = [(str(folder), "")]
         while waiting:
             where, below = waiting.pop()
@@ -242,12 +244,12 @@ class _OnDisk:
 
 
 def _is_folder(entry: "os.DirEntry[str]") -> bool:
-    """Whether it is one, or a link to one; a link to itself is none."""
+    """Whether the entry is a folder or a link to one; a link to itself is not."""
     return Path(entry.path).is_dir() if entry.is_symlink() else entry.is_dir()
 
 
 class _Inside:
-    """A folder in an archive; `files` by the parts of their names below it, sorted."""
+    """A folder in an archive; `files` by the components of their paths below it, sorted."""
 
     packed = True
 
@@ -273,4 +275,4 @@ class _Inside:
 
 
 def _nfc(name: str) -> str:
-    return unicodedata.normalize("NFC", name)  # macOS stores accents apart from their letters
+    return unicodedata.normalize("NFC", name)  # macOS stores accents separately from their letters

@@ -17,22 +17,22 @@ _LARGEST_TABLE = 1 << 28
 
 
 def read_groups(given: str | Path, names: Sequence[str]) -> dict[str, str]:
-    """Name of an image -> its group, for those that have one. Raises DataError."""
+    """Image name -> group, for images that have one. Raises DataError."""
     if Path(given).suffix.lower() in (".csv", ".tsv"):
         return _from_table(Path(given), names)
     return _from_pattern(str(given), names)
 
 
 def _from_pattern(pattern: str, names: Sequence[str]) -> dict[str, str]:
-    """With a / in it the pattern is searched in a file's name below the set, otherwise in its last part."""
+    """Searches the pattern in a file's path within the set if it contains a /, else in the last component."""
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise DataError(f"--groups {pattern!r}: not a regular expression ({error}), and no .csv file") from error
+        raise DataError(f"--groups {pattern!r}: not a regular expression ({error}), and not a .csv file") from error
     if compiled.groups != 1:
         raise DataError(
             f"--groups {pattern!r}: needs one group in parentheses, which names the recording, not {compiled.groups}; "
-            r"such as '(clip\d+)_\d+' for clip12_0001.jpg"
+            r"for example '(clip\d+)_\d+' for clip12_0001.jpg"
         )
     found = {}
     for name in names:
@@ -63,7 +63,7 @@ def _from_table(path: Path, names: Sequence[str]) -> dict[str, str]:
 
 
 def _rows(path: Path) -> list[tuple[int, str, str]]:
-    """(number of the row, file, group), the first row being the titles; rows without a group are none."""
+    """(row number, file, group) per row; the first row has the titles, and rows without a group are skipped."""
     try:
         if not path.is_file():
             raise DataError(f"{path}: no such file" if not path.exists() else f"{path}: not a regular file")
@@ -80,13 +80,13 @@ def _rows(path: Path) -> list[tuple[int, str, str]]:
     titles = [title.strip().lower() for title in rows[0]] if rows else []
     if not {"file", "group"} <= set(titles):
         have = ", ".join(titles) or "nothing"
-        raise DataError(f"{path}: needs a first row with the titles file and group; it has {have[:200]}")
+        raise DataError(f"{path}: the first row must have the titles file and group; it has {have[:200]}")
     file, group = titles.index("file"), titles.index("group")
     filled = [(i, row) for i, row in enumerate(rows[1:], 2) if len(row) > max(file, group)]
     return [(i, row[file].strip().replace("\\", "/"), row[group].strip()) for i, row in filled if row[group].strip()]
 
 
 def _same(name: str, file: str) -> bool:
-    """Whether one is the other, with folders in front of it or without."""
+    """Whether the names are equal, apart from leading folders."""
     file = file.removeprefix("./")
     return name == file or name.endswith(f"/{file}") or file.endswith(f"/{name}")

@@ -1,4 +1,4 @@
-"""Which images of a training split are held out for validation. Images go by number, in ascending order."""
+"""Choice of the images of a training split to hold out for validation, as ascending indices."""
 
 import base64
 import hashlib
@@ -9,11 +9,11 @@ import numpy as np
 
 
 def by_hash(labels: np.ndarray, names: Sequence[str], seed: int, fraction: float) -> list[int]:
-    """Of each class those whose hash of seed and name comes first: at least one if there are two."""
+    """The images of each class with the lowest hash of seed and name; at least one if the class has two."""
     taken: set[int] = set()
     by_class = np.argsort(labels, kind="stable")
-    for part in np.split(by_class, np.cumsum(np.bincount(labels))[:-1]):
-        members = part.tolist()
+    for indices in np.split(by_class, np.cumsum(np.bincount(labels))[:-1]):
+        members = indices.tolist()
         members.sort(key=lambda i: _hash(f"{seed}/{names[i]}"))
         taken.update(members[: min(max(round(len(members) * fraction), 1), max(len(members) - 1, 0))])
     return sorted(taken)
@@ -22,10 +22,10 @@ def by_hash(labels: np.ndarray, names: Sequence[str], seed: int, fraction: float
 def by_groups(
     labels: np.ndarray, names: Sequence[str], group_of: Mapping[str, str], seed: int, fraction: float
 ) -> list[int]:
-    """Whole groups, of each class about `fraction` as far as groups allow. An image without a group is one of its own.
+    """Whole groups, with about `fraction` of each class as far as groups allow. An image without a group is its own.
 
     Groups are taken in the order of a hash of seed and name, so the choice does not depend on the order of the images.
-    Every class keeps training images; it has validation images if it is in more than one group.
+    Every class keeps training images, and gets validation images if it is in more than one group.
     """
     members: dict[str, list[int]] = defaultdict(list)
     for i, name in enumerate(names):
@@ -34,7 +34,7 @@ def by_groups(
     error = _Error(counts, fraction)
     order = sorted(members, key=lambda group: _hash(f"{seed}/{group}"))
     label_of = labels.tolist()
-    # sorted, as a sum of floats depends on its order
+    # sorted, because float sums depend on the order
     inside = {group: dict(sorted(Counter(label_of[i] for i in members[group]).items())) for group in order}
     taken: set[str] = set()
 
@@ -45,7 +45,7 @@ def by_groups(
     for group in order:
         if error.leaves_some(inside[group]) and error.after(inside[group]) < 0:
             take(group)
-    for label in np.argsort(counts, kind="stable"):  # classes whose groups are all too large to be worth it
+    for label in np.argsort(counts, kind="stable"):  # classes whose groups are all too large for the error to shrink
         if counts[label] and not error.held[label]:
             able = [group for group in order if label in inside[group] and error.leaves_some(inside[group])]
             if able:
@@ -54,7 +54,7 @@ def by_groups(
 
 
 class _Error:
-    """How far the images held out of each class are from the fraction wanted: the sum of squares of shares."""
+    """Squared error of the held-out fractions: the sum over classes of (held - wanted)^2 / count^2."""
 
     def __init__(self, counts: np.ndarray, fraction: float) -> None:
         self._counts, self._wanted = counts, counts * fraction
@@ -64,7 +64,7 @@ class _Error:
         return all(self.held[label] + count < self._counts[label] for label, count in more.items())
 
     def after(self, more: Mapping[int, int]) -> float:
-        """By how much it grows with `more` images of each class."""
+        """Change of the error if `more` images of each class were held out."""
         return sum(
             float(count * (2 * (self.held[label] - self._wanted[label]) + count)) / float(self._counts[label]) ** 2
             for label, count in more.items()
@@ -76,14 +76,14 @@ class _Error:
 
 
 def as_text(held_out: list[int], images: int, fingerprint: str) -> str:
-    """Which images are held out, a bit for each, with the set they are of."""
+    """The held-out images as a bit mask, with the fingerprint of their data set."""
     mask = np.zeros(images, bool)
     mask[held_out] = True
     return f"{fingerprint}:{base64.b64encode(np.packbits(mask).tobytes()).decode()}"
 
 
 def from_text(text: object, images: int, fingerprint: str) -> list[int] | None:
-    """The inverse of `as_text`; None if it is not one, or of another set."""
+    """The inverse of `as_text`; None if the text is invalid or from another data set."""
     set_, _, bits = text.partition(":") if isinstance(text, str) else ("", "", "")
     if set_ != fingerprint:
         return None
@@ -95,5 +95,5 @@ def from_text(text: object, images: int, fingerprint: str) -> list[int] | None:
 
 
 def _hash(text: str) -> bytes:
-    """Of any file name, which on Linux may hold bytes that are no text."""
+    """Hash of any file name, which on Linux may contain bytes that are not valid text."""
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()

@@ -1,14 +1,14 @@
-"""The 1,000 classes of ImageNet (ILSVRC-2012), in the order every public network numbers them: sorted by WordNet id.
+"""The 1,000 classes of ImageNet (ILSVRC-2012), in the order that public networks use: sorted by WordNet id.
 
-`imagenet.txt` has one line per class, its WordNet id and a name: the first word of the synset (Deng et al. 2009), made
-unique for the four that are not ("crane" is a bird and a machine).
+`imagenet.txt` has one line per class: its WordNet id and a name. The name is the first word of the synset (Deng et al.
+2009), changed for the four that are not unique ("crane" is a bird and a machine).
 """
 
 from functools import cache
 from importlib.resources import files
 
 BACKGROUND = "background"
-"""Class 0 of TensorFlow-Slim's 1,001."""
+"""Name of class 0 in TensorFlow-Slim's 1,001 classes."""
 
 
 @cache

@@ -1,4 +1,4 @@
-"""The names of a network's classes: those of a file, and which of them a data set's class is."""
+"""Class names: checking those of a file, and matching them to the classes of a data set."""
 
 import numpy as np
 
@@ -8,22 +8,22 @@ from smallcnn.errors import DataError, FileError
 _LONGEST = 1000
 
 
-def checked_labels(said: object) -> tuple[str, ...]:
-    """What a file says its labels are. Raises FileError unless it is a list of texts of at most 1,000 characters.
+def checked_labels(value: object) -> tuple[str, ...]:
+    """The labels stored in a file. Raises FileError unless they are a list of strings of at most 1,000 characters.
 
-    Any character may be in them; what cannot be seen is escaped where they are shown (`smallcnn.escape`).
+    Labels may contain any character; invisible ones are escaped for display (`smallcnn.escape`).
     """
-    if not (isinstance(said, list) and all(isinstance(label, str) for label in said)):
+    if not (isinstance(value, list) and all(isinstance(label, str) for label in value)):
         raise FileError("its labels are not a list of names")
-    if long := [label for label in said if len(label) > _LONGEST]:
+    if long := [label for label in value if len(label) > _LONGEST]:
         raise FileError(f"one of its labels has {len(long[0]):,} characters; at most {_LONGEST:,} are allowed")
-    return tuple(said)
+    return tuple(value)
 
 
 def match_labels(classes: tuple[str, ...], labels: tuple[str, ...]) -> np.ndarray:
-    """For each class of the data, its index among the network's labels. Raises DataError naming those without one.
+    """The index of each class of the data among the network's labels. Raises DataError naming unknown classes.
 
-    Folders of ImageNet, named by WordNet id, go by ImageNet's names.
+    ImageNet folders, named by WordNet id, match ImageNet's names.
     """
     known = imagenet.by_wnid()
     if not set(classes) <= set(labels) and set(classes) <= known.keys():

@@ -1,4 +1,4 @@
-"""What lies among images and is not used: files, counted by suffix, and folders that programs make for themselves."""
+"""Files and folders that are skipped among images: files by suffix, and folders that programs make for themselves."""
 
 import re
 from collections import Counter
@@ -19,18 +19,18 @@ _KEPT_BY_PROGRAMS = re.compile(
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file of this name is an image: by its suffix alone, as ImageNet has 1.3 million."""
+    """Whether a file name is that of an image, by suffix alone: ImageNet has 1.3 million files."""
     _, dot, kind = name.rpartition(".")
     return dot + kind.lower() in SUFFIXES
 
 
 def is_skipped(folder: str) -> bool:
-    """Whether programs give this name to folders of their own: thumbnails, waste baskets, version control."""
+    """Whether programs use this folder name for themselves: thumbnails, trash, version control."""
     return _KEPT_BY_PROGRAMS.fullmatch(folder) is not None
 
 
 def kind_of(name: str) -> str:
-    """The suffix of a file that is no image, in lower case, or a few words."""
+    """The kind of a file that is not an image: its suffix in lower case, or a few words."""
     if name[:1] == ".":
         return "hidden"
     suffix = PurePath(name).suffix.lower()
@@ -41,9 +41,9 @@ def kind_of(name: str) -> str:
 
 @dataclass
 class LeftOut:
-    """Path of each file left out -> its kind (a suffix, or a few words), and of each folder skipped -> its name.
+    """Skipped files, as path -> kind (a suffix or a few words), and skipped folders, as path -> name.
 
-    Noting something twice changes nothing. `counts` are of files without a path, by kind.
+    Noting one twice changes nothing. `counts` counts files without a path by kind.
     """
 
     files: dict[PurePath, str] = field(default_factory=dict)
@@ -51,15 +51,15 @@ class LeftOut:
     counts: Counter[str] = field(default_factory=Counter)
 
     def file(self, path: PurePath, kind: str = "") -> None:
-        """Notes a file; without a `kind` it goes by its suffix."""
+        """Notes a file; the default `kind` is its suffix."""
         self.files[path] = kind or kind_of(path.name)
 
     def folder(self, path: PurePath) -> None:
-        """Notes a folder that is not looked into."""
+        """Notes a folder that is not searched."""
         self.folders[path] = path.name
 
     def inside(self, path: PurePath) -> "LeftOut":
-        """What of it lies below `path`."""
+        """The entries below `path`."""
         return LeftOut(
             {file: kind for file, kind in self.files.items() if path in file.parents},
             {folder: name for folder, name in self.folders.items() if path in folder.parents},

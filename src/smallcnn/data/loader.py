@@ -1,7 +1,7 @@
-"""Batches of prepared images, decoded ahead by threads.
+"""Batches of preprocessed images, decoded ahead by threads.
 
-Threads, because Pillow decodes and resizes outside Python's lock: no processes to start or clean up, and evaluation
-needs no torch. The order of the batches and what is in them do not depend on the number of threads.
+Threads suffice, because Pillow decodes and resizes without holding the GIL. There are no processes to start or clean
+up, and evaluation needs no torch. The batches and their order do not depend on the number of threads.
 """
 
 import os
@@ -18,17 +18,17 @@ from smallcnn.data.split import Split
 from smallcnn.errors import ImageError
 
 Prepare = Callable[[int], np.ndarray]
-"""Index of an image -> uint8 (H, W, C); ImageError if it cannot be decoded."""
+"""Index of an image -> uint8 (H, W, C). Raises ImageError if it cannot be decoded."""
 
 
-_TOGETHER = 8  # images per task: handing over 32x32 arrays one by one cost as much as preparing them
+_TOGETHER = 8  # images per task; passing 32x32 arrays one by one cost as much as preprocessing them
 
 
 @dataclass(frozen=True)
 class Batch:
-    """uint8 images (N, H, W, C), labels (N,), indices (N,), and what could not be decoded: name -> what is wrong.
+    """uint8 images (N, H, W, C), labels (N,), indices (N,), and decoding failures as name -> message.
 
-    If nothing of a batch could be decoded, N is 0 and the other sides of `images` mean nothing.
+    If no image of a batch could be decoded, N is 0 and the other dimensions of `images` are arbitrary.
     """
 
     images: np.ndarray
@@ -40,9 +40,9 @@ class Batch:
 def batches(
     split: Split, prepare: Prepare, order: Sequence[int], *, batch_size: int, workers: int | None, ahead: int = 3
 ) -> Iterator[Batch]:
-    """The images of `split` in `order`, `batch_size` at a time; images that fail are left out of their batch.
+    """The images of `split` in `order`, `batch_size` at a time; images that fail are dropped from their batch.
 
-    `workers` threads keep `ahead` batches ready; None is one per core, at most eight.
+    `workers` threads keep `ahead` batches ready; None means one per core, at most eight.
     """
     chunks = (order[start : start + batch_size] for start in range(0, len(order), batch_size))
     pool = ThreadPoolExecutor(workers or min(os.cpu_count() or 1, 8), thread_name_prefix="decode")
@@ -50,8 +50,8 @@ def batches(
     try:
         while True:
             for chunk in islice(chunks, ahead + 1 - len(waiting)):
-                parts = [chunk[start : start + _TOGETHER] for start in range(0, len(chunk), _TOGETHER)]
-                waiting.append((chunk, [pool.submit(_prepare_all, prepare, part) for part in parts]))
+                tasks = [chunk[start : start + _TOGETHER] for start in range(0, len(chunk), _TOGETHER)]
+                waiting.append((chunk, [pool.submit(_prepare_all, prepare, task) for task in tasks]))
             if not waiting:
                 return
             chunk, futures = waiting.popleft()
@@ -61,7 +61,7 @@ def batches(
 
 
 def rate(found: Iterable[Batch], seconds: float) -> float:
-    """Images a second that a loader gives when nothing else is done with them, over at most about `seconds`."""
+    """Images per second of a loader on its own, measured for at most about `seconds`."""
     started = time.perf_counter()
     done = 0
     for batch in found:

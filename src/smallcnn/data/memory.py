@@ -1,7 +1,7 @@
-"""Decoded images kept in memory, so that an image is decoded once and not in every epoch.
+"""Decoded images kept in memory, so that an image is decoded once instead of in every epoch.
 
-Small images are kept as they go into the network, in one array (`prepared`); photographs, of which every epoch takes
-another crop, as they come from the decoder (`Remembered`). Either way the pixels are those that decoding gives.
+Small images are kept as network input, in one array (`prepared`). Photographs, cropped differently in every epoch, are
+kept as decoded (`Remembered`). Either way the pixels are exactly those that decoding gives.
 """
 
 import threading
@@ -15,20 +15,20 @@ from smallcnn.data.preprocessing import Preprocessing
 from smallcnn.data.split import Split
 
 BUDGET = 1 << 30
-"""Bytes of decoded images that are kept unless said otherwise."""
+"""Default limit on the bytes of decoded images."""
 
 _BATCH = 256
 
 
 def prepared_bytes(split: Split, preprocessing: Preprocessing) -> int:
-    """What `prepared` would hold."""
+    """Bytes that `prepared` would hold."""
     return len(split) * preprocessing.size[0] * preprocessing.size[1] * preprocessing.channels
 
 
 def prepared(split: Split, preprocessing: Preprocessing, *, workers: int | None) -> tuple[Split, dict[str, str]]:
-    """The images as the network takes them, uint8 (N, H, W, C), and what could not be decoded: name -> what is wrong.
+    """The split with images as network input, uint8 (N, H, W, C), and decoding failures as name -> message.
 
-    Those are left out. They must not be prepared again: `preprocessing` has been applied.
+    Images that fail are dropped. The rest must not be preprocessed again.
     """
     array = np.empty((len(split), *preprocessing.size, preprocessing.channels), np.uint8)
     kept: list[int] = []
@@ -50,9 +50,9 @@ def prepared(split: Split, preprocessing: Preprocessing, *, workers: int | None)
 
 
 class Remembered:
-    """Decodes the images of a split, and remembers the first of them that fit into `budget` bytes.
+    """Decodes the images of a split and keeps them in memory until `budget` bytes are used.
 
-    `channels` and `shorter` are those of `decode`. Any number of threads may ask.
+    `channels` and `shorter` are passed to `decode`. Safe to call from any number of threads.
     """
 
     def __init__(self, split: Split, channels: int, shorter: float, budget: int = BUDGET) -> None:
@@ -62,7 +62,7 @@ class Remembered:
         self._lock = threading.Lock()
 
     def __call__(self, index: int) -> Decoded:
-        """The image number `index`. Raises ImageError if it cannot be decoded."""
+        """The decoded image `index`. Raises ImageError if it cannot be decoded."""
         if found := self._kept.get(index):
             return found
         decoded = decode(self._split.images[index], self._channels, self._shorter)
@@ -75,5 +75,5 @@ class Remembered:
         return decoded
 
     def __len__(self) -> int:
-        """How many are kept."""
+        """Number of images kept."""
         return len(self._kept)

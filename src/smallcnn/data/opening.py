@@ -1,4 +1,4 @@
-"""Opening an image file: a regular one, of an allowed format as its content tells; or the true reason why not."""
+"""Opens image files: regular files of an allowed format, told by content. Errors give the real reason."""
 
 import stat
 from functools import cache
@@ -14,17 +14,17 @@ SUFFIXES = frozenset({
     ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".gif", ".tif", ".tiff",
     ".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".heic", ".heif", ".hif",
 })  # fmt: skip
-"""What image files are called, in lower case. What they are is told by the content, never by the name."""
+"""Suffixes of image files, in lower case. The format is always determined from the content, never from the name."""
 
-# No others: Pillow would run Ghostscript on an EPS file called x.jpg.
+# No other formats: Pillow would run Ghostscript on an EPS file called x.jpg.
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF")
 _ALLOWED = f"{', '.join(_FORMATS)}, AVIF or HEIC"
 
-_HEAD = 128  # bytes, more than all the brands of an AVIF or HEIC file
+_HEAD = 128  # bytes, enough for all brands of an AVIF or HEIC file
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"mif2", b"msf1"}
 
-# Grey that Pillow's table of TIFFs lacks: 16 bits with the high byte first where white is the lowest value, and 12 bits
-# in any order of bytes. It is the only place to say so; the values come as they are stored.
+# Grey formats that Pillow's TIFF table lacks: 16-bit big-endian with white as the lowest value, and 12-bit in any byte
+# order. Only this table can add them; the values are read as they are stored.
 for _photometric in (0, 1):
     for _order, _wide in ((b"II", "I;16"), (b"MM", "I;16B")):
         TiffImagePlugin.OPEN_INFO.setdefault((_order, _photometric, (1,), 1, (16,), ()), (_wide, _wide))
@@ -32,10 +32,10 @@ for _photometric in (0, 1):
 
 
 def open_file(path: Path) -> BinaryIO:
-    """Opens a regular file and nothing else: a pipe would be waited for without end, a device may never end."""
+    """Opens a regular file and nothing else: reading a pipe or a device may never end."""
     kind = path.stat().st_mode
-    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):  # the system has its own words for a folder
-        raise ImageError("not a regular file but a pipe, a socket or a device")
+    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):  # the system has its own message for a folder
+        raise ImageError("a pipe, a socket or a device, not a regular file")
     return path.open("rb")
 
 
@@ -57,14 +57,14 @@ def open_image(file: IO[bytes]) -> ImageFile.ImageFile:
 
 
 def _box_format(head: bytes) -> str | None:
-    """AVIF, HEIF or neither, by the brands (ISO/IEC 14496-12) that a file begins with; both need an extra."""
+    """AVIF, HEIF or neither, by the brands (ISO/IEC 14496-12) at the start of a file; both need an extra."""
     brands = head[8 : int.from_bytes(head[:4], "big")]
     if b"avif" in brands or b"avis" in brands:
         if not ("avif" in features.modules and features.check("avif")):
             raise ImageError("an AVIF image, which the installed Pillow cannot read; Pillow 11.3 or newer can")
         return "AVIF"
     if not _HEIF_BRANDS & {brands[at : at + 4] for at in range(0, len(brands), 4)}:
-        return None  # a film
+        return None  # a video
     if not _can_read_heif():
         raise ImageError(str(MissingExtra("a HEIC image", "heif")))
     return "HEIF"
@@ -72,7 +72,7 @@ def _box_format(head: bytes) -> str | None:
 
 @cache
 def _can_read_heif() -> bool:
-    """Teaches Pillow the format, if the extra is installed."""
+    """Registers the format with Pillow, if the extra is installed."""
     try:
         import pillow_heif
     except ImportError:
@@ -82,7 +82,7 @@ def _can_read_heif() -> bool:
 
 
 def _why_not(file: IO[bytes], head: bytes) -> str:
-    """Why Pillow opens it as none of the formats."""
+    """The reason why Pillow cannot open the file."""
     for name in _FORMATS:
         make, accept = Image.OPEN[name]
         if accept and accept(head[:16]):
@@ -97,7 +97,7 @@ def _why_not(file: IO[bytes], head: bytes) -> str:
 
 
 def _samples(file: IO[bytes]) -> str | None:
-    """How a TIFF stores its samples, in words; None if it does not say so."""
+    """A TIFF's sample format in words; None if the file does not state it."""
     file.seek(0)
     head = file.read(8)
     try:

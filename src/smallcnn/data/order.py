@@ -1,4 +1,4 @@
-"""The order in which an epoch goes through the images."""
+"""The order of the images in an epoch."""
 
 import numpy as np
 
@@ -6,14 +6,14 @@ from smallcnn.data.shards.remote import RemoteStore
 from smallcnn.data.split import Split
 from smallcnn.data.stored import Stored
 
-_WINDOW = 4  # shards mixed with each other; the cache must have room for so many
+_WINDOW = 4  # shards mixed with each other; the cache must have room for them
 
 
 def order(split: Split, seed: int, epoch: int) -> np.ndarray:
     """A permutation of the split's images, a function of (seed, epoch).
 
-    Images in memory or on disk come in any order. Images in remote shards are mixed within a few shards at a time,
-    so that each shard is fetched once: the shards in any order, and within each window of four any order.
+    Images in memory or on disk are fully shuffled. So that each remote shard is fetched once, remote images are
+    shuffled within windows of four shards, and the shards themselves are shuffled.
     """
     rng = np.random.default_rng((seed, epoch))
     shard_of = _remote_shards(split)
@@ -24,7 +24,7 @@ def order(split: Split, seed: int, epoch: int) -> np.ndarray:
 
 
 def _remote_shards(split: Split) -> np.ndarray | None:
-    """The number of each image's shard, counted from 0 in the split's order; None unless all are in remote ones."""
+    """Each image's shard number, from 0 in the split's order; None unless all images are in remote shards."""
     if isinstance(split.images, np.ndarray):
         return None
     numbers: dict[RemoteStore, int] = {}

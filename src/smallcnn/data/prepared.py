@@ -1,10 +1,10 @@
-"""What somebody says about the preparation of a network's images, where it differs from the usual.
+"""Preprocessing settings given by the user, which override a network's defaults.
 
-    input = (pixel - mean) / std          pixels of 0..1, or of 0..255 where a mean above 1 says so, or a std above 16
-    input = (pixel - mean) * scale        pixels of 0..255, as Caffe's files have it
+    input = (pixel - mean) / std          pixels in 0..1; in 0..255 if the mean is above 1 or the std above 16
+    input = (pixel - mean) * scale        pixels in 0..255, as in Caffe
 
-Caffe's mean 104,117,123 is one of 0..255, and alone means that nothing is divided. Numbers are in the order of the
-network's channels: blue first where `order` is "bgr".
+Caffe's mean 104,117,123 is on the scale 0..255; given alone, nothing is divided. Numbers are in the order of the
+network's channels: blue first if `order` is "bgr".
 """
 
 from collections.abc import Sequence
@@ -15,14 +15,14 @@ from typing import Any
 from smallcnn.data.preprocessing import Order, Preprocessing
 from smallcnn.errors import FileError
 
-_MOST = 65536  # of a mean or standard deviation: more is no pixel's
+_MOST = 65536  # largest plausible mean or standard deviation of pixels
 _STD_OF_BYTES = 16
-"""A standard deviation above this is one of 0..255, where the mean does not tell: those of 0..1 are about 0.25."""
+"""A standard deviation above this is on the scale 0..255, if the mean does not tell; for 0..1 it is about 0.25."""
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What was said; None where nothing was. One number as `mean`, `std` or `scale` is for all channels.
+    """The given settings; None for those not given. A single `mean`, `std` or `scale` applies to all channels.
 
     `resolution` is (height, width), or one number for both.
     """
@@ -47,14 +47,14 @@ class Prepared:
 
     @property
     def of_bytes(self) -> bool:
-        """Whether the numbers are those of pixels of 0..255."""
+        """Whether the numbers are on the scale 0..255."""
         mean, std = (max(map(abs, given or (0.0,))) for given in (self.mean, self.std))
         return self.scale is not None or mean > 1 or std > _STD_OF_BYTES
 
     def over(self, usual: Preprocessing) -> Preprocessing:
-        """`usual` with everything said here in its place."""
-        said = {key: value for key in ("crop", "interpolation", "order") if (value := getattr(self, key)) is not None}
-        return replace(usual, **said, **self._numbers(usual))
+        """`usual` with the settings given here replaced."""
+        given = {key: value for key in ("crop", "interpolation", "order") if (value := getattr(self, key)) is not None}
+        return replace(usual, **given, **self._numbers(usual))
 
     def _numbers(self, usual: Preprocessing) -> dict[str, Any]:
         if not self.says_numbers:
@@ -78,16 +78,16 @@ class Prepared:
                     f"preprocessing: {name} must be {'finite' if name == 'mean' else 'above 0'}, not {bad[0]:g}"
                 )
         if self.scale is not None and self.std is not None:
-            raise FileError("scale multiplies and std divides by the same thing: give one of them")
+            raise FileError("scale is the inverse of std: give only one of them")
         if self.std is not None and self.of_bytes and max(self.std) < 1:
             raise FileError(
-                f"the mean is of pixels of 0..255 and the std, {listed(self.std)}, below 1: "
-                "a factor is --scale, and a std of 0..1 goes with a mean of 0..1"
+                f"the mean is on the scale 0..255 and the std, {listed(self.std)}, below 1: "
+                "give a factor as --scale, or both mean and std on the scale 0..1"
             )
         if self.std is not None and self.of_bytes and self.mean is not None and 0 < max(map(abs, self.mean)) <= 1:
             raise FileError(
-                f"the std, {listed(self.std)}, is of pixels of 0..255 and the mean, {listed(self.mean)}, of 0..1: "
-                "give both in one of them"
+                f"the std, {listed(self.std)}, is on the scale 0..255 and the mean, {listed(self.mean)}, on 0..1: "
+                "give both on one scale"
             )
 
     def _all(self, given: tuple[float, ...] | None, usual: Preprocessing) -> tuple[float, ...] | None:
@@ -95,7 +95,7 @@ class Prepared:
 
 
 def described(preprocessing: Preprocessing) -> str:
-    """The numbers of a preparation for people, of 0..255 where those of 0..1 would be tiny."""
+    """Mean and standard deviation for people, on the scale 0..255 if they would be tiny on 0..1."""
     of_bytes = max(preprocessing.std) < 0.02
     factor, pixels = (255, "0..255") if of_bytes else (1, "0..1")
     mean, std = (listed([value * factor for value in values]) for values in (preprocessing.mean, preprocessing.std))
@@ -104,6 +104,6 @@ def described(preprocessing: Preprocessing) -> str:
 
 
 def listed(values: Sequence[float]) -> str:
-    """Numbers for people, one where all are the same."""
+    """Numbers for people; a single one if all are equal."""
     texts = [f"{value:.4g}" for value in values]
     return texts[0] if len(set(texts)) == 1 else ",".join(texts)

@@ -1,7 +1,7 @@
-"""From an image of any size to the network's input: one definition for training, evaluation, prediction and export.
+"""Preprocessing of an image of any size to the network's input, for training, evaluation, prediction and export alike.
 
-The shorter side is scaled to size / crop with an antialiasing filter and the centre cut out. Both happen in one step:
-the box that will be kept is resampled straight to the final size.
+The shorter side is scaled to size / crop with an antialiasing filter, and the centre is cropped. Both happen in one
+step: the crop box is resampled directly to the final size.
 """
 
 import json
@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from smallcnn.checks import MOST_SIDE
-from smallcnn.data.decode import Decoded, Picture, decode
+from smallcnn.data.decode import Decoded, ImageInput, decode
 from smallcnn.errors import FileError
 
 Box = tuple[float, float, float, float]
@@ -23,13 +23,14 @@ Order = Literal["rgb", "bgr"]
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How an image becomes the network's input.
+    """Preprocessing of an image to the network's input.
 
-    `size` (height, width) in pixels; `crop` the part of the shorter side that is kept; `mean` and `std` per channel,
-    for pixels scaled to 0..1: input = (pixel / 255 - mean) / std. One mean means a grey network, three one of colours.
+    `size` is (height, width) in pixels and `crop` the fraction of the shorter side that is kept. `mean` and `std` are
+    per channel, for pixels scaled to 0..1: input = (pixel / 255 - mean) / std. One mean makes a grey network, three a
+    colour one.
 
-    `order` is that of the network's channels, and so of mean and std; images are red first everywhere, and `normalise`
-    turns them round for a network that wants blue first, as Caffe's do.
+    `order` is the order of the network's channels, and so of mean and std. Images are red first everywhere; `normalise`
+    reverses them for a network that expects blue first, as Caffe's do.
     """
 
     size: tuple[int, int]
@@ -54,42 +55,42 @@ class Preprocessing:
 
     @property
     def channels(self) -> int:
-        """1 for grey, 3 for RGB."""
+        """Number of channels: 1 for grey, 3 for RGB."""
         return len(self.mean)
 
     def trained_at(self, scale: float) -> "Preprocessing":
-        """The same with both sides of the size times `scale`, at least one pixel."""
+        """A copy with both sides of the size multiplied by `scale`, at least one pixel."""
         height, width = (max(1, round(side * scale)) for side in self.size)
         return replace(self, size=(height, width))
 
-    def prepare(self, picture: Picture) -> np.ndarray:
-        """uint8 (H, W, C). Raises ImageError if the image cannot be decoded."""
-        decoded = decode(picture, self.channels, self.decoded_side(self.crop))
+    def prepare(self, image: ImageInput) -> np.ndarray:
+        """Decodes, crops and resizes an image: uint8 (H, W, C). Raises ImageError if it cannot be decoded."""
+        decoded = decode(image, self.channels, self.decoded_side(self.crop))
         return self.resample(decoded, centre_box(decoded.size, self.size, self.crop))
 
-    def decoded_side(self, part: float) -> float:
-        """The shorter side to decode to if `part` of it will be kept: twice what comes out, so resizing smooths."""
-        return 2 * max(self.size) / part
+    def decoded_side(self, fraction: float) -> float:
+        """Shorter side to decode to if `fraction` of it will be kept: twice the output, so that resizing smooths."""
+        return 2 * max(self.size) / fraction
 
     def resample(self, decoded: Decoded, box: Box) -> np.ndarray:
-        """What `box` (left, top, right, bottom, in pixels of the whole image) shows, at `size`: uint8 (H, W, C)."""
+        """Resamples `box` (left, top, right, bottom, in pixels of the whole image) to `size`: uint8 (H, W, C)."""
         height, width = self.size
         left, top, right, bottom = (edge / decoded.factor for edge in box)
         resized = decoded.image.resize((width, height), _FILTERS[self.interpolation], (left, top, right, bottom))
         return np.asarray(resized).reshape(height, width, self.channels)
 
     def scale_and_shift(self) -> tuple[np.ndarray, np.ndarray]:
-        """float32 (C,) each: network input = pixel * scale + shift, in the network's order of channels."""
+        """(scale, shift), float32 (C,) each: network input = pixel * scale + shift, in the network's channel order."""
         mean, std = np.array(self.mean), np.array(self.std)
         return (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
 
     def normalise(self, batch: np.ndarray) -> np.ndarray:
-        """uint8 (N, H, W, C), red first -> float32 (N, H, W, C), what the network computes on."""
+        """uint8 (N, H, W, C), red first -> float32 (N, H, W, C), the network's input."""
         scale, shift = self.scale_and_shift()
         return (batch[..., ::-1] if self.order == "bgr" else batch) * scale + shift
 
     def to_json(self) -> str:
-        """A JSON object with one entry per field; no `order` means "rgb", as in older files."""
+        """A JSON object with one entry per field; without `order` it means "rgb", as in older files."""
         fields = asdict(self)
         if self.order == "rgb":
             del fields["order"]
@@ -97,7 +98,7 @@ class Preprocessing:
 
     @classmethod
     def from_json(cls, text: str) -> "Preprocessing":
-        """The inverse of `to_json`; FileError if it is not one."""
+        """The inverse of `to_json`. Raises FileError for invalid text."""
         try:
             fields: dict[str, Any] = json.loads(text)
             for key in ("size", "mean", "std"):
@@ -108,7 +109,7 @@ class Preprocessing:
 
 
 def centre_box(image_size: tuple[int, int], size: tuple[int, int], crop: float) -> Box:
-    """The centred box of an image (width, height) with the proportions of `size` (height, width)."""
+    """The centred box of an image (width, height) with the aspect ratio of `size` (height, width)."""
     width, height = image_size
     scale = min(width / size[1], height / size[0]) * crop
     kept_width, kept_height = min(size[1] * scale, width), min(size[0] * scale, height)  # rounding may exceed by 1e-16

@@ -1,15 +1,14 @@
-"""Where labelled images come from: a folder or tar with one folder per class, an .npz, shards, or a named set.
+"""Sources of labelled images: a folder or archive with one folder per class, an .npz file, shards, or a named set.
 
     open_source("photos")           photos/<class>/*.jpg, or photos/train/<class> and photos/val/<class> (and test/)
     open_source("photos.tar")       the same in an archive (.tar, .tar.gz, .zip), read in place
-    open_source("arrays.npz")       x_train, y_train (x_val, y_val) (x_test, y_test), or x, y; `classes` optional: names
-    open_source("shards")           what `smallcnn shard` wrote; the address of its index.json; train-{0000..0099}.tar
-    open_source("cifar10")          a set known by name (`smallcnn.data.named`), downloaded, or found in `root`
+    open_source("arrays.npz")       x_train, y_train (x_val, y_val) (x_test, y_test), or x, y; optionally `classes`
+    open_source("shards")           output of `smallcnn shard`; the address of its index.json; train-{0000..0099}.tar
+    open_source("cifar10")          a named set (`smallcnn.data.named`), downloaded or found in `root`
 
-Where no validation part is given, one is cut from the training part: per class, chosen by a hash of seed and file name,
-so that it is the same on every machine and adding images hardly changes it. Given `groups` (see
-`smallcnn.data.groups`), images of one group stay on one side. Without a training part a source is good for evaluation
-only.
+If there is no validation split, one is cut from the training split, per class, by a hash of seed and file name. So it
+is the same on every machine, and adding images hardly changes it. With `groups` (see `smallcnn.data.groups`) the images
+of one group stay on one side. A source without a training split is for evaluation only.
 """
 
 import hashlib
@@ -37,14 +36,14 @@ _PARTS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Source:
-    """A data set: class names, and parts called train, val and test, in this order; where train is, val is too.
+    """A data set: class names and the splits train, val and test, in this order; with train there is always val.
 
-    `val_is_cut` says that the validation part was cut from the training part here (it is empty if no class has two
-    images); `mirror` that an image keeps its class when mirrored; `fingerprint` identifies the images: files by
-    name, arrays by content, both with their labels; `left_out` is what was found and is not used, also said in a line
-    of `notes`, which tell what is wrong with the set though it can be used, such as a shard that is cut short;
-    `untrainable` says why it is good for evaluation only, such as a class folder without images. `cut` is which images
-    groups have put into the validation part, so that it can be cut again without them; empty if there were none.
+    `val_is_cut`: the validation split was cut from the training split (it is empty if no class has two images).
+    `mirror`: an image keeps its class when mirrored. `fingerprint` identifies the images, files by name and arrays by
+    content, both with labels. `left_out` lists files and folders that are not used. `notes` are lines on defects of a
+    usable set, such as a truncated shard, with one on `left_out`. `untrainable` is the reason why the set is for
+    evaluation only, such as a class folder without images. `cut` records the validation images chosen with groups, so
+    that the same cut works without them; empty if there were no groups.
     """
 
     classes: tuple[str, ...]
@@ -58,20 +57,20 @@ class Source:
     cut: str = ""
 
     def everything(self) -> Split:
-        """All parts together."""
-        parts = list(self.splits.values())
+        """All splits combined."""
+        splits = list(self.splits.values())
         images: Sequence[File] | np.ndarray
-        if isinstance(parts[0].images, np.ndarray):
-            images = np.concatenate([np.asarray(part.images) for part in parts])
+        if isinstance(splits[0].images, np.ndarray):
+            images = np.concatenate([np.asarray(split.images) for split in splits])
         else:
-            images = [image for part in parts for image in part.images]
-        names = [name for part in parts for name in part.names]
-        return Split(images, np.concatenate([part.labels for part in parts]), names)
+            images = [image for split in splits for image in split.images]
+        names = [name for split in splits for name in split.names]
+        return Split(images, np.concatenate([split.labels for split in splits]), names)
 
 
 @dataclass(frozen=True)
 class _Given:
-    """A set as it is stored: `splits` are the parts it has."""
+    """A data set with the splits it is stored with."""
 
     classes: tuple[str, ...]
     splits: dict[str, Split]
@@ -90,14 +89,14 @@ def open_source(
     groups: str | Path | None = None,
     cut: str = "",
 ) -> Source:
-    """Finds the images of a folder, an archive, an .npz file, shards or a named set; decodes none of them.
+    """Lists the images of a folder, an archive, an .npz file, shards or a named set, without decoding them.
 
-    `root` is where a copy of a named set lies: a folder with the official files, packed or unpacked, or with images.
-    `groups` is a table or a pattern that says which images belong together; `cut` is that of an earlier Source, and
-    used if the images are the same and no groups are given.
+    `root` is the folder with a copy of a named set: the official files, packed or unpacked, or images. `groups` is a
+    table or a pattern that says which images belong together. `cut` is that of an earlier Source; it applies if the
+    images are the same and no groups are given.
 
-    Raises DataError if there is nothing to learn from: no images, labels that do not fit; FileError if a named set or
-    an index cannot be downloaded.
+    Raises DataError if the data is unusable, such as no images or invalid labels, and FileError if a named set or an
+    index cannot be downloaded.
     """
     if not 0 < val_fraction < 1:
         raise DataError(f"the validation fraction must be between 0 and 1, not {val_fraction}")
@@ -128,14 +127,14 @@ def open_source(
 
 
 def read_source(source: str | Path, *, root: str | Path | None = None) -> _Given:
-    """A set with the parts it is stored with; `open_source` otherwise."""
+    """Reads a data set with its stored splits; otherwise like `open_source`."""
     name, path = str(source), Path(source)
     try:
         if name in NAMED and (root is not None or not path.exists()):
             classes, splits = read_named(name, None if root is None else Path(root))
             return _Given(classes, splits, NAMED[name].mirror)
         if root is not None:
-            raise DataError(f"a root holds a copy of a named set ({', '.join(NAMED)}); {name!r} is none")
+            raise DataError(f"a root is for named sets ({', '.join(NAMED)}); {name!r} is not one")
         if is_shards(name):
             classes, splits, problems, left_out = read_shards(name)
             return _Given(classes, splits, left_out=left_out, notes=(*problems, *filter(None, [left_out.line()])))
@@ -153,29 +152,29 @@ def read_source(source: str | Path, *, root: str | Path | None = None) -> _Given
 
 
 def _about(group_of: dict[str, str], images: int) -> str:
-    """One line on groups."""
+    """A note on the groups."""
     count = len(set(group_of.values()))
     alone = images - len(group_of)
-    rest = f"; {alone:,} images are in none, and each is a group of its own" if alone else ""
+    rest = f"; {alone:,} images without a group are treated one by one" if alone else ""
     return f"{len(group_of):,} images are in {count:,} groups, each on one side of the split{rest}"
 
 
 def _on_both_sides(splits: dict[str, Split], groups: str | Path, source: str | Path) -> str:
-    """One line on a split that the set brings with it, which groups cannot change."""
+    """A note on a set with its own val split, which groups cannot change."""
     if not {"train", "val"} <= splits.keys():
-        raise DataError(f"{source} has no training images to split by groups; leave --groups out")
-    names = [name for part in ("train", "val") for name in splits[part].names]
+        raise DataError(f"{source} has no training images to split by groups; drop --groups")
+    names = [name for key in ("train", "val") for name in splits[key].names]
     group_of = read_groups(groups, names)
-    train, val = ({group_of[name] for name in splits[part].names if name in group_of} for part in ("train", "val"))
+    train, val = ({group_of[name] for name in splits[key].names if name in group_of} for key in ("train", "val"))
     both = sorted(train & val)
     some = f" ({', '.join(both[:3])})" if both else ""
-    return f"the set has a val split of its own, which groups do not change; {len(both)} groups are on both sides{some}"
+    return f"the set has its own val split, which groups do not change; {len(both)} groups are on both sides{some}"
 
 
 def _fingerprint(splits: dict[str, Split]) -> str:
     digest = hashlib.sha256()
-    for part, split in sorted(splits.items()):
-        lines = (f"{part} {name} {label}\n" for name, label in zip(split.names, split.labels, strict=True))
+    for key, split in sorted(splits.items()):
+        lines = (f"{key} {name} {label}\n" for name, label in zip(split.names, split.labels, strict=True))
         digest.update(_bytes("".join(lines)))
         if isinstance(split.images, np.ndarray):
             digest.update(np.ascontiguousarray(split.images).data)
@@ -183,4 +182,4 @@ def _fingerprint(splits: dict[str, Split]) -> str:
 
 
 def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")  # a file name on Linux may hold bytes that are no text
+    return text.encode("utf-8", "surrogateescape")  # file names on Linux may contain bytes that are not valid text

@@ -1,4 +1,4 @@
-"""Labelled images in memory, on disk or inside other files, none of them decoded: what every source is made of."""
+"""Labelled, undecoded images in memory, on disk or inside other files: the building block of every source."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from smallcnn.data.stored import Stored
 
 @dataclass(frozen=True)
 class Split:
-    """Images with their labels. `images` are files, or a uint8 array (N, H, W) or (N, H, W, C)."""
+    """Images with labels and names. `images` are files, or a uint8 array (N, H, W) or (N, H, W, C)."""
 
     images: Sequence[Path | Stored | bytes] | np.ndarray
     labels: np.ndarray
@@ -21,7 +21,7 @@ class Split:
         return len(self.labels)
 
     def subset(self, indices: Sequence[int]) -> "Split":
-        """These images, in this order."""
+        """The images with these indices, in this order."""
         images = (
             self.images[list(indices)] if isinstance(self.images, np.ndarray) else [self.images[i] for i in indices]
         )

@@ -1,4 +1,4 @@
-"""Images that lie inside larger files; each is read by itself when it is asked for, from any thread."""
+"""Images inside larger files, each read on demand and from any thread."""
 
 import os
 import zlib
@@ -10,11 +10,11 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 from smallcnn.errors import ImageError
 
-_LOCAL_HEADER = 30  # bytes in front of each member of a zip, with a name of no length
+_LOCAL_HEADER = 30  # bytes before each member of a zip, with an empty name
 
 
 class Store(Protocol):
-    """A file that holds images."""
+    """A file that contains images."""
 
     def read(self, at: int, size: int) -> bytes:
         """The image at this place. Raises ImageError if it cannot be read."""
@@ -22,7 +22,7 @@ class Store(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """One image in a store; `name` for messages, `crc` the CRC-32 of its bytes if it is known."""
+    """One image in a store; `name` is for messages, `crc` is the CRC-32 of its bytes if known."""
 
     store: Store
     at: int
@@ -31,24 +31,24 @@ class Stored:
     crc: int | None = None
 
     def read(self) -> bytes:
-        """Its bytes. Raises ImageError if they cannot be read or are not those it was stored with."""
+        """The image's bytes. Raises ImageError if they cannot be read or their CRC-32 is wrong."""
         content = self.store.read(self.at, self.size)
         if self.crc is not None and zlib.crc32(content) != self.crc:
-            raise ImageError(f"{self.name}: damaged where it is stored (another CRC-32 than when it was written)")
+            raise ImageError(f"{self.name}: damaged in storage (its CRC-32 differs from the one recorded)")
         return content
 
 
 class FileStore:
-    """A file on disk that holds images one after the other, as a tar does; `size` in bytes as it should be."""
+    """A file on disk with images one after another, such as a tar; `size` is the expected size in bytes."""
 
     def __init__(self, path: Path, size: int) -> None:
         self.path, self.size = path, size
 
     def read(self, at: int, size: int) -> bytes:
-        """The `size` bytes from `at`. The file is opened for each: no two threads meet, and no handle stays open."""
+        """The `size` bytes from `at`. Opens the file for each read, so threads share no handle and none stays open."""
         try:
             with self.path.open("rb", buffering=0) as file:
-                if at + size > os.fstat(file.fileno()).st_size:  # before room is made for what is not there
+                if at + size > os.fstat(file.fileno()).st_size:  # before allocating memory for missing bytes
                     raise ImageError(self.shortened())
                 file.seek(at)
                 content = file.read(size)
@@ -59,12 +59,12 @@ class FileStore:
         return content
 
     def shortened(self) -> str:
-        """One line for a file that ends too early."""
+        """The message for a truncated file."""
         return f"{self.path}: cut short, {self.size:,} bytes expected; the images beyond its end are missing"
 
 
 class ZipStore:
-    """A zip archive; the place of an image is its number in the list of members."""
+    """A zip archive; the place of an image is its index in the list of members."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -72,22 +72,22 @@ class ZipStore:
         self.members = self.zip.infolist()
 
     def read(self, at: int, size: int) -> bytes:
-        """The member number `at`, unpacked to its `size` bytes."""
+        """The member with index `at`, unpacked to `size` bytes."""
         try:
             with self.zip.open(self.members[at]) as file:
-                return file.read(size)  # with a size, which bounds what is unpacked also where the member's is a lie
+                return file.read(size)  # the size bounds the unpacking even if the member's own is false
         except Exception as error:  # zipfile and zlib raise many things on damaged data
             raise ImageError(f"{self.path}: {self.members[at].filename}: {' '.join(str(error).split())}") from error
 
     def unreadable(self, member: ZipInfo) -> str:
-        """Why a member cannot be read, in a word; empty if it can."""
+        """The reason why a member cannot be read; empty if it can."""
         if member.flag_bits & 1:
             return "encrypted"
-        # of the others, bzip2 and LZMA are unpacked by Python without a bound, and the rest not at all
+        # Python unpacks bzip2 and LZMA without a bound, and other methods not at all
         return "" if member.compress_type in (ZIP_STORED, ZIP_DEFLATED) else "compressed in another way than deflate"
 
     def check_places(self) -> None:
-        """Raises BadZipFile if members share bytes, by which a small file could unpack to any size."""
+        """Raises BadZipFile if members overlap, which lets a small file unpack to any size."""
         places = sorted((member.header_offset, member.compress_size) for member in self.members)
         for (start, size), (following, _) in pairwise(places):
             if start + _LOCAL_HEADER + size > following:

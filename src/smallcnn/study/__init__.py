@@ -1,6 +1,6 @@
-"""Papers' comparisons, rerun at a size that a laptop can afford: several networks, one recipe, several seeds.
+"""Comparisons from papers, rerun at laptop scale: several networks, one recipe, several seeds.
 
 study = catalogue.find("effnet-table2")
-running.run(study, "cifar10", Path("runs/table2"))       trains what is not done yet
-results.read(study, Path("runs/table2"))                 what is done
+running.run(study, "cifar10", Path("runs/table2"))       trains the missing runs
+results.read(study, Path("runs/table2"))                 reads the finished ones
 """

@@ -20,7 +20,7 @@ STUDIES = {
 
 
 def find(name: str) -> Study:
-    """The study called `name`; SmallcnnError with the closest names."""
+    """The study called `name`. Raises SmallcnnError with the closest names."""
     if name not in STUDIES:
         raise SmallcnnError(f"no study {name!r}; {closest(name, STUDIES)}")
     return STUDIES[name]

@@ -1,4 +1,4 @@
-"""What a study is, as data."""
+"""Definition of a study, as data."""
 
 import re
 from collections.abc import Callable
@@ -11,20 +11,20 @@ from smallcnn.train.recipe import Distil, Recipe
 from smallcnn.train.recipes import named
 
 PICTURES = 50_000
-"""Training images that the stated hours are for: CIFAR-10's."""
+"""Number of training images that the stated hours assume: CIFAR-10's."""
 
 SMALL = replace(named("small-images"), epochs=10, val_fraction=0.02)
-"""The recipe for small images, cut short to afford several seeds."""
+"""The recipe for small images, shortened to afford several seeds."""
 
 
 @dataclass(frozen=True)
 class Row:
     """One network of a study.
 
-    `model` is a registry name with options, or builds a graph from the common keywords (resolution, classes, channels).
-    `published` is the paper's accuracy in percent as printed, empty if it has none. `images_per_second` is the measured
-    training speed (docs/studies.md says where), from which the stated hours follow. `distil` is how the row learns from
-    a teacher, if it has one.
+    `model` is a registry name with options, or a function that builds a graph from the common keywords (resolution,
+    classes, channels). `published` is the paper's accuracy in percent as printed, or empty. `images_per_second` is the
+    training speed measured as docs/studies.md describes; the stated hours follow from it. `distil` is the kind of
+    distillation, if the row has a teacher.
     """
 
     label: str
@@ -36,7 +36,7 @@ class Row:
 
     @property
     def name(self) -> str:
-        """The label in lower case without blanks: the row's folder, and what --row takes."""
+        """The label in lower case with hyphens for spaces: the row's folder, and its name for --row."""
         return re.sub(r"[^a-z0-9.]+", "-", self.label.lower()).strip("-")
 
     def build(self, *, classes: int = 10, channels: int = 3) -> Graph:
@@ -45,15 +45,15 @@ class Row:
         return build(resolution=self.resolution, classes=classes, channels=channels)
 
     def cost(self) -> Profile:
-        """What the network costs with ten classes and colour images."""
+        """Cost of the network with ten classes and colour images."""
         return profile(self.build())
 
 
 @dataclass(frozen=True)
 class Study:
-    """A comparison: `rows` trained by one recipe, with `seeds` seeds each.
+    """A comparison: `rows` trained with one recipe and `seeds` seeds each.
 
-    `source` says where the published figures are from and what is not as in the paper; `published` heads their column.
+    `source` cites the published figures and lists differences from the paper; `published` is the title of their column.
     """
 
     name: str
@@ -66,6 +66,6 @@ class Study:
     seeds: int = 3
 
     def hours(self, rows: tuple[Row, ...] | None = None) -> float:
-        """Hours that `rows` take with all seeds, one run after the other, on CIFAR-10's images."""
-        pictures = self.recipe.epochs * PICTURES * (1 - self.recipe.val_fraction)
-        return self.seeds * sum(pictures / row.images_per_second for row in rows or self.rows) / 3600
+        """Hours to train `rows` with all seeds, one run at a time, on CIFAR-10."""
+        images = self.recipe.epochs * PICTURES * (1 - self.recipe.val_fraction)
+        return self.seeds * sum(images / row.images_per_second for row in rows or self.rows) / 3600

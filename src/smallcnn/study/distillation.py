@@ -7,7 +7,7 @@ _STUDENT = "effnet_cifar:block=mobilenet"
 DISTILLATION = Study(
     name="distillation",
     title="A student with and without a teacher",
-    question="How much does a small network gain by learning from a larger one's answers?",
+    question="How much does a small network gain from a larger teacher?",
     source="Hinton et al. 2015 (arXiv 1503.02531) has no such table; temperature and weight are ours",
     published="",
     recipe=SMALL,

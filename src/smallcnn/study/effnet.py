@@ -25,9 +25,9 @@ TABLE_2 = Study(
     title="EffNet's comparison on CIFAR-10",
     question="At a fraction of the baseline's cost, does EffNet's block lose less accuracy than MobileNet's and "
     "ShuffleNet's, and does a network of its cost beat the baseline?",
-    source="Freeman et al. 2018 (arXiv 1801.06434), Table 2, means of five runs; optimizer, learning rate, first beta "
-    "and the lack of augmentation are the paper's, batch, epochs and schedule are ours (it gives none), and so are the "
-    "widths of the large networks",
+    source="Freeman et al. 2018 (arXiv 1801.06434), Table 2, means of five runs; optimizer, learning rate, beta1 and "
+    "the lack of augmentation follow the paper; batch size, epochs, schedule and the widths of the large networks are "
+    "ours, as the paper gives none",
     published="CIFAR-10 top-1, %",
     recipe=replace(named("effnet"), weight_decay=0, mirror=False, val_fraction=0.02),
     rows=tuple(

@@ -21,10 +21,9 @@ _SHALLOW = _accuracy("mobilenet_v1.t5", "Shallow MobileNet")
 NARROW_OR_SHALLOW = Study(
     name="narrow-or-shallow",
     title="A narrower or a shallower MobileNet",
-    question="Of two networks of about one cost, is the one with fewer channels better than the one with five blocks "
-    "fewer?",
+    question="At about the same cost, is a network with fewer channels better than one with five fewer blocks?",
     source="Howard et al. 2017 (arXiv 1704.04861), Table 5, at 224x224; here the first layer has stride 1, and the "
-    "pair is run at half its width too",
+    "pair is also run at half its width",
     published=_ANOTHER,
     recipe=SMALL,
     rows=(
@@ -41,7 +40,7 @@ DEPTHWISE_OR_FULL = Study(
     question="How much accuracy do depthwise separable convolutions cost at the same widths, and how much do they gain "
     "at the same Mult-Adds?",
     source="Howard et al. 2017 (arXiv 1704.04861), Table 4, at width 1 and 224x224; here width 0.25 with a first layer "
-    "of stride 1, and besides a separable network of the full one's cost",
+    "of stride 1, plus a separable network as costly as the full one",
     published=_ANOTHER,
     recipe=SMALL,
     rows=(
@@ -51,7 +50,7 @@ DEPTHWISE_OR_FULL = Study(
     ),
 )
 
-# side in the paper, side here: the same parts, 1, 6/7, 5/7 and 4/7 of 32, to the nearest whole
+# side in the paper, side here: the same fractions, 1, 6/7, 5/7 and 4/7, of 32, rounded
 _SIDES = ((224, 32), (192, 27), (160, 23), (128, 18))
 # width: images per second at each side
 _WIDTHS = {
@@ -65,9 +64,9 @@ WIDTH_AND_RESOLUTION = Study(
     name="width-and-resolution",
     title="MobileNet's width and resolution",
     question="For a given cost, which width at which resolution is best?",
-    source="Howard et al. 2017 (arXiv 1704.04861), Figure 4's sixteen networks, with the accuracies of the released "
-    "checkpoints (tensorflow/models, research/slim, mobilenet_v1.md) at 224, 192, 160 and 128 pixels; here the same "
-    "parts of 32, with a first layer of stride 1",
+    source="Howard et al. 2017 (arXiv 1704.04861), the sixteen networks of Figure 4, with the accuracies of the "
+    "released checkpoints (tensorflow/models, research/slim, mobilenet_v1.md) at 224, 192, 160 and 128 pixels; here "
+    "the same fractions of 32 pixels, with a first layer of stride 1",
     published=_ANOTHER,
     recipe=SMALL,
     rows=tuple(

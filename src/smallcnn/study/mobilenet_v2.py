@@ -1,4 +1,4 @@
-"""Linear bottlenecks and where shortcuts go: Sandler et al. 2018, arXiv 1801.04381, Figure 6."""
+"""Linear bottlenecks and the place of shortcuts: Sandler et al. 2018, arXiv 1801.04381, Figure 6."""
 
 from smallcnn.study.definition import SMALL, Row, Study
 
@@ -9,8 +9,8 @@ BOTTLENECK = Study(
     title="MobileNetV2's bottlenecks",
     question="Does a ReLU6 after the projection cost accuracy, and do shortcuts belong between the bottlenecks or "
     "between the expansions?",
-    source="Sandler et al. 2018 (arXiv 1801.04381), Figure 6, which has curves and no figures: linear above ReLU6; "
-    "shortcuts between bottlenecks above those between expansions above none; here width 0.35 with two strides fewer",
+    source="Sandler et al. 2018 (arXiv 1801.04381), Figure 6, which shows curves without numbers: linear above ReLU6; "
+    "shortcuts between bottlenecks above those between expansions above none; here width 0.35 with two fewer strides",
     published="",
     recipe=SMALL,
     rows=(

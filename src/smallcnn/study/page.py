@@ -1,4 +1,4 @@
-"""A study's results as people read them: the table, the plot, the page."""
+"""A study's results for people: table, plot and page."""
 
 import json
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ _BLUE, _ORANGE, _GREY = "#2563eb", "#ea580c", "#94a3b8"
 
 
 def table(study: Study, lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
-    """(heads, rows) of text; a row without a finished run says how long it takes, with the epochs of those that are."""
+    """(column titles, rows) as text. A row without finished runs shows its hours, at the epochs of those that ran."""
     done = [outcome for line in lines for outcome in line.outcomes]
     epochs = done[0].recipe["epochs"] if done else study.recipe.epochs
     averaged = any(line.ema for line in lines)
@@ -47,7 +47,7 @@ def table(study: Study, lines: Sequence[Line]) -> tuple[list[str], list[list[str
 
 
 def markdown(study: Study, lines: Sequence[Line]) -> str:
-    """The table for a page of docs."""
+    """The table in Markdown, for the docs."""
     heads, rows = table(study, lines)
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads), *rows))
 
@@ -55,8 +55,8 @@ def markdown(study: Study, lines: Sequence[Line]) -> str:
 def write(study: Study, lines: Sequence[Line], out: Path) -> None:
     """Writes results.json, plot.svg and report.html into the folder `out`."""
     figure = plot(study, lines)
-    with atomic(out / JSON) as beside:
-        beside.write_text(json.dumps(results.as_json(study, lines), indent=2))
+    with atomic(out / JSON) as temporary:
+        temporary.write_text(json.dumps(results.as_json(study, lines), indent=2))
     plots.save(figure, out / PLOT)
     _write_page(study, lines, figure, out / PAGE)
 
@@ -69,8 +69,8 @@ def _write_page(study: Study, lines: Sequence[Line], figure: "Figure", path: Pat
         (f"{sum(outcome.seconds for outcome in done) / 3600:.1f} h", "of training"),
     ]
     note = (
-        "Mean and sample standard deviation over n seeds, of the weights after the last epoch, on the test part, which "
-        "nothing was chosen by; beside it those that were best on the validation part."
+        "Test accuracy as mean and sample standard deviation over n seeds, with the weights of the last epoch; no "
+        "choice was made on the test split. The next column has the weights that were best on the validation split."
     )
     sections = [
         Section("Question", f"<p>{pages.text(study.question)}</p><p>{pages.text(study.source)}</p>"),
@@ -85,7 +85,7 @@ def _write_page(study: Study, lines: Sequence[Line], figure: "Figure", path: Pat
 
 
 def plot(study: Study, lines: Sequence[Line]) -> "Figure":
-    """A line per network: every seed's test accuracy and their mean; the paper's figure on an axis of its own."""
+    """One row per network: every seed's test accuracy and their mean; the paper's figure on a separate axis."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 0.45 * len(lines) + 1.3), layout="constrained")

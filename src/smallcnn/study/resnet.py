@@ -1,8 +1,8 @@
 """ResNet for CIFAR: He et al. 2015, "Deep Residual Learning for Image Recognition", arXiv 1512.03385, section 4.2.
 
-Input (resolution, resolution, channels); output (classes,) logits. With n = 3 blocks a stage it has 20 layers with
+Input (resolution, resolution, channels); output (classes,) logits. With n = 3 blocks per stage it has 20 layers with
 weights, 40,551,040 Mult-Adds at 32x32 and 269,722 parameters (the paper: 0.27 M). Shortcuts are the paper's option A,
-without parameters: where the plane halves, every second pixel, and zeros for the channels that are new.
+without parameters: where the plane halves, they take every second pixel and fill the new channels with zeros.
 """
 
 from smallcnn.builder import Builder
@@ -28,6 +28,6 @@ def _residual(g: Builder, x: Node, out: int, stride: int, name: str) -> Node:
     y = g.conv_bn(y, out, kernel=3, padding=1, activation=None, name=f"{name}.second")
     if stride > 1:
         x = g.average_pool(x, kernel=1, stride=stride, name=f"{name}.shortcut")
-        zeros = g.clip(x, -1, 0, name=f"{name}.zeros")  # x comes from a ReLU: nothing of it is below 0
+        zeros = g.clip(x, -1, 0, name=f"{name}.zeros")  # zero everywhere, as x comes from a ReLU
         x = g.concat(x, zeros, name=f"{name}.widened")
     return g.activation(g.add(x, y, name=f"{name}.add"), "relu", name=f"{name}.act")

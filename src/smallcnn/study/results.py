@@ -1,4 +1,4 @@
-"""What a study's folder holds: one result.json per finished run, and what they come to together."""
+"""A study's folder: one result.json per finished run, and the statistics over them."""
 
 import json
 from collections.abc import Sequence
@@ -17,11 +17,11 @@ RESULT = "result.json"
 
 @dataclass(frozen=True)
 class Outcome:
-    """One finished run. Accuracies are fractions of the test part, of the last epoch's weights, of those that were best
-    on the validation part, and of the averaged ones (None without an average).
+    """One finished run.
 
-    `images` identifies the data set, `teacher` what the run learned from besides, `recipe` is the whole recipe, with
-    the seed.
+    Accuracies are fractions of the test split: `top1` with the last epoch's weights, `best_top1` with those that were
+    best on the validation split, `ema_top1` with the averaged ones (None without an average). `pictures` identifies the
+    data set and `teacher` the teacher's file; `recipe` is the whole recipe, with the seed.
     """
 
     row: str
@@ -42,7 +42,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean and sample standard deviation (divided by n - 1; None of one number) of n accuracies, in percent."""
+    """Mean and sample standard deviation (divided by n - 1; None if n is 1) of n accuracies, in percent."""
 
     mean: float
     deviation: float | None
@@ -53,7 +53,7 @@ class Spread:
 
 
 def spread(fractions: Sequence[float]) -> Spread | None:
-    """The spread of accuracies given as fractions; None of none."""
+    """The spread of accuracies given as fractions; None if there are none."""
     if not fractions:
         return None
     percent = [100 * fraction for fraction in fractions]
@@ -62,41 +62,41 @@ def spread(fractions: Sequence[float]) -> Spread | None:
 
 @dataclass(frozen=True)
 class Line:
-    """A row of the study with its finished runs, by seed."""
+    """A row of the study with its finished runs, sorted by seed."""
 
     row: Row
     outcomes: tuple[Outcome, ...]
 
     @property
     def top1(self) -> Spread | None:
-        """After the last epoch: the headline."""
+        """Test accuracy after the last epoch: the headline."""
         return spread([outcome.top1 for outcome in self.outcomes])
 
     @property
     def best(self) -> Spread | None:
-        """Of the epoch that was best on the validation part."""
+        """Test accuracy of the epoch that was best on the validation split."""
         return spread([outcome.best_top1 for outcome in self.outcomes])
 
     @property
     def ema(self) -> Spread | None:
-        """Of the averaged weights, if all runs have them."""
+        """Test accuracy of the averaged weights, if all runs have them."""
         values = [outcome.ema_top1 for outcome in self.outcomes if outcome.ema_top1 is not None]
         return spread(values) if len(values) == len(self.outcomes) else None
 
 
 def run_folder(out: Path, row: Row, seed: int) -> Path:
-    """Where the run of `row` with `seed` lives."""
+    """The folder of the run of `row` with `seed`."""
     return out / row.name / f"seed-{seed}"
 
 
 def write(folder: Path, outcome: Outcome) -> None:
-    """Puts the result into a run's folder: the run is done."""
-    with atomic(folder / RESULT) as beside:
-        beside.write_text(json.dumps(asdict(outcome), indent=2))
+    """Writes the result into a run's folder, which marks the run as done."""
+    with atomic(folder / RESULT) as temporary:
+        temporary.write_text(json.dumps(asdict(outcome), indent=2))
 
 
 def read_one(folder: Path) -> Outcome:
-    """The result in a run's folder. Raises DataError if it is not one."""
+    """The result in a run's folder. Raises DataError if it is not valid."""
     path = folder / RESULT
     try:
         outcome = Outcome(**json.loads(path.read_text()))
@@ -106,13 +106,13 @@ def read_one(folder: Path) -> Outcome:
                 raise TypeError(f"{name} is {ascii(value)[:50]}")
         return outcome
     except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise DataError(f"{path}: no result of a study's run ({error}); remove it to have the run finished") from error
+        raise DataError(f"{path}: not the result of a study run ({error}); remove it to finish the run") from error
 
 
 def read(study: Study, out: Path) -> tuple[Line, ...]:
-    """Every row with what is done in the folder `out`.
+    """Every row with its finished runs in the folder `out`.
 
-    Raises DataError if runs are not of one data set, one recipe and one teacher.
+    Raises DataError if the runs differ in data set, recipe or teacher.
     """
     lines = []
     for row in study.rows:
@@ -126,9 +126,9 @@ def read(study: Study, out: Path) -> tuple[Line, ...]:
 
 
 def check_same(out: Path, outcome: Outcome, data: str, pictures: str, recipe: Recipe, teacher: str | None) -> None:
-    """DataError unless `outcome` was trained on these images by this recipe, but for the seed.
+    """Raises DataError unless `outcome` was trained on these images with this recipe, apart from the seed.
 
-    If it had a teacher and there is one now, it must be the same.
+    If both have a teacher, it must be the same.
     """
     if outcome.teacher and teacher and outcome.teacher != teacher:
         raise DataError(f"{out} holds runs that learned from another teacher; use another --out")
@@ -141,7 +141,7 @@ def check_same(out: Path, outcome: Outcome, data: str, pictures: str, recipe: Re
 
 
 def as_json(study: Study, lines: Sequence[Line]) -> dict[str, Any]:
-    """Everything in the table, for machines. Accuracies of runs are fractions, means and deviations percent."""
+    """The table for machines. Accuracies of runs are fractions; means and standard deviations are percent."""
     rows = []
     for line in lines:
         cost = line.row.cost()

@@ -1,4 +1,4 @@
-"""Running a study: every (row, seed) that is not done yet, one at a time, alone or beside other processes."""
+"""Runs a study: every unfinished (row, seed), one at a time, alone or alongside other processes."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -25,14 +25,14 @@ from smallcnn.train.teacher import digest
 
 @dataclass(frozen=True)
 class _Run:
-    """One row with one seed; `images` is how many there are to train on, `fingerprint` identifies the data set."""
+    """One row with one seed; `images` is the number of training images, `fingerprint` identifies the data set."""
 
     row: Row
     seed: int
     graph: Graph
     recipe: Recipe
     folder: Path
-    pictures: int
+    images: int
     fingerprint: str
 
     @property
@@ -41,7 +41,7 @@ class _Run:
 
     @property
     def expected_seconds(self) -> float:
-        return self.recipe.epochs * self.pictures / self.row.images_per_second
+        return self.recipe.epochs * self.images / self.row.images_per_second
 
     def __str__(self) -> str:
         return f"{self.row.label}, seed {self.seed}"
@@ -64,16 +64,16 @@ def run(
     say: Callable[[str], None] = lambda line: None,
     finished: Callable[[Sequence[results.Line]], None] = lambda lines: None,
 ) -> bool:
-    """Trains and measures what is not done in the folder `out`; True if nothing is left, False if others are at work.
+    """Trains and measures the unfinished runs in the folder `out`; False if other processes still have some.
 
-    `seeds` and `epochs` left out are the study's; `rows` are names, all if there are none. Each run is a training run
-    of its own, OUT/ROW/seed-S, which goes on where it was. Every process that is given the same folder takes runs that
-    no other is working on. `root` is where a named set's files are, `teacher` what rows with a teacher learn from.
-    `say` gets lines of progress, `finished` is called with all results after each, or once.
+    `seeds` and `epochs` default to the study's; `rows` are row names, by default all. Each run is a separate training
+    run in OUT/ROW/seed-S, which resumes where it stopped. Processes given the same folder share the runs. `root` is the
+    folder with a named set's files, `teacher` the model file for rows with a teacher. `say` receives lines of progress.
+    `finished` is called with all results after each run, or once if all were done before.
 
-    Accuracy is measured on the test part, which nothing is chosen by. Raises DataError if there is none, or if the
-    folder holds runs of another data set, recipe or teacher, and in the end, after all others are done, if a run could
-    not be trained; KeyboardInterrupt after Ctrl-C and a checkpoint.
+    Accuracy is measured on the test split; no choice is made on it. Raises DataError if there is no test split, or if
+    the folder holds runs of another data set, recipe or teacher. If a run cannot be trained, DataError is raised after
+    all others are done. After Ctrl-C and a checkpoint, KeyboardInterrupt is raised.
     """
     runs = _plan(study, data, root, teacher, out, seeds or study.seeds, epochs or study.recipe.epochs, rows, say)
     failed: dict[int, str] = {}
@@ -91,7 +91,7 @@ def run(
                 say(f"run {i} of {len(runs)}: {current}; {_left(runs)} of training left")
                 try:
                     outcome = _train_and_measure(current, data, root, teacher, compute, device, threads, workers)
-                except DataError as error:  # the loss is no number any more, for one
+                except DataError as error:  # such as a loss that became NaN
                     failed[i] = f"{current}: {error}"
                     say(f"failed: {failed[i]}")
                     continue
@@ -105,7 +105,7 @@ def run(
         raise DataError(f"{count} of {len(runs)} failed; {next(iter(failed.values()))}")
     left = [run for run in runs if not run.done]
     if left:
-        whose = "1 run is with another process" if len(left) == 1 else f"{len(left)} runs are with other processes"
+        whose = "another process has 1 run" if len(left) == 1 else f"other processes have {len(left)} runs"
         say(f"{whose}: {'; '.join(map(str, left))}")
     return not left
 
@@ -121,25 +121,28 @@ def _plan(
     names: Sequence[str],
     say: Callable[[str], None],
 ) -> list[_Run]:
-    """Every run, in order: all rows with seed 0, then with seed 1, ..."""
+    """All runs in order: every row with seed 0, then with seed 1, ..."""
     rows = [_find(study, name) for name in names] or study.rows
     taught = any(row.distil for row in rows)
     if taught != bool(teacher):
-        what = "rows that learn from a teacher; give its file with" if taught else "no rows here that take a"
-        raise SmallcnnError(f"{study.name} has {what} --teacher")
+        raise SmallcnnError(
+            f"{study.name} has rows that learn from a teacher; give its file with --teacher"
+            if taught
+            else f"{study.name} has no chosen row that learns from a teacher; drop --teacher"
+        )
     recipe = replace(study.recipe, epochs=epochs)
     source = open_source(data, root=root, seed=recipe.seed, val_fraction=recipe.val_fraction)
     if "test" not in source.splits:
-        raise DataError(f"{data} has no test part, which a study measures on; it has {', '.join(source.splits)}")
+        raise DataError(f"{data} has no test split, which a study needs; it has {', '.join(source.splits)}")
     for note in source.notes:
         say(f"note: {note}")
     taught_by = digest(teacher) if teacher else None
     for line in results.read(study, out):
         for outcome in line.outcomes:
             results.check_same(out, outcome, str(data), source.fingerprint, recipe, taught_by)
-    pictures = len(source.splits["train"])
+    images = len(source.splits["train"])
     return [
-        _Run(row, seed, _build(row, source), replace(recipe, seed=seed), results.run_folder(out, row, seed), pictures,
+        _Run(row, seed, _build(row, source), replace(recipe, seed=seed), results.run_folder(out, row, seed), images,
              source.fingerprint)
         for seed in range(seeds)
         for row in rows
@@ -154,7 +157,7 @@ def _find(study: Study, name: str) -> Row:
 
 
 def _left(runs: Sequence[_Run]) -> str:
-    """Time that the runs which are not done need, by the stated speeds and how far the finished ones were from them."""
+    """Time left for the unfinished runs: from the stated speeds, corrected by the finished runs' real times."""
     done = [run for run in runs if run.done]
     taken = sum(results.read_one(run.folder).seconds for run in done)
     ratio = taken / sum(run.expected_seconds for run in done) if done else 1.0
@@ -170,7 +173,7 @@ def _build(row: Row, source: Source) -> Graph:
 
 @contextmanager
 def _claimed(folder: Path) -> Iterator[bool]:
-    """Whether this process alone may work on the run now; the system takes the claim back from one that dies."""
+    """Claims the run for this process; yields whether it succeeded. The claim ends if the process dies."""
     with ExitStack() as claim:
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
@@ -199,7 +202,7 @@ def _train_and_measure(
         run.graph, data, run.folder, recipe=recipe, root=root, teacher=teacher, resume=True, compute=compute,
         device=device, workers=workers,
     )  # fmt: skip
-    if result.stopped:  # also if the run is finished: then it is measured next time
+    if result.stopped:  # even if the run is finished: it is measured next time
         raise KeyboardInterrupt
 
     def measure(model: Path) -> Metrics:
@@ -213,7 +216,7 @@ def _train_and_measure(
         best_top1=measure(result.best).top1,
         ema_top1=measure(run.folder / "last_ema.safetensors").top1 if run.recipe.ema else None,
         test_images=last.images,
-        train_images=run.pictures,
+        train_images=run.images,
         mult_adds=cost.mult_adds,
         parameters=cost.parameters,
         seconds=sum(record["seconds"] for record in result.history),

@@ -30,8 +30,8 @@ def _row(groups: int, scale: str, shuffled: bool, error: str, images_per_second:
 SHUFFLE = Study(
     name="shuffle",
     title="ShuffleNet with and without its shuffle",
-    question="Do grouped 1x1 convolutions need the channel shuffle, and the more so the more groups there are?",
-    source="Zhang et al. 2017 (arXiv 1707.01083), Tables 2 and 3, scale 0.25 at 224x224: 100 minus the error printed; "
+    question="Do grouped 1x1 convolutions need the channel shuffle, and does the need grow with the number of groups?",
+    source="Zhang et al. 2017 (arXiv 1707.01083), Tables 2 and 3, scale 0.25 at 224x224: 100 minus the printed error; "
     "here without the first stride and pool, and with 2 and 4 groups at the nearest scales whose channels divide (0.24 "
     "and 0.235)",
     published="ImageNet top-1, % (another data set)",

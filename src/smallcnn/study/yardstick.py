@@ -1,4 +1,4 @@
-"""Small networks against ResNet-20, the usual yardstick on CIFAR-10, by one recipe on the same files."""
+"""Small networks against ResNet-20, the usual yardstick on CIFAR-10, with one recipe on the same files."""
 
 from smallcnn.study.definition import SMALL, Row, Study
 from smallcnn.study.resnet import resnet20
@@ -7,7 +7,7 @@ RESNET_20 = Study(
     name="resnet20",
     title="Small networks against ResNet-20",
     question="Which networks beat ResNet-20 with no more Mult-Adds, and which with no more parameters?",
-    source="He et al. 2015 (arXiv 1512.03385), Table 6: 8.75 % error after 64,000 steps of 128 images, ours are fewer",
+    source="He et al. 2015 (arXiv 1512.03385), Table 6: 8.75 % error after 64,000 steps of 128 images; we train fewer",
     published="CIFAR-10 top-1, %",
     recipe=SMALL,
     rows=(

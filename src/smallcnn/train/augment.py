@@ -1,10 +1,10 @@
-"""What training does to images that evaluation does not.
+"""Data augmentation.
 
-Photographs are cropped and mirrored at random while they are decoded, because only the part that is kept then has to be
-resampled; small images are shifted and mirrored a batch at a time; colours are changed on the training device.
+Photographs are cropped and mirrored at random as they are decoded, so only the crop has to be resampled. Small images
+are shifted and mirrored a batch at a time. Colours are changed on the training device.
 
-All randomness is a function of (seed, epoch, image), never of what ran before or of which process runs it: a run can
-stop and go on at any step, and on another number of machines, and see the same images.
+All randomness is a function of (seed, epoch, image), independent of earlier work and of the process that does it. A run
+can stop and resume at any step, even on another number of machines, and see the same images.
 """
 
 from math import exp, log, sqrt
@@ -18,7 +18,7 @@ from smallcnn.data.preprocessing import Box, Preprocessing, centre_box
 from smallcnn.train.loss import Mix, mixed
 from smallcnn.train.recipe import Recipe
 
-_MAX_STRETCH = 4 / 3  # of a random crop's proportions, as in Szegedy et al. 2014 (arXiv 1409.4842), section 6
+_MAX_STRETCH = 4 / 3  # of a random crop's aspect ratio, as in Szegedy et al. 2014 (arXiv 1409.4842), section 6
 
 
 class Draws:
@@ -29,7 +29,7 @@ class Draws:
         self._table = np.random.default_rng((recipe.seed, epoch, 0)).random((count, 6), np.float32)
 
     def shifts(self, indices: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(down, right, mirrored) for these images of `size`: up to an eighth of a side either way."""
+        """(down, right, mirrored) for these images of `size`: shifts of up to an eighth of a side either way."""
         drawn = self._table[indices]
         down, right = (
             np.floor(drawn[:, axis] * (2 * (side // 8) + 1)).astype(np.int64) - side // 8
@@ -38,24 +38,24 @@ class Draws:
         return down, right, (drawn[:, 2] < 0.5) & bool(self._recipe.mirror)
 
     def colours(self, indices: np.ndarray) -> np.ndarray:
-        """Factors (N, 3) of brightness, contrast and saturation for these images."""
+        """Factors (N, 3) for brightness, contrast and saturation of these images."""
         return 1 + self._recipe.jitter * (2 * self._table[indices, 3:] - 1)
 
 
 def decoded_side(recipe: Recipe, preprocessing: Preprocessing) -> float:
-    """The shorter side that photographs are decoded to, so that the smallest random crop is still scaled down."""
+    """Shorter side to decode photographs to, large enough that the smallest random crop is still scaled down."""
     return preprocessing.decoded_side(sqrt(recipe.min_area / _MAX_STRETCH))
 
 
 def random_crop(recipe: Recipe, preprocessing: Preprocessing, epoch: int, index: int, image: Decoded) -> np.ndarray:
-    """One photograph, cropped and mirrored at random: uint8 (H, W, C)."""
+    """A photograph, cropped and mirrored at random: uint8 (H, W, C)."""
     rng = np.random.default_rng((recipe.seed, epoch, index))
     pixels = preprocessing.resample(image, random_box(rng, image.size, preprocessing.size, recipe.min_area))
     return pixels[:, ::-1] if recipe.mirror and rng.random() < 0.5 else pixels
 
 
 def random_box(rng: np.random.Generator, image_size: tuple[int, int], size: tuple[int, int], min_area: float) -> Box:
-    """A box of min_area to all of the image's area, its proportions those of `size` stretched by up to 4/3."""
+    """A random box over `min_area` to 1 of the image's area, with the aspect ratio of `size` stretched by up to 4/3."""
     width, height = image_size
     for _ in range(10):
         area = width * height * rng.uniform(min_area, 1)
@@ -68,9 +68,9 @@ def random_box(rng: np.random.Generator, image_size: tuple[int, int], size: tupl
 
 
 def augmented(recipe: Recipe, images: Tensor, colours: np.ndarray, mix: Mix | None) -> tuple[Tensor, Tensor | None]:
-    """What the training device does to images (N, C, H, W) in 0..1: colours changed by these factors (N, 3), and mixed.
+    """(images, share): images (N, C, H, W) in 0..1 with colours changed by the factors `colours` (N, 3), then mixed.
 
-    Also the share (N,) of each that is its own, None if they are not mixed.
+    The share (N,) is the fraction of each image that is its own; None without mixing.
     """
     if recipe.augment == "photo" and recipe.jitter > 0:
         images = recoloured(images, torch.from_numpy(colours).to(images.device))
@@ -87,5 +87,5 @@ def recoloured(images: Tensor, factors: Tensor) -> Tensor:
 
 
 def seed_step(recipe: Recipe, step: int) -> None:
-    """Seeds torch for what the network itself draws in one step: dropout."""
+    """Seeds torch for the network's own random numbers in one step: dropout."""
     torch.manual_seed(int(np.random.SeedSequence((recipe.seed, step)).generate_state(1, np.uint64)[0] >> 1))

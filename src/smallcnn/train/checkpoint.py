@@ -1,6 +1,6 @@
-"""Everything needed to go on with a run exactly where it was: tensors and counters in one .safetensors file.
+"""Everything needed to resume a run exactly where it was: tensors and counters in one .safetensors file.
 
-Kept apart from the model files people use: `checkpoint.safetensors` is only read by `--resume`.
+It is separate from the model files: only `--resume` reads `checkpoint.safetensors`.
 """
 
 import json
@@ -18,9 +18,11 @@ from smallcnn.files import atomic
 
 @dataclass
 class Progress:
-    """Where a run is. `step` counts within the epoch, as do the sums, the seconds and those waited for images.
-    `failed` are images that could not be decoded, with what is wrong with them. `total` are the steps of the whole
-    run where its minutes or its patience allow fewer than the recipe has, else 0; `spent` its seconds so far."""
+    """Position in a run. `step`, the sums, the seconds and the seconds waited for images count within the epoch.
+
+    `failed` maps images that could not be decoded to the reason. `total` is the number of steps of the whole run if its
+    minutes or patience allow fewer than the recipe, else 0; `spent` is its seconds so far.
+    """
 
     epoch: int = 0
     step: int = 0
@@ -41,10 +43,10 @@ _SETTINGS: dict[str, tuple[type, ...]] = {
     "teacher": (dict, type(None)), "source": (str, type(None)), "root": (str, type(None)), "pictures": (str,),
     "recipe": (dict,), "compute": (str,),
 }  # fmt: skip
-"""What the settings of a run are, by name."""
+"""Types of a run's settings, by name."""
 
 _NEWER: dict[str, type] = {"cut": str, "bfloat16": bool}
-"""Settings that older runs do not have."""
+"""Types of settings that older runs lack."""
 
 
 def save(
@@ -55,7 +57,7 @@ def save(
     progress: Progress,
     settings: dict[str, Any],
 ) -> None:
-    """Writes the state of a run in one piece. Raises FileError if it cannot be written."""
+    """Writes the state of a run atomically. Raises FileError if it cannot be written."""
     import safetensors.torch
 
     tensors = {f"model.{name}": value for name, value in module.state_dict().items()}
@@ -65,16 +67,16 @@ def save(
         tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items() if isinstance(value, Tensor)}
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     metadata = {"progress": json.dumps(asdict(progress)), "settings": json.dumps(settings)}
-    with atomic(path) as beside:
-        beside.write_bytes(tensor_file.ordered(safetensors.torch.save(tensors, metadata)))
+    with atomic(path) as temporary:
+        temporary.write_bytes(tensor_file.ordered(safetensors.torch.save(tensors, metadata)))
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """The settings the run was started with. Raises FileError if the file is damaged, or from an older smallcnn."""
+    """The settings the run was started with. Raises FileError if the file is damaged or from an older smallcnn."""
     settings = _read(path, tensors=False)[0]
     for name, kinds in _SETTINGS.items():
         if name not in settings:
-            raise FileError(f"{path}: does not say {name!r}; an older smallcnn wrote it, and this one cannot resume it")
+            raise FileError(f"{path}: has no {name!r}; an older smallcnn wrote it, and this version cannot resume it")
         if not isinstance(settings[name], kinds):
             raise FileError(f"{path}: not a checkpoint of a training run ({name!r} is {ascii(settings[name])[:50]})")
     for name, kind in _NEWER.items():
@@ -106,19 +108,19 @@ def restore(path: Path, module: nn.Module, average: nn.Module | None, optimizer:
 
 
 def _progress(values: dict[str, Any]) -> Progress:
-    """Raises TypeError or ValueError unless these are the fields of one."""
+    """A Progress with these fields. Raises TypeError or ValueError if they are not valid."""
     progress = Progress(**values)
     for entry in fields(Progress):
         value, default = getattr(progress, entry.name), getattr(Progress(), entry.name)
         if not isinstance(value, int | float if isinstance(default, float) else type(default)):
             raise TypeError(f"{entry.name} is {ascii(value)[:50]}")
     if min(progress.epoch, progress.step) < 0:
-        raise ValueError("a position before the beginning")
+        raise ValueError("a negative epoch or step")
     return progress
 
 
 def _as_laid_out(optimizer: torch.optim.Optimizer) -> None:
-    """Gives what belongs to a parameter the parameter's order in memory, which fused optimizers take for granted."""
+    """Gives optimizer state the memory layout of its parameter, as fused optimizers assume."""
     for parameter, state in optimizer.state.items():
         for key, value in state.items():
             if value.shape == parameter.shape:
@@ -136,7 +138,7 @@ def _read(path: Path, tensors: bool = True) -> tuple[dict[str, Any], dict[str, A
         with safe_open(path, framework="pt") as file:
             metadata: dict[str, str] = file.metadata() or {}
             found = {name: file.get_tensor(name).clone() for name in file.keys()} if tensors else {}  # noqa: SIM118
-            # cloned: an optimizer that kept pages of this file mapped would stop Windows from replacing it
+            # cloned: Windows cannot replace the file while an optimizer keeps pages of it mapped
         settings, progress = json.loads(metadata["settings"]), json.loads(metadata["progress"])
         if not (isinstance(settings, dict) and isinstance(progress, dict)):
             raise ValueError("no JSON objects")

@@ -1,7 +1,7 @@
-"""How a step is computed: torch as it is, our own kernels (`fast`), or torch.compile.
+"""Backend of a training step: plain torch, our own kernels (`fast`), or torch.compile.
 
-"auto" tries torch and the kernels on the network itself and takes the quicker one. torch.compile is only used when
-asked for: it takes minutes to begin with, and on CPUs it was no faster than torch as it is (docs/training.md).
+"auto" times torch and the kernels on the network itself and takes the faster one. torch.compile is used only on
+request: it takes minutes to start, and on CPUs it was no faster than plain torch (docs/training.md).
 """
 
 import copy
@@ -19,32 +19,32 @@ from smallcnn.module import GraphModule
 Way = Literal["auto", "torch", "kernels", "compile"]
 Network = Callable[[Tensor], Tensor]
 
-_SHORT = 60  # seconds: not worth compiling the kernels for
-_TRIED = 16  # images a step
+_SHORT = 60  # seconds; a shorter run is not worth compiling the kernels
+_TRIED = 16  # images per step
 _STEPS = 3
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The way taken, and a line that says why."""
+    """The chosen backend, and the reason in one line."""
 
     way: Way
     reason: str
 
 
 def choose(
-    way: Way, module: GraphModule, size: tuple[int, int, int], device: torch.device, bfloat16: bool, pictures: int
+    way: Way, module: GraphModule, size: tuple[int, int, int], device: torch.device, bfloat16: bool, images: int
 ) -> Choice:
-    """Decides "auto" for a run of so many images by a short measurement at input `size` (H, W, C).
+    """Resolves "auto" for a run over `images` images with a short measurement at input `size` (H, W, C).
 
-    The module stays as it was.
+    Leaves the module unchanged.
     """
     if way != "auto":
         return Choice(way, "chosen with --compute")
     if device.type != "cpu" or bfloat16:
         return Choice("torch", "our own kernels are for float32 on CPUs")
     plain = _rate("torch", module, size)
-    if pictures / plain < _SHORT:
+    if images / plain < _SHORT:
         return Choice("torch", f"{plain:,.0f} images/s, and the run is short")
     try:
         kernels = _rate("kernels", module, size)
@@ -55,7 +55,7 @@ def choose(
 
 
 def network(way: Way, module: GraphModule) -> Network:
-    """What computes the module's logits in training. Raises CompileError if the kernels cannot be compiled."""
+    """The function that computes the module's logits in training. Raises CompileError if the kernels do not compile."""
     match way:
         case "kernels":
             from smallcnn.train.fast import accelerate
@@ -68,7 +68,7 @@ def network(way: Way, module: GraphModule) -> Network:
 
 
 def _rate(way: Way, module: GraphModule, size: tuple[int, int, int]) -> float:
-    """Images a second, forward and back, by the quickest of a few steps."""
+    """Images per second, forward and backward, from the fastest of a few steps."""
     height, width, channels = size
     trial = copy.deepcopy(module).train()
     run = network(way, trial)

@@ -1,4 +1,4 @@
-"""What training runs on."""
+"""The device that training runs on."""
 
 import torch
 
@@ -6,7 +6,7 @@ from smallcnn.errors import DataError
 
 
 def pick_device(name: str) -> torch.device:
-    """The device called `name`, or for 'auto' the best there is. Raises DataError if it cannot be used."""
+    """The device called `name`, or the best available for 'auto'. Raises DataError if it cannot be used."""
     if name != "auto":
         try:
             torch.empty(0, device=name)
@@ -19,7 +19,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def computes_bfloat16(device: torch.device) -> bool:
-    """Whether arithmetic in bfloat16 is done by the hardware, and so pays."""
+    """Whether the hardware computes in bfloat16, so that it is faster."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":

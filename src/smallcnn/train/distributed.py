@@ -1,9 +1,9 @@
-"""One run in several processes, as torchrun starts them.
+"""One run in several processes, started by torchrun.
 
     torchrun --nproc-per-node 2 -m smallcnn train ...
 
-Each process takes its share of every batch (`ranks`); torch's DistributedDataParallel averages their gradients,
-`sync_norm` the statistics of batch norms. Another launcher sets the same environment variables as torchrun: RANK,
+Each process takes its share of every batch (`ranks`); torch's DistributedDataParallel averages the gradients and
+`sync_norm` the batch-norm statistics. Another launcher must set the same environment variables as torchrun: RANK,
 WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT.
 """
 
@@ -35,35 +35,35 @@ from smallcnn.train.ranks import Ranks
 from smallcnn.train.stopping import end_by_itself
 from smallcnn.train.sync_norm import synchronise
 
-_PATIENCE = timedelta(minutes=30)  # torch's own: until all processes have started, and for a slow one later
+_PATIENCE = timedelta(minutes=30)  # torch's default: for all processes to start, and later for a slow one
 _CONNECTING = timedelta(seconds=30)  # once all have started
-_ASKING = 0.05  # seconds
-_LEAVING = 60.0  # seconds; it takes a quarter of one, on a busy machine a few
+_ASKING = 0.05  # seconds between polls
+_LEAVING = 60.0  # seconds; usually 0.25, a few on a busy machine
 
 _wrapped: WeakSet[DistributedDataParallel] = WeakSet()
 
 
 def wrap(module: nn.Module) -> nn.Module:
-    """`module`, its gradients averaged over the processes after each backward pass and its norms synchronised."""
+    """`module` with gradients averaged over the processes after each backward pass and synchronised norms."""
     synchronise(module)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")  # its heir is too new
+        warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")  # its replacement is too new
         network = DistributedDataParallel(_Whole(module), find_unused_parameters=True, broadcast_buffers=False)
     _wrapped.add(network)
     return network
 
 
 def gradients_later(network: object) -> AbstractContextManager[None]:
-    """Inside, a wrapped module's gradients only add up in each process."""
+    """A context in which a wrapped module's gradients accumulate in each process, without averaging."""
     return network.no_sync() if isinstance(network, DistributedDataParallel) else nullcontext()
 
 
 @contextmanager
 def joined(device: str) -> Iterator[tuple[Ranks, torch.device]]:
-    """This process among those that torchrun started, if it did, and what it computes on (see `pick_device`).
+    """Joins the processes started by torchrun, if any; yields their ranks and the device (see `pick_device`).
 
-    Networks wrapped inside can no longer be used outside. Raises SmallcnnError, in each process that is left, when one
-    of them is lost meanwhile. After any error of several processes SIGTERM is ignored (see `end_by_itself`).
+    Networks wrapped inside cannot be used outside. If a process is lost, SmallcnnError is raised in each remaining one.
+    After any error with several processes SIGTERM is ignored (see `end_by_itself`).
     """
     if _alone():
         yield Ranks(), pick_device(device)
@@ -87,20 +87,22 @@ def joined(device: str) -> Iterator[tuple[Ranks, torch.device]]:
         _leave()
     if lost is not None:
         raise SmallcnnError(
-            f"process {ranks.number} of {ranks.count} lost another one of this run, or cannot reach it: {lost}"
+            f"process {ranks.number} of {ranks.count} lost another process of this run, or cannot reach it: {lost}"
         )
 
 
 def _loss(error: BaseException) -> str | None:
-    """What torch says of another process that is gone; None if `error` is something else."""
+    """Torch's message about another process that is gone; None if `error` is something else."""
     if isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error)):
-        said, _, _advice = re.sub(r"^\[\S+\] ", "", str(error)).partition(". This is typically")  # without its source
-        return " ".join(said.split())
+        message, _, _advice = re.sub(r"^\[\S+\] ", "", str(error)).partition(
+            ". This is typically"
+        )  # without its source
+        return " ".join(message.split())
     return None
 
 
 def _forget(error: BaseException) -> None:
-    """Lets go of what the functions that it ended were exchanging."""
+    """Clears the frames of an error's traceback, which hold references to pending exchanges."""
     at: BaseException | None = error
     while at is not None:
         traceback.clear_frames(at.__traceback__)
@@ -108,7 +110,7 @@ def _forget(error: BaseException) -> None:
 
 
 def _meet(ranks: Ranks) -> None:
-    """Waits for the other processes, and connects with them."""
+    """Waits for the other processes and connects to them."""
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(
         backend, store=_meeting_point(ranks), rank=ranks.number, world_size=ranks.count, timeout=_CONNECTING
@@ -117,12 +119,12 @@ def _meet(ranks: Ranks) -> None:
 
 
 def _leave() -> None:
-    """Takes the connections down, and their threads, while the interpreter is whole.
+    """Closes the connections and ends their threads while the interpreter is still running.
 
-    Whatever lets go of a connection last ends its threads and waits for them, and they may need the interpreter to free
-    a tensor. DDP's reducer would wait with the interpreter's lock in hand, for ever, so it goes first. A thread that
-    outlives the interpreter aborts the process. Should it hang nevertheless, the process ends after `_LEAVING` seconds
-    with the stacks of its threads.
+    The last reference to a connection ends its threads and waits for them, and they may need the interpreter to free a
+    tensor. DDP's reducer would wait forever while holding the GIL, so it goes first. A thread that outlives the
+    interpreter aborts the process. If this hangs anyway, the process prints its threads' stacks after `_LEAVING`
+    seconds and exits.
     """
     faulthandler.dump_traceback_later(_LEAVING, exit=True, file=2)
     try:
@@ -138,67 +140,69 @@ def _leave() -> None:
 
 
 def is_first() -> bool:
-    """Whether this process is the only one of its run, or the one that writes files and talks to the user."""
+    """Whether this process writes files and talks to the user: the only one of its run, or the first."""
     return _alone() or _number("RANK") == 0
 
 
 def restarted() -> bool:
-    """Whether torchrun started this process anew because one was lost: the run then goes on by itself."""
+    """Whether torchrun restarted this process because one was lost; the run then resumes by itself."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
 def decoding_threads() -> int:
-    """Threads for each process of this machine to decode with."""
+    """Number of decoding threads for each process of this machine."""
     return max(1, min((os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 8))
 
 
 def _meeting_point(ranks: Ranks) -> Store:
-    """Where the processes tell each other their addresses, once all have come.
+    """A store in which the processes exchange addresses, once all have arrived.
 
-    torchrun's place outlives a restart, and torch 2.13 may then take the addresses of processes that are gone for those
-    of the new ones, and fail or wait for ever (pytorch issue 135712). A prefix that the first process makes up and
-    every other one has answered keeps them apart. Without torchrun's place the first process has one of its own.
+    torchrun's store outlives a restart, and torch 2.13 may then mistake the addresses of old processes for those of new
+    ones, and fail or wait forever (pytorch issue 135712). To keep them apart, the first process makes up a prefix and
+    every other process answers it. Without torchrun's store the first process opens its own.
     """
     own = ranks.first and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     address, port = _variable("MASTER_ADDR"), _number("MASTER_PORT")
     name, end = uuid4().hex, time.monotonic() + _PATIENCE.total_seconds()
     if not own:
         _reach(address, port, end)
-    place = TCPStore(address, port, None, own, timeout=_PATIENCE, wait_for_workers=False)
+    store = TCPStore(address, port, None, own, timeout=_PATIENCE, wait_for_workers=False)
 
-    def said(key: str, by: int) -> str:
-        """What process `by` has written; asked for again and again, as torch's own waiting cannot be interrupted."""
-        while not place.check([key]):
+    def read(key: str, by: int) -> str:
+        """The value process `by` wrote for `key`. Polls, because torch's own wait cannot be interrupted."""
+        while not store.check([key]):
             if time.monotonic() > end:
-                raise dist.DistStoreError(f"process {by} has not come in {_PATIENCE.total_seconds() / 60:.0f} minutes")
+                minutes = _PATIENCE.total_seconds() / 60
+                raise dist.DistStoreError(f"process {by} did not connect within {minutes:.0f} minutes")
             time.sleep(_ASKING)
-        return place.get(key).decode()
+        return store.get(key).decode()
 
     if ranks.first:
-        place.set("smallcnn", name)
-        answers = [said(f"{name}/{other}", other) for other in range(1, ranks.count)]
-        place.set(f"{name}/all", " ".join(answers))
-        return PrefixStore(name, place)
+        store.set("smallcnn", name)
+        answers = [read(f"{name}/{other}", other) for other in range(1, ranks.count)]
+        store.set(f"{name}/all", " ".join(answers))
+        return PrefixStore(name, store)
     while True:
-        called = said("smallcnn", 0)  # perhaps by a process that is gone: it will not know our name
-        place.set(f"{called}/{ranks.number}", name)
-        while said("smallcnn", 0) == called:
-            if place.check([f"{called}/all"]) and name in place.get(f"{called}/all").decode().split():
-                return PrefixStore(called, place)
+        prefix = read("smallcnn", 0)  # perhaps by an old process that is gone: it will not know our name
+        store.set(f"{prefix}/{ranks.number}", name)
+        while read("smallcnn", 0) == prefix:
+            if store.check([f"{prefix}/all"]) and name in store.get(f"{prefix}/all").decode().split():
+                return PrefixStore(prefix, store)
             if time.monotonic() > end:
-                raise dist.DistStoreError(f"not all have come in {_PATIENCE.total_seconds() / 60:.0f} minutes")
+                minutes = _PATIENCE.total_seconds() / 60
+                raise dist.DistStoreError(f"not all processes connected within {minutes:.0f} minutes")
             time.sleep(_ASKING)
 
 
 def _reach(address: str, port: int, end: float) -> None:
-    """Waits until somebody listens there; torch's own waiting cannot be interrupted."""
+    """Waits until the port accepts connections; torch's own wait cannot be interrupted."""
     while True:
         try:
             socket.create_connection((address, port), timeout=_CONNECTING.total_seconds()).close()
             return
         except OSError as error:
             if time.monotonic() > end:
-                raise dist.DistNetworkError(f"nobody answers at {address}:{port} ({error.strerror})") from error
+                raise dist.DistNetworkError(f"no answer from {address}:{port} ({error.strerror})") from error
             time.sleep(_ASKING)
 
 
@@ -207,10 +211,10 @@ def _alone() -> bool:
 
 
 def _variable(name: str) -> str:
-    """What the launcher has put into the environment."""
+    """An environment variable set by the launcher."""
     if not os.environ.get(name):
         raise SmallcnnError(
-            f"WORLD_SIZE is {os.environ['WORLD_SIZE']!r}, so there are several processes, but {name} is not set; "
+            f"WORLD_SIZE is {os.environ['WORLD_SIZE']!r}, which means several processes, but {name} is not set; "
             "start them with torchrun, or unset WORLD_SIZE"
         )
     return os.environ[name]
@@ -218,7 +222,7 @@ def _variable(name: str) -> str:
 
 def _number(name: str) -> int:
     if not (text := _variable(name)).isdecimal():
-        raise SmallcnnError(f"{name} in the environment is {text!r}; it must be a number, as torchrun sets it")
+        raise SmallcnnError(f"the environment variable {name} is {text!r}; it must be a number, as torchrun sets it")
     return int(text)
 
 
@@ -229,20 +233,22 @@ def _own_device(name: str, local: int) -> torch.device:
     if name == "cpu":
         return torch.device("cpu")
     if name != "cuda":
-        raise DataError(f"several processes compute on --device cpu or cuda (each on its own), not {name}")
+        raise DataError(f"several processes need --device cpu or cuda (a GPU each), not {name}")
     have = torch.cuda.device_count()
     if local >= have:
-        raise DataError(f"process {local} of this machine has no GPU: there are {have}; start as many, or --device cpu")
+        raise DataError(
+            f"process {local} of this machine has no GPU: there are {have}; start {have}, or use --device cpu"
+        )
     torch.cuda.set_device(local)
     return torch.device("cuda", local)
 
 
 class _Whole(nn.Module):
-    """A network and a parameter that it does not use.
+    """A network plus an unused parameter, for DDP.
 
-    DDP has to look for unused parameters at every step: there are some while only the last layer learns, and it would
-    else put the gradients into another order after the first step, so that three or more processes would add them in
-    another order once a run is resumed. But if it ever finds none, it says so on stderr.
+    DDP must search for unused parameters at every step, for two reasons: some are unused while only the last layer
+    learns; and without the search it reorders the gradients after the first step, so three or more processes would add
+    them in another order after a resume. The unused parameter avoids DDP's warning on stderr when it finds none.
     """
 
     def __init__(self, module: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""An average of the weights over the last steps, judged beside the plain ones."""
+"""A moving average of the weights, validated alongside the plain ones."""
 
 import copy
 
@@ -9,9 +9,9 @@ from smallcnn.module import GraphModule
 
 
 class Average:
-    """Exponential moving average of a module's parameters and running statistics, as a module of its own.
+    """Exponential moving average of a module's parameters and running statistics, as a separate module.
 
-    The decay begins low, (1 + t) / (10 + t) after t steps, so that the initial weights are soon forgotten; this is the
+    The decay starts low, (1 + t) / (10 + t) after t steps, so the initial weights are soon forgotten; this is the
     warm-up of TensorFlow's ExponentialMovingAverage(num_updates).
     """
 
@@ -22,7 +22,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, steps: int) -> None:
-        """Takes in the weights after `steps` steps of training."""
+        """Adds the weights after `steps` steps of training to the average."""
         decay = min(self.decay, (1 + steps) / (10 + steps))
         torch._foreach_lerp_(self._ours, self._theirs, 1 - decay)
 

@@ -1,7 +1,7 @@
-"""The training images of a run, augmented but for their colours, a batch at a time.
+"""The training images of a run in batches, with every augmentation applied except colour.
 
-Small images are prepared once and held in memory; photographs, of which every epoch takes another crop, are decoded
-once as far as memory allows. Neither changes a pixel.
+Small images are preprocessed once and held in memory. Photographs, cropped differently in every epoch, are decoded once
+as far as memory allows. Neither changes a pixel.
 """
 
 from collections.abc import Iterator
@@ -19,9 +19,9 @@ from smallcnn.train.recipe import Recipe
 
 
 class Feed:
-    """The images of `split` as training sees them. `failed` are those found undecodable so far, by name.
+    """The images of `split` as training sees them. `failed` holds those found undecodable so far, by name.
 
-    Without `hold` none are prepared ahead, for somebody who wants only a few.
+    Without `hold` no images are preprocessed ahead, for a caller that needs only a few.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Feed:
                 yield batch
 
     def rate(self, order: np.ndarray, batch_size: int, seconds: float = 1.0) -> float:
-        """Images a second with nobody to train on them, over at most about `seconds`."""
+        """Images per second of loading alone, measured for at most about `seconds`."""
         return rate(self.batches(0, order, Draws(self.recipe, 0, len(self)), batch_size), seconds)
 
     def _prepared(self, epoch: int, order: np.ndarray, batch_size: int) -> Iterator[Batch]:
@@ -66,10 +66,10 @@ class Feed:
 
 
 def held(split: Split, view: Preprocessing, workers: int | None) -> tuple[Split, dict[str, str], np.ndarray | None]:
-    """(the images, what of them could not be decoded: name -> what is wrong, all as they go into the network).
+    """(split, decoding failures as name -> message, the preprocessed images).
 
-    The last is uint8 (N, H, W, C), None if that would take too much memory; images that failed are then still among
-    the first.
+    The images are uint8 (N, H, W, C), or None if they would take too much memory; the split then still contains images
+    that cannot be decoded.
     """
     images = split.images
     if isinstance(images, np.ndarray) and images.shape[1:3] == view.size and view.crop == 1:

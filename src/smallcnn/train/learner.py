@@ -1,4 +1,4 @@
-"""The network while it learns: what one step does to it."""
+"""The network in training: gradients and update of one step."""
 
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -24,15 +24,15 @@ from smallcnn.train.teacher import Teacher
 from smallcnn.train.validation import Pixels
 
 Part = tuple[np.ndarray, np.ndarray]
-"""One part of a step: the rows of the batch that are this process's, and their places in the batch of all."""
+"""A micro-batch: this process's rows of the batch, and their places in the batch of all processes."""
 
 
 class Learner:
-    """A network with its optimizer, its averaged weights and its teacher. A step is `gradients`, then `update`.
+    """A network with its optimizer, averaged weights and teacher. A step is `gradients`, then `update`.
 
-        `weights` left out are the initial ones of the recipe's seed. `size` (H, W, C) is that of the images it learns
-    XX` (classes,) multiply an image's loss.
-        `choose` or `join` must be called before the first step.
+    Without `weights` the network starts from random weights of the recipe's seed. `size` (H, W, C) is that of the
+    training images; `class_weights` (classes,) multiply the loss of an image. Call `choose` or `join` before the first
+    step.
     """
 
     network: Network
@@ -63,27 +63,27 @@ class Learner:
         """The module with the averaged weights, if the recipe has them."""
         return self.average.module if self.average else None
 
-    def choose(self, way: Way, pictures: int) -> Choice:
-        """Decides what computes the steps of a run of so many images (see `compute.choose`).
+    def choose(self, way: Way, images: int) -> Choice:
+        """Chooses the backend for a run over `images` images (see `compute.choose`).
 
-        Our own kernels, when asked for, compute in float32 whatever the processor prefers.
+        Our own kernels, if requested, compute in float32 even where the processor prefers bfloat16.
         """
         if way == "kernels":
             if self.recipe.precision == "bfloat16" or self.device.type != "cpu":
                 what = "bfloat16" if self.recipe.precision == "bfloat16" else self.device.type
-                raise DataError(f"--compute kernels is for float32 on the CPU, not {what}; leave out one of the two")
+                raise DataError(f"--compute kernels is for float32 on the CPU, not {what}; drop one of the two")
             self.bfloat16 = False
-        choice = choose(way, self.module, self.size, self.device, self.bfloat16, pictures)
+        choice = choose(way, self.module, self.size, self.device, self.bfloat16, images)
         self.network = network(choice.way, self.module)
         return choice
 
     def join(self) -> None:
-        """Learns together with the other processes, from the weights that it has now."""
+        """Trains together with the other processes, from the current weights."""
         self.network = wrap(self.module)
         self.bfloat16 = self.ranks.from_first(self.bfloat16)  # processors may differ
 
     def set_mode(self, head_only: bool) -> None:
-        """What learns now, all or the last layer alone, and which norms follow the batch."""
+        """Sets which layers learn, all or the last one only, and which norms use batch statistics."""
         self.module.train()
         freeze_body(self.graph, self.module, head_only)
         if head_only or self.recipe.batch_norm == "frozen":
@@ -94,16 +94,16 @@ class Learner:
     def gradients(
         self, batch: Batch, parts: list[Part], count: int, draws: Draws, step: int, batch_size: int
     ) -> tuple[float, int]:
-        """Mean loss and right answers over `count` images, those of all processes; their gradients are then set.
+        """(mean loss, number of correct predictions) over the `count` images of all processes; sets the gradients.
 
-        `step` counts from the beginning of the run, `batch_size` what a full step has in all processes.
+        `step` counts from the start of the run; `batch_size` is that of a full step over all processes.
         """
         ranks = self.ranks
         seed_step(self.recipe, step)
         torch.manual_seed(torch.initial_seed() + ranks.number)  # its own dropout
         self.optimizer.zero_grad()
         mix = draw_mix(self.recipe, step, batch_size)
-        total, right = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
+        total, hits = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
         for number, (rows, places) in enumerate(parts, 1):
             images, labels, own = self._augmented(batch, rows, places, draws, mix)
             with nullcontext() if number == len(parts) else gradients_later(self.network):
@@ -112,12 +112,12 @@ class Learner:
                 loss = self._loss(logits, images, labels, own) * (len(labels) / count)
                 (loss * ranks.count).backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
-            right += (logits.argmax(1) == labels).sum()
-        value, correct = ranks.sum(torch.stack([total, right]).tolist())  # one wait for the device
+            hits += (logits.argmax(1) == labels).sum()
+        value, correct = ranks.sum(torch.stack([total, hits]).tolist())  # waits for the device once
         return value, int(correct)
 
     def update(self, step: int, rate: float) -> None:
-        """Moves the weights by the gradients, at this learning rate, and the averaged weights after them."""
+        """Updates the weights with the gradients at this learning rate, then the averaged weights."""
         set_rate(self.optimizer, rate)
         self.optimizer.step()
         if self.average:
@@ -126,7 +126,7 @@ class Learner:
     def _augmented(
         self, batch: Batch, rows: np.ndarray, places: np.ndarray, draws: Draws, mix: Mix | None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Images (N, C, H, W) in 0..1, labels, and the part of each image that is its own if they are mixed."""
+        """(images (N, C, H, W) in 0..1, labels, the share each image keeps if they are mixed)."""
         if not len(rows):
             nothing = self.pixels.load(np.zeros((0, *self.size), np.uint8))
             return nothing, torch.zeros(0, dtype=torch.int64, device=self.device), None
@@ -141,7 +141,7 @@ class Learner:
     def _loss(self, logits: Tensor, images: Tensor, labels: Tensor, own: Tensor | None) -> Tensor:
         recipe = self.recipe
         if not len(labels):
-            return logits.sum()  # of nothing: zero, with gradients of zero for the other processes
+            return logits.sum()  # an empty sum: zero, with zero gradients for the other processes
         each = None if self.class_weights is None else shared(self.class_weights[labels], own)
         loss = cross_entropy(logits, labels, own, recipe.label_smoothing, self.class_weights)
         if self.teacher is None:

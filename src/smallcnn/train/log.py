@@ -1,4 +1,4 @@
-"""What a run says while it runs: a progress bar on stderr, a JSON-lines file, TensorBoard."""
+"""Output of a training run: a progress bar on stderr, a JSON-lines file, TensorBoard."""
 
 import json
 import sys
@@ -15,13 +15,13 @@ from smallcnn.errors import FileError
 from smallcnn.escape import escaped
 from smallcnn.files import atomic
 
-_MUCH = 0.05  # of the time spent waiting for images: worth a word
+_MUCH = 0.05  # share of the time spent waiting for images that is worth reporting
 
 
 class Quiet:
-    """Says nothing: what a run in several processes has in all but the first.
+    """A log that writes nothing, for every process but the first.
 
-    Use as a context manager. `step` after every step, `epoch` after every epoch, `say` for a line to the user.
+    Use as a context manager. Call `step` after every step, `epoch` after every epoch, `say` for a line to the user.
     """
 
     def __enter__(self) -> Self:
@@ -33,20 +33,20 @@ class Quiet:
         pass
 
     def say(self, line: str) -> None:
-        """One line above the bar."""
+        """Prints one line above the bar."""
 
     def step(self, epoch: int, loss: float, top1: float, rate: float) -> None:
-        """Moves the bar."""
+        """Advances the bar."""
 
     def shorten(self, epochs: int, steps: int) -> None:
-        """The run has only so many epochs, the last one perhaps not whole, and steps."""
+        """Sets a smaller number of epochs and steps; the last epoch may be partial."""
 
     def epoch(self, record: dict[str, Any]) -> None:
-        """One finished epoch: a line on stderr, a line in log.jsonl, scalars in TensorBoard. FileError if it cannot."""
+        """Records a finished epoch: a line on stderr, one in log.jsonl, scalars in TensorBoard. Raises FileError."""
 
 
 class Log(Quiet):
-    """Says it. What `history` does not hold is taken back from the files, and `step` counts within the next epoch."""
+    """The log of the first process. Lines not in `history` are removed from the files; `step` is within the epoch."""
 
     def __init__(
         self, folder: Path, epochs: int, steps_per_epoch: int, history: list[dict[str, Any]], step: int
@@ -54,8 +54,8 @@ class Log(Quiet):
         from torch.utils.tensorboard import SummaryWriter
 
         self._file = folder / "log.jsonl"
-        with atomic(self._file) as beside:  # lines written after the checkpoint we resume from are taken back
-            beside.write_text("".join(json.dumps(record) + "\n" for record in history))
+        with atomic(self._file) as temporary:  # drops lines written after the checkpoint we resume from
+            temporary.write_text("".join(json.dumps(record) + "\n" for record in history))
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=len(history) + 1)
         self._console = Console(stderr=True)
         self._bar = Progress(
@@ -83,26 +83,26 @@ class Log(Quiet):
         self._board.close()
 
     def say(self, line: str) -> None:
-        """Above the bar."""
+        """Prints one line above the bar."""
         self._console.print(escaped(line), highlight=False, markup=False, soft_wrap=True)
 
     def step(self, epoch: int, loss: float, top1: float, rate: float) -> None:
-        """The bar, where stderr is a terminal."""
+        """Advances the bar, if stderr is a terminal."""
         self._bar.update(self._task, advance=1, epoch=epoch + 1, loss=loss, top1=top1, rate=rate)
 
     def shorten(self, epochs: int, steps: int) -> None:
-        """The bar's end."""
+        """Moves the end of the bar."""
         self._bar.update(self._task, total=steps, epochs=epochs)
 
     def epoch(self, record: dict[str, Any]) -> None:
-        """To stderr, log.jsonl and TensorBoard."""
+        """Writes the epoch to stderr, log.jsonl and TensorBoard."""
         waited = record["seconds_waiting_for_pictures"] / max(record["seconds"], 1e-9)
         self.say(
             f"epoch {record['epoch']:>3}  train loss {record['train_loss']:.3f} top-1 {record['train_top1']:.1%}  "
             f"val loss {record['val_loss']:.3f} top-1 {record['val_top1']:.1%}  "
             + (f"averaged {record['ema_val_top1']:.1%}  " if "ema_val_top1" in record else "")
             + f"{record['images_per_second']:,.0f} images/s  {record['seconds']:.0f} s"
-            + (f", {waited:.0%} of it waiting for images" if waited > _MUCH else "")
+            + (f", {waited:.0%} spent waiting for images" if waited > _MUCH else "")
         )
         try:
             with self._file.open("a") as file:
@@ -114,7 +114,7 @@ class Log(Quiet):
 
 
 class _TimeLeft(ProgressColumn):
-    """Time left from the steps of this session alone, so that a resumed run does not count what it did not do."""
+    """Time left, estimated from this session's steps only: a resumed run ignores those done before."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
 """The one training loop.
 
-Every write is whole or not at all, and everything random is a function of the position in the run, so a run that is
-killed at any moment and resumed ends with the same weights as one that was not (same seed, device, number of threads
-and processes). In several processes (`distributed`) the loop is the same in each; the first one writes and speaks.
+Every write is atomic, and all randomness is a function of the position in the run. So a run that is killed at any
+moment and resumed ends with the same weights as an uninterrupted one (same seed, device, number of threads and
+processes). With several processes (`distributed`) each runs the same loop; the first one writes and prints.
 """
 
 import platform
@@ -44,12 +44,12 @@ from smallcnn.train.validation import Pixels, Validation
 
 CHECKPOINT = "checkpoint.safetensors"
 _CHECKPOINT_SECONDS = 60.0
-_RATED = 2048  # images at most to time the loader with
+_RATED = 2048  # images to time the loader with, at most
 
 
 @dataclass(frozen=True)
 class Result:
-    """A finished or interrupted run; `stopped` if it was asked to stop, be it in its last step."""
+    """A finished or interrupted run; `stopped` is true if it was asked to stop, even during its last step."""
 
     folder: Path
     data: str
@@ -62,9 +62,9 @@ class Result:
 
 
 class Loop:
-    """One run's state. `run` walks through it; the methods are its steps in the order they happen.
+    """The state of one run. `run` drives it; the other methods follow in the order they are called.
 
-    `weights` left out are the initial ones of the recipe's seed.
+    Without `weights` the network starts from random weights of the recipe's seed.
     """
 
     def __init__(
@@ -102,12 +102,12 @@ class Loop:
             duplicates.between(source.splits["train"], source.splits["val"], workers=workers) if ranks.first else None
         )
         self.batch_size = min(recipe.batch_size, len(self.feed))
-        self.steps = len(self.feed) // self.batch_size  # the rest is left out; it is another rest each epoch
+        self.steps = len(self.feed) // self.batch_size  # drops the remainder, a different one each epoch
         self.share = ranks.share(self.batch_size, recipe.accumulate, bool(recipe.mixup or recipe.cutmix))
         size = (height, width, graph.input_shape[2])
         weighted = class_weights(source.splits["train"].labels, len(source.classes)) if recipe.balance else None
         self.learner = Learner(graph, weights, recipe, pixels, size, teacher, weighted, ranks)
-        choice = Choice("torch", "in several processes, which share the statistics of their norms")
+        choice = Choice("torch", "several processes, which share batch-norm statistics")
         if ranks.alone:
             choice = self.learner.choose(compute, recipe.epochs * len(self.feed))
         settings["compute"], self.why = choice.way, choice.reason
@@ -163,34 +163,34 @@ class Loop:
         return self.progress.total or self.recipe.epochs * self.steps
 
     def _epochs(self) -> int:
-        """Those of the whole run; the last one need not be whole."""
+        """Epochs of the whole run; the last one may be partial."""
         return -(-self._total() // self.steps)
 
     def _finished(self) -> bool:
         return self._done() >= self._total()
 
     def _spent(self) -> float:
-        """Seconds of this run, those before it was resumed included."""
+        """Seconds spent on this run, including the time before it was resumed."""
         return self.spent_before + time.perf_counter() - self.began
 
     def _end_after(self, total: int, log: Quiet) -> None:
-        """The run now has so many steps."""
+        """Changes the number of steps of the run."""
         self.progress.total = total
         log.shorten(self._epochs(), total)
         self._set_mode()
 
     def _fit(self, log: Quiet) -> None:
-        """Gives the run the steps that fit into its minutes, by the speed so far."""
+        """Sets the number of steps that fit into the run's minutes at the speed so far."""
         if self.recipe.minutes:
             most = self.recipe.epochs * self.steps
             fitting = budget.fitting(self._done(), self._spent(), self.recipe.minutes, most)
             self._end_after(self.ranks.from_first(fitting), log)
 
     def _lose_patience(self, log: Quiet) -> None:
-        """Ends the run if too many epochs brought nothing."""
+        """Ends the run if too many epochs passed without a gain."""
         patience = self.recipe.patience
         if patience and budget.epochs_without_gain(self.progress.history) >= patience:
-            log.say(f"no better validation top-1 in {patience} epochs")
+            log.say(f"validation top-1 has not improved for {patience} epochs")
             self._end_after(self._done(), log)
 
     def _set_mode(self) -> None:
@@ -212,14 +212,14 @@ class Loop:
             f"{len(self.source.classes)} classes; {splits} images; "
             f"augmentation {self.recipe.augment}; "
             f"{self.device.type}, "
-            + ("" if self.ranks.alone else f"{self.ranks.count} processes with each ")
+            + ("" if self.ranks.alone else f"{self.ranks.count} processes of ")
             + f"{torch.get_num_threads()} threads, {precision}"
         )
-        why = "the way stored with the run" if resume else self.why  # as then, it is not chosen again
+        why = "as stored with the run" if resume else self.why  # a resumed run does not choose again
         log.say(f"computed by {self.settings['compute']}: {why}")
         if self.ranks.first:
             rate = self.feed.rate(np.arange(min(len(self.feed), _RATED)), self.batch_size)
-            log.say(f"the loader alone gives {rate:,.0f} images/s" + ("" if self.ranks.alone else " in each process"))
+            log.say(f"loading alone: {rate:,.0f} images/s" + ("" if self.ranks.alone else " per process"))
         if start := self.settings["start"]:
             log.say(f"starts from trained weights; its last layer is {'new' if start['new_last_layer'] else 'kept'}")
         for note in self.source.notes:
@@ -243,9 +243,9 @@ class Loop:
         loader = self.feed.batches(epoch, ours[progress.step :].ravel(), draws, ours.shape[1])
         self._set_mode()
         started, seconds_before, waited = time.perf_counter(), progress.seconds, progress.waited
-        asked = started
+        requested = started
         for batch in loader:
-            waited += time.perf_counter() - asked
+            waited += time.perf_counter() - requested
             self._note_failures(log, batch.failed)
             places = self._places(batch, ours[progress.step])
             due = self.ranks.first and time.perf_counter() - self.saved_at > _CHECKPOINT_SECONDS
@@ -266,17 +266,17 @@ class Loop:
             progress.seconds, progress.waited = seconds_before + time.perf_counter() - started, waited
             seen = max(progress.seen, 1)
             log.step(epoch, progress.loss_sum / seen, progress.correct / seen, progress.seen / progress.seconds)
-            asked = time.perf_counter()
+            requested = time.perf_counter()
         return True
 
     def _places(self, batch: Batch, wanted: np.ndarray) -> list[np.ndarray]:
-        """For each part of a step, where in the batch of all processes this one's images are; `wanted` were to be."""
+        """This process's places in the global batch, per micro-batch; `wanted` includes images that failed."""
         decoded = np.isin(wanted, batch.indices)
         ends = np.cumsum([len(share) for share in self.share])[:-1]
         return [share[there] for share, there in zip(self.share, np.split(decoded, ends), strict=True)]
 
     def _step(self, batch: Batch, places: list[np.ndarray], counts: list[float], draws: Draws) -> None:
-        """One step; for each of its parts the `places` of this process's images, and the count in all processes."""
+        """Runs one step, given the `places` of this process's images and all processes' counts per micro-batch."""
         progress, learner = self.progress, self.learner
         used = [part for part, count in enumerate(counts) if count > 1]  # batch norm needs two
         if not used:
@@ -302,7 +302,7 @@ class Loop:
         return f"{what} in epoch {self.progress.epoch + 1}, step {self.progress.step + 1}; try a lower --lr{kept}"
 
     def _close_epoch(self, log: Quiet) -> None:
-        """Validates, writes the models, and moves on to the next epoch."""
+        """Validates, writes the models, and advances to the next epoch."""
         progress, ranks = self.progress, self.ranks
         if not progress.seen:
             self._gather_failures(log)
@@ -358,7 +358,7 @@ class Loop:
             artifact.save(model, self.folder / name)
 
     def _gather_failures(self, log: Quiet) -> None:
-        """Every process then knows what no process could decode."""
+        """Shares the images that could not be decoded among all processes."""
         for failed in self.ranks.gather(self.progress.failed):
             self._note_failures(log, failed)
 
@@ -367,7 +367,7 @@ class Loop:
         for name, problem in failed.items():
             if name not in self.progress.failed:
                 self.progress.failed[name] = problem
-                if problem not in known:  # all images of a lost shard have the same one
+                if problem not in known:  # all images of a lost shard share one message
                     log.say(f"skipped ({len(self.progress.failed)} so far): {problem}")
                     known.add(problem)
 
@@ -409,14 +409,14 @@ class Loop:
             self._write_checkpoint()
 
     def _save_meanwhile(self, log: Quiet) -> None:
-        """Writes a checkpoint that an epoch can do without: if the disk is full, there is time to make room."""
+        """Writes a checkpoint between epochs; a full disk does not stop the run, so there is time to make room."""
         self._make_ready(log)
         try:
             self._write_checkpoint()
             self.behind = False
         except FileError as error:
             if not self.behind:
-                log.say(f"{error}; training goes on and tries again every minute, the last checkpoint is whole")
+                log.say(f"{error}; training continues and retries every minute; the last checkpoint is intact")
             self.behind = True
 
     def _make_ready(self, log: Quiet) -> None:

@@ -1,7 +1,7 @@
-"""The loss: cross-entropy with the labels, blended ones too, and what a teacher adds.
+"""The loss: cross-entropy with labels, mixed ones too, and distillation from a teacher.
 
-Distillation is Hinton et al. 2015, "Distilling the Knowledge in a Neural Network", arXiv 1503.02531, section 2: the
-soft loss is multiplied by the temperature squared, so that its gradients keep their size at any temperature.
+Distillation follows Hinton et al. 2015, "Distilling the Knowledge in a Neural Network", arXiv 1503.02531, section 2:
+the soft loss is multiplied by the temperature squared, so its gradients keep their size at any temperature.
 """
 
 from dataclasses import dataclass
@@ -16,18 +16,19 @@ from smallcnn.train.recipe import Recipe
 
 @dataclass(frozen=True)
 class Mix:
-    """How pairs of neighbours in a batch (0 and 1, 2 and 3, ...) are mixed: `own` (N,) is the part that stays of each.
+    """Mixing of neighbouring pairs in a batch (0 and 1, 2 and 3, ...): `own` (N,) is the share each image keeps.
 
-    `boxes` (N, 4) are top, left, bottom, right of what the other image covers, in parts of the sides; None: blended.
+    `boxes` (N, 4) are top, left, bottom and right of the area the partner covers, as fractions of the sides; None means
+    the images are blended.
     """
 
     own: np.ndarray
     boxes: np.ndarray | None
 
     def among(self, places: np.ndarray) -> "tuple[np.ndarray, Mix]":
-        """(order, mix) of the images at these places of the batch: pairs first, then those whose partner is missing.
+        """(order, mix) for the images at these places of the batch: pairs first, then images without their partner.
 
-        These stay as they are.
+        The latter stay unmixed.
         """
         alone = ~np.isin(places ^ 1, places)
         order = np.argsort(alone, kind="stable")
@@ -37,7 +38,7 @@ class Mix:
 
 
 def draw_mix(recipe: Recipe, step: int, count: int) -> Mix | None:
-    """The mix of this step's `count` images; None if the recipe mixes none. A function of (seed, step)."""
+    """The mix of this step's `count` images, a function of (seed, step); None if the recipe does not mix."""
     if not (recipe.mixup or recipe.cutmix):
         return None
     rng = np.random.default_rng((recipe.seed, 1, step))
@@ -56,7 +57,7 @@ def draw_mix(recipe: Recipe, step: int, count: int) -> Mix | None:
 
 
 def mixed(images: Tensor, mix: Mix) -> tuple[Tensor, Tensor]:
-    """(mixed images (N, C, H, W), the part (N,) that is left of each image itself)."""
+    """(mixed images (N, C, H, W), the share (N,) that each image keeps)."""
     count, _, height, width = images.shape
     other = images[_partner(count, images.device)]
     if mix.boxes is None:
@@ -72,13 +73,13 @@ def mixed(images: Tensor, mix: Mix) -> tuple[Tensor, Tensor]:
 
 
 def class_weights(labels: np.ndarray, classes: int) -> np.ndarray:
-    """float32 (classes,): inverse to how many of `labels` each class has; over all labels their mean is 1."""
+    """float32 (classes,): inversely proportional to the class counts in `labels`, with mean 1 over all labels."""
     counts = np.bincount(labels, minlength=classes)
     return np.divide(len(labels) / np.count_nonzero(counts), counts, np.zeros(classes), where=counts > 0).astype("f4")
 
 
 def shared(values: Tensor, own: Tensor | None) -> Tensor:
-    """Values (N,) of the images' labels as they are mixed: `own` (N,) of each, the rest of its partner's."""
+    """Per-label values (N,), mixed like the images: the share `own` (N,) of each image's, the rest of its partner's."""
     if own is None:
         return values
     return own * values + (1 - own) * values[_partner(len(values), values.device)]
@@ -87,39 +88,39 @@ def shared(values: Tensor, own: Tensor | None) -> Tensor:
 def cross_entropy(
     logits: Tensor, labels: Tensor, own: Tensor | None, smoothing: float, weights: Tensor | None = None
 ) -> Tensor:
-    """Mean over the batch; `own` (N,) is the part of each image that its label stands for, the rest its partner's.
+    """Mean loss over the batch. `own` (N,) weights each image's label; its partner's label gets the rest.
 
-    `weights` (classes,) multiply what each label asks for.
+    `weights` (classes,) multiply the loss of each label.
     """
     if own is None and weights is None:
         return F.cross_entropy(logits, labels, label_smoothing=smoothing)
 
-    def asked(wanted: Tensor) -> Tensor:
-        loss = F.cross_entropy(logits, wanted, label_smoothing=smoothing, reduction="none")
-        return loss if weights is None else weights[wanted] * loss
+    def per_image(target: Tensor) -> Tensor:
+        loss = F.cross_entropy(logits, target, label_smoothing=smoothing, reduction="none")
+        return loss if weights is None else weights[target] * loss
 
     if own is None:
-        return asked(labels).mean()
-    return (own * asked(labels) + (1 - own) * asked(labels[_partner(len(labels), labels.device)])).mean()
+        return per_image(labels).mean()
+    return (own * per_image(labels) + (1 - own) * per_image(labels[_partner(len(labels), labels.device)])).mean()
 
 
 def _partner(count: int, device: torch.device) -> Tensor:
-    """The place of each image's partner; the last of an odd number is its own."""
+    """The place of each image's partner; with an odd count the last image is its own partner."""
     return (torch.arange(count, device=device) ^ 1).clamp(max=count - 1)
 
 
 def distillation(logits: Tensor, teacher: Tensor, recipe: Recipe, each: Tensor | None = None) -> Tensor:
-    """What the teacher's logits (N, classes) ask of the student's: mean over the batch, not yet weighted.
+    """Distillation loss between student and teacher logits (N, classes): mean over the batch, before weighting.
 
-    `each` (N,) multiplies what they ask for at each image.
+    `each` (N,) multiplies the loss of each image.
     """
     hot = recipe.temperature
     if recipe.distil == "hard":
         loss = F.cross_entropy(logits, teacher.argmax(1), reduction="mean" if each is None else "none")
     else:
-        wanted, said = F.log_softmax(teacher / hot, 1), F.log_softmax(logits / hot, 1)
+        target, predicted = F.log_softmax(teacher / hot, 1), F.log_softmax(logits / hot, 1)
         if each is None:
-            loss = hot**2 * F.kl_div(said, wanted, log_target=True, reduction="batchmean")
+            loss = hot**2 * F.kl_div(predicted, target, log_target=True, reduction="batchmean")
         else:
-            loss = hot**2 * F.kl_div(said, wanted, log_target=True, reduction="none").sum(1)
+            loss = hot**2 * F.kl_div(predicted, target, log_target=True, reduction="none").sum(1)
     return loss if each is None else (each * loss).mean()

@@ -1,4 +1,4 @@
-"""The optimizer of a recipe: weight decay where it belongs, learning rates that differ from block to block."""
+"""The optimizer of a recipe: which weights decay, and a learning rate per block."""
 
 import torch
 from torch import nn
@@ -10,7 +10,7 @@ from smallcnn.train.recipe import Recipe
 
 
 def decayed(graph: Graph) -> set[str]:
-    """Weights that weight decay acts on: convolutions and dense layers, but not depthwise ones.
+    """Weights subject to weight decay: convolutions and dense layers, but not depthwise convolutions.
 
     MobileNet v1, section 3.2: "very little or no weight decay (l2 regularization) on the depthwise filters".
     """
@@ -29,15 +29,15 @@ def head(graph: Graph) -> set[str]:
 
 
 def depth(graph: Graph) -> dict[str, int]:
-    """How many blocks lie between each weight and the end; a block is what shares the first word of its name."""
+    """Number of blocks between each weight and the output; weights of a block share the first word of their names."""
     order = list(dict.fromkeys(name.split(".")[0] for name in graph.weights))
     return {name: len(order) - 1 - order.index(name.split(".")[0]) for name in graph.weights}
 
 
 def make_optimizer(recipe: Recipe, graph: Graph, module: nn.Module) -> torch.optim.Optimizer:
-    """Groups of parameters by weight decay and by `factor` of the learning rate, which the loop sets at every step.
+    """Groups parameters by weight decay and by `factor` of the learning rate, which the loop sets at every step.
 
-    The last layer is in groups of its own: fused optimizers want all members of a group to begin at the same step.
+    The last layer has its own groups: fused optimizers require all members of a group to start at the same step.
     """
     with_decay, behind, last = decayed(graph), depth(graph), head(graph)
     groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
@@ -60,13 +60,13 @@ def make_optimizer(recipe: Recipe, graph: Graph, module: nn.Module) -> torch.opt
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """The learning rate of the next step, each group with its factor."""
+    """Sets the learning rate of the next step; each group multiplies it by its factor."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group["factor"]
 
 
 def freeze_body(graph: Graph, module: nn.Module, frozen: bool) -> None:
-    """Lets only the last layer learn, or all. Raises GraphError if the network does not end in a classifier."""
+    """Freezes all but the last layer, or unfreezes all. Raises GraphError if the network ends in no classifier."""
     last = head(graph)
     for name, parameter in module.named_parameters():
         parameter.requires_grad_(not frozen or name in last)

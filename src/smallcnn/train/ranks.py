@@ -1,7 +1,7 @@
-"""The processes of one run: what each of them computes, and how they agree.
+"""The processes of one run: how they share the work, and how they agree.
 
-Whatever decides the course of a run (stopping, a checkpoint, an error) is agreed first, so that no process waits for
-one that has left. In a process of its own nothing is exchanged.
+All processes agree on every decision about the run (stopping, a checkpoint, an error) before acting on it, so none
+waits for one that has left. A single process exchanges nothing.
 """
 
 import time
@@ -20,7 +20,7 @@ from smallcnn.errors import DataError, SmallcnnError
 
 T = TypeVar("T")
 
-_GRACE = 1.0  # seconds in which the first process says what is wrong; torchrun ends all as soon as one has ended
+_GRACE = 1.0  # seconds for the first process to report the error; torchrun ends all as soon as one has ended
 
 
 @dataclass(frozen=True)
@@ -42,22 +42,22 @@ class Ranks:
         return self.count == 1
 
     def share(self, batch_size: int, parts: int, pairs: bool) -> list[np.ndarray]:
-        """The places in a batch that this process computes, in `parts` one after the other.
+        """The places in a batch that this process computes, one array per micro-batch (`parts` of them).
 
-        A part is the same images for any number of processes. With `pairs`, places 0 and 1, 2 and 3, ... stay
-        together. Raises DataError if that cannot be done evenly.
+        A micro-batch has the same images for any number of processes. With `pairs`, places 0 and 1, 2 and 3, ... stay
+        together. Raises DataError if the batch cannot be shared evenly.
         """
         unit = self.count * parts * (2 if pairs else 1)
         if not self.alone and batch_size % unit:
             why = ", ".join(
                 [f"{self.count} processes"]
-                + ([f"{parts} parts in turn"] if parts > 1 else [])
+                + ([f"{parts} micro-batches"] if parts > 1 else [])
                 + (["mixed pairs kept whole"] if pairs else [])
             )
             near = sorted({max(unit, batch_size // unit * unit), (batch_size // unit + 1) * unit})
             raise DataError(
                 f"a batch of {batch_size} images cannot be shared evenly ({why}); "
-                f"it must be a multiple of {unit}, as {' or '.join(map(str, near))}"
+                f"it must be a multiple of {unit}, such as {' or '.join(map(str, near))}"
             )
         size = -(-batch_size // parts)
         size += size % 2 if pairs else 0
@@ -65,7 +65,7 @@ class Ranks:
         return [np.split(places, self.count)[self.number] for places in whole]
 
     def slice(self, length: int) -> range:
-        """This process's part of `length` things, in order."""
+        """This process's share of `length` items, in order."""
         return range(length * self.number // self.count, length * (self.number + 1) // self.count)
 
     def sum(self, values: Sequence[float]) -> list[float]:
@@ -93,9 +93,9 @@ class Ranks:
         return box[0]
 
     def refuse(self, error: SmallcnnError) -> NoReturn:
-        """Ends the run for a reason that all processes know: the first raises `error`, the others leave without a word.
+        """Ends the run for a reason known to all processes: the first raises `error`, the others exit silently.
 
-        They leave with exit code 2, as the command does after a user's mistake.
+        Their exit code is 2, as for a user's mistake on the command line.
         """
         if self.first:
             raise error
@@ -104,7 +104,7 @@ class Ranks:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """What one process finds wrong inside, all do: see `refuse`. There must be no exchange inside."""
+        """Ends all processes if one raises inside, see `refuse`. The block must not communicate."""
         error = None
         try:
             yield
@@ -119,7 +119,7 @@ class Ranks:
 
     @contextmanager
     def in_turn(self) -> Iterator[None]:
-        """The first process of each machine goes before the others, which then find what it fetched."""
+        """Runs the block in each machine's first process before the others, which then find what it fetched."""
         if self.local and not self.alone:
             dist.barrier()
         try:
@@ -130,7 +130,7 @@ class Ranks:
 
     @contextmanager
     def copied(self, path: Path) -> Iterator[Path]:
-        """The first process's file `path`, where every process can read it, on whatever machine it is."""
+        """A copy of the first process's file `path` that every process can read, on any machine."""
         content = self.from_first(path.read_bytes() if self.first and not self.alone else b"")
         if self.first:
             yield path

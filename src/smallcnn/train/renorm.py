@@ -1,12 +1,13 @@
-"""Batch-norm statistics computed anew, for a network that will see other images than the ones they are of.
+"""Recomputed batch-norm statistics, for a network that will see images unlike those of its training.
 
-Running averages trail behind the last steps of training, belong to no single set of weights after these are averaged,
-and to another size of image when a network runs at another resolution than it was trained at. Statistics over a
-sample of images mend that (Wu and Johnson 2021, "Rethinking 'Batch' in BatchNorm", arXiv 2105.07576, section 3); no
-weight is touched and no label is used.
+Running averages trail behind the last steps of training. They match no single set of weights once weights are
+averaged, and another image size when the resolution changes after training. Statistics over a sample of images fix
+that (Wu and Johnson 2021, "Rethinking 'Batch' in BatchNorm", arXiv 2105.07576, section 3); weights stay as they are
+and labels are not used.
 
-One pass, each batch normalised by its own statistics, as they propose. Left to pass after pass with the statistics of
-the pass before, deep layers drift away from each other: MobileNet v1 0.25 at 224 fell from 63 to 47 % top-1 in three.
+There is one pass, and each batch is normalised by its own statistics, as the paper proposes. With repeated passes, each
+using the statistics of the pass before, deep layers drift apart: MobileNet v1 0.25 at 224 fell from 63 to 47 % top-1 in
+three.
 """
 
 from collections.abc import Callable
@@ -39,16 +40,16 @@ def reestimate(
     workers: int | None = None,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Artifact:
-    """The same network with mean and variance of every batch norm over `most` images of `split`, chosen by `seed`.
+    """Re-estimates mean and variance of every batch norm over `most` images of `split`, chosen by `seed`.
 
-    Images are prepared as the artifact says. They go through in batches of 64, each normalised by its own statistics
-    as in training, and the batches' means and variances are pooled. The facts say how many images there were.
+    Images are preprocessed as the artifact says. They run in batches of 64, each normalised by its own statistics as
+    in training, and the batches' means and variances are pooled. The facts record the number of images.
 
     Raises GraphError if the network has no batch norm, DataError if fewer than two images can be decoded.
     """
     if not any(isinstance(node.op, ops.BatchNorm) for node in artifact.graph):
         raise GraphError(f"{artifact.graph.name} has no batch norm: nothing to re-estimate")
-    chosen = order(split, seed, 0)[:most].tolist()  # a batch is of all classes
+    chosen = order(split, seed, 0)[:most].tolist()  # so that each batch mixes the classes
     on = pick_device(device)
     module = to_module(artifact.graph, artifact.weights).to(on).eval()
     if on.type != "mps":
@@ -57,7 +58,7 @@ def reestimate(
     for name, layer in module.named_modules():
         if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
             layer.train()
-            layer.momentum = 1.0  # the layer then holds the statistics of the last batch
+            layer.momentum = 1.0  # so the layer holds the statistics of the last batch
             pools[name] = _Pool()
             layer.register_forward_hook(pools[name].add)
     seen = 0
@@ -76,7 +77,7 @@ def reestimate(
                 seen += len(batch.labels)
             report(seen, len(chosen))
     if not seen:
-        raise DataError("batch norm needs at least two images that can be decoded to be re-estimated")
+        raise DataError("re-estimating batch norm needs at least two images that can be decoded")
     found = {f"{name}.{key}": value for name, pool in pools.items() for key, value in pool.statistics().items()}
     height, width = artifact.preprocessing.size
     facts = artifact.facts | {"reestimated": {"pictures": seen, "size": [height, width]}}
@@ -84,7 +85,7 @@ def reestimate(
 
 
 class _Pool:
-    """Mean and variance over everything that went through a layer, float64 (Chan et al. 1979: how two sets pool)."""
+    """Mean and variance of all inputs of a layer, in float64, pooled batch by batch (Chan et al. 1979)."""
 
     def __init__(self) -> None:
         self.count, self.mean, self.squares = 0, np.zeros(1), np.zeros(1)
@@ -101,7 +102,7 @@ class _Pool:
         self.count = total
 
     def statistics(self) -> dict[str, np.ndarray]:
-        """The two tensors of a batch norm."""
+        """The batch norm's two statistics tensors, by name."""
         return {
             "running_mean": self.mean.astype(np.float32),
             "running_var": (self.squares / self.count).astype(np.float32),

@@ -1,6 +1,6 @@
-"""Starting a training run and going on with one.
+"""Starting and resuming a training run.
 
-A run lives in a folder: best.safetensors and last.safetensors (models), checkpoint.safetensors (what resuming needs),
+A run lives in a folder: best.safetensors and last.safetensors (models), checkpoint.safetensors (for resuming),
 log.jsonl, tensorboard/.
 """
 
@@ -33,10 +33,10 @@ from smallcnn.train.teacher import Teacher, digest
 from smallcnn.weights import initial_weights
 
 _SMALL = 64
-"""Pixels up to which images are taken whole, and "auto" augments as for small images."""
+"""Largest side, in pixels, at which images are used uncropped and "auto" augments as for small images."""
 
 _GENTLE, _GENTLER = 0.1, 0.01
-"""Part of the usual learning rate when a run starts from trained weights, with batch norms and without any."""
+"""Factors on the usual learning rate for a run from trained weights, with and without batch norm."""
 
 
 def train(
@@ -57,21 +57,25 @@ def train(
 ) -> Result:
     """Trains `model` on `data` (see `open_source`) into the folder `out`.
 
-    `model` is a registry name with options; or a graph of your own, whose input and number of classes must then fit the
-    data; or a model file's contents (`artifact.load`): the run then starts from its weights and prepares images as it
-    says, with a new last layer unless it knows all of the data's classes. `resolution` is for a name or an artifact;
-    left out it is the artifact's, the network's own (mostly 224) for image files, and for arrays the images' own
-    size, but at least 32.
-    `recipe` is one of your own, the name of one (see `recipes`), or "auto": the one for fine-tuning, for small images
-    or for photographs; `changes` are fields of it to change. `teacher` is a model file to learn from, `root` where the
-    files of a named set are, `groups` says which images stay on one side of the split (`smallcnn.data.groups`).
-    `compute` says what computes a step: torch, our own kernels, torch.compile; "auto" tries the first two.
-    `workers` threads decode; left out, one per core up to eight. With `resume` the run in `out` goes on, if there is
-    one; its settings must be the same.
+    `model` is one of:
+    - a registry name with options;
+    - a graph of your own, whose input and number of classes must fit the data;
+    - the contents of a model file (`artifact.load`): the run starts from its weights and uses its preprocessing, with a
+      new last layer unless the network knows all classes of the data.
 
-    Ctrl-C finishes the step, writes a checkpoint and returns with `finished` false. Raises SmallcnnError subclasses for
-    whatever the user can mend. Under torchrun the processes compute one run together (docs/distributed.md); such an
-    error is then raised in the first, and ends the others with exit code 2.
+    `resolution` applies to a name or an artifact. Its default is the artifact's resolution. For a name it is the
+    network's own (mostly 224) with image files, and the images' size, at least 32, with arrays.
+
+    `recipe` is a Recipe, the name of one (see `recipes`), or "auto": the one for fine-tuning, for small images or for
+    photographs. `changes` override its fields. `teacher` is a model file to learn from. `root` is the folder with the
+    files of a named set. `groups` says which images must stay on one side of the split (`smallcnn.data.groups`).
+    `compute` is the backend of a step: torch, our own kernels or torch.compile; "auto" tries the first two.
+    `workers` is the number of decoding threads, by default one per core up to eight. With `resume` the run in `out`
+    continues, if there is one; its settings must be the same.
+
+    Ctrl-C finishes the step, writes a checkpoint and returns with `finished` false. Errors the user can fix raise a
+    subclass of SmallcnnError. Under torchrun the processes compute one run together (docs/distributed.md); such an
+    error is then raised in the first process and ends the others with exit code 2.
     """
     check_names(changes)
     with joined(device) as (ranks, on):
@@ -80,8 +84,8 @@ def train(
             source = _open(data, plain, root, groups=groups)
             start = _start(model, source, resolution, plain.seed)
             chosen = replace(_named(recipe, min(start.graph.input_shape[:2]), start.came_from is not None), **changes)
-        going_on = resume or restarted()
-        return _run(start, source, data, root, out, chosen, teacher, going_on, compute, on, workers, ranks)
+        resumed = resume or restarted()
+        return _run(start, source, data, root, out, chosen, teacher, resumed, compute, on, workers, ranks)
 
 
 def resume(
@@ -93,9 +97,9 @@ def resume(
     device: str = "auto",
     workers: int | None = None,
 ) -> Result:
-    """Goes on with the run in the folder `out`, with the settings it was started with.
+    """Resumes the run in the folder `out`, with the settings it was started with.
 
-    `data`, `root` and `teacher` are needed only if the images or the teacher's file have moved.
+    Pass `data`, `root` and `teacher` only if the images or the teacher's file have moved.
     """
     with joined(device) as (ranks, on):
         settings: dict[str, Any] = {}
@@ -123,14 +127,14 @@ def _stored(out: Path) -> dict[str, Any]:
 def _places(
     out: Path, settings: dict[str, Any], data: str | Path | None, root: str | Path | None, teacher: str | Path | None
 ) -> tuple[str | Path, str | Path | None, str | Path | None]:
-    """Where the images, the root and the teacher are: as given, else as the run's checkpoint says, if it may say so."""
+    """Places of images, root and teacher: as given, else from the run's checkpoint, as far as `places` allows."""
     try:
         if root is None and settings["root"] is not None and (data is None or str(data) == settings["source"]):
-            root = places.stored(settings["root"], "a folder", "say where it is with --root")
+            root = places.stored(settings["root"], "a folder", "give its place with --root")
         if data is None:
-            data = places.stored(settings["source"], "a source of images", "say where they are with --data")
+            data = places.stored(settings["source"], "a source of images", "give their place with --data")
         if teacher is None and settings["teacher"]:
-            teacher = places.stored(settings["teacher"]["file"], "a teacher", "say where it is with --teacher")
+            teacher = places.stored(settings["teacher"]["file"], "a teacher", "give its place with --teacher")
     except FileError as error:
         raise FileError(f"{out / CHECKPOINT}: {error}") from error
     return data, root, teacher
@@ -138,7 +142,7 @@ def _places(
 
 @dataclass(frozen=True)
 class _Start:
-    """What a run begins with. `came_from` describes the artifact, if there was one, for the facts."""
+    """Starting point of a run. `came_from` describes the artifact, if there was one, for the facts."""
 
     graph: Graph
     weights: Mapping[str, np.ndarray] | None
@@ -160,11 +164,11 @@ def _run(
     workers: int | None,
     ranks: Ranks,
 ) -> Result:
-    folder, going_on = Path(out), False
+    folder, resuming = Path(out), False
     with ExitStack() as kept:
         with ranks.together():
             if not ranks.alone and compute not in ("auto", "torch"):
-                raise DataError(f"--compute {compute} is for a single process; several compute with torch")
+                raise DataError(f"--compute {compute} needs a single process; several processes use torch")
             graph = start.graph
             recipe = _settled(recipe, source, start)
             taught = Teacher(Path(teacher), source.classes, graph.input_shape[2], on) if teacher else None
@@ -184,10 +188,10 @@ def _run(
             if ranks.first:
                 _check_folder(folder, settings, resume)
                 kept.enter_context(lock.run_folder(folder))
-                _check_folder(folder, settings, resume)  # again: another run may have been in there until now
+                _check_folder(folder, settings, resume)  # again: another run may have held the lock until now
                 remove_leftovers(folder)
-                going_on = resume and (folder / CHECKPOINT).is_file()
-                if going_on:  # the same sums in the same order, whatever is quicker today or on this processor
+                resuming = resume and (folder / CHECKPOINT).is_file()
+                if resuming:  # the same backend as before, even if another is faster now or on this processor
                     stored = checkpoint.read_settings(folder / CHECKPOINT)
                     compute = stored["compute"]
                     if "bfloat16" in stored:
@@ -196,11 +200,11 @@ def _run(
                 graph, start.weights, start.preprocessing, source, recipe, folder, settings, str(data),
                 teacher=taught, compute=compute, device=on, workers=workers or decoding_threads(), ranks=ranks,
             )  # fmt: skip
-        return loop.run(resume=ranks.from_first(going_on))
+        return loop.run(resume=ranks.from_first(resuming))
 
 
 def _kept(data: str | Path, root: str | Path | None) -> str | None:
-    """How a later resume finds the images; None if a command gives them, which no file may name."""
+    """The place where a later resume finds the images; None for a command, which no file may name."""
     place = str(data)
     if not places.scheme(place) and not (place in NAMED and (root is not None or not Path(place).exists())):
         place = str(Path(place).resolve())
@@ -229,15 +233,15 @@ def _check_source(source: Source, data: str | Path) -> None:
     if len(source.classes) < 2:
         line = source.left_out.line()
         raise DataError(
-            f"{data}: one class only, {source.classes[0]!r}; a classifier needs at least two"
+            f"{data}: only one class, {source.classes[0]!r}; a classifier needs at least two"
             + (f" ({line})" if line else "")
         )
     if not len(source.splits["val"]):
-        raise DataError(f"{data}: too few images to keep any for validation; every class has only one, or one group")
+        raise DataError(f"{data}: too few images for a validation split; every class has only one image or one group")
 
 
 def _start(model: str | Graph | Artifact, source: Source, resolution: int | None, seed: int) -> _Start:
-    """The network for this data, with the weights and the preparation it begins with."""
+    """The network for this data, with its initial weights and preprocessing."""
     if isinstance(model, Artifact):
         return _from_artifact(model, source, resolution, seed)
     graph = _build(model, source, resolution) if isinstance(model, str) else _fitting(model, source)
@@ -259,7 +263,7 @@ def _from_artifact(artifact: Artifact, source: Source, resolution: int | None, s
         weights |= {name: weights[name][known] for name in head}
     except DataError:
         new = True
-    if new or artifact.ending == "none":  # scores of any kind are no logits to go on from
+    if new or artifact.ending == "none":  # arbitrary scores are not logits, so the last layer is replaced
         new = True
         weights = {name: value for name, value in weights.items() if name not in head}
     if new or len(source.classes) < len(artifact.labels):
@@ -273,7 +277,7 @@ def _from_artifact(artifact: Artifact, source: Source, resolution: int | None, s
 
 
 def _build(model: str, source: Source, resolution: int | None) -> Graph:
-    """The registry's network at the resolution, classes and channels of the data."""
+    """The registry's network, built for the data's resolution, classes and channels."""
     images = source.splits["train"].images
     chosen = {"classes": len(source.classes)} | ({"resolution": resolution} if resolution else {})
     if isinstance(images, np.ndarray):
@@ -292,21 +296,21 @@ def _fitting(graph: Graph, source: Source) -> Graph:
 
 
 def _settled(recipe: Recipe, source: Source, start: _Start) -> Recipe:
-    """The recipe with everything left open decided, so that it can be stored and compared."""
+    """The recipe with all defaults filled in, so that it can be stored and compared."""
     side = min(start.graph.input_shape[:2])
     augment = ("small" if side <= _SMALL else "photo") if recipe.augment == "auto" else recipe.augment
     mirror = source.mirror if recipe.mirror is None else recipe.mirror
     if recipe.train_scale != 1:
         height, width, _ = start.graph.input_shape
         with_resolution(start.graph, (round(height * recipe.train_scale), round(width * recipe.train_scale)))
-    part = 1.0
+    factor = 1.0
     if start.came_from and recipe.lr is None:
-        part = _GENTLE if any(isinstance(node.op, ops.BatchNorm) for node in start.graph) else _GENTLER
-    return replace(recipe, augment=augment, mirror=mirror, lr=part * recipe.peak_lr, weight_decay=recipe.decay)
+        factor = _GENTLE if any(isinstance(node.op, ops.BatchNorm) for node in start.graph) else _GENTLER
+    return replace(recipe, augment=augment, mirror=mirror, lr=factor * recipe.peak_lr, weight_decay=recipe.decay)
 
 
 def _check_folder(folder: Path, settings: dict[str, Any], resume: bool) -> None:
-    """Raises DataError if this run must not go into `folder`. Changes nothing."""
+    """Raises DataError if this run must not use `folder`. Changes nothing."""
     state = folder / CHECKPOINT
     if not resume and any(folder.glob("*.safetensors")):
         raise DataError(f"{folder} already holds a run; --resume continues it, or choose another --out")
@@ -316,9 +320,9 @@ def _check_folder(folder: Path, settings: dict[str, Any], resume: bool) -> None:
         stored = checkpoint.read_settings(state)
         if stored["pictures"] != settings["pictures"]:
             raise DataError(
-                f"{folder}: cannot resume on these images; the run was started on others (some were added, "
-                "removed, renamed or grouped differently, or it is another set). Resume on the same ones, or train "
-                "into another folder"
+                f"{folder}: cannot resume on these images; the run was started on others (images were added, removed, "
+                "renamed or grouped differently, or it is another data set). Resume on the same images, or train into "
+                "another folder"
             )
         old, new = _flat(stored), _flat(settings)
         changed = [_different(key, old[key], new[key]) for key in new if old[key] != new[key]]
@@ -332,21 +336,21 @@ def _check_folder(folder: Path, settings: dict[str, Any], resume: bool) -> None:
 
 
 def _different(key: str, old: object, new: object) -> str:
-    """One line on a setting that has changed, in the user's words."""
+    """Describes a changed setting in the user's terms."""
     match key:
         case "start":
-            return "it starts from other weights"
+            return "the initial weights are different"
         case "teacher" if old and new:
-            return "its teacher is another file"
+            return "the teacher is another file"
         case "teacher":
-            return "it was started with a teacher" if old else "it was started without a teacher"
+            return "the run was started with a teacher" if old else "the run was started without a teacher"
         case "model":
             return f"the network was {old} and is now {new}"
     return f"--{key.replace('_', '-')} was {old} and is now {new}"
 
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:
-    """What has to be the same to resume; images and teacher may have moved, but not changed."""
+    """The settings that must match to resume; images and teacher may have moved, but not changed."""
     teacher = settings["teacher"] and settings["teacher"]["digest"]
-    recipe = asdict(Recipe.from_dict(settings["recipe"]))  # with what an older smallcnn did not know of
+    recipe = asdict(Recipe.from_dict(settings["recipe"]))  # fills in fields that an older smallcnn lacked
     return {"model": settings["model"], "start": settings["start"], "teacher": teacher} | recipe

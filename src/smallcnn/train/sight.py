@@ -1,4 +1,4 @@
-"""What the network sees while it learns: the first images of a run, cropped, mirrored, recoloured and mixed."""
+"""The network's view of its first training images: cropped, mirrored, recoloured and mixed."""
 
 from dataclasses import dataclass, replace
 
@@ -19,7 +19,7 @@ from smallcnn.train.validation import Pixels
 class Sight:
     """uint8 `images` (N, H, W, C) and their `labels` (N,).
 
-    Of mixed images `own` (N,) is the share that is the image's own, and `partners` (N,) the labels of the rest.
+    For mixed images `own` (N,) is the share of the image itself and `partners` (N,) are the labels of the rest.
     """
 
     images: np.ndarray
@@ -29,7 +29,7 @@ class Sight:
 
 
 def first_images(split: Split, recipe: Recipe, preprocessing: Preprocessing, most: int) -> Sight:
-    """The images of the first step of a run on `split`, at most `most`, changed by the run's own random numbers."""
+    """Up to `most` images of the first training step on `split`, augmented with the run's own random numbers."""
     count = min(recipe.batch_size, len(split))
     wanted = order(split, recipe.seed, 0)[: min(most, count)]
     draws = Draws(recipe, 0, len(split))

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM during a run: the step is finished and a checkpoint written first."""
+"""Ctrl-C and SIGTERM during a run: finish the step and write a checkpoint first."""
 
 import signal
 import threading
@@ -12,8 +12,8 @@ from smallcnn.train.log import Quiet
 def asked_to_stop(log: Quiet, alone: bool) -> Iterator[threading.Event]:
     """An event set by the first Ctrl-C or SIGTERM; a second Ctrl-C interrupts at once.
 
-    Not so under torchrun, which passes a signal on that the terminal may already have sent, and kills after 30 seconds.
-    An error there leaves SIGTERM as it is inside, see `end_by_itself`.
+    Under torchrun a second signal is ignored: torchrun forwards a signal that the terminal may already have sent, and
+    kills after 30 seconds. After an error there SIGTERM keeps the handling set inside, see `end_by_itself`.
     """
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -25,7 +25,7 @@ def asked_to_stop(log: Quiet, alone: bool) -> Iterator[threading.Event]:
             raise KeyboardInterrupt
         event.set()
         if alone:
-            log.say("stopping after this step and a checkpoint; once more to stop at once")
+            log.say("stopping after this step and a checkpoint; Ctrl-C again stops at once")
 
     old = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -40,9 +40,9 @@ def asked_to_stop(log: Quiet, alone: bool) -> Iterator[threading.Event]:
 
 
 def end_by_itself() -> None:
-    """Ignores SIGTERM from now on: torchrun sends it once another process has ended, and this one has first to say why.
+    """Ignores SIGTERM from now on, so that this process can report its error.
 
-    torchrun kills what has not ended after 30 seconds.
+    torchrun sends SIGTERM once another process has ended, and kills the rest after 30 seconds.
     """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.SIG_IGN)

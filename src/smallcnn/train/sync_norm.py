@@ -1,6 +1,6 @@
-"""Batch norm over the images of all processes (Ioffe and Szegedy 2015, with the sums of their algorithm 1 exchanged).
+"""Batch norm over the images of all processes (Ioffe and Szegedy 2015, algorithm 1, with its sums exchanged).
 
-torch's SyncBatchNorm does this on GPUs only. Here it is the same on any device; a process may have no images at all.
+torch's SyncBatchNorm works on GPUs only. This works the same on any device, and a process may have no images.
 """
 
 from typing import Any, cast
@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 
 
 def synchronise(module: nn.Module) -> None:
-    """Puts `SynchronisedNorm` in the place of every batch norm; parameters, buffers and names stay."""
+    """Replaces every batch norm by `SynchronisedNorm`; parameters, buffers and names stay."""
     for parent in list(module.modules()):
         for name, layer in list(parent.named_children()):
             if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
@@ -20,7 +20,7 @@ def synchronise(module: nn.Module) -> None:
 
 
 class SynchronisedNorm(nn.modules.batchnorm._BatchNorm):
-    """In training, normalises (N, C, ...) by mean and variance over the N of all processes; else as `norm` does."""
+    """Normalises (N, C, ...) by mean and variance over all processes in training; in evaluation, as `norm` does."""
 
     def __init__(self, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> None:
         super().__init__(norm.num_features, norm.eps, norm.momentum)
@@ -32,15 +32,15 @@ class SynchronisedNorm(nn.modules.batchnorm._BatchNorm):
         if not self.training:
             return super().forward(x)
         y, mean, variance, count = _Normalise.apply(x, self.weight, self.bias, self.eps)  # type: ignore[no-untyped-call]
-        part = cast(float, self.momentum)
+        momentum = cast(float, self.momentum)
         running_mean, running_var = cast(Tensor, self.running_mean), cast(Tensor, self.running_var)
         with torch.no_grad():
-            running_mean.lerp_(mean, part)
-            running_var.lerp_(variance * (count / (count - 1).clamp(min=1)), part)
+            running_mean.lerp_(mean, momentum)
+            running_var.lerp_(variance * (count / (count - 1).clamp(min=1)), momentum)
         return cast(Tensor, y)
 
     def _check_input_dim(self, _x: Tensor) -> None:
-        """Any number of dimensions will do."""
+        """Accepts any number of dimensions."""
 
 
 class _Normalise(torch.autograd.Function):
@@ -52,7 +52,7 @@ class _Normalise(torch.autograd.Function):
         if here:
             spread, middle = torch.var_mean(x.float(), others, correction=0)
             variance, mean = spread.double(), middle.double()
-        # in float64 the square of a large mean may be taken away again without harm
+        # float64, so that subtracting the square of a large mean loses no precision
         sums = torch.cat([mean.new_tensor([1.0]), mean, variance + mean.square()]) * here
         dist.all_reduce(sums)
         count = sums[0]
@@ -81,5 +81,5 @@ class _Normalise(torch.autograd.Function):
 
 
 def _wide(values: Tensor, x: Tensor) -> Tensor:
-    """(C,) -> (1, C, 1, ...), to go with `x`."""
+    """(C,) -> (1, C, 1, ...), to broadcast with `x`."""
     return values.reshape(1, -1, *[1] * (x.dim() - 2))

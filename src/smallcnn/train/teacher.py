@@ -1,4 +1,4 @@
-"""A trained network that another one learns from: what it says about the images the student sees."""
+"""A trained network that a student learns from: its logits for the student's images."""
 
 import hashlib
 from pathlib import Path
@@ -15,7 +15,7 @@ from smallcnn.module import to_module
 
 
 def digest(path: Path) -> str:
-    """Identifies the teacher's file. Raises FileError if it cannot be read."""
+    """SHA-256 of the teacher's file. Raises FileError if it cannot be read."""
     model_file.check_kind(path, (".safetensors", ".onnx"))
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -23,19 +23,19 @@ def digest(path: Path) -> str:
 class Teacher:
     """The network of a .safetensors or .onnx file, for a student of `classes`.
 
-    Raises FileError for a file that is no model, DataError if it does not end in a softmax, does not know all the
-    classes or takes images with other channels.
+    Raises FileError if the file is not a model, DataError if it does not end in a softmax, does not know all the
+    classes or expects another number of channels.
     """
 
     def __init__(self, path: Path, classes: tuple[str, ...], channels: int, device: torch.device) -> None:
         model = model_file.read(path)
         if model.ending != "softmax":
-            raise DataError(f"{path}: its ending is {model.ending}; a teacher's answers must be those of a softmax")
+            raise DataError(f"{path}: its ending is {model.ending}; a teacher must end in a softmax")
         self._bgr = model.preprocessing.order == "bgr"
         self._size = model.preprocessing.size
         if model.preprocessing.channels != channels:
             theirs = model.preprocessing.channels
-            raise DataError(f"{path}: a teacher for images of {theirs} channels, the student takes {channels}")
+            raise DataError(f"{path}: the teacher takes images of {theirs} channels, the student {channels}")
         self._columns = torch.from_numpy(match_labels(classes, model.labels)).to(device)
         folded, weights = fold(model.graph, model.weights)
         module = to_module(folded, weights).to(device).eval().requires_grad_(False)
@@ -47,7 +47,7 @@ class Teacher:
 
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) in 0..1, any size -> float32 (N, classes), in the order of the student's classes."""
+        """Images (N, C, H, W) in 0..1, any size -> float32 (N, classes), in the order of the student's classes."""
         if tuple(images.shape[2:]) != self._size:
             images = F.interpolate(images, self._size, mode="bilinear", antialias=True, align_corners=False)
         images = images.flip(1) if self._bgr else images

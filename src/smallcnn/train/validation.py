@@ -1,4 +1,4 @@
-"""How good a network is between epochs, and how images become its input."""
+"""Validation between epochs, and the conversion of images to the network's input."""
 
 from collections.abc import Iterator
 
@@ -17,7 +17,7 @@ from smallcnn.train.ranks import Ranks
 
 
 class Pixels:
-    """Images on the training device: from uint8 to 0..1, and from there to the network's input."""
+    """Converts images on the training device: from uint8 to 0..1, and from there to the network's input."""
 
     def __init__(self, preprocessing: Preprocessing, device: torch.device) -> None:
         self.device, self._bgr = device, preprocessing.order == "bgr"
@@ -38,7 +38,7 @@ class Pixels:
 
 
 class Validation:
-    """The validation images, each process's part. `failed` are those that could not be decoded so far, by name."""
+    """Each process's share of the validation images. `failed` holds those that could not be decoded so far, by name."""
 
     def __init__(
         self,
@@ -49,15 +49,15 @@ class Validation:
         workers: int | None,
         ranks: Ranks,
     ) -> None:
-        part = split if ranks.alone else split.subset(ranks.slice(len(split)))
-        self._split, self.failed, self._held = held(part, preprocessing, workers)
+        share = split if ranks.alone else split.subset(ranks.slice(len(split)))
+        self._split, self.failed, self._held = held(share, preprocessing, workers)
         self._ranks = ranks
         self._preprocessing, self._pixels = preprocessing, pixels
         self._batch_size, self._workers = batch_size, workers
 
     @torch.inference_mode()
     def measure(self, module: GraphModule) -> Metrics:
-        """Over all processes. Leaves the module in evaluation mode. Raises DataError if no image could be decoded."""
+        """Metrics over all processes. Leaves the module in eval mode. Raises DataError if no image could be decoded."""
         module.eval()
         logits = [np.zeros((0, *module.graph.output_shape), np.float32)]
         labels = [np.zeros(0, np.int64)]
@@ -85,5 +85,5 @@ class Validation:
             )
             return
         for start in range(0, len(split), self._batch_size):
-            part = np.arange(start, min(start + self._batch_size, len(split)))
-            yield Batch(self._held[part], split.labels[part], part, {})
+            chunk = np.arange(start, min(start + self._batch_size, len(split)))
+            yield Batch(self._held[chunk], split.labels[chunk], chunk, {})

@@ -1,4 +1,4 @@
-"""Sets known by name: official files, their hashes, licence notes, and how each is read."""
+"""Named data sets: official files, hashes, licence notes and readers."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ NAMED: dict[str, NamedSet] = {
 
 
 def read_named(name: str, root: Path | None) -> Contents:
-    """The set `name`: from the official files in `root`, or from images there, or downloaded.
+    """Reads the set `name`: from the official files in `root`, from images there, or by download.
 
     Raises DataError if `root` has no copy of it, FileError if it cannot be downloaded.
     """
@@ -42,7 +42,7 @@ def read_named(name: str, root: Path | None) -> Contents:
     except NoCopyError as error:
         assert root is not None
         try:
-            read = _pictures(name, root)
+            read = _images(name, root)
             if len(read.classes) != known.classes:
                 raise DataError(f"{root}: {len(read.classes)} classes of images, {name} has {known.classes}")
         except DataError as other:
@@ -50,21 +50,21 @@ def read_named(name: str, root: Path | None) -> Contents:
         return read.classes, read.splits
 
 
-def _pictures(name: str, root: Path) -> Read:
-    """Folders or archives with class folders, called NAME...train... and NAME...test...; or `root` itself is one."""
+def _images(name: str, root: Path) -> Read:
+    """Reads folders or archives with class folders, called NAME...train... and NAME...test...; or `root` itself."""
     found = {
-        part: path
-        for part in ("train", "val", "test")
-        for path in sorted(root.glob(f"{name}[!0-9]*{part}*"))  # cifar100 is not cifar10
+        key: path
+        for key in ("train", "val", "test")
+        for path in sorted(root.glob(f"{name}[!0-9]*{key}*"))  # cifar100 is not cifar10
         if path.is_dir() or path.name.endswith(TARS)
     }
     if "train" not in found:
         return read_archive(root) if is_archive(root) else read_folder(root)
-    reads = {part: read_archive(path) if path.is_file() else read_folder(path) for part, path in found.items()}
+    reads = {key: read_archive(path) if path.is_file() else read_folder(path) for key, path in found.items()}
     classes, splits = reads["train"].classes, {}
-    for part, read in reads.items():
+    for key, read in reads.items():
         if read.classes != classes or set(read.splits) != {"train"}:
-            raise DataError(f"{found[part]}: not the same classes as in {found['train']}")
+            raise DataError(f"{found[key]}: not the same classes as in {found['train']}")
         split = read.splits["train"]
-        splits[part] = Split(split.images, split.labels, [f"{part}/{name}" for name in split.names])
+        splits[key] = Split(split.images, split.labels, [f"{key}/{name}" for name in split.names])
     return Read(classes, splits, LeftOut())

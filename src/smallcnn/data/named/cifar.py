@@ -1,7 +1,7 @@
 """CIFAR-10 and CIFAR-100: 60,000 colour images of 32x32, in 10 and 100 classes.
 
-Read from the binary version, whose records are bytes, or from the Python version that others may have unpacked already,
-whose pickles are read by an unpickler that knows arrays and nothing else.
+Reads the binary version, whose records are bytes, or the Python version, which other tools may have unpacked already.
+The pickles of the latter are read by an unpickler that only makes arrays.
 """
 
 import io
@@ -30,15 +30,15 @@ _CLASSES_100 = tuple(
     poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail snake spider
     squirrel streetcar sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle
     wardrobe whale willow_tree wolf woman worm
-    """.split()  # noqa: SIM905  (a hundred names read better so)
+    """.split()  # noqa: SIM905  (more readable for a hundred names)
 )
 
 
 def _read(
-    copy: Copy, *, classes: tuple[str, ...], number: str, folders: tuple[str, str], parts: dict[str, tuple[str, ...]],
+    copy: Copy, *, classes: tuple[str, ...], number: str, folders: tuple[str, str], batches: dict[str, tuple[str, ...]],
     labels: tuple[int, bytes],
 ) -> Contents:  # fmt: skip
-    """`parts` names the batches of each, `labels` the bytes before an image and the pickles' entry with the labels."""
+    """Reads a set. `batches` lists each split's files; `labels` is (label bytes per record, key in the pickles)."""
     label_bytes, entry = labels
     try:
         path = copy.find(f"cifar-{number}-binary.tar.gz", folders[0])
@@ -48,10 +48,10 @@ def _read(
         suffix, batch = "", partial(_pickled, entry)
     files = {name.rpartition("/")[2]: file for name, file in files_in(path).items()}
     splits = {}
-    for part, names in parts.items():
+    for key, names in batches.items():
         if missing := [name + suffix for name in names if name + suffix not in files]:
             raise DataError(f"{path}: has no file {missing[0]}")
-        splits[part] = _joined(path, [(name + suffix, files[name + suffix]) for name in names], batch, len(classes))
+        splits[key] = _joined(path, [(name + suffix, files[name + suffix]) for name in names], batch, len(classes))
     return classes, splits
 
 
@@ -77,7 +77,7 @@ def _joined(
 
 
 def _binary(label_bytes: int, batch: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """Records of `label_bytes` bytes, the last of them the label, and 3,072 pixels, plane by plane."""
+    """Reads records of `label_bytes` bytes, the last one the label, and 3,072 pixel values, plane by plane."""
     records = np.frombuffer(batch, np.uint8).reshape(-1, label_bytes + _PIXELS)
     return records[:, label_bytes:], records[:, label_bytes - 1].astype(np.int64)
 
@@ -88,13 +88,13 @@ def _pickled(entry: bytes, batch: bytes) -> tuple[np.ndarray, np.ndarray]:
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Makes numpy arrays, lists, dictionaries, strings and numbers; refuses everything else, so runs no code."""
+    """Makes numpy arrays, lists, dictionaries, strings and numbers; refuses everything else, so it runs no code."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__(io.BytesIO(data), encoding="bytes")
 
     def find_class(self, module: str, name: str) -> Any:
-        """What a pickle asks for by name."""
+        """The object that a pickle names."""
         empty = np.empty(0).__reduce__()[0]  # numpy.core.multiarray._reconstruct, wherever this numpy has it
         allowed = {"multiarray._reconstruct": empty, "numpy.ndarray": np.ndarray, "numpy.dtype": np.dtype}
         wanted = f"{module}.{name}".removeprefix("numpy.core.").removeprefix("numpy._core.")
@@ -111,7 +111,8 @@ _CITATION = "Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Ima
 CIFAR10 = NamedSet(
     partial(
         _read, classes=_CLASSES_10, number="10", folders=("cifar-10-batches-bin", "cifar-10-batches-py"),
-        parts={"train": tuple(f"data_batch_{i}" for i in range(1, 6)), "test": ("test_batch",)}, labels=(1, b"labels"),
+        batches={"train": tuple(f"data_batch_{i}" for i in range(1, 6)), "test": ("test_batch",)},
+        labels=(1, b"labels"),
     ),
     files=(
         OfficialFile(
@@ -131,7 +132,7 @@ CIFAR10 = NamedSet(
 CIFAR100 = NamedSet(
     partial(
         _read, classes=_CLASSES_100, number="100", folders=("cifar-100-binary", "cifar-100-python"),
-        parts={"train": ("train",), "test": ("test",)}, labels=(2, b"fine_labels"),
+        batches={"train": ("train",), "test": ("test",)}, labels=(2, b"fine_labels"),
     ),
     files=(
         OfficialFile(

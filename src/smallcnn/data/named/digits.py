@@ -8,7 +8,7 @@ from smallcnn.errors import MissingExtra
 
 
 def _read(copy: Copy) -> Contents:  # noqa: ARG001  (nothing is fetched)
-    """Every fifth one is the test part."""
+    """Every fifth image is in the test split."""
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:

@@ -18,24 +18,24 @@ _CLASSES = (
 
 def _read(copy: Copy) -> Contents:
     splits = {}
-    for part, prefix in (("train", "train"), ("test", "t10k")):
+    for key, prefix in (("train", "train"), ("test", "t10k")):
         images, labels = (
             _idx(copy.find(f"{prefix}-{name}.gz", f"{prefix}-{name}"), axes)
             for name, axes in (("images-idx3-ubyte", 3), ("labels-idx1-ubyte", 1))
         )
         if len(images) != len(labels):
-            raise DataError(f"fashion_mnist: {len(images)} images and {len(labels)} labels in the part {part}")
-        splits[part] = Split(images, labels.astype(np.int64), [f"{part}[{i}]" for i in range(len(images))])
+            raise DataError(f"fashion_mnist: {len(images)} images and {len(labels)} labels in the split {key}")
+        splits[key] = Split(images, labels.astype(np.int64), [f"{key}[{i}]" for i in range(len(images))])
     return _CLASSES, splits
 
 
 def _idx(path: Path, axes: int) -> np.ndarray:
-    """The array of bytes in an IDX file: two zeros, 8 for bytes, the number of axes, their lengths, the bytes."""
+    """The byte array in an IDX file: two zeros, 8 for bytes, the number of axes, their lengths, the data."""
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         magic, *shape = struct.unpack_from(f">{1 + axes}i", data)
         if magic != 0x800 + axes:
-            raise ValueError("it does not begin as one")
+            raise ValueError("wrong magic number")
         return np.frombuffer(data, np.uint8, offset=4 * (1 + axes)).reshape(shape)
     except (OSError, EOFError, zlib.error, struct.error, ValueError) as error:
         raise DataError(f"{path}: not an IDX file of {axes} axes ({error})") from error

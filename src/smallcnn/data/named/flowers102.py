@@ -24,22 +24,22 @@ _CLASSES = tuple(
     toad lily, anthurium, frangipani, clematis, hibiscus, columbine, desert-rose, tree mallow, magnolia, cyclamen,
     watercress, canna lily, hippeastrum, bee balm, ball moss, foxglove, bougainvillea, camellia, mallow,
     mexican petunia, bromelia, blanket flower, trumpet creeper, blackberry lily
-    """.split(",")  # noqa: SIM905  (a hundred names read better so)
+    """.split(",")  # noqa: SIM905  (more readable for a hundred names)
 )
 
 
 def _read(copy: Copy) -> Contents:
     path = copy.find("102flowers.tgz", "jpg")
-    pictures = {name.rpartition("/")[2]: file for name, file in files_in(path).items()}
+    images = {name.rpartition("/")[2]: file for name, file in files_in(path).items()}
     (labels,) = read_mat(copy.find("imagelabels.mat"), "labels")
-    parts = read_mat(copy.find("setid.mat"), "trnid", "valid", "tstid")
+    ids = read_mat(copy.find("setid.mat"), "trnid", "valid", "tstid")
     splits = {}
-    for part, numbers in zip(("train", "val", "test"), parts, strict=True):
+    for key, numbers in zip(("train", "val", "test"), ids, strict=True):
         names = [f"image_{number:05d}.jpg" for number in numbers.reshape(-1).tolist()]
-        if missing := [name for name in names if name not in pictures]:
+        if missing := [name for name in names if name not in images]:
             raise DataError(f"{path}: {len(missing)} images are missing, the first is {missing[0]}")
         classes = labels.reshape(-1)[numbers.reshape(-1).astype(np.int64) - 1].astype(np.int64) - 1
-        splits[part] = Split([pictures[name] for name in names], classes, names)
+        splits[key] = Split([images[name] for name in names], classes, names)
     return _CLASSES, splits
 
 

@@ -1,7 +1,7 @@
 """GTSRB: 51,839 photographs of German traffic signs, 15 to 250 pixels, in 43 classes.
 
-The training images are 30 frames each of passing one sign. A random choice for validation would have seen its signs
-in training, so every fifth sign, not every fifth image, is the validation part here.
+The training images are 30 frames of a drive past each sign. With a random validation split, its signs would also be in
+the training split. So every fifth sign, not every fifth image, is in the validation split.
 """
 
 import csv
@@ -24,22 +24,22 @@ _CLASSES = (
     "ahead only", "straight or right", "straight or left", "keep right", "keep left", "roundabout",
     "end of no passing", "end of no passing for vehicles over 3.5 t",
 )  # fmt: skip
-"""In the set's own order, 00000 to 00042."""
+"""Class names in the set's own order, 00000 to 00042."""
 
 
 def _read(copy: Copy) -> Contents:
     path = copy.find("GTSRB_Final_Training_Images.zip", "Final_Training")
-    pictures = {tuple(name.split("/")[-2:]): file for name, file in files_in(path).items() if name.endswith(".ppm")}
+    images = {tuple(name.split("/")[-2:]): file for name, file in files_in(path).items() if name.endswith(".ppm")}
     try:
         found = [(f"{label}/{name}", int(label), int(name.split("_")[0]), file)
-                 for (label, name), file in pictures.items()]  # fmt: skip
+                 for (label, name), file in images.items()]  # fmt: skip
     except ValueError:
         raise DataError(f"{path}: its images are not called CLASS/SIGN_FRAME.ppm") from None
     held_out = [sign % 5 == 4 for _, _, sign, _ in found]
     splits = {
-        part: _split([(name, label, file) for (name, label, _, file), out in zip(found, held_out, strict=True)
-                      if out == (part == "val")], str(path))
-        for part in ("train", "val")
+        key: _split([(name, label, file) for (name, label, _, file), out in zip(found, held_out, strict=True)
+                     if out == (key == "val")], str(path))
+        for key in ("train", "val")
     }  # fmt: skip
     splits["test"] = _test(copy)
     return _CLASSES, splits
@@ -48,13 +48,13 @@ def _read(copy: Copy) -> Contents:
 def _test(copy: Copy) -> Split:
     path = copy.find("GTSRB_Final_Test_Images.zip", "Final_Test")
     table = copy.find("GTSRB_Final_Test_GT.zip", "GT-final_test.csv")
-    pictures = {name.rpartition("/")[2]: file for name, file in files_in(path).items() if name.endswith(".ppm")}
+    images = {name.rpartition("/")[2]: file for name, file in files_in(path).items() if name.endswith(".ppm")}
     try:
         file: File = table
         if table.suffix == ".zip":
             file = next(file for name, file in files_in(table).items() if name.endswith("GT-final_test.csv"))
         rows = list(csv.DictReader(io.StringIO(content(file).decode("ascii")), delimiter=";"))
-        return _split([(row["Filename"], int(row["ClassId"]), pictures[row["Filename"]]) for row in rows], str(path))
+        return _split([(row["Filename"], int(row["ClassId"]), images[row["Filename"]]) for row in rows], str(path))
     except (KeyError, ValueError, StopIteration, OSError, ImageError) as error:
         raise DataError(f"{table}: not the classes of the images in {path} ({error})") from error
 
@@ -67,8 +67,8 @@ def _split(found: list[tuple[str, int, File]], where: str) -> Split:
 
 
 _HOME = "https://sid.erda.dk/public/archives/daaeac0d7ce1152aea9b61d9f1e19370/"
-# The publisher gives no hashes. SHA-256 as torchvision's prototype records them; of the training images only an MD5
-# is on record.
+# The publisher gives no hashes. The SHA-256 hashes are those recorded in torchvision's prototype; for the training
+# images only an MD5 is recorded.
 GTSRB = NamedSet(
     _read,
     files=(

@@ -1,4 +1,4 @@
-"""ImageNet (ILSVRC-2012), from a folder only, and Imagenette, ten easy classes of it."""
+"""ImageNet (ILSVRC-2012), from a folder only, and Imagenette, ten of its easy classes."""
 
 from smallcnn.data.folder import Read, read_archive, read_folder
 from smallcnn.data.imagenet import by_wnid
@@ -9,7 +9,7 @@ from smallcnn.errors import DataError
 def _read_imagenet(copy: Copy) -> Contents:
     if copy.root is None:
         raise DataError(
-            "imagenet cannot be downloaded here: its terms want each user's own agreement at https://image-net.org; "
+            "imagenet cannot be downloaded here: each user must agree to its terms at https://image-net.org; "
             "give the folder as root: train/WNID/*.JPEG and val/WNID/*.JPEG, one folder per class such as n01440764"
         )
     return _by_name(read_folder(copy.root), str(copy.root))
@@ -21,10 +21,10 @@ def _read_imagenette(copy: Copy) -> Contents:
 
 
 def _by_name(read: Read, where: str) -> Contents:
-    """Class folders are WordNet ids; sorted, they are in ImageNet's own order."""
+    """Class folders are WordNet ids; sorted, they are in ImageNet's order."""
     known = by_wnid()
     if unknown := [name for name in read.classes if name not in known]:
-        raise DataError(f"{where}: the folder {unknown[0]} is not one of ImageNet's 1,000 classes, as n01440764 is")
+        raise DataError(f"{where}: the folder {unknown[0]} is not one of ImageNet's 1,000 classes, such as n01440764")
     return tuple(known[name] for name in read.classes), read.splits
 
 

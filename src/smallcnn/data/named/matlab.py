@@ -1,4 +1,4 @@
-"""Arrays in MATLAB's .mat files."""
+"""Arrays from MATLAB .mat files."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What a named set is, and where a copy of its official files comes from: a folder of the user's, or a download."""
+"""Definition of a named set, and copies of its official files, from a user's folder or by download."""
 
 import hashlib
 import sys
@@ -14,12 +14,12 @@ from smallcnn.errors import DataError, FileError
 from smallcnn.fetch import Report, fetch
 
 Contents = tuple[tuple[str, ...], dict[str, Split]]
-"""Class names, and the parts of a set."""
+"""Class names and splits."""
 
 
 @dataclass(frozen=True)
 class OfficialFile:
-    """One file as the publisher has it: `size` in bytes, and its SHA-256, or its MD5 where no SHA-256 is known."""
+    """A file as published: `size` in bytes, and its SHA-256, or its MD5 if no SHA-256 is known."""
 
     url: str
     size: int | None
@@ -34,9 +34,9 @@ class OfficialFile:
 
 @dataclass(frozen=True)
 class NamedSet:
-    """`read` makes the set from a copy of its `files`; `mirror` says that an image keeps its class when mirrored.
+    """A named set. `read` reads it from a copy of its `files`; `mirror`: an image keeps its class when mirrored.
 
-    `classes` is their number.
+    `classes` is the number of classes.
     """
 
     read: "Callable[[Copy], Contents]"
@@ -48,12 +48,12 @@ class NamedSet:
 
 
 class NoCopyError(DataError):
-    """The given folder does not hold the official files."""
+    """The given folder does not contain the official files."""
 
 
 @dataclass(frozen=True)
 class Copy:
-    """The files of the set `name`: those in `root`, or, without one, downloaded into the cache."""
+    """The files of the set `name`: those in `root`, or without a root downloaded into the cache."""
 
     name: str
     files: tuple[OfficialFile, ...]
@@ -61,10 +61,10 @@ class Copy:
     licence: str
 
     def find(self, name: str, *unpacked: str) -> Path:
-        """The official file called `name`, verified; or, in `root`, what it is when unpacked, as it is.
+        """The official file `name`, verified; or its `unpacked` form in `root`, unverified.
 
-        Raises NoCopyError if `root` has neither, DataError if it is not the official file, FileError if it cannot be
-        downloaded.
+        Raises NoCopyError if `root` has neither, DataError if the file is not the official one, FileError if it cannot
+        be downloaded.
         """
         (file,) = (file for file in self.files if file.name == name)
         if self.root is None:
@@ -74,7 +74,7 @@ class Copy:
                 if wanted == name and (flaw := _flaw(found, file)):
                     raise DataError(f"{found}: not the official file: {flaw}")
                 return found
-        raise NoCopyError(f"{self.root} holds no {' or '.join((name, *unpacked))}")
+        raise NoCopyError(f"{self.root} has no {' or '.join((name, *unpacked))}")
 
     def _download(self, file: OfficialFile) -> Path:
         with _bar(f"{file.name} from {urlsplit(file.url).hostname} ({self.name}; licence: {self.licence})") as report:
@@ -88,14 +88,14 @@ class Copy:
 
 
 def _search(root: Path, name: str) -> Path | None:
-    """The file or folder called `name`: `root` itself, or in it, or up to two folders further down."""
+    """The file or folder `name`: `root` itself, or up to three levels below it."""
     if root.name == name:
         return root
     return next((found for down in ("", "*/", "*/*/") for found in sorted(root.glob(down + name))), None)
 
 
 def _flaw(path: Path, file: OfficialFile) -> str | None:
-    """What is wrong with a file."""
+    """The difference between a file and the official one; None if there is none."""
     if file.size is not None and (found := path.stat().st_size) != file.size:
         return f"it has {found:,} bytes, expected {file.size:,}"
     kind, expected = ("SHA-256", file.sha256) if file.sha256 else ("MD5", file.md5)
@@ -106,7 +106,7 @@ def _flaw(path: Path, file: OfficialFile) -> str | None:
 
 @contextmanager
 def _bar(what: str) -> Iterator[Report]:
-    """A line and, on a terminal, a bar on stderr, once the first byte has come."""
+    """Shows a line and, on a terminal, a progress bar on stderr, once the first byte has arrived."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 

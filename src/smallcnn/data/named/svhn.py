@@ -9,16 +9,16 @@ from smallcnn.errors import DataError
 
 
 def _read(copy: Copy) -> Contents:
-    """The easier "extra" images are left out."""
+    """Reads train and test, without the easier "extra" images."""
     splits = {}
-    for part in ("train", "test"):
-        path = copy.find(f"{part}_32x32.mat")
+    for key in ("train", "test"):
+        path = copy.find(f"{key}_32x32.mat")
         images, labels = read_mat(path, "X", "y")
-        labels = labels.reshape(-1).astype(np.int64) % 10  # the file's label of a 0 is 10
+        labels = labels.reshape(-1).astype(np.int64) % 10  # the file labels a 0 as 10
         if images.dtype != np.uint8 or images.shape != (32, 32, 3, len(labels)):
             raise DataError(f"{path}: images are {images.dtype} {images.shape}, not uint8 (32, 32, 3, {len(labels)})")
         pixels = np.ascontiguousarray(images.transpose(3, 0, 1, 2))
-        splits[part] = Split(pixels, labels, [f"{part}[{i}]" for i in range(len(labels))])
+        splits[key] = Split(pixels, labels, [f"{key}[{i}]" for i in range(len(labels))])
     return tuple("0123456789"), splits
 
 

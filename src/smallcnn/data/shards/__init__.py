@@ -1,1 +1,1 @@
-"""Sets larger than a disk, or on object storage: tar files in webdataset's format, and an index of what is in them."""
+"""Data sets larger than a disk or on object storage: tar files in webdataset's format, with an index."""

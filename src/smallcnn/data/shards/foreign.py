@@ -1,9 +1,9 @@
-"""Shards that others have made in webdataset's format: the images in them, and what each is labelled.
+"""Shards made by other programs in webdataset's format: their images and labels.
 
-The files of a sample share a key. For webdataset the key ends at the first dot of the file's name; people also write
-keys with dots (photo.2024.01.jpg beside photo.2024.01.cls), so an image takes the label that shares most of its name.
-Labels are whole numbers or class names: KEY.cls (also .class, .label, .target, or those with .txt behind), an entry of
-KEY.json, or KEY.txt if its texts are classes and not captions.
+The files of a sample share a key. In webdataset the key ends at the first dot of the file name. Keys with dots occur
+too (photo.2024.01.jpg with photo.2024.01.cls), so an image takes the label that shares most of its name. Labels are
+whole numbers or class names, in KEY.cls (also .class, .label, .target, or these plus .txt), in an entry of KEY.json, or
+in KEY.txt if the texts are classes and not captions.
 """
 
 import json
@@ -24,18 +24,18 @@ _JSON_KEYS = (
     "class_name", "classname", "label_name", "category_name", "cls", "label", "class", "target", "category",
     "class_id", "label_id", "category_id",
 )  # fmt: skip
-_KINDS = ("cls", "json", "txt")  # of labels; the first that a sample has counts
+_KINDS = ("cls", "json", "txt")  # kinds of labels; a sample's first one counts
 _LARGEST_LABEL = 1 << 20
-_LONGEST_NAME = 100  # characters of a class
-_FEW = 20  # different texts that are classes in any case; of more, each must come twice on average
-_LOOKED_AT = 1000  # files, to tell a shard from an archive of class folders
+_LONGEST_NAME = 100  # characters of a class name
+_FEW = 20  # up to so many different texts are always classes; more must occur twice on average
+_LOOKED_AT = 1000  # files examined to tell a shard from an archive of class folders
 
 NO_LABEL, BAD_LABEL, OTHER_IMAGE = "without a label", "with a bad label", "additional to a sample's image"
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """An image, where it lies in its shard, and its label as it is written in a file of this `kind`."""
+    """An image, its place in the shard, and its label as written in a file of this `kind`."""
 
     name: str
     at: int
@@ -46,9 +46,9 @@ class Sample:
 
 @dataclass
 class Scanned:
-    """What is in one shard. `left_out` counts what is not used, `bad` are labels that cannot be.
+    """The contents of one shard. `left_out` counts skipped files by kind; `bad` lists unusable labels.
 
-    `problem` says where reading it ended before its end.
+    `problem` is the reason why reading stopped early.
     """
 
     samples: list[Sample] = field(default_factory=list)
@@ -57,14 +57,14 @@ class Scanned:
     problem: str = ""
 
     def keep(self, wanted: Callable[[Sample], bool], otherwise: str) -> None:
-        """Takes out the other samples, for the reason `otherwise`."""
+        """Drops all other samples, counted as `otherwise`."""
         kept = [sample for sample in self.samples if wanted(sample)]
         self.left_out[otherwise] += len(self.samples) - len(kept)
         self.samples = kept
 
 
 def is_shard(path: Path) -> bool:
-    """Whether a plain tar holds samples and not class folders, by the names of its first files."""
+    """Whether a plain tar contains samples rather than class folders, by the names of its first files."""
     try:
         with path.open("rb") as file:
             names = [member.name.removeprefix("./") for member in islice(tar_members(file), _LOOKED_AT)]
@@ -76,7 +76,7 @@ def is_shard(path: Path) -> bool:
 
 
 def scan(path: Path) -> Scanned:
-    """Goes through a shard once."""
+    """Reads a shard once."""
     found = Scanned()
     group = _Group(path.name)
     try:
@@ -86,7 +86,7 @@ def scan(path: Path) -> Scanned:
             if tar.read(2) in (b"\x1f\x8b", b"BZ", b"\xfd7"):
                 raise ValueError("a compressed shard; decompress it, as each image is read from its place in the file")
             for member in all_members(tar):
-                if member.name in group.seen:  # another sample of the same key, as in shards that were put together
+                if member.name in group.seen:  # another sample with the same key, as in concatenated shards
                     group.close(found)
                     group = _Group(path.name)
                 _take(tar, member, group, found)
@@ -97,7 +97,7 @@ def scan(path: Path) -> Scanned:
 
 
 def _take(tar: BinaryIO, member: tarfile.TarInfo, group: "_Group", found: Scanned) -> None:
-    """One file of a shard: an image, a label, or what is only counted."""
+    """Handles one file of a shard: an image, a label, or one that is only counted."""
     *folders, base = member.name.removeprefix("./").split("/")
     stem, kind = _label_stem(member.name)
     if member.isdir():
@@ -121,9 +121,9 @@ def _take(tar: BinaryIO, member: tarfile.TarInfo, group: "_Group", found: Scanne
 
 
 def resolve(shards: Sequence[Scanned]) -> tuple[tuple[str, ...], list[list[int]]]:
-    """(class names, labels of each shard's samples), once it is known of all labels whether they are numbers or names.
+    """(class names, labels of each shard's samples), after deciding whether the labels are numbers or names.
 
-    What is then no label is taken out.
+    Drops samples whose label is then invalid.
     """
     if not _texts_are_classes(shards):
         for shard in shards:
@@ -144,19 +144,19 @@ def resolve(shards: Sequence[Scanned]) -> tuple[tuple[str, ...], list[list[int]]
 
 
 def _texts_are_classes(shards: Sequence[Scanned]) -> bool:
-    """Whether what .txt files say are labels: of most images, and few different ones. Captions are neither."""
+    """Whether .txt files contain labels, not captions: most images have one, and few of them differ."""
     texts = [sample.label for shard in shards for sample in shard.samples if sample.kind == "txt"]
     many = 2 * len(texts) > sum(len(shard.samples) for shard in shards)
     return many and len(set(texts)) <= max(_FEW, len(texts) // 2) and max(map(len, texts)) <= _LONGEST_NAME
 
 
 def _is_number(label: str) -> bool:
-    return re.fullmatch(r"\+?\d{1,9}", label, re.ASCII) is not None  # -1 says that there is no label
+    return re.fullmatch(r"\+?\d{1,9}", label, re.ASCII) is not None  # -1 means no label
 
 
 @dataclass(frozen=True, slots=True)
 class _Label:
-    """A label, None if it is none; `shown` is the file and how it begins."""
+    """A label, None if invalid; `shown` is the file's name and first bytes."""
 
     value: str | None
     kind: str
@@ -170,10 +170,10 @@ class _Group:
         self.shard = shard
         self.seen: set[str] = set()
         self.images: list[tuple[str, int, int]] = []
-        self.labels: dict[str, dict[str, _Label]] = defaultdict(dict)  # by the name in front of the suffix, and kind
+        self.labels: dict[str, dict[str, _Label]] = defaultdict(dict)  # by stem, then kind
 
     def close(self, found: Scanned) -> None:
-        """Adds the labelled images to `found`, in the order they lie in."""
+        """Adds the labelled images to `found`, in file order."""
         by_key: dict[str, list[str]] = defaultdict(list)
         for stem in self.labels:
             by_key[_key(stem)].append(stem)
@@ -199,7 +199,7 @@ class _Group:
         found.samples += [Sample(*self.images[i], label_of[i].value or "", label_of[i].kind) for i in kept]
 
     def _stems(self, name: str, by_key: dict[str, list[str]]) -> Iterator[str]:
-        """What the label of an image may be called, the likeliest first: photo.2024.01.jpg, photo.2024.01, ..."""
+        """Possible stems of an image's label, most likely first: photo.2024.01.jpg, photo.2024.01, ..."""
         stem = name
         while True:
             yield stem
@@ -210,7 +210,7 @@ class _Group:
             yield longer[0]
 
     def _of_one_kind(self, images: list[tuple[int, int]]) -> set[int]:
-        """Of the images with one label the one named like it; else those of one suffix, as a mask is another."""
+        """Of images sharing a label, those named most like it and of one suffix, since a mask has another suffix."""
         nearest = min(between for between, _ in images)
         rest = [i for between, i in images if between == nearest]
         suffixes = [self.images[i][0].rpartition(".")[2].lower().replace("jpeg", "jpg") for i in rest]
@@ -219,13 +219,13 @@ class _Group:
 
 
 def _key(name: str) -> str:
-    """webdataset's: up to the first dot of the file's name."""
+    """webdataset's key: the path up to the first dot of the file name."""
     folder, slash, base = name.rpartition("/")
     return folder + slash + base.partition(".")[0]
 
 
 def _label_stem(name: str) -> tuple[str, str]:
-    """(name without what makes it a label, kind of label); the kind is empty if it is none."""
+    """(name without its label suffix, kind of label); the kind is empty if the file is not a label."""
     stem, _, suffix = name.rpartition(".")
     suffix = suffix.lower()
     if suffix == "txt" and stem.rpartition(".")[2].lower() in _CLS:
@@ -234,7 +234,7 @@ def _label_stem(name: str) -> tuple[str, str]:
 
 
 def _label(data: bytes, kind: str) -> str | None:
-    """The label in a file, as text; None if there is none."""
+    """The label in a file, as text; None if there is no valid one."""
     try:
         value: Any = data.decode("utf-8-sig").strip()
         if kind == "json":

@@ -1,10 +1,10 @@
-"""The index of a set of shards, index.json beside them: which images there are, and where each of them lies.
+"""The index of a set of shards, index.json next to them: the images and their places.
 
     {"format": "smallcnn shards 1", "classes": ["a", "b"], "parts": {"train": [
         {"file": "train-000000.tar", "bytes": 10240, "sha256": "...",
          "names": ["a/1.jpg"], "labels": [0], "offsets": [512], "sizes": [631], "crc32": [3421780262]}]}}
 
-`names` are those of the images before they were sharded, `offsets` and `sizes` in bytes within the tar.
+`names` are the images' names before sharding; `offsets` and `sizes` are in bytes within the tar.
 """
 
 import json
@@ -22,7 +22,7 @@ _LARGEST = 1 << 40
 
 @dataclass(frozen=True)
 class Shard:
-    """One tar and the images in it. `sha256` and `crc32` are empty for shards that others have made."""
+    """One tar and its images. `sha256` and `crc32` are empty for shards made by other programs."""
 
     file: str
     bytes: int
@@ -36,21 +36,21 @@ class Shard:
 
 @dataclass(frozen=True)
 class Index:
-    """Class names, and the shards of each part."""
+    """Class names, and the shards of each split."""
 
     classes: tuple[str, ...]
     parts: dict[str, list[Shard]]
 
     def to_json(self) -> str:
-        """The file's text."""
-        parts = {part: [asdict(shard) for shard in shards] for part, shards in self.parts.items()}
+        """The text of index.json."""
+        parts = {split: [asdict(shard) for shard in shards] for split, shards in self.parts.items()}
         return json.dumps(
             {"format": _FORMAT, "classes": self.classes, "parts": parts}, ensure_ascii=True, separators=(",", ":")
         )
 
     @classmethod
     def from_json(cls, text: str | bytes, where: str) -> "Index":
-        """The inverse of `to_json`. Raises DataError if it is not one; nothing in it is trusted."""
+        """The inverse of `to_json`. Raises DataError for an invalid index; nothing in it is trusted."""
         try:
             fields = json.loads(text)
             if fields["format"] != _FORMAT:
@@ -60,9 +60,9 @@ class Index:
             _check(len(set(classes)) == len(classes), "a class is named twice")
             _check(bool(fields["parts"]) and fields["parts"].keys() <= _PARTS, "parts must be train, val or test")
             parts = {
-                part: [_shard(entry, len(classes)) for entry in shards] for part, shards in fields["parts"].items()
+                split: [_shard(entry, len(classes)) for entry in shards] for split, shards in fields["parts"].items()
             }
-            _check(all(parts.values()), "a part without shards")
+            _check(all(parts.values()), "a split without shards")
             return cls(classes, parts)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             what = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
@@ -71,7 +71,7 @@ class Index:
 
 def _shard(fields: dict[str, Any], classes: int) -> Shard:
     shard = Shard(**fields)
-    # a plain name: it is put beside the index's own address, and that may be a command
+    # a plain name, because it replaces the index's name in its address, which may be a command
     _check(bool(re.fullmatch(r"\w[\w.-]*", shard.file, re.ASCII)), f"{shard.file!r} is not a plain file name")
     _check(bool(re.fullmatch(r"[0-9a-f]{64}|", shard.sha256)), f"{shard.file}: not a SHA-256")
     count = len(shard.names)
@@ -81,7 +81,7 @@ def _shard(fields: dict[str, Any], classes: int) -> Shard:
         _check(len(column) == count or column is shard.crc32 == [], f"{shard.file}: columns of different lengths")
     _check(all(label < classes for label in shard.labels), f"{shard.file}: a label without a class")
     _check(type(shard.bytes) is int and shard.bytes >= 0, f"{shard.file}: bytes must be a whole number")
-    end = shard.bytes or _LARGEST  # of a shard made by others the size may be unknown
+    end = shard.bytes or _LARGEST  # the size of a shard made by another program may be unknown
     inside = all(at + size <= end for at, size in zip(shard.offsets, shard.sizes, strict=True))
     _check(inside, f"{shard.file}: an image beyond the end of the file")
     return shard

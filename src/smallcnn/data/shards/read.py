@@ -1,4 +1,4 @@
-"""A set of shards as labelled images; no image is read before it is asked for."""
+"""A set of shards as labelled images, each read on demand."""
 
 import hashlib
 import json
@@ -34,10 +34,7 @@ def is_shards(source: str) -> bool:
 
 
 def read_shards(source: str) -> tuple[tuple[str, ...], dict[str, Split], list[str], LeftOut]:
-    """(class names, splits, what is wrong with the shards: one line each, what is left out).
-
-    Raises DataError or FileError.
-    """
+    """(class names, splits, lines on defects of the shards, skipped files). Raises DataError or FileError."""
     notes: list[str] = []
     left_out = LeftOut()
     remote = is_remote(source)
@@ -51,7 +48,7 @@ def read_shards(source: str) -> tuple[tuple[str, ...], dict[str, Split], list[st
         files = [shard.file for shards in index.parts.values() for shard in shards]
         places = {file: source.replace(NAME, file) if remote else str(path.with_name(file)) for file in files}
     splits = {}
-    for part, shards in index.parts.items():
+    for key, shards in index.parts.items():
         images: list[Stored] = []
         for shard in shards:
             store = _store(places[shard.file], shard, notes)
@@ -60,17 +57,17 @@ def read_shards(source: str) -> tuple[tuple[str, ...], dict[str, Split], list[st
             images += [Stored(store, at, size, f"{shard.file}/{name}", crc) for at, size, name, crc in columns]
         labels = np.array([label for shard in shards for label in shard.labels], np.int64)
         split = Split(images, labels, [name for shard in shards for name in shard.names])
-        splits[part] = split if remote else _as_in_a_folder(split)
+        splits[key] = split if remote else _as_in_a_folder(split)
     return index.classes, splits, notes, left_out
 
 
 def _as_in_a_folder(split: Split) -> Split:
-    """The images by class and name, so that a run is the same on them as on the folder they come from."""
+    """Sorts the images by class and name, so that a run on them equals one on the folder they come from."""
     return split.subset(sorted(range(len(split)), key=lambda i: (split.labels[i], split.names[i])))
 
 
 def _store(place: str, shard: Shard, notes: list[str]) -> Store:
-    """Where a shard's images are read from; what can be seen to be wrong with it without reading it is noted."""
+    """The store of a shard's images; notes defects that are visible without reading it."""
     if is_remote(place):
         return RemoteStore(place, shard.bytes or None, shard.sha256 or None)
     store = FileStore(Path(place), shard.bytes)
@@ -86,30 +83,30 @@ def _expand(pattern: str) -> list[str]:
     """x-{08..11}.tar -> x-08.tar, x-09.tar, x-10.tar, x-11.tar."""
     count = prod(max(0, int(last) - int(first) + 1) for first, last in _BRACES.findall(pattern))
     if count > _MOST_SHARDS:
-        raise DataError(f"the pattern of shards means {count:,} files; at most {_MOST_SHARDS:,} are allowed")
+        raise DataError(f"the shard pattern matches {count:,} files; at most {_MOST_SHARDS:,} are allowed")
     found = _BRACES.search(pattern)
     if not found:
         return [pattern]
     first, last = found.groups()
     if int(last) - int(first) >= _MOST_SHARDS:
-        raise DataError(f"{pattern}: the pattern means more than {_MOST_SHARDS:,} shards")
+        raise DataError(f"{pattern}: the pattern matches more than {_MOST_SHARDS:,} shards")
     numbers = [str(number).zfill(len(first)) for number in range(int(first), int(last) + 1)]
     return [url for number in numbers for url in _expand(pattern[: found.start()] + number + pattern[found.end() :])]
 
 
 def _scanned(urls: list[str], notes: list[str], left_out: LeftOut) -> Index:
-    """The index of shards that come without one, made by going through them once and kept in the cache."""
+    """The index of shards without one, made by reading them once and cached."""
     if not urls:
-        raise DataError("the pattern of shards means no file: its first number is above its last")
+        raise DataError("the shard pattern matches no file: its first number is above its last")
     mark = hashlib.sha256(b"2 ")
     for url in urls:
         status = None if is_remote(url) or not Path(url).is_file() else Path(url).stat()
         mark.update(f"{url} {status and (status.st_size, status.st_mtime_ns)}\n".encode("utf-8", "surrogateescape"))
     kept = cache_folder() / "data" / "indexes" / f"{mark.hexdigest()}.json"
     if (known := recalled(kept)) is not None:
-        with suppress(DataError):  # damaged: gone through again
-            index, said, counts = _recalled(known, str(kept))
-            notes += said
+        with suppress(DataError):  # damaged: read the shards again
+            index, lines, counts = _recalled(known, str(kept))
+            notes += lines
             left_out.counts.update(counts)
             return index
     found = [_scan(url, notes) for url in urls]
@@ -138,14 +135,14 @@ def _scanned(urls: list[str], notes: list[str], left_out: LeftOut) -> Index:
         for i, (url, scanned, chosen) in enumerate(zip(urls, found, labels, strict=True))
     ]
     index = Index(classes, {"train": shards})
-    if not damaged:  # else they are gone through again, in case they have been mended
+    if not damaged:  # otherwise read them again next time, in case they have been repaired
         content = {"index": index.to_json(), "notes": notes, "left_out": left_out.counts}
         keep(kept, json.dumps(content).encode())
     return index
 
 
 def _recalled(text: bytes, where: str) -> tuple[Index, list[str], dict[str, int]]:
-    """(index, notes, counts of what is left out) as they were kept. Raises DataError."""
+    """(index, notes, counts of skipped files) from the cache. Raises DataError."""
     try:
         known = json.loads(text)
         notes, counts = [str(note) for note in known["notes"]], {str(k): int(v) for k, v in known["left_out"].items()}
@@ -155,14 +152,14 @@ def _recalled(text: bytes, where: str) -> tuple[Index, list[str], dict[str, int]
 
 
 def _scan(url: str, notes: list[str]) -> foreign.Scanned:
-    """What is in one shard; what cannot be read of it is noted."""
+    """The contents of one shard; notes what cannot be read."""
     try:
         scanned = foreign.scan(RemoteStore(url).local() if is_remote(url) else Path(url))
     except ImageError as error:
-        notes.append(f"{error}; of this shard 0 images are used")
+        notes.append(f"{error}; 0 images of this shard are used")
         return foreign.Scanned()
     if scanned.problem:
-        notes.append(f"{url}: {scanned.problem}; of this shard {len(scanned.samples)} images are used")
+        notes.append(f"{url}: {scanned.problem}; {len(scanned.samples)} images of this shard are used")
     return scanned
 
 

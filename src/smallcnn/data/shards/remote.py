@@ -1,7 +1,7 @@
-"""Shards that are elsewhere: each is fetched whole when an image of it is wanted, and kept until room is needed.
+"""Remote shards: each is fetched whole when one of its images is read, and cached until room is needed.
 
-http and https go through `smallcnn.fetch`; what other addresses mean (s3:, gs:, pipe: and a command) is webdataset's
-`gopen`. The cache holds $SMALLCNN_SHARD_CACHE gigabytes, 10 unless set; the shards not used for longest go first.
+http and https go through `smallcnn.fetch`; other addresses (s3:, gs:, pipe: and a command) through webdataset's
+`gopen`. The cache holds $SMALLCNN_SHARD_CACHE gigabytes, 10 by default; the least recently used shards go first.
 """
 
 import hashlib
@@ -22,8 +22,8 @@ from smallcnn.files import atomic, make_folder
 from smallcnn.places import is_fetched, scheme
 
 _GIGABYTES = 10.0
-_TRY_AGAIN = 300.0  # seconds after a shard could not be fetched: asking for each of its images would take for ever
-_TOUCH = 60.0  # seconds between notes of a shard's use
+_TRY_AGAIN = 300.0  # seconds before retrying a failed shard: a retry for each of its images would take forever
+_TOUCH = 60.0  # seconds between updates of a shard's time of use
 
 
 def is_remote(source: str) -> bool:
@@ -32,16 +32,16 @@ def is_remote(source: str) -> bool:
 
 
 def read_whole(url: str) -> bytes:
-    """The content of a small file, fresh. Raises FileError."""
+    """The content of a small file, not cached. Raises FileError."""
     with tempfile.TemporaryDirectory() as folder:
         try:
             return _get(url, Path(folder), None, None).read_bytes()
-        except FileError as error:  # which may advise to put the file where nothing will be in a moment
+        except FileError as error:  # drops the advice to put the file into this temporary folder
             raise FileError(str(error).partition("; if you can get")[0]) from error
 
 
 class RemoteStore:
-    """One shard at `url`; `size` in bytes and `sha256` are verified if they are known."""
+    """One shard at `url`; `size` in bytes and `sha256` are verified if known."""
 
     def __init__(self, url: str, size: int | None = None, sha256: str | None = None) -> None:
         self.url, self.size, self.sha256 = url, size, sha256
@@ -57,10 +57,10 @@ class RemoteStore:
         except ImageError:
             if path.exists():
                 raise
-        return FileStore(self.local(), self.size or 0).read(at, size)  # it made room for another in between
+        return FileStore(self.local(), self.size or 0).read(at, size)  # it was removed from the cache in between
 
     def local(self) -> Path:
-        """Where it lies now, fetched if it did not. Raises ImageError, for some minutes without trying again."""
+        """The shard's path, fetched if necessary. Raises ImageError; for some minutes after a failure, at once."""
         with self._lock:
             now = time.monotonic()
             if self._path and self._path.exists():
@@ -90,11 +90,11 @@ def _get(url: str, folder: Path, size: int | None, sha256: str | None) -> Path:
     path = folder / "other" / hashlib.sha256(url.encode()).hexdigest()
     if not path.is_file():
         make_folder(path.parent)
-        with atomic(path) as beside:
-            with beside.open("wb") as file:
+        with atomic(path) as temporary:
+            with temporary.open("wb") as file:
                 for chunk in _stream(url):
                     file.write(chunk)
-            _verify(beside, url, size, sha256)
+            _verify(temporary, url, size, sha256)
     return path
 
 
@@ -107,9 +107,9 @@ def _stream(url: str) -> Iterator[bytes]:
         with gopen(url, "rb") as stream:
             while chunk := stream.read(1 << 20):
                 yield chunk
-    except Exception as error:  # a command that fails, a scheme that is unknown
+    except Exception as error:  # a failing command, an unknown scheme
         why = " ".join(str(error).split())
-        ended = re.search(r"exit (\d+) \(read\)", why)  # of a long description of the process
+        ended = re.search(r"exit (\d+) \(read\)", why)  # from a long description of the process
         raise FileError(f"{url}: " + (f"the command ended with exit code {ended[1]}" if ended else why)) from error
 
 
@@ -124,7 +124,7 @@ def _verify(path: Path, url: str, size: int | None, sha256: str | None) -> None:
 
 
 def _make_room(folder: Path, keep: Path) -> None:
-    """Removes the shards not used for longest until the rest fits; never `keep`."""
+    """Removes the least recently used shards until the rest fits; never `keep`."""
     given = os.environ.get("SMALLCNN_SHARD_CACHE", "")
     try:
         most = float(given or _GIGABYTES) * 1e9

@@ -1,7 +1,7 @@
-"""Writing a set as shards in webdataset's format: KEY.jpg and KEY.cls, shuffled, in tars of about the same size.
+"""Writes a data set as shards in webdataset's format: KEY.jpg and KEY.cls, shuffled, in tars of about equal size.
 
-What goes where is known before anything is written, from the seed and the files' sizes, and a shard appears under its
-name only when it is whole. So a run that was stopped is taken up where it was, and the index comes last.
+The seed and the file sizes determine the layout before anything is written, and a shard gets its name only when it is
+complete. So an interrupted run resumes where it stopped. The index is written last.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from smallcnn.files import atomic, check_writable, remove_leftovers
 @dataclass(frozen=True)
 class _Planned:
     file: str
-    part: str
+    split: str
     indices: list[int]
 
 
@@ -37,17 +37,17 @@ def write_shards(
     seed: int,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Index:
-    """Writes the parts as shards of about `shard_bytes` into the folder `out`, and their index.
+    """Writes the splits as shards of about `shard_bytes` into the folder `out`, with an index.
 
-    `report` is told the images done and their total. Raises DataError if an image cannot be read or `out` holds
-    shards already, FileError if it cannot be written.
+    `report` is called with the number of images done and the total. Raises DataError if an image cannot be read or
+    `out` already has shards, FileError if `out` cannot be written.
     """
     try:
         from webdataset import TarWriter  # type: ignore[import-untyped]  # noqa: F401
     except ImportError as error:
         raise MissingExtra("writing shards", "train") from error
     if any(isinstance(split.images, np.ndarray) for split in splits.values()):
-        raise DataError("arrays need no shards: they are in memory already; shards are for images in files")
+        raise DataError("arrays are already in memory and need no shards; shards are for images in files")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -57,38 +57,38 @@ def write_shards(
     check_writable(out / NAME)
     remove_leftovers(out)
     total, done = sum(len(split) for split in splits.values()), 0
-    written: dict[str, list[Shard]] = {part: [] for part in splits}
+    written: dict[str, list[Shard]] = {key: [] for key in splits}
     for planned in _plan(splits, shard_bytes, seed):
-        split, path = splits[planned.part], out / planned.file
+        split, path = splits[planned.split], out / planned.file
         shard = None
         if path.is_file():
             shard = _read_back(path, split, planned, [zlib.crc32(_content(split.images[i])) for i in planned.indices])
         if shard is None:
             shard = _read_back(path, split, planned, _write(path, split, planned.indices))
             if shard is None:
-                raise DataError(f"{path}: images have changed while this was written; start again")
-        written[planned.part].append(shard)
+                raise DataError(f"{path}: images changed while this was written; start again")
+        written[planned.split].append(shard)
         done += len(planned.indices)
         report(done, total)
     index = Index(classes, written)
-    with atomic(out / NAME) as beside:
-        beside.write_text(index.to_json(), "ascii")
+    with atomic(out / NAME) as temporary:
+        temporary.write_text(index.to_json(), "ascii")
     return index
 
 
 def _plan(splits: dict[str, Split], shard_bytes: int, seed: int) -> Iterator[_Planned]:
-    for number, (part, split) in enumerate(splits.items()):
+    for number, (key, split) in enumerate(splits.items()):
         shuffled = np.random.default_rng((seed, number)).permutation(len(split)).tolist()
         chosen: list[int] = []
         filled = count = 0
         for index in shuffled:
             size = 512 * (3 + -(-_size(split.images[index]) // 512))  # whole blocks; two headers and a label
             if chosen and filled + size > shard_bytes:
-                yield _Planned(f"{part}-{count:06d}.tar", part, chosen)
+                yield _Planned(f"{key}-{count:06d}.tar", key, chosen)
                 chosen, filled, count = [], 0, count + 1
             chosen.append(index)
             filled += size
-        yield _Planned(f"{part}-{count:06d}.tar", part, chosen)
+        yield _Planned(f"{key}-{count:06d}.tar", key, chosen)
 
 
 def _size(file: File) -> int:
@@ -97,25 +97,25 @@ def _size(file: File) -> int:
     try:
         return file.stat().st_size
     except OSError as error:
-        raise DataError(f"{file}: {error.strerror}; remove it or mend it") from error
+        raise DataError(f"{file}: {error.strerror}; remove or repair it") from error
 
 
 def _write(path: Path, split: Split, indices: list[int]) -> list[int]:
-    """The CRC-32 of each image."""
+    """Writes a shard; returns the CRC-32 of each image."""
     from webdataset import TarWriter
 
     crcs = []
     with (
-        atomic(path) as beside,
-        beside.open("wb") as file,
+        atomic(path) as temporary,
+        temporary.open("wb") as file,
         TarWriter(file, encoder=False, mtime=0, user="", group="") as tar,
     ):
         for number, index in enumerate(indices):
             label = str(int(split.labels[index])).encode()
             suffix = Path(split.names[index]).suffix.lower().removeprefix(".")
-            picture = _content(split.images[index])
-            crcs.append(zlib.crc32(picture))
-            tar.write({"__key__": f"{number:06d}", suffix: picture, "cls": label})
+            image = _content(split.images[index])
+            crcs.append(zlib.crc32(image))
+            tar.write({"__key__": f"{number:06d}", suffix: image, "cls": label})
     return crcs
 
 
@@ -123,11 +123,11 @@ def _content(file: File) -> bytes:
     try:
         return content(file)
     except (OSError, ImageError) as error:
-        raise DataError(f"{error!s}; remove it or mend it") from error
+        raise DataError(f"{error!s}; remove or repair it") from error
 
 
 def _read_back(path: Path, split: Split, planned: _Planned, wanted: list[int]) -> Shard | None:
-    """What is in a shard, or None if it does not hold the planned images, whose CRC-32 are `wanted`."""
+    """The entry of a written shard; None if it does not contain the planned images, with the CRC-32 `wanted`."""
     offsets, sizes, labels, crcs = [], [], [], []
     try:
         with path.open("rb") as file:

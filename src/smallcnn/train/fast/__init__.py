@@ -1,11 +1,11 @@
-"""Training on a CPU with kernels of our own: fewer walks through memory than a layer at a time.
+"""Training on a CPU with our own kernels, which pass through memory less often than layer-by-layer execution.
 
     step = accelerate(module)
     loss = F.cross_entropy(step(images), labels)       instead of module(images)
     loss.backward()
 
-Parameters, buffers and gradients are the module's. What a layer computes stays in memory once, as its convolution wrote
-it; batch norm and activation are applied by whoever reads it, and gradients likewise (native/rows.h).
+Parameters, buffers and gradients are the module's. A layer's result is stored once, as its convolution wrote it. Each
+reader applies batch norm and activation itself; gradients work likewise (native/rows.h).
 """
 
 from smallcnn.train.fast.network import accelerate

@@ -1,7 +1,7 @@
-"""Memory for activations, kept from step to step.
+"""Memory for activations, reused from step to step.
 
-The allocator of C gives large blocks back to the system, which then hands out each page anew, zeroed, in every step:
-as much time as computing what fills it.
+C's allocator returns large blocks to the system, which then zeroes every page again in every step. That takes as long
+as computing the content.
 """
 
 import mmap
@@ -13,24 +13,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_LARGE = 1 << 18  # bytes; below, PyTorch's own allocator does as well
+_LARGE = 1 << 18  # bytes; below that PyTorch's own allocator is as fast
 _PAGE = 1 << 21
 
 
 class Memory:
-    """Tensors whose memory serves others once the last reference to them has gone; small ones just stay."""
+    """Allocates tensors and reuses their memory after the last reference is gone; small tensors are just kept."""
 
     def __init__(self) -> None:
         self.free: defaultdict[int, list[mmap.mmap]] = defaultdict(list)
         self.kept: list[Tensor] = []
 
     def keep(self, tensor: Tensor) -> Tensor:
-        """The tensor, which stays as long as this memory does."""
+        """Keeps the tensor alive as long as this memory, and returns it."""
         self.kept.append(tensor)
         return tensor
 
     def empty(self, shape: Sequence[int]) -> Tensor:
-        """float32, (N, C) or (N, C, H, W) channels last, with any content."""
+        """An uninitialised float32 tensor, (N, C) or (N, C, H, W) channels last."""
         kind = torch.channels_last if len(shape) == 4 else torch.contiguous_format
         count = int(np.prod(shape))
         if count * 4 < _LARGE:
@@ -49,5 +49,5 @@ class Memory:
 def _map(size: int) -> mmap.mmap:
     block = mmap.mmap(-1, size)
     if hasattr(mmap, "MADV_HUGEPAGE"):
-        block.madvise(mmap.MADV_HUGEPAGE)  # a strided walk through small pages misses the TLB at every row
+        block.madvise(mmap.MADV_HUGEPAGE)  # strided access through small pages misses the TLB at every row
     return block

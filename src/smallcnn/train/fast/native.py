@@ -1,4 +1,4 @@
-"""The kernels in native/*.c as a library of this machine: compiled at first use, kept, loaded through ctypes."""
+"""The kernels in native/*.c as a shared library: compiled on first use, cached, loaded through ctypes."""
 
 import ctypes
 import hashlib
@@ -28,7 +28,7 @@ _FLAGS = ("-O3", "-march=native", "-std=gnu11", "-shared", "-fPIC", "-fno-saniti
 
 
 class Source(Structure):
-    """act(scale * data + shift); see native/rows.h, as for the others."""
+    """act(scale * data + shift); this and the next two structs are described in native/rows.h."""
 
     _fields_ = (
         ("data", c_void_p),
@@ -47,7 +47,7 @@ class Gradient(Structure):
 
 
 class Finish(Structure):
-    """What the gradient of a value still needs when its last reader has it."""
+    """The last operations on a value's gradient, applied by its last reader."""
 
     _fields_ = (("value", Source), ("addend", c_void_p), ("mean", c_void_p), ("sums", c_void_p))
 
@@ -106,25 +106,25 @@ _FUNCTIONS = {
 
 
 def at(tensor: Tensor | None) -> int | None:
-    """Where a tensor's numbers are."""
+    """Address of a tensor's data."""
     return None if tensor is None else tensor.data_ptr()
 
 
 @cache
 def library() -> ctypes.CDLL:
-    """The kernels, compiled if this processor has none in the cache.
+    """The kernels, compiled if the cache has none for this processor.
 
-    Raises CompileError without Linux, a C compiler (ziglang or the system's), or a PyTorch on OpenMP.
+    Raises CompileError without Linux, a C compiler (ziglang or the system's) or a PyTorch built on OpenMP.
     """
     if sys.platform != "linux":
-        raise CompileError(f"fast training on the CPU is for Linux, not {sys.platform}")
+        raise CompileError(f"fast training on the CPU needs Linux, not {sys.platform}")
     loaded = _loaded()
     for name, types in _FUNCTIONS.items():
         function = getattr(loaded, name)
         function.argtypes, function.restype = types, None
     try:
         torch.get_num_threads()
-        openmp = ctypes.CDLL("libgomp.so.1")  # the one PyTorch has loaded: the same name
+        openmp = ctypes.CDLL("libgomp.so.1")  # the one PyTorch has loaded, found by its name
         entries = [ctypes.cast(getattr(openmp, name), c_void_p) for name in _OPENMP]
     except (OSError, AttributeError) as error:
         raise CompileError(f"fast training needs a PyTorch built on GNU OpenMP: {error}") from error
@@ -133,7 +133,7 @@ def library() -> ctypes.CDLL:
 
 
 def _loaded() -> ctypes.CDLL:
-    """The library from the cache; or made anew, if that one is damaged or the cache may hold no programs (noexec)."""
+    """The library from the cache; compiled again if that is damaged or the cache is mounted noexec."""
     path, make = _kernels()
     with suppress(OSError, WriteError):
         return ctypes.CDLL(str(kept(path, make)))
@@ -147,7 +147,7 @@ _OPENMP = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
 
 
 def _kernels() -> tuple[Path, Callable[[], bytes]]:
-    """Where the library of this processor is in the cache, and what makes it."""
+    """The cache path of this processor's library, and a function that compiles it."""
     sources = sorted((path for path in files(__package__).joinpath("native").iterdir()), key=lambda path: path.name)
     command = _compiler()
     content = " ".join((cpu_name(), _features(), *command, *_FLAGS)).encode() + b"".join(
@@ -177,7 +177,7 @@ def _compiled(command: Sequence[str], sources: Sequence[Traversable]) -> bytes:
 
 
 def _features() -> str:
-    """What the processor can do: a virtual one may lack some of what its name promises."""
+    """CPU feature flags; a virtual machine may lack some that the CPU's name implies."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     return next((line for line in lines if line.startswith(("flags", "Features"))), "")
 
@@ -188,4 +188,4 @@ def _compiler() -> tuple[str, ...]:
     for name in ("clang", "gcc", "cc"):
         if path := which(name):
             return (path,)
-    raise CompileError("fast training on the CPU compiles its kernels: pip install ziglang, or install clang or gcc")
+    raise CompileError("fast training on the CPU needs a C compiler: pip install ziglang, or install clang or gcc")

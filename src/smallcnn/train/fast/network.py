@@ -1,4 +1,4 @@
-"""`accelerate`: a GraphModule as programs, one for each shape of batch."""
+"""`accelerate`: a GraphModule as programs, one per batch shape."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,13 +16,13 @@ from smallcnn.train.fast.values import Value
 
 
 def accelerate(module: GraphModule) -> Callable[[Tensor], Tensor]:
-    """A function that computes what `module` does, (N, C, H, W) float32 on the CPU -> (N, classes), and its gradients.
+    """A faster equivalent of `module` with gradients: (N, C, H, W) float32 on the CPU -> (N, classes).
 
-    Parameters and buffers stay the module's own; running statistics move as in torch. In eval mode, without gradients,
-    on another device, in another precision or under autocast the module itself is called. Results are the same, bit for
-    bit, for the same number of threads (torch.get_num_threads()). Second derivatives are not available.
+    Parameters and buffers stay the module's own; running statistics are updated as in torch. In eval mode, without
+    gradients, on another device, in another precision or under autocast the module itself is called. Results are
+    bitwise reproducible for the same number of threads (torch.get_num_threads()). There are no second derivatives.
 
-    Raises CompileError, saying what to install, if the kernels cannot be compiled.
+    Raises CompileError, naming what to install, if the kernels cannot be compiled.
     """
     library()
     programs = _Programs(module)
@@ -49,16 +49,16 @@ class _Network(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.lease is None:
-            raise RuntimeError("this batch has been differentiated already: what that needed is no longer there")
+            raise RuntimeError("backward was already called for this batch, and its saved tensors are gone")
         program: _Program = ctx.lease.program
-        of_input = program.backward(gradient)
-        result = (None, of_input, *(program.gradient(parameter) for parameter in ctx.parameters))
+        to_input = program.backward(gradient)
+        result = (None, to_input, *(program.gradient(parameter) for parameter in ctx.parameters))
         ctx.lease = None
         return result
 
 
 class _Program:
-    """The program of one shape of batch, and its two ends."""
+    """The program of one batch shape, with its input and output tensors."""
 
     def __init__(self, module: GraphModule, steps: list[Step], shape: torch.Size, wanted: bool) -> None:
         self.calls = calls = Program()
@@ -89,12 +89,12 @@ class _Program:
         return None if self.gradient_out is None else self.gradient_out.clone()
 
     def gradient(self, parameter: nn.Parameter) -> Tensor | None:
-        of_it = self.calls.gradients.get(parameter)
-        return None if of_it is None else of_it.clone()
+        gradient = self.calls.gradients.get(parameter)
+        return None if gradient is None else gradient.clone()
 
 
 class _Lease:
-    """A program while a batch is on its way through it; comes back when nobody can differentiate that batch."""
+    """Holds a program while a batch is in flight; returns it once that batch can no longer be differentiated."""
 
     def __init__(self, program: _Program, idle: list[_Program]) -> None:
         self.program, self.idle = program, idle
@@ -104,7 +104,7 @@ class _Lease:
 
 
 class _Programs:
-    """Those made so far that still hold: tensors have moved or other layers train, and they are made anew."""
+    """Valid programs so far; all are rebuilt when tensors have moved or other layers train."""
 
     def __init__(self, module: GraphModule) -> None:
         self.module, self.steps = module, plan(module)

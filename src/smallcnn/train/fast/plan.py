@@ -1,4 +1,4 @@
-"""Graph -> steps: which nodes are computed together, and by what."""
+"""Graph -> steps: fuses nodes and picks the kernel of each step."""
 
 from typing import cast
 
@@ -13,7 +13,7 @@ from smallcnn.train.fast.values import CLIP, HARD_SWISH, IDENTITY, LEAKY, Act
 
 
 def plan(module: GraphModule) -> list[Step]:
-    """The steps of a network, in order; every node but the input is in one of them."""
+    """The steps of a network, in order; every node except the input belongs to one."""
     graph, made, done = module.graph, [], set[str]()
     for node in graph.nodes[1:]:
         if node.name not in done:
@@ -26,7 +26,7 @@ def plan(module: GraphModule) -> list[Step]:
 
 
 def _step(module: GraphModule, graph: Graph, node: Node, chain: list[Node]) -> Step:
-    """The step that begins with `node`; nodes that follow it and are computed with it are put into `chain`."""
+    """The step that starts with `node`; appends the nodes fused into it to `chain`."""
     layer, name, inputs = module.get_submodule(node.name), node.name, node.inputs
     if len(graph.input_shapes(node)[0]) != 3:
         return steps.Layer(name, inputs, layer)

@@ -1,7 +1,7 @@
-"""A network for one batch shape as two lists of calls, forward and back, with all memory laid out.
+"""A network for one batch shape as two lists of calls, forward and backward, with all memory laid out.
 
-Between kernels that empty the caches, Python working out what to do next took a fifth of a small network's step; a
-program works it out once, and then only calls.
+Deciding in Python what to call next took a fifth of a small network's step, as the kernels in between empty the caches.
+A program decides once, and then only makes the calls.
 """
 
 from collections.abc import Callable
@@ -16,9 +16,9 @@ from smallcnn.train.fast.values import PLAIN, Value
 
 
 class Program:
-    """Steps write their calls into it, first those forward, then those back; tensors keep their places for good.
+    """Records the calls of the steps, first forward, then backward; tensors keep their addresses for good.
 
-    Memory that a step back has read for the last time serves those that follow.
+    Memory that a backward step has read for the last time is reused by the steps after it.
     """
 
     def __init__(self) -> None:
@@ -30,29 +30,29 @@ class Program:
         self.forward: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
         self.backward: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
         self.turned = False
-        """Whether the steps forward are all there."""
+        """Whether all forward steps are recorded."""
 
     def call(self, function: Callable[..., object] | str, *arguments: object) -> None:
-        """Adds a call: of a kernel by its name, or of anything else."""
+        """Adds a call of a kernel, by its name, or of any other function."""
         called = getattr(library(), function) if isinstance(function, str) else function
         (self.backward if self.turned else self.forward).append((called, arguments))
 
     def vectors(self, count: int, channels: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:
-        """So many short tensors that stay."""
+        """`count` vectors of `channels` values, kept for good."""
         return self.memory.keep(torch.empty(count, channels, dtype=dtype)).unbind()
 
     def sums(self, channels: int) -> Tensor:
-        """(parts, 2, channels), for kernels' sums over the batch."""
+        """A float64 tensor (parts, 2, channels) for the kernels' sums over the batch."""
         return self.memory.keep(torch.empty(self.parts, 2, channels, dtype=torch.float64))
 
     def read(self, name: str) -> Value:
-        """The value of a node, for a step that is going to give a gradient back."""
+        """The value of a node, for a step that will contribute to its gradient."""
         value = self.values[name]
         value.readers += 1
         return value
 
     def written(self, value: Value) -> Tensor:
-        """The value itself as a tensor."""
+        """The value as a tensor, with batch norm and activation applied."""
         if value.is_plain:
             return value.raw
         if value.written is None:
@@ -62,7 +62,7 @@ class Program:
         return value.written
 
     def contribute(self, value: Value, gradient: Tensor, column: int = 0) -> None:
-        """Adds a gradient of the value, laid out like a value; of its channels those from `column` on."""
+        """Adds `gradient`, laid out like a value, from its channel `column` on, to the gradient of `value`."""
         if not value.wanted:
             return
         whole = gradient.shape[1] == value.channels

@@ -1,4 +1,4 @@
-"""The steps of a network: each computes one value from earlier ones, and gives their gradients back."""
+"""The steps of a network: each computes one value from earlier ones, and backpropagates to them."""
 
 import copy
 from abc import ABC, abstractmethod
@@ -16,17 +16,17 @@ from smallcnn.train.fast.values import Act, Norm, Value
 
 @dataclass(eq=False)
 class Step(ABC):
-    """Reads `inputs`, computes the node `name`."""
+    """Computes the node `name` from `inputs`."""
 
     name: str
     inputs: tuple[str, ...]
 
     def forward(self, program: Program) -> None:
-        """Puts the value into program.values."""
+        """Records the forward calls and stores the value in program.values."""
         program.values[self.name] = self._compute(program, *map(program.read, self.inputs))
 
     def backward(self, program: Program) -> None:
-        """Once the value has its gradient, contributes to those of the inputs; the value is not kept any longer."""
+        """Records the calls that contribute to the inputs' gradients, and drops the value."""
         value = program.values.pop(self.name)
         if value.wanted:
             self._give_back(program, value, *(program.values[name] for name in self.inputs))
@@ -40,7 +40,7 @@ class Step(ABC):
 
 @dataclass(eq=False)
 class Convolution(Step):
-    """A convolution, batch norm, activation; the last two may be missing."""
+    """A convolution with optional batch norm and activation."""
 
     layer: nn.Conv2d
     norm: nn.BatchNorm2d | None
@@ -116,7 +116,7 @@ class Convolution(Step):
 
 
 def normalise(program: Program, value: Value, layer: nn.BatchNorm2d, sums: Tensor | None) -> None:
-    """Makes batch norm a part of a value; `sums` are its statistics, None if the running ones count."""
+    """Adds batch norm to a value; `sums` are its batch statistics, None to use the running ones."""
     assert layer.running_mean is not None
     assert layer.running_var is not None
     mean, inverse, scale, shift = program.vectors(4, value.channels)
@@ -135,7 +135,7 @@ def normalise(program: Program, value: Value, layer: nn.BatchNorm2d, sums: Tenso
 
 
 def _freeze(layer: nn.BatchNorm2d, mean: Tensor, inverse: Tensor, scale: Tensor, shift: Tensor) -> None:
-    """Batch norm by the running statistics, as scale and shift."""
+    """Batch norm with running statistics, as scale and shift."""
     assert layer.running_mean is not None
     assert layer.running_var is not None
     mean.copy_(layer.running_mean)
@@ -146,7 +146,7 @@ def _freeze(layer: nn.BatchNorm2d, mean: Tensor, inverse: Tensor, scale: Tensor,
 
 @dataclass(eq=False)
 class Normalisation(Step):
-    """Batch norm and activation of a value that other nodes read too, or that no convolution wrote."""
+    """Batch norm and activation of a value that has other readers, or that no convolution wrote."""
 
     norm: nn.BatchNorm2d
     act: Act
@@ -173,7 +173,7 @@ class Normalisation(Step):
 
 @dataclass(eq=False)
 class Activation(Step):
-    """An activation of a value that other nodes read too, or that no convolution wrote."""
+    """Activation of a value that has other readers, or that no convolution wrote."""
 
     act: Act
 
@@ -205,7 +205,7 @@ class Add(Step):
 
 @dataclass(eq=False)
 class Concat(Step):
-    """Values side by side."""
+    """Concatenation along channels."""
 
     def _compute(self, program: Program, *sources: Value) -> Value:
         images, _, height, width = sources[0].raw.shape
@@ -250,7 +250,7 @@ class Shuffle(Step):
 
 @dataclass(eq=False)
 class Pool(Step):
-    """Largest or mean of a window, or of the whole plane if `kernel` is None."""
+    """Maximum or mean over a window, or over the whole plane if `kernel` is None."""
 
     kernel: tuple[int, int] | None
     stride: tuple[int, int]
@@ -292,7 +292,7 @@ class Layer(Step):
         given = [program.written(source).detach().requires_grad_(source.wanted) for source in sources]
         trained = [p for p in self.layer.parameters() if p.requires_grad]
         keep = getattr(self.layer, "inplace", False)
-        with torch.no_grad():  # of a copy: a trial leaves neither statistics nor random numbers changed
+        with torch.no_grad():  # on a copy in eval mode: changes neither statistics nor random numbers
             trial = copy.deepcopy(self.layer).eval()(*(tensor.clone() for tensor in given))
         raw = program.memory.empty(trial.shape)
         tape: list[Tensor] = []
@@ -313,10 +313,10 @@ class Layer(Step):
         places = [program.memory.empty(source.raw.shape) for source in wanted]
         places += [program.memory.keep(torch.empty_like(parameter)) for parameter in trained]
         inputs = [*(tensor for tensor in given if tensor.requires_grad), *trained]
-        of_result = value.gradient_of_raw
+        to_result = value.gradient_of_raw
 
         def give_back() -> None:
-            for place, gradient in zip(places, torch.autograd.grad(tape.pop(), inputs, of_result), strict=True):
+            for place, gradient in zip(places, torch.autograd.grad(tape.pop(), inputs, to_result), strict=True):
                 place.copy_(gradient)
 
         program.call(give_back)

@@ -1,4 +1,4 @@
-"""A node's result as it is kept: what a convolution wrote, with batch norm and activation still to be applied."""
+"""A node's stored result: a convolution's raw output, with batch norm and activation still to be applied."""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ PLAIN, CLIP, LEAKY, HARD_SWISH = range(4)  # native/rows.h
 
 @dataclass(frozen=True)
 class Act:
-    """An activation; `low` and `high` are the limits of CLIP, `low` is the slope of LEAKY."""
+    """An activation; `low` and `high` are the bounds of CLIP, `low` is the slope of LEAKY."""
 
     kind: int = PLAIN
     low: float = 0.0
@@ -27,7 +27,7 @@ IDENTITY = Act()
 
 @dataclass(eq=False)
 class Value:
-    """act(scale * raw + shift). `wanted`: its gradient is; `readers` have yet to contribute to it."""
+    """act(scale * raw + shift). `wanted`: its gradient is needed; `readers` counts gradient contributions to come."""
 
     raw: Tensor
     wanted: bool
@@ -38,42 +38,42 @@ class Value:
     bias: nn.Parameter | None = None
     readers: int = 0
     grad: Tensor | None = None
-    """Of the value, from the readers so far; after the last one dz, that of the activation's input."""
+    """Gradient of the value from the readers so far; after the last one, dz: that of the activation's input."""
     sums: Tensor | None = None
     written: Tensor | None = None
     _source: Source | None = field(default=None, repr=False)
 
     @property
     def is_plain(self) -> bool:
-        """Whether raw is the value."""
+        """Whether the value equals raw."""
         return self.act.kind == PLAIN and self.scale is None
 
     @property
     def gradient_of_raw(self) -> Tensor:
-        """`grad` once all have contributed, of a value without batch norm."""
+        """`grad` after all contributions, for a value without batch norm."""
         assert self.grad is not None
         return self.grad
 
     @property
     def rows(self) -> int:
-        """Pixels of all images."""
+        """Number of pixels over all images."""
         return self.raw.numel() // self.channels
 
     @property
     def channels(self) -> int:
-        """Of each row."""
+        """Channels of each row."""
         return self.raw.shape[1]
 
     @property
     def source(self) -> Source:
-        """For kernels that read it."""
+        """The value as an operand of a kernel."""
         if self._source is None:
             act = self.act
             self._source = Source(at(self.raw), at(self.scale), at(self.shift), act.low, act.high, act.kind)
         return self._source
 
     def finish(self, program: "Program") -> Finish:
-        """For a kernel that contributes to the gradient and, if it is the last, makes dz of it."""
+        """The operand of a kernel that contributes to the gradient and, if it is the last, turns it into dz."""
         self.readers -= 1
         finish = Finish()
         finish.addend = at(self.grad)
@@ -86,7 +86,7 @@ class Value:
         return finish
 
     def gradient(self, program: "Program") -> Gradient:
-        """That of raw, for kernels, once `grad` is dz; records those of batch norm or the bias."""
+        """The gradient of raw as an operand, once `grad` is dz; records the gradients of batch norm or bias."""
         gradient = Gradient()
         gradient.dz = at(self.grad)
         if self.norm:
@@ -105,7 +105,7 @@ class Value:
 
 @dataclass(eq=False)
 class Norm:
-    """Batch norm of one value, by the batch's statistics or, `frozen`, the running ones."""
+    """Batch norm of one value, with batch statistics or, if `frozen`, running ones."""
 
     layer: nn.BatchNorm2d
     frozen: bool
@@ -120,7 +120,7 @@ class Norm:
             *("fast_norm_backward", program.parts, value.channels, value.rows, at(value.sums), at(self.mean)),
             *(at(self.inverse), at(value.scale), self.frozen, at(to_gamma), at(to_beta), *map(at, c)),
         )
-        for parameter, of_it in ((self.layer.weight, to_gamma), (self.layer.bias, to_beta)):
+        for parameter, gradient in ((self.layer.weight, to_gamma), (self.layer.bias, to_beta)):
             if parameter.requires_grad:
-                program.gradients[parameter] = of_it
+                program.gradients[parameter] = gradient
         return tuple(c)

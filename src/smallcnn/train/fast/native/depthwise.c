@@ -1,13 +1,13 @@
 /* Depthwise convolutions: one filter per channel.
 
-   Rows of the image are read into a ring of cached lines with batch norm and activation applied and zeros at both
-   sides; backwards a ring holds the gradient of the output. A line is padded by a register per pixel: at a pitch equal to
-   the tensor's, loads wait for stores to addresses that agree in their low 12 bits. */
+   Rows of the image are read into a ring of cached lines, with batch norm and activation applied and zeros on both
+   sides. In the backward pass a ring holds the gradient of the output. A line is padded by one register per pixel: at
+   the tensor's own pitch, loads would wait for stores to addresses with the same low 12 bits. */
 
 #include "rows.h"
 #include "threads.h"
 
-#define TAPS 3 /* rows and columns of a window that are worked on at once: 9 weights stay in registers */
+#define TAPS 3 /* rows and columns of a window computed at once: 9 weights stay in registers */
 
 struct depthwise {
     int64_t images;
@@ -15,7 +15,7 @@ struct depthwise {
     int32_t kernel_height, kernel_width, stride_y, stride_x, top, left;
 };
 
-/* Part of a window: what is under it, and its weights, one register's width of channels. */
+/* Part of a window: pixels and weights for one register of channels. */
 struct window {
     int rows, columns;         /* at most TAPS each */
     const float *at[TAPS];     /* the first pixel of each row; the others follow, `pitch` floats apart */
@@ -24,12 +24,12 @@ struct window {
     int64_t pitch, next;
 };
 
-/* out[u] (+)= sum over the window, moved by u * step, of pixel * weight; adds to the statistics of out if `sums`. */
+/* out[u] (+)= sum of pixel * weight over the window moved by u * step; adds to the statistics of out if `sums`. */
 INLINE void apply_of(int rows, int columns, int add, const struct window *w, int64_t c, int64_t step, int64_t count,
                      float *out, int64_t channels, int n, const float *pivot, float *sums) {
     vec weight[TAPS][TAPS], sum = {0}, square = {0}, p = {0};
     const float *at[TAPS];
-    int64_t pitch = w->pitch; /* not through w: stores might change it */
+    int64_t pitch = w->pitch; /* a local copy: stores might alias w */
     if (sums) p = load_some(pivot + c, n);
 #pragma GCC unroll 3
     for (int i = 0; i < rows; i++) {
@@ -154,7 +154,7 @@ static void forward_part(void *given, int part, int parts) {
     for (int64_t image = begin; image < end; image++) {
         int next = 0; /* row to read */
         for (int y = 0; y < d->out_height; y++) {
-            int fused = image > begin || y; /* with its statistics; the first row is to have the pivot */
+            int fused = image > begin || y; /* with statistics, except for the first row, which provides the pivot */
             int top = y * d->stride_y - d->top, first = MAX(0, -top), last = MIN(kh, d->height - top);
             for (next = MAX(next, top); next < MIN(d->height, top + kh); next++)
                 read_rows(f->source, f->source->data + (image * d->height + next) * d->width * C, d->width, C, C,
@@ -190,7 +190,7 @@ static int64_t packed_floats(const struct depthwise *d) {
     return (int64_t)d->kernel_height * d->kernel_width * ROUND_UP(d->channels, LANES);
 }
 
-/* weights (channels, taps) -> (taps, channels rounded up to whole registers), zeros behind. */
+/* weights (channels, taps) -> (taps, channels rounded up to whole registers), padded with zeros. */
 static void pack(const struct depthwise *d, const float *weights, float *packed) {
     int taps = d->kernel_height * d->kernel_width, ld = ROUND_UP(d->channels, LANES);
     memset(packed, 0, (size_t)packed_floats(d) * sizeof(float));
@@ -198,7 +198,7 @@ static void pack(const struct depthwise *d, const float *weights, float *packed)
         for (int t = 0; t < taps; t++) packed[t * ld + c] = weights[c * taps + t];
 }
 
-/* out (images, out_height, out_width, channels) = source * weights (channels, kernel height, kernel width); sums as for
+/* out (images, out_height, out_width, channels) = source * weights (channels, kernel height, kernel width); sums as in
    fast_conv. */
 void fast_depthwise(int parts, const struct depthwise *shape, const struct source *source, const float *weights,
                     float *out, double *sums) {
@@ -243,8 +243,8 @@ static void backward_part(void *given, int part, int parts) {
                               lines + next % ring * line + before * pitch, pitch, 0);
             read_rows(b->source, b->source->data + offset, d->width, C, C, seen, pitch, 0);
             float *to_row = b->to_source + offset;
-            /* Pixels sx apart meet the same columns of the window: those with phase + left - column = sx * place. The
-               places follow each other as the column falls by sx. */
+            /* Pixels sx apart use the same columns of the window: those with phase + left - column = sx * place. The
+               place grows by one as the column falls by sx. */
             for (int phase = 0; phase < MIN(sx, d->width); phase++) {
                 int64_t many = (d->width - phase + sx - 1) / sx;
                 int first = (phase + d->left) % sx, columns = first < kw ? (kw - 1 - first) / sx + 1 : 0, add = 0;
@@ -275,7 +275,7 @@ static void backward_part(void *given, int part, int parts) {
     }
 }
 
-/* The gradients of fast_depthwise: to_source that of the source, finished; to_weights laid out like the weights. */
+/* Gradients of fast_depthwise: to_source is that of the source, finished; to_weights is laid out like the weights. */
 void fast_depthwise_backward(int parts, const struct depthwise *shape, const struct source *source,
                              const struct gradient *gradient, const struct finish *finish, const float *weights,
                              float *to_source, float *to_weights) {

@@ -1,16 +1,16 @@
-/* What lies between convolutions: batch norm's vectors, tensors written out, sums, pools, moved channels. */
+/* Operations between convolutions: batch norm's vectors, copies, sums, pools, channel moves. */
 
 #include <math.h>
 
 #include "rows.h"
 #include "threads.h"
 
-#define BLOCK 32 /* rows: they stay in the cache between two passes */
+#define BLOCK 32 /* rows, which stay in the cache between two passes */
 
 /* ---- Batch norm: from sums over the batch to one factor and one addend per channel. */
 
-/* From sums (parts, 2, channels) of x and its square: mean, inverse (of the deviation), scale and shift so that batch
-   norm is scale * x + shift. The running statistics move by `momentum`. */
+/* From sums (parts, 2, channels) of x and its square: mean, inverse (of the standard deviation), and the scale and
+   shift for batch norm as scale * x + shift. Running statistics are updated by `momentum`. */
 void fast_norm(int parts, int channels, double count, const double *sums, const float *gamma, const float *beta,
                float *running_mean, float *running_var, double momentum, double epsilon, float *mean, float *inverse,
                float *scale, float *shift) {
@@ -32,8 +32,8 @@ void fast_norm(int parts, int channels, double count, const double *sums, const 
     }
 }
 
-/* From sums (parts, 2, channels) of dz and dz * (x - mean): the gradients of gamma and beta, and c0, c1, c2 of the
-   gradient of x. `frozen`: the statistics were constants. */
+/* From sums (parts, 2, channels) of dz and dz * (x - mean): the gradients of gamma and beta, and c0, c1, c2 for the
+   gradient of x. `frozen`: the statistics were constant. */
 void fast_norm_backward(int parts, int channels, double count, const double *sums, const float *mean,
                         const float *inverse, const float *scale, int frozen, float *to_gamma, float *to_beta,
                         float *c0, float *c1, float *c2) {
@@ -52,7 +52,7 @@ void fast_norm_backward(int parts, int channels, double count, const double *sum
     }
 }
 
-/* ---- Rows, all of a tensor. `ld`: floats from a row to the next. */
+/* ---- Operations on all rows of a tensor. `ld`: floats from one row to the next. */
 
 struct rows_job {
     const struct source *a, *b;
@@ -96,7 +96,7 @@ static void read_part(void *given, int part, int parts) {
     read_rows(j->a, j->a->data + begin * j->ld, end - begin, j->channels, j->ld, j->out + begin * j->ldo, j->ldo, 0);
 }
 
-/* out (rows of ldo) = a (rows of ld): a value written out, or some of its channels put among others. */
+/* out (rows of ldo) = a (rows of ld): materialises a value, or writes it into some channels of another tensor. */
 void fast_read(int parts, int64_t rows, int channels, const struct source *a, int64_t ld, float *out, int64_t ldo) {
     struct rows_job job = {.a = a, .out = out, .rows = rows, .ld = ld, .ldo = ldo, .channels = channels};
     in_parts(read_part, &job, parts);
@@ -129,7 +129,7 @@ static void gradient_part(void *given, int part, int parts) {
     gradient_rows(j->gradient, begin * C, end - begin, j->channels, C, j->out + begin * C, C, 0);
 }
 
-/* The gradient before batch norm, written out. */
+/* Writes out the gradient before batch norm. */
 void fast_gradient(int parts, int64_t rows, int channels, const struct gradient *gradient, float *out) {
     struct rows_job job = {.gradient = gradient, .out = out, .rows = rows, .channels = channels};
     in_parts(gradient_part, &job, parts);
@@ -152,7 +152,7 @@ static void finish_part(void *given, int part, int parts) {
     }
 }
 
-/* out = in (rows of ld), the gradient of a value, finished; out may be in. */
+/* out = in (rows of ld), the finished gradient of a value; out may be in. */
 void fast_finish(int parts, int64_t rows, int channels, const float *in, int64_t ld, const struct finish *finish,
                  float *out) {
     struct rows_job job = {.in = in, .finish = finish, .out = out, .rows = rows, .ld = ld, .channels = channels};
@@ -243,7 +243,7 @@ static struct window window_at(const struct pool *p, int y, int x) {
     return w;
 }
 
-/* The image with batch norm and activation, in a thread's memory: pooling windows may overlap. */
+/* Applies batch norm and activation to an image once, in the thread's memory, as pooling windows may overlap. */
 static const float *read_image(const struct pool *p, const struct source *s, int64_t image, float *kept) {
     int64_t pixels = (int64_t)p->height * p->width;
     const float *at = s->data + image * pixels * p->channels;
@@ -314,7 +314,7 @@ static void pool_back_part(void *given, int part, int parts) {
                             }
                     else
                         g *= w.share;
-                    mask open = splat(0) == splat(0); /* whose first largest value has not been met */
+                    mask open = splat(0) == splat(0); /* lanes whose first maximum has not been found */
                     for (int i = w.y0; i < w.y1; i++)
                         for (int k = w.x0; k < w.x1; k++) {
                             int64_t place = ((int64_t)i * p->width + k) * C + c;
@@ -334,7 +334,7 @@ static void pool_back_part(void *given, int part, int parts) {
     }
 }
 
-/* in: the gradient of the pool's output; out: that of its source, finished. */
+/* in: gradient of the pool's output; out: finished gradient of its source. */
 void fast_pool_backward(int parts, const struct pool *pool, const struct source *source, const float *in,
                         const struct finish *finish, float *out) {
     struct pool_job job = {pool, source, finish, in, out};

@@ -1,19 +1,19 @@
-/* Convolutions as matrix products: a row per output pixel, of what its window sees.
+/* Convolutions as matrix products, with one row per output pixel: the pixels in its window.
 
-   1x1 convolutions read their rows where they are; others gather them. Blocks of rows small enough for the second-level
-   cache go through everything at once: batch norm and activation of the input, the product, statistics of the output;
-   backwards the gradient of batch norm, both products, and the gradient of the input's activation. */
+   1x1 convolutions read their rows in place; others gather them. Each block of rows fits the second-level cache and
+   goes through all operations at once. Forward: batch norm and activation of the input, the product, statistics of the
+   output. Backward: the gradient of batch norm, both products, the gradient of the input's activation. */
 
 #include "rows.h"
 #include "threads.h"
 
-#define ROWS 6             /* of a tile: 6 x 2 registers of sums leave 4 of 16 for what is multiplied */
-#define WIDTH (2 * LANES)  /* of a tile */
-#define CACHED (48 * 1024) /* floats of a block of rows: 192 KB */
+#define ROWS 6             /* rows of a tile: 6 x 2 registers of sums leave 4 of 16 for the factors */
+#define WIDTH (2 * LANES)  /* columns of a tile */
+#define CACHED (48 * 1024) /* floats in a block of rows: 192 KB */
 
 struct conv {
     int64_t images;
-    int32_t height, width, channels, out_height, out_width, out, groups; /* groups: of 1x1 convolutions only */
+    int32_t height, width, channels, out_height, out_width, out, groups; /* groups: 1x1 convolutions only */
     int32_t kernel_height, kernel_width, stride_y, stride_x, top, left;
 };
 
@@ -63,7 +63,7 @@ INLINE void tile_of(int rows, int vectors, int64_t k, const float *a, int64_t ar
     case 2 * rows + 1: tile_of(rows, 2, k, a, ar_, ai_, b, ldb_, c, ldc, columns, add); break;
 
 TILE(tile, lda, 1, WIDTH, 0)          /* rows of a times packed b */
-TILE(tile_transposed, 1, lda, ldb, 1) /* columns of a times rows of b, added up */
+TILE(tile_transposed, 1, lda, ldb, 1) /* columns of a times rows of b, accumulated */
 
 /* rows x columns of c = a times the packed panels of b, each (k, WIDTH). */
 static void multiply(int64_t rows, int64_t k, int columns, const float *a, int64_t lda, const float *panels, float *c,
@@ -90,7 +90,7 @@ static int is_direct(const struct conv *g) {
 
 static int is_plain(const struct source *s) { return s->act == PLAIN && !s->scale; }
 
-static int inputs_of(const struct conv *g) { /* of one output */
+static int inputs_of(const struct conv *g) { /* inputs per output */
     return g->kernel_height * g->kernel_width * g->channels / g->groups;
 }
 
@@ -136,7 +136,7 @@ static void scatter(const struct conv *g, float *to, int64_t row, int64_t rows, 
     }
 }
 
-/* Rows of what the windows see: where they are if `copied` is not needed, else there. Sets *ld. */
+/* Rows of window pixels: in place if no copy is needed, else gathered into `copied`. Sets *ld. */
 static const float *windows(const struct conv *g, const struct source *s, int64_t row, int64_t rows, int needs_copy,
                             float *copied, int64_t *ld) {
     int C = g->channels;
@@ -241,7 +241,7 @@ static void backward_part(void *given, int part, int parts) {
     int64_t block = ROUND_UP(MAX(96, MIN(192, CACHED / (2 * all + g->out))), ROWS);
     int64_t unit = direct ? ROWS : places, begin, end;
     share(g->images * places, unit, part, parts, &begin, &end);
-    int64_t step = direct ? block : places * MAX(1, block / places); /* whole images if pixels are shared by windows */
+    int64_t step = direct ? block : places * MAX(1, block / places); /* whole images if windows share pixels */
 
     int64_t lda = all + LANES, ldg = g->out + LANES;
     float *copied = scratch(BY_PART, (size_t)(block * (lda + ldg + all) + WIDTH + 2 * C));
@@ -280,8 +280,8 @@ static void backward_part(void *given, int part, int parts) {
     }
 }
 
-/* The gradients of fast_conv. to_source, if not null, receives that of the source, finished; to_weights, if not null,
-   that of the weights, laid out like them. */
+/* Gradients of fast_conv. to_source, if not null, receives the finished gradient of the source; to_weights, if not
+   null, that of the weights, in their layout. */
 void fast_conv_backward(int parts, const struct conv *conv, const struct source *source,
                         const struct gradient *gradient, const struct finish *finish, const float *weights,
                         float *to_source, float *to_weights) {

@@ -65,7 +65,7 @@ void gradient_rows(const struct gradient *g, int64_t offset, int64_t rows, int c
         gradient_as(2, g, offset, rows, columns, ld, out, ldo, channel);
 }
 
-/* `wide` registers' width of channels, down the rows; the last register has `n` lanes. */
+/* `wide` registers of channels, down the rows; the last register has `n` lanes. */
 INLINE void finish_column(int act, int affine, int wide, const struct finish *f, int64_t offset, int64_t rows,
                           int64_t ld, float *g, int64_t ldg, int channel, int n, float *sums, int64_t channels) {
     const struct source *s = &f->value;

@@ -1,12 +1,12 @@
-/* What is done to a block of rows (one pixel's channels each) while it is in the cache.
+/* Operations on a block of rows (the channels of one pixel each) while it is in the cache.
 
-   A tensor is kept as its convolution wrote it. Who reads it applies batch norm and activation:
+   A tensor is stored as its convolution wrote it. Each reader applies batch norm and activation:
 
        value = act(scale * data + shift)                     struct source
 
-   Who computes the gradient of a value turns it into that of the activation's input, dz, and adds up what batch norm's
-   own gradient needs, sum(dz) and sum(dz * (data - mean)):   struct finish
-   The gradient of the data follows when it is read:
+   The kernel that computes the gradient of a value turns it into dz, the gradient of the activation's input. It also
+   accumulates sum(dz) and sum(dz * (data - mean)), which batch norm's gradient needs:   struct finish
+   The gradient of the data is computed when it is read:
 
        gradient = c0 * dz + c1 * data + c2                    struct gradient  */
 
@@ -19,7 +19,7 @@ enum { PLAIN, CLIP, LEAKY, HARD_SWISH, ACTIVATIONS };
 
 struct source {
     const float *data, *scale, *shift; /* scale and shift: both or none */
-    float low, high;                   /* of CLIP; of LEAKY low is the slope */
+    float low, high;                   /* bounds of CLIP; low is the slope of LEAKY */
     int act;
 };
 
@@ -28,7 +28,7 @@ struct gradient {
 };
 
 struct finish {
-    struct source value;  /* data null: the gradient is left as it is */
+    struct source value;  /* data null: the gradient stays as it is */
     const float *addend;  /* null, or what earlier readers contributed */
     const float *mean;    /* null: no sums */
     double *sums;         /* (parts, 2, channels) */
@@ -66,27 +66,27 @@ INLINE vec through(int act, vec low, vec high, vec z, vec g) {
     }
 }
 
-/* out = value; `at` is where `rows` rows of `columns` begin in s->data. */
+/* out = value, for `rows` rows of `columns` that start at `at` in s->data. */
 void read_rows(const struct source *s, const float *at, int64_t rows, int columns, int64_t ld, float *out, int64_t ldo,
                int channel);
 
-/* out = gradient, of rows that begin at `offset` floats. */
+/* out = gradient, for rows that start at `offset` floats. */
 void gradient_rows(const struct gradient *g, int64_t offset, int64_t rows, int columns, int64_t ld, float *out,
                    int64_t ldo, int channel);
 
-/* In place: g, the gradient of a value, becomes dz. sums: (2, channels), see flush. */
+/* Turns g, the gradient of a value, into dz in place. sums: (2, channels), see flush. */
 void finish_rows(const struct finish *f, int64_t offset, int64_t rows, int columns, int64_t ld, float *g, int64_t ldg,
                  int channel, float *sums, int64_t channels);
 
-/* Adds sum(y - pivot) and sum((y - pivot)^2) to sums (2, channels), see flush. The pivot, any row of y, is of the size
-   of the values, so that no digits are lost where they lie far from zero and close together. */
+/* Adds sum(y - pivot) and sum((y - pivot)^2) to sums (2, channels), see flush. The pivot is any row of y, so
+   no digits are lost if the values are large and close together. */
 void add_statistics(const float *y, int64_t rows, int columns, int64_t ld, const float *pivot, float *sums,
                     int64_t channels);
 
-/* Sums are floats over a few hundred rows, doubles over all: adds `few` to `all` and clears it. */
+/* Sums are floats over a few hundred rows and doubles over all rows: adds `few` to `all` and clears it. */
 void flush(float *few, double *all, int64_t count);
 
-/* Sums (2, channels) of y - pivot and its square over `rows` rows become those of y. */
+/* Converts sums (2, channels) of y - pivot and its square over `rows` rows to those of y. */
 void unpivot(double *sums, const float *pivot, int64_t rows, int64_t channels);
 
 #endif

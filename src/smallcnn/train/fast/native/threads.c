@@ -4,7 +4,7 @@ static void (*gomp_parallel)(void (*)(void *), void *, unsigned, unsigned);
 static int (*thread_number)(void);
 static int (*number_of_threads)(void);
 
-/* The entries of the OpenMP library that PyTorch has loaded. */
+/* Entry points of the OpenMP library that PyTorch has loaded. */
 void fast_use_openmp(void *parallel, void *number, void *threads) {
     gomp_parallel = (void (*)(void (*)(void *), void *, unsigned, unsigned))parallel;
     thread_number = (int (*)(void))number;

@@ -1,4 +1,4 @@
-/* One SIMD register of floats, in the vector extensions that clang and gcc share. */
+/* One SIMD register of floats, in the vector extensions common to clang and gcc. */
 
 #ifndef VECTORS_H
 #define VECTORS_H
@@ -29,7 +29,7 @@ INLINE void store(float *p, vec v) { *(vec_anywhere *)p = v; }
 INLINE vec splat(float value) { return value - (vec){0}; }
 INLINE vec where(mask m, vec yes, vec no) { return (vec)(((mask)yes & m) | ((mask)no & ~m)); }
 
-/* The first n < LANES lanes; those behind are zero. */
+/* The first n < LANES lanes; the others are zero. */
 #if defined(__AVX2__) && !defined(__AVX512F__)
 #include <immintrin.h>
 static const int32_t ONES_THEN_ZEROS[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
@@ -51,7 +51,7 @@ INLINE void store_first(float *p, vec v, int n) {
 }
 #endif
 
-/* Lanes that a row still has: n of them, whole registers taking the quick way. */
+/* The remaining n lanes of a row, with a fast path for whole registers. */
 INLINE vec load_some(const float *p, int n) { return n >= LANES ? load(p) : load_first(p, n); }
 INLINE void store_some(float *p, vec v, int n) {
     if (n >= LANES)
