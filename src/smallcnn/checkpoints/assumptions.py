@@ -53,12 +53,12 @@ def assumed(model: zoo.Model, used: Preprocessing) -> str:
     """A note of what neither names nor shapes tell."""
     options = [f"{key}={_short(model.options[key])}" for key in _UNSEEN if key in model.options]
     means = "--as, --mean and --std" if options else "--mean and --std"
-    return f"assumed, as the file does not say it: {', '.join([*options, *_numbers(used)])}; {means} change that"
+    return f"assumed, not stated in the file: {', '.join([*options, *_numbers(used)])}; {means} override that"
 
 
 def assumed_images(used: Preprocessing) -> str:
     """A note of what a file that describes its network does not tell of images."""
-    return f"assumed, as the file does not say it: {', '.join(_numbers(used))}; --mean and --std change that"
+    return f"assumed, not stated in the file: {', '.join(_numbers(used))}; --mean and --std override that"
 
 
 def _numbers(used: Preprocessing) -> list[str]:

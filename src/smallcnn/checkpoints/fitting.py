@@ -36,9 +36,9 @@ def recognised(tensors: Tensors) -> tuple[zoo.Model, str]:
     best = next((models for models in fits.values() if models), {})
     if len(best) == 1:
         ((text, model),) = best.items()
-        return model, f"recognised as {text}, by its names and shapes; --as says otherwise"
+        return model, f"recognised as {text} by its names and shapes; --as overrides that"
     if best:
-        raise FileError(f"its names and shapes fit {' and '.join(best)}; say with --as which it is")
+        raise FileError(f"its names and shapes fit {' and '.join(best)}; choose one with --as")
     raise FileError(_near(tensors))
 
 
@@ -108,12 +108,12 @@ def _near(tensors: Tensors) -> str:
             ordered.append(text)
     if ordered:
         return (
-            f"its names are nobody's that are known, its shapes those of {' and '.join(ordered)} in order: "
-            f"--as {ordered[0]} --origin order takes it so"
+            f"its names match no known layout, but its shapes match {' and '.join(ordered)} in order: "
+            f"--as {ordered[0]} --origin order imports it that way"
         )
     near = [text for text in sorted(shares, key=lambda text: -shares[text])[:2] if shares[text] >= _NEAR]
     closest = "; closest: " + ", ".join(f"{text} ({shares[text]:.0%} of the tensors)" for text in near) if near else ""
-    return f"no network here fits its names and shapes{closest}; `smallcnn list` has them all, --as says which it is"
+    return f"no registered network fits its names and shapes{closest}; see `smallcnn list`, and name the network with --as"
 
 
 def _in_order(graph: Graph, tensors: Tensors) -> bool:

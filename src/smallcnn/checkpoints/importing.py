@@ -80,12 +80,12 @@ def import_checkpoint(
     prepared = prepared or Prepared()
     kinds = {kind_of(path) for path in paths}
     if kinds == {"tflite"} and (origin or fresh_head):
-        raise FileError("a .tflite file is laid out layer by layer, and whole: no origin, no fresh head")
+        raise FileError("a .tflite file is matched layer by layer and in full: origin and fresh head do not apply")
     if kinds == {"tflite"} and chosen is not None:
         return _from_layers(paths, chosen, keep_background, labels, prepared)
     if len(paths) != 1:
-        only = "; say with --as which network they are" if kinds == {"tflite"} else "; give one file"
-        raise FileError(f"only .tflite networks come in several files{only}")
+        only = "; name the network with --as" if kinds == {"tflite"} else "; give one file"
+        raise FileError(f"only a .tflite network may be split over several files{only}")
     if chosen is None and not (origin or fresh_head) and (made := _described(paths[0], prepared)):
         return _whole(made, paths[0], "tflite" if kinds == {"tflite"} else "keras", keep_background, labels)
     found = read_weights(paths[0])
@@ -189,11 +189,11 @@ def _from_layers(
     first = files[0]
     if prepared.plane not in (None, first.input_shape[:2]):
         raise FileError(
-            f"{paths[0]}: made for {first.input_shape[0]} pixels, which is fixed here; train --from can change it"
+            f"{paths[0]}: made for {first.input_shape[0]} pixels, which import cannot change; train --from can"
         )
     last = files[-1].layers[-1]
     if last.weight is None:
-        raise FileError(f"{paths[-1]}: its last layer is no classifier; are there more files to come after it?")
+        raise FileError(f"{paths[-1]}: its last layer is not a classifier; is a later file missing?")
     classes = len(last.weight)
     if classes == len(imagenet.labels()) + 1 and not keep_background:
         files[-1] = _without_first_class(files[-1])
@@ -235,7 +235,7 @@ def _from_tensors(
         return _by_kind(path, found, model, fresh_head, labels, prepared)
     if origin == ORDER:
         if found.kind not in _IN_ORDER:
-            raise FileError(f"a {READ[found.kind]} file sorts its tensors, so their order says nothing")
+            raise FileError(f"a {READ[found.kind]} file sorts its tensors by name, so their order is lost")
         layout, model = conventions(model, found.tensors)
         classes, channels = (
             rows(next(reversed(found.tensors.values()))),
@@ -258,11 +258,11 @@ def _from_tensors(
     except FileError as error:
         if tail and not fresh_head and _fits_without(layout, graph, tensors, tail):
             raise FileError(
-                f"{error}; it has nothing for {', '.join(tail)}: if that is a head cut off, --fresh-head starts it anew"
+                f"{error}; it lacks {', '.join(tail)}: if the head was cut off, --fresh-head initialises a new one"
             ) from error
         raise
     if fresh_head and not tail:
-        raise FileError("it has all of the network, also its head: leave --fresh-head out")
+        raise FileError("it has the whole network, including the head: drop --fresh-head")
     if fresh_head:
         initial = initial_weights(graph)
         weights = {name: weights.get(name, initial[name]) for name in graph.weights}
@@ -291,7 +291,7 @@ def _by_kind(
     graph = model.build(classes=classes or len(labels or imagenet.labels()), channels=channels, **resolution)
     weights, fresh = by_kind(graph, tensors, fresh_head=fresh_head)
     usual = Preprocessing(graph.input_shape[:2], (0.5,) * channels, (0.5,) * channels)
-    notes = [*found.notes, "its layers were taken by kind, in the order they run", assumed(model, prepared.over(usual))]
+    notes = [*found.notes, "its layers were matched by kind, in execution order", assumed(model, prepared.over(usual))]
     return _artifact(graph, weights, labels, usual, prepared, path, model, "keras", fresh, notes)
 
 
@@ -344,17 +344,17 @@ def _layout(
     if not most:
         public = [name for name in dict.fromkeys(origins) if name != OWN]
         whose = (
-            f"are none that {' or '.join(public)} give" if public else "are not those here, and no others are known of"
+            f"are not those of {' or '.join(public)} for" if public else "match no known layout of"
         )
         raise FileError(
             f"its names ({listed(list(tensors))}) {whose} {model.name}; "
-            f"--origin {ORDER} ignores names, if the file has the layers in the order they run"
+            f"--origin {ORDER} ignores names, if the file has its layers in execution order"
         )
     if len(best) > 1:  # torchvision's GoogLeNet has our names but for its last layer
         best = [(place, layout) for place, layout in best if layout.origin != OWN]
     if len(best) > 1:
         raise FileError(
-            "its names fit several origins, which differ in padding or epsilon; say which with --origin: "
+            "its names fit several origins, which differ in padding or epsilon; choose one with --origin: "
             + " or ".join(layout.origin for _, layout in best)
         )
     ((spot, layout),) = best
@@ -366,9 +366,9 @@ def _layout(
 def _told(place: Placed, others: list[str]) -> list[str]:
     """In words, where the weights were found among other tensors."""
     rivals = [
-        f"as many names fit below {' and '.join(map(shown, place.rivals))}: taken from below {shown(place.prefix)}"
+        f"as many names fit below {' and '.join(map(shown, place.rivals))}; used those below {shown(place.prefix)}"
     ]
-    left = [f"left out, as no part of the network: {listed(others)}"]
+    left = [f"ignored, not part of the network: {listed(others)}"]
     return rivals * bool(place.rivals) + left * bool(others)
 
 

@@ -28,21 +28,21 @@ READ = {
 }
 """What is read, in words."""
 
-_STATE_DICT = "in Python, torch.save(model.state_dict(), 'weights.pth') saves what can be imported"
+_STATE_DICT = "in Python, torch.save(model.state_dict(), 'weights.pth') writes an importable file"
 
 # kinds that are known by their beginning, and what to do about them
 _OTHERS = (
     (b"version https://git-lfs", "a Git LFS pointer, not the file itself; fetch it with: git lfs pull"),
-    (b"\x93NUMPY", "one NumPy array; weights are several, saved with numpy.savez"),
-    (b"\x1f\x8b", "compressed with gzip; unpack it and import what is inside"),
-    (b"BZh", "compressed with bzip2; unpack it and import what is inside"),
-    (b"\xfd7zXZ\x00", "compressed with xz; unpack it and import what is inside"),
-    (b"\x28\xb5\x2f\xfd", "compressed with Zstandard; unpack it and import what is inside"),
-    (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive; unpack it and import what is inside"),
-    (b"Rar!", "a RAR archive; unpack it and import what is inside"),
+    (b"\x93NUMPY", "one NumPy array; save all weights in one .npz with numpy.savez"),
+    (b"\x1f\x8b", "compressed with gzip; unpack it and import its content"),
+    (b"BZh", "compressed with bzip2; unpack it and import its content"),
+    (b"\xfd7zXZ\x00", "compressed with xz; unpack it and import its content"),
+    (b"\x28\xb5\x2f\xfd", "compressed with Zstandard; unpack it and import its content"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive; unpack it and import its content"),
+    (b"Rar!", "a RAR archive; unpack it and import its content"),
     (b"GGUF", "a GGUF file, which holds language models"),
-    (b"\x7fELF", "a program or a compiled file; import takes the weights that it was made from"),
-    (b"MZ", "a program or a compiled file; import takes the weights that it was made from"),
+    (b"\x7fELF", "a program or a compiled file; import the weights it was made from"),
+    (b"MZ", "a program or a compiled file; import the weights it was made from"),
 )
 _PAGES = (b"<!doctype html", b"<html", b"<?xml")
 
@@ -85,11 +85,11 @@ def _kind(path: Path) -> Kind:
         if start.startswith(beginning):
             raise FileError(reason)
     if start.lstrip().lower().startswith(_PAGES):
-        raise FileError("a web page, not a checkpoint; the download gave a page instead of the file")
+        raise FileError("a web page, not a checkpoint; the server sent a page instead of the file")
     if reason := _tar(path):
         raise FileError(reason)
     *known, last = READ.values()
-    raise FileError(f"damaged, or of a kind that is not read; checkpoints are {', '.join(known)} or {last}")
+    raise FileError(f"damaged or of an unsupported kind; checkpoints are {', '.join(known)} or {last}")
 
 
 def _is_pickle(start: bytes, file: IO[bytes], size: int) -> bool:
@@ -162,8 +162,8 @@ def _kind_of_zip(path: Path) -> Kind:
         if any(name.endswith(".npy") for name in names):
             return "npz"
         raise FileError(
-            "a zip archive with no weights that are known"
-            + (f" (it holds {_listed(names)}); unpack it and import what is inside" if names else ": it is empty")
+            "a zip archive without any known kind of weights"
+            + (f" (it holds {_listed(names)}); unpack it and import its content" if names else ": it is empty")
         )
 
 
@@ -182,8 +182,8 @@ def _tar(path: Path) -> str:
     except (tarfile.TarError, OSError, ValueError, OverflowError):
         return ""
     if {"storages", "tensors"} <= {name.removeprefix("./") for name in names}:
-        return f"in the format of PyTorch 0.1; {_STATE_DICT}, with model loaded by such a PyTorch"
-    return f"a tar archive (it holds {_listed(names) or 'nothing'}); unpack it and import what is inside"
+        return f"in the format of PyTorch 0.1; {_STATE_DICT}, with model loaded by that version"
+    return f"a tar archive (it holds {_listed(names) or 'nothing'}); unpack it and import its content"
 
 
 def _listed(names: list[str]) -> str:

@@ -74,12 +74,12 @@ def by_kind(graph: Graph, tensors: Tensors, *, fresh_head: bool = False) -> tupl
                 fresh.append(node.name)
                 continue
             if not queues[kind]:
-                raise FileError(f"does not fit {graph.name}: the file has no more {kind} for {node.name}")
+                raise FileError(f"does not fit {graph.name}: the file has no {kind} left for {node.name}")
             weights |= _laid(graph, node, *queues[kind].popleft())
     if left := [f"{len(queue)} {kind}" for kind, queue in queues.items() if queue]:
-        raise FileError(f"does not fit {graph.name}: {' and '.join(left)} of the file are left over")
+        raise FileError(f"does not fit {graph.name}: the file has {' and '.join(left)} left over")
     if fresh_head and not fresh:
-        raise FileError("it has all of the network, also its head: leave --fresh-head out")
+        raise FileError("it has the whole network, including the head: drop --fresh-head")
     initial = initial_weights(graph) if fresh else {}
     values = {name: np.ascontiguousarray(weights.get(name, initial.get(name)), np.float32) for name in graph.weights}
     return values, fresh
@@ -100,7 +100,7 @@ def _parts(layer: str, own: dict[str, np.ndarray]) -> list[tuple[Kind, dict[str,
     if "moving_mean" in own:
         size = own["moving_mean"].shape
         return [("batch norms", {"gamma": np.ones(size), "beta": np.zeros(size)} | own)]
-    raise FileError(f"the layer {layer!r} with {', '.join(own)} is of no kind that networks here have")
+    raise FileError(f"the layer {layer!r} with {', '.join(own)} is of an unsupported kind")
 
 
 def _kind(graph: Graph, node: Node) -> Kind:
@@ -122,8 +122,8 @@ def _laid(graph: Graph, node: Node, layer: str, own: dict[str, np.ndarray]) -> d
         value = KERAS.ours(graph, node, key, own[theirs])
         if value.shape != graph.weights[f"{node.name}.{key}"].shape:
             raise FileError(
-                f"does not fit {graph.name}: {layer}/{theirs} {own[theirs].shape} comes where {node.name}.{key} "
-                f"{graph.weights[f'{node.name}.{key}'].shape} is"
+                f"does not fit {graph.name}: {layer}/{theirs} is {own[theirs].shape}; {node.name}.{key} needs "
+                f"{graph.weights[f'{node.name}.{key}'].shape}"
             )
         weights[f"{node.name}.{key}"] = value
     return weights

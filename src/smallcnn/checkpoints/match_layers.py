@@ -62,14 +62,14 @@ class _Walk:
                     self._layer(node, self._next(node))
         if self.fused:
             name, layer = next(iter(self.fused.items()))
-            raise self._error(name, f"the file applies {layer.activation} after it, the network nothing")
+            raise self._error(name, f"the file applies {layer.activation} after it, the network does not")
         if self.done < len(self.layers):
             rest = self.layers[self.done :]
             raise FileError(
-                f"the file goes on after {graph.output}: {len(rest)} more layers, first {_shown(rest[0][1])}"
+                f"the file continues after {graph.output}: {len(rest)} more layers, first {_shown(rest[0][1])}"
             )
         if self.where[graph.output] != self.end:
-            raise self._error(graph.output, "the network ends, but the file's output is another tensor")
+            raise self._error(graph.output, "the network ends here, but the file's output is another tensor")
         ends = (self.stands_for[name] for name in (graph.output, graph.features))
         result = Graph(graph.name, tuple(self.nodes.values()), *ends)
         return result, {name: self.weights[name] for name in result.weights}
@@ -86,7 +86,7 @@ class _Walk:
         got = [self.joints.get((number, tensor), (number, tensor)) for tensor in layer.inputs]
         self._check(node, layer)
         if sorted(wanted) != sorted(got):
-            raise self._error(node.name, f"in the file, layer {self.done} reads other layers than here")
+            raise self._error(node.name, f"in the file, layer {self.done} reads different layers")
         self.where[node.name], self.grids[node.name] = (number, layer.output), layer.grid
         if layer.weight is not None:
             weight = layer.weight
@@ -148,7 +148,7 @@ class _Walk:
             case ops.GlobalPool():
                 right = layer.kind == "mean" or (layer.kind == "average" and layer.window == shape[:2])
             case op:
-                raise self._error(node.name, f"{op.kind} is not known in TensorFlow Lite files")
+                raise self._error(node.name, f"{op.kind} is not supported in TensorFlow Lite files")
         wanted = self.graph.weights_of(node)
         if layer.weight is not None and right:
             size = layer.weight.reshape(len(layer.weight), -1).shape if isinstance(node.op, ops.Dense) else None
@@ -168,7 +168,7 @@ def _clip(grid: Grid, function: str | None) -> ops.Clip:
     try:
         return ops.Clip(low=max(grid.low, low), high=min(grid.high, high))
     except GraphError as error:
-        raise FileError(f"an 8-bit tensor from {grid.low:g} to {grid.high:g} leaves nothing of {function}") from error
+        raise FileError(f"{function} never acts on an 8-bit tensor from {grid.low:g} to {grid.high:g}") from error
 
 
 def _padding(layer: Layer, shape: ops.Shape, kernel: ops.Pair) -> ops.Padding:

@@ -103,7 +103,7 @@ def classes_of(layout: Layout, model: zoo.Model, tensors: Tensors) -> int | None
     if stored is None:
         return None
     if stored.ndim not in (2, 4):
-        raise FileError(f"{own['weight']} is {stored.shape}, no classifier's")
+        raise FileError(f"{own['weight']} is {stored.shape}, not a classifier's")
     return rows(layout.scheme.ours(graph, graph[node], "weight", stored))
 
 
@@ -127,7 +127,7 @@ def channels_read(first: np.ndarray) -> int:
 def rows(value: np.ndarray) -> int:
     """How many classes a classifier's weight has."""
     if not value.shape or not value.shape[0]:
-        raise FileError("its last tensor is no classifier's")
+        raise FileError("its last tensor is not a classifier's")
     return len(value)
 
 
@@ -152,8 +152,8 @@ def lay(layout: Layout, graph: Graph, tensors: Tensors, *, without: Iterable[str
                 weights[ours] = value
     problems = {
         "missing from the file": [name for own in names.values() for name in own.values() if name not in known],
-        "that the network does not have": [name for name in known if name not in wanted],
-        "of another shape": wrong,
+        "not in the network": [name for name in known if name not in wanted],
+        "of a different shape": wrong,
     }
     if any(problems.values()):
         raise FileError(
@@ -183,8 +183,8 @@ def in_order(graph: Graph, tensors: Tensors) -> dict[str, np.ndarray]:
         weights[ours] = torch_array(graph, graph[name], key, value)
         if weights[ours].shape != wanted.shape:
             raise FileError(
-                f"does not fit {graph.name} in order: tensor {place}, {theirs} {value.shape}, comes where {ours} "
-                f"{wanted.shape} is"
+                f"does not fit {graph.name} in order: tensor {place} is {theirs} {value.shape}; {ours} needs "
+                f"{wanted.shape}"
             )
     return {name: np.ascontiguousarray(value, np.float32) for name, value in weights.items()}
 

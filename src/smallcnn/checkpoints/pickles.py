@@ -38,7 +38,7 @@ class Named:
 
     def __init__(self, name: str) -> None:
         if _RUNS.fullmatch(name):
-            raise FileError(f"refused: loaded with PyTorch or pickle it could run {shown(name)}; nothing was run here")
+            raise FileError(f"refused: it could run {shown(name)} if loaded with PyTorch or pickle; nothing was run")
         self.name = name
 
 
@@ -200,7 +200,7 @@ class _Machine:
         if isinstance(target, list):
             target.extend(values)
         elif not isinstance(target, Stub):
-            raise FileError("damaged: its pickle appends to what is no list")
+            raise FileError("damaged: its pickle appends to something that is not a list")
 
     def _setitem(self, _: None) -> None:
         values = self.stack[-2:]
@@ -215,7 +215,7 @@ class _Machine:
         target = self.stack[-1]
         entries = target.entries if isinstance(target, Stub) else target
         if not isinstance(entries, dict):
-            raise FileError("damaged: its pickle sets entries of what is no dict")
+            raise FileError("damaged: its pickle sets entries of something that is not a dict")
         entries.update(zip(map(key, values[::2]), values[1::2], strict=True))
 
     # --- objects, none of which is made ---

@@ -51,12 +51,12 @@ def read_weights(path: Path) -> Weights:
         elif kind in _READERS:
             tensors = _READERS[kind](path)
         else:
-            raise FileError(f"{READ[kind]}: has a network of its own, and no weights by name")
+            raise FileError(f"{READ[kind]}: describes a network itself and has no named weights")
         named = {name: _checked(name, value) for name, value in tensors.items() if not name.endswith(_COUNTERS)}
         if not named:
             raise FileError("holds no weights")
         if len(named) > MOST_TENSORS:
-            raise FileError(f"holds more than {MOST_TENSORS:,} tensors, which no network here has")
+            raise FileError(f"holds more than {MOST_TENSORS:,} tensors, more than any network here has")
         return Weights(kind, unwrapped(named), notes)
     except FileError as error:
         raise FileError(f"{path}: {error}") from error
@@ -77,7 +77,7 @@ def _checked(name: str, value: np.ndarray) -> np.ndarray:
         raise FileError(f"{shown(name)} holds {value.dtype}, not numbers")
     single = _float32(value)
     if not np.isfinite(single).all():
-        raise FileError(f"{shown(name)} holds values that are infinite or no numbers")
+        raise FileError(f"{shown(name)} holds values that are infinite or NaN")
     return single
 
 
@@ -91,7 +91,7 @@ def _torch(path: Path, kind: Kind) -> tuple[Tensors, tuple[str, ...]]:
     with opened(path, kind) as content:
         chosen = choose(content)
         if sum(value.stored_bytes() for value in chosen.tensors.values()) > _most_bytes(path):
-            raise FileError("damaged: its tensors take far more than a file of its size can hold")
+            raise FileError("damaged: its tensors are far larger than its file")
         tensors = {}
         for name, value in chosen.tensors.items():
             try:
@@ -113,7 +113,7 @@ def _safetensors(path: Path) -> Tensors:
     try:
         with safe_open(path, framework="numpy") as file:
             if "smallcnn.graph" in (file.metadata() or {}):
-                raise FileError("is smallcnn's own model file already, with nothing to import")
+                raise FileError("is already a smallcnn model file; there is nothing to import")
             kinds = {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118  (no mapping)
         if "BF16" not in kinds:
             return safetensors.numpy.load_file(path)
@@ -122,7 +122,7 @@ def _safetensors(path: Path) -> Tensors:
     except (FileError, ImportError):
         raise
     except Exception as error:  # SafetensorError; KeyError or TypeError for number types numpy lacks
-        raise FileError(f"damaged, or not tensors of numbers that numpy knows ({_first_line(error)})") from error
+        raise FileError(f"damaged, or its tensors have types that numpy lacks ({_first_line(error)})") from error
 
 
 def _of_safetensors(dtype: str, shape: list[int], data: bytes) -> np.ndarray:

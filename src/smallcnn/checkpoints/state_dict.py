@@ -44,7 +44,7 @@ def choose(content: object) -> Chosen:
     named = {name: value for name, value in found.tensors.items() if name.rpartition(".")[2] not in _COUNTERS}
     if not named:
         kind = content.name if isinstance(content, Stub) else type(content).__name__
-        raise FileError(f"holds no weights: its content ({shown(kind)}) has no tensors with names")
+        raise FileError(f"holds no weights: its content ({shown(kind)}) has no named tensors")
     return Chosen(unwrapped(named), found.notes)
 
 
@@ -74,8 +74,8 @@ class _Search:
         if _is_module(value):
             assert isinstance(value, Stub)
             note = (
-                f"a whole pickled network ({shown(value.name)}): its weights are read, its code is not run; "
-                "torch.save(model.state_dict(), 'weights.pth') saves weights alone"
+                f"a pickled network ({shown(value.name)}): its weights are read, its code is not run; "
+                "torch.save(model.state_dict(), 'weights.pth') saves only the weights"
             )
             return Chosen(dict(self._of_module(value, "", 0)), (note,))
         entries = _entries(value)
@@ -118,7 +118,7 @@ class _Search:
     def _count(self, more: int) -> None:
         self.visited += more
         if self.visited > MOST_TENSORS:
-            raise FileError(f"holds more than {MOST_TENSORS:,} tensors, which no network here has")
+            raise FileError(f"holds more than {MOST_TENSORS:,} tensors, more than any network here has")
 
 
 def _of_two(plain: str, one: Chosen, averaged: str, other: Chosen) -> Chosen:
@@ -126,8 +126,8 @@ def _of_two(plain: str, one: Chosen, averaged: str, other: Chosen) -> Chosen:
     lacking = _bare(one) - _bare(other)
     if lacking:
         lost = f"the averaged weights in {averaged!r} lack {len(lacking)} of them ({shown(min(lacking))})"
-        return Chosen(one.tensors, (*one.notes, f"plain weights taken, from {plain!r}: {lost}"))
-    return Chosen(other.tensors, (*other.notes, f"averaged weights taken, from {averaged!r}, not those in {plain!r}"))
+        return Chosen(one.tensors, (*one.notes, f"used the plain weights in {plain!r}: {lost}"))
+    return Chosen(other.tensors, (*other.notes, f"used the averaged weights in {averaged!r}, not the plain ones in {plain!r}"))
 
 
 def _bare(found: Chosen) -> set[str]:

@@ -31,7 +31,7 @@ _OF_STORAGE = {f"{storage}Storage": code for storage, (_, code) in _NUMBERS.item
 
 _STRANGE = {"ComplexFloatStorage": "<c8", "ComplexDoubleStorage": "<c16", "QInt32Storage": "<i4"}  # else one byte
 _QUANTIZED = (
-    "quantized, 8-bit integers for PyTorch's own layers; what can be imported is the float network, before its "
+    "quantized, 8-bit integers for PyTorch's own layers; import the float network, saved before its "
     "conversion: torch.save(model.state_dict(), 'weights.pth')"
 )
 
@@ -74,9 +74,9 @@ def storage(name: object, count: object, read: Callable[[], Any], *, swapped: bo
     kind = name.name.rpartition(".")[2] if isinstance(name, Named) else ""
     code = _OF_STORAGE.get(kind)
     if not isinstance(count, int) or count < 0:
-        raise FileError("damaged: a storage of no known size")
+        raise FileError("damaged: a storage of unknown size")
     if code is None:
-        strange = _QUANTIZED if re.match("QU?Int", kind) else f"of numbers that are not read ({shown(kind)})"
+        strange = _QUANTIZED if re.match("QU?Int", kind) else f"of an unsupported number type ({shown(kind)})"
         return Storage(_STRANGE.get(kind, "<u1"), count, read, strange=strange)
     return Storage(code, count, read, swapped)
 
@@ -103,7 +103,7 @@ class Tensor(Numbers):
         size = self.storage.count * self.storage.item_bytes // numbers.itemsize
         far = self.offset + sum((n - 1) * stride for n, stride in zip(self.shape, self.strides, strict=True))
         if 0 not in self.shape and (far >= size or math.prod(self.shape) > size):
-            raise FileError("larger than what is stored of it")
+            raise FileError("larger than its storage")
         held = memoryview(self.storage.read())
         if held.nbytes < size * numbers.itemsize:
             raise FileError("cut off")
@@ -114,7 +114,7 @@ class Tensor(Numbers):
         try:
             made: np.ndarray = np.ndarray(self.shape, numbers, held, offset, strides)
         except (ValueError, TypeError, OverflowError) as error:  # more than 64 axes, for one
-            raise FileError("a tensor of no possible shape") from error
+            raise FileError("a tensor with an impossible shape") from error
         return widened(made) if self.code == BFLOAT16 else made.astype("u1") if self.code == "|b1" else made
 
 
@@ -136,10 +136,10 @@ class Strange(Numbers):
 def _tensor(held: object, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: object) -> Numbers:
     """torch._utils._rebuild_tensor_v2, and the older _rebuild_tensor."""
     if not isinstance(held, Storage):
-        raise FileError("damaged: a tensor of something that is no storage")
+        raise FileError("damaged: a tensor without a storage")
     sizes = (offset, *shape, *strides)
     if len(shape) != len(strides) or not all(type(size) is int and 0 <= size < 2**48 for size in sizes):
-        raise FileError("damaged: a tensor of no possible size")
+        raise FileError("damaged: a tensor of impossible size")
     return Tensor(held, offset, shape, strides, held.code)
 
 
@@ -151,7 +151,7 @@ def _typed_tensor(  # torch._utils._rebuild_tensor_v3, of types that have no sto
     name = dtype.name if isinstance(dtype, Named) else ""
     code = _OF_DTYPE.get(name)
     if code is None or not isinstance(plain, Tensor):
-        return Strange(f"of numbers that are not read ({shown(name)})")
+        return Strange(f"of an unsupported number type ({shown(name)})")
     return Tensor(plain.storage, offset, shape, strides, code)
 
 
@@ -174,9 +174,9 @@ _PLAIN: dict[str, Builder] = {
     "torch._utils._rebuild_qtensor": _strange(_QUANTIZED),
     "torch._utils._rebuild_sparse_tensor": _strange("sparse"),
     "torch._utils._rebuild_sparse_csr_tensor": _strange("sparse"),
-    "torch._utils._rebuild_nested_tensor": _strange("a nest of tensors"),
+    "torch._utils._rebuild_nested_tensor": _strange("a nested tensor"),
     "torch._utils._rebuild_meta_tensor_no_storage": _strange("a shape without numbers (device 'meta')"),
-    "torch._utils._rebuild_wrapper_subclass": _strange("of a class that is not read"),
+    "torch._utils._rebuild_wrapper_subclass": _strange("of an unsupported class"),
 }
 
 
@@ -219,7 +219,7 @@ class Array(Numbers, Partial):
     def array(self) -> np.ndarray:
         """See `Numbers`."""
         if not isinstance(self.dtype, _Type) or self.dtype.code is None:
-            raise FileError("an array of something else than numbers")
+            raise FileError("an array of something other than numbers")
         if not isinstance(self.data, str | bytes | bytearray) or self.order not in ("C", "F"):
             raise FileError("an array without its numbers")
         try:
@@ -227,7 +227,7 @@ class Array(Numbers, Partial):
             flat = np.frombuffer(held, np.dtype(self.dtype.order + self.dtype.code))
             return flat.reshape(self.shape, order="C" if self.order == "C" else "F")
         except (ValueError, TypeError, OverflowError) as error:
-            raise FileError("an array of another size than its shape's") from error
+            raise FileError("an array whose size does not match its shape") from error
 
 
 # --- containers ---

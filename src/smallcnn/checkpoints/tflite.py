@@ -103,7 +103,7 @@ class _Walk:
             case "RESHAPE" | "SQUEEZE":
                 before, after = self._sides(first), self._sides(output)
                 if after not in (before, [prod(before)]):  # sides of 1 may come and go, and a map may become flat
-                    raise FileError("turns a map into another shape")
+                    raise FileError("reshapes a map")
                 self._alias(output, first)
             case "SOFTMAX":
                 self._alias(output, first)
@@ -125,13 +125,13 @@ class _Walk:
                 yield self._layer("add", operator)
             case "MEAN":
                 if sorted(self._integers(operator, 1).ravel().tolist()) != [1, 2]:
-                    raise FileError("is a mean over other axes than a map's plane")
+                    raise FileError("is a mean over axes other than height and width")
                 yield self._layer("mean", operator)
             case "AVERAGE_POOL_2D":
                 window = (int(operator.options["FilterHeight"]), int(operator.options["FilterWidth"]))
                 yield self._layer("average", operator, window=window)
             case _:
-                raise FileError("no network of the registry has this; without --as the file is a network of its own")
+                raise FileError("no registered network has this operator; without --as the file's own network is imported")
 
     def _alias(self, output: int, source: int) -> None:
         """Notes that a tensor is another one; what was padded stays padded."""
@@ -167,10 +167,10 @@ class _Walk:
         if len(numbers) < (2 if kind == "add" else 1) or min(numbers) < 0:
             raise FileError("damaged: lacks an input")
         if any(number in self.padded for number in numbers) and more.get("padding") != "VALID":
-            raise FileError("zeros around a map are known only before a convolution that adds none")
+            raise FileError("padding is supported only before a convolution that adds none itself")
         code = operator.options.get("FusedActivationFunction", 0)
         if code not in _ACTIVATIONS:
-            raise FileError(f"fused activation {code} is not known here")
+            raise FileError(f"fused activation {code} is not supported")
         return Layer(
             kind,
             tuple(self._seen_through(number) for number in numbers),
@@ -190,7 +190,7 @@ class _Walk:
             raise FileError(f"lacks input {index + 1}")
         array = self.file.tensors[operator.inputs[index]].stored()
         if array.dtype.kind not in "iu" or array.size > 16:
-            raise FileError(f"counts with {array.size} numbers of {array.dtype}")
+            raise FileError(f"needs whole numbers, not {array.size} of {array.dtype}")
         return array.astype(np.int64)
 
     def _array(self, operator: Operator, index: int) -> np.ndarray:
@@ -203,7 +203,7 @@ class _Walk:
 def _window(operator: Operator) -> dict[str, Any]:
     options = operator.options
     if (options["DilationHFactor"], options["DilationWFactor"]) != (1, 1):
-        raise FileError("dilated convolutions are not known here")
+        raise FileError("dilated convolutions are not supported")
     stride = (int(options["StrideH"]), int(options["StrideW"]))
     if min(stride) < 1:
         raise FileError(f"has strides {stride}")

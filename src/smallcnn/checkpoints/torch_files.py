@@ -35,7 +35,7 @@ def opened(path: Path, kind: Kind) -> Iterator[object]:
             yield _of_archive(archive)
         return
     if path.stat().st_size > _LARGEST_FILE:
-        raise FileError(f"a pickle of more than {_LARGEST_FILE:,} bytes is not read")
+        raise FileError(f"a pickle of more than {_LARGEST_FILE:,} bytes, which is the limit")
     with path.open("rb") as file:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # closed with the last view of it
     yield _of_stream(mapped, memoryview(mapped), BUILDERS | {"torch.storage._load_from_bytes": _Pickled()})
@@ -46,14 +46,14 @@ def _of_archive(archive: zipfile.ZipFile) -> object:
     pickled = min((name for name in names if name.rpartition("/")[2] == "data.pkl"), key=len)
     folder = pickled.removesuffix("data.pkl")
     if archive.getinfo(pickled).file_size > _LARGEST_PICKLE:
-        raise FileError("damaged: its list of tensors is larger than that of any network")
+        raise FileError("damaged: its list of tensors is longer than any network's")
     swapped = f"{folder}byteorder" in names and read_member(archive, f"{folder}byteorder") == b"big"
     read = lru_cache(maxsize=1)(partial(read_member, archive))  # one storage may hold many tensors
 
     def persistent(identity: Any) -> Storage:
         word, kind, name, _device, count, *_ = identity
         if word != "storage" or not isinstance(name, str):
-            raise FileError("damaged: it refers to something else than a storage")
+            raise FileError("damaged: it refers to something other than a storage")
         return storage(kind, count, partial(read, f"{folder}data/{name[:100]}"), swapped=swapped)
 
     return load(io.BytesIO(read_member(archive, pickled)), BUILDERS, persistent)
@@ -68,7 +68,7 @@ def _of_stream(file: Any, held: memoryview, builders: Mapping[str, Builder], **l
         if word == "module":  # the class of a whole network, with its source code
             return kind if isinstance(kind, Named) else None
         if word != "storage" or not isinstance(name, str | int):
-            raise FileError("damaged: it refers to something else than a storage")
+            raise FileError("damaged: it refers to something other than a storage")
         _device, count, view = (*rest, None)[:3]
         one = found.setdefault(str(name)[:100], _Stored(kind, count))
         if view is None:
@@ -76,7 +76,7 @@ def _of_stream(file: Any, held: memoryview, builders: Mapping[str, Builder], **l
         _name, offset, size = view
         whole = storage(kind, count, one.read)
         if not (isinstance(offset, int) and isinstance(size, int) and 0 <= offset <= offset + size <= whole.count):
-            raise FileError("damaged: a part of a storage that reaches beyond it")
+            raise FileError("damaged: a tensor that reaches beyond its storage")
         return storage(kind, size, lambda: memoryview(one.read())[offset * whole.item_bytes :])
 
     content = load(file, builders, persistent, **limit)
@@ -126,7 +126,7 @@ class _Pickled:
         if id(held) not in self.done:
             data = held.encode("latin-1") if isinstance(held, str) else held  # older protocols write bytes as text
             if len(self.done) == _MOST_PICKLED or not isinstance(data, bytes):
-                raise FileError("damaged: a storage that is no bytes, or more of them than any checkpoint has")
+                raise FileError("damaged: a storage that is not bytes, or larger than any checkpoint's")
             made = _of_stream(io.BytesIO(data), memoryview(data), BUILDERS, most_steps=_STEPS_OF_STORAGE)
             self.done[id(held)] = held, made
         return self.done[id(held)][1]

@@ -17,14 +17,14 @@ def open_zip(path: Path) -> zipfile.ZipFile:
     """The archive, open for reading. Raises FileError if it is damaged or would unpack to far more than its size."""
     size = path.stat().st_size
     if _list_bytes(path, size) > _LONGEST_LIST:
-        raise FileError("damaged: its list of members is larger than that of any network")
+        raise FileError("damaged: its list of members is longer than any network's")
     try:
         archive = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError, struct.error, OverflowError) as error:
         raise FileError("damaged: a zip archive that is cut off or overwritten") from error
     if sum(member.file_size for member in archive.infolist()) > max(_MOST_COMPRESSED * size, _ALWAYS_ALLOWED):
         archive.close()
-        raise FileError("damaged: it claims to hold far more than a file of its size can")
+        raise FileError("damaged: it claims to hold far more than its size allows")
     return archive
 
 

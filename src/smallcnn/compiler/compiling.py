@@ -64,7 +64,7 @@ def compile_file(
     require("compiling", "compile", "halide", "ziglang")
     out, made_for = Path(out), targets.parse(target)
     if out.suffix not in made_for.suffixes:
-        raise SmallcnnError(f"{out}: a file for {made_for.name} ends in {' or '.join(made_for.suffixes)}")
+        raise SmallcnnError(f"{out}: a file for {made_for.name} must end in {' or '.join(made_for.suffixes)}")
     link.check_prefix(prefix, out)
     check_writable(out)
     artifact = artifact.in_rgb()

@@ -208,7 +208,7 @@ class _Lowering:
             case ops.Flatten() | ops.LocalResponseNorm():
                 self._whole(node)
             case op:
-                raise CompileError(f"{node.name}: the compiler does not know the operator {op.kind}")
+                raise CompileError(f"{node.name}: the compiler does not support the operator {op.kind}")
 
     def _only_depthwise(self, node: Node) -> bool:
         """Whether one depthwise convolution, and nothing else, reads a node."""

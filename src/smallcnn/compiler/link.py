@@ -61,7 +61,7 @@ def write(program: Program, out: Path | str, prefix: str | None = None) -> None:
     require("compiling", "compile", "ziglang")
     out, target = Path(out), targets.parse(program.target)
     if out.suffix not in target.suffixes:
-        raise SmallcnnError(f"{out}: a file for {target.name} ends in {' or '.join(target.suffixes)}")
+        raise SmallcnnError(f"{out}: a file for {target.name} must end in {' or '.join(target.suffixes)}")
     prefix = prefix or _prefix(out.stem) if out.suffix == ".o" else "smallcnn"
     with tempfile.TemporaryDirectory(prefix="smallcnn-") as name:
         content = _build(program, target, Path(name) / out.name, prefix)
@@ -89,7 +89,7 @@ def _build(program: Program, target: Target, out: Path, prefix: str) -> bytes:
         defined = {name for table in seen for name, here in table.items() if here}
         called = {name for table in seen for name in table} | {f"{step.kernel}_argv" for step in program.steps}
         if missing := called - defined - _RUNTIME - _C_LIBRARY:
-            raise ValueError(f"no object has {', '.join(sorted(missing))}, and a compiled file can call no library")
+            raise ValueError(f"no object has {', '.join(sorted(missing))}, and a compiled file cannot call libraries")
         if out.suffix == ".o":
             names = {name: f"{prefix}__{name}" for name in defined | _RUNTIME}  # none is one of the header's
             objects = tuple(symbols.rename(content, names) for content in objects)
@@ -227,7 +227,7 @@ def check_prefix(prefix: str | None, out: Path) -> None:
     if prefix is None:
         return
     if out.suffix != ".o":
-        raise SmallcnnError(f"{out}: a prefix is for .o files; in any other kind all names begin with smallcnn_")
+        raise SmallcnnError(f"{out}: a prefix applies only to .o files; names in other files begin with smallcnn_")
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", prefix) or "__" in prefix:
         raise SmallcnnError(f"{prefix!r} cannot begin names in C: letters, digits and single _, a letter first")
 

@@ -82,6 +82,6 @@ class Program:
                     )
             output = step.buffers[-1]
             if output.space not in ("arena", "output"):
-                raise ValueError(f"{step.label}: its output lies in the {output.space}")
+                raise ValueError(f"{step.label}: its output is in the {output.space}")
             if step.split is not None and not (0 <= step.split < len(output.extents) and step.grain >= 1):
                 raise ValueError(f"{step.label}: cannot split dimension {step.split} of {output.extents}")

@@ -52,7 +52,7 @@ def _table(content: bytes) -> _Table:
         return _elf(content)
     if content.startswith(_MACH_O):
         return _mach_o(content)
-    raise ValueError("an object file that is neither ELF nor Mach-O of 64 bits")
+    raise ValueError("an object file that is neither 64-bit ELF nor 64-bit Mach-O")
 
 
 def _elf(content: bytes) -> _Table:

@@ -42,7 +42,7 @@ class Call:
         for value in (*self.arguments, *self.named.values()):
             found.extend(value if isinstance(value, list) else [value] if isinstance(value, View) else [])
         if ended := [view.ended for view in found if view.ended]:
-            raise FileError(f"reads the result of a {ended[0]}, which is known at the very end only")
+            raise FileError(f"reads the result of a {ended[0]}, which is supported only as the last operator")
         return found
 
     def moved(self) -> View:

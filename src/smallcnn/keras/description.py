@@ -100,7 +100,7 @@ def running(model: Model) -> list[tuple[Ref, Layer, Called]]:
             continue
         layer = model.layers.get(ref.layer)
         if layer is None or not 0 <= ref.call < len(layer.calls):
-            raise FileError(f"damaged: nothing makes the result of {shown(ref.layer)}, call {ref.call}")
+            raise FileError(f"damaged: no call {ref.call} of the layer {shown(ref.layer)}")
         call = layer.calls[ref.call]
         if ready:
             known.add(key)
@@ -131,7 +131,7 @@ def describe(stored: Any) -> Model:
     """The model of a parsed JSON description. Raises FileError if it is damaged or of a class that is not Keras'."""
     kind = _entry(stored, "class_name", str)
     if kind not in _MODELS:
-        raise FileError(f"its model is of the class {shown(kind)}, whose layers only its own Python code connects")
+        raise FileError(f"its model is of the class {shown(kind)}, whose layers are connected only by its own Python code")
     try:
         return _model(kind, _entry(stored, "config", (dict, list)), 0)
     except RecursionError:
@@ -140,11 +140,11 @@ def describe(stored: Any) -> Model:
 
 def _model(kind: str, config: Any, depth: int) -> Model:
     if depth > _DEEPEST:
-        raise FileError(f"more than {_DEEPEST} models in each other")
+        raise FileError(f"models nested more than {_DEEPEST} deep")
     name = str(config.get("name") or "model") if isinstance(config, dict) else "model"
     listed = config if isinstance(config, list) else _entry(config, "layers", list)
     if len(listed) > _MOST_LAYERS:
-        raise FileError(f"{len(listed)} layers; at most {_MOST_LAYERS} are read")
+        raise FileError(f"{len(listed)} layers; at most {_MOST_LAYERS} are supported")
     layers: dict[str, Layer] = {}
     slots: Counter[str] = Counter()
     for entry in listed:
@@ -222,7 +222,7 @@ def _called(node: Any) -> Called:
         named = {str(key): _argument(value) for key, value in dict(node.get("kwargs") or {}).items()}
         return Called(arguments, named)
     if not isinstance(node, list):
-        raise FileError(f"damaged: a call {shown(node)}")
+        raise FileError(f"damaged: malformed call {shown(node)}")
     listed = [node] if node and isinstance(node[0], str) else _bounded(node)
     arguments, named = (), {}
     for entry in listed:
@@ -255,7 +255,7 @@ def _is_ref(value: Any) -> bool:
 
 def _ref(value: Any) -> Ref:
     if not _is_ref(value):
-        raise FileError(f"damaged: {shown(value)} is no layer with its call and output")
+        raise FileError(f"damaged: {shown(value)} is not a layer, call and output")
     return Ref(value[0], value[1], value[2])
 
 

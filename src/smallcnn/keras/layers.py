@@ -54,7 +54,7 @@ def tensor_names(layer: Layer) -> tuple[str, ...]:
 def _is_channels_last(call: Call) -> None:
     said = call.option("data_format", "dim_ordering", default="channels_last")
     if said not in ("channels_last", "tf", "default"):
-        raise FileError(f"has its channels where {shown(said)} says; only channels_last is read")
+        raise FileError(f"has data_format {shown(said)}; only channels_last is supported")
 
 
 def _padding(call: Call, plane: Sequence[int], kernel: ops.Pair, stride: ops.Pair) -> ops.Padding:
@@ -76,7 +76,7 @@ def _convolved(net: Network, call: Call, node: Node, label: str, own: dict[str, 
     kernel = (own["weight"].shape[2], own["weight"].shape[3])
     dilation = call.two("dilation_rate", default=1)
     if any(step != 1 and side > 1 for step, side in zip(dilation, kernel, strict=True)):
-        raise FileError(f"has dilations {dilation}; only 1 is known")
+        raise FileError(f"has dilations {dilation}; only 1 is supported")
     stride = call.two("strides", "subsample", default=1)
     padding = _padding(call, node.shape[:2], kernel, stride)
     out = len(own["weight"])
@@ -103,7 +103,7 @@ def conv(net: Network, call: Call) -> View:
     node = channels_last(net, call.view())
     if len(node.shape) == 1:
         if weight.shape[2:] != (1, 1):
-            raise FileError("convolves what was averaged over the plane with more than a 1x1 kernel")
+            raise FileError("convolves an input averaged over the plane with a kernel larger than 1x1")
         op = ops.Dense(out=len(weight), bias="bias" in own)
         return activated(net, call, plain(net.add(op, [node], call.label, weight=weight[:, :, 0, 0], **own)))
     if node.shape[2] % weight.shape[1]:
@@ -290,7 +290,7 @@ def multiply(net: Network, call: Call) -> View:
 def divide(net: Network, call: Call) -> View:
     """A result divided by a constant."""
     if not isinstance(call.pair("x", "y", "x1", "x2")[0], View) or len(call.views()) > 1:
-        raise FileError("divides by what depends on the image")
+        raise FileError("divides by a value that depends on the image")
     view, constant = _operands(net, call)
     if not constant.all():
         raise FileError("divides by 0")
@@ -358,7 +358,7 @@ def _activation(net: Network, call: Call, view: View, said: Any, label: str) -> 
             return net.activation(view, "leaky_relu", label, slope=0.2)
         case "softmax" | "log_softmax":
             return _softmax(view, said)
-    raise FileError(f"has the activation {shown(said)}, which is none of the graph's")
+    raise FileError(f"has the activation {shown(said)}, which the graph does not have")
 
 
 def _hard_sigmoid(net: Network, call: Call, view: View, label: str) -> View:
@@ -396,7 +396,7 @@ def relu(net: Network, call: Call) -> View:
     if slope == 0:
         return net.clip(view, 0, inf if most is None else call.real("max_value", default=0), call.label)
     if most is not None:
-        raise FileError("is a ReLU with a slope and an upper end, which the graph does not have together")
+        raise FileError("is a ReLU with both a slope and an upper bound, which the graph does not have")
     return net.activation(view, "leaky_relu", call.label, slope=slope)
 
 
@@ -409,7 +409,7 @@ def prelu(net: Network, call: Call) -> View:
     """PReLU, if its slopes are one number."""
     slopes = call.tensors("alpha")["alpha"]
     if not slopes.size or (slopes != slopes.flat[0]).any():
-        raise FileError("has more than one slope; the graph's leaky relu has one for all")
+        raise FileError("has several slopes; the graph's leaky ReLU has a single slope")
     return _leaky(net, call, float(slopes.flat[0]))
 
 
@@ -458,7 +458,7 @@ def resizing(net: Network, call: Call) -> View:  # noqa: ARG001
     """Resizing, to the size that the image has already."""
     view, size = call.moved(), (call.whole("height"), call.whole("width"))
     if view.sizes[1:3] != size:
-        raise FileError(f"resizes {shown(view.sizes[1:3])} to {size}, which the graph cannot")
+        raise FileError(f"resizes {shown(view.sizes[1:3])} to {size}, which the graph cannot do")
     return view
 
 

@@ -83,13 +83,13 @@ def _image(model: Model, plane: tuple[int, int] | None) -> tuple[int, int, int]:
     resized = _resized(model, plane)
     sides = [side if side is not None else resized[i] for i, side in enumerate(shape[1:3])]
     if plane is not None and tuple(sides) != plane:
-        raise FileError(f"was made for {shown(shape)}, which is fixed; its resolution cannot be {plane[0]}x{plane[1]}")
+        raise FileError(f"was made for {shown(shape)}, which is fixed; its resolution cannot become {plane[0]}x{plane[1]}")
     if None in sides:
         raise FileError(
-            f"takes {shown(shape)}, any height and width: say which to read it for, as in --resolution 224x224"
+            f"takes {shown(shape)}, any height and width: choose one, as in --resolution 224x224"
         )
     if not all(is_whole(side) for side in sides):
-        raise FileError(f"takes {shown(shape)}, whose sides are no whole numbers of at least 1")
+        raise FileError(f"takes {shown(shape)}, whose sides are not whole numbers of at least 1")
     return sides[0], sides[1], shape[3]
 
 
@@ -170,7 +170,7 @@ def _operation(layer: Layer) -> Layer:
         function = node.get("op") if isinstance(node, dict) else _op_in(str(node))
         constants = layer.config.get("constants")
         if isinstance(constants, dict) and constants:
-            raise FileError(f"is TensorFlow's {shown(function)} with constants, which is not read")
+            raise FileError(f"is TensorFlow's {shown(function)} with constants, which is not supported")
     else:
         return layer
     if function not in FUNCTIONS:
@@ -188,7 +188,7 @@ def _refusal(layer: Layer) -> str:
     if layer.kind == "Lambda":
         return "it is Python code, which is not run"
     if layer.foreign:
-        return "its class is not Keras' own, and the file does not hold its code"
+        return "its class is not part of Keras, and the file does not hold its code"
     return "the graph has no operator for it"
 
 

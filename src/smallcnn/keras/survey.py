@@ -31,9 +31,9 @@ def survey(content: Any, size: int, limit: int) -> None:
             timeout=_SECONDS + size / _BYTES_A_SECOND, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        raise FileError("damaged: reading its HDF5 never ends") from None
+        raise FileError("damaged: reading its HDF5 does not finish") from None
     if done.returncode < 0:
-        raise FileError("damaged: its HDF5 crashes the library that reads it")
+        raise FileError("damaged: its HDF5 crashes the HDF5 library")
 
 
 def _walk(file: Any, limit: int) -> None:

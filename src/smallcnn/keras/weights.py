@@ -69,7 +69,7 @@ class Tensors:
             if link is None:
                 return None
             if not isinstance(link, h5py.HardLink):
-                raise FileError(f"{shown(name)} is a link to elsewhere, which is not followed")
+                raise FileError(f"{shown(name)} is a link to another place, which is not followed")
             group = group[part]
         return group
 
@@ -90,10 +90,10 @@ class Tensors:
             raise FileError(f"{shown(name)} holds {dataset.dtype}, not numbers")
         self.left -= dataset.nbytes
         if self.left < 0:
-            raise FileError(f"damaged: {shown(name)} claims more than a file of its size can hold")
+            raise FileError(f"damaged: {shown(name)} claims to be larger than its file")
         value = np.asarray(dataset)
         if not np.isfinite(value).all():
-            raise FileError(f"{shown(name)} holds values that are infinite or no numbers")
+            raise FileError(f"{shown(name)} holds values that are infinite or NaN")
         return value
 
 
@@ -162,7 +162,7 @@ def _listed(root: Any, tensors: Tensors) -> Iterator[tuple[str, str, Array]]:
     for layer in names_in(root.attrs, "layer_names"):
         group = tensors.child(root, layer)
         if group is None:
-            raise FileError(f"damaged: it lacks the weights of the layer {shown(layer)}")
+            raise FileError(f"damaged: it lacks the weights for the layer {shown(layer)}")
         for stored in names_in(group.attrs, "weight_names"):
             owner = stored.rpartition("/")[0]
             owner = layer if not owner or owner.endswith(f"/{layer}") else owner
@@ -179,7 +179,7 @@ def _of_depthwise(layer: str, key: str, value: Array) -> str:
 def _walked(group: Any, tensors: Tensors, depth: int) -> Iterator[tuple[str, str, Array]]:
     """Of Keras 3, without a description: by class and number."""
     if depth > _DEEPEST:
-        raise FileError(f"more than {_DEEPEST} models in each other")
+        raise FileError(f"models nested more than {_DEEPEST} deep")
     lists = next((found for name in _LISTS if (found := tensors.child(group, name)) is not None), None)
     if lists is None:
         raise FileError("an HDF5 file, but not Keras weights")
@@ -227,7 +227,7 @@ class Weights:
             lists = (self.tensors.child(group, name) for name in _LISTS)
             group = next((found for some in lists if some and (found := self.tensors.child(some, layer.slot))), None)
             if group is None:
-                raise FileError(f"the file has no weights of the layer {shown(layer.name)}")
+                raise FileError(f"the file has no weights for the layer {shown(layer.name)}")
         values = self.tensors.child(group, "vars")
         with damaged():
             count = 0 if values is None else len(values)
@@ -238,7 +238,7 @@ class Weights:
         outer = path[0]
         group = self.tensors.child(self.root, outer.name)
         if group is None:
-            raise FileError(f"the file has no weights of the layer {shown(outer.name)}")
+            raise FileError(f"the file has no weights for the layer {shown(outer.name)}")
         names = names_in(group.attrs, "weight_names")
         if len(path) > 1:
             if outer.name not in self.inside:

@@ -21,7 +21,7 @@ def batch_norm(net: Network, call: Call) -> View:
     """BatchNormalization, as it is at inference."""
     view = net.ordered(call.view())
     if call.attributes.whole("training_mode", 0) or call.attributes.whole("spatial", 1) != 1:
-        raise FileError("is batch norm as it trains, or not per channel")
+        raise FileError("is batch norm in training mode, or not per channel")
     call.attributes.real("momentum", 0.9)
     epsilon = call.attributes.real("epsilon", 1e-5)
     channels = view.node.shape[-1]
@@ -62,7 +62,7 @@ def prelu(net: Network, call: Call) -> View:
     """PRelu with one slope for all channels, which is a leaky ReLU."""
     slopes = call.weight(1, "slope")
     if not slopes.size or (slopes != slopes.reshape(-1)[0]).any():
-        raise FileError("has a slope per channel; the graph's leaky ReLU has one for all")
+        raise FileError("has a slope per channel; the graph's leaky ReLU has a single slope")
     return net.activation(call.view(), "leaky_relu", call.label, slope=decimal(float(slopes.reshape(-1)[0])))
 
 
@@ -95,7 +95,7 @@ def bound(net: Network, call: Call) -> View:
     """Min or Max of a result and one number."""
     i = 0 if isinstance(call.values[0], View) else 1
     if len(call.values) != 2:
-        raise FileError("takes other than two inputs")
+        raise FileError("needs exactly two inputs")
     value = decimal(call.number(1 - i, "bound", 0))
     low, high = (-inf, value) if call.kind == "Min" else (value, inf)
     return net.clip(call.view(i), low, high, call.label)
@@ -144,7 +144,7 @@ def div(net: Network, call: Call) -> View:
     """Div, of a result by a constant."""
     a, b = call.value(0), call.value(1)
     if isinstance(b, View) or not isinstance(a, View):
-        raise FileError("divides by what depends on the image")
+        raise FileError("divides by a value that depends on the image")
     view, divisor = _per_channel(net, a, b)
     with np.errstate(divide="ignore"):
         scale = 1 / divisor

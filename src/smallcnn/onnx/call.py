@@ -25,11 +25,11 @@ class Call(Constants):
         if value is None:
             raise FileError(f"lacks input {index + 1}")
         if isinstance(value, View) and value.pixels:
-            raise FileError("computes with bytes; they must be cast to float first")
+            raise FileError("computes with bytes; cast them to float first")
         if isinstance(value, View) and value.ended:
-            raise FileError(f"reads the result of {value.ended}, which is known at the very end only")
+            raise FileError(f"reads the result of {value.ended}, which is supported only as the last operator")
         if isinstance(value, View) and value.margins != NO_PADDING:
-            raise FileError("reads what was padded by minus infinity, which only a maximum can")
+            raise FileError("reads an input padded with minus infinity; only a max pool can")
         return value
 
     def view(self, index: int = 0) -> View:
@@ -45,7 +45,7 @@ class Call(Constants):
         if not isinstance(value, View):
             raise FileError(f"reads a constant as its input {index + 1}")
         if value.margins != NO_PADDING:
-            raise FileError("reads what was padded by minus infinity, which only a maximum can")
+            raise FileError("reads an input padded with minus infinity; only a max pool can")
         return value
 
     def maximised(self) -> tuple[View, Padding]:

@@ -33,7 +33,7 @@ def channels_last(net: Network, view: View) -> Node:
         raise FileError(f"needs (batch, height, width, channels), not {shown(view.sizes)}")
     view = net.ordered(view)
     if view.dims != views.plain(view.node.shape, ORDER):
-        raise FileError(f"reads {shown(view.sizes)} with its axes in an order that no transpose has put right")
+        raise FileError(f"reads {shown(view.sizes)} with its axes out of order; a transpose must come first")
     return view.node
 
 
@@ -41,7 +41,7 @@ def map_last(net: Network, view: View) -> Node:
     """The node of a tensor (N, H, W, C) if it has a plane."""
     node = channels_last(net, view)
     if len(node.shape) != 3:
-        raise FileError(f"needs a plane, but what it reads was averaged over it: {shown(view.sizes)}")
+        raise FileError(f"needs a plane, but its input {shown(view.sizes)} was already averaged over it")
     return node
 
 
@@ -64,7 +64,7 @@ def answer(net: Network, result: View) -> Node:
     if plane or sum(1 for dim in view.dims if dim) > 1:
         raise FileError(f"gives {shown(result.sizes)}, not one number per class")
     if view.node == net.input:
-        raise FileError("gives back what it reads")
+        raise FileError("returns its input unchanged")
     return net.vector(view).node
 
 
@@ -87,7 +87,7 @@ def told(done: Sequence[Entry]) -> Pixels | None:
         if not entry.learned:
             scale, shift = (",".join(f"{value:.4g}" for value in values) for values in (entry.scale, entry.shift))
             raise FileError(
-                f"computes image * {scale} + {shift} first, which does not tell what images it takes: say it, as in "
+                f"first computes image * {scale} + {shift}, which does not fix the range of its input: give it, as in "
                 "--mean 0 --std 1 for pixels of 0..1, --scale 1 for 0..255, --mean 0.5 --std 0.5 for -1..1"
             )
     return None

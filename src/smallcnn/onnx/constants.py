@@ -39,8 +39,8 @@ class Budget:
         """FileError if there are not so many left."""
         if count > self._left:
             raise FileError(
-                f"would bring the numbers made of constants to {self._all - self._left + count:,}; "
-                f"at most {self._all:,} are made for a file of this size"
+                f"would bring the numbers computed from constants to {self._all - self._left + count:,}; "
+                f"at most {self._all:,} are allowed for a file of this size"
             )
         self._left -= count
 
@@ -75,14 +75,14 @@ class Constants:
 def whole(value: Array, what: str) -> list[int]:
     """A short list of whole numbers."""
     if value.dtype.kind not in "iu" or value.ndim > 1 or value.size > 1000:
-        raise FileError(f"{what} is no list of whole numbers")
+        raise FileError(f"{what} is not a list of whole numbers")
     return [int(number) for number in value.reshape(-1)]
 
 
 def evaluate(call: Constants) -> list[Array]:
     """The operator's results. FileError if it is not known, does not fit its inputs, or makes too much."""
     if call.kind not in _OPERATORS:
-        raise FileError(f"computes constants with the operator {shown(call.kind)}, which is not known")
+        raise FileError(f"computes constants with the operator {shown(call.kind)}, which is not supported")
     try:
         with np.errstate(all="ignore"):
             made = _OPERATORS[call.kind](call)
@@ -127,7 +127,7 @@ def _constant(call: Constants) -> Array:
     names = ("value", "value_float", "value_int", "value_floats", "value_ints")
     found = [value for name in names if (value := call.attributes.array(name)) is not None]
     if len(found) != 1:
-        raise FileError("is a constant of no number or tensor")
+        raise FileError("is a constant without a number or tensor")
     return found[0]
 
 
@@ -241,7 +241,7 @@ def slices(call: Constants, axes_there: int) -> dict[int, slice]:
     starts, ends, axes = call.numbers(1, "starts"), call.numbers(2, "ends"), call.numbers(3, "axes")
     steps = whole(given, "steps") if (given := call.get(4)) is not None else None
     if starts is None or ends is None:
-        raise FileError("lacks where to start or to end")
+        raise FileError("lacks its starts or ends")
     axes = list(range(len(starts))) if axes is None else [along(axis, axes_there) for axis in axes]
     steps = steps or [1] * len(starts)
     if not len(starts) == len(ends) == len(axes) == len(set(axes)) == len(steps) or max(axes, default=0) >= axes_there:
@@ -252,7 +252,7 @@ def slices(call: Constants, axes_there: int) -> dict[int, slice]:
 def along(axis: int, axes: int) -> int:
     """An axis counted from the front; FileError if there is none such."""
     if not -axes <= axis < axes:
-        raise FileError(f"speaks of axis {axis} of {axes}")
+        raise FileError(f"names axis {axis} of {axes}")
     return axis % axes
 
 

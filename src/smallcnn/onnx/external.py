@@ -42,7 +42,7 @@ class Beside:
             raise FileError(f"{what} takes {length} bytes of {shown(name)}, not the {size} of its shape")
         self._left -= size
         if self._left < 0:
-            raise FileError(f"keeps more than {_MOST_BYTES:,} bytes in other files; at most so many are read")
+            raise FileError(f"keeps more than {_MOST_BYTES:,} bytes in other files, which is the limit")
         try:
             there = path.stat().st_size
             if there > _MOST_BYTES:
@@ -50,7 +50,7 @@ class Beside:
             if offset + size > there:
                 raise FileError(
                     f"{what} is at bytes {offset} to {offset + size} of {shown(name)}, "
-                    f"which has only {there}; is it whole, and that of this model?"
+                    f"which has only {there}; is it complete, and does it belong to this model?"
                 )
             # mapped: nothing is read before the shape is known to fit
             values = np.memmap(path, np.uint8, "r", offset, (size,)) if size else np.empty(0, np.uint8)
@@ -66,18 +66,18 @@ class Beside:
         if not name or "\0" in name or Path(name).is_absolute() or re.match(r"[A-Za-z]:", name) or not parts[0]:
             raise FileError(f"{what} is stored in {shown(name)}; only files in the model's own folder are read")
         if ".." in parts:
-            raise FileError(f"{what} is stored in {shown(name)}, which leaves the model's folder; move it beside it")
+            raise FileError(f"{what} is stored in {shown(name)}, which leaves the model's folder; move it there")
         path = self._folder
         for part in parts:
             path = _entry(path, part)
         if not path.exists():
-            raise FileError(f"{what} is stored in {shown(name)}, which is missing; it has to lie beside the model")
+            raise FileError(f"{what} is stored in {shown(name)}, which is missing; it must be in the model's folder")
         if not path.resolve().is_relative_to(self._folder.resolve()):
             raise FileError(
-                f"{what} is stored in {shown(name)}, a link that leaves the model's folder; put the file itself there"
+                f"{what} is stored in {shown(name)}, a link out of the model's folder; put the file itself there"
             )
         if not path.is_file():
-            raise FileError(f"{what} is stored in {shown(name)}, which is no ordinary file")
+            raise FileError(f"{what} is stored in {shown(name)}, which is not a regular file")
         return path
 
 
@@ -94,5 +94,5 @@ def _count(entries: Mapping[str, str], key: str, what: str) -> int:
     """A number of bytes, 0 if it is not said."""
     text = entries.get(key, "0")
     if not re.fullmatch(r"[0-9]{1,18}", text):
-        raise FileError(f"{what} has {shown(text)} as its {key}; a number of bytes is needed")
+        raise FileError(f"{what} has {key} {shown(text)}, not a number of bytes")
     return int(text)

@@ -109,12 +109,12 @@ def unpack(model: onnx.ModelProto, beside: Beside | None = None) -> File:
     made = {name for step in steps for name in step.outputs} | constants.keys() | {value.name for value in graph.input}
     for step in steps:
         if missing := [name for name in step.inputs if name and name not in made]:
-            raise FileError(f"{shown(step.kind)} ({shown(step.name)}): reads {shown(missing[0])}, which nothing makes")
+            raise FileError(f"{shown(step.kind)} ({shown(step.name)}): reads {shown(missing[0])}, which no operator produces")
     inputs = [value for value in graph.input if value.name not in {stored.name for stored in graph.initializer}]
     used = [value for value in inputs if value.name in read]
     if len(used) != 1:
         raise FileError(
-            f"takes {len(inputs)} inputs ({_some(v.name for v in inputs)}); one image is all there can be"
+            f"takes {len(inputs)} inputs ({_some(v.name for v in inputs)}); a classifier takes one image"
             if len(used) > 1
             else "its output does not depend on the image"
         )
@@ -145,7 +145,7 @@ def _opset(model: onnx.ModelProto) -> int:
 def _picture(value: onnx.ValueInfoProto) -> Picture:
     kind = value.type.tensor_type
     if not value.type.HasField("tensor_type"):
-        raise FileError(f"its input {shown(value.name)} is no tensor")
+        raise FileError(f"its input {shown(value.name)} is not a tensor")
     if not kind.HasField("shape"):
         return Picture(value.name, kind.elem_type, (None,) * 4)
     sides = tuple(dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None for dim in kind.shape.dim)
@@ -159,7 +159,7 @@ def _steps(graph: onnx.GraphProto, output: str) -> tuple[Step, ...]:
     for i, node in enumerate(graph.node):
         for name in filter(None, node.output):
             if name in maker or name in taken:
-                raise FileError(f"makes {shown(name)} twice")
+                raise FileError(f"produces {shown(name)} twice")
             maker[name] = i
     wanted: set[int] = set()
     ahead = [maker[output]] if output in maker else []
@@ -198,7 +198,7 @@ def _step(node: onnx.NodeProto) -> Step:
     outputs = tuple(node.output)
     name = _words(node.name or next(filter(None, outputs), ""))
     if node.domain not in ("", "ai.onnx"):
-        raise FileError(f"{shown(name)}: the operator {shown(node.op_type)} of {shown(node.domain)} is not known")
+        raise FileError(f"{shown(name)}: the operator {shown(node.op_type)} of {shown(node.domain)} is not supported")
     attributes = {attribute.name: attribute for attribute in node.attribute}
     if len(attributes) != len(node.attribute):
         raise FileError(f"{shown(name)}: has an attribute twice")
@@ -220,12 +220,12 @@ def tensor(stored: onnx.TensorProto, what: str, beside: Beside) -> Array:
         values = beside.bytes_of(stored, what, size).view(little).astype(dtype, copy=False)
     elif stored.HasField("raw_data"):
         if size != len(stored.raw_data):
-            raise FileError(f"{what} holds {len(stored.raw_data)} bytes, not those of {shown(shape)}")
+            raise FileError(f"{what} holds {len(stored.raw_data)} bytes, which does not match {shown(shape)}")
         values = np.frombuffer(stored.raw_data, little).astype(dtype, copy=False)
     else:
         held = getattr(stored, field)
         if prod(shape) != len(held):
-            raise FileError(f"{what} holds {len(held)} values, not those of {shown(shape)}")
+            raise FileError(f"{what} holds {len(held)} values, which does not match {shown(shape)}")
         bits: Array = np.array(held, np.int64 if field == "int32_data" else dtype)
         values = bits.astype(np.uint16).view(np.float16) if dtype is np.float16 else bits.astype(dtype)
     return values.reshape(shape)
@@ -292,12 +292,12 @@ class Attributes:
                 return np.array(found.f if found.type == AttributeProto.FLOAT else found.floats, np.float32)
             case AttributeProto.INT | AttributeProto.INTS:
                 return np.array(found.i if found.type == AttributeProto.INT else found.ints, np.int64)
-        raise FileError(f"{name} is no number, list of numbers or tensor")
+        raise FileError(f"{name} is not a number, a list of numbers or a tensor")
 
     def finish(self) -> None:
         """FileError if an attribute is left."""
         if self._left:
-            raise FileError(f"has an attribute {shown(next(iter(self._left)))} that it should not have")
+            raise FileError(f"has an unexpected attribute {shown(next(iter(self._left)))}")
 
     def _take(self, name: str, kind: int, field: str, default: Any) -> Any:
         found = self._left.pop(name, None)

@@ -26,7 +26,7 @@ def inlined(model: onnx.ModelProto) -> onnx.ModelProto:
         return inliner.inline_local_functions(model)
     except Exception as error:  # whatever the C++ side finds wrong; its exceptions have no common base
         name = shown(model.functions[0].name)
-        raise FileError(f"defines functions of its own ({name}) that cannot be put in place of their calls") from error
+        raise FileError(f"defines functions of its own ({name}) that cannot be inlined") from error
 
 
 class _Counting:
@@ -49,7 +49,7 @@ class _Counting:
                 if attribute.type == AttributeProto.GRAPH:
                     count += self._add(attribute.g.node, inside)
             if count > MOST_STEPS:
-                raise FileError(f"makes more than {MOST_STEPS:,} operators of its functions; at most so many are read")
+                raise FileError(f"expands its functions to more than {MOST_STEPS:,} operators, which is the limit")
         return count
 
     def _of(self, key: _Key, inside: tuple[_Key, ...]) -> int:

@@ -72,7 +72,7 @@ class Network:
         with np.errstate(over="ignore"):
             stored = value.astype(np.float32, copy=False)
         if not np.isfinite(stored).all():
-            raise FileError(f"has a {key} with values that are infinite or no numbers")
+            raise FileError(f"has a {key} with values that are infinite or NaN")
         return stored
 
     def ordered(self, view: View) -> View:
@@ -90,17 +90,17 @@ class Network:
     def channels_first(self, view: View) -> Node:
         """The node of a tensor (N, C, H, W): a map, or a vector where the plane is one pixel."""
         if len(view.dims) != 4:
-            raise FileError(f"needs (batch, channels, height, width), not {shown(view.sizes)}: images have two axes")
+            raise FileError(f"needs (batch, channels, height, width), not {shown(view.sizes)}")
         view = self.ordered(view)
         if view.dims != views.channels_first(view.node.shape):
-            raise FileError(f"reads {shown(view.sizes)} with its axes in an order that no transpose has put right")
+            raise FileError(f"reads {shown(view.sizes)} with its axes out of order; a transpose must come first")
         return view.node
 
     def map_first(self, view: View) -> Node:
         """The node of a tensor (N, C, H, W) if it has a plane."""
         node = self.channels_first(view)
         if len(node.shape) != 3:
-            raise FileError(f"needs a plane, but what it reads was averaged over it: {shown(view.sizes)}")
+            raise FileError(f"needs a plane, but its input {shown(view.sizes)} was already averaged over it")
         return node
 
     def vector(self, view: View) -> View:
@@ -153,7 +153,7 @@ class Network:
         self.budget.spend(4 * channels)
         scale, shift = (np.broadcast_to(np.asarray(value, np.float64), (channels,)) for value in (scale, shift))
         if not (np.isfinite(scale).all() and np.isfinite(shift).all()):
-            raise FileError("scales or shifts by what is infinite or no number")
+            raise FileError("scales or shifts by an infinite or NaN value")
         node = view.node
         if _equal(scale, shift, 1, 0):
             return view
@@ -180,8 +180,8 @@ class Network:
         aligned = all(factors in ((), over) for over, factors in pairs)
         if len(a.node.shape) != 3 or _has_plane(b) or not aligned or a.node.shape[-1] != b.node.shape[-1]:
             raise FileError(
-                f"multiplies two results, {shown(a.sizes)} and {shown(b.sizes)}; the graph can multiply a map by a "
-                "vector with a number per channel, and x by hard_sigmoid(x)"
+                f"multiplies two results, {shown(a.sizes)} and {shown(b.sizes)}; the graph can only multiply a map by a "
+                "vector with one number per channel, or x by hard_sigmoid(x)"
             )
         node = self.add(ops.Scale(), [a.node, self.vector(b).node], label)
         return View(node, views.broadcast(a.dims, axes))
@@ -210,7 +210,7 @@ class Network:
             terms = [self.vector(term) for term in terms]
         dims = [views.broadcast(term.dims, axes) for term in terms]
         if len(set(dims)) > 1 or len({term.node.shape for term in terms}) > 1:
-            raise FileError(f"adds results that differ: {' and '.join(shown(term.sizes) for term in terms[:4])}")
+            raise FileError(f"adds results of different shapes: {' and '.join(shown(term.sizes) for term in terms[:4])}")
         return View(self.add(ops.Add(), [term.node for term in terms], label), dims[0])
 
     def join(self, parts: Sequence[View], axis: int, label: str) -> View:
@@ -223,7 +223,7 @@ class Network:
             if part.dims[axis] != ((views.Atom(views.CHANNELS, channels),) if channels > 1 else ()):
                 raise FileError(f"joins {shown(part.sizes)} along axis {axis}, which is not the channels")
         if len({(part.dims[:axis], part.dims[axis + 1 :], part.node.shape[:-1]) for part in parts}) > 1:
-            raise FileError(f"joins results that differ: {' and '.join(shown(part.sizes) for part in parts[:4])}")
+            raise FileError(f"joins results of different shapes: {' and '.join(shown(part.sizes) for part in parts[:4])}")
         node = self.add(ops.Concat(), [part.node for part in parts], label)
         dims = list(parts[0].dims)
         dims[axis] = (views.Atom(views.CHANNELS, node.shape[-1]),)
@@ -237,7 +237,7 @@ class Network:
         if not 0 <= start < stop <= size:
             raise FileError(f"takes {start} to {stop} of an axis of {size}")
         if view.ended:
-            raise FileError(f"takes part of the result of {view.ended}, which is known at the very end only")
+            raise FileError(f"takes part of the result of {view.ended}, which is supported only as the last operator")
         here = {atom.axis for atom in dim}
         if here == {views.CHANNELS}:
             others = [d for i, d in enumerate(view.dims) if i != axis]
@@ -265,7 +265,7 @@ class Network:
             return replace(view, dims=(*view.dims[:axis], fast + slow, *view.dims[axis + 1 :]))
         starts = [0, *(np.flatnonzero(np.diff(index) != 1) + 1).tolist(), index.size]
         if len(starts) > _MOST_RUNS:
-            raise FileError(f"takes channels in {len(starts) - 1} runs; at most {_MOST_RUNS} are cut and joined")
+            raise FileError(f"takes channels in {len(starts) - 1} runs; at most {_MOST_RUNS} are supported")
         parts = [
             self.part(view, axis, int(index[first]), int(index[stop - 1]) + 1, f"{label}.{i}")
             for i, (first, stop) in enumerate(pairwise(starts))

@@ -63,12 +63,12 @@ MOVING: dict[str, Callable[[Call], Value]] = {
     "Unsqueeze": moving.unsqueeze,
 }
 
-_QUANTIZED = "it is of a quantized network, which is not read yet; export the float one"
+_QUANTIZED = "quantized networks are not supported yet; export the float network"
 
-_RESIZED = "the graph resizes no maps; images are resized before they enter"
+_RESIZED = "the graph cannot resize maps; images are resized before the network"
 
 REFUSED: dict[str, str] = {
-    "GlobalMaxPool": "the graph has no maximum over the plane; its global pool is a mean",
+    "GlobalMaxPool": "the graph's global pool is a mean, not a maximum",
     "Upsample": _RESIZED,
     "Resize": _RESIZED,
     "QuantizeLinear": _QUANTIZED,

@@ -44,7 +44,7 @@ def metadata(path: Path) -> dict[str, str]:
 def check_ordinary(path: Path) -> None:
     """FileError unless there is a file, and no folder, pipe or device."""
     if not path.is_file():
-        what = "a folder, not a file" if path.is_dir() else "not an ordinary file" if path.exists() else "no such file"
+        what = "a folder, not a file" if path.is_dir() else "not a regular file" if path.exists() else "no such file"
         raise FileError(what)
 
 
@@ -67,7 +67,7 @@ def outline(content: _Content) -> dict[str, str]:
                 if inner == _NODE and inner_kind == _BYTES:
                     nodes += 1
                     if nodes > MOST_STEPS:
-                        raise FileError(f"has more than {MOST_STEPS:,} operators; at most so many are read")
+                        raise FileError(f"has more than {MOST_STEPS:,} operators, which is the limit")
                     fields.count(first, last)
     return entries
 
@@ -90,7 +90,7 @@ class _Fields:
         while at < end:
             self._left -= 1
             if self._left < 0:
-                raise FileError(f"has more than {_MOST_FIELDS:,} entries; no small CNN's file has so many")
+                raise FileError(f"has more than {_MOST_FIELDS:,} entries, far above any small CNN")
             tag, at = self._number(at, end)
             kind = tag & 7
             if kind == 0:

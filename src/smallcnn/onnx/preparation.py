@@ -63,8 +63,8 @@ def remarks(facts: Mapping[str, Any]) -> list[str]:
         return []
     fed = said["fed"]
     if said.get("pictures") == "assumed":
-        return [f"assumed, as the file does not say how its images are prepared: {fed}; "
-                "--mean, --std, --scale and --order change that"]  # fmt: skip
+        return [f"assumed, as the file does not state how its images are prepared: {fed}; "
+                "--mean, --std, --scale and --order override that"]  # fmt: skip
     start = (
         "as the file scales its images itself, it is fed"
         if said.get("pictures") == "in the file"
@@ -107,7 +107,7 @@ def _pixels(file: File, read: "Read") -> Pixels | None:
             continue
         scale, shift = listed(entry.scale.tolist()), listed(entry.shift.tolist())
         raise FileError(
-            f"computes image * {scale} + {shift} first, which does not tell what images it takes: say it, as in "
+            f"first computes image * {scale} + {shift}, which does not fix the range of its input: give it, as in "
             "--mean 0 --std 1 for pixels of 0..1, --scale 1 for 0..255, --mean 0.5 --std 0.5 for -1..1"
         )
     return None

@@ -132,16 +132,16 @@ def _ours(file: File, read: Read) -> Artifact:
         labels, facts = (json.loads(file.metadata[f"smallcnn.{key}"]) for key in ("labels", "facts"))
         preprocessing = Preprocessing.from_json(file.metadata["smallcnn.preprocessing"])
     except KeyError as error:
-        raise FileError(f"its metadata lack {error}") from error
+        raise FileError(f"its metadata lacks {error}") from error
     except (ValueError, RecursionError) as error:
-        raise FileError(f"its metadata are damaged: {error}") from error
+        raise FileError(f"its metadata is damaged: {error}") from error
     if not isinstance(facts, dict):
         raise FileError("its facts are not a JSON object")
     if isinstance(facts.get("onnx"), dict):
         facts["onnx"].pop("fed", None)  # how the file was fed that this one was imported from
     done = np.array([read.entry.scale, read.entry.shift], np.float32)
     if file.picture.type != TensorProto.UINT8 or not np.array_equal(preprocessing.scale_and_shift(), done):
-        raise FileError("was changed after smallcnn wrote it: it prepares images other than its metadata say")
+        raise FileError("was changed after smallcnn wrote it: it prepares images differently from its metadata")
     return Artifact(read.graph, read.weights, checked_labels(labels), preprocessing, facts, read.ending)
 
 
@@ -221,7 +221,7 @@ def _run(step: Step, values: dict[str, Value], network: Network, file: File, rea
         made = [*evaluate(Constants(step.kind, opset, constants, attributes, outputs, network.budget))]
     attributes.finish()
     if unknown := [name for name in step.outputs[len(made) :] if name in read]:
-        raise FileError(f"makes {shown(unknown[0])}, which is read; only the first {len(made)} outputs are known")
+        raise FileError(f"another operator reads its output {shown(unknown[0])}; only the first {len(made)} outputs are supported")
     return made
 
 
@@ -255,7 +255,7 @@ def _input(file: File, resolution: tuple[int, int] | None) -> tuple[tuple[int, i
     height, width = resolution or (sides[views.HEIGHT], sides[views.WIDTH])
     if height is None or width is None:
         raise FileError(
-            f"takes {_sides(picture)}, any height and width: say which to read it for, as in --resolution 224x224"
+            f"takes {_sides(picture)}, any height and width: choose one, as in --resolution 224x224"
         )
     return (height, width, channels), order
 
@@ -294,7 +294,7 @@ def _sides(picture: Picture) -> str:
 def _answer(network: Network, result: View) -> Node:
     """The node of the logits: a vector."""
     if result.pixels or result.margins != NO_PADDING:
-        raise FileError("gives back what it reads, or margins around it")
+        raise FileError("returns its input, or only pads it")
     view = network.ordered(result)
     plane = [atom for dim in view.dims for atom in dim if atom.axis != views.CHANNELS]
     if plane or sum(1 for dim in view.dims if dim) > 1:

@@ -117,7 +117,7 @@ def _absorb(layer: _Layer, step: Affine, network: Network) -> None:
         with np.errstate(over="ignore"):
             layer.weights[key] = value.astype(np.float32)
         if not np.isfinite(layer.weights[key]).all():
-            raise FileError("scales its weights beyond what float32 holds")
+            raise FileError("scales its weights beyond the range of float32")
 
 
 def _merge_pads(layers: dict[str, _Layer]) -> None:

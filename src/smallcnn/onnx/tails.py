@@ -49,7 +49,7 @@ def cut(graph: onnx.GraphProto) -> Cut:
     deepest = max(ends, key=lambda name: len(_before(name, makers)))
     if others := [name for name in ends if name not in _before(deepest, makers)]:
         names = ", ".join(shown(name) for name in (deepest, *others)[:3])
-        raise FileError(f"gives {len(graph.output)} outputs ({names}); keep the one with the classes")
+        raise FileError(f"gives {len(graph.output)} outputs ({names}); keep only the one with the classes")
     return Cut(deepest, next((labels for labels in ends.values() if labels), None))
 
 

@@ -104,7 +104,7 @@ def swapped_groups(order: Sequence[Atom]) -> int | None:
         return None
     if len(merged) == 2 and merged[0].stride == 1 and merged[1].stride == merged[0].size:
         return merged[1].size
-    raise FileError("orders the channels in a way that no channel shuffle does")
+    raise FileError("permutes the channels in a way that no channel shuffle can express")
 
 
 def renumbered(dims: Dims, order: Sequence[Atom]) -> Dims:

@@ -47,7 +47,7 @@ class Call:
         tensor = self.tensor(index)
         value = self.values.get(self.operator.inputs[index])
         if isinstance(value, View) and value.ended:
-            raise FileError(f"reads the result of {value.ended}, which is known at the very end only")
+            raise FileError(f"reads the result of {value.ended}, which is supported only as the last operator")
         return tensor.real() if value is None else value
 
     def view(self, index: int = 0) -> View:
@@ -83,10 +83,10 @@ class Call:
         """A constant of whole numbers."""
         tensor = self.tensor(index)
         if self.operator.inputs[index] in self.values:
-            raise FileError(f"has {what} that the file computes on the way")
+            raise FileError(f"has {what} that the file computes")
         array = tensor.stored()
         if array.dtype.kind not in "iu" or array.size > 1000:
-            raise FileError(f"has {what} of {array.dtype}, {array.size} of them")
+            raise FileError(f"has {what} of {array.size} values of type {array.dtype}")
         return [int(value) for value in array.reshape(-1)]
 
     def option(self, name: str, default: float = 0) -> int:

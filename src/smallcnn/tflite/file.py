@@ -95,7 +95,7 @@ class Tensor:
         if self.number in ("FLOAT32", "FLOAT16"):
             return None
         if self.number not in _GRIDS:
-            raise FileError(f"{shown(self.name)} holds {self.number}, neither floats nor quantized numbers")
+            raise FileError(f"{shown(self.name)} holds {self.number}, which is neither float nor quantized")
         scales, zeros = self.quantization()
         limits = np.iinfo(_NUMBERS[self.number])
         scale, zero = float(scales[0]), int(zeros[0]) - int(limits.min)
@@ -113,10 +113,10 @@ class Tensor:
     def stored(self) -> Array:
         """A constant as it is stored. FileError if this is none."""
         if self.number not in _NUMBERS:
-            raise FileError(f"the constant {shown(self.name)} holds {self.number}, which is not read")
+            raise FileError(f"the constant {shown(self.name)} holds {self.number}, which is not supported")
         kind = np.dtype(_NUMBERS[self.number])
         if self.data is None:
-            raise FileError(f"{shown(self.name)} should be a constant and is not")
+            raise FileError(f"{shown(self.name)} must be a constant")
         if self.data.size != prod(self.shape) * kind.itemsize:
             raise FileError(f"the constant {shown(self.name)} has {self.data.size} bytes for {shown(self.shape)}")
         return self.data.view(kind).reshape(self.shape)
@@ -191,7 +191,7 @@ def _damaged() -> Iterator[None]:
     except FileError:
         raise
     except (struct.error, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        raise FileError("damaged: its offsets lead nowhere") from error
+        raise FileError("damaged: its offsets are invalid") from error
 
 
 def _parse(content: bytes) -> File:
@@ -199,7 +199,7 @@ def _parse(content: bytes) -> File:
 
     model = tflite.Model.GetRootAsModel(content, 0)
     if model.SubgraphsLength() != 1:
-        raise FileError(f"{model.SubgraphsLength()} subgraphs; one is expected")
+        raise FileError(f"{model.SubgraphsLength()} subgraphs; only one is supported")
     graph = model.Subgraphs(0)
     left = len(content)  # characters that names may have in all
 
@@ -231,14 +231,14 @@ def _names(enumeration: type) -> dict[int, str]:
 
 def _count(length: int) -> int:
     if length > _MOST_OPERATORS:
-        raise FileError(f"{length} operators or tensors; at most {_MOST_OPERATORS} are read")
+        raise FileError(f"{length} operators or tensors; at most {_MOST_OPERATORS} are supported")
     return length
 
 
 def _numbers(table: Any, side: str, tensors: int) -> tuple[int, ...]:
     """Tensor numbers of `side`, Inputs or Outputs."""
     if getattr(table, f"{side}Length")() > _MOST_ENDS:
-        raise FileError(f"damaged: more than {_MOST_ENDS} {side.lower()} at one place")
+        raise FileError(f"damaged: more than {_MOST_ENDS} {side.lower()} in one list")
     array = getattr(table, f"{side}AsNumpy")()
     numbers = tuple(map(int, array)) if isinstance(array, np.ndarray) else ()
     if any(not -1 <= number < tensors for number in numbers):
@@ -251,7 +251,7 @@ def _tensor(content: bytes, model: Any, tensor: Any, text: Any, numbers: Mapping
         raise FileError(f"damaged: a tensor of {tensor.ShapeLength()} axes")
     shape = tuple(map(int, tensor.ShapeAsNumpy())) if tensor.ShapeLength() else ()
     if tensor.Sparsity() is not None:
-        raise FileError(f"{shown(text(tensor.Name()))} is stored sparsely, which is not read")
+        raise FileError(f"{shown(text(tensor.Name()))} is stored sparsely, which is not supported")
     data = _data(content, model.Buffers(tensor.Buffer())) if tensor.Buffer() else None
     scales = zeros = None
     quantization, axis = tensor.Quantization(), 0

@@ -39,7 +39,7 @@ def read_metadata(content: bytes, stored: dict[str, bytes]) -> Metadata:
     except FileError:
         raise
     except (struct.error, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        raise FileError("damaged: its metadata's offsets lead nowhere") from error
+        raise FileError("damaged: the offsets in its metadata are invalid") from error
 
 
 def _read(content: bytes, stored: bytes) -> Metadata:
@@ -64,14 +64,14 @@ def _lines(content: bytes, name: str) -> tuple[str, ...] | None:
     if end < 0:
         return None
     if int.from_bytes(content[end + 12 : end + 16], "little") > _MOST_TEXT:
-        raise FileError("damaged: the archive with its labels lists far too many members")
+        raise FileError("damaged: the archive of its labels lists too many members")
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive, archive.open(name) as file:
             text = file.read(_MOST_TEXT + 1)
     except KeyError:
         return None
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise FileError("damaged: the archive with its labels cannot be read") from error
+        raise FileError("damaged: the archive of its labels cannot be read") from error
     if len(text) > _MOST_TEXT:
         raise FileError(f"its labels take more than {_MOST_TEXT:,} bytes")
     return tuple(line.strip() for line in text.decode("utf-8-sig", errors="replace").rstrip().splitlines())

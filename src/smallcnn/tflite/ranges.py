@@ -75,7 +75,7 @@ class Ranges:
             if abs(most - 6) <= step / 2:
                 most = 6.0  # a ReLU6 that the tensor's range expresses
             if not max(low, least) < min(high, most):
-                raise FileError(f"gives a tensor from {least:g} to {most:g}, of which its activation leaves nothing")
+                raise FileError(f"has an activation that turns all values from {least:g} to {most:g} into one")
             low, high = max(low, least), min(high, most)
         reached_low, reached_high = self.of(view.node)
         low = -inf if reached_low >= low - step else low

@@ -140,7 +140,7 @@ def _run(network: Network, ranges: Ranges, call: Call) -> list[Value]:
     """The results of one operator, one for each of its outputs."""
     operator = call.operator
     if missing := [n for n in operator.inputs if n >= 0 and call.tensors[n].data is None and n not in call.values]:
-        raise FileError(f"reads {shown(call.tensors[missing[0]].name)}, which nothing before it makes")
+        raise FileError(f"reads {shown(call.tensors[missing[0]].name)}, which no earlier operator produces")
     nothing: list[Value] = [None] * len(operator.outputs)
     if not any(call.depends(i) for i in range(len(operator.inputs))):
         return _of_constants(call) or nothing
@@ -181,7 +181,7 @@ def _of_constants(call: Call) -> list[Value] | None:
             if value.size == np.prod(call.output.shape, dtype=object):
                 return [value.reshape(call.output.shape)]
     if call.operator.kind not in _SHAPES:
-        raise FileError("computes a constant in a way that is not read")
+        raise FileError("computes a constant in an unsupported way")
     return None
 
 
@@ -214,7 +214,7 @@ def _preparation(file: File, read: Read, metadata: Metadata, prepared: Prepared)
     """How an image becomes the graph's input, and whether that was "given", is "in the file" or "assumed"."""
     graph, tensor = read.graph, file.tensors[file.inputs[0]]
     if prepared.plane not in (None, graph.input_shape[:2]):
-        raise FileError(f"was made for {graph.input_shape[0]}x{graph.input_shape[1]}; train --from can change that")
+        raise FileError(f"was made for {graph.input_shape[0]}x{graph.input_shape[1]}; train --from can override that")
     normal = metadata.mean is not None and metadata.std is not None and len(metadata.mean) in (1, graph.input_shape[2])
     said = "in the file"
     if tensor.grid and not (normal and tensor.number == "INT8"):

@@ -92,7 +92,7 @@ class Layout:
                 return name.format(**numbers) if isinstance(name, str) else name(**numbers)
         if self.same_names:
             return node
-        raise FileError(f"{self.origin}'s {self.model} has no {node}, which an option of the model asks for")
+        raise FileError(f"{self.origin}'s {self.model} has no {node}, which an option of the model requires")
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:
