@@ -1,4 +1,4 @@
-"""A public checkpoint -> a model file that classifies: weights, graph, labels, preprocessing, where it came from."""
+"""Imports a public checkpoint as a model file: weights, graph, labels, preprocessing and provenance."""
 
 import hashlib
 from collections.abc import Sequence
@@ -45,7 +45,7 @@ from smallcnn.tflite import read_tflite
 from smallcnn.weights import initial_weights
 
 ORDER = "order"
-"""As an origin: names are ignored, tensors are taken in the order of the file."""
+"""The origin that ignores names and takes tensors in file order."""
 
 _IN_ORDER = ("torch", "pickle", "npz")  # kinds of files that keep the order in which layers were made
 
@@ -62,14 +62,14 @@ def import_checkpoint(
 ) -> Artifact:
     """Reads public weights of `model`, a registry name with options such as "mobilenet_v2:width=0.5".
 
-    Without `model` it is the one network of the registry that the file's names and shapes fit.
+    Without `model`, the registered network that the file's names and shapes fit is used.
 
-    Several files are parts of one network, in order. `origin` names the layout where names alone do not tell, or is
-    "order": take the tensors one by one in the file's order, kinds and shapes as the only check, with the padding,
-    epsilon, mean and standard deviation of PyTorch. With `fresh_head`, layers at the end that the file lacks start from
-    initial weights. `labels` are needed where the classes are not ImageNet's 1,000.
+    Several files are consecutive parts of one network. `origin` names the layout where names alone are ambiguous, or is
+    "order": tensors are taken one by one in file order, checked only by kind and shape, with the padding, epsilon, mean
+    and standard deviation of PyTorch. With `fresh_head`, missing layers at the end start from initial weights. `labels`
+    are required unless the classes are ImageNet's 1,000.
 
-    What was decided or assumed on the way is in the artifact's facts, under "imported", as "notes".
+    Decisions and assumptions are listed in the artifact's facts, under "imported", as "notes".
 
     TensorFlow's 1,001st class, "background", is dropped unless `keep_background`. 8-bit files become float networks
     with their saturation as clips.
@@ -100,7 +100,7 @@ def import_checkpoint(
 
 
 def _but_fits(tensors: Tensors, model: zoo.Model | None) -> list[str]:
-    """What to add to an error: the network that the file fits, if that is another than `model`."""
+    """An addition to an error: the network that the file does fit, if it differs from `model`."""
     if model is None:
         return []
     try:
@@ -118,16 +118,16 @@ def import_onnx(
     labels: Sequence[str] | None = None,
     prepared: Prepared | None = None,
 ) -> Artifact:
-    """Reads an ONNX file, which says itself which network it is; see `smallcnn.onnx.read_onnx` and `import_checkpoint`.
+    """Reads an ONNX file, which describes its own network; see `smallcnn.onnx.read_onnx` and `import_checkpoint`.
 
-    Raises FileError if the file is missing, damaged, or holds what a graph has no operator for.
+    Raises FileError if the file is missing, damaged, or needs an operator the graph lacks.
     """
     path = Path(path)
     return _whole(read_onnx(path, prepared), path, "onnx", keep_background, labels)
 
 
 def _described(path: Path, prepared: Prepared) -> Artifact | None:
-    """The network that a file of TensorFlow Lite or Keras describes itself; None if it holds weights only."""
+    """The network described by a TensorFlow Lite or Keras file; None if it holds only weights."""
     kind = kind_of(path)
     if kind == "tflite":
         return read_tflite(path, prepared)
@@ -149,7 +149,7 @@ def _whole(
     keep_background: bool,
     labels: Sequence[str] | None,
 ) -> Artifact:
-    """A file's own network, with labels as asked for, and where it came from."""
+    """A file's own network, with the requested labels and its provenance."""
     try:
         if labels is not None:
             made = replace(made, labels=_labels(len(made.labels), labels))
@@ -169,7 +169,7 @@ def import_known(known: Checkpoint, path: Path) -> Artifact:
     """The network of a checkpoint in the catalogue, from its file at `path`."""
     usual = known.preprocessing
     height, _ = usual.size
-    by_name = path.suffix != ".tflite"  # those files say themselves what they want
+    by_name = path.suffix != ".tflite"  # those files state their own preparation
     prepared = Prepared(height, usual.mean, usual.std, usual.crop, usual.interpolation) if by_name else None
     made = import_checkpoint([path], known.model, origin=known.layout, prepared=prepared)
     published = {"name": known.name, "origin": known.origin, "licence": known.licence, "url": known.url}
@@ -282,7 +282,7 @@ def _by_kind(
     labels: Sequence[str] | None,
     prepared: Prepared,
 ) -> Artifact:
-    """From Keras weights whose names say nothing: layers of a kind in the order they run."""
+    """From Keras weights with automatic names: layers of each kind in execution order."""
     resolution = {} if prepared.plane is None else {"resolution": prepared.plane}
     tensors = numbered(found.tensors) if found.kind == "npz" else found.tensors
     channels, classes, bias = keras_ends(tensors)
@@ -330,9 +330,9 @@ def _artifact(
 def _layout(
     tensors: Tensors, model: zoo.Model, origin: str | None, notes: list[str]
 ) -> tuple[Layout, zoo.Model, Tensors]:
-    """The layout whose names the file has, the model as it implies, and the tensors under those names.
+    """The layout that has the file's names, the model it implies, and the tensors under those names.
 
-    Raises FileError if no layout has the file's names, or several have.
+    Raises FileError if no layout or several layouts have the file's names.
     """
     known = [*layouts_of(model.name), own(model.name)]
     origins = [layout.origin for layout in known]
@@ -350,7 +350,7 @@ def _layout(
             f"its names ({listed(list(tensors))}) {whose} {model.name}; "
             f"--origin {ORDER} ignores names, if the file has its layers in execution order"
         )
-    if len(best) > 1:  # torchvision's GoogLeNet has our names but for its last layer
+    if len(best) > 1:  # torchvision's GoogLeNet has our names except for its last layer
         best = [(place, layout) for place, layout in best if layout.origin != OWN]
     if len(best) > 1:
         raise FileError(
@@ -364,7 +364,7 @@ def _layout(
 
 
 def _told(place: Placed, others: list[str]) -> list[str]:
-    """In words, where the weights were found among other tensors."""
+    """Notes on where the weights were found among other tensors."""
     rivals = [
         f"as many names fit below {' and '.join(map(shown, place.rivals))}; used those below {shown(place.prefix)}"
     ]
@@ -373,7 +373,7 @@ def _told(place: Placed, others: list[str]) -> list[str]:
 
 
 def _as_implied(model: zoo.Model, layout: Layout) -> zoo.Model:
-    """The model with the options these weights need; FileError if another was asked for."""
+    """The model with the options these weights need; FileError if a given option conflicts."""
     for key, value in layout.implies.items():
         if key in model.given and model.options[key] != value:
             raise FileError(f"weights of {layout.origin} need {key}={value}, not {key}={model.options[key]}")
@@ -381,7 +381,7 @@ def _as_implied(model: zoo.Model, layout: Layout) -> zoo.Model:
 
 
 def _labels(classes: int, labels: Sequence[str] | None) -> tuple[str, ...]:
-    """Those given, ImageNet's, or numbers."""
+    """The given labels, ImageNet's, or numbers."""
     if labels is not None:
         if len(set(labels)) != len(labels):
             raise FileError("two labels are the same")

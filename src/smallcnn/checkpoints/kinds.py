@@ -1,6 +1,6 @@
-"""Which kind of file a checkpoint is: by its first bytes and what it holds, never by its name.
+"""Detects the file kind of a checkpoint by its first bytes and content, never by its name.
 
-`kind_of` names the kinds that are read, and has a true reason for every other.
+`kind_of` returns the supported kinds and gives a specific reason for every other.
 """
 
 import tarfile
@@ -26,11 +26,11 @@ READ = {
     "tflite": "TensorFlow Lite",
     "onnx": "ONNX",
 }
-"""What is read, in words."""
+"""The supported kinds, in words."""
 
 _STATE_DICT = "in Python, torch.save(model.state_dict(), 'weights.pth') writes an importable file"
 
-# kinds that are known by their beginning, and what to do about them
+# unsupported kinds recognised by their first bytes, and the advice for each
 _OTHERS = (
     (b"version https://git-lfs", "a Git LFS pointer, not the file itself; fetch it with: git lfs pull"),
     (b"\x93NUMPY", "one NumPy array; save all weights in one .npz with numpy.savez"),
@@ -50,7 +50,7 @@ _PAGES = (b"<!doctype html", b"<html", b"<?xml")
 def kind_of(path: Path) -> Kind:
     """The kind of the file at `path`.
 
-    Raises FileError if it is missing, empty, damaged, or of a kind that is not read, and says which.
+    Raises FileError if it is missing, empty, damaged, or of an unsupported kind, and names it.
     """
     if not path.is_file():
         absent = "a folder, not a file" if path.is_dir() else "not a regular file" if path.exists() else "no such file"
@@ -97,7 +97,7 @@ def _is_pickle(start: bytes, file: IO[bytes], size: int) -> bool:
         return True
     if start[:1] not in (b"(", b"}", b"]", b"c"):
         return False
-    file.seek(size - 1)  # protocols 0 and 1 have no mark in front; every pickle ends in a full stop
+    file.seek(size - 1)  # protocols 0 and 1 have no header; every pickle ends in a full stop
     return file.read(1) == b"."
 
 
@@ -106,7 +106,7 @@ _MODEL_PROTO = {1: 0, 2: 2, 3: 2, 4: 2, 5: 0, 6: 2, 7: 2, 8: 2, 14: 2, 20: 2, 25
 
 
 def _is_onnx(file: IO[bytes], size: int) -> bool:
-    """Whether its top level is a ModelProto's, as far as its graph."""
+    """Whether its top level is a ModelProto's, checked up to its graph."""
     for field, wire, value in islice(_fields(file, size), 64):
         if _MODEL_PROTO.get(field) != wire:
             return False
@@ -116,7 +116,7 @@ def _is_onnx(file: IO[bytes], size: int) -> bool:
 
 
 def _fields(file: IO[bytes], size: int) -> Iterator[tuple[int, int, int]]:
-    """Number, wire type and value or length of each field at the top of a protocol buffer, to the first odd one."""
+    """Number, wire type and value or length of each top-level field of a protocol buffer, up to the first invalid one."""
     file.seek(0)
     while (tag := _varint(file)) is not None:
         field, wire = tag >> 3, tag & 7
@@ -145,7 +145,7 @@ def _varint(file: IO[bytes]) -> int | None:
 def _kind_of_zip(path: Path) -> Kind:
     with open_zip(path) as archive:
         names = archive.namelist()
-        inside = {name.partition("/")[2] for name in names}  # PyTorch puts all into one folder
+        inside = {name.partition("/")[2] for name in names}  # PyTorch puts everything into one folder
         if "data.pkl" in inside and ("constants.pkl" in inside or "bytecode.pkl" in inside):
             raise FileError(f"a TorchScript program, not weights; {_STATE_DICT}, with model = torch.jit.load(FILE)")
         if _is_pt2(archive, names, inside):
@@ -175,7 +175,7 @@ def _is_pt2(archive: zipfile.ZipFile, names: list[str], inside: set[str]) -> boo
 
 
 def _tar(path: Path) -> str:
-    """Why an archive of tar is not read; "" if it is none."""
+    """The reason a tar archive is not read; "" if the file is not one."""
     try:
         with tarfile.open(path, "r:") as archive:
             names = [member.name for member in islice(archive, 4)]

@@ -1,8 +1,8 @@
-"""Laying Keras weights with automatic names, conv2d_17, onto a network: by kind, in order.
+"""Matches Keras weights with automatic names (conv2d_17) to a network: by kind, in order.
 
-Those names say how many layers of the kind a program had made before, and nothing of their place. So the convolutions
-of the file are those of the network in the order they run, and likewise the depthwise ones, the batch norms and the
-dense layers; every shape must fit.
+These names count the layers of a kind that a program had made before and carry no position. So the file's convolutions
+map to the network's in execution order, and likewise depthwise convolutions, batch norms and dense layers; every shape
+must fit.
 """
 
 import re
@@ -25,13 +25,13 @@ _AUTOMATIC = re.compile(r"((?:(?:depthwise_|separable_)?conv2d|batch_normalizati
 
 
 def is_automatic(tensors: Tensors) -> bool:
-    """Whether the layers have the names that Keras gives by itself."""
+    """Whether the layers have Keras' automatic names."""
     layers = {name.rpartition("/")[0] for name in tensors}
     return bool(layers) and all(_AUTOMATIC.fullmatch(layer) for layer in layers)
 
 
 def numbered(tensors: Tensors) -> dict[str, np.ndarray]:
-    """The tensors by the numbers in their layers' automatic names, for files that sort them as text."""
+    """The tensors sorted by the numbers in their automatic names, for files that sort names as text."""
 
     def place(name: str) -> tuple[str, int]:
         match = _AUTOMATIC.fullmatch(name.rpartition("/")[0])
@@ -53,7 +53,7 @@ def keras_ends(tensors: Tensors) -> tuple[int, int | None, bool]:
 
 
 def by_kind(graph: Graph, tensors: Tensors, *, fresh_head: bool = False) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Our weights by name, and the layers that start anew: with `fresh_head`, the dense ones that the file lacks.
+    """Our weights by name, and the fresh layers: with `fresh_head`, the dense layers that the file lacks.
 
     Raises FileError at the first layer that does not fit, and if there are too few or too many.
     """
@@ -86,7 +86,7 @@ def by_kind(graph: Graph, tensors: Tensors, *, fresh_head: bool = False) -> tupl
 
 
 def _parts(layer: str, own: dict[str, np.ndarray]) -> list[tuple[Kind, dict[str, np.ndarray]]]:
-    """What a layer of the file holds; a separable convolution is two."""
+    """The layers in one layer of the file; a separable convolution is two."""
     if "pointwise_kernel" in own and "depthwise_kernel" in own:
         bias = {"bias": own["bias"]} if "bias" in own else {}
         return [

@@ -1,7 +1,7 @@
-"""What torch.save and pickle.dump write: a zip archive since PyTorch 1.6, before that pickles and storages in turn.
+"""Reads the files of torch.save and pickle.dump: a zip archive since PyTorch 1.6, before that pickles, then storages.
 
-Neither PyTorch nor anything that the file names is imported or called. Storages are found at once, and read when a
-tensor in them is asked for.
+Neither PyTorch nor anything the file names is imported or called. Storages are located at once, and read when one of
+their tensors is needed.
 """
 
 import io
@@ -21,15 +21,15 @@ from smallcnn.checkpoints.zips import open_zip, read_member
 from smallcnn.errors import FileError
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # the first value in files before PyTorch 1.6
-_LARGEST_PICKLE = 64 * 2**20  # bytes; it holds names and shapes, some 100 kB
-_LARGEST_FILE = 600 * 2**20  # bytes of a file that is pickles throughout; VGG-16 is the largest network here
-_MOST_PICKLED = 5000  # storages that are files in the file; a network with its optimizer has some 1,000
-_STEPS_OF_STORAGE = 100  # that one of them takes; it is some 20
+_LARGEST_PICKLE = 64 * 2**20  # bytes; it holds names and shapes, about 100 kB
+_LARGEST_FILE = 600 * 2**20  # bytes of a file that consists of pickles; VGG-16 is the largest network here
+_MOST_PICKLED = 5000  # storages nested as files; a network with its optimizer has about 1,000
+_STEPS_OF_STORAGE = 100  # pickle steps for one of them; typically about 20
 
 
 @contextmanager
 def opened(path: Path, kind: Kind) -> Iterator[object]:
-    """What the file holds, with `Numbers` as tensors, whose numbers can be read until the end of the context."""
+    """The file's content, with `Numbers` as tensors; their numbers can be read inside the context only."""
     if kind == "torch":
         with open_zip(path) as archive:
             yield _of_archive(archive)
@@ -91,7 +91,7 @@ def _of_stream(file: Any, held: memoryview, builders: Mapping[str, Builder], **l
 
 
 class _Stored:
-    """A storage behind the pickles: its type, its size, and its bytes once they are located."""
+    """A storage after the pickles: its type, size, and its bytes once located."""
 
     def __init__(self, kind: object, count: object) -> None:
         self.bytes = memoryview(b"")
@@ -103,7 +103,7 @@ class _Stored:
 
 
 def _locate(found: Mapping[str, _Stored], order: object, held: memoryview, at: int) -> None:
-    """Each storage begins with its count as eight bytes; they lie in the order of the last pickle."""
+    """Locates the storages, in the order of the last pickle; each starts with its count in eight bytes."""
     for name in order if isinstance(order, list) else ():
         one = found.get(str(name)[:100])
         if one is None or at + 8 > len(held):

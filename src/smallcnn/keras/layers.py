@@ -1,7 +1,7 @@
-"""The layers of Keras that are read, by their class.
+"""The supported Keras layers, by class.
 
-Each function takes the network so far and the call, adds nodes and returns the result as a view: a tensor of Keras is
-a node's result with its axes arranged in some way (`smallcnn.onnx.views`), channels last.
+Each function takes the network so far and the call, adds nodes and returns the result as a view: a Keras tensor is a
+node's result with its axes arranged in some way (`smallcnn.onnx.views`), channels last.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,7 +28,7 @@ Reader = Callable[[Network, Call], View]
 
 
 def tensor_names(layer: Layer) -> tuple[str, ...]:
-    """What the tensors of a layer are called, in Keras' order."""
+    """Names of a layer's tensors, in Keras' order."""
     config = layer.config
     bias = ("bias",) if config.get("use_bias", config.get("bias", True)) else ()
     match layer.kind:
@@ -137,7 +137,7 @@ def dense(net: Network, call: Call) -> View:
     weight, view = own.pop("kernel").T, call.view()
     if weight.ndim != 2:
         raise FileError(f"has a kernel of {shown(weight.shape)}, not two axes")
-    if any(view.dims[:-1]):  # a map, each pixel by itself
+    if any(view.dims[:-1]):  # a map, pixel by pixel
         op = ops.Conv(out=len(weight), bias="bias" in own)
         node = map_last(net, view)
         return activated(net, call, plain(net.add(op, [node], call.label, weight=weight[:, :, None, None], **own)))
@@ -182,7 +182,7 @@ def global_max_pool(net: Network, call: Call) -> View:
 
 
 def _margins(call: Call, name: str) -> ops.Padding:
-    """((top, bottom), (left, right)) of a setting that is those, (height, width), or one number."""
+    """((top, bottom), (left, right)) from a setting in that form, (height, width), or one number."""
     value = call.option(name, default=1)
     rows = [value, value] if isinstance(value, int) else value
     if isinstance(rows, list | tuple) and len(rows) == 4:  # Keras 1
@@ -298,7 +298,7 @@ def divide(net: Network, call: Call) -> View:
 
 
 def _operands(net: Network, call: Call) -> tuple[View, Array]:
-    """The result of the two operands, and the constant as one number, or one per channel."""
+    """The operand that is a result, and the constant as one number or one per channel."""
     a, b = call.pair("x", "y", "x1", "x2")
     view, constant = (a, b) if isinstance(a, View) else (b, a)
     if not isinstance(view, View) or isinstance(constant, View):
@@ -326,7 +326,7 @@ def concatenate(net: Network, call: Call) -> View:
 
 
 def activated(net: Network, call: Call, view: View) -> View:
-    """The result with the activation that the layer has."""
+    """The result with the layer's activation applied."""
     return _activation(net, call, view, call.layer.config.get("activation"), f"{call.label}.activation")
 
 
@@ -430,7 +430,7 @@ def flatten(net: Network, call: Call) -> View:  # noqa: ARG001
 
 
 def reshape(net: Network, call: Call) -> View:  # noqa: ARG001
-    """Reshape, to sides of which one may be left open."""
+    """Reshape; one side may be left open."""
     view, target = call.moved(), call.option("target_shape", "newshape")
     if not isinstance(target, list | tuple) or not all(isinstance(side, int) for side in target):
         raise FileError(f"reshapes {shown(view.sizes)} to {shown(target)}")
@@ -450,12 +450,12 @@ def permute(net: Network, call: Call) -> View:  # noqa: ARG001
 
 
 def same(net: Network, call: Call) -> View:  # noqa: ARG001
-    """What does something while training only."""
+    """A layer that acts only in training."""
     return call.moved()
 
 
 def resizing(net: Network, call: Call) -> View:  # noqa: ARG001
-    """Resizing, to the size that the image has already."""
+    """Resizing to the size the image already has."""
     view, size = call.moved(), (call.whole("height"), call.whole("width"))
     if view.sizes[1:3] != size:
         raise FileError(f"resizes {shown(view.sizes[1:3])} to {size}, which the graph cannot do")
@@ -519,7 +519,7 @@ READERS: dict[str, Reader] = {
     "TrueDivide": divide,
     "ZeroPadding2D": zero_padding,
 }
-"""Layers, and operations that Keras 3 writes between them."""
+"""Layers, and the operations that Keras 3 writes between them."""
 
 FUNCTIONS: dict[str, str] = {
     "__operators__.add": "Add", "math.add": "Add", "math.subtract": "Subtract", "math.multiply": "Multiply",

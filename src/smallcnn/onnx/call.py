@@ -1,4 +1,4 @@
-"""One operator of the file that depends on the image, and what its inputs may be."""
+"""One operator of the file that depends on the image, with checks of its inputs."""
 
 from dataclasses import dataclass, replace
 
@@ -14,7 +14,7 @@ Value = View | Array
 
 @dataclass(frozen=True)
 class Call(Constants):
-    """An operator of the file, at least one of whose inputs depends on the image."""
+    """An operator of the file with at least one input that depends on the image."""
 
     values: list[Value | None]
     label: str
@@ -49,7 +49,7 @@ class Call(Constants):
         return value
 
     def maximised(self) -> tuple[View, Padding]:
-        """The first input, for a maximum over windows, and margins around its plane that never win."""
+        """The first input of a max pool, and margins around its plane that never win."""
         value = self.values[0]
         if not isinstance(value, View) or value.margins == NO_PADDING:
             return self.view(), NO_PADDING
@@ -65,12 +65,12 @@ class Call(Constants):
         return value
 
     def bias(self, index: int) -> Array | None:
-        """A weight that may be left out."""
+        """An optional weight."""
         absent = index >= len(self.values) or self.values[index] is None
         return None if absent else self.weight(index, "bias")
 
     def number(self, index: int, what: str, default: float) -> float:
-        """A constant of one number that may be left out."""
+        """An optional constant of one number."""
         if index >= len(self.values) or self.values[index] is None:
             return default
         value = self.weight(index, what)
@@ -79,7 +79,7 @@ class Call(Constants):
         return float(value.reshape(()))
 
     def constant(self, index: int) -> list[int] | None:
-        """Whole numbers that an input holds; None if it is left out."""
+        """An input of whole numbers; None if it is omitted."""
         if index < len(self.values) and isinstance(self.values[index], View):
             raise FileError(f"has an input {index + 1} that depends on the image")
         value = self.get(index)

@@ -1,7 +1,6 @@
-"""TensorFlow's layout, (batch, height, width, channels), over a growing network; for the readers of its files.
+"""TensorFlow's layout, (batch, height, width, channels), while a network is built; for the readers of its files.
 
-`Network` and `views` follow any arrangement of axes; here are the one that TensorFlow computes in, and how a network
-is fed its image.
+`Network` and `views` follow any arrangement of axes; this module has TensorFlow's, and the network's image input.
 """
 
 from collections.abc import Sequence
@@ -46,7 +45,7 @@ def map_last(net: Network, view: View) -> Node:
 
 
 def per_channel(net: Network, view: View, constant: Array) -> tuple[View, Array]:
-    """`constant` as one number, or one per channel of `view`, which it must not widen; float64."""
+    """`constant` as one number or one per channel of `view`, which it must not broadcast; float64."""
     view = net.ordered(view)
     axes = max(len(view.dims), constant.ndim)
     dims, channels = views.broadcast(view.dims, axes), view.node.shape[-1]
@@ -69,15 +68,15 @@ def answer(net: Network, result: View) -> Node:
 
 
 def product(net: Network, a: View, b: View, label: str) -> View:
-    """Of two results: x times a clipped line of x, or a map times a number per channel."""
+    """The product of two results: x times a clipped line of x, or a map times a number per channel."""
     swish = [gated(net, x, gate, label) for x, gate in ((a, b), (b, a)) if x.dims == gate.dims]
     return next(filter(None, swish), None) or net.gate(a, b, label)
 
 
 def told(done: Sequence[Entry]) -> Pixels | None:
-    """Which numbers a file wants its images to have, by what it does to them first; None if it does nothing to them.
+    """The pixel range that a file expects, judged by its first steps; None if it does nothing to its images.
 
-    Raises FileError if what it does does not tell.
+    Raises FileError if these steps do not determine the range.
     """
     steps = [entry for entry in done if not entry.says_nothing]
     asked = {pixels_of(entry) for entry in steps} - {None}
@@ -102,7 +101,7 @@ def fed(graph: Graph, scale: Array | float, shift: Array | float) -> Preprocessi
 
 
 FED: dict[Pixels, tuple[float, float]] = {"0..255": (1.0, 0.0), "0..1": (1 / 255, 0.0), "-1..1": (1 / 127.5, -1.0)}
-"""What bytes are multiplied by, and what is added, where such numbers are wanted."""
+"""Scale and shift from bytes to each expected pixel range."""
 
 
 def _tuple(values: Array) -> tuple[float, ...]:

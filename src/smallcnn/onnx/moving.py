@@ -1,4 +1,4 @@
-"""What moves numbers and computes none: axes exchanged, merged, cut and joined. Most of it is bookkeeping (`views`)."""
+"""Operators that only move data: transpose, merge, cut and join axes. Mostly bookkeeping (`views`)."""
 
 from dataclasses import replace
 
@@ -51,7 +51,7 @@ def split(net: Network, call: Call) -> list[View]:
 
 
 def cut(net: Network, call: Call) -> View:
-    """Slice: consecutive rows or columns, channels in any steps, also backwards."""
+    """Slice: consecutive rows or columns; channels in any steps, also backwards."""
     view = _before_the_end(call)
     if any(isinstance(value, View) for value in call.values[1:]):
         raise FileError("slices at a position that depends on the image")
@@ -72,7 +72,7 @@ def gather(net: Network, call: Call) -> View:
 
 
 def gather_nd(net: Network, call: Call) -> View:
-    """GatherND along the first axis, which is how PyTorch's newer exporter writes x[:, [2, 1, 0]]."""
+    """GatherND along the first axis, used by PyTorch's newer exporter for x[:, [2, 1, 0]]."""
     index = call.get(1)
     if call.attributes.whole("batch_dims", 0) or index is None or index.ndim != 2 or index.shape[1] != 1:
         raise FileError("gathers with something other than a list of indices of one axis")
@@ -95,7 +95,7 @@ def _gathered(net: Network, call: Call, axis: int, index: Array | None) -> View:
 
 
 def _before_the_end(call: Call) -> View:
-    """The first input, of which a part is taken: not of probabilities, as the softmax is over all."""
+    """The first input, to take a part of; not probabilities, as their softmax covers all classes."""
     view = call.any_view()
     if view.ended:
         raise FileError(f"takes part of the result of {view.ended}; export the network with all of its classes")
@@ -217,9 +217,9 @@ def shape(call: Call) -> Array:
 
 
 def softmax(call: Call) -> View:
-    """Softmax and LogSoftmax, after which there is nothing to compute."""
+    """Softmax and LogSoftmax, which end the network."""
     view = call.view()
-    older = call.opset < 13  # from the axis on, all as one
+    older = call.opset < 13  # all axes from this one on, merged
     axis = along(call.attributes.whole("axis", 1 if older else -1), len(view.dims))
     over = view.dims[axis:] if older else view.dims[axis : axis + 1]
     if sum(map(len, over)) != sum(map(len, view.dims)):

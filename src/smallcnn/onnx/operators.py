@@ -1,7 +1,7 @@
-"""The operators of ONNX that are read, by name.
+"""The supported ONNX operators, by name.
 
 Each function takes the network so far and the call, adds nodes and returns the result as a view; those that only move
-numbers take the call alone. An attribute that none of them asks for is an error.
+data take just the call. An unused attribute is an error.
 """
 
 from collections.abc import Callable
@@ -79,4 +79,4 @@ REFUSED: dict[str, str] = {
     "ConvInteger": _QUANTIZED,
     "MatMulInteger": _QUANTIZED,
 }
-"""Why, for operators that somebody might expect."""
+"""Reasons for refusing operators that users might expect."""

@@ -1,4 +1,4 @@
-"""What works on the plane: convolution, pools, means, zeros around it, normalisation over neighbouring channels."""
+"""Operators on the plane: convolution, pools, means, padding, normalisation over neighbouring channels."""
 
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ from smallcnn.onnx.views import View
 
 
 def conv(net: Network, call: Call) -> View:
-    """Conv, over a plane; over what is one pixel, a dense layer."""
+    """Conv over a plane; over a single pixel, a dense layer."""
     weight, bias = call.weight(1, "weight"), call.bias(2)
     if weight.ndim != 4:
         raise FileError(f"convolves over {max(weight.ndim - 2, 0)} axes, not two")
@@ -39,7 +39,7 @@ def conv(net: Network, call: Call) -> View:
 
 
 def _window(call: Call, plane: ops.Pair, kernel: ops.Pair) -> tuple[ops.Pair, ops.Padding, ops.Padding]:
-    """Stride, padding, and what windows reach beyond the padding where sizes are rounded up."""
+    """Stride, padding, and the reach of windows beyond the padding if sizes are rounded up."""
     stride = call.attributes.ints("strides", [1, 1]) or []
     pads = call.attributes.ints("pads", [0, 0, 0, 0]) or []
     dilations = call.attributes.ints("dilations", [1, 1]) or []
@@ -70,7 +70,7 @@ def _window(call: Call, plane: ops.Pair, kernel: ops.Pair) -> tuple[ops.Pair, op
 
 
 def _beyond(size: int, kernel: int, stride: int, pads: ops.Pair) -> int:
-    """What the last window lacks if the number of windows is rounded up; each starts in the image or before it."""
+    """The pixels the last window lacks if the number of windows is rounded up; each starts in or before the image."""
     steps = -(-(size + sum(pads) - kernel) // stride)
     if steps * stride >= size + pads[0]:
         steps -= 1
@@ -93,7 +93,7 @@ def pool(net: Network, call: Call) -> View:
         made = net.add(ops.Pool(function="max", kernel=window, stride=stride, padding=padding), [node], call.label)
         return View(made, views.channels_first(made.shape))
     count = bool(call.attributes.whole("count_include_pad", 0)) and padding != ops.NO_PADDING
-    if count and beyond != ops.NO_PADDING:  # what is beyond the padding does not count
+    if count and beyond != ops.NO_PADDING:  # pixels beyond the padding do not count
         node, padding, count = net.add(ops.Pad(padding=padding), [node], f"{call.label}.pad"), ops.NO_PADDING, False
     op = ops.Pool(function="average", kernel=window, stride=stride, padding=_plus(padding, beyond), count_padding=count)
     made = net.add(op, [node], call.label)
@@ -155,7 +155,7 @@ def pad(net: Network, call: Call) -> View:
     if len(view.node.shape) != 3:
         raise FileError(f"pads {shown(view.sizes)}, which has no plane")
     sides = {views.HEIGHT: (0, 0), views.WIDTH: (0, 0)}
-    usual = view.dims == views.channels_first(view.node.shape)  # tells which is which of a plane of one pixel
+    usual = view.dims == views.channels_first(view.node.shape)  # distinguishes the axes of a plane of one pixel
     for axis, margin in margins.items():
         side = axis - 5 if usual else next((atom.axis for atom in view.dims[axis]), None)
         if side not in sides or view.sizes[axis] != view.node.shape[side]:

@@ -1,7 +1,7 @@
-"""The operators of TensorFlow Lite that are read, by name.
+"""The supported TensorFlow Lite operators, by name.
 
 Each function takes the network so far and the call, adds nodes and returns the result as a view: a tensor of the file
-is a node's result with its axes arranged in some way (`smallcnn.onnx.views`), so that reshapes and transposes vanish.
+is a node's result with its axes arranged in some way (`smallcnn.onnx.views`), which eliminates reshapes and transposes.
 Fused activations and the ranges of quantized tensors are applied by the reader.
 """
 
@@ -92,7 +92,7 @@ def _convolved(net: Network, call: Call, node: Node, own: dict[str, Array], grou
 
 
 def dense(net: Network, call: Call) -> View:
-    """FULLY_CONNECTED, weights (out, in), over all there is, whatever its axes."""
+    """FULLY_CONNECTED, weights (out, in), over the whole input, whatever its axes."""
     view, weight = call.view(), call.real(1, "weight")
     if call.option("WeightsFormat"):
         raise FileError("has shuffled weights, which are not supported")
@@ -140,7 +140,7 @@ def div(net: Network, call: Call) -> View:
 
 
 def _constant(net: Network, a: View | Array, b: View | Array) -> tuple[View, Array]:
-    """The result of the two, and the constant as one number, or one per channel."""
+    """The operand that is a result, and the constant as one number or one per channel."""
     view, constant = (a, b) if isinstance(a, View) else (b, a)
     if not isinstance(view, View) or isinstance(constant, View):
         raise FileError("computes with constants alone")
@@ -325,7 +325,7 @@ def bound(net: Network, call: Call) -> View:
 
 
 def normalised(net: Network, call: Call) -> View:
-    """LOCAL_RESPONSE_NORMALIZATION, whose alpha is for the sum and not the mean of the window."""
+    """LOCAL_RESPONSE_NORMALIZATION, whose alpha applies to the window's sum, not its mean."""
     size = 2 * call.option("Radius") + 1
     alpha, beta, bias = call.setting("Alpha", 1), call.setting("Beta", 0.5), call.setting("Bias", 1)
     op = ops.LocalResponseNorm(size=size, alpha=alpha * size, beta=beta, bias=bias)
@@ -333,7 +333,7 @@ def normalised(net: Network, call: Call) -> View:
 
 
 def reshape(net: Network, call: Call) -> View:  # noqa: ARG001
-    """RESHAPE, SQUEEZE and EXPAND_DIMS: to what the file says of the output."""
+    """RESHAPE, SQUEEZE and EXPAND_DIMS, to the output shape in the file."""
     view, target = call.moved(), call.output.shape
     if prod(target) != prod(view.sizes) and call.operator.kind == "RESHAPE" and call.has(1):
         target = tuple(call.whole(1, "a shape"))
@@ -357,7 +357,7 @@ def same(net: Network, call: Call) -> View:  # noqa: ARG001
 
 
 def softmax(net: Network, call: Call) -> View:
-    """SOFTMAX and LOG_SOFTMAX, after which there is nothing to compute."""
+    """SOFTMAX and LOG_SOFTMAX, which end the network."""
     view = call.view()
     if any(view.dims[:-1]) or call.setting("Beta", 1.0) <= 0:
         raise FileError(f"is over the last axis of {shown(view.sizes)}, which is not all classes")
@@ -367,7 +367,7 @@ def softmax(net: Network, call: Call) -> View:
 
 
 def argmax(net: Network, call: Call) -> View:  # noqa: ARG001
-    """ARG_MAX of the classes, which is left out: predicting does it."""
+    """ARG_MAX over the classes, dropped because prediction does it."""
     view, axes = call.moved(), call.whole(1, "an axis")
     if prod(view.sizes) != view.sizes[_axis(axes[0], len(view.dims))]:
         raise FileError(f"is over axis {axes[0]} of {shown(view.sizes)}, which is not all classes")
