@@ -130,7 +130,7 @@ def test_what_the_file_holds(path):
         ({"labels": ("a", "b")}, r"2 labels for an output of shape \(3,\)"),
         ({"labels": ("a",) * 4}, r"4 labels for an output of shape \(3,\)"),
         ({"weights": {}}, r"weights do not fit tiny: 12 missing \(stem.conv.weight, .*\)"),
-        ({"graph": every_op()}, "weights do not fit every_op: .* missing .*; .* surplus .*; .* of another shape"),
+        ({"graph": every_op()}, "weights do not fit every_op: .* missing .*; .* surplus .*; .* of a different shape"),
         (
             {"preprocessing": replace(artifact().preprocessing, size=(8, 9))},
             r"preprocessing to \(8, 9, 3\) for an input of shape \(8, 8, 3\)",
@@ -166,7 +166,7 @@ F32 = np.zeros(5, np.float32)
         (
             without("stem.bn.bias") | {"stem.norm.bias": F32, "classifier.bias": F32},
             "weights do not fit tiny: 1 missing (stem.bn.bias); 1 surplus ('stem.norm.bias'); "
-            "1 of another shape (classifier.bias is (5,), not (3,))",
+            "1 of a different shape (classifier.bias is (5,), not (3,))",
         ),
         (with_tensor("classifier.bias", np.zeros(3)), "'classifier.bias' is stored as F64, not F32"),
         (with_tensor("classifier.bias", np.zeros(3, np.float16)), "'classifier.bias' is stored as F16, not F32"),

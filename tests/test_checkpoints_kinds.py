@@ -83,14 +83,14 @@ OTHERS = {
     "tar": (lambda p: write_tar(p, "model.pth", "b", "c", "d"), "a tar archive (it holds 'model.pth', 'b', 'c', ...)"),
     "tar.gz": (lambda p: write_tar(p, "model.pth", mode="w:gz"), "compressed with gzip; unpack it"),
     "PyTorch 0.1": (lambda p: write_tar(p, "./sys_info", "./pickle", "./tensors", "./storages"), "of PyTorch 0.1"),
-    "zip": (lambda p: write_zip(p, "model.pth"), "a zip archive with no weights that are known (it holds 'model.pth')"),
+    "zip": (lambda p: write_zip(p, "model.pth"), "a zip archive without any known kind of weights (it holds 'model.pth')"),
     "empty zip": (write_zip, "it is empty"),
     "empty": (lambda p: p.write_bytes(b""), "damaged: it is empty"),
     "pointer": (lambda p: p.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n"), "git lfs pull"),
     "page": (lambda p: p.write_text("\n<!DOCTYPE html><title>404</title>"), "a web page"),
-    "text": (lambda p: p.write_text("hello\n"), "of a kind that is not read"),
+    "text": (lambda p: p.write_text("hello\n"), "of an unsupported kind"),
     "npy": (lambda p: p.write_bytes(b"\x93NUMPY\x01\x00"), "one NumPy array"),
-    "saved model": (lambda p: p.write_bytes(b"\x08\x01\x12\x03abc"), "of a kind that is not read"),
+    "saved model": (lambda p: p.write_bytes(b"\x08\x01\x12\x03abc"), "of an unsupported kind"),
     "cut zip": (lambda p: p.write_bytes(b"PK\x03\x04" + bytes(60)), "damaged: a zip archive that is cut off"),
 }  # fmt: skip
 
@@ -127,12 +127,12 @@ def test_a_list_of_members_that_never_ends(tmp_path):
     listed = member * 250_000
     end = struct.pack("<4s4H2IH", b"PK\x05\x06", 0, 0, 9, 9, len(listed), 4, 0)
     (tmp_path / "w.pth").write_bytes(b"PK\x03\x04" + listed + end)
-    with pytest.raises(FileError, match="list of members is larger"):
+    with pytest.raises(FileError, match="list of members is longer"):
         kind_of(tmp_path / "w.pth")
 
 
 def test_zeros_packed_a_thousandfold(tmp_path):
     with zipfile.ZipFile(tmp_path / "w.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a.npy", bytes(200 * 2**20))
-    with pytest.raises(FileError, match="far more than a file of its size can"):
+    with pytest.raises(FileError, match="far more than its size allows"):
         kind_of(tmp_path / "w.npz")

@@ -285,7 +285,7 @@ def test_averaged_weights_are_taken_where_they_are_complete(how, tmp_path):
         torch.save({"state_dict": plain} | averaged, tmp_path / "w.pt", **how)
         found = read_weights(tmp_path / "w.pt")
         check(found.tensors, WEIGHTS)
-        assert found.notes == (f"averaged weights taken, from '{next(iter(averaged))}', not those in 'state_dict'",)
+        assert found.notes == (f"used the averaged weights in '{next(iter(averaged))}', not those in 'state_dict'",)
     lacking = {"ema": {"shadow": {name: value for name, value in plain.items() if name != "a/last"}}}
     torch.save({"model": state} | lacking, tmp_path / "w.pt", **how)
     found = read_weights(tmp_path / "w.pt")
@@ -306,7 +306,7 @@ def test_a_whole_module_gives_its_state_dict(wrap, how, tmp_path):
     wanted = {name: value for name, value in network.state_dict().items() if "num_batches" not in name}
     check(found.tensors, {name: value.numpy() for name, value in wanted.items()})
     (note,) = found.notes
-    assert "a whole pickled network" in note
+    assert "a pickled network" in note
     assert "torch.save(model.state_dict()" in note
 
 
@@ -571,7 +571,7 @@ def test_a_file_without_weights(tmp_path):
     torch.save({"epoch": 3, "bn.num_batches_tracked": torch.tensor(7)}, tmp_path / "w.pth")
     np.savez(tmp_path / "w.npz")
     safetensors.numpy.save_file({}, tmp_path / "w.safetensors")
-    assert refusal(tmp_path / "w.pth") == "holds no weights: its content ('dict') has no tensors with names"
+    assert refusal(tmp_path / "w.pth") == "holds no weights: its content ('dict') has no named tensors"
     assert refusal(tmp_path / "w.npz").endswith("it is empty")
     assert refusal(tmp_path / "w.safetensors") == "holds no weights"
 

@@ -70,7 +70,7 @@ def test_activations(code, name, tmp_path):
 
 @pytest.mark.parametrize("code", [ACT.RELU_N1_TO_1, ACT.TANH, ACT.SIGN_BIT])
 def test_an_unknown_activation(code, tmp_path):
-    assert f"fused activation {code} is not known" in refusal(
+    assert f"fused activation {code} is not supported" in refusal(
         one_conv(tmp_path / "w.tflite", FusedActivationFunction=code)
     )
 
@@ -86,7 +86,7 @@ def test_an_unknown_operator_is_named(code, tmp_path):
     draft.op(code, ends[:1], ends[1])
     (name,) = (key for key, value in vars(OP).items() if value == code)
     said = refusal(draft.write(tmp_path / "w.tflite", ends[:1], ends[1:]))
-    assert f"operator 0, {name}: no network of the registry has this" in said
+    assert f"operator 0, {name}: no registered network has this operator" in said
 
 
 @pytest.mark.parametrize("kind", [np.int8, np.uint8])
@@ -155,7 +155,7 @@ def test_weights_that_are_no_constants(tmp_path):
     draft = Draft()
     image, out, weight = draft.tensor((1, 8, 8, 3)), draft.tensor((1, 8, 8, 4)), draft.tensor((4, 3, 3, 3))
     draft.op(OP.CONV_2D, [image, weight], out, **SAME1)
-    assert f"'tensor{weight}' should be a constant" in refusal(draft.write(tmp_path / "w.tflite", [image], [out]))
+    assert f"'tensor{weight}' must be a constant" in refusal(draft.write(tmp_path / "w.tflite", [image], [out]))
 
 
 def test_an_integer_map_without_scale(tmp_path):
@@ -169,7 +169,7 @@ def test_a_number_type_that_is_not_known(tmp_path):
     draft = Draft()
     image, out = draft.tensor((1, 8, 8, 3)), draft.tensor((1, 8, 8, 4))
     draft.op(OP.CONV_2D, [image, draft.tensor(CONV.shape, KIND.COMPLEX64, data=CONV)], out, **SAME1)
-    assert "'tensor2' holds COMPLEX64, which is not read" in refusal(draft.write(tmp_path / "w.tflite", [image], [out]))
+    assert "'tensor2' holds COMPLEX64, which is not supported" in refusal(draft.write(tmp_path / "w.tflite", [image], [out]))
 
 
 def test_two_inputs(tmp_path):
@@ -288,10 +288,10 @@ def test_a_pad_of_its_own_is_padding():
     (0, {"activation": "relu"}, "at stem.act, the network applies relu6 here, the file relu"),
     (0, {"activation": None}, "at stem.act, the network applies relu6 here, the file nothing"),
     (1, {"kind": "conv"}, "at depthwise.conv, the network has conv (4, 1, 3, 3), the file conv"),
-    (1, {"inputs": (0,)}, "at depthwise.conv, in the file, layer 2 reads other layers than here"),
-    (2, {"activation": "relu6"}, "at project.conv, the file applies relu6 after it, the network nothing"),
+    (1, {"inputs": (0,)}, "at depthwise.conv, in the file, layer 2 reads different layers"),
+    (2, {"activation": "relu6"}, "at project.conv, the file applies relu6 after it, the network does not"),
     (2, {"kind": "depthwise"}, "at project.conv"),
-    (3, {"inputs": (2, 3)}, "at add, in the file, layer 4 reads other layers than here"),
+    (3, {"inputs": (2, 3)}, "at add, in the file, layer 4 reads different layers"),
     (3, {"inputs": (3, 3)}, "at add, in the file, layer 4 reads"),
     (3, {"kind": "mean", "inputs": (3,)}, "at add, the network has add, the file mean"),
     (4, {"window": (4, 4)}, "at pool, the network has global_pool, the file average"),
@@ -312,14 +312,14 @@ def test_relu_for_relu6_either_way():
 def test_layers_too_few_or_too_many():
     assert "at classifier, the file ends before it, after 5 layers" in misfit(layers()[:-1])
     more = Layer("dense", (6,), 7, number(2, 3), number(2))
-    assert misfit([*layers(), more]) == "the file goes on after classifier: 1 more layers, first dense (2, 3), stride 1"
+    assert misfit([*layers(), more]) == "the file continues after classifier: 1 more layers, first dense (2, 3), stride 1"
 
 
 def test_a_network_of_layers_that_files_do_not_have():
     g = Builder(input=(9, 8, 3))
     x = g.max_pool(g.input, kernel=2, stride=2, name="pool")
     graph = g.graph(g.dense(g.global_pool(x), 3, name="classifier"), features=x, name="pooled")
-    assert "at pool, pool is not known in TensorFlow Lite files" in misfit(layers(), graph)
+    assert "at pool, pool is not supported in TensorFlow Lite files" in misfit(layers(), graph)
 
 
 def test_two_files_are_one_network():
@@ -333,7 +333,7 @@ def test_two_files_are_one_network():
         np.testing.assert_array_equal(weights[name], value)
     with pytest.raises(FileError, match=r"at stem.conv, the network has conv \(4, 3, 3, 3\), the file average"):
         lay_layers(network(), [second, first])
-    with pytest.raises(FileError, match="at pool, in the file, layer 5 reads other layers than here"):
+    with pytest.raises(FileError, match="at pool, in the file, layer 5 reads different layers"):
         lay_layers(network(), [replace(first, output=3), second])
 
 
@@ -448,10 +448,10 @@ def test_what_an_8_bit_file_wants_of_pictures(mobilenet):
 def test_halves_in_the_wrong_order_or_alone():
     first, second = (shared(name) for name in HALVES)
     for files, says in {
-        (second, first): "its last layer is no classifier",
-        (first,): "its last layer is no classifier; are there more files to come after it?",
+        (second, first): "its last layer is not a classifier",
+        (first,): "its last layer is not a classifier; is a later file missing?",
         (second,): "does not fit",
-        (first, first): "no classifier",
+        (first, first): "not a classifier",
         (first, second, second): "does not fit",
         (second, second): "does not fit",
     }.items():

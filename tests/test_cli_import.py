@@ -60,7 +60,7 @@ def test_without_as_the_network_is_recognised(smallcnn, files, tmp_path):
     out = tmp_path / "m.safetensors"
     code, _, remarks = smallcnn("import", files / "two.safetensors", "--out", out)
     assert code == 0
-    assert "recognised as shufflenet_v2:scale=0.5, by its names and shapes; --as says otherwise" in remarks
+    assert "recognised as shufflenet_v2:scale=0.5 by its names and shapes; --as overrides that" in remarks
     assert load(out).facts["imported"]["model"] == "shufflenet_v2:scale=0.5"
 
 
@@ -127,7 +127,7 @@ def test_two_halves(smallcnn, tmp_path):
     (["v3.safetensors", "--as", "mobilenet_v3_small", "--origin", "tim", "--out", "m.safetensors"], "closest: timm"),
     (["backbone.safetensors", "--as", "shufflenet_v2:scale=0.5", "--out", "m.safetensors"], "--fresh-head"),
     (["squeezenet.safetensors", "--as", "squeezenet_1_1", "--fresh-head", "--out", "m.safetensors"],
-     "leave --fresh-head out"),
+     "drop --fresh-head"),
     (["squeezenet.safetensors", "--as", "squeezenet_1_1", "--labels", "labels.txt", "--out", "m.safetensors"],
      "2 labels for 1000 classes"),
     (["squeezenet.safetensors", "--as", "squeezenet_1_1", "--labels", "photo.png", "--out", "m.safetensors"],
@@ -152,7 +152,7 @@ def test_two_halves(smallcnn, tmp_path):
      "'--interpolation'"),
     (["squeezenet.safetensors", "v3.safetensors", "--as", "squeezenet_1_1", "--out", "m.safetensors"], "give one file"),
     (["squeezenet.safetensors", "--as", "squeezenet_1_1", "--origin", "order", "--out", "m.safetensors"],
-     "order says nothing"),
+     "their order is lost"),
 ])  # fmt: skip
 def test_mistakes_are_one_line_and_leave_nothing(refused, files, tmp_path, monkeypatch, args, says):
     for path in files.iterdir():

@@ -195,16 +195,16 @@ def test_background_is_dropped_unless_it_is_kept(tmp_path):
 
 def test_the_wrong_network(squeezenet, shufflenet):
     assert "does not fit squeezenet_1_0 as torchvision names it" in refusal(squeezenet, "squeezenet_1_0")
-    assert "of another shape" in refusal(shufflenet, "shufflenet_v2:scale=1")
+    assert "of a different shape" in refusal(shufflenet, "shufflenet_v2:scale=1")
     line = refusal(shufflenet, "mobilenet_v1")
     assert "conv1.0.weight" in line
-    assert "none that timm or keras give mobilenet_v1" in line
+    assert "are not those of timm or keras for mobilenet_v1" in line
     assert line.endswith("; the file fits shufflenet_v2:scale=0.5")
 
 
 def test_a_network_of_which_no_public_weights_are_known(squeezenet):
     line = refusal(squeezenet, "effnet")
-    assert "are not those here, and no others are known of effnet; --origin order" in line
+    assert "match no known layout of effnet; --origin order" in line
     assert line.endswith("; the file fits squeezenet_1_1")
 
 
@@ -257,7 +257,7 @@ def test_damaged_files_name_themselves(squeezenet, tmp_path):
 
 
 def test_several_files_are_for_layers_only(squeezenet):
-    assert "only .tflite networks come in several files; give one file" in refusal(
+    assert "only a .tflite network may be split over several files; give one file" in refusal(
         [squeezenet, squeezenet], "squeezenet_1_1"
     )
     assert "give one file" in refusal([], "squeezenet_1_1")
@@ -285,14 +285,14 @@ def test_in_order_two_layers_exchanged(tmp_path):
     names[at : at + 4] = [*names[at + 2 : at + 4], *names[at : at + 2]]  # 3x3 before 1x1, of other shapes
     path = write_pth(tmp_path / "w.pth", {name: tensors[name] for name in names})
     line = refusal(path, "squeezenet_1_1", origin="order")
-    assert "tensor 5, features.3.expand3x3.weight (64, 16, 3, 3), comes where fire2.expand1x1.conv.weight" in line
+    assert "tensor 5 is features.3.expand3x3.weight (64, 16, 3, 3); fire2.expand1x1.conv.weight needs" in line
     assert import_checkpoint([path], "squeezenet_1_1").facts["imported"]["origin"] == "torchvision"
 
 
 def test_in_order_needs_a_file_that_keeps_one(tmp_path):
     safetensors.numpy.save_file(public_tensors("torchvision-squeezenet1_1"), tmp_path / "w.safetensors")
     line = refusal(tmp_path / "w.safetensors", "squeezenet_1_1", origin="order")
-    assert "a .safetensors file sorts its tensors, so their order says nothing" in line
+    assert "a .safetensors file sorts its tensors by name, so their order is lost" in line
 
 
 def test_in_order_keeps_the_conventions_of_pytorch(tmp_path):
@@ -340,7 +340,7 @@ def test_any_prefix_leaves_nothing_to_be_changed(prefix, tmp_path):
         assert (made.graph, made.preprocessing) == (plain.graph, plain.preprocessing)
         for name, value in plain.weights.items():
             np.testing.assert_array_equal(made.weights[name], value)
-        notes = [f"left out, as no part of the network: {', '.join(extra)}"] if extra else []
+        notes = [f"ignored, not part of the network: {', '.join(extra)}"] if extra else []
         assert made.facts["imported"]["notes"] == notes
 
 
@@ -350,7 +350,7 @@ def test_of_several_networks_in_a_file_the_note_says_which(tmp_path):
     path = write_pth(tmp_path / "w.pth", both | {f"student.{name}": value for name, value in tensors.items()})
     made = import_checkpoint([path], "shufflenet_v2:scale=0.5")
     np.testing.assert_array_equal(made.weights["classifier.bias"], tensors["fc.bias"])
-    assert made.facts["imported"]["notes"][0] == "as many names fit below 'teacher.': taken from below 'student.'"
+    assert made.facts["imported"]["notes"][0] == "as many names fit below 'teacher.'; used those below 'student.'"
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -402,7 +402,7 @@ def test_the_network_is_recognised(name, model, origin, told, tmp_path):
     made = import_checkpoint([path], origin=None if told else origin)
     wanted = import_checkpoint([path], model, origin=None if told else origin)
     assert made.graph == wanted.graph
-    assert f"recognised as {zoo.parse(model)}, by its names and shapes" in made.facts["imported"]["notes"][0]
+    assert f"recognised as {zoo.parse(model)} by its names and shapes" in made.facts["imported"]["notes"][0]
 
 
 def test_a_backbone_is_recognised(tmp_path):
@@ -410,21 +410,21 @@ def test_a_backbone_is_recognised(tmp_path):
     del tensors["fc.weight"], tensors["fc.bias"]
     path = write_pth(tmp_path / "w.pth", tensors)
     assert import_checkpoint([path], fresh_head=True).graph.name == "shufflenet_v2:scale=0.5"
-    assert "--fresh-head starts it anew" in refusal(path, None)
+    assert "--fresh-head initialises a new one" in refusal(path, None)
 
 
 def test_a_network_that_fits_in_order_only(tmp_path):
     tensors = public_tensors("torchvision-mobilenet_v2_x0_5")
     renamed = {f"layer{i:03}": value for i, value in enumerate(tensors.values())}
     line = refusal(write_pth(tmp_path / "w.pth", renamed), None)
-    assert "in order: --as mobilenet_v2:width=0.5 --origin order takes it so" in line
+    assert "in order: --as mobilenet_v2:width=0.5 --origin order imports it that way" in line
 
 
 def test_a_network_that_is_nearly_one(tmp_path):
     tensors = public_tensors("torchvision-mobilenet_v2_x0_5")
     tensors["features.7.conv.0.0.weight"] = np.ones((7, 7, 7, 7), np.float32)
     line = refusal(write_pth(tmp_path / "w.pth", tensors), None)
-    assert "no network here fits its names and shapes; closest: mobilenet_v2:width=0.5" in line
+    assert "no registered network fits its names and shapes; closest: mobilenet_v2:width=0.5" in line
     torch.save({"x": torch.ones(3)}, tmp_path / "w.pth")
     assert "closest" not in refusal(tmp_path / "w.pth", None)
 
@@ -432,7 +432,7 @@ def test_a_network_that_is_nearly_one(tmp_path):
 def test_a_network_with_something_else_next_to_it(tmp_path):
     path = write_pth(tmp_path / "w.pth", public_tensors("torchvision-squeezenet1_1") | {"mean": np.ones(3, np.float32)})
     line = refusal(path, None)
-    assert "does not fit squeezenet_1_1 as torchvision names it: 1 that the network does not have (mean)" in line
+    assert "does not fit squeezenet_1_1 as torchvision names it: 1 not in the network (mean)" in line
 
 
 def test_keras_weights_with_automatic_names_are_recognised():
@@ -443,7 +443,7 @@ def test_keras_weights_with_automatic_names_are_recognised():
 def test_a_whole_module_that_fits_nothing_says_what_it_is(tmp_path):
     torch.save(torch.nn.Linear(2, 3), tmp_path / "w.pt")
     line = refusal(tmp_path / "w.pt", None)
-    assert "a whole pickled network ('torch.nn.modules.linear.Linear')" in line
+    assert "a pickled network ('torch.nn.modules.linear.Linear')" in line
     assert "torch.save(model.state_dict(), 'weights.pth')" in line
 
 
@@ -555,7 +555,7 @@ def test_a_backbone_gets_a_fresh_head(file, model, origin, fresh):
     path = shared(file)
     line = refusal(path, model)
     assert line.endswith(
-        f"it has nothing for {', '.join(fresh)}: if that is a head cut off, --fresh-head starts it anew"
+        f"it lacks {', '.join(fresh)}: if the head was cut off, --fresh-head initialises a new one"
     )
     made = import_checkpoint([path], model, fresh_head=True, labels=["cat", "dog"])
     assert (made.facts["imported"]["origin"], made.facts["imported"]["fresh"]) == (origin, fresh)
@@ -599,7 +599,7 @@ def test_the_gluon_backbone_computes_what_its_format_says():
 
 
 def test_a_fresh_head_for_a_whole_network_is_refused(squeezenet):
-    assert "leave --fresh-head out" in refusal(squeezenet, "squeezenet_1_1", fresh_head=True)
+    assert "drop --fresh-head" in refusal(squeezenet, "squeezenet_1_1", fresh_head=True)
 
 
 def test_a_fresh_head_is_no_way_around_other_gaps(tmp_path):
@@ -617,7 +617,7 @@ def test_a_foreign_head_must_go_first(tmp_path):
     del tensors["fc.bias"]
     path = write_pth(tmp_path / "w.pth", tensors)
     line = refusal(path, "shufflenet_v2:scale=0.5", fresh_head=True)
-    assert "1 that the network does not have (detector.weight)" in line
+    assert "1 not in the network (detector.weight)" in line
 
 
 # --- files that are not what they seem -------------------------------------------------------------------------------

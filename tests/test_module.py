@@ -251,7 +251,7 @@ def test_weights_that_do_not_fit_are_listed_from_both_sides():
         to_module(tiny(), weights)
     assert str(caught.value) == (
         "weights do not fit tiny: 1 missing (classifier.bias); 1 surplus ('classifier.bais'); "
-        "1 of another shape (stem.conv.weight is (2, 3, 3, 3), not (4, 3, 3, 3))"
+        "1 of a different shape (stem.conv.weight is (2, 3, 3, 3), not (4, 3, 3, 3))"
     )
 
 
@@ -264,7 +264,7 @@ def test_a_long_list_of_weights_is_cut_short():
 def test_a_name_that_torch_needs_itself(name):
     g = Builder(input=(4, 4, 2))
     x = g.conv(g.input, 2, name=name)
-    with pytest.raises(GraphError, match=f"^{name}: .* is a word that torch.nn.Module uses itself; rename the node"):
+    with pytest.raises(GraphError, match=f"^{name}: .* is a name that torch.nn.Module uses itself; rename the node"):
         to_module(g.graph(x, features=x, name="net"))
 
 

@@ -98,7 +98,7 @@ def test_pipes_and_folders_are_not_opened(tmp_path):
     os.mkfifo(tmp_path / "pipe.onnx")
     (tmp_path / "folder.onnx").mkdir()
     for reader in (runtime.open, read_onnx):
-        with pytest.raises(FileError, match=r"pipe\.onnx: a pipe, socket or device"):
+        with pytest.raises(FileError, match=r"pipe\.onnx: .*not a regular file"):
             reader(tmp_path / "pipe.onnx")
         with pytest.raises(FileError, match=r"folder\.onnx: a folder, not a file"):
             reader(tmp_path / "folder.onnx")
@@ -112,5 +112,5 @@ def test_claims_without_the_bytes(tmp_path):
     it.graph.initializer.append(helper.make_tensor("dense", 1, [2, 4], [0.0] * 8))
     it.graph.initializer.add(name="w", data_type=1, dims=[4, 3, 2**30, 2**30])
     (tmp_path / "net.onnx").write_bytes(it.SerializeToString())
-    with pytest.raises(FileError, match="'w' holds 0 values, not those of"):
+    with pytest.raises(FileError, match="'w' holds 0 values, which does not match"):
         read_onnx(tmp_path / "net.onnx")

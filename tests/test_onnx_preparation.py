@@ -288,7 +288,7 @@ def test_what_windows_ml_says_of_its_images(tmp_path, says, fed):
 @pytest.mark.parametrize("nodes", [[node("Mul", "x two", "a")], [node("Add", "x two", "b"), node("Mul", "b two", "a")]])
 def test_what_does_not_tell_is_not_guessed(tmp_path, nodes):
     path = saved(network(nodes, {"two": f(2)}, False), tmp_path)
-    with pytest.raises(FileError, match=r"net.onnx: computes image \* 2 \+ [04] first, which does not tell"):
+    with pytest.raises(FileError, match=r"net.onnx: first computes image \* 2 \+ [04], which does not fix the range"):
         read_onnx(path)
     assert read_onnx(path, Prepared(mean=(0.0,), std=(1.0,))).facts["onnx"]["pictures"] == "given"
 
@@ -350,7 +350,7 @@ def test_what_cannot_be_meant(tmp_path, said, says):
 
 def test_the_commands_say_what_they_assume(smallcnn, refused, tmp_path):
     plain, out = saved(network([node("Identity", "x", "a")], {}, False), tmp_path), tmp_path / "m.safetensors"
-    assumed = "assumed, as the file does not say how its images are prepared: mean 0.485,0.456,0.406"
+    assumed = "assumed, as the file does not state how its images are prepared: mean 0.485,0.456,0.406"
     assert assumed in smallcnn("import", plain, "--out", out)[2]
     _, _, remarks = smallcnn("import", plain, "--mean", "104,117,123", "--order", "bgr", "--out", out)
     assert (
@@ -380,7 +380,7 @@ def test_compile_says_what_it_assumes(smallcnn, tmp_path):
     plain, out = saved(network([node("Identity", "x", "a")], {}, False), tmp_path), tmp_path / "m.so"
     code, _, remarks = smallcnn("compile", plain, "--out", out)
     assert code == 0
-    assert "assumed, as the file does not say how its images are prepared: mean 0.485,0.456,0.406" in remarks
+    assert "assumed, as the file does not state how its images are prepared: mean 0.485,0.456,0.406" in remarks
     code, _, remarks = smallcnn("compile", plain, "--mean", "104,117,123", "--order", "bgr", "--out", out)
     assert code == 0
     assert (

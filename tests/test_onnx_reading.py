@@ -82,7 +82,7 @@ def test_a_file_of_ours_that_was_changed_is_refused(tmp_path):
         if tensor.name == "/scale":
             tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * 2, "/scale"))
     onnx.save(model, tmp_path / "m.onnx")
-    with pytest.raises(FileError, match="it prepares images other than its metadata say"):
+    with pytest.raises(FileError, match="it prepares images differently from its metadata"):
         read_onnx(tmp_path / "m.onnx")
 
 
@@ -541,7 +541,7 @@ def test_bytes_are_prepared_as_the_file_says(tmp_path):
 
 def test_an_open_size_needs_a_resolution(tmp_path):
     path = saved(plain(sides=["N", 3, "H", "W"]), tmp_path)
-    with pytest.raises(FileError, match=r"net.onnx: takes \?x3x\?x\?, any height and width: say which to read it for"):
+    with pytest.raises(FileError, match=r"net.onnx: takes \?x3x\?x\?, any height and width: choose one"):
         read_onnx(path)
     assert read_onnx(path, Prepared(resolution=9)).graph.input_shape == (9, 9, 3)
     assert read_onnx(path, Prepared(resolution=(9, 12))).graph.input_shape == (9, 12, 3)
@@ -563,7 +563,7 @@ def test_import_from_the_command_line(smallcnn, refused, tmp_path):
     first, second = remarks.splitlines()
     assert first.startswith("net from onnx: 2 tensors, 2 classes, input 5x6")
     assert second.startswith(
-        "assumed, as the file does not say how its images are prepared: mean 0.485,0.456,0.406 and"
+        "assumed, as the file does not state how its images are prepared: mean 0.485,0.456,0.406 and"
     )
     assert load(out).facts["imported"]["files"][0]["name"] == "net.onnx"
     (tmp_path / "labels.txt").write_text("cat\ndog\n")
@@ -608,7 +608,7 @@ K = {"k": random(4, 4, 3, 3)}
 REFUSED = {
     "an unknown operator": ([node("Erf", "s", "m")], {}, r"'Erf' \('Erf_m'\): no operator of the graph computes this"),
     "swish": ([node("Sigmoid", "s", "a"), node("Mul", "s a", "m")], {}, "multiplies two results"),
-    "maximum over the plane": ([node("GlobalMaxPool", "s", "m")], {}, r"'GlobalMaxPool' .* maximum over the plane"),
+    "maximum over the plane": ([node("GlobalMaxPool", "s", "m")], {}, r"'GlobalMaxPool' .* is a mean, not a maximum"),
     "quantized": (
         [node("QuantizeLinear", "s q z", "a"), node("DequantizeLinear", "a q z", "m")],
         {"q": np.float32(1), "z": np.uint8(0)},
@@ -621,8 +621,8 @@ REFUSED = {
         {},
         "reads the result of Softmax",
     ),
-    "a transposed map": ([node("Transpose", "s", "a", perm=[0, 1, 3, 2]), node("Conv", "a k", "m")], K, "no transpose"),
-    "mean over channels": ([node("ReduceMean", "s", "m", axes=[1])], {}, "not those of the plane"),
+    "a transposed map": ([node("Transpose", "s", "a", perm=[0, 1, 3, 2]), node("Conv", "a k", "m")], K, "a transpose must come first"),
+    "mean over channels": ([node("ReduceMean", "s", "m", axes=[1])], {}, "not height and width"),
     "a constant per pixel": ([node("Add", "s c", "m")], {"c": random(5, 6)}, "not one number or one per channel"),
     "zeros around the channels": (
         [node("Pad", "s p", "m")],
@@ -643,30 +643,30 @@ REFUSED = {
     "weights that are no numbers": (
         [node("Conv", "s k", "m")],
         {"k": np.full((4, 4, 1, 1), np.nan, np.float32)},
-        "infinite or no numbers",
+        "infinite or NaN",
     ),
-    "weights of another shape": ([node("Conv", "s k", "m")], {"k": random(4, 3, 1, 1)}, r"weight of \(4, 3, 1, 1\)"),
+    "weights of a different shape": ([node("Conv", "s k", "m")], {"k": random(4, 3, 1, 1)}, r"weight of \(4, 3, 1, 1\)"),
     "an even window": ([node("LRN", "s", "m", size=4)], {}, "size must be odd"),
-    "another attribute": ([node("Relu", "s", "m", slope=0.1)], {}, "an attribute 'slope'"),
+    "another attribute": ([node("Relu", "s", "m", slope=0.1)], {}, "an unexpected attribute 'slope'"),
     "indices of a maximum": (
         [node("MaxPool", "s", "p i", kernel_shape=[2, 2]), node("Cast", "i", "y2", to=1), node("Add", "p y2", "m")],
         {},
-        "'MaxPool' .* makes 'i', which is read; only the first 1 outputs are known",
+        "'MaxPool' .* reads its output 'i'; only the first 1 outputs are supported",
     ),
     "dropout as it trains": (
         [node("Dropout", "s r t", "m")],
         {"r": np.float32(0.5), "t": np.array(True)},
-        "as it trains",
+        "in training mode",
     ),
     "a billion numbers": (
         [node("ConstantOfShape", "n", "c"), node("Add", "s c", "m")],
         {"n": np.array([2**15, 2**15])},
-        "the numbers made of constants to 1,073,741,932; at most 33,",
+        "the numbers computed from constants to 1,073,741,932; at most 33,",
     ),
     "a trillion numbers": (
         [node("Expand", "v4 n", "c"), node("Add", "s c", "m")],
         {"v4": random(4), "n": np.array([2**38, 4])},
-        "the numbers made of constants to 1,099,511,627,884",
+        "the numbers computed from constants to 1,099,511,627,884",
     ),
     "an unknown step of constants": (
         [node("Erf", "v", "c"), node("Add", "s c", "m")],
@@ -739,13 +739,13 @@ def test_functions_take_the_place_of_their_calls():
         (lambda m: m.graph.initializer[0].dims.append(-1), "'w' claims the shape"),
         (lambda m: setattr(m.graph.initializer[0], "data_type", TensorProto.BFLOAT16), "'w' is stored as BFLOAT16"),
         (lambda m: setattr(m.graph.initializer[0], "data_type", 77), "'w' is stored as type 77"),
-        (lambda m: m.graph.node[1].input.__setitem__(0, "nowhere"), "reads 'nowhere', which nothing makes"),
+        (lambda m: m.graph.node[1].input.__setitem__(0, "nowhere"), "reads 'nowhere', which no operator produces"),
         (lambda m: m.graph.node[0].input.__setitem__(0, "m"), "read each other in a circle, at 'Conv_s'"),
-        (lambda m: m.graph.node[1].output.__setitem__(0, "s"), "makes 's' twice"),
-        (lambda m: setattr(m.graph.node[1], "domain", "com.example"), "'Relu' of 'com.example' is not known"),
+        (lambda m: m.graph.node[1].output.__setitem__(0, "s"), "produces 's' twice"),
+        (lambda m: setattr(m.graph.node[1], "domain", "com.example"), "'Relu' of 'com.example' is not supported"),
         (lambda m: setattr(m.opset_import[0], "version", 27), "operator set 27; 1 to 26"),
         (lambda m: m.graph.ClearField("node"), "no operators"),
-        (two_images, r"takes 2 inputs \('x', 'more'\); one image"),
+        (two_images, r"takes 2 inputs \('x', 'more'\); a classifier takes one image"),
         (lambda m: m.graph.output.add(name="s"), "gives 2 outputs"),
         (lambda m: setattr(m.graph.output[0], "name", "m"), "not one number per class"),
         (lambda m: setattr(m.graph.output[0], "name", "w"), "does not depend on the image"),
@@ -783,10 +783,10 @@ def test_metadata_that_are_damaged(tmp_path):
     export(artifact(), tmp_path / "m.onnx")
     for key, value, says in [
         ("format", "99", "written in format '99'"),
-        ("labels", "[", "metadata are damaged"),
+        ("labels", "[", "metadata is damaged"),
         ("labels", "{}", "not a list"),
         ("facts", "[]", "not a JSON object"),
-        ("preprocessing", "{}", "metadata are damaged"),
+        ("preprocessing", "{}", "metadata is damaged"),
         ("labels", '["a"]', "1 labels"),
     ]:
         model = onnx.load(tmp_path / "m.onnx")

@@ -171,7 +171,7 @@ def test_exact_counts(compared, table, row, quantity, ours):
     ("mobilenet_v1.t9", "Squeezenet", "Mult-Adds", "two per Mult-Add"),
     ("mobilenet_v1.t12", "Baseline", "parameters", "75 million"),
     ("mobilenet_v1.text", "PlaNet with MobileNet, section 4.4", "Mult-Adds", "Billion"),
-    ("mobilenet_v2.t3", "MobileNetV1, 7x7", "16-bit memory", "are 100 KB"),
+    ("mobilenet_v2.t3", "MobileNetV1, 7x7", "16-bit memory", "take 100 KB"),
     ("mobilenet_v2.t3", "MobileNetV2, 28x28", "channels", "next stage"),
     ("mobilenet_v2.t3", "ShuffleNet (2x, g=3), 14x14", "channels", "2 groups"),
     ("mobilenet_v2.t4", "MobileNetV1", "Mult-Adds", "569 M"),

@@ -406,7 +406,7 @@ def test_true_reasons(tmp_path):
     assert refusal(net, path) == "gives (1, 9, 8, 4), not one number per class"
     net = Net()
     net.conv(9, 8, 4, DilationHFactor=2)
-    assert refusal(net, path).endswith("has dilations (2, 1); only 1 is known")
+    assert refusal(net, path).endswith("has dilations (2, 1); only 1 is supported")
     net = Net((1, 1, 1, 1024))
     assert "takes (1, 1, 1, 1024), not one image of one or three channels" in refusal(net, path)
     net = Net((4, 9, 8, 3))
@@ -421,7 +421,7 @@ def test_true_reasons(tmp_path):
     assert refusal(net, path).endswith("pads the channels")
     net = Net()
     net.op(OP.CONV_2D, [net.image, net.tensor((4, 3, 3, 3))], net.tensor((1, 9, 8, 4)), **SAME)
-    assert "reads 'tensor1', which nothing before it makes" in refusal(net, path)
+    assert "reads 'tensor1', which no earlier operator produces" in refusal(net, path)
 
 
 def test_a_constant_that_many_operators_share_costs_no_more_than_the_file(tmp_path):
@@ -430,4 +430,4 @@ def test_a_constant_that_many_operators_share_costs_no_more_than_the_file(tmp_pa
     net.conv(9, 8, 64)
     for _ in range(400):
         net.at = net.op(OP.CONV_2D, [net.at, shared], net.tensor((1, 9, 8, 64)), **SAME)
-    assert "numbers made of constants" in refusal(net, tmp_path / "w.tflite")
+    assert "numbers computed from constants" in refusal(net, tmp_path / "w.tflite")

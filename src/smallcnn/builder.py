@@ -215,7 +215,7 @@ class Builder:
     ) -> Node:
         name = name or self._number(op.kind)
         if foreign := [x.name for x in inputs if self._nodes.get(x.name) is not x]:
-            raise GraphError(f"{name}: its input {foreign[0]!r} is not a node of this builder")
+            raise GraphError(f"{name}: its input {foreign[0]!r} was not made by this builder")
         if name in self._nodes:
             raise GraphError(f"{name}: two nodes have this name")
         try:

@@ -115,7 +115,7 @@ def stored(name: str, shape: Sequence[int]) -> None:
 def work(count: int) -> None:
     """One operator does no more than this much."""
     if count > MOST_WORK:
-        raise GraphError(f"needs {count:,} operations for one image; at most {MOST_WORK:,} are allowed")
+        raise GraphError(f"needs {count:,} operations per image; at most {MOST_WORK:,} are allowed")
 
 
 def as_map(shape: tuple[int, ...]) -> tuple[int, int, int]:

@@ -62,7 +62,7 @@ def check_count(nodes: int) -> None:
 def _check_name(name: object) -> None:
     if not (isinstance(name, str) and len(name) <= _LONGEST_NAME and _NAME.fullmatch(name)):
         raise GraphError(
-            f"{shown(name)} is no node name: letters, digits and _, dots between parts, at most {_LONGEST_NAME} in all"
+            f"{shown(name)} is not a node name: letters, digits and _, dots between parts, at most {_LONGEST_NAME} characters"
         )
 
 
@@ -77,7 +77,7 @@ class Graph:
 
     def __post_init__(self) -> None:
         if not (isinstance(self.name, str) and self.name.isprintable()):
-            raise GraphError(f"a graph's name is one line of text, not {shown(self.name)}")
+            raise GraphError(f"a graph's name must be one line of text, not {shown(self.name)}")
         if not self.nodes or not isinstance(self.nodes[0].op, ops.Input):
             raise GraphError("a graph starts with its input node")
         check_count(len(self.nodes))
@@ -88,7 +88,7 @@ class Graph:
             if missing := [name for name in node.inputs if name not in seen]:
                 raise GraphError(f"{node.name}: its input {missing[0]!r} is not an earlier node")
             if make_node(node.name, node.op, [seen[name] for name in node.inputs]).shape != node.shape:
-                raise GraphError(f"{node.name}: shape {node.shape} is not what its operator gives")
+                raise GraphError(f"{node.name}: shape {node.shape} differs from its operator's result")
             seen[node.name] = node
         for name in seen:
             parts = name.split(".")
@@ -104,7 +104,7 @@ class Graph:
             raise GraphError("a graph has one input node")
         if (numbers := sum(prod(node.shape) for node in self.nodes)) > checks.MOST_NUMBERS_IN_ALL:
             raise GraphError(
-                f"its results are {numbers:,} numbers for one image; at most {checks.MOST_NUMBERS_IN_ALL:,} are allowed"
+                f"its results hold {numbers:,} numbers per image; at most {checks.MOST_NUMBERS_IN_ALL:,} are allowed"
             )
         used = {name for node in self.nodes for name in node.inputs}
         if unused := [node.name for node in self.nodes if node.name not in used and node.name != self.output]:
@@ -171,7 +171,7 @@ class Graph:
     def from_json(cls, text: str) -> "Graph":
         """The inverse of `to_json`; GraphError naming the node if anything is missing, unknown or does not fit."""
         if len(text) > _LONGEST_JSON:
-            raise GraphError(f"a graph's JSON of {len(text):,} characters; at most {_LONGEST_JSON:,} are read")
+            raise GraphError(f"a graph's JSON of {len(text):,} characters; at most {_LONGEST_JSON:,} are allowed")
         try:
             record = json.loads(text)
         except (ValueError, RecursionError) as error:

@@ -110,7 +110,7 @@ def _add(parent: nn.Module, name: str, child: nn.Module, node: Node) -> None:
     try:
         parent.add_module(name, child)
     except KeyError:
-        raise GraphError(f"{node.name}: {name!r} is a word that torch.nn.Module uses itself; rename the node") from None
+        raise GraphError(f"{node.name}: {name!r} is a name that torch.nn.Module uses itself; rename the node") from None
 
 
 def _layer(graph: Graph, node: Node) -> nn.Module:

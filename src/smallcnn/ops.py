@@ -246,7 +246,7 @@ class Pool(Op):
 
     def __post_init__(self) -> None:
         if self.function not in ("max", "average"):
-            raise GraphError(f"pooling is max or average, not {checks.shown(self.function)}")
+            raise GraphError(f"pooling must be max or average, not {checks.shown(self.function)}")
         checks.flag("count_padding", self.count_padding)
         checks.window(self.kernel, self.stride, self.padding)
         for size, pads in zip(self.kernel, self.padding, strict=True):
@@ -369,7 +369,7 @@ class Slice(Op):
     def output_shape(self, *inputs: Shape) -> Shape:
         """(..., stop - start)."""
         if self.stop > inputs[0][-1]:
-            raise GraphError(f"channels {self.start} to {self.stop} asked of {inputs[0]}, which has {inputs[0][-1]}")
+            raise GraphError(f"cannot take channels {self.start} to {self.stop} of {inputs[0]}, which has {inputs[0][-1]}")
         return (*inputs[0][:-1], self.stop - self.start)
 
 
@@ -389,7 +389,7 @@ class LocalResponseNorm(Op):
     def __post_init__(self) -> None:
         checks.positive("size", self.size)
         if self.size % 2 == 0:
-            raise GraphError(f"size must be odd, not {self.size}: where an even window lies differs between frameworks")
+            raise GraphError(f"size must be odd, not {self.size}: frameworks place an even window differently")
         for name in ("alpha", "beta", "bias"):
             checks.above_zero(name, getattr(self, name))
 

@@ -54,7 +54,7 @@ def check_weights(graph: Graph, weights: Weights, error: type[SmallcnnError]) ->
     wrong = [name for name in wanted if name in weights and tuple(weights[name].shape) != wanted[name]]
     if wrong:
         shapes = (f"{name} is {tuple(weights[name].shape)}, not {wanted[name]}" for name in wrong)
-        problems.append(f"{len(wrong)} of another shape ({_some(shapes)})")
+        problems.append(f"{len(wrong)} of a different shape ({_some(shapes)})")
     if problems:
         raise error(f"weights do not fit {graph.name}: {'; '.join(problems)}")
 

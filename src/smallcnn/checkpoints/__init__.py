@@ -1,1 +1,1 @@
-"""Public checkpoints: reading them, laying them onto a network, knowing where they are."""
+"""Public checkpoints: where they are, how to read them, and how to match them to a network."""

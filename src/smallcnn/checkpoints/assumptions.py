@@ -1,4 +1,4 @@
-"""What a file of weights does not say about its network and its images, and what is assumed in its place."""
+"""Assumptions about facts a weights file does not state: options of its network and the preparation of its images."""
 
 from dataclasses import replace
 
@@ -14,15 +14,15 @@ _UNSEEN = ("padding", "epsilon", "shuffle", "activation")  # options of networks
 
 
 def shaping(model: zoo.Model) -> dict[str, object]:
-    """Those of its options that names and shapes do tell."""
+    """The options that names and shapes reveal."""
     return {key: value for key, value in model.options.items() if key not in _UNSEEN}
 
 
 def conventions(model: zoo.Model, tensors: Tensors) -> tuple[Layout, zoo.Model]:
-    """For a file whose names are ignored: the layout whose conventions it gets, and the model with their options.
+    """For a file whose names are ignored: the layout whose conventions apply, and the model with their options.
 
-    That is the one with most of its names; if they are nobody's, the first publisher's in PyTorch, or PyTorch's usual
-    layers. Options that were given stay.
+    The layout that shares most names with the file; if none does, that of the first PyTorch publisher, or PyTorch's
+    default layers. Options that were given stay.
     """
     ours = own(model.name)
     known = [layout for layout in layouts_of(model.name) if layout.scheme is TORCH]
@@ -35,30 +35,30 @@ def conventions(model: zoo.Model, tensors: Tensors) -> tuple[Layout, zoo.Model]:
 
 
 def place(layout: Layout, model: zoo.Model, tensors: Tensors) -> Placed:
-    """Where the file has the names that this layout gives the model."""
+    """The place in the file of the names this layout gives the model."""
     try:
         return placed(layout, replace(model, options=model.options | layout.implies).build(), tensors)
-    except FileError:  # the model has options that the origin's network has not
+    except FileError:  # the model has options that the origin's network lacks
         return Placed(0, "")
 
 
 def usual_images(layout: Layout, graph: Graph) -> Preprocessing:
-    """How the origin prepares images for the graph; a grey network's numbers are the averages of the three channels."""
+    """How the origin prepares images for the graph; a grey network uses the averages of the three channels."""
     height, width, channels = graph.input_shape
     mean, std = (values if channels == 3 else (round(sum(values) / 3, 3),) for values in (layout.mean, layout.std))
     return Preprocessing((height, width), mean, std, layout.crop, layout.interpolation)
 
 
 def assumed(model: zoo.Model, used: Preprocessing) -> str:
-    """A note of what neither names nor shapes tell."""
+    """A note on the facts that neither names nor shapes reveal."""
     options = [f"{key}={_short(model.options[key])}" for key in _UNSEEN if key in model.options]
     means = "--as, --mean and --std" if options else "--mean and --std"
-    return f"assumed, as the file does not say it: {', '.join([*options, *_numbers(used)])}; {means} change that"
+    return f"assumed, not stated in the file: {', '.join([*options, *_numbers(used)])}; {means} override that"
 
 
 def assumed_images(used: Preprocessing) -> str:
-    """A note of what a file that describes its network does not tell of images."""
-    return f"assumed, as the file does not say it: {', '.join(_numbers(used))}; --mean and --std change that"
+    """A note on the image preparation that a file describing its network does not state."""
+    return f"assumed, not stated in the file: {', '.join(_numbers(used))}; --mean and --std override that"
 
 
 def _numbers(used: Preprocessing) -> list[str]:

@@ -1,7 +1,7 @@
-"""Public ImageNet checkpoints of the networks here: where they lie, whose they are, what they reach.
+"""Public ImageNet checkpoints of the registered networks: address, publisher, accuracy.
 
-Accuracies are the publishers' own, on the 50,000 validation images of ILSVRC-2012, one centre crop. Hashes are the
-publishers' too, or those that public build recipes pin; files without one are taken as the server sends them.
+Accuracies are the publishers' own, on the 50,000 validation images of ILSVRC-2012, one centre crop. Hashes are also
+the publishers', or those pinned by public build recipes; files without one are accepted as the server sends them.
 """
 
 import difflib
@@ -16,9 +16,9 @@ from smallcnn.errors import FileError
 class Checkpoint:
     """One public file of weights.
 
-    `model` is the network as `smallcnn list` spells it; `member` the file inside the archive at `url`; `sha256` of what
-    lies at `url`, possibly only its first digits; `size` in bytes; `top1` and `top5` in per cent. None: not known.
-    `layout` is the origin in `layouts` where the names in the file do not tell it.
+    `model` is the network as `smallcnn list` spells it; `member` the file inside the archive at `url`; `sha256` of the
+    file at `url`, possibly only its first digits; `size` in bytes; `top1` and `top5` in per cent. None: not known.
+    `layout` is the origin in `layouts` where the names in the file do not reveal it.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Checkpoint:
 
 
 def find(name: str) -> Checkpoint:
-    """The checkpoint called `name`; FileError with the closest names if there is none."""
+    """The checkpoint named `name`; raises FileError with the closest names if there is none."""
     if name not in CATALOGUE:
         near = [known for known in CATALOGUE if known.startswith(name)][:3] if name else []
         near = near or difflib.get_close_matches(name, CATALOGUE, n=3, cutoff=0.5)
@@ -47,7 +47,7 @@ def find(name: str) -> Checkpoint:
 
 _Colour = tuple[float, float, float]
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_HALF = (0.5, 0.5, 0.5)  # pixels come as -1..1, TensorFlow's way
+_HALF = (0.5, 0.5, 0.5)  # pixels in -1..1, as in TensorFlow
 
 # name, model, file, side resized to before the 224 crop, top-1, top-5     torchvision 0.29.2, models/*.py
 _TORCHVISION = (
@@ -156,7 +156,7 @@ _V1 = (
     (0.25, 128, 41.5, 66.3, "34c52de7562259f66399993ef5ea222c"),
 )  # fmt: skip
 
-# The 8-bit files of August 2018, measured as TensorFlow Lite runs them: TensorFlow Lite's page of hosted models.
+# The 8-bit files of August 2018, measured in TensorFlow Lite: its page of hosted models.
 _V1_QUANT = (
     (1.0, 224, 70.0, 89.0, "d32432d28673a936b2d6281ab0600c71"),
     (1.0, 192, 69.1, 88.1, "b87b20c784e756fb52e265cc31fbea5b"),
@@ -241,7 +241,7 @@ _CORAL = (
 
 
 def _coral() -> Iterator[Checkpoint]:
-    """The .tflite files alone, converted anew: small downloads, without published accuracies of their own."""
+    """Only the .tflite files, converted again: small downloads without published accuracies."""
     for file, size, sha256 in _CORAL:
         network, width, side = file.removesuffix("_quant").rsplit("_", 2)
         yield Checkpoint(

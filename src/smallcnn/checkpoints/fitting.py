@@ -1,4 +1,4 @@
-"""Which network of the registry a file of tensors is, where nobody says: by names and shapes, and what else is near."""
+"""Recognises which registered network a file of tensors holds, by names and shapes, or names the nearest ones."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -22,13 +22,13 @@ _NUMBERS: dict[str, tuple[float, ...]] = {  # options that papers and publishers
     "groups": (3, 1, 2, 4, 8),
 }
 _Fit = Literal["whole", "headless", "among others"]
-_NEAR = 0.5  # the part of its names or tensors that a network has in common with the file to be worth trying or naming
+_NEAR = 0.5  # share of names or tensors in common with the file that makes a network worth trying or naming
 
 
 def recognised(tensors: Tensors) -> tuple[zoo.Model, str]:
-    """The one network whose names and shapes the file has, its head perhaps cut off, and a note that says so.
+    """The one network with the file's names and shapes, its head possibly cut off, and a note that says so.
 
-    Raises FileError if there is none, with those that are near, or if there are several.
+    Raises FileError if there is none, naming near ones, or if there are several.
     """
     fits: dict[_Fit, dict[str, zoo.Model]] = {"whole": {}, "headless": {}, "among others": {}}
     for model, fit in _by_kind(tensors) if is_automatic(tensors) else _by_name(tensors):
@@ -36,9 +36,9 @@ def recognised(tensors: Tensors) -> tuple[zoo.Model, str]:
     best = next((models for models in fits.values() if models), {})
     if len(best) == 1:
         ((text, model),) = best.items()
-        return model, f"recognised as {text}, by its names and shapes; --as says otherwise"
+        return model, f"recognised as {text} by its names and shapes; --as overrides that"
     if best:
-        raise FileError(f"its names and shapes fit {' and '.join(best)}; say with --as which it is")
+        raise FileError(f"its names and shapes fit {' and '.join(best)}; choose one with --as")
     raise FileError(_near(tensors))
 
 
@@ -53,7 +53,7 @@ def _by_name(tensors: Tensors) -> Iterator[tuple[zoo.Model, _Fit]]:
 
 
 def _first_fit(layout: Layout, tensors: Tensors, usual: zoo.Model) -> Iterator[tuple[zoo.Model, _Fit]]:
-    """The first variant of the layout's network that the tensors fit, if there is one."""
+    """The first variant of the layout's network that the tensors fit, if any."""
     for model in _variants(usual, switches=layout.same_names):
         implied = replace(model, options=model.options | layout.implies)
         try:
@@ -70,7 +70,7 @@ def _first_fit(layout: Layout, tensors: Tensors, usual: zoo.Model) -> Iterator[t
 
 
 def _by_kind(tensors: Tensors) -> Iterator[tuple[zoo.Model, _Fit]]:
-    """Keras' automatic names say nothing: layers of each kind in order, as `match_keras` lays them."""
+    """Fits by layer kind and order, as in `match_keras`: Keras' automatic names carry no information."""
     channels, classes, bias = keras_ends(tensors)
     for text in _known():
         model = zoo.parse(text)
@@ -83,7 +83,7 @@ def _by_kind(tensors: Tensors) -> Iterator[tuple[zoo.Model, _Fit]]:
 
 
 def _variants(usual: zoo.Model, *, switches: bool) -> Iterator[zoo.Model]:
-    """The network in all its sizes; with `switches` then also with each one turned, and other choices taken."""
+    """The network in all its sizes; with `switches` also with each switch flipped and each other choice."""
     changes: list[dict[str, object]] = [{}]
     for option in zoo.options(usual.name).values() if switches else ():
         others = option.choices or ((False, True) if option.type is bool else ())
@@ -95,7 +95,7 @@ def _variants(usual: zoo.Model, *, switches: bool) -> Iterator[zoo.Model]:
 
 
 def _near(tensors: Tensors) -> str:
-    """What to say of a file that no network fits by name: those that it fits in order, or nearly."""
+    """The message for a file that no network fits by name: networks it fits in order, or nearly."""
     theirs = [_size(value.shape) for value in tensors.values()]
     shares: dict[str, float] = {}
     ordered: list[str] = []
@@ -108,16 +108,16 @@ def _near(tensors: Tensors) -> str:
             ordered.append(text)
     if ordered:
         return (
-            f"its names are nobody's that are known, its shapes those of {' and '.join(ordered)} in order: "
-            f"--as {ordered[0]} --origin order takes it so"
+            f"its names match no known layout, but its shapes match {' and '.join(ordered)} in order: "
+            f"--as {ordered[0]} --origin order imports it that way"
         )
     near = [text for text in sorted(shares, key=lambda text: -shares[text])[:2] if shares[text] >= _NEAR]
     closest = "; closest: " + ", ".join(f"{text} ({shares[text]:.0%} of the tensors)" for text in near) if near else ""
-    return f"no network here fits its names and shapes{closest}; `smallcnn list` has them all, --as says which it is"
+    return f"no registered network fits its names and shapes{closest}; see `smallcnn list`, and name the network with --as"
 
 
 def _in_order(graph: Graph, tensors: Tensors) -> bool:
-    """Whether all tensors but those of the last layer have the network's sizes, one by one."""
+    """Whether all tensors except the last layer's have the network's sizes, one by one."""
     ours = list(graph.weights.items())
     last = ours[-1][0].rpartition(".")[0]
     return len(ours) == len(tensors) and all(
@@ -127,12 +127,12 @@ def _in_order(graph: Graph, tensors: Tensors) -> bool:
 
 
 def _size(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """A shape without its ones, whatever order a framework gives the others."""
+    """A shape without its ones and regardless of axis order."""
     return tuple(sorted(side for side in shape if side != 1))
 
 
 def _known() -> list[str]:
-    """Networks as publishers have them, and every one of the registry."""
+    """The publishers' variants, and every registered network."""
     published = [checkpoint.model for checkpoint in CATALOGUE.values()]
     laid_out = [zoo.spell(layout.model, zoo.parse(layout.model).options | layout.implies) for layout in LAYOUTS]
     return list(dict.fromkeys([*zoo.names(), *published, *laid_out]))

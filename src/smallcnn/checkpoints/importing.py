@@ -1,4 +1,4 @@
-"""A public checkpoint -> a model file that classifies: weights, graph, labels, preprocessing, where it came from."""
+"""Imports a public checkpoint as a model file: weights, graph, labels, preprocessing and provenance."""
 
 import hashlib
 from collections.abc import Sequence
@@ -45,7 +45,7 @@ from smallcnn.tflite import read_tflite
 from smallcnn.weights import initial_weights
 
 ORDER = "order"
-"""As an origin: names are ignored, tensors are taken in the order of the file."""
+"""The origin that ignores names and takes tensors in file order."""
 
 _IN_ORDER = ("torch", "pickle", "npz")  # kinds of files that keep the order in which layers were made
 
@@ -62,14 +62,14 @@ def import_checkpoint(
 ) -> Artifact:
     """Reads public weights of `model`, a registry name with options such as "mobilenet_v2:width=0.5".
 
-    Without `model` it is the one network of the registry that the file's names and shapes fit.
+    Without `model`, the registered network that the file's names and shapes fit is used.
 
-    Several files are parts of one network, in order. `origin` names the layout where names alone do not tell, or is
-    "order": take the tensors one by one in the file's order, kinds and shapes as the only check, with the padding,
-    epsilon, mean and standard deviation of PyTorch. With `fresh_head`, layers at the end that the file lacks start from
-    initial weights. `labels` are needed where the classes are not ImageNet's 1,000.
+    Several files are consecutive parts of one network. `origin` names the layout where names alone are ambiguous, or is
+    "order": tensors are taken one by one in file order, checked only by kind and shape, with the padding, epsilon, mean
+    and standard deviation of PyTorch. With `fresh_head`, missing layers at the end start from initial weights. `labels`
+    are required unless the classes are ImageNet's 1,000.
 
-    What was decided or assumed on the way is in the artifact's facts, under "imported", as "notes".
+    Decisions and assumptions are listed in the artifact's facts, under "imported", as "notes".
 
     TensorFlow's 1,001st class, "background", is dropped unless `keep_background`. 8-bit files become float networks
     with their saturation as clips.
@@ -80,12 +80,12 @@ def import_checkpoint(
     prepared = prepared or Prepared()
     kinds = {kind_of(path) for path in paths}
     if kinds == {"tflite"} and (origin or fresh_head):
-        raise FileError("a .tflite file is laid out layer by layer, and whole: no origin, no fresh head")
+        raise FileError("a .tflite file is matched layer by layer and in full: origin and fresh head do not apply")
     if kinds == {"tflite"} and chosen is not None:
         return _from_layers(paths, chosen, keep_background, labels, prepared)
     if len(paths) != 1:
-        only = "; say with --as which network they are" if kinds == {"tflite"} else "; give one file"
-        raise FileError(f"only .tflite networks come in several files{only}")
+        only = "; name the network with --as" if kinds == {"tflite"} else "; give one file"
+        raise FileError(f"only a .tflite network may be split over several files{only}")
     if chosen is None and not (origin or fresh_head) and (made := _described(paths[0], prepared)):
         return _whole(made, paths[0], "tflite" if kinds == {"tflite"} else "keras", keep_background, labels)
     found = read_weights(paths[0])
@@ -100,7 +100,7 @@ def import_checkpoint(
 
 
 def _but_fits(tensors: Tensors, model: zoo.Model | None) -> list[str]:
-    """What to add to an error: the network that the file fits, if that is another than `model`."""
+    """An addition to an error: the network that the file does fit, if it differs from `model`."""
     if model is None:
         return []
     try:
@@ -118,16 +118,16 @@ def import_onnx(
     labels: Sequence[str] | None = None,
     prepared: Prepared | None = None,
 ) -> Artifact:
-    """Reads an ONNX file, which says itself which network it is; see `smallcnn.onnx.read_onnx` and `import_checkpoint`.
+    """Reads an ONNX file, which describes its own network; see `smallcnn.onnx.read_onnx` and `import_checkpoint`.
 
-    Raises FileError if the file is missing, damaged, or holds what a graph has no operator for.
+    Raises FileError if the file is missing, damaged, or needs an operator the graph lacks.
     """
     path = Path(path)
     return _whole(read_onnx(path, prepared), path, "onnx", keep_background, labels)
 
 
 def _described(path: Path, prepared: Prepared) -> Artifact | None:
-    """The network that a file of TensorFlow Lite or Keras describes itself; None if it holds weights only."""
+    """The network described by a TensorFlow Lite or Keras file; None if it holds only weights."""
     kind = kind_of(path)
     if kind == "tflite":
         return read_tflite(path, prepared)
@@ -149,7 +149,7 @@ def _whole(
     keep_background: bool,
     labels: Sequence[str] | None,
 ) -> Artifact:
-    """A file's own network, with labels as asked for, and where it came from."""
+    """A file's own network, with the requested labels and its provenance."""
     try:
         if labels is not None:
             made = replace(made, labels=_labels(len(made.labels), labels))
@@ -169,7 +169,7 @@ def import_known(known: Checkpoint, path: Path) -> Artifact:
     """The network of a checkpoint in the catalogue, from its file at `path`."""
     usual = known.preprocessing
     height, _ = usual.size
-    by_name = path.suffix != ".tflite"  # those files say themselves what they want
+    by_name = path.suffix != ".tflite"  # those files state their own preparation
     prepared = Prepared(height, usual.mean, usual.std, usual.crop, usual.interpolation) if by_name else None
     made = import_checkpoint([path], known.model, origin=known.layout, prepared=prepared)
     published = {"name": known.name, "origin": known.origin, "licence": known.licence, "url": known.url}
@@ -189,11 +189,11 @@ def _from_layers(
     first = files[0]
     if prepared.plane not in (None, first.input_shape[:2]):
         raise FileError(
-            f"{paths[0]}: made for {first.input_shape[0]} pixels, which is fixed here; train --from can change it"
+            f"{paths[0]}: made for {first.input_shape[0]} pixels, which import cannot change; train --from can"
         )
     last = files[-1].layers[-1]
     if last.weight is None:
-        raise FileError(f"{paths[-1]}: its last layer is no classifier; are there more files to come after it?")
+        raise FileError(f"{paths[-1]}: its last layer is not a classifier; is a later file missing?")
     classes = len(last.weight)
     if classes == len(imagenet.labels()) + 1 and not keep_background:
         files[-1] = _without_first_class(files[-1])
@@ -235,7 +235,7 @@ def _from_tensors(
         return _by_kind(path, found, model, fresh_head, labels, prepared)
     if origin == ORDER:
         if found.kind not in _IN_ORDER:
-            raise FileError(f"a {READ[found.kind]} file sorts its tensors, so their order says nothing")
+            raise FileError(f"a {READ[found.kind]} file sorts its tensors by name, so their order is lost")
         layout, model = conventions(model, found.tensors)
         classes, channels = (
             rows(next(reversed(found.tensors.values()))),
@@ -258,11 +258,11 @@ def _from_tensors(
     except FileError as error:
         if tail and not fresh_head and _fits_without(layout, graph, tensors, tail):
             raise FileError(
-                f"{error}; it has nothing for {', '.join(tail)}: if that is a head cut off, --fresh-head starts it anew"
+                f"{error}; it lacks {', '.join(tail)}: if the head was cut off, --fresh-head initialises a new one"
             ) from error
         raise
     if fresh_head and not tail:
-        raise FileError("it has all of the network, also its head: leave --fresh-head out")
+        raise FileError("it has the whole network, including the head: drop --fresh-head")
     if fresh_head:
         initial = initial_weights(graph)
         weights = {name: weights.get(name, initial[name]) for name in graph.weights}
@@ -282,7 +282,7 @@ def _by_kind(
     labels: Sequence[str] | None,
     prepared: Prepared,
 ) -> Artifact:
-    """From Keras weights whose names say nothing: layers of a kind in the order they run."""
+    """From Keras weights with automatic names: layers of each kind in execution order."""
     resolution = {} if prepared.plane is None else {"resolution": prepared.plane}
     tensors = numbered(found.tensors) if found.kind == "npz" else found.tensors
     channels, classes, bias = keras_ends(tensors)
@@ -291,7 +291,7 @@ def _by_kind(
     graph = model.build(classes=classes or len(labels or imagenet.labels()), channels=channels, **resolution)
     weights, fresh = by_kind(graph, tensors, fresh_head=fresh_head)
     usual = Preprocessing(graph.input_shape[:2], (0.5,) * channels, (0.5,) * channels)
-    notes = [*found.notes, "its layers were taken by kind, in the order they run", assumed(model, prepared.over(usual))]
+    notes = [*found.notes, "its layers were matched by kind, in execution order", assumed(model, prepared.over(usual))]
     return _artifact(graph, weights, labels, usual, prepared, path, model, "keras", fresh, notes)
 
 
@@ -330,9 +330,9 @@ def _artifact(
 def _layout(
     tensors: Tensors, model: zoo.Model, origin: str | None, notes: list[str]
 ) -> tuple[Layout, zoo.Model, Tensors]:
-    """The layout whose names the file has, the model as it implies, and the tensors under those names.
+    """The layout that has the file's names, the model it implies, and the tensors under those names.
 
-    Raises FileError if no layout has the file's names, or several have.
+    Raises FileError if no layout or several layouts have the file's names.
     """
     known = [*layouts_of(model.name), own(model.name)]
     origins = [layout.origin for layout in known]
@@ -344,17 +344,17 @@ def _layout(
     if not most:
         public = [name for name in dict.fromkeys(origins) if name != OWN]
         whose = (
-            f"are none that {' or '.join(public)} give" if public else "are not those here, and no others are known of"
+            f"are not those of {' or '.join(public)} for" if public else "match no known layout of"
         )
         raise FileError(
             f"its names ({listed(list(tensors))}) {whose} {model.name}; "
-            f"--origin {ORDER} ignores names, if the file has the layers in the order they run"
+            f"--origin {ORDER} ignores names, if the file has its layers in execution order"
         )
-    if len(best) > 1:  # torchvision's GoogLeNet has our names but for its last layer
+    if len(best) > 1:  # torchvision's GoogLeNet has our names except for its last layer
         best = [(place, layout) for place, layout in best if layout.origin != OWN]
     if len(best) > 1:
         raise FileError(
-            "its names fit several origins, which differ in padding or epsilon; say which with --origin: "
+            "its names fit several origins, which differ in padding or epsilon; choose one with --origin: "
             + " or ".join(layout.origin for _, layout in best)
         )
     ((spot, layout),) = best
@@ -364,16 +364,16 @@ def _layout(
 
 
 def _told(place: Placed, others: list[str]) -> list[str]:
-    """In words, where the weights were found among other tensors."""
+    """Notes on where the weights were found among other tensors."""
     rivals = [
-        f"as many names fit below {' and '.join(map(shown, place.rivals))}: taken from below {shown(place.prefix)}"
+        f"as many names fit below {' and '.join(map(shown, place.rivals))}; used those below {shown(place.prefix)}"
     ]
-    left = [f"left out, as no part of the network: {listed(others)}"]
+    left = [f"ignored, not part of the network: {listed(others)}"]
     return rivals * bool(place.rivals) + left * bool(others)
 
 
 def _as_implied(model: zoo.Model, layout: Layout) -> zoo.Model:
-    """The model with the options these weights need; FileError if another was asked for."""
+    """The model with the options these weights need; FileError if a given option conflicts."""
     for key, value in layout.implies.items():
         if key in model.given and model.options[key] != value:
             raise FileError(f"weights of {layout.origin} need {key}={value}, not {key}={model.options[key]}")
@@ -381,7 +381,7 @@ def _as_implied(model: zoo.Model, layout: Layout) -> zoo.Model:
 
 
 def _labels(classes: int, labels: Sequence[str] | None) -> tuple[str, ...]:
-    """Those given, ImageNet's, or numbers."""
+    """The given labels, ImageNet's, or numbers."""
     if labels is not None:
         if len(set(labels)) != len(labels):
             raise FileError("two labels are the same")

@@ -1,4 +1,4 @@
-"""Keras files, opened: the network's description if they have one, and their weights.
+"""Opens Keras files: the network's description, if any, and the weights.
 
 .h5 .hdf5      Keras 1 and 2, also written by 3: a description in an attribute, weights in groups
 .weights.h5    Keras 3: weights in groups
@@ -23,7 +23,7 @@ from smallcnn.keras.reading import Stored
 from smallcnn.keras.survey import survey
 from smallcnn.keras.weights import Tensors, damaged, named, text
 
-_LONGEST = 64 * 2**20  # bytes of a description; those of large networks take some hundred kilobytes
+_LONGEST = 64 * 2**20  # bytes of a description; large networks take a few hundred kilobytes
 
 
 @contextmanager
@@ -57,7 +57,7 @@ def open_keras(path: Path) -> Iterator[Stored]:
 
 
 def keras_tensors(path: Path) -> dict[str, np.ndarray]:
-    """The weights by "layer/tensor", in the order the layers run where the file describes that."""
+    """The weights by "layer/tensor", in execution order if the file describes it."""
     with open_keras(path) as stored:
         model = None if stored.description is None else describe(stored.description)
         found = named(stored.weights, Tensors(stored.size), model, tensor_names)

@@ -1,6 +1,6 @@
-"""Which kind of file a checkpoint is: by its first bytes and what it holds, never by its name.
+"""Detects the file kind of a checkpoint by its first bytes and content, never by its name.
 
-`kind_of` names the kinds that are read, and has a true reason for every other.
+`kind_of` returns the supported kinds and gives a specific reason for every other.
 """
 
 import tarfile
@@ -26,23 +26,23 @@ READ = {
     "tflite": "TensorFlow Lite",
     "onnx": "ONNX",
 }
-"""What is read, in words."""
+"""The supported kinds, in words."""
 
-_STATE_DICT = "in Python, torch.save(model.state_dict(), 'weights.pth') saves what can be imported"
+_STATE_DICT = "in Python, torch.save(model.state_dict(), 'weights.pth') writes an importable file"
 
-# kinds that are known by their beginning, and what to do about them
+# unsupported kinds recognised by their first bytes, and the advice for each
 _OTHERS = (
     (b"version https://git-lfs", "a Git LFS pointer, not the file itself; fetch it with: git lfs pull"),
-    (b"\x93NUMPY", "one NumPy array; weights are several, saved with numpy.savez"),
-    (b"\x1f\x8b", "compressed with gzip; unpack it and import what is inside"),
-    (b"BZh", "compressed with bzip2; unpack it and import what is inside"),
-    (b"\xfd7zXZ\x00", "compressed with xz; unpack it and import what is inside"),
-    (b"\x28\xb5\x2f\xfd", "compressed with Zstandard; unpack it and import what is inside"),
-    (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive; unpack it and import what is inside"),
-    (b"Rar!", "a RAR archive; unpack it and import what is inside"),
+    (b"\x93NUMPY", "one NumPy array; save all weights in one .npz with numpy.savez"),
+    (b"\x1f\x8b", "compressed with gzip; unpack it and import its content"),
+    (b"BZh", "compressed with bzip2; unpack it and import its content"),
+    (b"\xfd7zXZ\x00", "compressed with xz; unpack it and import its content"),
+    (b"\x28\xb5\x2f\xfd", "compressed with Zstandard; unpack it and import its content"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive; unpack it and import its content"),
+    (b"Rar!", "a RAR archive; unpack it and import its content"),
     (b"GGUF", "a GGUF file, which holds language models"),
-    (b"\x7fELF", "a program or a compiled file; import takes the weights that it was made from"),
-    (b"MZ", "a program or a compiled file; import takes the weights that it was made from"),
+    (b"\x7fELF", "a program or a compiled file; import the weights it was made from"),
+    (b"MZ", "a program or a compiled file; import the weights it was made from"),
 )
 _PAGES = (b"<!doctype html", b"<html", b"<?xml")
 
@@ -50,7 +50,7 @@ _PAGES = (b"<!doctype html", b"<html", b"<?xml")
 def kind_of(path: Path) -> Kind:
     """The kind of the file at `path`.
 
-    Raises FileError if it is missing, empty, damaged, or of a kind that is not read, and says which.
+    Raises FileError if it is missing, empty, damaged, or of an unsupported kind, and names it.
     """
     if not path.is_file():
         absent = "a folder, not a file" if path.is_dir() else "not a regular file" if path.exists() else "no such file"
@@ -85,11 +85,11 @@ def _kind(path: Path) -> Kind:
         if start.startswith(beginning):
             raise FileError(reason)
     if start.lstrip().lower().startswith(_PAGES):
-        raise FileError("a web page, not a checkpoint; the download gave a page instead of the file")
+        raise FileError("a web page, not a checkpoint; the server sent a page instead of the file")
     if reason := _tar(path):
         raise FileError(reason)
     *known, last = READ.values()
-    raise FileError(f"damaged, or of a kind that is not read; checkpoints are {', '.join(known)} or {last}")
+    raise FileError(f"damaged or of an unsupported kind; checkpoints are {', '.join(known)} or {last}")
 
 
 def _is_pickle(start: bytes, file: IO[bytes], size: int) -> bool:
@@ -97,7 +97,7 @@ def _is_pickle(start: bytes, file: IO[bytes], size: int) -> bool:
         return True
     if start[:1] not in (b"(", b"}", b"]", b"c"):
         return False
-    file.seek(size - 1)  # protocols 0 and 1 have no mark in front; every pickle ends in a full stop
+    file.seek(size - 1)  # protocols 0 and 1 have no header; every pickle ends in a full stop
     return file.read(1) == b"."
 
 
@@ -106,7 +106,7 @@ _MODEL_PROTO = {1: 0, 2: 2, 3: 2, 4: 2, 5: 0, 6: 2, 7: 2, 8: 2, 14: 2, 20: 2, 25
 
 
 def _is_onnx(file: IO[bytes], size: int) -> bool:
-    """Whether its top level is a ModelProto's, as far as its graph."""
+    """Whether its top level is a ModelProto's, checked up to its graph."""
     for field, wire, value in islice(_fields(file, size), 64):
         if _MODEL_PROTO.get(field) != wire:
             return False
@@ -116,7 +116,7 @@ def _is_onnx(file: IO[bytes], size: int) -> bool:
 
 
 def _fields(file: IO[bytes], size: int) -> Iterator[tuple[int, int, int]]:
-    """Number, wire type and value or length of each field at the top of a protocol buffer, to the first odd one."""
+    """Number, wire type and value or length of each top-level field of a protocol buffer, up to the first invalid one."""
     file.seek(0)
     while (tag := _varint(file)) is not None:
         field, wire = tag >> 3, tag & 7
@@ -145,7 +145,7 @@ def _varint(file: IO[bytes]) -> int | None:
 def _kind_of_zip(path: Path) -> Kind:
     with open_zip(path) as archive:
         names = archive.namelist()
-        inside = {name.partition("/")[2] for name in names}  # PyTorch puts all into one folder
+        inside = {name.partition("/")[2] for name in names}  # PyTorch puts everything into one folder
         if "data.pkl" in inside and ("constants.pkl" in inside or "bytecode.pkl" in inside):
             raise FileError(f"a TorchScript program, not weights; {_STATE_DICT}, with model = torch.jit.load(FILE)")
         if _is_pt2(archive, names, inside):
@@ -162,8 +162,8 @@ def _kind_of_zip(path: Path) -> Kind:
         if any(name.endswith(".npy") for name in names):
             return "npz"
         raise FileError(
-            "a zip archive with no weights that are known"
-            + (f" (it holds {_listed(names)}); unpack it and import what is inside" if names else ": it is empty")
+            "a zip archive without any known kind of weights"
+            + (f" (it holds {_listed(names)}); unpack it and import its content" if names else ": it is empty")
         )
 
 
@@ -175,15 +175,15 @@ def _is_pt2(archive: zipfile.ZipFile, names: list[str], inside: set[str]) -> boo
 
 
 def _tar(path: Path) -> str:
-    """Why an archive of tar is not read; "" if it is none."""
+    """The reason a tar archive is not read; "" if the file is not one."""
     try:
         with tarfile.open(path, "r:") as archive:
             names = [member.name for member in islice(archive, 4)]
     except (tarfile.TarError, OSError, ValueError, OverflowError):
         return ""
     if {"storages", "tensors"} <= {name.removeprefix("./") for name in names}:
-        return f"in the format of PyTorch 0.1; {_STATE_DICT}, with model loaded by such a PyTorch"
-    return f"a tar archive (it holds {_listed(names) or 'nothing'}); unpack it and import what is inside"
+        return f"in the format of PyTorch 0.1; {_STATE_DICT}, with model loaded by that version"
+    return f"a tar archive (it holds {_listed(names) or 'nothing'}); unpack it and import its content"
 
 
 def _listed(names: list[str]) -> str:

@@ -1,8 +1,8 @@
-"""Laying Keras weights with automatic names, conv2d_17, onto a network: by kind, in order.
+"""Matches Keras weights with automatic names (conv2d_17) to a network: by kind, in order.
 
-Those names say how many layers of the kind a program had made before, and nothing of their place. So the convolutions
-of the file are those of the network in the order they run, and likewise the depthwise ones, the batch norms and the
-dense layers; every shape must fit.
+These names count the layers of a kind that a program had made before and carry no position. So the file's convolutions
+map to the network's in execution order, and likewise depthwise convolutions, batch norms and dense layers; every shape
+must fit.
 """
 
 import re
@@ -25,13 +25,13 @@ _AUTOMATIC = re.compile(r"((?:(?:depthwise_|separable_)?conv2d|batch_normalizati
 
 
 def is_automatic(tensors: Tensors) -> bool:
-    """Whether the layers have the names that Keras gives by itself."""
+    """Whether the layers have Keras' automatic names."""
     layers = {name.rpartition("/")[0] for name in tensors}
     return bool(layers) and all(_AUTOMATIC.fullmatch(layer) for layer in layers)
 
 
 def numbered(tensors: Tensors) -> dict[str, np.ndarray]:
-    """The tensors by the numbers in their layers' automatic names, for files that sort them as text."""
+    """The tensors sorted by the numbers in their automatic names, for files that sort names as text."""
 
     def place(name: str) -> tuple[str, int]:
         match = _AUTOMATIC.fullmatch(name.rpartition("/")[0])
@@ -53,7 +53,7 @@ def keras_ends(tensors: Tensors) -> tuple[int, int | None, bool]:
 
 
 def by_kind(graph: Graph, tensors: Tensors, *, fresh_head: bool = False) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Our weights by name, and the layers that start anew: with `fresh_head`, the dense ones that the file lacks.
+    """Our weights by name, and the fresh layers: with `fresh_head`, the dense layers that the file lacks.
 
     Raises FileError at the first layer that does not fit, and if there are too few or too many.
     """
@@ -74,19 +74,19 @@ def by_kind(graph: Graph, tensors: Tensors, *, fresh_head: bool = False) -> tupl
                 fresh.append(node.name)
                 continue
             if not queues[kind]:
-                raise FileError(f"does not fit {graph.name}: the file has no more {kind} for {node.name}")
+                raise FileError(f"does not fit {graph.name}: the file has no {kind} left for {node.name}")
             weights |= _laid(graph, node, *queues[kind].popleft())
     if left := [f"{len(queue)} {kind}" for kind, queue in queues.items() if queue]:
-        raise FileError(f"does not fit {graph.name}: {' and '.join(left)} of the file are left over")
+        raise FileError(f"does not fit {graph.name}: the file has {' and '.join(left)} left over")
     if fresh_head and not fresh:
-        raise FileError("it has all of the network, also its head: leave --fresh-head out")
+        raise FileError("it has the whole network, including the head: drop --fresh-head")
     initial = initial_weights(graph) if fresh else {}
     values = {name: np.ascontiguousarray(weights.get(name, initial.get(name)), np.float32) for name in graph.weights}
     return values, fresh
 
 
 def _parts(layer: str, own: dict[str, np.ndarray]) -> list[tuple[Kind, dict[str, np.ndarray]]]:
-    """What a layer of the file holds; a separable convolution is two."""
+    """The layers in one layer of the file; a separable convolution is two."""
     if "pointwise_kernel" in own and "depthwise_kernel" in own:
         bias = {"bias": own["bias"]} if "bias" in own else {}
         return [
@@ -100,7 +100,7 @@ def _parts(layer: str, own: dict[str, np.ndarray]) -> list[tuple[Kind, dict[str,
     if "moving_mean" in own:
         size = own["moving_mean"].shape
         return [("batch norms", {"gamma": np.ones(size), "beta": np.zeros(size)} | own)]
-    raise FileError(f"the layer {layer!r} with {', '.join(own)} is of no kind that networks here have")
+    raise FileError(f"the layer {layer!r} with {', '.join(own)} is of an unsupported kind")
 
 
 def _kind(graph: Graph, node: Node) -> Kind:
@@ -122,8 +122,8 @@ def _laid(graph: Graph, node: Node, layer: str, own: dict[str, np.ndarray]) -> d
         value = KERAS.ours(graph, node, key, own[theirs])
         if value.shape != graph.weights[f"{node.name}.{key}"].shape:
             raise FileError(
-                f"does not fit {graph.name}: {layer}/{theirs} {own[theirs].shape} comes where {node.name}.{key} "
-                f"{graph.weights[f'{node.name}.{key}'].shape} is"
+                f"does not fit {graph.name}: {layer}/{theirs} is {own[theirs].shape}; {node.name}.{key} needs "
+                f"{graph.weights[f'{node.name}.{key}'].shape}"
             )
         weights[f"{node.name}.{key}"] = value
     return weights

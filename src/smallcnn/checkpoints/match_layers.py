@@ -1,8 +1,8 @@
-"""Laying a TensorFlow Lite file onto a network: layer by layer in the order they run, wiring, shapes and all.
+"""Matches a TensorFlow Lite file to a network layer by layer in execution order, including wiring and shapes.
 
 The file's batch norms are folded, so the result is the folded network. An integer file rounds each layer's output to
-the 256 values of its type and cuts off what lies outside. The network here does not round, but a `Clip` cuts off the
-same, in place of the activation or after the layer.
+the 256 values of its type and saturates outside them. The network here does not round, but a `Clip` saturates at the
+same limits, in place of the activation or after the layer.
 """
 
 from collections.abc import Sequence
@@ -19,32 +19,32 @@ from smallcnn.errors import FileError, GraphError
 from smallcnn.graph import Graph, Node, make_node
 from smallcnn.tflite.file import Grid
 
-_Tensor = tuple[int, int]  # number of the file, number of the tensor in it
+_Tensor = tuple[int, int]  # index of the file, index of the tensor in it
 _LIMITS = {None: (-inf, inf), "relu": (0.0, inf), "relu6": (0.0, 6.0)}
 
 
 def lay_layers(graph: Graph, files: Sequence[TFLite]) -> tuple[Graph, dict[str, np.ndarray]]:
-    """The folded `graph` with the limits of the files, read one after another as one network, and its weights.
+    """The folded `graph` with the files' limits, and its weights; the files are consecutive parts of one network.
 
-    Raises FileError at the first layer that is not the network's, with both sides.
+    Raises FileError at the first layer that does not match the network, showing both sides.
     """
     return _Walk(graph, files).walk()
 
 
 class _Walk:
-    """Goes through the network and the files together."""
+    """Walks the network and the files in parallel."""
 
     def __init__(self, graph: Graph, files: Sequence[TFLite]) -> None:
         self.graph = graph
         self.layers = [(number, layer) for number, file in enumerate(files) for layer in file.layers]
         self.done = 0
         self.nodes: dict[str, Node] = {}
-        self.stands_for: dict[str, str] = {}  # our node -> the new node with its result
+        self.stands_for: dict[str, str] = {}  # our node -> the new node that holds its result
         self.where: dict[str, _Tensor] = {graph.nodes[0].name: (0, files[0].input)}
         self.end: _Tensor = (len(files) - 1, files[-1].output)
         self.joints = {(i + 1, after.input): (i, before.output) for i, (before, after) in enumerate(pairwise(files))}
         self.grids: dict[str, Grid | None] = {graph.nodes[0].name: files[0].grid}
-        self.fused: dict[str, Layer] = {}  # nodes whose layer in the file has an activation that is still to come
+        self.fused: dict[str, Layer] = {}  # nodes whose layer in the file has an activation not yet matched
         self.weights: dict[str, np.ndarray] = {}
 
     def walk(self) -> tuple[Graph, dict[str, np.ndarray]]:
@@ -62,14 +62,14 @@ class _Walk:
                     self._layer(node, self._next(node))
         if self.fused:
             name, layer = next(iter(self.fused.items()))
-            raise self._error(name, f"the file applies {layer.activation} after it, the network nothing")
+            raise self._error(name, f"the file applies {layer.activation} after it, the network does not")
         if self.done < len(self.layers):
             rest = self.layers[self.done :]
             raise FileError(
-                f"the file goes on after {graph.output}: {len(rest)} more layers, first {_shown(rest[0][1])}"
+                f"the file continues after {graph.output}: {len(rest)} more layers, first {_shown(rest[0][1])}"
             )
         if self.where[graph.output] != self.end:
-            raise self._error(graph.output, "the network ends, but the file's output is another tensor")
+            raise self._error(graph.output, "the network ends here, but the file's output is another tensor")
         ends = (self.stands_for[name] for name in (graph.output, graph.features))
         result = Graph(graph.name, tuple(self.nodes.values()), *ends)
         return result, {name: self.weights[name] for name in result.weights}
@@ -86,7 +86,7 @@ class _Walk:
         got = [self.joints.get((number, tensor), (number, tensor)) for tensor in layer.inputs]
         self._check(node, layer)
         if sorted(wanted) != sorted(got):
-            raise self._error(node.name, f"in the file, layer {self.done} reads other layers than here")
+            raise self._error(node.name, f"in the file, layer {self.done} reads different layers")
         self.where[node.name], self.grids[node.name] = (number, layer.output), layer.grid
         if layer.weight is not None:
             weight = layer.weight
@@ -103,7 +103,7 @@ class _Walk:
             self.stands_for[node.name] = name
 
     def _expressed(self, node: Node, layer: Layer) -> str | None:
-        """The activation after `node` if the file has it as the range of the layer's 8-bit tensor: from 0, up to 6."""
+        """The activation after `node`, if the file expresses it as the range of the layer's 8-bit tensor: from 0, up to 6."""
         readers = self.graph.consumers[node.name]
         if layer.grid is None or layer.grid.zero or len(readers) != 1 or not isinstance(readers[0].op, ops.Activation):
             return None
@@ -120,7 +120,7 @@ class _Walk:
         self._is_same(node)
 
     def _is_same(self, node: Node) -> None:
-        """Notes that a node's result is, in the file, the tensor it reads."""
+        """Notes that in the file a node's result is the tensor it reads."""
         self.where[node.name] = self.where[node.inputs[0]]
         self.grids[node.name] = self.grids[node.inputs[0]]
 
@@ -129,7 +129,7 @@ class _Walk:
         self.stands_for[name] = name
 
     def _check(self, node: Node, layer: Layer) -> None:
-        """FileError unless the layer computes what the node does."""
+        """Raises FileError unless the layer computes the same as the node."""
         shape = self.graph.input_shapes(node)[0]
         match node.op:
             case ops.Conv() as op:
@@ -148,7 +148,7 @@ class _Walk:
             case ops.GlobalPool():
                 right = layer.kind == "mean" or (layer.kind == "average" and layer.window == shape[:2])
             case op:
-                raise self._error(node.name, f"{op.kind} is not known in TensorFlow Lite files")
+                raise self._error(node.name, f"{op.kind} is not supported in TensorFlow Lite files")
         wanted = self.graph.weights_of(node)
         if layer.weight is not None and right:
             size = layer.weight.reshape(len(layer.weight), -1).shape if isinstance(node.op, ops.Dense) else None
@@ -163,16 +163,16 @@ class _Walk:
 
 
 def _clip(grid: Grid, function: str | None) -> ops.Clip:
-    """An activation, if any, and the limits of the 8-bit tensor that takes its result."""
+    """An activation, if any, combined with the limits of the 8-bit tensor that stores its result."""
     low, high = _LIMITS[function]
     try:
         return ops.Clip(low=max(grid.low, low), high=min(grid.high, high))
     except GraphError as error:
-        raise FileError(f"an 8-bit tensor from {grid.low:g} to {grid.high:g} leaves nothing of {function}") from error
+        raise FileError(f"{function} never acts on an 8-bit tensor from {grid.low:g} to {grid.high:g}") from error
 
 
 def _padding(layer: Layer, shape: ops.Shape, kernel: ops.Pair) -> ops.Padding:
-    """What the file's layer adds around a map of this shape."""
+    """The padding that the file's layer adds to a map of this shape."""
     if layer.padding == "VALID":
         return layer.before
     (height, width), (down, right) = shape[:2], layer.stride

@@ -1,4 +1,4 @@
-"""Laying the tensors of a file onto a network: by name, every one, or a message with both sides."""
+"""Matches the tensors of a file to a network by name: all of them, or an error that shows both sides."""
 
 import re
 from collections import Counter
@@ -18,14 +18,14 @@ _OTHERS = re.compile(
     r"(teacher|target|momentum|criterion|loss|metric)[^.]*|(train|val|valid|test)_.*|.*_(teacher|loss|metrics?)",
     re.IGNORECASE,
 )
-"""Steps in names: of averaged weights, and of what is next to a network in a training script."""
+"""Steps in names: those of averaged weights, and those stored next to a network by training scripts."""
 
-_DEEPEST = 16  # steps before a network's own, which have up to 6
+_DEEPEST = 16  # steps before the network's own names, which have up to 6
 
 
 @dataclass(frozen=True)
 class Placed:
-    """Where a file has the names of a network: how many of them, below which prefix, and below which others as many."""
+    """Where a file has a network's names: how many, below which prefix, and which other prefixes have as many."""
 
     count: int
     prefix: str
@@ -34,7 +34,7 @@ class Placed:
     def of(self, tensors: Tensors) -> tuple[Tensors, list[str]]:
         """The tensors below the prefix, by their names there, and the names of the others.
 
-        A loss, a teacher and their kind are others wherever they are.
+        Losses, teachers and the like always count as others.
         """
         own: Tensors = {}
         others: list[str] = []
@@ -48,9 +48,9 @@ class Placed:
 
 
 def placed(layout: Layout, graph: Graph, tensors: Tensors) -> Placed:
-    """Where the file has most of the network's names; a training script's network is an attribute of something else.
+    """Where the file has most of the network's names; training scripts store the network below a prefix.
 
-    Of two places with as many names, averaged weights come before plain ones, and a teacher's after them.
+    On a tie, averaged weights come before plain ones, and a teacher's last.
     """
     separator = layout.scheme.separator
     names = {name for own in layout.names(graph).values() for name in own.values()}
@@ -69,7 +69,7 @@ def placed(layout: Layout, graph: Graph, tensors: Tensors) -> Placed:
 
 
 def _steps(name: str, separator: str) -> Iterator[int]:
-    """Where the name begins, and where each of its first steps does."""
+    """Start of the name and of each of its first steps."""
     start = 0
     for _ in range(_DEEPEST):
         yield start
@@ -85,7 +85,7 @@ def _rank(steps: list[str]) -> int:
 
 
 def missing_tail(layout: Layout, graph: Graph, tensors: Tensors) -> list[str]:
-    """The last nodes with weights of which the file holds nothing at all, in order: a head that was cut off."""
+    """The last nodes with weights that are entirely missing from the file, in order: a head that was cut off."""
     known = layout.of_file(tensors)
     tail: list[str] = []
     for node, names in reversed(layout.names(graph).items()):
@@ -103,12 +103,12 @@ def classes_of(layout: Layout, model: zoo.Model, tensors: Tensors) -> int | None
     if stored is None:
         return None
     if stored.ndim not in (2, 4):
-        raise FileError(f"{own['weight']} is {stored.shape}, no classifier's")
+        raise FileError(f"{own['weight']} is {stored.shape}, not a classifier's")
     return rows(layout.scheme.ours(graph, graph[node], "weight", stored))
 
 
 def channels_of(layout: Layout, model: zoo.Model, tensors: Tensors) -> int:
-    """How many channels the images have that the file's first layer reads; 3 if it has no first layer."""
+    """The number of image channels that the file's first layer reads; 3 if it has no first layer."""
     graph = model.build()
     node, own_names = next(iter(layout.names(graph).items()))
     stored = layout.of_file(tensors).get(own_names["weight"])
@@ -118,23 +118,23 @@ def channels_of(layout: Layout, model: zoo.Model, tensors: Tensors) -> int:
 
 
 def channels_read(first: np.ndarray) -> int:
-    """Of the images a convolution reads, from its weights (out, in, height, width)."""
+    """Channels of the images a convolution reads, from its weights (out, in, height, width)."""
     if first.ndim == 4 and first.shape[1] not in (1, 3):
         raise FileError(f"its first layer reads {first.shape[1]} channels; images here are grey (1) or RGB (3)")
     return first.shape[1] if first.ndim == 4 else 3
 
 
 def rows(value: np.ndarray) -> int:
-    """How many classes a classifier's weight has."""
+    """The number of classes of a classifier's weight."""
     if not value.shape or not value.shape[0]:
-        raise FileError("its last tensor is no classifier's")
+        raise FileError("its last tensor is not a classifier's")
     return len(value)
 
 
 def lay(layout: Layout, graph: Graph, tensors: Tensors, *, without: Iterable[str] = ()) -> dict[str, np.ndarray]:
     """Our weights by name, without those of the nodes in `without`.
 
-    Raises FileError naming what is missing, surplus and of another shape.
+    Raises FileError that lists missing tensors, surplus ones and different shapes.
     """
     known = layout.of_file(tensors)
     left_out = set(without)
@@ -152,8 +152,8 @@ def lay(layout: Layout, graph: Graph, tensors: Tensors, *, without: Iterable[str
                 weights[ours] = value
     problems = {
         "missing from the file": [name for own in names.values() for name in own.values() if name not in known],
-        "that the network does not have": [name for name in known if name not in wanted],
-        "of another shape": wrong,
+        "not in the network": [name for name in known if name not in wanted],
+        "of a different shape": wrong,
     }
     if any(problems.values()):
         raise FileError(
@@ -170,9 +170,9 @@ def lay(layout: Layout, graph: Graph, tensors: Tensors, *, without: Iterable[str
 
 
 def in_order(graph: Graph, tensors: Tensors) -> dict[str, np.ndarray]:
-    """Our weights by name, taken one by one in the file's order, stored as PyTorch does.
+    """Our weights by name, taken one by one in file order, stored as in PyTorch.
 
-    Raises FileError at the first tensor whose shape is not the next one's of the network.
+    Raises FileError at the first tensor whose shape differs from the network's next one.
     """
     weights: dict[str, np.ndarray] = {}
     if len(tensors) != len(graph.weights):
@@ -183,13 +183,13 @@ def in_order(graph: Graph, tensors: Tensors) -> dict[str, np.ndarray]:
         weights[ours] = torch_array(graph, graph[name], key, value)
         if weights[ours].shape != wanted.shape:
             raise FileError(
-                f"does not fit {graph.name} in order: tensor {place}, {theirs} {value.shape}, comes where {ours} "
-                f"{wanted.shape} is"
+                f"does not fit {graph.name} in order: tensor {place} is {theirs} {value.shape}; {ours} needs "
+                f"{wanted.shape}"
             )
     return {name: np.ascontiguousarray(value, np.float32) for name, value in weights.items()}
 
 
 def listed(names: list[str], most: int = 3) -> str:
-    """The first of the names, each as one printable word of bounded length."""
+    """The first names, each as one printable word of bounded length."""
     short = [name if len(name) <= 80 else f"{name[:77]}..." for name in names[:most]]
     return ", ".join(name if name.isprintable() else repr(name) for name in short) + ", ..." * (len(names) > most)

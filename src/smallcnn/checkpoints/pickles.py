@@ -1,9 +1,9 @@
-"""Reading a pickle without running it: plain containers are built, and every object is an inert stub.
+"""Reads a pickle without running it: builds plain containers and replaces every object with an inert stub.
 
 A pickle is a program for a small stack machine. Python's own machine imports and calls whatever the program names. This
-one imports nothing and calls only the builders it is given; what has no builder becomes a `Stub` that keeps its
-arguments, its state and its entries. Work is bounded: so many steps, and each of them allocates no more than what it
-takes from the file. A builder must keep to that, as a pickle can pass it the same long value any number of times.
+one imports nothing and calls only the builders it is given; an object without a builder becomes a `Stub` that keeps
+its arguments, state and entries. Work is bounded: the number of steps is limited, and each allocates no more than it
+takes from the file. Builders must respect that, as a pickle can pass them the same long value any number of times.
 
 Opcodes are decoded by `pickletools`, which describes all of them and executes none.
 """
@@ -18,15 +18,15 @@ from smallcnn.checks import shown
 from smallcnn.errors import FileError
 
 MOST_STEPS = 1_000_000
-"""A network with its optimizer takes some 50,000."""
+"""Step limit; a network with its optimizer takes about 50,000."""
 
-_LONGEST_KEY = 1000  # characters; comparing longer ones again and again would take for ever
+_LONGEST_KEY = 1000  # characters; repeated comparisons of longer ones would take forever
 
 _RUNS = re.compile(
     r"(os|posix|nt|subprocess|sys|shutil|socket|pty|runpy|importlib|ctypes|webbrowser|marshal)\..*"
     r"|(builtins|__builtin__)\.(eval|exec|execfile|compile|open|__import__|breakpoint|input)"
 )
-"""What a checkpoint can only name in order to run something. It does not here, but the file is not to be trusted."""
+"""Names that a checkpoint can only contain in order to run code. Nothing runs here, but such a file is untrusted."""
 
 Builder = Callable[..., object]
 
@@ -38,12 +38,12 @@ class Named:
 
     def __init__(self, name: str) -> None:
         if _RUNS.fullmatch(name):
-            raise FileError(f"refused: loaded with PyTorch or pickle it could run {shown(name)}; nothing was run here")
+            raise FileError(f"refused: it could run {shown(name)} if loaded with PyTorch or pickle; nothing was run")
         self.name = name
 
 
 class Stub:
-    """What stands in place of an object: the name of its class or maker, and what the pickle would have given it."""
+    """A placeholder for an object: the name of its class or maker, and the arguments the pickle would have passed."""
 
     __slots__ = ("args", "entries", "name", "state")
 
@@ -54,15 +54,15 @@ class Stub:
         self.entries: dict[Any, object] = {}
 
     def take(self, state: object) -> None:
-        """The state an object would be set to."""
+        """Takes the state the object would be set to."""
         self.state = state
 
 
 class Partial:
-    """A value of a builder that is complete only when the pickle has given it its state."""
+    """A builder's value that is complete only once the pickle has set its state."""
 
     def take(self, state: Any) -> None:
-        """The state, as the pickle has it."""
+        """Takes the state as stored in the pickle."""
         raise NotImplementedError
 
 
@@ -72,16 +72,16 @@ def load(
     persistent: Callable[[Any], object],
     most_steps: int = MOST_STEPS,
 ) -> object:
-    """The value of the pickle that starts where `file` stands, which is left after its end.
+    """The value of the pickle at the current position of `file`, which is left at its end.
 
-    `builders` make values for the names in the file that are known, from the arguments there; `persistent` gives the
-    value of an id that stands for data outside the pickle. Both may raise FileError, ValueError or TypeError.
+    `builders` make values for known names from the arguments in the file; `persistent` gives the value of an id that
+    refers to data outside the pickle. Both may raise FileError, ValueError or TypeError.
 
     Raises FileError if the pickle is damaged or does more than any checkpoint does.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # Python's word on odd escapes in text
+            warnings.simplefilter("ignore", DeprecationWarning)  # Python's warning about invalid escapes in text
             return _Machine(builders, persistent).run(file, most_steps)
     except FileError:
         raise
@@ -90,7 +90,7 @@ def load(
 
 
 def key(value: object) -> object:
-    """`value` as a key of a dict: itself if it is plain and short, else one that equals nothing."""
+    """`value` as a dict key: itself if plain and short, else a key that equals nothing."""
     if isinstance(value, str | bytes):
         return value if len(value) <= _LONGEST_KEY else object()
     if isinstance(value, int):
@@ -99,7 +99,7 @@ def key(value: object) -> object:
 
 
 class _Machine:
-    """The stack, the marks on it, and the values noted for later."""
+    """The stack, its marks, and the memo."""
 
     def __init__(self, builders: Mapping[str, Builder], persistent: Callable[[Any], object]) -> None:
         self.builders, self.persistent = builders, persistent
@@ -200,7 +200,7 @@ class _Machine:
         if isinstance(target, list):
             target.extend(values)
         elif not isinstance(target, Stub):
-            raise FileError("damaged: its pickle appends to what is no list")
+            raise FileError("damaged: its pickle appends to something that is not a list")
 
     def _setitem(self, _: None) -> None:
         values = self.stack[-2:]
@@ -215,10 +215,10 @@ class _Machine:
         target = self.stack[-1]
         entries = target.entries if isinstance(target, Stub) else target
         if not isinstance(entries, dict):
-            raise FileError("damaged: its pickle sets entries of what is no dict")
+            raise FileError("damaged: its pickle sets entries of something that is not a dict")
         entries.update(zip(map(key, values[::2]), values[1::2], strict=True))
 
-    # --- objects, none of which is made ---
+    # --- objects, none of which is created ---
 
     def _global(self, name: str) -> None:
         self.stack.append(Named(name.replace(" ", ".", 1)))

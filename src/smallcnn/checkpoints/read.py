@@ -1,13 +1,13 @@
-"""Named tensors out of a checkpoint file, whoever wrote it. Nothing from the file is executed.
+"""Reads named tensors from a checkpoint file of any origin. Nothing from the file is executed.
 
-    PyTorch        zip archives and older files of torch.save, pickles of tensors and arrays: read by a machine of our
-                   own, which builds tensors and plain containers and nothing else (`pickles`, `torch_files`)
+    PyTorch        zip archives and older files of torch.save, pickles of tensors and arrays: read by our own
+                   machine, which builds only tensors and plain containers (`pickles`, `torch_files`)
     .safetensors   names and bytes
     .npz           without pickled objects
-    .h5 .keras     Keras' files, in the order the layers run where they describe that (`keras_file`)
+    .h5 .keras     Keras' files, in execution order if they describe it (`keras_file`)
 
-The file's content says which it is (`kinds`), its name does not matter. Order is the file's. A training checkpoint's
-outer layers ("state_dict", "model") are taken off and counters that are no weights left out (`state_dict`).
+The content determines the kind (`kinds`), not the name. Tensors keep the file's order. Outer layers of a training
+checkpoint ("state_dict", "model") are removed, and counters that are not weights are dropped (`state_dict`).
 """
 
 from collections.abc import Callable
@@ -34,7 +34,7 @@ _COUNTERS = ("top_level_model_weights",)  # Keras'
 
 @dataclass(frozen=True)
 class Weights:
-    """The float32 tensors of a file in its order, and what was decided about which of its weights are taken."""
+    """The float32 tensors of a file in file order, and notes on which of its weights were used."""
 
     kind: Kind
     tensors: Tensors
@@ -51,12 +51,12 @@ def read_weights(path: Path) -> Weights:
         elif kind in _READERS:
             tensors = _READERS[kind](path)
         else:
-            raise FileError(f"{READ[kind]}: has a network of its own, and no weights by name")
+            raise FileError(f"{READ[kind]}: describes a network itself and has no named weights")
         named = {name: _checked(name, value) for name, value in tensors.items() if not name.endswith(_COUNTERS)}
         if not named:
             raise FileError("holds no weights")
         if len(named) > MOST_TENSORS:
-            raise FileError(f"holds more than {MOST_TENSORS:,} tensors, which no network here has")
+            raise FileError(f"holds more than {MOST_TENSORS:,} tensors, more than any network here has")
         return Weights(kind, unwrapped(named), notes)
     except FileError as error:
         raise FileError(f"{path}: {error}") from error
@@ -67,23 +67,23 @@ def read_weights(path: Path) -> Weights:
 
 
 def read_tensors(path: Path) -> Tensors:
-    """The tensors of `read_weights` alone."""
+    """Only the tensors of `read_weights`."""
     return read_weights(path).tensors
 
 
 def _checked(name: str, value: np.ndarray) -> np.ndarray:
-    """The numbers as float32. Raises FileError if they are none, or not finite."""
+    """The numbers as float32. Raises FileError if they are not numbers or not finite."""
     if value.dtype.kind not in "fiu":
         raise FileError(f"{shown(name)} holds {value.dtype}, not numbers")
     single = _float32(value)
     if not np.isfinite(single).all():
-        raise FileError(f"{shown(name)} holds values that are infinite or no numbers")
+        raise FileError(f"{shown(name)} holds values that are infinite or NaN")
     return single
 
 
 def _float32(value: np.ndarray) -> np.ndarray:
-    """Itself, or a copy if it is of another type or lies in the file."""
-    with np.errstate(over="ignore"):  # the result is infinite, which is found out
+    """The array itself, or a copy if it has another type or is mapped from the file."""
+    with np.errstate(over="ignore"):  # an infinite result is detected later
         return np.require(value, np.float32, "W")
 
 
@@ -91,7 +91,7 @@ def _torch(path: Path, kind: Kind) -> tuple[Tensors, tuple[str, ...]]:
     with opened(path, kind) as content:
         chosen = choose(content)
         if sum(value.stored_bytes() for value in chosen.tensors.values()) > _most_bytes(path):
-            raise FileError("damaged: its tensors take far more than a file of its size can hold")
+            raise FileError("damaged: its tensors are far larger than its file")
         tensors = {}
         for name, value in chosen.tensors.items():
             try:
@@ -102,7 +102,7 @@ def _torch(path: Path, kind: Kind) -> tuple[Tensors, tuple[str, ...]]:
 
 
 def _most_bytes(path: Path) -> int:
-    """What the tensors of a file may take, each as it is stored: parts of the network may share theirs."""
+    """The byte limit for a file's tensors, each as stored: parts of the network may share theirs."""
     return 2 * path.stat().st_size + _ALWAYS_ALLOWED
 
 
@@ -113,7 +113,7 @@ def _safetensors(path: Path) -> Tensors:
     try:
         with safe_open(path, framework="numpy") as file:
             if "smallcnn.graph" in (file.metadata() or {}):
-                raise FileError("is smallcnn's own model file already, with nothing to import")
+                raise FileError("is already a smallcnn model file; there is nothing to import")
             kinds = {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118  (no mapping)
         if "BF16" not in kinds:
             return safetensors.numpy.load_file(path)
@@ -122,7 +122,7 @@ def _safetensors(path: Path) -> Tensors:
     except (FileError, ImportError):
         raise
     except Exception as error:  # SafetensorError; KeyError or TypeError for number types numpy lacks
-        raise FileError(f"damaged, or not tensors of numbers that numpy knows ({_first_line(error)})") from error
+        raise FileError(f"damaged, or its tensors have types that numpy lacks ({_first_line(error)})") from error
 
 
 def _of_safetensors(dtype: str, shape: list[int], data: bytes) -> np.ndarray:

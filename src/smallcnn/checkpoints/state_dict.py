@@ -1,4 +1,4 @@
-"""The weights in what a training script has saved: found by the keys that scripts use, next to whatever else there is.
+"""Finds the weights in a training script's checkpoint by the usual keys, among everything else it holds.
 
 Averaged weights (EMA) are preferred to plain ones, as the network is evaluated with them.
 """
@@ -20,19 +20,19 @@ _AVERAGED = (
     "ema",
 )  # fmt: skip
 _NO_WEIGHTS = ("optim", "sched", "scaler", "callbacks", "loops", "hyper_parameters", "criterion", "args", "random")
-_WRAPPING = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")  # they add a step to names
+_WRAPPING = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")  # wrappers that add a step to names
 _COUNTERS = ("num_batches_tracked", "n_averaged", "num_updates", "decay", "initted", "step")
-_DEEPEST = 8  # wrappers in each other
-_DEEPEST_MODULE = 50  # modules in each other
+_DEEPEST = 8  # nested wrappers
+_DEEPEST_MODULE = 50  # nested modules
 MOST_TENSORS = 5000
-"""NASNet-A has 1,500. Names are compared with those of every network."""
+"""Tensor limit; NASNet-A has 1,500. Names are compared with those of every network."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """Tensors by name, in the file's order, and what was decided on the way."""
+    """Tensors by name in file order, and notes on the choices made."""
 
     tensors: dict[str, Numbers]
     notes: tuple[str, ...] = ()
@@ -44,12 +44,12 @@ def choose(content: object) -> Chosen:
     named = {name: value for name, value in found.tensors.items() if name.rpartition(".")[2] not in _COUNTERS}
     if not named:
         kind = content.name if isinstance(content, Stub) else type(content).__name__
-        raise FileError(f"holds no weights: its content ({shown(kind)}) has no tensors with names")
+        raise FileError(f"holds no weights: its content ({shown(kind)}) has no named tensors")
     return Chosen(unwrapped(named), found.notes)
 
 
 def unwrapped(tensors: Mapping[str, T]) -> dict[str, T]:
-    """Without the steps that DataParallel, torch.compile and their kind add to names, unless two would be the same."""
+    """Removes the name steps added by DataParallel, torch.compile and the like, unless two names would clash."""
     short = {
         ".".join(step for step in name.split(".") if step not in _WRAPPING): value for name, value in tensors.items()
     }
@@ -57,14 +57,14 @@ def unwrapped(tensors: Mapping[str, T]) -> dict[str, T]:
 
 
 class _Search:
-    """Looks at each container once, however often the file refers to it."""
+    """Visits each container once, however often the file refers to it."""
 
     def __init__(self) -> None:
         self.done: dict[int, Chosen] = {}
         self.visited = 0
 
     def within(self, value: object, depth: int) -> Chosen:
-        """The weights in `value`, by their names there."""
+        """The weights in `value`, by name."""
         if id(value) not in self.done:
             self.done[id(value)] = Chosen({})  # for a container that holds itself
             self.done[id(value)] = self._found(value, depth) if depth < _DEEPEST else Chosen({})
@@ -74,8 +74,8 @@ class _Search:
         if _is_module(value):
             assert isinstance(value, Stub)
             note = (
-                f"a whole pickled network ({shown(value.name)}): its weights are read, its code is not run; "
-                "torch.save(model.state_dict(), 'weights.pth') saves weights alone"
+                f"a pickled network ({shown(value.name)}): its weights are read, its code is not run; "
+                "torch.save(model.state_dict(), 'weights.pth') saves only the weights"
             )
             return Chosen(dict(self._of_module(value, "", 0)), (note,))
         entries = _entries(value)
@@ -101,7 +101,7 @@ class _Search:
         return Chosen(own, notes)
 
     def _of_module(self, module: Stub, prefix: str, depth: int) -> Iterator[tuple[str, Numbers]]:
-        """What its `state_dict()` would have: parameters and lasting buffers, then the modules in it."""
+        """The content of its `state_dict()`: parameters and persistent buffers, then submodules."""
         state = _entries(module.state)
         passing = state.get("_non_persistent_buffers_set")
         for group in ("_parameters", "_buffers"):
@@ -118,16 +118,16 @@ class _Search:
     def _count(self, more: int) -> None:
         self.visited += more
         if self.visited > MOST_TENSORS:
-            raise FileError(f"holds more than {MOST_TENSORS:,} tensors, which no network here has")
+            raise FileError(f"holds more than {MOST_TENSORS:,} tensors, more than any network here has")
 
 
 def _of_two(plain: str, one: Chosen, averaged: str, other: Chosen) -> Chosen:
-    """Of plain and averaged weights those that are averaged, if they are complete."""
+    """The averaged weights if they are complete, else the plain ones."""
     lacking = _bare(one) - _bare(other)
     if lacking:
         lost = f"the averaged weights in {averaged!r} lack {len(lacking)} of them ({shown(min(lacking))})"
-        return Chosen(one.tensors, (*one.notes, f"plain weights taken, from {plain!r}: {lost}"))
-    return Chosen(other.tensors, (*other.notes, f"averaged weights taken, from {averaged!r}, not those in {plain!r}"))
+        return Chosen(one.tensors, (*one.notes, f"used the plain weights in {plain!r}: {lost}"))
+    return Chosen(other.tensors, (*other.notes, f"used the averaged weights in {averaged!r}, not the plain ones in {plain!r}"))
 
 
 def _bare(found: Chosen) -> set[str]:
@@ -154,7 +154,7 @@ def _is_module(value: object) -> bool:
 
 
 def _may_hold(name: str, value: object) -> bool:
-    """Whether weights may be in there; an optimizer's tensors are none."""
+    """Whether this may hold weights; an optimizer's tensors are not weights."""
     if isinstance(value, Numbers) or any(word in name.lower() for word in _NO_WEIGHTS):
         return False
     return not (isinstance(value, dict) and "param_groups" in value)

@@ -1,7 +1,7 @@
-"""The tensors of PyTorch and the arrays of NumPy as pickles describe them; their numbers are read when asked for.
+"""PyTorch tensors and NumPy arrays as described in pickles; their numbers are read on demand.
 
-`BUILDERS` makes them, and the plain containers around them, for `smallcnn.checkpoints.pickles`. Each keeps what it is
-given and copies nothing.
+`BUILDERS` makes them, and the plain containers around them, for `smallcnn.checkpoints.pickles`. Each keeps its
+arguments and copies nothing.
 """
 
 import math
@@ -17,9 +17,9 @@ from smallcnn.checkpoints.pickles import Builder, Named, Partial, Stub
 from smallcnn.checks import shown
 from smallcnn.errors import FileError
 
-BFLOAT16 = "bfloat16"  # float32 without its last 16 bits, which NumPy does not have
+BFLOAT16 = "bfloat16"  # float32 without its last 16 bits; NumPy lacks it
 
-_NUMBERS = {  # what PyTorch calls a type of storage, and of tensor, and NumPy's code
+_NUMBERS = {  # PyTorch's storage type: its tensor type, NumPy's code
     "Double": ("float64", "<f8"), "Float": ("float32", "<f4"), "Half": ("float16", "<f2"),
     "BFloat16": (BFLOAT16, BFLOAT16), "Long": ("int64", "<i8"), "Int": ("int32", "<i4"), "Short": ("int16", "<i2"),
     "Char": ("int8", "<i1"), "Byte": ("uint8", "<u1"), "Bool": ("bool", "|b1"), "UInt16": ("uint16", "<u2"),
@@ -31,31 +31,31 @@ _OF_STORAGE = {f"{storage}Storage": code for storage, (_, code) in _NUMBERS.item
 
 _STRANGE = {"ComplexFloatStorage": "<c8", "ComplexDoubleStorage": "<c16", "QInt32Storage": "<i4"}  # else one byte
 _QUANTIZED = (
-    "quantized, 8-bit integers for PyTorch's own layers; what can be imported is the float network, before its "
+    "quantized, 8-bit integers for PyTorch's own layers; import the float network, saved before its "
     "conversion: torch.save(model.state_dict(), 'weights.pth')"
 )
 
 
 def widened(halves: np.ndarray) -> np.ndarray:
-    """bfloat16, given as uint16, as float32, of which it is the upper half."""
+    """float32 from bfloat16 given as uint16, the upper half of each number."""
     return (halves.astype(np.uint32) << 16).view(np.float32)
 
 
 class Numbers:
-    """A value that a weight can be."""
+    """A value that can be a weight."""
 
     def array(self) -> np.ndarray:
-        """Its numbers. Raises FileError if they are not all there, or are of a kind that no weight is."""
+        """Its numbers. Raises FileError if they are incomplete or of a type that weights cannot have."""
         raise NotImplementedError
 
     def stored_bytes(self) -> int:
-        """How many bytes the array takes in the type that the file has; 0 if it is none."""
+        """Size of the array in bytes in the file's type; 0 if it is not an array."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True, eq=False)
 class Storage:
-    """A run of `count` numbers of one type; `read` gives at least its bytes. `strange` says why it is no plain one."""
+    """A run of `count` numbers of one type; `read` returns at least its bytes. `strange` is why it is unsupported."""
 
     code: str
     count: int
@@ -65,25 +65,25 @@ class Storage:
 
     @property
     def item_bytes(self) -> int:
-        """Of one number."""
+        """Bytes per number."""
         return 2 if self.code == BFLOAT16 else np.dtype(self.code).itemsize
 
 
 def storage(name: object, count: object, read: Callable[[], Any], *, swapped: bool = False) -> Storage:
-    """The storage that a file names by its class, as torch.FloatStorage."""
+    """The storage that a file names by class, such as torch.FloatStorage."""
     kind = name.name.rpartition(".")[2] if isinstance(name, Named) else ""
     code = _OF_STORAGE.get(kind)
     if not isinstance(count, int) or count < 0:
-        raise FileError("damaged: a storage of no known size")
+        raise FileError("damaged: a storage of unknown size")
     if code is None:
-        strange = _QUANTIZED if re.match("QU?Int", kind) else f"of numbers that are not read ({shown(kind)})"
+        strange = _QUANTIZED if re.match("QU?Int", kind) else f"of an unsupported number type ({shown(kind)})"
         return Storage(_STRANGE.get(kind, "<u1"), count, read, strange=strange)
     return Storage(code, count, read, swapped)
 
 
 @dataclass(frozen=True, eq=False)
 class Tensor(Numbers):
-    """A view of a storage. `code` is its type where the storage has none of its own."""
+    """A view of a storage. `code` is its type if the storage has none."""
 
     storage: Storage
     offset: int
@@ -103,7 +103,7 @@ class Tensor(Numbers):
         size = self.storage.count * self.storage.item_bytes // numbers.itemsize
         far = self.offset + sum((n - 1) * stride for n, stride in zip(self.shape, self.strides, strict=True))
         if 0 not in self.shape and (far >= size or math.prod(self.shape) > size):
-            raise FileError("larger than what is stored of it")
+            raise FileError("larger than its storage")
         held = memoryview(self.storage.read())
         if held.nbytes < size * numbers.itemsize:
             raise FileError("cut off")
@@ -114,13 +114,13 @@ class Tensor(Numbers):
         try:
             made: np.ndarray = np.ndarray(self.shape, numbers, held, offset, strides)
         except (ValueError, TypeError, OverflowError) as error:  # more than 64 axes, for one
-            raise FileError("a tensor of no possible shape") from error
+            raise FileError("a tensor with an impossible shape") from error
         return widened(made) if self.code == BFLOAT16 else made.astype("u1") if self.code == "|b1" else made
 
 
 @dataclass(frozen=True, eq=False)
 class Strange(Numbers):
-    """A tensor that is no plain one, and why."""
+    """An unsupported tensor, and why."""
 
     why: str
 
@@ -136,10 +136,10 @@ class Strange(Numbers):
 def _tensor(held: object, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: object) -> Numbers:
     """torch._utils._rebuild_tensor_v2, and the older _rebuild_tensor."""
     if not isinstance(held, Storage):
-        raise FileError("damaged: a tensor of something that is no storage")
+        raise FileError("damaged: a tensor without a storage")
     sizes = (offset, *shape, *strides)
     if len(shape) != len(strides) or not all(type(size) is int and 0 <= size < 2**48 for size in sizes):
-        raise FileError("damaged: a tensor of no possible size")
+        raise FileError("damaged: a tensor of impossible size")
     return Tensor(held, offset, shape, strides, held.code)
 
 
@@ -151,7 +151,7 @@ def _typed_tensor(  # torch._utils._rebuild_tensor_v3, of types that have no sto
     name = dtype.name if isinstance(dtype, Named) else ""
     code = _OF_DTYPE.get(name)
     if code is None or not isinstance(plain, Tensor):
-        return Strange(f"of numbers that are not read ({shown(name)})")
+        return Strange(f"of an unsupported number type ({shown(name)})")
     return Tensor(plain.storage, offset, shape, strides, code)
 
 
@@ -166,7 +166,7 @@ def _as_given(value: object = (), *_: object) -> object:
 _PLAIN: dict[str, Builder] = {
     "torch._utils._rebuild_parameter": _as_given,
     "torch._utils._rebuild_parameter_with_state": _as_given,
-    "torch._utils._rebuild_device_tensor_from_numpy": _as_given,  # of TPUs, which have no storage of their own
+    "torch._utils._rebuild_device_tensor_from_numpy": _as_given,  # for TPUs, which have no storage
     "torch._utils._rebuild_xla_tensor": _as_given,
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor,
@@ -174,14 +174,14 @@ _PLAIN: dict[str, Builder] = {
     "torch._utils._rebuild_qtensor": _strange(_QUANTIZED),
     "torch._utils._rebuild_sparse_tensor": _strange("sparse"),
     "torch._utils._rebuild_sparse_csr_tensor": _strange("sparse"),
-    "torch._utils._rebuild_nested_tensor": _strange("a nest of tensors"),
+    "torch._utils._rebuild_nested_tensor": _strange("a nested tensor"),
     "torch._utils._rebuild_meta_tensor_no_storage": _strange("a shape without numbers (device 'meta')"),
-    "torch._utils._rebuild_wrapper_subclass": _strange("of a class that is not read"),
+    "torch._utils._rebuild_wrapper_subclass": _strange("of an unsupported class"),
 }
 
 
 def _subclass(maker: object, _kind: object, args: tuple[Any, ...], _state: object) -> object:
-    """torch._tensor._rebuild_from_type_v2: a tensor with attributes or of a class of its own."""
+    """torch._tensor._rebuild_from_type_v2: a tensor with attributes or of a subclass."""
     if not isinstance(maker, Named) or maker.name not in _PLAIN:
         return Stub("torch._tensor._rebuild_from_type_v2")
     return _PLAIN[maker.name](*args)
@@ -202,7 +202,7 @@ class _Type(Partial):
 
 
 class Array(Numbers, Partial):
-    """numpy.ndarray: made empty, its shape, type and bytes follow; protocol 5 has them at once."""
+    """numpy.ndarray: created empty, then given shape, type and bytes; protocol 5 gives all at once."""
 
     def __init__(self, data: object = None, dtype: object = None, shape: Any = (), order: object = "C") -> None:
         self.data, self.dtype, self.shape, self.order = data, dtype, shape, order
@@ -219,7 +219,7 @@ class Array(Numbers, Partial):
     def array(self) -> np.ndarray:
         """See `Numbers`."""
         if not isinstance(self.dtype, _Type) or self.dtype.code is None:
-            raise FileError("an array of something else than numbers")
+            raise FileError("an array of something other than numbers")
         if not isinstance(self.data, str | bytes | bytearray) or self.order not in ("C", "F"):
             raise FileError("an array without its numbers")
         try:
@@ -227,17 +227,17 @@ class Array(Numbers, Partial):
             flat = np.frombuffer(held, np.dtype(self.dtype.order + self.dtype.code))
             return flat.reshape(self.shape, order="C" if self.order == "C" else "F")
         except (ValueError, TypeError, OverflowError) as error:
-            raise FileError("an array of another size than its shape's") from error
+            raise FileError("an array whose size does not match its shape") from error
 
 
 # --- containers ---
 
 
 def _ordered(pairs: list[Any] | None = None) -> dict[Any, object]:
-    """collections.OrderedDict; its entries follow, or are given as Python 2 did."""
+    """collections.OrderedDict; its entries follow, or are arguments, as in Python 2."""
     made = {pickles.key(name): value for name, value in pairs or ()}
     if pairs:
-        pairs.clear()  # so that a pickle which passes one list a thousand times is not given a thousand dicts
+        pairs.clear()  # so that a pickle that passes one list a thousand times does not get a thousand dicts
     return made
 
 
@@ -253,11 +253,11 @@ BUILDERS: dict[str, Builder] = {
     **{f"{module}.multiarray._reconstruct": lambda *_: Array() for module in ("numpy.core", "numpy._core")},
     **{f"{module}.numeric._frombuffer": Array for module in ("numpy.core", "numpy._core")},
     "numpy.dtype": _Type,
-    "_codecs.encode": _as_given,  # text that stands for bytes, until an array needs them
-    **{f"{module}.bytes": lambda *_: b"" for module in ("builtins", "__builtin__")},  # how protocol 2 writes no bytes
+    "_codecs.encode": _as_given,  # text that encodes bytes, until an array needs them
+    **{f"{module}.bytes": lambda *_: b"" for module in ("builtins", "__builtin__")},  # how protocol 2 writes empty bytes
     "collections.OrderedDict": _ordered,
     "collections.defaultdict": lambda *_: {},
     **{f"{module}.{kind}": _as_given for module in ("builtins", "__builtin__") for kind in ("set", "frozenset")},
     **{f"{module}._reconstructor": _reconstructed for module in ("copyreg", "copy_reg")},
 }
-"""Makers of the values that checkpoints consist of, by the name that a pickle has for them."""
+"""Builders of the values in checkpoints, by their name in pickles."""

@@ -1,7 +1,7 @@
-"""TensorFlow Lite files, float and integer, as a list of layers in the order they run, to be laid onto a network.
+"""Reads TensorFlow Lite files, float and integer, as a list of layers in execution order, to match to a network.
 
-Integer tensors are turned into real numbers, scale * (integer - zero point), with one scale or one per output channel.
-What an integer layer's output can hold is kept as `Layer.grid`.
+Integer tensors become real numbers, scale * (integer - zero point), with one scale or one per output channel. The range
+of an integer layer's output is kept as `Layer.grid`.
 """
 
 from collections.abc import Iterator
@@ -23,10 +23,10 @@ _ACTIVATIONS = {0: None, 1: "relu", 3: "relu6"}
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer: what it computes on which tensors. Weights are float32, laid out as in `smallcnn.ops`.
+    """One layer: its operation and its tensors. Weights are float32, laid out as in `smallcnn.ops`.
 
-    `inputs` and `output` are tensor numbers, with shape-only operators seen through. `padding` is "SAME" or "VALID",
-    `before` zeros added by an operator of their own. `activation` is None, "relu" or "relu6".
+    `inputs` and `output` are tensor numbers, skipping shape-only operators. `padding` is "SAME" or "VALID",
+    `before` the zeros added by a separate operator. `activation` is None, "relu" or "relu6".
     """
 
     kind: Kind
@@ -44,7 +44,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class TFLite:
-    """A file's layers and ends; `grid` says what number a byte 0..255 of the image stands for (None: float input)."""
+    """A file's layers, input and output; `grid` maps image bytes 0..255 to numbers (None: float input)."""
 
     layers: tuple[Layer, ...]
     input: int
@@ -54,7 +54,7 @@ class TFLite:
 
 
 def read_layers(path: Path) -> TFLite:
-    """Raises FileError if the file is missing, damaged, or has operators that no network of the registry has."""
+    """Raises FileError if the file is missing, damaged, or has operators that no registered network has."""
     try:
         return _Walk(parse(read_bytes(path))).read()
     except FileError as error:
@@ -62,16 +62,16 @@ def read_layers(path: Path) -> TFLite:
 
 
 class _Walk:
-    """Goes through the operators of a file; shape-only ones are seen through."""
+    """Walks the operators of a file, skipping shape-only ones."""
 
     def __init__(self, file: File) -> None:
         self.file = file
-        self.same: dict[int, int] = {}  # tensors that are another one in a different shape or number type
+        self.same: dict[int, int] = {}  # tensors that alias another in a different shape or number type
         self.padded: dict[int, Padding] = {}
-        self.probabilities: set[int] = set()  # what a softmax made
+        self.probabilities: set[int] = set()  # results of a softmax
 
     def read(self) -> TFLite:
-        """The layers, and the ends."""
+        """The layers, input and output."""
         file = self.file
         if (len(file.inputs), len(file.outputs)) != (1, 1) or min(*file.inputs, *file.outputs) < 0:
             raise FileError("a classifier has one input and one output")
@@ -102,8 +102,8 @@ class _Walk:
         match operator.kind:
             case "RESHAPE" | "SQUEEZE":
                 before, after = self._sides(first), self._sides(output)
-                if after not in (before, [prod(before)]):  # sides of 1 may come and go, and a map may become flat
-                    raise FileError("turns a map into another shape")
+                if after not in (before, [prod(before)]):  # sides of 1 may come and go, and a map may be flattened
+                    raise FileError("reshapes a map")
                 self._alias(output, first)
             case "SOFTMAX":
                 self._alias(output, first)
@@ -125,16 +125,16 @@ class _Walk:
                 yield self._layer("add", operator)
             case "MEAN":
                 if sorted(self._integers(operator, 1).ravel().tolist()) != [1, 2]:
-                    raise FileError("is a mean over other axes than a map's plane")
+                    raise FileError("is a mean over axes other than height and width")
                 yield self._layer("mean", operator)
             case "AVERAGE_POOL_2D":
                 window = (int(operator.options["FilterHeight"]), int(operator.options["FilterWidth"]))
                 yield self._layer("average", operator, window=window)
             case _:
-                raise FileError("no network of the registry has this; without --as the file is a network of its own")
+                raise FileError("no registered network has this operator; without --as the file's own network is imported")
 
     def _alias(self, output: int, source: int) -> None:
-        """Notes that a tensor is another one; what was padded stays padded."""
+        """Notes that a tensor aliases another; padding is inherited."""
         self.same[output] = self._seen_through(source)
         if self.same[output] == output:
             raise FileError("writes what it reads")
@@ -167,10 +167,10 @@ class _Walk:
         if len(numbers) < (2 if kind == "add" else 1) or min(numbers) < 0:
             raise FileError("damaged: lacks an input")
         if any(number in self.padded for number in numbers) and more.get("padding") != "VALID":
-            raise FileError("zeros around a map are known only before a convolution that adds none")
+            raise FileError("padding is supported only before a convolution that adds none itself")
         code = operator.options.get("FusedActivationFunction", 0)
         if code not in _ACTIVATIONS:
-            raise FileError(f"fused activation {code} is not known here")
+            raise FileError(f"fused activation {code} is not supported")
         return Layer(
             kind,
             tuple(self._seen_through(number) for number in numbers),
@@ -185,12 +185,12 @@ class _Walk:
         return self.same.get(number, number)
 
     def _integers(self, operator: Operator, index: int) -> np.ndarray:
-        """A constant that counts something: axes, margins."""
+        """A constant of whole numbers: axes, margins."""
         if index >= len(operator.inputs) or operator.inputs[index] < 0:
             raise FileError(f"lacks input {index + 1}")
         array = self.file.tensors[operator.inputs[index]].stored()
         if array.dtype.kind not in "iu" or array.size > 16:
-            raise FileError(f"counts with {array.size} numbers of {array.dtype}")
+            raise FileError(f"needs whole numbers, not {array.size} of {array.dtype}")
         return array.astype(np.int64)
 
     def _array(self, operator: Operator, index: int) -> np.ndarray:
@@ -203,7 +203,7 @@ class _Walk:
 def _window(operator: Operator) -> dict[str, Any]:
     options = operator.options
     if (options["DilationHFactor"], options["DilationWFactor"]) != (1, 1):
-        raise FileError("dilated convolutions are not known here")
+        raise FileError("dilated convolutions are not supported")
     stride = (int(options["StrideH"]), int(options["StrideW"]))
     if min(stride) < 1:
         raise FileError(f"has strides {stride}")

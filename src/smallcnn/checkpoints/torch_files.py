@@ -1,7 +1,7 @@
-"""What torch.save and pickle.dump write: a zip archive since PyTorch 1.6, before that pickles and storages in turn.
+"""Reads the files of torch.save and pickle.dump: a zip archive since PyTorch 1.6, before that pickles, then storages.
 
-Neither PyTorch nor anything that the file names is imported or called. Storages are found at once, and read when a
-tensor in them is asked for.
+Neither PyTorch nor anything the file names is imported or called. Storages are located at once, and read when one of
+their tensors is needed.
 """
 
 import io
@@ -21,21 +21,21 @@ from smallcnn.checkpoints.zips import open_zip, read_member
 from smallcnn.errors import FileError
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # the first value in files before PyTorch 1.6
-_LARGEST_PICKLE = 64 * 2**20  # bytes; it holds names and shapes, some 100 kB
-_LARGEST_FILE = 600 * 2**20  # bytes of a file that is pickles throughout; VGG-16 is the largest network here
-_MOST_PICKLED = 5000  # storages that are files in the file; a network with its optimizer has some 1,000
-_STEPS_OF_STORAGE = 100  # that one of them takes; it is some 20
+_LARGEST_PICKLE = 64 * 2**20  # bytes; it holds names and shapes, about 100 kB
+_LARGEST_FILE = 600 * 2**20  # bytes of a file that consists of pickles; VGG-16 is the largest network here
+_MOST_PICKLED = 5000  # storages nested as files; a network with its optimizer has about 1,000
+_STEPS_OF_STORAGE = 100  # pickle steps for one of them; typically about 20
 
 
 @contextmanager
 def opened(path: Path, kind: Kind) -> Iterator[object]:
-    """What the file holds, with `Numbers` as tensors, whose numbers can be read until the end of the context."""
+    """The file's content, with `Numbers` as tensors; their numbers can be read inside the context only."""
     if kind == "torch":
         with open_zip(path) as archive:
             yield _of_archive(archive)
         return
     if path.stat().st_size > _LARGEST_FILE:
-        raise FileError(f"a pickle of more than {_LARGEST_FILE:,} bytes is not read")
+        raise FileError(f"a pickle of more than {_LARGEST_FILE:,} bytes, which is the limit")
     with path.open("rb") as file:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # closed with the last view of it
     yield _of_stream(mapped, memoryview(mapped), BUILDERS | {"torch.storage._load_from_bytes": _Pickled()})
@@ -46,14 +46,14 @@ def _of_archive(archive: zipfile.ZipFile) -> object:
     pickled = min((name for name in names if name.rpartition("/")[2] == "data.pkl"), key=len)
     folder = pickled.removesuffix("data.pkl")
     if archive.getinfo(pickled).file_size > _LARGEST_PICKLE:
-        raise FileError("damaged: its list of tensors is larger than that of any network")
+        raise FileError("damaged: its list of tensors is longer than any network's")
     swapped = f"{folder}byteorder" in names and read_member(archive, f"{folder}byteorder") == b"big"
     read = lru_cache(maxsize=1)(partial(read_member, archive))  # one storage may hold many tensors
 
     def persistent(identity: Any) -> Storage:
         word, kind, name, _device, count, *_ = identity
         if word != "storage" or not isinstance(name, str):
-            raise FileError("damaged: it refers to something else than a storage")
+            raise FileError("damaged: it refers to something other than a storage")
         return storage(kind, count, partial(read, f"{folder}data/{name[:100]}"), swapped=swapped)
 
     return load(io.BytesIO(read_member(archive, pickled)), BUILDERS, persistent)
@@ -68,7 +68,7 @@ def _of_stream(file: Any, held: memoryview, builders: Mapping[str, Builder], **l
         if word == "module":  # the class of a whole network, with its source code
             return kind if isinstance(kind, Named) else None
         if word != "storage" or not isinstance(name, str | int):
-            raise FileError("damaged: it refers to something else than a storage")
+            raise FileError("damaged: it refers to something other than a storage")
         _device, count, view = (*rest, None)[:3]
         one = found.setdefault(str(name)[:100], _Stored(kind, count))
         if view is None:
@@ -76,7 +76,7 @@ def _of_stream(file: Any, held: memoryview, builders: Mapping[str, Builder], **l
         _name, offset, size = view
         whole = storage(kind, count, one.read)
         if not (isinstance(offset, int) and isinstance(size, int) and 0 <= offset <= offset + size <= whole.count):
-            raise FileError("damaged: a part of a storage that reaches beyond it")
+            raise FileError("damaged: a tensor that reaches beyond its storage")
         return storage(kind, size, lambda: memoryview(one.read())[offset * whole.item_bytes :])
 
     content = load(file, builders, persistent, **limit)
@@ -91,7 +91,7 @@ def _of_stream(file: Any, held: memoryview, builders: Mapping[str, Builder], **l
 
 
 class _Stored:
-    """A storage behind the pickles: its type, its size, and its bytes once they are located."""
+    """A storage after the pickles: its type, size, and its bytes once located."""
 
     def __init__(self, kind: object, count: object) -> None:
         self.bytes = memoryview(b"")
@@ -103,7 +103,7 @@ class _Stored:
 
 
 def _locate(found: Mapping[str, _Stored], order: object, held: memoryview, at: int) -> None:
-    """Each storage begins with its count as eight bytes; they lie in the order of the last pickle."""
+    """Locates the storages, in the order of the last pickle; each starts with its count in eight bytes."""
     for name in order if isinstance(order, list) else ():
         one = found.get(str(name)[:100])
         if one is None or at + 8 > len(held):
@@ -126,7 +126,7 @@ class _Pickled:
         if id(held) not in self.done:
             data = held.encode("latin-1") if isinstance(held, str) else held  # older protocols write bytes as text
             if len(self.done) == _MOST_PICKLED or not isinstance(data, bytes):
-                raise FileError("damaged: a storage that is no bytes, or more of them than any checkpoint has")
+                raise FileError("damaged: a storage that is not bytes, or larger than any checkpoint's")
             made = _of_stream(io.BytesIO(data), memoryview(data), BUILDERS, most_steps=_STEPS_OF_STORAGE)
             self.done[id(held)] = held, made
         return self.done[id(held)][1]

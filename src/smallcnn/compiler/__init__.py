@@ -1,1 +1,1 @@
-"""Graph and weights to one native file: Halide kernels, a plan of steps, and the C that runs them."""
+"""Compiles graph and weights to one native file: Halide kernels, a plan of steps, and the C that runs them."""

@@ -1,4 +1,4 @@
-"""A plan and its kernels as a Program: every operand a place in the arena or in the blob of packed weights."""
+"""Assembles a plan and its kernels into a Program; each operand gets a place in the arena or the weights blob."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from smallcnn.compiler.targets import Target
 
 
 class Blob:
-    """Constants side by side, each on a cache line."""
+    """Packed constants, each aligned to a cache line."""
 
     def __init__(self) -> None:
         self.parts: list[bytes] = []
@@ -23,7 +23,7 @@ class Blob:
         self.known: dict[bytes, int] = {}
 
     def add(self, value: np.ndarray) -> int:
-        """Offset in bytes; equal constants are stored once."""
+        """Adds a constant and returns its offset in bytes; equal constants are stored once."""
         content = np.ascontiguousarray(value).tobytes()
         key = hashlib.sha256(content).digest()
         if key not in self.known:
@@ -34,7 +34,7 @@ class Blob:
         return self.known[key]
 
     def content(self) -> bytes:
-        """All of it, with slack for the last vector."""
+        """All bytes, padded for the last vector."""
         return b"".join(self.parts) + bytes(256)
 
 

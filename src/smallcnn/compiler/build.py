@@ -1,4 +1,4 @@
-"""Kernels to machine code: each distinct specification once, in worker processes, kept in a cache.
+"""Compiles kernels to machine code: each distinct specification once, in worker processes, with a cache.
 
 A worker (`python -m smallcnn.compiler.build`) reads pickled specifications from its parent and answers with object
 files; plain processes instead of multiprocessing, so that a user's script needs no __main__ guard.
@@ -21,21 +21,21 @@ from smallcnn.compiler.specs import Machine, Spec
 from smallcnn.errors import CompileError
 
 _LLVM = "-vectorize-slp=false"
-"""For LLVM. Its superword vectorizer packs the addresses of a tile's pixels into vectors and takes them apart again in
-the innermost loop: 55 instead of 95 GFLOP/s for a 3x3 convolution."""
+"""LLVM flags. The superword vectorizer packs a tile's pixel addresses into vectors and unpacks them in the innermost
+loop: 55 instead of 95 GFLOP/s for a 3x3 convolution."""
 
 Report = Callable[[int, int], None]
 
 
 def kernel_name(spec: Spec, machine: Machine) -> str:
-    """What the kernel is exported as: unique for a specification and machine."""
+    """The exported name of a kernel, unique per specification and machine."""
     return "k" + hashlib.sha256(repr((spec, machine)).encode()).hexdigest()[:20]
 
 
 def build(
     specs: Sequence[Spec], machine: Machine, workers: int, report: Report = lambda done, total: None
 ) -> dict[str, bytes]:
-    """Object files by kernel name, from the cache or compiled now. `report` is told how many are done, of how many."""
+    """Object files by kernel name, from the cache or newly compiled. `report` receives the number done and the total."""
     folder = cache_folder() / "kernels" / _version()
     wanted = {kernel_name(spec, machine): spec for spec in specs}
     found = {name: content for name in wanted if (content := recalled(folder / f"{name}.o"))}
@@ -127,7 +127,7 @@ def compile_kernel(spec: Spec, machine: Machine) -> bytes:
 
 def _serve() -> None:
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # Halide prints its remarks to stdout
+    os.dup2(2, 1)  # Halide prints its messages to stdout
     while True:
         try:
             spec, machine = pickle.load(sys.stdin.buffer)

@@ -1,10 +1,10 @@
-"""Layers as kernel calls: which kernel, with which constants, on which operands.
+"""Turns layers into kernel calls: which kernel, with which constants, on which operands.
 
     Call      a kernel's specification and its operands in order, the output last
     Operand   a tensor in memory (Tensor), constants (Constant), lanes gathered from the arena (Arena, then Table), the
               network's input (Image) and output (Answer)
 
-Nothing here decides; what can be chosen (tiles, rows, what is fused) comes in as arguments from `plan`.
+No decisions are made here: tiles, rows and fusion are arguments from `plan`.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ from smallcnn.errors import CompileError
 
 @dataclass(frozen=True, eq=False)
 class Tensor:
-    """Lanes of a storage from `first` on, with the extents and strides (in floats) that the kernel was made for."""
+    """Lanes of a storage from `first` on, with the extents and strides (in floats) that the kernel expects."""
 
     storage: Storage
     first: int
@@ -31,13 +31,13 @@ class Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Constant:
-    """Weights; `pack` makes the array when it is stored. Dimension 0 of the kernel's operand is its last axis."""
+    """Weights; `pack` builds the array when it is stored. Dimension 0 of the kernel's operand is its last axis."""
 
     pack: Callable[[], np.ndarray]
 
     @classmethod
     def of(cls, value: np.ndarray) -> "Constant":
-        """One that needs no packing."""
+        """A constant that needs no packing."""
         return cls(lambda: value)
 
 
@@ -93,7 +93,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Normalisation:
-    """What turns bytes into the network's numbers: value * scale + shift, per channel."""
+    """Normalisation from bytes to the network's input: value * scale + shift, per channel."""
 
     scale: np.ndarray
     shift: np.ndarray
@@ -149,7 +149,7 @@ def depthwise_conv(layer: Layer, pixels: int, vector: int) -> Call:
 
 
 def separable(first: Layer, second: Layer, pixels: int, tile: Tile, rows: int, vector: int) -> Call:
-    """A depthwise convolution and the pointwise one behind it."""
+    """A depthwise convolution fused with the pointwise one after it."""
     taps, operands = _taps(first, pixels, vector)
     middle, out = first.output.storage, second.output.storage
     operands += _epilogue(first, (taps.sink.lanes, middle.width, middle.height), _by_plane(middle.width), vector)
@@ -222,7 +222,7 @@ def answer(view: View) -> Call:
 
 
 def image(layer: Layer, normalisation: Normalisation, vector: int) -> Call:
-    """The image as floats, where no convolution reads it first."""
+    """Converts the image to floats where the first reader is not a convolution."""
     out, channels, lanes = layer.output.storage, layer.output.channels, lanes_of(layer, vector)
     constants = [Constant.of(v) for v in (normalisation.scale, normalisation.shift)]
     operands = (Picture((channels, out.pixels)), *constants, *_ends(layer, (lanes, out.pixels), _flat, vector))
@@ -275,23 +275,23 @@ def per_lane(layer: Layer, vector: int) -> Call:
 
 
 def is_depthwise(layer: Layer) -> bool:
-    """Whether every channel has one filter of its own."""
+    """Whether every channel has its own single filter."""
     op = layer.op
     return isinstance(op, ops.Conv) and bool(layer.inputs) and 1 < op.groups == op.out == layer.inputs[0].channels
 
 
 def groups_of(layer: Layer) -> int:
-    """Of a convolution; 1 for others."""
+    """The groups of a convolution; 1 for other layers."""
     return layer.op.groups if isinstance(layer.op, ops.Conv) else 1
 
 
 def low_lane(view: View, vector: int) -> int:
-    """Where the whole vectors begin that hold a view."""
+    """The first lane of the whole vectors that hold a view."""
     return view.span(vector)[0]
 
 
 def even_step(view: View, groups: int) -> int | None:
-    """Lanes from one group's channels to the next's, if contiguous and evenly apart; None: they need a table."""
+    """The lane step between groups, if contiguous and evenly spaced; None if they need a table."""
     if not view.single:
         return None
     slots = np.array(view.slots).reshape(groups, -1)
@@ -310,7 +310,7 @@ def _source(view: View, groups: int, pixels: tuple[int, ...]) -> tuple[Source, l
 
 
 def lanes_of(layer: Layer, vector: int) -> int:
-    """Lanes that the layer writes: whole vectors, for grouped convolutions per group."""
+    """Lanes that the layer writes: whole vectors, per group for grouped convolutions."""
     groups = 1 if is_depthwise(layer) else groups_of(layer)
     if groups > 1:
         return groups * up(layer.op.out // groups, vector)  # type: ignore[union-attr]
@@ -342,7 +342,7 @@ def _matrix(layer: Layer, vector: int, order: Sequence[int] | None = None, depth
 def _packed(
     layer: Layer, vector: int, shares: int | None, order: Sequence[int] | None = None, depth: int = 0
 ) -> list[Operand]:
-    """Weight and bias of a matrix product whose lanes are in `shares` groups; None: one, without its dimension."""
+    """Weight and bias of a matrix product with lanes in `shares` groups; None: one group, without the dimension."""
     groups = () if shares is None else (shares,)
 
     def weight() -> np.ndarray:
@@ -361,14 +361,14 @@ def _projection(first: Layer, second: Layer, vector: int) -> tuple[Source, list[
 
 
 def _picture(shape: ops.Shape, image: Normalisation) -> tuple[Source, list[Operand]]:
-    """The network's input by rows, and scale and shift for each byte of a row."""
+    """The network's input by rows, with scale and shift for each byte of a row."""
     height, width, channels = shape
     tables = [Constant.of(np.tile(values, width)) for values in (image.scale, image.shift)]
     return Source(channels, channels), [Picture((width * channels, height)), *tables]
 
 
 def _per_lane(layer: Layer, values: np.ndarray | None, vector: int) -> np.ndarray:
-    """One value per output channel, placed on the lanes that the layer writes; zero elsewhere."""
+    """One value per output channel, on the lanes that the layer writes; zero elsewhere."""
     result = np.zeros(lanes_of(layer, vector), np.float32)
     if values is not None:
         low = low_lane(layer.output, vector)

@@ -1,4 +1,4 @@
-"""The whole way: artifact -> layers -> plan -> kernels -> one file, and the file's own proof.
+"""Compilation end to end: artifact -> layers -> plan -> kernels -> one file, then a check of that file.
 
 compile_file(artifact, "model.so")          for this machine
 compile_file(artifact, "model.wasm", target="wasm")
@@ -31,7 +31,7 @@ Report = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Compiled:
-    """What was made: the program that was linked, the plan it came from, and the relative error found (host only)."""
+    """The result: the linked program, its plan, and the relative error found (host only)."""
 
     program: Program
     plan: tuple[Call, ...]
@@ -49,22 +49,21 @@ def compile_file(
     workers: int | None = None,
     report: Report = lambda done, total: None,
 ) -> Compiled:
-    """Compiles a network into one file; `report` is told how many kernels are done, of how many.
+    """Compiles a network into one file; `report` receives the number of kernels done and the total.
 
     Names in a .o file begin with `prefix`; default: the file's stem.
 
-    The plan has work for `threads` threads in every strip; the file runs on any number. With `tune`, several forms of
-    every kernel are timed on this machine first, and the fastest are kept; this takes minutes once and is remembered
-    per CPU.
+    The plan has work for `threads` threads in every strip; the file runs on any number. With `tune`, several variants
+    of every kernel are timed on this machine and the fastest is kept; this takes minutes once per CPU and is cached.
 
-    A file that this machine can load is loaded and compared with the plain definition before it is kept. Raises
-    CompileError for an operator that the compiler does not know or a wrong answer, SmallcnnError for an unknown target,
+    A file that this machine can load is loaded and compared with the reference before it is kept. Raises
+    CompileError for an operator that the compiler does not support or a wrong answer, SmallcnnError for an unknown target,
     FileError if the file cannot be written, MissingExtra without Halide.
     """
     require("compiling", "compile", "halide", "ziglang")
     out, made_for = Path(out), targets.parse(target)
     if out.suffix not in made_for.suffixes:
-        raise SmallcnnError(f"{out}: a file for {made_for.name} ends in {' or '.join(made_for.suffixes)}")
+        raise SmallcnnError(f"{out}: a file for {made_for.name} must end in {' or '.join(made_for.suffixes)}")
     link.check_prefix(prefix, out)
     check_writable(out)
     artifact = artifact.in_rgb()
@@ -95,9 +94,9 @@ def to_program(
     workers: int | None = None,
     report: Report = lambda done, total: None,
 ) -> tuple[Program, list[Call]]:
-    """The compiled but not yet linked network, and its plan; kernels come from the cache where they are known.
+    """The compiled but not yet linked network and its plan; cached kernels are reused.
 
-    `expected` is the answer to the probe image, for the file's metadata.
+    `expected` is the answer to the probe image, stored in the file's metadata.
     """
     machine = target.machine
     graph, weights = fold(artifact.graph, artifact.weights)
@@ -118,7 +117,7 @@ def to_program(
 
 
 def _runs_here(target: str) -> bool:
-    """Whether files for `target` load on this machine, at least by its platform."""
+    """Whether the platform of this machine can load files for `target`."""
     host = targets.host()
     levels = ("sse41", "avx2", "avx512")
     name, _, level = target.rpartition("-")

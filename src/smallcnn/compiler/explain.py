@@ -1,7 +1,7 @@
-"""A plan in words and numbers: what became one kernel, in which tiles, how threads share it, what memory it takes.
+"""Explains a plan: which nodes share a kernel, its tiles, how threads split it, and its memory.
 
-explain(graph, calls, ...)         of what was compiled
-peak_activation_bytes(graph)       of a network that need not be compiled, without Halide
+explain(graph, calls, ...)         for a compiled network
+peak_activation_bytes(graph)       for any network, without Halide
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,15 +20,15 @@ from smallcnn.fold import fold_graph
 from smallcnn.graph import Graph
 
 _REFERENCE = "x86-64-linux-avx2"
-"""What `peak_activation_bytes` is counted for, on any machine: vectors of 8 floats, the most common ones."""
+"""The machine `peak_activation_bytes` assumes everywhere: vectors of 8 floats, the most common."""
 
 
 @dataclass(frozen=True)
 class PlannedStep:
-    """One step, called after the nodes with Mult-Adds among those it computes, else after the first.
+    """One step, named after its nodes with Mult-Adds, or else after its first node.
 
-    `tiles` are pixels x vectors of sums in registers, one for each product; `rows` of the output are finished before
-    the next (None: no strips). Threads share the output in `parts`; with 1, one thread does it alone.
+    `tiles` are pixels x vectors of sums in registers, one per product; `rows` is the height of a strip of the output
+    (None: no strips). Threads split the output into `parts`; with 1, one thread computes it alone.
     """
 
     name: str
@@ -43,9 +43,9 @@ class PlannedStep:
 
 @dataclass(frozen=True)
 class Explanation:
-    """The steps, and bytes: one arena for all tensors between steps, scratch for each thread, weights as packed.
+    """The steps and bytes: one arena for all tensors between steps, scratch per thread, packed weights.
 
-    `kernels` are distinct ones, of which `cached` had been compiled before.
+    `kernels` counts distinct kernels; `cached` of them had been compiled before.
     """
 
     target: str
@@ -58,9 +58,9 @@ class Explanation:
 
 
 def explain(graph: Graph, calls: Sequence[Call], program: Program, first: Mapping[int, int]) -> Explanation:
-    """What `calls` do for `graph` (folded or not), and the totals of the program that they became.
+    """Explains what `calls` do for `graph` (folded or not), with the totals of the resulting program.
 
-    `first` is what `compile_file` reported first for each total: how many kernels came from the cache.
+    `first` is the first report of `compile_file` for each total: the number of kernels from the cache.
     """
     counts = {node.name: mult_adds(graph, node) for node in graph}
     kernels = len({call.spec for call in calls})
@@ -76,9 +76,9 @@ def explain(graph: Graph, calls: Sequence[Call], program: Program, first: Mappin
 
 
 def peak_activation_bytes(graph: Graph) -> int:
-    """What a compiled network needs beside its weights: the arena and the scratch of one thread, as planned for two.
+    """Memory a compiled network needs besides its weights: the arena and one thread's scratch, planned for two threads.
 
-    Raises CompileError for an operator that the compiler does not know.
+    Raises CompileError for an operator that the compiler does not support.
     """
     target = targets.parse(_REFERENCE)
     machine = target.machine
@@ -110,7 +110,7 @@ def _step(call: Call, counts: Mapping[str, int]) -> PlannedStep:
 
 
 def _tiles(spec: Any) -> list[tuple[int, int]]:
-    """Those of a specification and of the ones inside it."""
+    """The tiles of a specification and of those nested in it."""
     if isinstance(spec, Tile):
         return [(spec.pixels, spec.vectors)]
     if isinstance(spec, Depthwise):

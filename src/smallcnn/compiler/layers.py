@@ -1,10 +1,10 @@
-"""A folded graph as the layers that will run: what is computed, from where, to where.
+"""Lowers a folded graph to the layers that will run: what is computed, from where, to where.
 
     Storage   memory of one tensor: (H, W, pitch) float32, channels innermost; a pixel's channels are `lanes` wide
     View      a logical tensor (H, W, C): for every channel, the storage and the lane that holds it
     Layer     one computation with everything elementwise that follows it
 
-Shuffles, slices and concatenations compute nothing: they only make another view. An activation, a residual addition or
+Shuffles, slices and concatenations compute nothing; they only create another view. An activation, a residual addition or
 a batch norm that could not be folded becomes part of the layer before it (its epilogue).
 """
 
@@ -19,20 +19,20 @@ from smallcnn.errors import CompileError
 from smallcnn.graph import Graph, Node
 
 _ALIASING = 128
-"""Floats. Pixels a multiple of this apart fall on few cache sets (32 KiB, 8 ways: the same one each 4 KiB), which made
-a depthwise 14x14x512 three times slower than 14x14x576 on a Zen 3; such a pitch is made one line longer."""
+"""Floats. Pixels spaced a multiple of this apart share few cache sets (32 KiB, 8 ways: the same set every 4 KiB). That
+made a depthwise 14x14x512 three times slower than 14x14x576 on a Zen 3; such a pitch is made one line longer."""
 _LINE = 16
 _MANY = 256
-"""Outputs of a large fully connected layer."""
+"""Number of outputs from which a fully connected layer is large."""
 
 
 def up(value: int, multiple: int) -> int:
-    """The next multiple."""
+    """`value` rounded up to a multiple."""
     return -(-value // multiple) * multiple
 
 
 def dense_lanes(outputs: int, vector: int) -> int:
-    """Lanes of a fully connected layer: where it is large, a multiple of four vectors, which threads can share."""
+    """Lanes of a fully connected layer: for a large one a multiple of four vectors, which threads can split."""
     return up(outputs, 4 * vector if outputs >= _MANY else vector)
 
 
@@ -74,12 +74,12 @@ class View:
 
     @property
     def storage(self) -> Storage:
-        """The only storage; callers make sure with `single`."""
+        """The only storage; callers check `single` first."""
         return self.storages[0]
 
     @property
     def channels(self) -> int:
-        """How many."""
+        """Number of channels."""
         return len(self.slots)
 
     @property
@@ -89,16 +89,16 @@ class View:
 
     @property
     def uniform(self) -> bool:
-        """Whether all storages have one pitch, so that one address step goes from pixel to pixel in all of them."""
+        """Whether all storages have the same pitch, so that one address step moves from pixel to pixel in all of them."""
         return len({storage.pitch for storage in self.storages}) == 1
 
     @property
     def contiguous(self) -> bool:
-        """Whether the channels follow each other in one storage."""
+        """Whether the channels are consecutive in one storage."""
         return self.single and self.slots == tuple(range(self.slots[0], self.slots[0] + len(self.slots)))
 
     def span(self, vector: int) -> tuple[int, int]:
-        """First lane and end of the whole vectors that hold the channels."""
+        """First and end lane of the whole vectors that hold the channels."""
         return min(self.slots) // vector * vector, up(max(self.slots) + 1, vector)
 
     def pick(self, channels: Sequence[int]) -> "View":
@@ -117,7 +117,7 @@ class Act:
 
 @dataclass(frozen=True, eq=False)
 class Affine:
-    """A batch norm that stayed: scale and shift per channel."""
+    """A batch norm that was not folded: scale and shift per channel."""
 
     scale: np.ndarray
     shift: np.ndarray
@@ -144,8 +144,8 @@ class Layer:
     epilogue: Epilogue = ()
     weight: np.ndarray | None = None
     bias: np.ndarray | None = None
-    from_image: bool = False  # reads the network's input, bytes
-    relu_first: bool = False  # of what is read (depthwise convolutions only)
+    from_image: bool = False  # reads the network's input as bytes
+    relu_first: bool = False  # on the input (depthwise convolutions only)
 
     @property
     def label(self) -> str:
@@ -159,9 +159,9 @@ class Layer:
 
 
 def lower(graph: Graph, weights: Mapping[str, np.ndarray], vector: int) -> tuple[list[Layer], View]:
-    """Layers in order and the view of the answer. `vector` is floats per register.
+    """Layers in order and the view of the output. `vector` is floats per register.
 
-    Raises CompileError naming an operator that the compiler does not know.
+    Raises CompileError naming an operator that the compiler does not support.
     """
     lowering = _Lowering(graph, weights, vector)
     for node in graph.nodes[1:]:
@@ -178,12 +178,12 @@ class _Lowering:
         self.views: dict[str, View] = {}
         self.done: set[str] = set()
         self.copies: dict[str, View] = {}
-        self.rectified: set[str] = set()  # activations that a depthwise convolution applies to what it reads
+        self.rectified: set[str] = set()  # activations that a depthwise convolution applies to its input
         self.places = self._places()
         self.image = graph.nodes[0].name
 
     def node(self, node: Node) -> None:
-        """Lowers one node and the elementwise ones that follow it."""
+        """Lowers one node and the elementwise nodes that follow it."""
         match node.op:
             case ops.Dropout():
                 self.views[node.name] = self.read(node.inputs[0])
@@ -208,10 +208,10 @@ class _Lowering:
             case ops.Flatten() | ops.LocalResponseNorm():
                 self._whole(node)
             case op:
-                raise CompileError(f"{node.name}: the compiler does not know the operator {op.kind}")
+                raise CompileError(f"{node.name}: the compiler does not support the operator {op.kind}")
 
     def _only_depthwise(self, node: Node) -> bool:
-        """Whether one depthwise convolution, and nothing else, reads a node."""
+        """Whether a depthwise convolution is the only reader of a node."""
         readers = self.graph.consumers[node.name]
         return (
             len(readers) == 1
@@ -222,7 +222,7 @@ class _Lowering:
         )
 
     def read(self, name: str) -> View:
-        """The view of a node's result; the image is converted to floats by a layer of its own when it is asked for."""
+        """The view of a node's result; for the image, adds a layer that converts it to floats."""
         if name == self.image and name not in self.views:
             height, width, channels = self.graph.input_shape
             storage = Storage(height, width, up(channels, self.vector))
@@ -231,7 +231,7 @@ class _Lowering:
         return self.views[name]
 
     def contiguous(self, name: str) -> View:
-        """The view, gathered into a storage of its own if its channels are scattered."""
+        """The view, gathered into its own storage if its channels are scattered."""
         view = self.read(name)
         if view.contiguous and view.slots[0] % self.vector == 0:
             return view
@@ -242,7 +242,7 @@ class _Lowering:
         return self.copies[name]
 
     def lanewise(self, name: str) -> View:
-        """A view in one storage, in any order and with few idle lanes: good for what treats every lane alike."""
+        """A view in one storage, in any order and with few idle lanes: for layers that treat all lanes alike."""
         view = self.read(name)
         if name in self.copies:
             return self.copies[name]
@@ -257,7 +257,7 @@ class _Lowering:
         return Storage(height, width, up(lanes or shape[-1], self.vector))
 
     def _target(self, node: Node, slots: Sequence[int], lanes: int) -> View:
-        """Where the result of a chain that ends in `node` goes: into a concatenation's storage, or one of its own."""
+        """Where the result of a chain ending in `node` goes: a concatenation's storage or its own."""
         if node.name in self.places:
             storage, start, width = self.places[node.name]
             if lanes > width:
@@ -266,10 +266,10 @@ class _Lowering:
         return View.of(self._storage(node.shape, lanes), slots)
 
     def _places(self) -> dict[str, tuple[Storage, int, int]]:
-        """For each result that only a concatenation reads: its storage, first lane there, and lanes kept for it.
+        """For each result read only by a concatenation: its storage, first lane there, and lanes reserved for it.
 
-        Not where only shuffles and slices read the concatenation: those parts are better off on their own, because
-        a later reader gathers from parts of equal pitch.
+        Except where only shuffles and slices read the concatenation: separate parts are better there, because a later
+        reader gathers from parts of equal pitch.
         """
         places: dict[str, tuple[Storage, int, int]] = {}
         for node in self.graph:
@@ -291,8 +291,8 @@ class _Lowering:
         return len(self.graph.consumers[name]) == 1 and not isinstance(node.op, views)
 
     def _lanes(self, node: Node) -> int:
-        """Lanes that a result is expected to need, before its layer is known: grouped convolutions round every group
-        up, and what treats lanes alike keeps them."""
+        """Lanes that a result is expected to need before its layer is known: grouped convolutions round every group
+        up; layers that treat all lanes alike keep them."""
         views = (ops.Concat, ops.Slice, ops.Shuffle, ops.Input, ops.Dense)
         while not isinstance(node.op, (ops.Conv, *views)) or (
             isinstance(node.op, ops.Conv) and node.op.is_depthwise(*self.graph.input_shapes(node))
@@ -329,7 +329,7 @@ class _Lowering:
         self._add(node, op, inputs, slots, groups * step, from_image=image)
 
     def _per_channel(self, node: Node) -> None:
-        """What treats every lane alike keeps the lanes of its (first) input."""
+        """Layers that treat all lanes alike keep the lanes of their first input."""
         sources = [self.lanewise(name) for name in node.inputs]
         first = sources[0]
         if isinstance(node.op, ops.Scale | ops.Add) and any(not _alike(first, other) for other in sources[1:]):
@@ -360,7 +360,7 @@ class _Lowering:
         from_image: bool = False,
         relu_first: bool = False,
     ) -> None:
-        """Appends the layer with the longest epilogue that fits behind it."""
+        """Appends the layer with the longest epilogue that fits."""
         names, epilogue, last = [node.name], [], node
         while last.name != self.graph.output and len(self.graph.consumers[last.name]) == 1:
             follower = self.graph.consumers[last.name][0]
@@ -383,7 +383,7 @@ class _Lowering:
         self.views[last.name] = target
 
     def _absorb(self, follower: Node, last: Node, slots: Sequence[int]) -> list[Act | Affine | Plus] | None:
-        """The epilogue steps that `follower` is, or None if it needs a layer of its own."""
+        """`follower` as epilogue steps, or None if it needs its own layer."""
         match follower.op:
             case ops.Activation() | ops.Clip() | ops.BatchNorm():
                 return self._elementwise(follower)
@@ -425,7 +425,7 @@ class _Lowering:
 
 
 class _Flat(Storage):
-    """Another shape for the memory of a storage."""
+    """A storage's memory under another shape."""
 
     base: Storage
 
@@ -446,7 +446,7 @@ def root(storage: Storage) -> Storage:
 
 
 def _alike(a: View, b: View) -> bool:
-    """Whether the channels of both lie in the same order and at the same distances, each in one storage."""
+    """Whether both views, each in one storage, have their channels in the same order and spacing."""
     return b.single and _same_lanes(b, a.slots)
 
 

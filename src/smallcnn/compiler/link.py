@@ -1,11 +1,11 @@
-"""A program becomes one file: `write`. Only ziglang's clang and linkers are used; the system needs no compiler.
+"""Writes a program as one file. Only ziglang's clang and linkers are used; the system needs no compiler.
 
     .so .dll    loaded by smallcnn, or by anything that can call C; see native/smallcnn.h
     .wasm       a WebAssembly module without imports
-    .o and .h   for programs, apps and firmware; names begin with the file's, so that several can be linked into one
+    .o and .h   for programs, apps and firmware; names start with the file's stem, so that several can be linked into one
 
-The table of steps is written as C (`_table`) and compiled together with native/runtime.c and the weights; the result is
-linked with the kernels.
+The table of steps is written as C (`_table`), compiled with native/runtime.c and the weights, and linked with the
+kernels.
 """
 
 import importlib.util
@@ -31,7 +31,7 @@ _SPACES = {"arena": "ARENA", "weights": "WEIGHTS", "input": "INPUT", "output": "
 _TYPES = {"int32": (0, 32), "uint8": (1, 8), "float32": (2, 32)}  # code and bits
 _RUNTIME = {"halide_malloc", "halide_free", "halide_error"}
 _C_LIBRARY = {"memcpy", "memset", "memmove", "bzero", "memset_pattern16", "__chkstk_darwin"}
-"""All that compiled code may ask of where it is loaded; what is not needed on a system is not asked for there."""
+"""Everything compiled code may import from its host; a system that does not need one does not import it."""
 _KERNEL32 = """
     VirtualAlloc VirtualFree CreateThread WaitForSingleObject CloseHandle SwitchToThread
     QueryPerformanceCounter QueryPerformanceFrequency
@@ -43,7 +43,7 @@ _COMPILE = (
     *("-c", "-std=gnu23", "-O2", "-ffreestanding", "-nostdinc", "-fvisibility=hidden", "-fno-stack-protector"),
     *("-ffunction-sections", "-fdata-sections", "-fno-asynchronous-unwind-tables", "-Wall", "-Wextra"),
 )
-_COMPILE_FOR = {  # by the beginning of the triple
+_COMPILE_FOR = {  # by the start of the triple
     "x86_64-linux": ("-fPIC",),
     "x86_64-pc-windows": ("-mno-stack-arg-probe",),
     "aarch64": ("-fPIC", "-mno-outline-atomics"),
@@ -55,13 +55,13 @@ _COMPILE_FOR = {  # by the beginning of the triple
 def write(program: Program, out: Path | str, prefix: str | None = None) -> None:
     """Writes the file and, next to a .o, its C header. Names in a .o begin with `prefix`; default: the file's stem.
 
-    Raises SmallcnnError if the target has no such kind of file, FileError if it cannot be written, MissingExtra without
+    Raises SmallcnnError if the target has no such file kind, FileError if it cannot be written, MissingExtra without
     ziglang.
     """
     require("compiling", "compile", "ziglang")
     out, target = Path(out), targets.parse(program.target)
     if out.suffix not in target.suffixes:
-        raise SmallcnnError(f"{out}: a file for {target.name} ends in {' or '.join(target.suffixes)}")
+        raise SmallcnnError(f"{out}: a file for {target.name} must end in {' or '.join(target.suffixes)}")
     prefix = prefix or _prefix(out.stem) if out.suffix == ".o" else "smallcnn"
     with tempfile.TemporaryDirectory(prefix="smallcnn-") as name:
         content = _build(program, target, Path(name) / out.name, prefix)
@@ -81,15 +81,15 @@ def header(prefix: str = "smallcnn") -> str:
 
 
 def _build(program: Program, target: Target, out: Path, prefix: str) -> bytes:
-    """What is linked at `out`, in a folder of its own."""
+    """The content of the file linked for `out`, built in its own folder."""
     objects = program.objects
     names: dict[str, str] = {}
-    if out.suffix in (".so", ".o"):  # the other linkers notice by themselves what is missing
+    if out.suffix in (".so", ".o"):  # the other linkers report missing names themselves
         seen = [symbols.external(content) for content in objects]
         defined = {name for table in seen for name, here in table.items() if here}
         called = {name for table in seen for name in table} | {f"{step.kernel}_argv" for step in program.steps}
         if missing := called - defined - _RUNTIME - _C_LIBRARY:
-            raise ValueError(f"no object has {', '.join(sorted(missing))}, and a compiled file can call no library")
+            raise ValueError(f"no object has {', '.join(sorted(missing))}, and a compiled file cannot call libraries")
         if out.suffix == ".o":
             names = {name: f"{prefix}__{name}" for name in defined | _RUNTIME}  # none is one of the header's
             objects = tuple(symbols.rename(content, names) for content in objects)
@@ -126,7 +126,7 @@ def _compile_runtime(program: Program, target: Target, prefix: str, names: Mappi
 
 
 def _table(program: Program, names: Mapping[str, str]) -> str:
-    """network.h: what native/runtime.c expects of it."""
+    """network.h, as native/runtime.c expects it."""
     height, width, channels = program.input_shape
     buffers = [buffer for step in program.steps for buffer in step.buffers]
     kernels = {step.kernel: names.get(f"{step.kernel}_argv", f"{step.kernel}_argv") for step in program.steps}
@@ -158,13 +158,13 @@ def _array(name: str, rows: Iterable[Sequence[object]]) -> list[str]:
 
 
 def _literal(text: str) -> str:
-    """A string in C."""
+    """A C string literal."""
     plain = (chr(byte) if 32 <= byte < 127 and byte not in b'"\\?' else f"\\{byte:03o}" for byte in text.encode())
     return '"' + "".join(plain) + '"'
 
 
 def _link_elf(target: Target, paths: list[Path], out: Path) -> None:
-    """A shared object without dependencies: every process has a C library. Only Android's loader wants it named."""
+    """A shared object without dependencies: every process has a C library. Only Android's loader needs it named."""
     folder = paths[0].parent
     exports = _put(folder / "exports", b"{ global: smallcnn_*; local: *; };")
     flags = ["--gc-sections", "--strip-all", "-Bsymbolic", "-znoexecstack", "-zrelro", "-znow", "--hash-style=gnu"]
@@ -172,7 +172,7 @@ def _link_elf(target: Target, paths: list[Path], out: Path) -> None:
         empty, stub = folder / "empty.o", folder / "libc.so"
         _zig("clang", "-target", target.triple, "-c", _put(folder / "empty.c", b""), "-o", empty)
         _zig("ld.lld", "-shared", "-soname", "libc.so", empty, "-o", stub)
-        flags += ["-zmax-page-size=16384"]  # as its newer devices have
+        flags += ["-zmax-page-size=16384"]  # for its newer devices
         paths = [*paths, stub]
     _zig("ld.lld", "-shared", f"--version-script={exports}", *flags, *paths, "-o", out)
 
@@ -217,23 +217,23 @@ def _exports() -> list[str]:
 
 
 def _source(name: str, prefix: str) -> str:
-    """One of native/, with its names beginning with `prefix`."""
+    """A file from native/, with `prefix` on its names."""
     text = (files("smallcnn.compiler") / "native" / name).read_text()
     return text.replace("smallcnn_", f"{prefix}_").replace("SMALLCNN_", f"{prefix.upper()}_")
 
 
 def check_prefix(prefix: str | None, out: Path) -> None:
-    """Raises SmallcnnError if names of the file `out` cannot begin with `prefix`."""
+    """Raises SmallcnnError if names in the file `out` cannot start with `prefix`."""
     if prefix is None:
         return
     if out.suffix != ".o":
-        raise SmallcnnError(f"{out}: a prefix is for .o files; in any other kind all names begin with smallcnn_")
+        raise SmallcnnError(f"{out}: a prefix applies only to .o files; names in other files begin with smallcnn_")
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", prefix) or "__" in prefix:
         raise SmallcnnError(f"{prefix!r} cannot begin names in C: letters, digits and single _, a letter first")
 
 
 def _prefix(name: str) -> str:
-    """`name` as the beginning of names in C."""
+    """`name` as a prefix for C names."""
     word = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
     return word if word[:1].isalpha() else f"net_{word}"
 
@@ -244,7 +244,7 @@ def _put(path: Path, content: bytes) -> Path:
 
 
 def _zig_headers() -> Path:
-    """Those of the compiler itself: the only ones that every target has."""
+    """The compiler's own headers, the only ones every target has."""
     spec = importlib.util.find_spec("ziglang")
     assert spec is not None
     assert spec.origin is not None
@@ -252,7 +252,7 @@ def _zig_headers() -> Path:
 
 
 def _zig(*command: str | Path) -> None:
-    """Runs one of ziglang's tools. What it keeps for later calls (it does for Mach-O) goes into a passing folder."""
+    """Runs one of ziglang's tools. Its cache (used for Mach-O) goes into a temporary folder."""
     with tempfile.TemporaryDirectory(prefix="smallcnn-") as cache:
         done = subprocess.run(
             [sys.executable, "-m", "ziglang", *map(str, command)],

@@ -1,4 +1,4 @@
-"""Where every tensor lies: one arena, sized at compile time.
+"""Memory planning: places every tensor in one arena, sized at compile time.
 
 A storage lives from the call that first writes it to the last that reads it; storages that live at the same time never
 overlap. Placed largest first, each in the lowest gap that fits.
@@ -11,11 +11,11 @@ from smallcnn.compiler.layers import Storage, root
 
 _ALIGN = 16  # floats
 _SLACK = 64
-"""Floats behind every tensor: the last vector of the last pixel may be read or written past the end."""
+"""Floats after every tensor: the last vector of the last pixel may be read or written past the end."""
 
 
 def storages(call: Call) -> set[Storage]:
-    """What a call reads and writes."""
+    """The storages that a call reads and writes."""
     found: set[Storage] = set()
     for operand in call.operands:
         if isinstance(operand, Tensor):

@@ -1,4 +1,4 @@
-"""The most Mult-Adds a second that this machine can do: what speeds are compared with.
+"""Peak Mult-Adds per second of this machine, as a yardstick for speeds.
 
     sum[c, p] = start[c], then times factor[k] plus term[k], for every k in turn
 
@@ -23,30 +23,30 @@ from smallcnn.compiler.targets import Target
 _KERNEL = "peak"
 _PICTURE = np.zeros((1, 1, 1), np.uint8)
 _LENGTH, _CHAINS = 1500, 120
-"""Links of a chain, and times that all registers are filled: a third of a millisecond on one thread of a Zen 3. Shared
-evenly by 2 to 6, 8, 10 and 12 threads."""
+"""Links of a chain, and how often all registers are filled: a third of a millisecond on one thread of a Zen 3. Splits
+evenly over 2 to 6, 8, 10 and 12 threads."""
 
 
 @dataclass
 class Meter:
-    """A file that does nothing else, what one run of it does, and the nanoseconds that each run took."""
+    """A compiled file for the measurement, the work of one run, and the nanoseconds of each run."""
 
     file: CompiledFile
     mult_adds: int
     taken: list[int] = field(default_factory=list)
 
     def run(self) -> None:
-        """All threads at once."""
+        """Runs once on all threads."""
         self.taken.append(int(self.file.time(_PICTURE)[0]))
 
     @property
     def speed(self) -> float:
-        """Mult-Adds a second, of the median run."""
+        """Mult-Adds per second of the median run."""
         return self.mult_adds / float(np.median(self.taken)) * 1e9
 
 
 def meter(threads: int) -> Meter:
-    """For this machine, from the cache or made now.
+    """A meter for this machine, from the cache or newly compiled.
 
     Raises MissingExtra without Halide.
     """
@@ -94,7 +94,7 @@ def _program(target: Target, vectors: int) -> Program:
 
 
 def _kernel(target: Target, vectors: int) -> bytes:
-    """The object file. Operands: start (lanes,), factor and term (length,), output (lanes, chains)."""
+    """The kernel's object file. Operands: start (lanes,), factor and term (length,), output (lanes, chains)."""
     import halide as hl
 
     lanes = vectors * target.vector

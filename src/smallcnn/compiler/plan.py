@@ -1,4 +1,4 @@
-"""From layers to calls: what is fused, in which register tiles and strips, how threads share it.
+"""Plans layers as calls: what is fused, in which register tiles and strips, and how threads split it.
 
     plan(layers, answer, machine, ...) -> list[Call]
 
@@ -17,29 +17,29 @@ from smallcnn.compiler.layers import Layer, Plus, Storage, View, root, up
 from smallcnn.compiler.specs import Machine, Tile
 
 _CACHE = 40_000
-"""Floats that a strip between two fused layers may take: a third of the second-level cache."""
+"""Maximum floats of a strip between two fused layers: a third of the second-level cache."""
 _CACHE_HEAVY = 100_000
-"""The same where the weights exceed that cache, and are read again for every strip."""
+"""The same where the weights exceed that cache and are reread for every strip."""
 _SMALL = 40_000
-"""Weights up to which they stay in the second-level cache beside a strip."""
+"""Maximum number of weights that stay in the second-level cache along with a strip."""
 _CHAIN = 100_000
-"""Floats that the rows kept of an expanded map may take."""
+"""Maximum floats of the rows kept of an expanded map."""
 _LARGE = 150_000
-"""Floats of an expanded map from which on it is not written as a whole: 15 % at 112x112x96, 3 % at 28x28x192, a loss at
+"""Floats from which an expanded map is never written whole: saves 15 % at 112x112x96, 3 % at 28x28x192, a loss at
 14x14x384."""
 _HUGE = 1_200_000
-"""Floats of a map from which on the blocks on both sides are one chain; at 800,000, which the third-level cache holds,
-one chain for each is as fast."""
+"""Floats of a map from which the blocks on both sides become one chain; at 800,000, which fits the third-level cache,
+one chain per block is as fast."""
 _HEAVY = 150_000
-"""Weights from which on few long strips are best, although they leave the second-level cache: 19x19x728 to 728 takes
-3 % less in one strip than in four."""
+"""Number of weights from which a few long strips are best, although they exceed the second-level cache: 19x19x728 to
+728 takes 3 % less in one strip than in four."""
 _SHARED = 100_000
-"""Weights from which on threads share a pointwise layer by lanes instead of pixels: each reads a part of them."""
+"""Number of weights from which threads split a pointwise layer by lanes instead of pixels: each reads a share."""
 _PANEL = 7_000
-"""Floats of a tile's weights that stay in the first-level cache while pixels pass; beyond it they are read from the
-second level, and wide tiles cost more than they save."""
+"""Floats of a tile's weights that stay in the first-level cache across pixels; beyond that they come from the second
+level, and wide tiles cost more than they save."""
 _FEW_PIXELS = 100
-"""Pixels below which strips are too short to share between threads."""
+"""Pixels below which strips are too short to split between threads."""
 
 
 def plan(
@@ -50,7 +50,7 @@ def plan(
     input_shape: ops.Shape,
     threads: int = 2,
 ) -> list[Call]:
-    """Calls in order, the last one copies `answer` out. Up to `threads` find something to do in every strip."""
+    """Calls in order; the last copies `answer` out. Every strip has work for up to `threads` threads."""
     planner = _Planner(machine, image, input_shape, threads, *_uses(layers, answer))
     waiting, result = list(layers), []
     while waiting:
@@ -61,7 +61,7 @@ def plan(
 
 
 def best_tiles(pixels: int, lanes: int, depth: int, machine: Machine) -> list[Tile]:
-    """Register tiles for `pixels` x `lanes` sums of `depth` terms, the one with the least estimated work first."""
+    """Register tiles for `pixels` x `lanes` sums of `depth` terms, least estimated work first."""
     vectors = lanes // machine.vector
 
     def work(tile: tuple[int, int]) -> float:
@@ -95,8 +95,8 @@ class _Planner:
         self.vector = machine.vector
 
     def chain(self, waiting: Sequence[Layer]) -> Call | None:
-        """A whole inverted residual, the first convolution and the block behind it, or several blocks, where the maps
-        between are large."""
+        """A whole inverted residual, the first convolution with the block after it, or several blocks, where the maps
+        between them are large."""
         layers, end = list(waiting[:1]), 0
         first = layers[0]
         of_image = first.from_image and first.op != "image"
@@ -142,7 +142,7 @@ class _Planner:
         return best_tiles(out.width * (rows if last else 1), self._lanes(layer), channels, self.machine)[0]
 
     def strips(self, waiting: Sequence[Layer]) -> Call | None:
-        """A depthwise convolution with the pointwise one behind it, where there are pixels enough to share."""
+        """A depthwise convolution with the pointwise one after it, if there are enough pixels to split."""
         if len(waiting) < 2 or not self._is_separable(*waiting[:2]):
             return None
         first, second = waiting[:2]
@@ -202,7 +202,7 @@ class _Planner:
         return calls.lanes_of(layer, self.vector) // calls.groups_of(layer)
 
     def _feeds(self, first: Layer, second: Layer) -> bool:
-        """Whether `second` is all that reads what `first` makes, in a storage of its own."""
+        """Whether `second` is the only reader of the result of `first`, which has its own storage."""
         made = first.output.storage
         alone = self.readers[made] == self.writers[made] == 1
         return alone and bool(second.inputs) and set(second.inputs[0].storages) == {made}
@@ -216,12 +216,12 @@ def _adds(layer: Layer) -> bool:
 
 
 def _covers(layer: Layer, before: Layer, vector: int) -> bool:
-    """Whether a layer reads all lanes that `before` makes."""
+    """Whether a layer reads all lanes that `before` writes."""
     return layer.inputs[0].span(vector) == before.output.span(vector)
 
 
 def _uses(layers: Sequence[Layer], answer: View) -> tuple[Counter[Storage], Counter[Storage]]:
-    """How many layers read each storage, the one that copies the answer out included, and how many write it."""
+    """How many layers read each storage (including the copy of the output) and how many write it."""
     reads = [*(view for layer in layers for view in layer.reads), answer]
     readers = Counter(storage for view in reads for storage in {root(storage) for storage in view.storages})
     return readers, Counter(root(layer.output.storage) for layer in layers)
@@ -244,7 +244,7 @@ def _neighbours(width: int) -> int:
 
 
 def _rows(height: int, fitting: int, threads: int) -> int:
-    """Rows per strip, at most `fitting`: the thread with most to do is to be done first, then the most rows."""
+    """Rows per strip, at most `fitting`: first minimises the busiest thread's work, then maximises rows."""
     most = max(1, min(fitting, -(-height // threads)))
 
     def longest(rows: int) -> int:

@@ -1,4 +1,4 @@
-"""What the planner hands to the linker: machine code, the order of its calls, and where every value lies.
+"""The planner's result for the linker: machine code, the order of its calls, and the place of every value.
 
     Program = objects (kernels)  +  steps (kernel, buffers, how threads share it)  +  weights  +  metadata
 
@@ -17,7 +17,7 @@ ELEMENT_BYTES: dict[Element, int] = {"float32": 4, "uint8": 1, "int32": 4}
 
 @dataclass(frozen=True)
 class Buffer:
-    """A view of one space: element i, j, ... lies at `offset` bytes + (i, j, ...) . `strides` elements.
+    """A view of one space: element i, j, ... is at `offset` bytes + (i, j, ...) . `strides` elements.
 
     Dimension 0 is the innermost. Arena and weights start on a 64-byte boundary; input and output anywhere.
     """
@@ -39,8 +39,8 @@ class Buffer:
 class Step:
     """One call of a kernel. `buffers` are in argument order, the last one is the output.
 
-    Threads share the dimension `split` of the output in multiples of `grain`; the last share takes what is left. With
-    `split` None one thread runs the step while the others wait. `label` names the graph's nodes, for timings.
+    Threads split the dimension `split` of the output in multiples of `grain`; the last takes the rest. With `split`
+    None one thread runs the step while the others wait. `label` names the graph's nodes, for timings.
     """
 
     kernel: str
@@ -52,7 +52,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Program:
-    """Everything in a compiled file. `target` is a name that `targets.parse` knows; `features` are what it needs.
+    """Everything in a compiled file. `target` is a name for `targets.parse`; `features` are what it needs.
 
     `scratch_bytes` is per thread; each block that a kernel takes from it costs its size rounded up to 64 bytes, and 64
     more. `input_shape` is (H, W, C) of the uint8 image, `outputs` the number of float32 logits.
@@ -82,6 +82,6 @@ class Program:
                     )
             output = step.buffers[-1]
             if output.space not in ("arena", "output"):
-                raise ValueError(f"{step.label}: its output lies in the {output.space}")
+                raise ValueError(f"{step.label}: its output is in the {output.space}")
             if step.split is not None and not (0 <= step.split < len(output.extents) and step.grain >= 1):
                 raise ValueError(f"{step.label}: cannot split dimension {step.split} of {output.extents}")

@@ -1,4 +1,4 @@
-"""What a kernel is made for: every constant of its machine code, and nothing else.
+"""Kernel specifications: every constant of the machine code, and nothing else.
 
 A specification is hashable and small; equal ones are compiled once. `kernels` turns one into a Halide pipeline. Its
 operands come in the order given in its docstring, the output last. Maps are (lane, x, y) or flattened (lane, pixel),
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Machine:
-    """What the code is made for: floats per vector register, how many registers, Halide's target."""
+    """The machine to generate code for: floats per vector register, number of registers, Halide's target."""
 
     vector: int
     registers: int
@@ -41,8 +41,8 @@ class Tile:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a sum over channels reads: the channels of a group follow each other, groups lie `step` lanes apart; with
-    `table`, the operand is the whole arena and a second one says which lane each channel is."""
+    """Where a sum over channels reads: the channels of a group are consecutive, groups are `step` lanes apart. With
+    `table`, the operand is the whole arena and a second one holds each channel's lane."""
 
     channels: int  # per group
     pitch: int
@@ -66,7 +66,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Sink:
-    """Where a kernel writes: `lanes` (per group), `groups` of them side by side, after an epilogue."""
+    """Where a kernel writes: `lanes` per group, `groups` adjacent groups, after an epilogue."""
 
     lanes: int
     pitch: int
@@ -103,7 +103,7 @@ class Conv:
 
     @property
     def direct(self) -> bool:
-        """Whether the source is read where it lies: no border, no columns to join, no channels to gather."""
+        """Whether the source is read in place: no border, no columns to join, no channels to gather."""
         window = self.window
         inside = window.before == window.after == (0, 0)
         return inside and window.kernel[1] == 1 and not self.source.table and not self.image
@@ -120,7 +120,7 @@ class Conv:
 
 @dataclass(frozen=True)
 class Depthwise:
-    """One filter per lane; `pixels` neighbours of one vector are computed together. `relu`: of what is read, first.
+    """One filter per lane; `pixels` neighbours of one vector are computed together. `relu`: applied to the input first.
 
     Operands: source, weight, bias, epilogue's, output (lane, x, y).
     """
@@ -153,9 +153,9 @@ class Separable:
 
 @dataclass(frozen=True)
 class Chain:
-    """Stages and the pointwise convolution behind them, in strips of `rows`.
+    """Stages and the pointwise convolution after them, in strips of `rows`.
 
-    `plane` is (width, height) of what the first stage reads. Operands: source (of a convolution: image, scale, shift),
+    `plane` is (width, height) of the first stage's input. Operands: source (of a convolution: image, scale, shift),
     then each stage's weight, bias and epilogue's, output (lane, pixel, 1).
     """
 
@@ -166,7 +166,7 @@ class Chain:
 
     @property
     def folds(self) -> tuple[int, ...]:
-        """Rows kept of each stage: what a strip reads of it."""
+        """Rows kept of each stage: those a strip reads."""
         kept, rows = [], self.rows
         for stage in reversed(self.stages):
             kept.append(rows)
@@ -176,7 +176,7 @@ class Chain:
 
     @property
     def windowed(self) -> tuple[bool, ...]:
-        """Whether each stage is read through a window, so that rows of it are kept from strip to strip."""
+        """Whether each stage is read through a window, so that its rows are kept from strip to strip."""
         return tuple(isinstance(reader, Depthwise) for reader in (*self.stages[1:], self.last))
 
     @property
@@ -241,7 +241,7 @@ class Lanes:
 
 @dataclass(frozen=True)
 class Gather:
-    """Channels from anywhere, side by side, then zeros. Operands: the arena, table, output (lane, pixel)."""
+    """Gathers channels from anywhere, then zeros. Operands: the arena, table, output (lane, pixel)."""
 
     source: Source
     lanes: int

@@ -1,7 +1,7 @@
-"""Names in object files: what code asks for and offers, and other names for them. 64-bit ELF and Mach-O.
+"""Symbols in object files: lists imports and exports, and renames them. 64-bit ELF and Mach-O.
 
-Two networks can be linked into one program only if no name occurs in both; the names of kernels, and of what they call,
-are Halide's.
+Two networks can be linked into one program only if they share no name; Halide chooses the names of kernels and of the
+functions they call.
 """
 
 import struct
@@ -13,17 +13,17 @@ _ELF, _MACH_O = b"\x7fELF\x02\x01", b"\xcf\xfa\xed\xfe"
 
 @dataclass(frozen=True)
 class _Table:
-    """Where an object keeps its symbols: `entries` (position of each), and the table of their names."""
+    """An object's symbols: `entries` (position of each) and the table of their names."""
 
     entries: range
     names: slice
     fields: tuple[int, ...]  # positions of the fields that hold the position and the size of the names
     formats: tuple[str, ...]
-    underscore: str  # what the format puts before each name of C
+    underscore: str  # the format's prefix for C names
 
 
 def external(content: bytes) -> dict[str, bool]:
-    """Names that other objects can see, each with whether it is defined here."""
+    """Names visible to other objects, each with whether it is defined here."""
     table = _table(content)
     return {
         _name(content, table, entry).removeprefix(table.underscore): defined
@@ -33,7 +33,7 @@ def external(content: bytes) -> dict[str, bool]:
 
 
 def rename(content: bytes, names: Mapping[str, str]) -> bytes:
-    """The object with other names, old to new, at its end; what is not in `names` stays."""
+    """The object with its symbols renamed, old to new; new names are appended, others stay."""
     table = _table(content)
     changed, added = bytearray(content), bytearray(content[table.names])
     for entry in table.entries:
@@ -52,7 +52,7 @@ def _table(content: bytes) -> _Table:
         return _elf(content)
     if content.startswith(_MACH_O):
         return _mach_o(content)
-    raise ValueError("an object file that is neither ELF nor Mach-O of 64 bits")
+    raise ValueError("an object file that is neither 64-bit ELF nor 64-bit Mach-O")
 
 
 def _elf(content: bytes) -> _Table:

@@ -1,4 +1,4 @@
-"""What a file can be compiled for: a platform and, on x86 and ARM, a level of vector instructions.
+"""Compilation targets: a platform and, on x86 and ARM, a level of vector instructions.
 
 host                        this machine, with the best level it has
 x86-64-linux                as x86-64-linux-avx2; also -sse41, -avx512; the same for x86-64-windows
@@ -6,7 +6,7 @@ arm-64-linux                any 64-bit ARM; -dotprod for ARMv8.2's dot product; 
 arm-64-noos                 firmware: no threads, no operating system
 wasm                        WebAssembly with 128-bit vectors
 
-`ALIASES` has the names people use for them: raspberry-pi, android, windows, macos, browser.
+`ALIASES` has common names for them: raspberry-pi, android, windows, macos, browser.
 """
 
 from dataclasses import dataclass
@@ -19,11 +19,11 @@ _KERNEL_FEATURES = "no_runtime-no_asserts-no_bounds_query-user_context"
 
 @dataclass(frozen=True)
 class Target:
-    """One platform and level, as each tool calls it.
+    """One platform and level, as each tool names it.
 
-    `halide` is Halide's target string for kernels, `triple` clang's; `features` is what the CPU must have, in the words
-    of native/runtime.c. `vector` is the floats in a vector register, `registers` how many of those there are.
-    `suffixes` are the kinds of file that can be written, the usual one first.
+    `halide` is Halide's target string for kernels, `triple` clang's; `features` is what the CPU must have, as
+    native/runtime.c spells it. `vector` is the floats per vector register, `registers` the number of registers.
+    `suffixes` are the file kinds that can be written, the default first.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Target:
 
     @property
     def machine(self) -> Machine:
-        """What kernels are made for."""
+        """The machine that kernels are compiled for."""
         return Machine(self.vector, self.registers, self.halide)
 
 
@@ -45,12 +45,12 @@ class _Platform:
     halide: str
     triple: str
     suffixes: tuple[str, ...]
-    levels: tuple[str, ...]  # the first one is meant where none is given
+    levels: tuple[str, ...]  # the first is the default
 
 
 @dataclass(frozen=True)
 class _Level:
-    """`features` has one name for all that Halide's choice of CPU for this level brings along (haswell for avx2: also
+    """`features` has one name for everything Halide's CPU choice for this level implies (haswell for avx2: also
     BMI, LZCNT, MOVBE; skylake-avx512 for avx512)."""
 
     halide: tuple[str, ...]
@@ -69,7 +69,7 @@ _LEVELS = {
     "simd128": _Level(("wasm_simd128",), (), 4, 16),
 }
 _BEST_FIRST = {"avx512": "AVX512_Skylake", "avx2": "AVX2", "sse41": "SSE41", "dotprod": "ARMDotProd", "neon": None}
-"""Halide's feature that shows that this machine has a level."""
+"""The Halide feature that shows this machine has a level."""
 _X86, _ARM = ("avx2", "sse41", "avx512"), ("neon", "dotprod")
 _PLATFORMS = {
     "x86-64-linux": _Platform("x86-64-linux", "x86_64-linux-gnu", (".so", ".o"), _X86),
@@ -91,11 +91,11 @@ ALIASES = {
     "macos": "arm-64-osx", "macos-arm64": "arm-64-osx", "apple-silicon": "arm-64-osx",
     "firmware": "arm-64-noos", "bare-metal": "arm-64-noos", "browser": "wasm", "web": "wasm", "webassembly": "wasm",
 }  # fmt: skip
-"""Names people use -> targets. A Raspberry Pi 5 has the dot product, 3 and 4 do not; both need a 64-bit system."""
+"""Common names -> targets. A Raspberry Pi 5 has the dot product, 3 and 4 do not; all need a 64-bit system."""
 
 
 def parse(name: str) -> Target:
-    """The target of that name or alias; `host` is resolved to this machine's. Raises SmallcnnError if there is none."""
+    """The target of that name or alias; `host` resolves to this machine's. Raises SmallcnnError for an unknown name."""
     plain = ALIASES.get(name.lower().replace("_", "-"), name)
     if plain == "host":
         return host()
@@ -107,12 +107,12 @@ def parse(name: str) -> Target:
 
 
 def names() -> tuple[str, ...]:
-    """Every target with its level written out."""
+    """Every target with its explicit level."""
     return tuple(_full(platform, level) for platform, row in _PLATFORMS.items() for level in row.levels)
 
 
 def host() -> Target:
-    """This machine with the best level it has. Raises SmallcnnError if none will do, MissingExtra without Halide."""
+    """The target for this machine at its best level. Raises SmallcnnError if none fits, MissingExtra without Halide."""
     require("compiling", "compile", "halide", "ziglang")
     import halide
 

@@ -1,7 +1,7 @@
-"""Tiles and strips by timing: every kernel of a plan in several forms, measured on this machine, the fastest kept.
+"""Tunes tiles and strips: times several variants of every kernel on this machine and keeps the fastest.
 
-All forms become steps of one program, which is run again and again; a step's time is the least it took. What won is
-remembered per CPU, so that later compilations for this machine use it without measuring.
+All variants become steps of one program, which is run repeatedly; a step's time is its minimum. Winners are stored per
+CPU, so later compilations for this machine use them without measuring.
 """
 
 import hashlib
@@ -29,14 +29,14 @@ Report = Callable[[int, int], None]
 
 
 def remembered(calls: Sequence[Call], machine: Machine) -> list[Call]:
-    """The plan with every choice that was measured on this CPU before."""
+    """The plan with every choice already measured on this CPU."""
     return [_chosen(call, machine) or call for call in calls]
 
 
 def search(
     calls: Sequence[Call], target: Target, input_shape: tuple[int, int, int], outputs: int, workers: int, report: Report
 ) -> list[Call]:
-    """The plan with the fastest form of every kernel; what was measured before is not measured again."""
+    """The plan with the fastest variant of every kernel; earlier measurements are reused."""
     machine = target.machine
     forms: dict[str, list[Call]] = {}
     measured: dict[str, str] = {}
@@ -68,7 +68,7 @@ def _time(
     workers: int,
     report: Report,
 ) -> np.ndarray:
-    """Least nanoseconds of each call, one thread."""
+    """Minimum nanoseconds of each call on one thread."""
     kernels = build.build([call.spec for call in calls], target.machine, workers, report)
     program = assemble(calls, kernels, target, "tuning", {}, input_shape, outputs)
     with tempfile.TemporaryDirectory(prefix="smallcnn-") as folder:
@@ -105,7 +105,7 @@ def _strips(call: Call) -> list[int]:
 
 
 def _neighbours(call: Call) -> list[int]:
-    """Pixels that a depthwise stage computes together; 0 if there is none."""
+    """Pixels that a depthwise stage computes together; 0 without such a stage."""
     stage = _depthwise(call)
     return sorted({stage.pixels, min(4, stage.window.out_width)}) if stage else [0]
 
@@ -118,7 +118,7 @@ def _depthwise(call: Call) -> Depthwise | None:
 
 
 def _choice(call: Call) -> str:
-    """What is chosen in a call, as JSON."""
+    """The choices in a call, as JSON."""
     spec: Any = call.spec
     tile = spec.last.tile if isinstance(spec, Chain) else spec.tile
     stage = _depthwise(call)
@@ -157,5 +157,5 @@ def _chosen(call: Call, machine: Machine) -> Call | None:
         return None
     try:
         return _with(call, json.loads(_place(call, machine).read_text()))
-    except (OSError, ValueError, KeyError, TypeError):  # not measured, or not readable: to be measured again
+    except (OSError, ValueError, KeyError, TypeError):  # not measured or unreadable: measure again
         return None

@@ -1,4 +1,4 @@
-"""One call of a Keras layer while the network grows: what it reads, its settings and its tensors."""
+"""One call of a Keras layer while the network is built: its inputs, settings and tensors."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ Value = View | list[View] | object
 
 @dataclass(frozen=True)
 class Call:
-    """A layer, what it is called with, and the major version of the Keras that described it.
+    """A layer, its arguments, and the major version of the Keras that described it.
 
     `label` names what it adds; `stored` reads its tensors.
     """
@@ -30,23 +30,23 @@ class Call:
     stored: Callable[[], list[Array]]
 
     def view(self) -> View:
-        """The one result that it reads, for a computation."""
+        """Its only input, for a computation."""
         views = self.views()
         if len(views) != 1:
             raise FileError(f"reads {len(views)} results, not one")
         return views[0]
 
     def views(self) -> list[View]:
-        """The results that it reads, for a computation."""
+        """Its inputs, for a computation."""
         found: list[View] = []
         for value in (*self.arguments, *self.named.values()):
             found.extend(value if isinstance(value, list) else [value] if isinstance(value, View) else [])
         if ended := [view.ended for view in found if view.ended]:
-            raise FileError(f"reads the result of a {ended[0]}, which is known at the very end only")
+            raise FileError(f"reads the result of a {ended[0]}, which is supported only as the last operator")
         return found
 
     def moved(self) -> View:
-        """The result that it reads, for what computes nothing and may come after a softmax."""
+        """Its input, for operators that only move data and may follow a softmax."""
         value = self.arguments[0] if self.arguments else None
         if not isinstance(value, View):
             raise FileError("reads no result")
@@ -64,7 +64,7 @@ class Call:
         return a, b
 
     def option(self, *names: str, default: Any = None) -> Any:
-        """A setting under the first of its names that the description has; an operation's are its arguments too."""
+        """A setting under the first of its names found in the description; for operations also an argument."""
         for name in names:
             for settings in (self.layer.config, self.named):
                 if settings.get(name) is not None:
@@ -98,7 +98,7 @@ class Call:
         return (pair[0], pair[1])
 
     def tensors(self, *names: str) -> dict[str, Array]:
-        """Its tensors under these names, in the file's order. FileError unless it has so many."""
+        """Its tensors under these names, in file order. FileError unless the number matches."""
         values = self.stored()
         if len(values) != len(names):
             raise FileError(f"has {len(values)} tensors in the file, not {len(names)} ({', '.join(names) or 'none'})")
@@ -106,7 +106,7 @@ class Call:
 
 
 def _constant(value: object) -> Array:
-    """A constant that a description holds: a number, or a list of them."""
+    """A constant in a description: a number or a list of numbers."""
     try:
         array = np.asarray(value, np.float64)
     except (ValueError, TypeError, OverflowError):

@@ -1,9 +1,9 @@
-"""The description that Keras stores with a model, of any of its versions, as plain values. Nothing of it is executed.
+"""The description that any version of Keras stores with a model, as plain values. Nothing in it is executed.
 
-    Sequential             layers one after another; a list in Keras 1 and early 2, later an object
-    Model, Functional      layers with inbound_nodes: who reads what, lists until Keras 2, objects with args in Keras 3
+    Sequential             consecutive layers; a list in Keras 1 and early 2, later an object
+    Model, Functional      layers with inbound_nodes (their inputs): lists until Keras 2, objects with args in Keras 3
 
-A model may be a layer of another one.
+A model may be a layer of another model.
 """
 
 from collections import Counter
@@ -22,7 +22,7 @@ _MOST_ARGUMENTS = 1_000
 
 @dataclass(frozen=True)
 class Ref:
-    """A result: which of the outputs of which call of a layer."""
+    """A result: one output of one call of a layer."""
 
     layer: str
     call: int
@@ -30,7 +30,7 @@ class Ref:
 
 
 Argument = Ref | tuple[Ref, ...] | object
-"""What a call is given: a result, several, or a constant."""
+"""An argument of a call: one result, several, or a constant."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ class Called:
 class Layer:
     """A layer, or an operation between layers: its class, settings and calls.
 
-    `slot` is what its weights are called among those of its model in Keras 3's files. `model` are the layers of a
-    model that is one here; `foreign` says that the class is of no part of Keras.
+    `slot` names its weights within its model in Keras 3 files. `model` holds the layers if the layer is itself a model;
+    `foreign` means the class is not part of Keras.
     """
 
     kind: str
@@ -71,7 +71,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Model:
-    """Layers by name in the file's order, and the model's ends."""
+    """Layers by name in file order, with the model's inputs and outputs."""
 
     name: str
     layers: Mapping[str, Layer]
@@ -79,7 +79,7 @@ class Model:
     outputs: tuple[Ref, ...]
 
     def leaves(self, path: tuple[Layer, ...] = ()) -> Iterator[tuple[Layer, ...]]:
-        """The layers that are no models, each with the models it is in before it."""
+        """The layers that are not models, each preceded by its enclosing models."""
         for layer in self.layers.values():
             if layer.model is None:
                 yield (*path, layer)
@@ -88,7 +88,7 @@ class Model:
 
 
 def running(model: Model) -> list[tuple[Ref, Layer, Called]]:
-    """The calls that the model's outputs need, each after those that it reads, in the order of what they read."""
+    """The calls that the model's outputs need, each after its inputs, in the order of its inputs."""
     order: list[tuple[Ref, Layer, Called]] = []
     known = {(ref.layer, ref.call) for ref in model.inputs}
     waiting = [(ref, False) for ref in reversed(model.outputs)]
@@ -100,7 +100,7 @@ def running(model: Model) -> list[tuple[Ref, Layer, Called]]:
             continue
         layer = model.layers.get(ref.layer)
         if layer is None or not 0 <= ref.call < len(layer.calls):
-            raise FileError(f"damaged: nothing makes the result of {shown(ref.layer)}, call {ref.call}")
+            raise FileError(f"damaged: no call {ref.call} of the layer {shown(ref.layer)}")
         call = layer.calls[ref.call]
         if ready:
             known.add(key)
@@ -115,7 +115,7 @@ def running(model: Model) -> list[tuple[Ref, Layer, Called]]:
 
 
 def running_leaves(model: Model, path: tuple[Layer, ...] = ()) -> Iterator[tuple[Layer, ...]]:
-    """The layers that are no models in the order they run, each once, with the models it is in before it."""
+    """The layers that are not models in execution order, each once, preceded by its enclosing models."""
     seen: set[str] = set()
     for _, layer, _ in running(model):
         if layer.name in seen:
@@ -128,10 +128,10 @@ def running_leaves(model: Model, path: tuple[Layer, ...] = ()) -> Iterator[tuple
 
 
 def describe(stored: Any) -> Model:
-    """The model of a parsed JSON description. Raises FileError if it is damaged or of a class that is not Keras'."""
+    """The model of a parsed JSON description. Raises FileError if it is damaged or of a class outside Keras."""
     kind = _entry(stored, "class_name", str)
     if kind not in _MODELS:
-        raise FileError(f"its model is of the class {shown(kind)}, whose layers only its own Python code connects")
+        raise FileError(f"its model is of the class {shown(kind)}, whose layers are connected only by its own Python code")
     try:
         return _model(kind, _entry(stored, "config", (dict, list)), 0)
     except RecursionError:
@@ -140,11 +140,11 @@ def describe(stored: Any) -> Model:
 
 def _model(kind: str, config: Any, depth: int) -> Model:
     if depth > _DEEPEST:
-        raise FileError(f"more than {_DEEPEST} models in each other")
+        raise FileError(f"models nested more than {_DEEPEST} deep")
     name = str(config.get("name") or "model") if isinstance(config, dict) else "model"
     listed = config if isinstance(config, list) else _entry(config, "layers", list)
     if len(listed) > _MOST_LAYERS:
-        raise FileError(f"{len(listed)} layers; at most {_MOST_LAYERS} are read")
+        raise FileError(f"{len(listed)} layers; at most {_MOST_LAYERS} are supported")
     layers: dict[str, Layer] = {}
     slots: Counter[str] = Counter()
     for entry in listed:
@@ -176,7 +176,7 @@ def _layer(entry: Any, slots: Counter[str], depth: int) -> Layer:
 
 
 def _snake(name: str) -> str:
-    """As Keras turns a class name into that of a group of weights: BatchNormalization -> batch_normalization."""
+    """A class name as the name of a group of weights in Keras: BatchNormalization -> batch_normalization."""
     letters = [character for character in name if character.isalnum() or character == "_"]
     text = ""
     for i, letter in enumerate(letters):
@@ -187,7 +187,7 @@ def _snake(name: str) -> str:
 
 
 def _chained(name: str, layers: Mapping[str, Layer], config: Any) -> Model:
-    """A sequence: each layer reads the one before it, the first an input that the file may leave out."""
+    """A sequence: each layer reads the previous one, the first an input that the file may omit."""
     if not layers:
         raise FileError(f"the sequence {shown(name)} has no layers")
     first = next(iter(layers.values()))
@@ -205,7 +205,7 @@ def _chained(name: str, layers: Mapping[str, Layer], config: Any) -> Model:
 
 
 def _first_shape(first: Layer, config: Any) -> Any:
-    """What the first layer of a sequence without an input layer takes: its own word, or the sequence's."""
+    """The input shape of a sequence without an input layer: from its first layer or the sequence."""
     own = first.config.get("batch_input_shape") or first.config.get("batch_shape")
     if own is None and first.model is not None:
         start = first.model.layers.get(first.model.inputs[0].layer) if first.model.inputs else None
@@ -222,7 +222,7 @@ def _called(node: Any) -> Called:
         named = {str(key): _argument(value) for key, value in dict(node.get("kwargs") or {}).items()}
         return Called(arguments, named)
     if not isinstance(node, list):
-        raise FileError(f"damaged: a call {shown(node)}")
+        raise FileError(f"damaged: malformed call {shown(node)}")
     listed = [node] if node and isinstance(node[0], str) else _bounded(node)
     arguments, named = (), {}
     for entry in listed:
@@ -255,7 +255,7 @@ def _is_ref(value: Any) -> bool:
 
 def _ref(value: Any) -> Ref:
     if not _is_ref(value):
-        raise FileError(f"damaged: {shown(value)} is no layer with its call and output")
+        raise FileError(f"damaged: {shown(value)} is not a layer, call and output")
     return Ref(value[0], value[1], value[2])
 
 
@@ -276,7 +276,7 @@ def _ends(config: Any, key: str) -> tuple[Ref, ...]:
 
 
 def _from_first_call(layer: Layer, layers: Mapping[str, Layer], outputs: tuple[Ref, ...]) -> Layer:
-    """A model that is a layer counts its calls from 1 in most versions, as it has one of its own; here from 0."""
+    """Renumbers the calls of a nested model from 0; most versions count from 1, as the model has its own call."""
     if layer.model is None:
         return layer
     readers = [ref for other in layers.values() for call in other.calls for ref in call.refs]

@@ -1,7 +1,7 @@
-"""The layers of Keras that are read, by their class.
+"""The supported Keras layers, by class.
 
-Each function takes the network so far and the call, adds nodes and returns the result as a view: a tensor of Keras is
-a node's result with its axes arranged in some way (`smallcnn.onnx.views`), channels last.
+Each function takes the network so far and the call, adds nodes and returns the result as a view: a Keras tensor is a
+node's result with its axes arranged in some way (`smallcnn.onnx.views`), channels last.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,7 +28,7 @@ Reader = Callable[[Network, Call], View]
 
 
 def tensor_names(layer: Layer) -> tuple[str, ...]:
-    """What the tensors of a layer are called, in Keras' order."""
+    """Names of a layer's tensors, in Keras' order."""
     config = layer.config
     bias = ("bias",) if config.get("use_bias", config.get("bias", True)) else ()
     match layer.kind:
@@ -54,7 +54,7 @@ def tensor_names(layer: Layer) -> tuple[str, ...]:
 def _is_channels_last(call: Call) -> None:
     said = call.option("data_format", "dim_ordering", default="channels_last")
     if said not in ("channels_last", "tf", "default"):
-        raise FileError(f"has its channels where {shown(said)} says; only channels_last is read")
+        raise FileError(f"has data_format {shown(said)}; only channels_last is supported")
 
 
 def _padding(call: Call, plane: Sequence[int], kernel: ops.Pair, stride: ops.Pair) -> ops.Padding:
@@ -76,7 +76,7 @@ def _convolved(net: Network, call: Call, node: Node, label: str, own: dict[str, 
     kernel = (own["weight"].shape[2], own["weight"].shape[3])
     dilation = call.two("dilation_rate", default=1)
     if any(step != 1 and side > 1 for step, side in zip(dilation, kernel, strict=True)):
-        raise FileError(f"has dilations {dilation}; only 1 is known")
+        raise FileError(f"has dilations {dilation}; only 1 is supported")
     stride = call.two("strides", "subsample", default=1)
     padding = _padding(call, node.shape[:2], kernel, stride)
     out = len(own["weight"])
@@ -103,7 +103,7 @@ def conv(net: Network, call: Call) -> View:
     node = channels_last(net, call.view())
     if len(node.shape) == 1:
         if weight.shape[2:] != (1, 1):
-            raise FileError("convolves what was averaged over the plane with more than a 1x1 kernel")
+            raise FileError("convolves an input averaged over the plane with a kernel larger than 1x1")
         op = ops.Dense(out=len(weight), bias="bias" in own)
         return activated(net, call, plain(net.add(op, [node], call.label, weight=weight[:, :, 0, 0], **own)))
     if node.shape[2] % weight.shape[1]:
@@ -137,7 +137,7 @@ def dense(net: Network, call: Call) -> View:
     weight, view = own.pop("kernel").T, call.view()
     if weight.ndim != 2:
         raise FileError(f"has a kernel of {shown(weight.shape)}, not two axes")
-    if any(view.dims[:-1]):  # a map, each pixel by itself
+    if any(view.dims[:-1]):  # a map, pixel by pixel
         op = ops.Conv(out=len(weight), bias="bias" in own)
         node = map_last(net, view)
         return activated(net, call, plain(net.add(op, [node], call.label, weight=weight[:, :, None, None], **own)))
@@ -182,7 +182,7 @@ def global_max_pool(net: Network, call: Call) -> View:
 
 
 def _margins(call: Call, name: str) -> ops.Padding:
-    """((top, bottom), (left, right)) of a setting that is those, (height, width), or one number."""
+    """((top, bottom), (left, right)) from a setting in that form, (height, width), or one number."""
     value = call.option(name, default=1)
     rows = [value, value] if isinstance(value, int) else value
     if isinstance(rows, list | tuple) and len(rows) == 4:  # Keras 1
@@ -290,7 +290,7 @@ def multiply(net: Network, call: Call) -> View:
 def divide(net: Network, call: Call) -> View:
     """A result divided by a constant."""
     if not isinstance(call.pair("x", "y", "x1", "x2")[0], View) or len(call.views()) > 1:
-        raise FileError("divides by what depends on the image")
+        raise FileError("divides by a value that depends on the image")
     view, constant = _operands(net, call)
     if not constant.all():
         raise FileError("divides by 0")
@@ -298,7 +298,7 @@ def divide(net: Network, call: Call) -> View:
 
 
 def _operands(net: Network, call: Call) -> tuple[View, Array]:
-    """The result of the two operands, and the constant as one number, or one per channel."""
+    """The operand that is a result, and the constant as one number or one per channel."""
     a, b = call.pair("x", "y", "x1", "x2")
     view, constant = (a, b) if isinstance(a, View) else (b, a)
     if not isinstance(view, View) or isinstance(constant, View):
@@ -326,7 +326,7 @@ def concatenate(net: Network, call: Call) -> View:
 
 
 def activated(net: Network, call: Call, view: View) -> View:
-    """The result with the activation that the layer has."""
+    """The result with the layer's activation applied."""
     return _activation(net, call, view, call.layer.config.get("activation"), f"{call.label}.activation")
 
 
@@ -358,7 +358,7 @@ def _activation(net: Network, call: Call, view: View, said: Any, label: str) -> 
             return net.activation(view, "leaky_relu", label, slope=0.2)
         case "softmax" | "log_softmax":
             return _softmax(view, said)
-    raise FileError(f"has the activation {shown(said)}, which is none of the graph's")
+    raise FileError(f"has the activation {shown(said)}, which the graph does not have")
 
 
 def _hard_sigmoid(net: Network, call: Call, view: View, label: str) -> View:
@@ -396,7 +396,7 @@ def relu(net: Network, call: Call) -> View:
     if slope == 0:
         return net.clip(view, 0, inf if most is None else call.real("max_value", default=0), call.label)
     if most is not None:
-        raise FileError("is a ReLU with a slope and an upper end, which the graph does not have together")
+        raise FileError("is a ReLU with both a slope and an upper bound, which the graph does not have")
     return net.activation(view, "leaky_relu", call.label, slope=slope)
 
 
@@ -409,7 +409,7 @@ def prelu(net: Network, call: Call) -> View:
     """PReLU, if its slopes are one number."""
     slopes = call.tensors("alpha")["alpha"]
     if not slopes.size or (slopes != slopes.flat[0]).any():
-        raise FileError("has more than one slope; the graph's leaky relu has one for all")
+        raise FileError("has several slopes; the graph's leaky ReLU has a single slope")
     return _leaky(net, call, float(slopes.flat[0]))
 
 
@@ -430,7 +430,7 @@ def flatten(net: Network, call: Call) -> View:  # noqa: ARG001
 
 
 def reshape(net: Network, call: Call) -> View:  # noqa: ARG001
-    """Reshape, to sides of which one may be left open."""
+    """Reshape; one side may be left open."""
     view, target = call.moved(), call.option("target_shape", "newshape")
     if not isinstance(target, list | tuple) or not all(isinstance(side, int) for side in target):
         raise FileError(f"reshapes {shown(view.sizes)} to {shown(target)}")
@@ -450,15 +450,15 @@ def permute(net: Network, call: Call) -> View:  # noqa: ARG001
 
 
 def same(net: Network, call: Call) -> View:  # noqa: ARG001
-    """What does something while training only."""
+    """A layer that acts only in training."""
     return call.moved()
 
 
 def resizing(net: Network, call: Call) -> View:  # noqa: ARG001
-    """Resizing, to the size that the image has already."""
+    """Resizing to the size the image already has."""
     view, size = call.moved(), (call.whole("height"), call.whole("width"))
     if view.sizes[1:3] != size:
-        raise FileError(f"resizes {shown(view.sizes[1:3])} to {size}, which the graph cannot")
+        raise FileError(f"resizes {shown(view.sizes[1:3])} to {size}, which the graph cannot do")
     return view
 
 
@@ -519,7 +519,7 @@ READERS: dict[str, Reader] = {
     "TrueDivide": divide,
     "ZeroPadding2D": zero_padding,
 }
-"""Layers, and operations that Keras 3 writes between them."""
+"""Layers, and the operations that Keras 3 writes between them."""
 
 FUNCTIONS: dict[str, str] = {
     "__operators__.add": "Add", "math.add": "Add", "math.subtract": "Subtract", "math.multiply": "Multiply",

@@ -1,10 +1,10 @@
-"""A Keras model's own description and weights -> graph and weights: its layers become operators, in running order.
+"""Turns a Keras model's description and weights into graph and weights: layers become operators in execution order.
 
-The layers of models inside models are taken in the order they run, wherever and under whatever names they stand.
-Rescaling and normalisation at the front become the preparation of images; a softmax or sigmoid at the end the ending.
+Layers of nested models are taken in execution order, wherever they are and whatever their names. Rescaling and
+normalisation at the front become the image preparation; a softmax or sigmoid at the end becomes the ending.
 
-What the graph has no operator for is an error that names the layer. Nothing from the file is executed, so Lambda layers
-and classes of one's own are errors too.
+A layer without a matching operator is an error that names it. Nothing from the file is executed, so Lambda layers and
+custom classes are errors too.
 """
 
 from collections.abc import Mapping
@@ -35,7 +35,7 @@ from smallcnn.onnx.views import View
 
 @dataclass(frozen=True)
 class Stored:
-    """A Keras file: its parsed description, its HDF5 weights, its size in bytes, the major version that wrote it."""
+    """A Keras file: parsed description, HDF5 weights, size in bytes, major version that wrote it."""
 
     description: Any
     weights: Any
@@ -44,9 +44,9 @@ class Stored:
 
 
 def read_keras(stored: Stored, name: str, prepared: Prepared | None = None) -> Artifact:
-    """The network that the file describes. `prepared` says how its images are prepared, where the file does not.
+    """The network that the file describes. `prepared` states the image preparation where the file does not.
 
-    Raises FileError if it is damaged or holds what the graph has no operator for.
+    Raises FileError if it is damaged or needs an operator the graph lacks.
     """
     prepared = prepared or Prepared()
     model = describe(stored.description)
@@ -83,18 +83,18 @@ def _image(model: Model, plane: tuple[int, int] | None) -> tuple[int, int, int]:
     resized = _resized(model, plane)
     sides = [side if side is not None else resized[i] for i, side in enumerate(shape[1:3])]
     if plane is not None and tuple(sides) != plane:
-        raise FileError(f"was made for {shown(shape)}, which is fixed; its resolution cannot be {plane[0]}x{plane[1]}")
+        raise FileError(f"was made for {shown(shape)}, which is fixed; its resolution cannot become {plane[0]}x{plane[1]}")
     if None in sides:
         raise FileError(
-            f"takes {shown(shape)}, any height and width: say which to read it for, as in --resolution 224x224"
+            f"takes {shown(shape)}, any height and width: choose one, as in --resolution 224x224"
         )
     if not all(is_whole(side) for side in sides):
-        raise FileError(f"takes {shown(shape)}, whose sides are no whole numbers of at least 1")
+        raise FileError(f"takes {shown(shape)}, whose sides are not whole numbers of at least 1")
     return sides[0], sides[1], shape[3]
 
 
 def _resized(model: Model, plane: tuple[int, int] | None) -> tuple[Any, Any]:
-    """The size to read a network of open size for: the one asked for, or that of a layer that resizes the image."""
+    """The input size of a network of open size: the requested one, or that of a layer that resizes the image."""
     first = [layer for layer in model.layers.values() for call in layer.calls if model.inputs[0] in call.refs]
     if plane is None and len(first) == 1 and first[0].kind == "Resizing":
         return first[0].config.get("height"), first[0].config.get("width")
@@ -102,14 +102,14 @@ def _resized(model: Model, plane: tuple[int, int] | None) -> tuple[Any, Any]:
 
 
 class _Run:
-    """Runs models on views, as Keras would on tensors."""
+    """Runs models on views, as Keras does on tensors."""
 
     def __init__(self, network: Network, weights: Weights, version: int) -> None:
         self.network, self.weights, self.version = network, weights, version
         self.steps = 0
 
     def model(self, model: Model, path: tuple[Layer, ...], inputs: list[View]) -> list[View]:
-        """The results of a model for these inputs: each call that they need, once, after what it reads."""
+        """The results of a model for these inputs; runs each needed call once, after its inputs."""
         done: dict[tuple[str, int], list[View]] = {}
         if len(inputs) != len(model.inputs):
             raise FileError(f"the model {shown(model.name)} reads {len(model.inputs)} results, not {len(inputs)}")
@@ -153,7 +153,7 @@ def _output(done: Mapping[tuple[str, int], list[View]], ref: Ref) -> View:
 
 
 def _given(done: Mapping[tuple[str, int], list[View]], argument: object) -> Value:
-    """An argument with results in place of what refers to them."""
+    """An argument with references replaced by results."""
     if isinstance(argument, Ref):
         return _output(done, argument)
     if isinstance(argument, tuple):
@@ -162,7 +162,7 @@ def _given(done: Mapping[tuple[str, int], list[View]], argument: object) -> Valu
 
 
 def _operation(layer: Layer) -> Layer:
-    """TensorFlow's operations, which Keras 2 writes as layers, under the names of Keras 3's."""
+    """TensorFlow's operations, which Keras 2 writes as layers, under their Keras 3 names."""
     if layer.kind == "TFOpLambda":
         function = layer.config.get("function")
     elif layer.kind == "TensorFlowOpLayer":
@@ -170,7 +170,7 @@ def _operation(layer: Layer) -> Layer:
         function = node.get("op") if isinstance(node, dict) else _op_in(str(node))
         constants = layer.config.get("constants")
         if isinstance(constants, dict) and constants:
-            raise FileError(f"is TensorFlow's {shown(function)} with constants, which is not read")
+            raise FileError(f"is TensorFlow's {shown(function)} with constants, which is not supported")
     else:
         return layer
     if function not in FUNCTIONS:
@@ -188,12 +188,12 @@ def _refusal(layer: Layer) -> str:
     if layer.kind == "Lambda":
         return "it is Python code, which is not run"
     if layer.foreign:
-        return "its class is not Keras' own, and the file does not hold its code"
+        return "its class is not part of Keras, and the file does not hold its code"
     return "the graph has no operator for it"
 
 
 def _preparation(graph: Graph, simple: Simplified, prepared: Prepared) -> tuple[Preprocessing, str]:
-    """How an image becomes the graph's input, and whether that was "given", is "in the file" or "assumed"."""
+    """The image preparation, and whether it was "given", is "in the file" or "assumed"."""
     pixels = None if prepared.says_numbers else told(simple.done)
     usual = prepared.over(fed(graph, *FED[pixels or "-1..1"]))
     said = "given" if prepared.says_numbers else "in the file" if pixels else "assumed"

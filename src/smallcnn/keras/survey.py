@@ -1,8 +1,8 @@
-"""Reading all of an HDF5 file once, in a process of its own: python -m smallcnn.keras.survey FILE LIMIT
+"""Reads a whole HDF5 file once in a separate process: python -m smallcnn.keras.survey FILE LIMIT
 
-The HDF5 library, met by a damaged file, may loop for ever or crash, which nothing in the same process can end. So a
-stranger's file is read here first; what this survives, the same accesses afterwards do too. FILE is a path, or "-" for
-a file on standard input; LIMIT the bytes that its tensors may take.
+On a damaged file the HDF5 library may loop forever or crash, which the same process cannot stop. So an untrusted file
+is read here first; the same accesses are safe afterwards. FILE is a path, or "-" for a file on standard input; LIMIT is
+the maximum size of its tensors in bytes.
 """
 
 import io
@@ -15,7 +15,7 @@ from smallcnn.errors import FileError
 
 _SECONDS = 10
 _BYTES_A_SECOND = 2**22
-"""Far below what any machine reads."""
+"""Far below any machine's reading speed."""
 _MOST_OBJECTS = 100_000
 _MEMORY = 2**32
 
@@ -31,13 +31,13 @@ def survey(content: Any, size: int, limit: int) -> None:
             timeout=_SECONDS + size / _BYTES_A_SECOND, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        raise FileError("damaged: reading its HDF5 never ends") from None
+        raise FileError("damaged: reading its HDF5 does not finish") from None
     if done.returncode < 0:
-        raise FileError("damaged: its HDF5 crashes the library that reads it")
+        raise FileError("damaged: its HDF5 crashes the HDF5 library")
 
 
 def _walk(file: Any, limit: int) -> None:
-    """Touches everything; what raises here will raise again where it is reported."""
+    """Reads everything; errors raised here will be raised again where they are reported."""
     import h5py
 
     waiting: list[Any] = [file]
@@ -55,7 +55,7 @@ def _walk(file: Any, limit: int) -> None:
             elif isinstance(it, h5py.Dataset) and not it.external and not it.is_virtual and it.nbytes <= limit:
                 limit -= it.nbytes
                 it[()]
-        except Exception:  # noqa: S112, BLE001, RUF100  (whatever the library's many parsers find)
+        except Exception:  # noqa: S112, BLE001, RUF100  (the library's parsers raise many kinds)
             continue
 
 
@@ -67,7 +67,7 @@ def _main(path: str, limit: int) -> None:
 
         resource.setrlimit(resource.RLIMIT_AS, (_MEMORY + limit, resource.RLIM_INFINITY))
     except (ImportError, ValueError, OSError):
-        pass  # not on this system
+        pass  # not available on this system
     try:
         file = h5py.File(io.BytesIO(sys.stdin.buffer.read()) if path == "-" else path, "r")
     except Exception:  # noqa: BLE001, RUF100

@@ -1,10 +1,10 @@
 """The weights of a Keras file, layer by layer, in the formats of Keras 1 and 2 and of Keras 3.
 
-    1, 2   a group per layer of the outermost model, and the names of its tensors in order; a model inside another has
-           one group for all of its layers, those that train first
-    3      a group per layer inside that of its model, called after its class and a number, and numbered tensors
+    1, 2   a group per layer of the outermost model, with the names of its tensors in order; a nested model has one
+           group for all of its layers, trainable ones first
+    3      a group per layer inside that of its model, named by class and number, with numbered tensors
 
-The file is HDF5. Nothing outside of it is followed, and no more read than a file of its size can hold.
+The file is HDF5. Links out of it are not followed, and no more is read than its size allows.
 """
 
 import re
@@ -39,7 +39,7 @@ _ENDINGS = {"_W": "kernel", "_b": "bias", "_running_mean": "moving_mean", "_runn
 
 @contextmanager
 def damaged() -> Iterator[None]:
-    """Around accesses to an HDF5 file, whose library raises whatever its many parsers find."""
+    """Wraps accesses to an HDF5 file, whose library raises many kinds of exceptions."""
     try:
         yield
     except FileError:
@@ -50,14 +50,14 @@ def damaged() -> Iterator[None]:
 
 
 class Tensors:
-    """The tensors of an HDF5 file, within what a file of `size` bytes can hold."""
+    """The tensors of an HDF5 file, limited to what a file of `size` bytes can hold."""
 
     def __init__(self, size: int) -> None:
         self.allowed = max(_MOST_COMPRESSED * size, _ALWAYS_ALLOWED)
         self.left = self.allowed
 
     def child(self, group: Any, name: str) -> Any:
-        """What lies under a path in a group; None if there is nothing. FileError if it is a link to elsewhere."""
+        """The item at a path in a group; None if there is none. FileError if it is an external link."""
         with damaged():
             return self._child(group, name)
 
@@ -69,7 +69,7 @@ class Tensors:
             if link is None:
                 return None
             if not isinstance(link, h5py.HardLink):
-                raise FileError(f"{shown(name)} is a link to elsewhere, which is not followed")
+                raise FileError(f"{shown(name)} is a link to another place, which is not followed")
             group = group[part]
         return group
 
@@ -90,15 +90,15 @@ class Tensors:
             raise FileError(f"{shown(name)} holds {dataset.dtype}, not numbers")
         self.left -= dataset.nbytes
         if self.left < 0:
-            raise FileError(f"damaged: {shown(name)} claims more than a file of its size can hold")
+            raise FileError(f"damaged: {shown(name)} claims to be larger than its file")
         value = np.asarray(dataset)
         if not np.isfinite(value).all():
-            raise FileError(f"{shown(name)} holds values that are infinite or no numbers")
+            raise FileError(f"{shown(name)} holds values that are infinite or NaN")
         return value
 
 
 def names_in(attributes: Any, key: str) -> list[str]:
-    """Names that Keras stores in an attribute, or, if they are long, in several numbered from 0."""
+    """Names that Keras stores in one attribute, or, if long, in several numbered from 0."""
     with damaged():
         return _names_in(attributes, key)
 
@@ -118,7 +118,7 @@ def text(value: Any) -> str:
 
 
 def own_name(stored: str) -> str:
-    """ "conv2d_3/kernel_1:0" -> "kernel"; Keras 1 called it conv2d_3_W."""
+    """ "conv2d_3/kernel_1:0" -> "kernel"; in Keras 1, conv2d_3_W."""
     name = re.sub(r"_\d+$", "", stored.rpartition("/")[2].partition(":")[0])
     for ending, meaning in _ENDINGS.items():
         if name.endswith(ending):
@@ -129,7 +129,7 @@ def own_name(stored: str) -> str:
 def named(
     file: Any, tensors: Tensors, model: Model | None, wanted: Callable[[Layer], Sequence[str]]
 ) -> dict[str, Array]:
-    """The tensors by "layer/tensor", in the order the layers run if the file describes that, else in the file's."""
+    """The tensors by "layer/tensor", in execution order if the file describes it, else in file order."""
     if model is not None:
         weights = Weights(file, tensors, model, wanted)
         layers = [
@@ -145,7 +145,7 @@ def named(
 
 
 def _unique(found: Sequence[tuple[str, str, Array]]) -> dict[str, Array]:
-    """By name; a second layer of the same name gets a number."""
+    """Tensors by name; a second layer of the same name gets a number."""
     result: dict[str, Array] = {}
     again: Counter[str] = Counter()
     for layer, key, value in found:
@@ -158,11 +158,11 @@ def _unique(found: Sequence[tuple[str, str, Array]]) -> dict[str, Array]:
 
 
 def _listed(root: Any, tensors: Tensors) -> Iterator[tuple[str, str, Array]]:
-    """Of Keras 1 and 2, without a description."""
+    """Tensors of Keras 1 and 2 without a description."""
     for layer in names_in(root.attrs, "layer_names"):
         group = tensors.child(root, layer)
         if group is None:
-            raise FileError(f"damaged: it lacks the weights of the layer {shown(layer)}")
+            raise FileError(f"damaged: it lacks the weights for the layer {shown(layer)}")
         for stored in names_in(group.attrs, "weight_names"):
             owner = stored.rpartition("/")[0]
             owner = layer if not owner or owner.endswith(f"/{layer}") else owner
@@ -171,15 +171,15 @@ def _listed(root: Any, tensors: Tensors) -> Iterator[tuple[str, str, Array]]:
 
 
 def _of_depthwise(layer: str, key: str, value: Array) -> str:
-    """The name of a kernel in Keras 2: that of a depthwise convolution has one filter for each of its channels."""
+    """The name of a Keras 2 kernel: a depthwise one has one filter per channel."""
     one_each = value.ndim == 4 and value.shape[3] == 1 < min(value.shape[:3])
     return "depthwise_kernel" if key == "kernel" and (one_each or "depthwise" in layer) else key
 
 
 def _walked(group: Any, tensors: Tensors, depth: int) -> Iterator[tuple[str, str, Array]]:
-    """Of Keras 3, without a description: by class and number."""
+    """Tensors of Keras 3 without a description, by class and number."""
     if depth > _DEEPEST:
-        raise FileError(f"more than {_DEEPEST} models in each other")
+        raise FileError(f"models nested more than {_DEEPEST} deep")
     lists = next((found for name in _LISTS if (found := tensors.child(group, name)) is not None), None)
     if lists is None:
         raise FileError("an HDF5 file, but not Keras weights")
@@ -204,9 +204,9 @@ def _walked(group: Any, tensors: Tensors, depth: int) -> Iterator[tuple[str, str
 
 
 class Weights:
-    """The tensors of each layer of a model, in the order in which Keras makes them.
+    """The tensors of each layer of a model, in Keras' creation order.
 
-    `wanted` says what a layer's tensors are called.
+    `wanted` gives the names of a layer's tensors.
     """
 
     def __init__(self, file: Any, tensors: Tensors, model: Model, wanted: Callable[[Layer], Sequence[str]]) -> None:
@@ -221,24 +221,24 @@ class Weights:
         return self._by_order(path) if self.by_order else self._by_slot(path)
 
     def _by_slot(self, path: Path) -> list[Array]:
-        """Of Keras 3."""
+        """The tensors of a layer in a Keras 3 file."""
         group = self.root
         for layer in path:
             lists = (self.tensors.child(group, name) for name in _LISTS)
             group = next((found for some in lists if some and (found := self.tensors.child(some, layer.slot))), None)
             if group is None:
-                raise FileError(f"the file has no weights of the layer {shown(layer.name)}")
+                raise FileError(f"the file has no weights for the layer {shown(layer.name)}")
         values = self.tensors.child(group, "vars")
         with damaged():
             count = 0 if values is None else len(values)
         return [self.tensors.array(values, str(i)) for i in range(min(count, 16))]
 
     def _by_order(self, path: Path) -> list[Array]:
-        """Of Keras 1 and 2."""
+        """The tensors of a layer in a Keras 1 or 2 file."""
         outer = path[0]
         group = self.tensors.child(self.root, outer.name)
         if group is None:
-            raise FileError(f"the file has no weights of the layer {shown(outer.name)}")
+            raise FileError(f"the file has no weights for the layer {shown(outer.name)}")
         names = names_in(group.attrs, "weight_names")
         if len(path) > 1:
             if outer.name not in self.inside:
@@ -247,7 +247,7 @@ class Weights:
         return [self.tensors.array(group, name) for name in names[:16]]
 
     def _told_apart(self, outer: Layer, names: list[str]) -> Mapping[Names, list[str]]:
-        """Which of a model's tensors are whose: by the layers' names, or else one after another, kind by kind."""
+        """Assigns a model's tensors to its layers: by layer name, or else in order, kind by kind."""
         assert outer.model is not None
         leaves = {tuple(layer.name for layer in path): list(self.wanted(path[-1])) for path in outer.model.leaves()}
         by_layer: dict[str, list[str]] = defaultdict(list)
@@ -267,5 +267,5 @@ class Weights:
 
 
 def _alike(key: str) -> str:
-    """Keras 3 calls the kernel of a depthwise convolution like that of any other."""
+    """Keras 3 uses one name for the kernels of depthwise and other convolutions."""
     return "kernel" if key == "depthwise_kernel" else key

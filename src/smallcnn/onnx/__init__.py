@@ -1,7 +1,6 @@
-"""ONNX both ways: `writing` turns an artifact into a file, `reading` any small CNN's file into an artifact.
+"""ONNX both ways: `writing` turns an artifact into a file, `reading` turns any small CNN's file into an artifact.
 
-`outline` looks into a file without the onnx package, which is therefore imported only when one of the others is asked
-for.
+`outline` inspects a file without the onnx package, so that package is imported only when one of the others is used.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""What computes with numbers, one by one or as a matrix; constants are one number, or one per channel."""
+"""Arithmetic operators, elementwise or as a matrix product; constants are one number or one per channel."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,10 +18,10 @@ from smallcnn.onnx.views import View
 
 
 def batch_norm(net: Network, call: Call) -> View:
-    """BatchNormalization, as it is at inference."""
+    """BatchNormalization at inference."""
     view = net.ordered(call.view())
     if call.attributes.whole("training_mode", 0) or call.attributes.whole("spatial", 1) != 1:
-        raise FileError("is batch norm as it trains, or not per channel")
+        raise FileError("is batch norm in training mode, or not per channel")
     call.attributes.real("momentum", 0.9)
     epsilon = call.attributes.real("epsilon", 1e-5)
     channels = view.node.shape[-1]
@@ -40,7 +40,7 @@ def elementwise(function: ops.ActivationKind) -> Callable[[Network, Call], View]
 
 
 def relu(net: Network, call: Call) -> View:
-    """Relu, which is a lower bound."""
+    """Relu, a lower bound."""
     return net.clip(call.view(), 0, inf, call.label)
 
 
@@ -59,22 +59,22 @@ def hard_sigmoid(net: Network, call: Call) -> View:
 
 
 def prelu(net: Network, call: Call) -> View:
-    """PRelu with one slope for all channels, which is a leaky ReLU."""
+    """PRelu with one slope for all channels, a leaky ReLU."""
     slopes = call.weight(1, "slope")
     if not slopes.size or (slopes != slopes.reshape(-1)[0]).any():
-        raise FileError("has a slope per channel; the graph's leaky ReLU has one for all")
+        raise FileError("has a slope per channel; the graph's leaky ReLU has a single slope")
     return net.activation(call.view(), "leaky_relu", call.label, slope=decimal(float(slopes.reshape(-1)[0])))
 
 
 def line(net: Network, call: Call) -> View:
-    """Affine, of operator set 1, and Neg."""
+    """Affine (operator set 1) and Neg."""
     alpha, beta = (-1.0, 0.0) if call.kind == "Neg" else (
         call.attributes.real("alpha", 1.0), call.attributes.real("beta", 0.0))  # fmt: skip
     return net.scale_and_shift(call.view(), np.array(alpha), np.array(beta), call.label)
 
 
 def image_scaler(net: Network, call: Call) -> View:
-    """ImageScaler, of Core ML's converters: image * scale + bias, a bias per channel of (N, C, H, W)."""
+    """ImageScaler from Core ML's converters: image * scale + bias, with a bias per channel of (N, C, H, W)."""
     view, scale = net.ordered(call.view()), call.attributes.real("scale", 1.0)
     bias = call.attributes.array("bias")
     bias = np.zeros(1) if bias is None else bias.astype(np.float64).reshape(-1)
@@ -85,17 +85,17 @@ def image_scaler(net: Network, call: Call) -> View:
 
 
 def clip(net: Network, call: Call) -> View:
-    """Clip, its bounds inputs or attributes."""
+    """Clip, with its bounds as inputs or attributes."""
     low = call.attributes.real("min", call.number(1, "lower bound", -inf))
     high = call.attributes.real("max", call.number(2, "upper bound", inf))
     return net.clip(call.view(), decimal(low), decimal(high), call.label)
 
 
 def bound(net: Network, call: Call) -> View:
-    """Min or Max of a result and one number."""
+    """Min or Max of a result and a number."""
     i = 0 if isinstance(call.values[0], View) else 1
     if len(call.values) != 2:
-        raise FileError("takes other than two inputs")
+        raise FileError("needs exactly two inputs")
     value = decimal(call.number(1 - i, "bound", 0))
     low, high = (-inf, value) if call.kind == "Min" else (value, inf)
     return net.clip(call.view(i), low, high, call.label)
@@ -144,7 +144,7 @@ def div(net: Network, call: Call) -> View:
     """Div, of a result by a constant."""
     a, b = call.value(0), call.value(1)
     if isinstance(b, View) or not isinstance(a, View):
-        raise FileError("divides by what depends on the image")
+        raise FileError("divides by a value that depends on the image")
     view, divisor = _per_channel(net, a, b)
     with np.errstate(divide="ignore"):
         scale = 1 / divisor
@@ -152,7 +152,7 @@ def div(net: Network, call: Call) -> View:
 
 
 def _per_channel(net: Network, view: View, constant: Array) -> tuple[View, Array]:
-    """`constant` as one number, or one per channel, of `view`, which it must not widen; float64."""
+    """`constant` as one number or one per channel of `view`, which it must not broadcast; float64."""
     if constant.dtype.kind != "f":
         raise FileError(f"computes with a constant of {constant.dtype}")
     view = net.ordered(view)

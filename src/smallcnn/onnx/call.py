@@ -1,4 +1,4 @@
-"""One operator of the file that depends on the image, and what its inputs may be."""
+"""One operator of the file that depends on the image, with checks of its inputs."""
 
 from dataclasses import dataclass, replace
 
@@ -14,7 +14,7 @@ Value = View | Array
 
 @dataclass(frozen=True)
 class Call(Constants):
-    """An operator of the file, at least one of whose inputs depends on the image."""
+    """An operator of the file with at least one input that depends on the image."""
 
     values: list[Value | None]
     label: str
@@ -25,11 +25,11 @@ class Call(Constants):
         if value is None:
             raise FileError(f"lacks input {index + 1}")
         if isinstance(value, View) and value.pixels:
-            raise FileError("computes with bytes; they must be cast to float first")
+            raise FileError("computes with bytes; cast them to float first")
         if isinstance(value, View) and value.ended:
-            raise FileError(f"reads the result of {value.ended}, which is known at the very end only")
+            raise FileError(f"reads the result of {value.ended}, which is supported only as the last operator")
         if isinstance(value, View) and value.margins != NO_PADDING:
-            raise FileError("reads what was padded by minus infinity, which only a maximum can")
+            raise FileError("reads an input padded with minus infinity; only a max pool can")
         return value
 
     def view(self, index: int = 0) -> View:
@@ -45,11 +45,11 @@ class Call(Constants):
         if not isinstance(value, View):
             raise FileError(f"reads a constant as its input {index + 1}")
         if value.margins != NO_PADDING:
-            raise FileError("reads what was padded by minus infinity, which only a maximum can")
+            raise FileError("reads an input padded with minus infinity; only a max pool can")
         return value
 
     def maximised(self) -> tuple[View, Padding]:
-        """The first input, for a maximum over windows, and margins around its plane that never win."""
+        """The first input of a max pool, and margins around its plane that never win."""
         value = self.values[0]
         if not isinstance(value, View) or value.margins == NO_PADDING:
             return self.view(), NO_PADDING
@@ -65,12 +65,12 @@ class Call(Constants):
         return value
 
     def bias(self, index: int) -> Array | None:
-        """A weight that may be left out."""
+        """An optional weight."""
         absent = index >= len(self.values) or self.values[index] is None
         return None if absent else self.weight(index, "bias")
 
     def number(self, index: int, what: str, default: float) -> float:
-        """A constant of one number that may be left out."""
+        """An optional constant of one number."""
         if index >= len(self.values) or self.values[index] is None:
             return default
         value = self.weight(index, what)
@@ -79,7 +79,7 @@ class Call(Constants):
         return float(value.reshape(()))
 
     def constant(self, index: int) -> list[int] | None:
-        """Whole numbers that an input holds; None if it is left out."""
+        """An input of whole numbers; None if it is omitted."""
         if index < len(self.values) and isinstance(self.values[index], View):
             raise FileError(f"has an input {index + 1} that depends on the image")
         value = self.get(index)

@@ -1,7 +1,6 @@
-"""TensorFlow's layout, (batch, height, width, channels), over a growing network; for the readers of its files.
+"""TensorFlow's layout, (batch, height, width, channels), while a network is built; for the readers of its files.
 
-`Network` and `views` follow any arrangement of axes; here are the one that TensorFlow computes in, and how a network
-is fed its image.
+`Network` and `views` follow any arrangement of axes; this module has TensorFlow's, and the network's image input.
 """
 
 from collections.abc import Sequence
@@ -33,7 +32,7 @@ def channels_last(net: Network, view: View) -> Node:
         raise FileError(f"needs (batch, height, width, channels), not {shown(view.sizes)}")
     view = net.ordered(view)
     if view.dims != views.plain(view.node.shape, ORDER):
-        raise FileError(f"reads {shown(view.sizes)} with its axes in an order that no transpose has put right")
+        raise FileError(f"reads {shown(view.sizes)} with its axes out of order; a transpose must come first")
     return view.node
 
 
@@ -41,12 +40,12 @@ def map_last(net: Network, view: View) -> Node:
     """The node of a tensor (N, H, W, C) if it has a plane."""
     node = channels_last(net, view)
     if len(node.shape) != 3:
-        raise FileError(f"needs a plane, but what it reads was averaged over it: {shown(view.sizes)}")
+        raise FileError(f"needs a plane, but its input {shown(view.sizes)} was already averaged over it")
     return node
 
 
 def per_channel(net: Network, view: View, constant: Array) -> tuple[View, Array]:
-    """`constant` as one number, or one per channel of `view`, which it must not widen; float64."""
+    """`constant` as one number or one per channel of `view`, which it must not broadcast; float64."""
     view = net.ordered(view)
     axes = max(len(view.dims), constant.ndim)
     dims, channels = views.broadcast(view.dims, axes), view.node.shape[-1]
@@ -64,20 +63,20 @@ def answer(net: Network, result: View) -> Node:
     if plane or sum(1 for dim in view.dims if dim) > 1:
         raise FileError(f"gives {shown(result.sizes)}, not one number per class")
     if view.node == net.input:
-        raise FileError("gives back what it reads")
+        raise FileError("returns its input unchanged")
     return net.vector(view).node
 
 
 def product(net: Network, a: View, b: View, label: str) -> View:
-    """Of two results: x times a clipped line of x, or a map times a number per channel."""
+    """The product of two results: x times a clipped line of x, or a map times a number per channel."""
     swish = [gated(net, x, gate, label) for x, gate in ((a, b), (b, a)) if x.dims == gate.dims]
     return next(filter(None, swish), None) or net.gate(a, b, label)
 
 
 def told(done: Sequence[Entry]) -> Pixels | None:
-    """Which numbers a file wants its images to have, by what it does to them first; None if it does nothing to them.
+    """The pixel range that a file expects, judged by its first steps; None if it does nothing to its images.
 
-    Raises FileError if what it does does not tell.
+    Raises FileError if these steps do not determine the range.
     """
     steps = [entry for entry in done if not entry.says_nothing]
     asked = {pixels_of(entry) for entry in steps} - {None}
@@ -87,7 +86,7 @@ def told(done: Sequence[Entry]) -> Pixels | None:
         if not entry.learned:
             scale, shift = (",".join(f"{value:.4g}" for value in values) for values in (entry.scale, entry.shift))
             raise FileError(
-                f"computes image * {scale} + {shift} first, which does not tell what images it takes: say it, as in "
+                f"first computes image * {scale} + {shift}, which does not fix the range of its input: give it, as in "
                 "--mean 0 --std 1 for pixels of 0..1, --scale 1 for 0..255, --mean 0.5 --std 0.5 for -1..1"
             )
     return None
@@ -102,7 +101,7 @@ def fed(graph: Graph, scale: Array | float, shift: Array | float) -> Preprocessi
 
 
 FED: dict[Pixels, tuple[float, float]] = {"0..255": (1.0, 0.0), "0..1": (1 / 255, 0.0), "-1..1": (1 / 127.5, -1.0)}
-"""What bytes are multiplied by, and what is added, where such numbers are wanted."""
+"""Scale and shift from bytes to each expected pixel range."""
 
 
 def _tuple(values: Array) -> tuple[float, ...]:

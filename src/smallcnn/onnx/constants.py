@@ -1,6 +1,6 @@
-"""Evaluating the operators of a file that read constants only: shapes computed on the way, weights cast or turned.
+"""Evaluates the operators of a file that read only constants: computed shapes, weights that are cast or transposed.
 
-Every result is sized before it is made and taken from a budget, so a small file cannot ask for much memory.
+Every result is sized before it is made and charged to a budget, so a small file cannot use much memory.
 """
 
 from collections.abc import Callable
@@ -30,24 +30,24 @@ _MADE = 2**25  # GoogLeNet's weights, made by ConstantOfShape, take half of it
 
 
 class Budget:
-    """Numbers that may still be made: some for every number that the file holds, and enough for a small CNN."""
+    """Numbers that may still be computed: proportional to the numbers in the file, plus enough for a small CNN."""
 
     def __init__(self, stored: int) -> None:
         self._left = self._all = 8 * stored + _MADE
 
     def spend(self, count: int) -> None:
-        """FileError if there are not so many left."""
+        """Spends from the budget; FileError if it is exhausted."""
         if count > self._left:
             raise FileError(
-                f"would bring the numbers made of constants to {self._all - self._left + count:,}; "
-                f"at most {self._all:,} are made for a file of this size"
+                f"would bring the numbers computed from constants to {self._all - self._left + count:,}; "
+                f"at most {self._all:,} are allowed for a file of this size"
             )
         self._left -= count
 
 
 @dataclass(frozen=True)
 class Constants:
-    """What an operator of constants reads; an input left out is None."""
+    """The inputs of an operator on constants; an omitted input is None."""
 
     kind: str
     opset: int
@@ -63,7 +63,7 @@ class Constants:
         return value
 
     def get(self, index: int) -> Array | None:
-        """An input that may be left out."""
+        """An optional input."""
         return self.inputs[index] if index < len(self.inputs) else None
 
     def numbers(self, index: int, name: str) -> list[int] | None:
@@ -75,14 +75,14 @@ class Constants:
 def whole(value: Array, what: str) -> list[int]:
     """A short list of whole numbers."""
     if value.dtype.kind not in "iu" or value.ndim > 1 or value.size > 1000:
-        raise FileError(f"{what} is no list of whole numbers")
+        raise FileError(f"{what} is not a list of whole numbers")
     return [int(number) for number in value.reshape(-1)]
 
 
 def evaluate(call: Constants) -> list[Array]:
-    """The operator's results. FileError if it is not known, does not fit its inputs, or makes too much."""
+    """The operator's results. FileError if it is unsupported, does not fit its inputs, or exceeds the budget."""
     if call.kind not in _OPERATORS:
-        raise FileError(f"computes constants with the operator {shown(call.kind)}, which is not known")
+        raise FileError(f"computes constants with the operator {shown(call.kind)}, which is not supported")
     try:
         with np.errstate(all="ignore"):
             made = _OPERATORS[call.kind](call)
@@ -102,7 +102,7 @@ def _unary(function: Callable[[Array], Array]) -> Callable[[Constants], Array]:
 
 
 def _binary(function: Callable[[Array, Array], Array]) -> Callable[[Constants], Array]:
-    """A function of two inputs or, one after the other, of several; broadcast."""
+    """A function of two inputs, or folded over several; broadcast."""
 
     def run(call: Constants) -> Array:
         result = call[0]
@@ -115,7 +115,7 @@ def _binary(function: Callable[[Array, Array], Array]) -> Callable[[Constants], 
 
 
 def _divide(a: Array, b: Array) -> Array:
-    """Whole numbers are divided towards zero."""
+    """Division; whole numbers round towards zero."""
     if a.dtype.kind == "f":
         return a / b
     if not b.all():
@@ -127,7 +127,7 @@ def _constant(call: Constants) -> Array:
     names = ("value", "value_float", "value_int", "value_floats", "value_ints")
     found = [value for name in names if (value := call.attributes.array(name)) is not None]
     if len(found) != 1:
-        raise FileError("is a constant of no number or tensor")
+        raise FileError("is a constant without a number or tensor")
     return found[0]
 
 
@@ -237,11 +237,11 @@ def _reduce(function: Callable[..., Array]) -> Callable[[Constants], Array]:
 
 
 def slices(call: Constants, axes_there: int) -> dict[int, slice]:
-    """What Slice takes, by axis; `call` has its inputs or, in old operator sets, attributes."""
+    """The slices of Slice by axis; `call` has its inputs or, in old operator sets, attributes."""
     starts, ends, axes = call.numbers(1, "starts"), call.numbers(2, "ends"), call.numbers(3, "axes")
     steps = whole(given, "steps") if (given := call.get(4)) is not None else None
     if starts is None or ends is None:
-        raise FileError("lacks where to start or to end")
+        raise FileError("lacks its starts or ends")
     axes = list(range(len(starts))) if axes is None else [along(axis, axes_there) for axis in axes]
     steps = steps or [1] * len(starts)
     if not len(starts) == len(ends) == len(axes) == len(set(axes)) == len(steps) or max(axes, default=0) >= axes_there:
@@ -250,14 +250,14 @@ def slices(call: Constants, axes_there: int) -> dict[int, slice]:
 
 
 def along(axis: int, axes: int) -> int:
-    """An axis counted from the front; FileError if there is none such."""
+    """An axis counted from the front; FileError if it is out of range."""
     if not -axes <= axis < axes:
-        raise FileError(f"speaks of axis {axis} of {axes}")
+        raise FileError(f"names axis {axis} of {axes}")
     return axis % axes
 
 
 def target_shape(shape: tuple[int, ...], wanted: list[int], allow_zero: int) -> list[int]:
-    """What Reshape makes of `shape`: 0 stands for the old length, -1 for what is left."""
+    """The result shape of Reshape: 0 stands for the old length, -1 for the rest."""
     if len(wanted) > _MOST_AXES:
         raise FileError(f"reshapes to {len(wanted)} axes")
     result = [shape[i] if size == 0 and not allow_zero and i < len(shape) else size for i, size in enumerate(wanted)]

@@ -1,7 +1,7 @@
-"""What a file does to its image before anything else: scale and shift by channel, blue first instead of red.
+"""The entry of a file's network: scale and shift per channel, blue first instead of red.
 
-Exporters write it as constants, as batch norm, by slices that are joined again. It is taken out of the network and into
-the preparation, and tells which numbers the file wants to be fed: pixels of 0..255, of 0..1 or of -1..1.
+Exporters write it as constants, as batch norm, or as slices that are joined again. It is moved out of the network into
+the preparation, and reveals which pixel range the file expects: 0..255, 0..1 or -1..1.
 """
 
 from collections import Counter
@@ -17,39 +17,39 @@ from smallcnn.onnx.file import Array
 from smallcnn.onnx.network import Network
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Mean and standard deviation of ImageNet's training images, of pixels of 0..1."""
+"""Mean and standard deviation of ImageNet's training images, for pixels in 0..1."""
 
 Pixels = Literal["0..255", "0..1", "-1..1"]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """The graph's input, from what the file is fed: channel c is `scale` * (channel `channels[c]` of it) + `shift`."""
+    """The graph's input from the file's input: channel c is `scale` * (input channel `channels[c]`) + `shift`."""
 
     channels: Array
     scale: Array
     shift: Array
     learned: bool = False
-    """Whether a batch norm or convolution is part of it, whose numbers may be anything."""
+    """Whether it includes a batch norm or convolution, whose numbers may be anything."""
     told: Pixels | None = None
-    """The numbers that the file wants, as the first steps that tell have it."""
+    """The pixel range the file expects, from the first steps that reveal it."""
 
     def after(self, scale: Array, shift: Array, *, learned: bool = False) -> "Entry":
-        """With one more step of scale and shift."""
+        """Appends a step of scale and shift."""
         it = Entry(self.channels, self.scale * scale, self.shift * scale + shift, self.learned or learned)
         return replace(it, told=self.told or pixels_of(it))
 
     def taking(self, index: Array) -> "Entry":
-        """Some of its channels, in this order."""
+        """Selects some of its channels, in this order."""
         return replace(self, channels=self.channels[index], scale=self.scale[index], shift=self.shift[index])
 
     def of(self, images: Array) -> Array:
-        """What the graph computes on, of what the file is fed, both channels last."""
+        """The graph's input for these inputs of the file, both channels last."""
         return images[..., self.channels] * self.scale + self.shift
 
     @property
     def turned(self) -> bool:
-        """Whether blue and red change places."""
+        """Whether blue and red are swapped."""
         return bool(len(self.channels) == 3 and (self.channels == [2, 1, 0]).all())
 
     @property
@@ -59,24 +59,24 @@ class Entry:
 
     @property
     def movable(self) -> bool:
-        """Whether a preparation of images can do it: all channels once, in their order or the opposite one."""
+        """Whether an image preparation can do it: every channel once, in order or reversed."""
         straight = (self.channels == np.arange(len(self.channels))).all()
         return bool((straight or self.turned) and (self.scale > 0).all())
 
 
 def nothing(channels: int) -> Entry:
-    """The entry of a file that does nothing to its image."""
+    """The entry of a file that leaves its image unchanged."""
     return Entry(np.arange(channels), np.ones(channels), np.zeros(channels))
 
 
 Reach = Literal["constants", "channels", "pools"]
-"""How far to look: past constants, also past batch norm, slices and joins, or even past clips, margins and pools."""
+"""How far to look: past constants; also past batch norm, slices and joins; or even past clips, margins and pools."""
 
 
 def frontier(network: Network, wanted: Mapping[str, object], output: str, reach: Reach) -> dict[str, Entry]:
-    """The nodes, of those `wanted`, up to which each number is a channel of the image scaled and shifted.
+    """The last nodes among `wanted` where each number is still a scaled and shifted channel of the image.
 
-    Those that something else reads, or that are the `output`.
+    Only nodes that another operator reads, or the `output`.
     """
     known: dict[str, Entry] = {}
     for name in wanted:
@@ -130,7 +130,7 @@ _RANGES: dict[tuple[float, float], Pixels] = {(0, 255): "0..255", (0, 1): "0..1"
 
 
 def _after_convolution(entry: Entry, op: ops.Conv, own: Mapping[str, Array]) -> Entry | None:
-    """Past a 1x1 convolution each of whose outputs is one channel of its input, as some files scale their images."""
+    """The entry after a 1x1 convolution that scales single channels, as some files scale their images."""
     if op.out != len(entry.channels):
         return None
     inside = own["weight"].shape[1]  # channels of a group
@@ -144,7 +144,7 @@ def _after_convolution(entry: Entry, op: ops.Conv, own: Mapping[str, Array]) -> 
 
 
 def pixels_of(entry: Entry) -> Pixels | None:
-    """Which numbers a file wants, by what it does to them; None if that does not tell."""
+    """The pixel range a file expects, judged by its steps; None if they do not reveal it."""
     scale, mean = np.abs(entry.scale), -entry.shift / np.where(entry.scale == 0, np.nan, entry.scale)
     if not np.isfinite(mean).all():
         return None

@@ -1,7 +1,7 @@
-"""Tensors that an ONNX file keeps in another file beside it, as PyTorch's exporter writes them.
+"""Tensors that an ONNX file keeps in another file next to it, as PyTorch's exporter does.
 
-The file says where: a place relative to its own folder, an offset and a length. Nothing outside that folder is opened,
-be it by an absolute path, by `..` or by a link, and nothing that is not an ordinary file.
+The model gives a path relative to its folder, an offset and a length. Nothing outside that folder is opened, whether by
+an absolute path, `..` or a link, and only regular files are opened.
 """
 
 import os
@@ -16,18 +16,18 @@ from smallcnn.checks import shown
 from smallcnn.errors import FileError
 
 _MOST_BYTES = 2**30
-"""Of all tensors together, and of one data file: float32 of twice VGG's weights."""
+"""Limit for all tensors together and for one data file: twice VGG's weights in float32."""
 
 
 class Beside:
-    """The files next to a model, opened when a tensor asks for one."""
+    """The files next to a model, opened when a tensor needs one."""
 
     def __init__(self, folder: Path | None) -> None:
-        """`folder` is that of the model; None for a model in memory, which has nothing beside it."""
+        """`folder` is the model's folder; None for a model in memory, which has no other files."""
         self._folder = folder
         self._left = _MOST_BYTES
         self.files: dict[str, Path] = {}
-        """Those that were read, by the name in the model."""
+        """Files already read, by the name in the model."""
 
     def bytes_of(self, stored: onnx.TensorProto, what: str, size: int) -> np.ndarray:
         """The `size` bytes of a tensor: uint8. FileError naming the file if it is missing, too short, or elsewhere."""
@@ -42,7 +42,7 @@ class Beside:
             raise FileError(f"{what} takes {length} bytes of {shown(name)}, not the {size} of its shape")
         self._left -= size
         if self._left < 0:
-            raise FileError(f"keeps more than {_MOST_BYTES:,} bytes in other files; at most so many are read")
+            raise FileError(f"keeps more than {_MOST_BYTES:,} bytes in other files, which is the limit")
         try:
             there = path.stat().st_size
             if there > _MOST_BYTES:
@@ -50,9 +50,9 @@ class Beside:
             if offset + size > there:
                 raise FileError(
                     f"{what} is at bytes {offset} to {offset + size} of {shown(name)}, "
-                    f"which has only {there}; is it whole, and that of this model?"
+                    f"which has only {there}; is it complete, and does it belong to this model?"
                 )
-            # mapped: nothing is read before the shape is known to fit
+            # mapped: nothing is read before the shape is checked
             values = np.memmap(path, np.uint8, "r", offset, (size,)) if size else np.empty(0, np.uint8)
         except OSError as error:
             raise FileError(f"{what} is stored in {shown(name)}, which cannot be read ({error.strerror})") from error
@@ -60,29 +60,29 @@ class Beside:
         return values
 
     def _path(self, name: str, what: str) -> Path:
-        """Where `name` is: a file inside the model's folder."""
+        """The path of `name`, a file inside the model's folder."""
         assert self._folder is not None
         parts = re.split(r"[/\\]", name)
         if not name or "\0" in name or Path(name).is_absolute() or re.match(r"[A-Za-z]:", name) or not parts[0]:
             raise FileError(f"{what} is stored in {shown(name)}; only files in the model's own folder are read")
         if ".." in parts:
-            raise FileError(f"{what} is stored in {shown(name)}, which leaves the model's folder; move it beside it")
+            raise FileError(f"{what} is stored in {shown(name)}, which leaves the model's folder; move it there")
         path = self._folder
         for part in parts:
             path = _entry(path, part)
         if not path.exists():
-            raise FileError(f"{what} is stored in {shown(name)}, which is missing; it has to lie beside the model")
+            raise FileError(f"{what} is stored in {shown(name)}, which is missing; it must be in the model's folder")
         if not path.resolve().is_relative_to(self._folder.resolve()):
             raise FileError(
-                f"{what} is stored in {shown(name)}, a link that leaves the model's folder; put the file itself there"
+                f"{what} is stored in {shown(name)}, a link out of the model's folder; put the file itself there"
             )
         if not path.is_file():
-            raise FileError(f"{what} is stored in {shown(name)}, which is no ordinary file")
+            raise FileError(f"{what} is stored in {shown(name)}, which is not a regular file")
         return path
 
 
 def _entry(folder: Path, name: str) -> Path:
-    """`name` in a folder, or the only entry that differs from it in upper and lower case alone."""
+    """`name` in a folder, or the only entry that differs just in case."""
     exact = folder / name
     if os.path.lexists(exact) or not folder.is_dir():
         return exact
@@ -91,8 +91,8 @@ def _entry(folder: Path, name: str) -> Path:
 
 
 def _count(entries: Mapping[str, str], key: str, what: str) -> int:
-    """A number of bytes, 0 if it is not said."""
+    """A number of bytes; 0 if absent."""
     text = entries.get(key, "0")
     if not re.fullmatch(r"[0-9]{1,18}", text):
-        raise FileError(f"{what} has {shown(text)} as its {key}; a number of bytes is needed")
+        raise FileError(f"{what} has {key} {shown(text)}, not a number of bytes")
     return int(text)

@@ -1,6 +1,6 @@
-"""The bytes of an ONNX file -> its steps and stored tensors, with every size checked before memory is taken for it.
+"""Parses an ONNX file into steps and stored tensors; every size is checked before memory is allocated.
 
-What is not plain (other domains, sparse tensors) is refused by name.
+Unsupported content (other domains, sparse tensors) is refused by name.
 """
 
 import heapq
@@ -23,11 +23,11 @@ from smallcnn.onnx.tails import cut
 Array = np.ndarray
 
 OPSETS = range(1, 27)
-"""Newer operator sets than the last may have changed a meaning again."""
+"""Supported operator sets; newer ones may have changed meanings."""
 
 _MOST_AXES = 16
 
-# number type in the file -> in numpy, and the field that holds values if `raw_data` does not
+# the file's number type -> numpy's, and the field that holds values without `raw_data`
 _NUMBERS: dict[int, tuple[type, str]] = {
     TensorProto.FLOAT: (np.float32, "float_data"),
     TensorProto.DOUBLE: (np.float64, "double_data"),
@@ -42,7 +42,7 @@ _NUMBERS: dict[int, tuple[type, str]] = {
 
 @dataclass(frozen=True)
 class Step:
-    """One operator of the file; "" among the inputs is one left out."""
+    """One operator of the file; "" stands for an omitted input."""
 
     kind: str
     name: str
@@ -53,7 +53,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Picture:
-    """The file's input: its name, number type and sides, None where they are open."""
+    """The file's input: name, number type and sides, None where they are open."""
 
     name: str
     type: int
@@ -62,7 +62,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class File:
-    """What an ONNX file holds, as far as a network needs it. `labels` are those in a classifier's tail."""
+    """The content of an ONNX file that a network needs. `labels` come from a classifier's tail."""
 
     name: str
     producer: str
@@ -77,7 +77,7 @@ class File:
 
 
 def parse(content: bytes) -> onnx.ModelProto:
-    """The file's message; FileError if the bytes are none, or hold far more than a small CNN."""
+    """The file's message; FileError if the bytes are not one, or hold far more than a small CNN."""
     outline(content)
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
@@ -88,7 +88,7 @@ def parse(content: bytes) -> onnx.ModelProto:
 
 
 def unpack(model: onnx.ModelProto, beside: Beside | None = None) -> File:
-    """Checks and sorts what is in `model`; FileError naming what cannot be read."""
+    """Checks and sorts the content of `model`; FileError naming anything unsupported."""
     beside = beside or Beside(None)
     if not model.graph.node:
         raise FileError("damaged or not an ONNX file: it holds no operators")
@@ -109,12 +109,12 @@ def unpack(model: onnx.ModelProto, beside: Beside | None = None) -> File:
     made = {name for step in steps for name in step.outputs} | constants.keys() | {value.name for value in graph.input}
     for step in steps:
         if missing := [name for name in step.inputs if name and name not in made]:
-            raise FileError(f"{shown(step.kind)} ({shown(step.name)}): reads {shown(missing[0])}, which nothing makes")
+            raise FileError(f"{shown(step.kind)} ({shown(step.name)}): reads {shown(missing[0])}, which no operator produces")
     inputs = [value for value in graph.input if value.name not in {stored.name for stored in graph.initializer}]
     used = [value for value in inputs if value.name in read]
     if len(used) != 1:
         raise FileError(
-            f"takes {len(inputs)} inputs ({_some(v.name for v in inputs)}); one image is all there can be"
+            f"takes {len(inputs)} inputs ({_some(v.name for v in inputs)}); a classifier takes one image"
             if len(used) > 1
             else "its output does not depend on the image"
         )
@@ -134,7 +134,7 @@ def unpack(model: onnx.ModelProto, beside: Beside | None = None) -> File:
 
 def _opset(model: onnx.ModelProto) -> int:
     versions = {int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx")}
-    if not model.opset_import and model.ir_version < 3:  # the format had no operator sets then
+    if not model.opset_import and model.ir_version < 3:  # the format had no operator sets yet
         return 1
     if len(versions) != 1 or not versions.issubset(OPSETS):
         found = " and ".join(map(str, sorted(versions)[:3])) or "none"
@@ -145,7 +145,7 @@ def _opset(model: onnx.ModelProto) -> int:
 def _picture(value: onnx.ValueInfoProto) -> Picture:
     kind = value.type.tensor_type
     if not value.type.HasField("tensor_type"):
-        raise FileError(f"its input {shown(value.name)} is no tensor")
+        raise FileError(f"its input {shown(value.name)} is not a tensor")
     if not kind.HasField("shape"):
         return Picture(value.name, kind.elem_type, (None,) * 4)
     sides = tuple(dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None for dim in kind.shape.dim)
@@ -153,13 +153,13 @@ def _picture(value: onnx.ValueInfoProto) -> Picture:
 
 
 def _steps(graph: onnx.GraphProto, output: str) -> tuple[Step, ...]:
-    """Those that `output` depends on, each after what it reads, and otherwise as in the file."""
+    """The steps `output` depends on, each after its inputs, otherwise in file order."""
     taken = {value.name for value in (*graph.input, *graph.initializer)}
     maker: dict[str, int] = {}
     for i, node in enumerate(graph.node):
         for name in filter(None, node.output):
             if name in maker or name in taken:
-                raise FileError(f"makes {shown(name)} twice")
+                raise FileError(f"produces {shown(name)} twice")
             maker[name] = i
     wanted: set[int] = set()
     ahead = [maker[output]] if output in maker else []
@@ -172,7 +172,7 @@ def _steps(graph: onnx.GraphProto, output: str) -> tuple[Step, ...]:
 
 
 def _in_order(graph: onnx.GraphProto, wanted: set[int], maker: Mapping[str, int]) -> list[int]:
-    """The nodes `wanted`, by index, each after those whose results it reads; FileError if there is a circle."""
+    """The `wanted` nodes by index, each after its inputs; FileError if there is a cycle."""
     before = {i: {maker[name] for name in graph.node[i].input if name in maker} for i in wanted}
     after: dict[int, list[int]] = {i: [] for i in wanted}
     for i, sources in before.items():
@@ -198,7 +198,7 @@ def _step(node: onnx.NodeProto) -> Step:
     outputs = tuple(node.output)
     name = _words(node.name or next(filter(None, outputs), ""))
     if node.domain not in ("", "ai.onnx"):
-        raise FileError(f"{shown(name)}: the operator {shown(node.op_type)} of {shown(node.domain)} is not known")
+        raise FileError(f"{shown(name)}: the operator {shown(node.op_type)} of {shown(node.domain)} is not supported")
     attributes = {attribute.name: attribute for attribute in node.attribute}
     if len(attributes) != len(node.attribute):
         raise FileError(f"{shown(name)}: has an attribute twice")
@@ -206,7 +206,7 @@ def _step(node: onnx.NodeProto) -> Step:
 
 
 def tensor(stored: onnx.TensorProto, what: str, beside: Beside) -> Array:
-    """The values of a stored tensor; FileError unless it is one of numbers, in this file or one beside it."""
+    """The values of a stored tensor; FileError unless it is numeric and in this file or one next to it."""
     if stored.data_type not in _NUMBERS:
         raise FileError(f"{what} is stored as {number_type(stored.data_type)}; floats of 16, 32 and 64 bits are read")
     dtype, field = _NUMBERS[stored.data_type]
@@ -220,36 +220,36 @@ def tensor(stored: onnx.TensorProto, what: str, beside: Beside) -> Array:
         values = beside.bytes_of(stored, what, size).view(little).astype(dtype, copy=False)
     elif stored.HasField("raw_data"):
         if size != len(stored.raw_data):
-            raise FileError(f"{what} holds {len(stored.raw_data)} bytes, not those of {shown(shape)}")
+            raise FileError(f"{what} holds {len(stored.raw_data)} bytes, which does not match {shown(shape)}")
         values = np.frombuffer(stored.raw_data, little).astype(dtype, copy=False)
     else:
         held = getattr(stored, field)
         if prod(shape) != len(held):
-            raise FileError(f"{what} holds {len(held)} values, not those of {shown(shape)}")
+            raise FileError(f"{what} holds {len(held)} values, which does not match {shown(shape)}")
         bits: Array = np.array(held, np.int64 if field == "int32_data" else dtype)
         values = bits.astype(np.uint16).view(np.float16) if dtype is np.float16 else bits.astype(dtype)
     return values.reshape(shape)
 
 
 def number_type(code: int) -> str:
-    """ONNX's name of a number type, as "FLOAT16"."""
+    """ONNX's name of a number type, such as "FLOAT16"."""
     return TensorProto.DataType.Name(code) if code in TensorProto.DataType.values() else f"type {code}"
 
 
 class Attributes:
-    """An operator's attributes, taken one by one; `finish` refuses those that nobody asked for."""
+    """An operator's attributes, taken one by one; `finish` refuses unused ones."""
 
     def __init__(self, attributes: Mapping[str, AttributeProto], beside: Beside) -> None:
         self._left = dict(attributes)
         self._beside = beside
 
     def drop(self, *names: str) -> None:
-        """Passes over attributes that mean nothing here."""
+        """Ignores attributes without a meaning here."""
         for name in names:
             self._left.pop(name, None)
 
     def has(self, name: str) -> bool:
-        """Whether there is one of this name."""
+        """Whether an attribute of this name exists."""
         return name in self._left
 
     def number_type(self, name: str) -> int:
@@ -272,7 +272,7 @@ class Attributes:
         return value if value is None else list(value)
 
     def real(self, name: str, default: float) -> float:
-        """The decimal number that was rounded to float32, as 1e-5."""
+        """The decimal number that was rounded to float32, such as 1e-5."""
         return decimal(self._take(name, AttributeProto.FLOAT, "f", default))
 
     def text(self, name: str, default: str) -> str:
@@ -281,7 +281,7 @@ class Attributes:
         return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
     def array(self, name: str) -> Array | None:
-        """A tensor, a number or a list of numbers; None if there is none of this name."""
+        """A tensor, a number or a list of numbers; None if absent."""
         found = self._left.pop(name, None)
         if found is None:
             return None
@@ -292,12 +292,12 @@ class Attributes:
                 return np.array(found.f if found.type == AttributeProto.FLOAT else found.floats, np.float32)
             case AttributeProto.INT | AttributeProto.INTS:
                 return np.array(found.i if found.type == AttributeProto.INT else found.ints, np.int64)
-        raise FileError(f"{name} is no number, list of numbers or tensor")
+        raise FileError(f"{name} is not a number, a list of numbers or a tensor")
 
     def finish(self) -> None:
         """FileError if an attribute is left."""
         if self._left:
-            raise FileError(f"has an attribute {shown(next(iter(self._left)))} that it should not have")
+            raise FileError(f"has an unexpected attribute {shown(next(iter(self._left)))}")
 
     def _take(self, name: str, kind: int, field: str, default: Any) -> Any:
         found = self._left.pop(name, None)
@@ -309,12 +309,12 @@ class Attributes:
 
 
 def decimal(value: float) -> float:
-    """The shortest decimal number that float32 rounds to this one: what somebody wrote."""
+    """The shortest decimal number that rounds to this float32: the one originally written."""
     return float(str(np.float32(value)))
 
 
 def _words(said: str | bytes) -> str:
-    """Text for people; protobuf hands out bytes where a file holds no UTF-8."""
+    """Printable text; protobuf returns bytes where the file is not UTF-8."""
     return said if isinstance(said, str) else said.decode("utf-8", "replace")
 
 

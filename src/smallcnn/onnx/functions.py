@@ -1,6 +1,6 @@
-"""Functions that a file defines for itself, put in place of their calls.
+"""Inlines the functions that a file defines itself.
 
-PyTorch 2.1 to 2.4's second exporter writes them.
+The second exporter of PyTorch 2.1 to 2.4 writes them.
 """
 
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ _Key = tuple[str, str]
 
 
 def inlined(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model without functions of its own. FileError if they call each other in a circle, or make too many steps."""
+    """The model with its functions inlined. FileError if they call each other in a cycle or expand to too many steps."""
     if not model.functions:
         return model
     from onnx import inliner
@@ -24,13 +24,13 @@ def inlined(model: onnx.ModelProto) -> onnx.ModelProto:
     _Counting(model).check()
     try:
         return inliner.inline_local_functions(model)
-    except Exception as error:  # whatever the C++ side finds wrong; its exceptions have no common base
+    except Exception as error:  # the C++ side's exceptions have no common base
         name = shown(model.functions[0].name)
-        raise FileError(f"defines functions of its own ({name}) that cannot be put in place of their calls") from error
+        raise FileError(f"defines functions of its own ({name}) that cannot be inlined") from error
 
 
 class _Counting:
-    """How many operators there would be."""
+    """Counts the operators after inlining."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self._nodes = model.graph.node
@@ -49,7 +49,7 @@ class _Counting:
                 if attribute.type == AttributeProto.GRAPH:
                     count += self._add(attribute.g.node, inside)
             if count > MOST_STEPS:
-                raise FileError(f"makes more than {MOST_STEPS:,} operators of its functions; at most so many are read")
+                raise FileError(f"expands its functions to more than {MOST_STEPS:,} operators, which is the limit")
         return count
 
     def _of(self, key: _Key, inside: tuple[_Key, ...]) -> int:

@@ -1,11 +1,11 @@
-"""x times a clipped line of x: hard swish, of any slope, offset and bounds, however its steps are spelled.
+"""x times a clipped line of x: hard swish of any slope, offset and bounds, in any spelling.
 
-With s what both factors are lines of, u a line of s such that the gate is hard_sigmoid(u) up to a line, and
+Both factors are lines of s; u is a line of s such that the gate is hard_sigmoid(u) up to a line, and
 
     x = a u + b        gate = c hard_sigmoid(u) + d
 
-the product is  a c hard_swish(u) + b c hard_sigmoid(u) + a d u + b d,  which the graph has operators for. Usually b and
-d are 0 and one term is left.
+the product is  a c hard_swish(u) + b c hard_sigmoid(u) + a d u + b d,  and the graph has these operators. Usually b
+and d are 0 and one term remains.
 """
 
 import numpy as np
@@ -16,13 +16,13 @@ from smallcnn.onnx.file import Array
 from smallcnn.onnx.network import Affine, Network, close
 from smallcnn.onnx.views import View
 
-_UNBOUNDED = 1e6  # a bound above this is none, and would leave no digits for the slope
+_UNBOUNDED = 1e6  # a larger bound counts as none, as it would leave no digits for the slope
 _NOTHING = 1e-6
-"""Of a coefficient, next to the others: a few roundings of float32."""
+"""Smallest coefficient that counts, relative to the others: a few roundings of float32."""
 
 
 def gated(net: Network, x: View, gate: View, label: str) -> View | None:
-    """The product of two results that lie alike; None unless both are lines of one result, the second a clipped one."""
+    """The product of two results of one layout; None unless both are lines of one result and the second is clipped."""
     for outer in net.lines(gate.node):
         clipped = _clipped(outer.source)
         if clipped is None:
@@ -38,7 +38,7 @@ def gated(net: Network, x: View, gate: View, label: str) -> View | None:
 
 
 def _clipped(node: Node) -> tuple[float, float, tuple[float, float]] | None:
-    """The bounds between which a node clips its input, and the scale and shift that it applies then."""
+    """The bounds to which a node clips its input, and the scale and shift applied afterwards."""
     match node.op:
         case ops.Activation(function="relu6"):
             return 0.0, 6.0, (1.0, 0.0)

@@ -1,4 +1,4 @@
-"""What moves numbers and computes none: axes exchanged, merged, cut and joined. Most of it is bookkeeping (`views`)."""
+"""Operators that only move data: transpose, merge, cut and join axes. Mostly bookkeeping (`views`)."""
 
 from dataclasses import replace
 
@@ -25,7 +25,7 @@ def concat(net: Network, call: Call) -> View:
     if len({(len(part.dims), part.pixels) for part in parts}) > 1:
         raise FileError("joins results of different numbers of axes, or floats and bytes")
     if ended := next((part.ended for part in parts if part.ended), None):
-        raise FileError(f"reads the result of {ended}, which is known at the very end only")
+        raise FileError(f"reads the result of {ended}, which is supported only as the last operator")
     axis = along(call.attributes.whole("axis", 1 if call.opset < 4 else None), len(parts[0].dims))
     joined = parts[0] if len(parts) == 1 else net.join(parts, axis, call.label)
     return replace(joined, pixels=parts[0].pixels)
@@ -51,14 +51,14 @@ def split(net: Network, call: Call) -> list[View]:
 
 
 def cut(net: Network, call: Call) -> View:
-    """Slice: consecutive rows or columns, channels in any steps, also backwards."""
+    """Slice: consecutive rows or columns; channels in any steps, also backwards."""
     view = _before_the_end(call)
     if any(isinstance(value, View) for value in call.values[1:]):
-        raise FileError("cuts at a place that depends on the image")
+        raise FileError("slices at a position that depends on the image")
     for axis, part in slices(call, len(view.dims)).items():
         taken = range(view.sizes[axis])[part]
         if not taken:
-            raise FileError(f"takes {shown(taken)} of axis {axis}, which is nothing")
+            raise FileError(f"takes {shown(taken)} of axis {axis}, which is empty")
         if taken.step == 1 or len(taken) == 1:
             view = net.part(view, axis, taken[0], taken[-1] + 1, call.label)
         else:
@@ -72,10 +72,10 @@ def gather(net: Network, call: Call) -> View:
 
 
 def gather_nd(net: Network, call: Call) -> View:
-    """GatherND along the first axis, which is how PyTorch's newer exporter writes x[:, [2, 1, 0]]."""
+    """GatherND along the first axis, used by PyTorch's newer exporter for x[:, [2, 1, 0]]."""
     index = call.get(1)
     if call.attributes.whole("batch_dims", 0) or index is None or index.ndim != 2 or index.shape[1] != 1:
-        raise FileError("gathers by other than a list of indices of one axis")
+        raise FileError("gathers with something other than a list of indices of one axis")
     return _gathered(net, call, 0, index[:, 0])
 
 
@@ -83,7 +83,7 @@ def _gathered(net: Network, call: Call, axis: int, index: Array | None) -> View:
     view = _before_the_end(call)
     axis = along(axis, len(view.dims))
     if index is None or index.dtype.kind not in "iu" or index.ndim > 8 or not 0 < index.size <= 2**16:
-        raise FileError("gathers by other than constant indices")
+        raise FileError("gathers with indices that are not constant")
     places = np.array([along(int(place), view.sizes[axis]) for place in index.reshape(-1)])
     if (np.diff(places) == 1).all():
         view = net.part(view, axis, int(places[0]), int(places[-1]) + 1, call.label)
@@ -95,10 +95,10 @@ def _gathered(net: Network, call: Call, axis: int, index: Array | None) -> View:
 
 
 def _before_the_end(call: Call) -> View:
-    """The first input, of which a part is taken: not of probabilities, as the softmax is over all."""
+    """The first input, to take a part of; not probabilities, as their softmax covers all classes."""
     view = call.any_view()
     if view.ended:
-        raise FileError(f"takes part of what {view.ended} gives; export the network with all of its classes")
+        raise FileError(f"takes part of the result of {view.ended}; export the network with all of its classes")
     return view
 
 
@@ -107,7 +107,7 @@ def repeated(net: Network, call: Call) -> View:
     view, given = call.any_view(), call.constant(1)
     sizes = view.sizes
     if given is None:
-        raise FileError("lacks how often or to what to repeat")
+        raise FileError("lacks the number of repeats or the shape")
     if call.kind == "Tile":
         target = [size * times for size, times in zip(sizes, given, strict=False)] if len(given) == len(sizes) else []
     elif len(given) <= len(sizes) and all(
@@ -136,7 +136,7 @@ def dropout(call: Call) -> View:
     call.attributes.whole("seed", 0)
     training = call.values[2] if len(call.values) > 2 else None
     if training is not None and (isinstance(training, View) or training.any()):
-        raise FileError("is dropout as it trains")
+        raise FileError("is dropout in training mode")
     return call.any_view()
 
 
@@ -145,7 +145,7 @@ def cast(call: Call) -> View:
     view, to = call.any_view(), call.attributes.number_type("to")
     call.attributes.whole("saturate", 1)
     if to not in (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE):
-        raise FileError(f"casts a result to {number_type(to)}; only floats are known")
+        raise FileError(f"casts a result to {number_type(to)}; only floats are supported")
     return replace(view, pixels=False)
 
 
@@ -153,7 +153,7 @@ def cast_like(call: Call) -> Value:
     """CastLike, to floats."""
     value, like = call.values[0], call.values[1] if len(call.values) > 1 else None
     if value is None or like is None or (like.pixels if isinstance(like, View) else like.dtype.kind != "f"):
-        raise FileError("casts a result to other than floats")
+        raise FileError("casts a result to something other than floats")
     if isinstance(value, View):
         return replace(call.any_view(), pixels=False)
     call.budget.spend(value.size)
@@ -217,9 +217,9 @@ def shape(call: Call) -> Array:
 
 
 def softmax(call: Call) -> View:
-    """Softmax and LogSoftmax, after which there is nothing to compute."""
+    """Softmax and LogSoftmax, which end the network."""
     view = call.view()
-    older = call.opset < 13  # from the axis on, all as one
+    older = call.opset < 13  # all axes from this one on, merged
     axis = along(call.attributes.whole("axis", 1 if older else -1), len(view.dims))
     over = view.dims[axis:] if older else view.dims[axis : axis + 1]
     if sum(map(len, over)) != sum(map(len, view.dims)):

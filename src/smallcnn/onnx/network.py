@@ -1,7 +1,7 @@
-"""A network as it grows while a file is read: nodes, weights, and the spellings that exporters give to one operator.
+"""A network under construction while a file is read: nodes, weights, and exporters' spellings of one operator.
 
-What a file writes as several elementwise steps is recognised here, where one is added to another: constants that scale
-and shift, relu and an upper bound, hard sigmoid.
+Operators that a file writes as several elementwise steps are recognised here as steps are added: constants that scale
+and shift, ReLU with an upper bound, hard sigmoid.
 """
 
 import re
@@ -23,10 +23,10 @@ from smallcnn.onnx.file import Array, decimal
 from smallcnn.onnx.views import View
 
 EPSILON = 1e-30
-"""Of a batch norm that only scales and shifts: too little to change a variance of 1."""
+"""Epsilon of a batch norm that only scales and shifts: too small to change a variance of 1."""
 
 FLOAT32 = float(np.finfo(np.float32).max)
-_PEEPHOLE = 4  # steps of scale and shift that one operator is spelled with
+_PEEPHOLE = 4  # maximum steps of scale and shift that spell one operator
 _LONGEST_NAME = 150
 _MOST_RUNS = 256
 
@@ -40,12 +40,12 @@ class Affine:
     shift: Array
 
     def after(self, scale: Array, shift: Array) -> tuple[Array, Array]:
-        """Scale and shift of both steps at once, if (scale, shift) follows this."""
+        """Scale and shift of both steps combined, if (scale, shift) follows this one."""
         return self.scale * scale, self.shift * scale + shift
 
 
 class Network:
-    """Nodes by name in the order they run, the tensors of each, and which nodes are scale and shift only."""
+    """Nodes by name in execution order, their tensors, and the nodes that only scale and shift."""
 
     def __init__(self, input_shape: tuple[int, int, int], budget: Budget) -> None:
         self.budget = budget
@@ -57,7 +57,7 @@ class Network:
         self.input = self.add(ops.Input(input_shape), [], "input")
 
     def add(self, op: ops.Op, inputs: Sequence[Node], label: str, **weights: Array) -> Node:
-        """A new node called after `label`. FileError if its weights do not fit; GraphError if its inputs do not."""
+        """A new node named after `label`. FileError if its weights do not fit; GraphError if its inputs do not."""
         node = make_node(self._names.new(label, op.kind), op, inputs)
         wanted = op.weights(*(source.shape for source in inputs))
         for key, weight in wanted.items():
@@ -72,15 +72,15 @@ class Network:
         with np.errstate(over="ignore"):
             stored = value.astype(np.float32, copy=False)
         if not np.isfinite(stored).all():
-            raise FileError(f"has a {key} with values that are infinite or no numbers")
+            raise FileError(f"has a {key} with values that are infinite or NaN")
         return stored
 
     def ordered(self, view: View) -> View:
-        """The same tensor over a node whose channels lie in the tensor's order: shuffled if they did not."""
+        """The same tensor over a node with its channels in the tensor's order, shuffled if needed."""
         return self.channels_in_order(view, views.atoms_of(view.dims, views.CHANNELS))
 
     def channels_in_order(self, view: View, order: Sequence[views.Atom]) -> View:
-        """The same tensor over a node whose channels lie in `order`."""
+        """The same tensor over a node with its channels in `order`."""
         groups = views.swapped_groups(order)
         if groups is None:
             return view
@@ -90,17 +90,17 @@ class Network:
     def channels_first(self, view: View) -> Node:
         """The node of a tensor (N, C, H, W): a map, or a vector where the plane is one pixel."""
         if len(view.dims) != 4:
-            raise FileError(f"needs (batch, channels, height, width), not {shown(view.sizes)}: images have two axes")
+            raise FileError(f"needs (batch, channels, height, width), not {shown(view.sizes)}")
         view = self.ordered(view)
         if view.dims != views.channels_first(view.node.shape):
-            raise FileError(f"reads {shown(view.sizes)} with its axes in an order that no transpose has put right")
+            raise FileError(f"reads {shown(view.sizes)} with its axes out of order; a transpose must come first")
         return view.node
 
     def map_first(self, view: View) -> Node:
         """The node of a tensor (N, C, H, W) if it has a plane."""
         node = self.channels_first(view)
         if len(node.shape) != 3:
-            raise FileError(f"needs a plane, but what it reads was averaged over it: {shown(view.sizes)}")
+            raise FileError(f"needs a plane, but its input {shown(view.sizes)} was already averaged over it")
         return node
 
     def vector(self, view: View) -> View:
@@ -112,7 +112,7 @@ class Network:
         return replace(view, node=self._once(ops.Flatten(), view))
 
     def _once(self, op: ops.Op, view: View) -> Node:
-        """The node that moves what `view` reads, the same for all that need it."""
+        """The node that moves the data of `view`, shared by all its readers."""
         key = (view.node.name, op)
         if key not in self._moved:
             self._moved[key] = self.add(op, [view.node], view.label)
@@ -127,7 +127,7 @@ class Network:
         return replace(view, node=self.add(op, [view.node], label))
 
     def clip(self, view: View, low: float, high: float, label: str) -> View:
-        """min(max(x, low), high), under its own name if it has one."""
+        """min(max(x, low), high), as a named activation if there is one."""
         node, most = view.node, decimal(FLOAT32)
         low, high = (-inf if low <= -most else low), (inf if high >= most else high)
         if not low < high:
@@ -148,12 +148,12 @@ class Network:
         return self.on(view, ops.Clip(low=max(low, -FLOAT32), high=min(high, FLOAT32)), label)
 
     def scale_and_shift(self, view: View, scale: Array, shift: Array, label: str) -> View:
-        """Per channel; a step that undoes the ones before it, or ends a hard sigmoid, is recognised."""
+        """Scale and shift per channel; recognises a step that undoes earlier ones or completes a hard sigmoid."""
         channels = view.node.shape[-1]
         self.budget.spend(4 * channels)
         scale, shift = (np.broadcast_to(np.asarray(value, np.float64), (channels,)) for value in (scale, shift))
         if not (np.isfinite(scale).all() and np.isfinite(shift).all()):
-            raise FileError("scales or shifts by what is infinite or no number")
+            raise FileError("scales or shifts by an infinite or NaN value")
         node = view.node
         if _equal(scale, shift, 1, 0):
             return view
@@ -171,7 +171,7 @@ class Network:
         return replace(view, node=made)
 
     def gate(self, a: View, b: View, label: str) -> View:
-        """The channels of a map times a vector."""
+        """A map times a vector, per channel."""
         a, b = self.ordered(a), self.ordered(b)
         if _has_plane(b) or (len(a.node.shape) == 1 and not _has_plane(a)):
             a, b = b, a
@@ -180,14 +180,14 @@ class Network:
         aligned = all(factors in ((), over) for over, factors in pairs)
         if len(a.node.shape) != 3 or _has_plane(b) or not aligned or a.node.shape[-1] != b.node.shape[-1]:
             raise FileError(
-                f"multiplies two results, {shown(a.sizes)} and {shown(b.sizes)}; the graph can multiply a map by a "
-                "vector with a number per channel, and x by hard_sigmoid(x)"
+                f"multiplies two results, {shown(a.sizes)} and {shown(b.sizes)}; the graph can only multiply a map by a "
+                "vector with one number per channel, or x by hard_sigmoid(x)"
             )
         node = self.add(ops.Scale(), [a.node, self.vector(b).node], label)
         return View(node, views.broadcast(a.dims, axes))
 
     def lines(self, node: Node) -> Iterator[Affine]:
-        """What `node` is a scale and shift of: itself, and what lies behind the steps before it."""
+        """The nodes that `node` scales and shifts: itself and the sources of the steps before it."""
         line = Affine(node, np.ones(1), np.zeros(1))
         for _ in range(_PEEPHOLE):
             yield line
@@ -198,11 +198,11 @@ class Network:
         yield line
 
     def _spelled(self, node: Node, scale: float, shift: float) -> Node | None:
-        """The result that `node` is `scale` times, plus `shift`, in one step or a few."""
+        """The result r with `node` = `scale` * r + `shift`, in one or a few steps."""
         return next((line.source for line in self.lines(node) if _equal(line.scale, line.shift, scale, shift)), None)
 
     def sum(self, terms: Sequence[View], label: str) -> View:
-        """Of results of one shape."""
+        """The sum of results of one shape."""
         axes = max(len(term.dims) for term in terms)
         if len({(term.dims, term.node.shape) for term in terms}) > 1:
             terms = [self.ordered(term) for term in terms]
@@ -210,11 +210,11 @@ class Network:
             terms = [self.vector(term) for term in terms]
         dims = [views.broadcast(term.dims, axes) for term in terms]
         if len(set(dims)) > 1 or len({term.node.shape for term in terms}) > 1:
-            raise FileError(f"adds results that differ: {' and '.join(shown(term.sizes) for term in terms[:4])}")
+            raise FileError(f"adds results of different shapes: {' and '.join(shown(term.sizes) for term in terms[:4])}")
         return View(self.add(ops.Add(), [term.node for term in terms], label), dims[0])
 
     def join(self, parts: Sequence[View], axis: int, label: str) -> View:
-        """Along an axis of the tensors, which must be the channels."""
+        """Joins tensors along an axis, which must be the channels."""
         if len({len(part.node.shape) for part in parts}) > 1:
             parts = [self.vector(part) for part in parts]
         parts = [self.ordered(part) for part in parts]
@@ -223,7 +223,7 @@ class Network:
             if part.dims[axis] != ((views.Atom(views.CHANNELS, channels),) if channels > 1 else ()):
                 raise FileError(f"joins {shown(part.sizes)} along axis {axis}, which is not the channels")
         if len({(part.dims[:axis], part.dims[axis + 1 :], part.node.shape[:-1]) for part in parts}) > 1:
-            raise FileError(f"joins results that differ: {' and '.join(shown(part.sizes) for part in parts[:4])}")
+            raise FileError(f"joins results of different shapes: {' and '.join(shown(part.sizes) for part in parts[:4])}")
         node = self.add(ops.Concat(), [part.node for part in parts], label)
         dims = list(parts[0].dims)
         dims[axis] = (views.Atom(views.CHANNELS, node.shape[-1]),)
@@ -237,7 +237,7 @@ class Network:
         if not 0 <= start < stop <= size:
             raise FileError(f"takes {start} to {stop} of an axis of {size}")
         if view.ended:
-            raise FileError(f"takes part of the result of {view.ended}, which is known at the very end only")
+            raise FileError(f"takes part of the result of {view.ended}, which is supported only as the last operator")
         here = {atom.axis for atom in dim}
         if here == {views.CHANNELS}:
             others = [d for i, d in enumerate(view.dims) if i != axis]
@@ -255,7 +255,7 @@ class Network:
         return replace(view, node=node, dims=(*view.dims[:axis], kept, *view.dims[axis + 1 :]))
 
     def pick(self, view: View, axis: int, index: Array, label: str) -> View:
-        """Channels by number, in any order: as a shuffle, or in runs of consecutive ones, cut and joined."""
+        """Channels by number in any order: as a shuffle, or as consecutive runs that are cut and joined."""
         dim, size = view.dims[axis], view.sizes[axis]
         if {atom.axis for atom in dim} != {views.CHANNELS}:
             raise FileError(f"takes indices of axis {axis} of {shown(view.sizes)} that are not consecutive")
@@ -265,7 +265,7 @@ class Network:
             return replace(view, dims=(*view.dims[:axis], fast + slow, *view.dims[axis + 1 :]))
         starts = [0, *(np.flatnonzero(np.diff(index) != 1) + 1).tolist(), index.size]
         if len(starts) > _MOST_RUNS:
-            raise FileError(f"takes channels in {len(starts) - 1} runs; at most {_MOST_RUNS} are cut and joined")
+            raise FileError(f"takes channels in {len(starts) - 1} runs; at most {_MOST_RUNS} are supported")
         parts = [
             self.part(view, axis, int(index[first]), int(index[stop - 1]) + 1, f"{label}.{i}")
             for i, (first, stop) in enumerate(pairwise(starts))
@@ -273,7 +273,7 @@ class Network:
         return replace(self.join(parts, axis, label), pixels=view.pixels)
 
     def dense(self, view: View, weight: Array, bias: Array | None, label: str) -> View:
-        """Fully connected, (out, in) over the tensor's last axis, which holds all there is."""
+        """Fully connected, (out, in) over the tensor's last axis, which holds everything."""
         if any(view.dims[:-1]) or weight.ndim != 2 or view.sizes[-1:] != weight.shape[1:]:
             raise FileError(f"multiplies {shown(view.sizes)} by a matrix of {shown(weight.shape[::-1])}")
         node = view.node
@@ -291,7 +291,7 @@ class Network:
 
 
 def _bounds(op: ops.Op) -> tuple[float, float] | None:
-    """Between which numbers an operator clips, if that is all it does."""
+    """The bounds of an operator that only clips."""
     match op:
         case ops.Activation(function="relu"):
             return 0, inf
@@ -303,7 +303,7 @@ def _bounds(op: ops.Op) -> tuple[float, float] | None:
 
 
 def _shuffles(index: Array, size: int) -> int | None:
-    """The groups of the channel shuffle that takes channels in this order; None if none does."""
+    """The groups of the channel shuffle with this order; None if there is none."""
     if index.size != size or size < 2 or not 1 < index[1] < size or size % index[1] or index[0]:
         return None
     columns = int(index[1])
@@ -316,17 +316,17 @@ def _has_plane(view: View) -> bool:
 
 
 def _equal(scale: Array, shift: Array, wanted_scale: float, wanted_shift: float) -> bool:
-    """Whether these are the wanted numbers, to a few roundings of float32."""
+    """Whether these equal the wanted numbers, to a few roundings of float32."""
     return close(scale, wanted_scale) and close(shift, wanted_shift)
 
 
 def close(values: Array | float, wanted: float) -> bool:
-    """Whether all are the wanted number, to a few roundings of float32."""
+    """Whether all equal the wanted number, to a few roundings of float32."""
     return bool((np.abs(np.asarray(values) - wanted) <= 5e-7 * max(abs(wanted), 0.1)).all())
 
 
 class _Names:
-    """Node names after the file's: letters, digits, _ and dots, none twice, none that is also a group of others."""
+    """Node names from the file's: letters, digits, _ and dots; unique, and never also a group of nodes."""
 
     def __init__(self) -> None:
         self._nodes: set[str] = set()
@@ -334,7 +334,7 @@ class _Names:
         self._tried: Counter[str] = Counter()
 
     def new(self, label: str, kind: str) -> str:
-        """A name for a node that the file calls `label`, or after its kind."""
+        """A node name from the file's `label`, or else from its kind."""
         parts = [re.sub(r"\W", "_", part, flags=re.ASCII) for part in re.split(r"[./]", label[-_LONGEST_NAME:])]
         name = ".".join(part for part in parts if part) or kind
         if not re.match(r"[A-Za-z_]", name):

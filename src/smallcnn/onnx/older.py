@@ -1,7 +1,7 @@
-"""Operator sets 1 to 6: what operators said by attributes then, as the newer sets say it.
+"""Operator sets 1 to 6: converts their attributes to the form of newer sets.
 
-Two constants or results were broadcast only where an attribute said so, the second aligned with an `axis` of the first;
-batch norm and dropout said whether they train; some named the inputs that they overwrite.
+Operands were broadcast only if an attribute said so, the second aligned with an `axis` of the first; batch norm and
+dropout had a training flag; some operators named the inputs that they overwrite.
 """
 
 from dataclasses import replace
@@ -18,10 +18,10 @@ _BROADCAST = ("Add", "And", "Div", "Equal", "Greater", "Less", "Mul", "Or", "Pow
 
 
 def modernised(kind: str, values: list[Value | None], attributes: Attributes) -> list[Value | None]:
-    """The inputs as newer sets would have them; attributes that only older sets have are taken."""
+    """The inputs in the form of newer sets; consumes attributes that only older sets have."""
     attributes.drop("consumed_inputs")
     if kind in ("BatchNormalization", "Dropout"):
-        attributes.drop("is_test")  # nobody reads what only training needs, or it is refused for that
+        attributes.drop("is_test")  # outputs needed only in training are unused, or refused elsewhere
     if kind == "Gemm":
         attributes.drop("broadcast")
     if kind not in _BROADCAST:

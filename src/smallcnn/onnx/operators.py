@@ -1,7 +1,7 @@
-"""The operators of ONNX that are read, by name.
+"""The supported ONNX operators, by name.
 
 Each function takes the network so far and the call, adds nodes and returns the result as a view; those that only move
-numbers take the call alone. An attribute that none of them asks for is an error.
+data take just the call. An unused attribute is an error.
 """
 
 from collections.abc import Callable
@@ -63,12 +63,12 @@ MOVING: dict[str, Callable[[Call], Value]] = {
     "Unsqueeze": moving.unsqueeze,
 }
 
-_QUANTIZED = "it is of a quantized network, which is not read yet; export the float one"
+_QUANTIZED = "quantized networks are not supported yet; export the float network"
 
-_RESIZED = "the graph resizes no maps; images are resized before they enter"
+_RESIZED = "the graph cannot resize maps; images are resized before the network"
 
 REFUSED: dict[str, str] = {
-    "GlobalMaxPool": "the graph has no maximum over the plane; its global pool is a mean",
+    "GlobalMaxPool": "the graph's global pool is a mean, not a maximum",
     "Upsample": _RESIZED,
     "Resize": _RESIZED,
     "QuantizeLinear": _QUANTIZED,
@@ -79,4 +79,4 @@ REFUSED: dict[str, str] = {
     "ConvInteger": _QUANTIZED,
     "MatMulInteger": _QUANTIZED,
 }
-"""Why, for operators that somebody might expect."""
+"""Reasons for refusing operators that users might expect."""

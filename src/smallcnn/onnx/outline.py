@@ -1,8 +1,8 @@
-"""What an ONNX file holds, in outline, without reading it: its metadata, and how many of everything.
+"""Outlines an ONNX file without reading it in full: its metadata, and counts of its parts.
 
-A message of the format is a row of fields: a tag (number and kind), then a number, or a length and so many bytes. Who
-steps over the bytes knows a file of gigabytes in milliseconds, and a hostile one before any of it is taken apart. Only
-the standard library is needed, so that `predict` can tell a stranger's file before it loads ONNX Runtime.
+A message of the format is a sequence of fields: a tag (number and kind), then a number, or a length and that many
+bytes. Skipping the bytes covers gigabytes in milliseconds and detects a hostile file before it is parsed. Only the
+standard library is needed, so `predict` can recognise a foreign file before it loads ONNX Runtime.
 """
 
 import mmap
@@ -12,9 +12,9 @@ from pathlib import Path
 from smallcnn.errors import FileError
 
 MOST_STEPS = 10_000
-"""Operators of a file; a small CNN has hundreds."""
+"""Limit for the operators of a file; a small CNN has hundreds."""
 
-_MOST_FIELDS = 400_000  # of the file, its graph and its operators together: 40 an operator
+_MOST_FIELDS = 400_000  # of the file, its graph and its operators together: 40 per operator
 _MOST_METADATA = 2**24  # bytes
 
 # numbers of fields in onnx.proto
@@ -27,7 +27,7 @@ _Content = mmap.mmap | bytes
 
 
 def metadata(path: Path) -> dict[str, str]:
-    """What the file says of itself, by name. FileError if it cannot be read, is damaged, or holds far too much."""
+    """The file's metadata by name. FileError if it cannot be read, is damaged, or is far too large."""
     try:
         check_ordinary(path)
         with path.open("rb") as file:
@@ -42,14 +42,14 @@ def metadata(path: Path) -> dict[str, str]:
 
 
 def check_ordinary(path: Path) -> None:
-    """FileError unless there is a file, and no folder, pipe or device."""
+    """Raises FileError unless the path is a regular file, not a folder, pipe or device."""
     if not path.is_file():
-        what = "a folder, not a file" if path.is_dir() else "not an ordinary file" if path.exists() else "no such file"
+        what = "a folder, not a file" if path.is_dir() else "not a regular file" if path.exists() else "no such file"
         raise FileError(what)
 
 
 def outline(content: _Content) -> dict[str, str]:
-    """The metadata in a file's bytes; FileError if they are damaged, or more than any small CNN's file."""
+    """The metadata in a file's bytes; FileError if they are damaged or exceed any small CNN's file."""
     entries: dict[str, str] = {}
     fields = _Fields(content)
     nodes = 0
@@ -67,20 +67,20 @@ def outline(content: _Content) -> dict[str, str]:
                 if inner == _NODE and inner_kind == _BYTES:
                     nodes += 1
                     if nodes > MOST_STEPS:
-                        raise FileError(f"has more than {MOST_STEPS:,} operators; at most so many are read")
+                        raise FileError(f"has more than {MOST_STEPS:,} operators, which is the limit")
                     fields.count(first, last)
     return entries
 
 
 class _Fields:
-    """Walks over messages and counts what it passes."""
+    """Walks over messages and counts their fields."""
 
     def __init__(self, content: _Content) -> None:
         self._content = content
         self._left = _MOST_FIELDS
 
     def count(self, start: int, end: int) -> None:
-        """Passes over a message."""
+        """Skips a message."""
         for _ in self.of(start, end):
             pass
 
@@ -90,7 +90,7 @@ class _Fields:
         while at < end:
             self._left -= 1
             if self._left < 0:
-                raise FileError(f"has more than {_MOST_FIELDS:,} entries; no small CNN's file has so many")
+                raise FileError(f"has more than {_MOST_FIELDS:,} entries, far above any small CNN")
             tag, at = self._number(at, end)
             kind = tag & 7
             if kind == 0:

@@ -1,8 +1,8 @@
-"""How images are to be prepared for somebody else's file: what the file does itself, and what it has to be fed.
+"""Image preparation for foreign files: the part inside the file, and the input the file expects.
 
-Most files do not say what they want to be fed. It is taken from the person who asks, else from what the file does to
-its image (a division by 255 wants 0..255), else from what Windows ML or Core ML wrote, else it is assumed to be
-ImageNet's mean and standard deviation. Where the file does something that tells nothing, it is an error to guess.
+Most files do not state their expected input. It comes from the caller, else from the file's first steps (a division by
+255 implies 0..255), else from Windows ML or Core ML metadata, else ImageNet's mean and standard deviation are assumed.
+If the file's first steps are ambiguous, that is an error instead of a guess.
 """
 
 from collections.abc import Mapping
@@ -21,10 +21,10 @@ from smallcnn.onnx.file import File
 if TYPE_CHECKING:
     from smallcnn.onnx.reading import Read
 
-# what a file is fed: mean and standard deviation of pixels of 0..1
+# a file's input: mean and standard deviation of pixels in 0..1
 _FED: dict[Pixels, tuple[float, float]] = {"0..255": (0.0, 1 / 255), "0..1": (0.0, 1.0), "-1..1": (0.5, 0.5)}
 
-# what Windows ML calls it, in a file's metadata
+# Windows ML's names in a file's metadata
 _RANGES: dict[str, Pixels] = {
     "NominalRange_0_255": "0..255",
     "Normalized_0_1": "0..1",
@@ -34,7 +34,7 @@ _ORDERS: dict[str, Order] = {"Bgr8": "bgr", "Bgra8": "bgr", "Rgb8": "rgb", "Rgba
 
 
 def preparation(file: File, read: "Read", prepared: Prepared) -> tuple[Preprocessing, dict[str, str]]:
-    """From images to the graph's input, and where that comes from. FileError if nothing tells."""
+    """The preparation from images to the graph's input, and its source. FileError if it cannot be determined."""
     height, width, channels = read.graph.input_shape
     pixels = None if prepared.says_numbers else _pixels(file, read)
     fed = _FED[pixels] if pixels else (0.5, 0.5)
@@ -57,14 +57,14 @@ def preparation(file: File, read: "Read", prepared: Prepared) -> tuple[Preproces
 
 
 def remarks(facts: Mapping[str, Any]) -> list[str]:
-    """What to tell the user of a network that was read from somebody else's ONNX file: lines."""
+    """Lines to print about a network read from a foreign ONNX file."""
     said = facts.get("onnx")
     if not isinstance(said, dict) or "fed" not in said:
         return []
     fed = said["fed"]
     if said.get("pictures") == "assumed":
-        return [f"assumed, as the file does not say how its images are prepared: {fed}; "
-                "--mean, --std, --scale and --order change that"]  # fmt: skip
+        return [f"assumed, as the file does not state how its images are prepared: {fed}; "
+                "--mean, --std, --scale and --order override that"]  # fmt: skip
     start = (
         "as the file scales its images itself, it is fed"
         if said.get("pictures") == "in the file"
@@ -77,14 +77,14 @@ def remarks(facts: Mapping[str, Any]) -> list[str]:
 
 
 def _doubt(read: "Read", fed: Preprocessing) -> Pixels | None:
-    """The numbers that the file asks for by what it does, where those that it is to be fed are far from them."""
+    """The pixel range implied by the file's steps, if the chosen input is far from it."""
     asks = _told(read)
     highest = max((1 - mean) / std for mean, std in zip(fed.mean, fed.std, strict=True))
     return asks if asks and (asks == "0..255") != (highest > 20) else None
 
 
 def composed(fed: Preprocessing, entry: Entry) -> Preprocessing:
-    """The preparation of the graph's input, where `fed` is that of what the file is fed."""
+    """The preparation of the graph's input, where `fed` prepares the file's input."""
     mean, std = (np.array(values)[entry.channels] for values in (fed.mean, fed.std))
     order = fed.order
     if entry.turned:
@@ -95,9 +95,9 @@ def composed(fed: Preprocessing, entry: Entry) -> Preprocessing:
 
 
 def _pixels(file: File, read: "Read") -> Pixels | None:
-    """Which numbers the file is fed; None if nothing is said or done. FileError if what is done does not tell."""
+    """The pixel range of the file's input; None without any evidence. FileError if the evidence is ambiguous."""
     if file.picture.type == TensorProto.UINT8 or any(step.kind == "ImageScaler" for step in file.steps):
-        return "0..255"  # Core ML's scaler is there for images of bytes
+        return "0..255"  # Core ML's scaler is for byte images
     if told := _told(read):
         return told
     if said := _RANGES.get(file.metadata.get("Image.NominalPixelRange", "")):
@@ -107,14 +107,14 @@ def _pixels(file: File, read: "Read") -> Pixels | None:
             continue
         scale, shift = listed(entry.scale.tolist()), listed(entry.shift.tolist())
         raise FileError(
-            f"computes image * {scale} + {shift} first, which does not tell what images it takes: say it, as in "
+            f"first computes image * {scale} + {shift}, which does not fix the range of its input: give it, as in "
             "--mean 0 --std 1 for pixels of 0..1, --scale 1 for 0..255, --mean 0.5 --std 0.5 for -1..1"
         )
     return None
 
 
 def _told(read: "Read") -> Pixels | None:
-    """The numbers that the file asks for by what it does to them; None if that does not tell."""
+    """The pixel range implied by the file's steps; None if they are ambiguous."""
     told = {entry.told for entry in _steps(read)} - {None}
     return told.pop() if len(told) == 1 else None
 

@@ -1,10 +1,10 @@
-"""Any small CNN's ONNX file -> an artifact: the file's operators become those of the graph, one by one.
+"""Reads any small CNN's ONNX file as an artifact: its operators are converted to the graph's one by one.
 
-Files of `writing` come back with their labels, preprocessing and facts. Other files take an image of floats or bytes,
-channels first or last; how it is prepared, `preparation` finds out. Labels are those in the file's tail, or ImageNet's
-where there are 1,000 classes. A softmax or sigmoid at the end is left out and becomes the artifact's ending.
+Files from `writing` keep their labels, preprocessing and facts. Other files take an image of floats or bytes, channels
+first or last; `preparation` determines its preparation. Labels come from the file's tail, or are ImageNet's for 1,000
+classes. A softmax or sigmoid at the end is removed and becomes the artifact's ending.
 
-What the graph has no operator for is an error that names it. The network is read for one image at a time.
+An operator the graph lacks is an error that names it. The network is read for a batch of one.
 """
 
 import hashlib
@@ -43,18 +43,18 @@ from smallcnn.onnx.views import View
 from smallcnn.ops import NO_PADDING
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
-_ALIKE = ("Add", "Cast", "Div", "Identity", "Mul", "Pad", "Sub")  # what may come before a transposition
+_ALIKE = ("Add", "Cast", "Div", "Identity", "Mul", "Pad", "Sub")  # operators that may come before a transpose
 _MOST_BYTES = 2**31 - 1
-"""Largest message that the format's own encoding allows."""
+"""Largest message the format's encoding allows."""
 
 
 @dataclass(frozen=True)
 class Read:
-    """What an ONNX file computes.
+    """The computation of an ONNX file.
 
-    `entry`: what the graph's input is, of what the file is fed; `done`: all that the file does to its image before it
-    is a network, for what that tells. `dropped`: what came after the logits, "Softmax", "LogSoftmax" or "Sigmoid".
-    `ending` turns the graph's outputs into answers; one output through a sigmoid has become two logits.
+    `entry`: the graph's input from the file's input; `done`: all steps on the image before the network, as evidence of
+    its pixel range. `dropped`: the operator after the logits, "Softmax", "LogSoftmax" or "Sigmoid". `ending` turns the
+    graph's outputs into answers; a single output with a sigmoid becomes two logits.
     """
 
     graph: Graph
@@ -66,9 +66,9 @@ class Read:
 
 
 def read_onnx(path: Path | str, prepared: Prepared | None = None) -> Artifact:
-    """The network of an ONNX file. `prepared` says how images are to be prepared for it, where the file does not.
+    """The network of an ONNX file. `prepared` states the image preparation where the file does not.
 
-    Raises FileError if the file is missing, damaged, or holds what the graph has no operator for.
+    Raises FileError if the file is missing, damaged, or needs an operator the graph lacks.
     """
     path = Path(path)
     check_regular(path)
@@ -91,7 +91,7 @@ def from_onnx(model: onnx.ModelProto, *, resolution: tuple[int, int] | None = No
 
 
 def usual_labels(classes: int) -> tuple[str, ...]:
-    """ImageNet's where there are 1,000 classes, or 1,001 with TensorFlow's background; else numbers."""
+    """ImageNet's labels for 1,000 classes, or 1,001 with TensorFlow's background; else numbers."""
     known = imagenet.labels()
     usual = {len(known): known, len(known) + 1: (imagenet.BACKGROUND, *known)}
     return usual.get(classes) or tuple(f"class {i}" for i in range(classes))
@@ -125,23 +125,23 @@ def digest(path: Path) -> str:
 
 
 def _ours(file: File, read: Read) -> Artifact:
-    """With what `writing` put beside the network."""
+    """The artifact from the metadata that `writing` stored with the network."""
     if file.metadata["smallcnn.format"] != FORMAT:
         raise FileError(f"written in format {shown(file.metadata['smallcnn.format'])}, this smallcnn reads {FORMAT!r}")
     try:
         labels, facts = (json.loads(file.metadata[f"smallcnn.{key}"]) for key in ("labels", "facts"))
         preprocessing = Preprocessing.from_json(file.metadata["smallcnn.preprocessing"])
     except KeyError as error:
-        raise FileError(f"its metadata lack {error}") from error
+        raise FileError(f"its metadata lacks {error}") from error
     except (ValueError, RecursionError) as error:
-        raise FileError(f"its metadata are damaged: {error}") from error
+        raise FileError(f"its metadata is damaged: {error}") from error
     if not isinstance(facts, dict):
         raise FileError("its facts are not a JSON object")
     if isinstance(facts.get("onnx"), dict):
-        facts["onnx"].pop("fed", None)  # how the file was fed that this one was imported from
+        facts["onnx"].pop("fed", None)  # the input of the file that this one was imported from
     done = np.array([read.entry.scale, read.entry.shift], np.float32)
     if file.picture.type != TensorProto.UINT8 or not np.array_equal(preprocessing.scale_and_shift(), done):
-        raise FileError("was changed after smallcnn wrote it: it prepares images other than its metadata say")
+        raise FileError("was changed after smallcnn wrote it: it prepares images differently from its metadata")
     return Artifact(read.graph, read.weights, checked_labels(labels), preprocessing, facts, read.ending)
 
 
@@ -178,7 +178,7 @@ def _read(file: File, name: str, resolution: tuple[int, int] | None) -> Read:
 
 
 def _ended(read: Read, file: File) -> Read:
-    """With the ending that the file says or shows, and the graph up to there."""
+    """The graph up to its ending, and the ending stated or shown by the file."""
     if read.dropped is not None:  # by a softmax
         return read
     if not _is_ours(file):
@@ -221,12 +221,12 @@ def _run(step: Step, values: dict[str, Value], network: Network, file: File, rea
         made = [*evaluate(Constants(step.kind, opset, constants, attributes, outputs, network.budget))]
     attributes.finish()
     if unknown := [name for name in step.outputs[len(made) :] if name in read]:
-        raise FileError(f"makes {shown(unknown[0])}, which is read; only the first {len(made)} outputs are known")
+        raise FileError(f"another operator reads its output {shown(unknown[0])}; only the first {len(made)} outputs are supported")
     return made
 
 
 def _for_one(given: list[Value | None], batch: int | None) -> list[Value | None]:
-    """The inputs of a Reshape, for one image where the file was written for a `batch` of several."""
+    """The inputs of a Reshape for one image, if the file was written for a `batch` of several."""
     if len(given) != 2 or not isinstance(given[0], View) or batch in (None, 1):
         return given
     shape = given[1]
@@ -236,7 +236,7 @@ def _for_one(given: list[Value | None], batch: int | None) -> list[Value | None]
 
 
 def _input(file: File, resolution: tuple[int, int] | None) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-    """(H, W, C) and in which order the file has them, after the batch."""
+    """(H, W, C) and the file's order of them, after the batch."""
     picture = file.picture
     if picture.type not in (*_FLOATS, TensorProto.UINT8):
         raise FileError(f"takes {number_type(picture.type)}; an image is floats or bytes")
@@ -255,13 +255,13 @@ def _input(file: File, resolution: tuple[int, int] | None) -> tuple[tuple[int, i
     height, width = resolution or (sides[views.HEIGHT], sides[views.WIDTH])
     if height is None or width is None:
         raise FileError(
-            f"takes {_sides(picture)}, any height and width: say which to read it for, as in --resolution 224x224"
+            f"takes {_sides(picture)}, any height and width: choose one, as in --resolution 224x224"
         )
     return (height, width, channels), order
 
 
 def _read_channels(file: File) -> int:
-    """The channels that the first convolution reads, where the input leaves them open."""
+    """The channels that the first convolution reads, if the input leaves them open."""
     for step in file.steps:
         if step.kind == "Conv" and len(step.inputs) > 1:
             weight, group = file.constants.get(step.inputs[1]), step.attributes.get("group")
@@ -275,7 +275,7 @@ def _read_channels(file: File) -> int:
 
 
 def _turned(file: File) -> bool:
-    """Whether the first thing done to the image, but for steps on every number alike, is to put its channels first."""
+    """Whether the first step on the image, apart from elementwise ones, moves its channels first."""
     at = file.picture.name
     while (step := next((step for step in file.steps if at in step.inputs), None)) is not None:
         if step.kind == "Transpose":
@@ -292,9 +292,9 @@ def _sides(picture: Picture) -> str:
 
 
 def _answer(network: Network, result: View) -> Node:
-    """The node of the logits: a vector."""
+    """The node of the logits, a vector."""
     if result.pixels or result.margins != NO_PADDING:
-        raise FileError("gives back what it reads, or margins around it")
+        raise FileError("returns its input, or only pads it")
     view = network.ordered(result)
     plane = [atom for dim in view.dims for atom in dim if atom.axis != views.CHANNELS]
     if plane or sum(1 for dim in view.dims if dim) > 1:

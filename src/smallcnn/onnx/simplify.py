@@ -1,7 +1,7 @@
-"""From the nodes a file gave to the graph: what nothing reads is left out, and what fits into a neighbour goes there.
+"""Simplifies a file's nodes into the graph: drops unused nodes and merges nodes into neighbours.
 
-Scale and shift go into the convolution, dense layer or batch norm before them, or into the preparation of the image;
-zeros around a map into the padding of a convolution or of an average that counts its padding.
+Scale and shift go into the convolution, dense layer or batch norm before them, or into the image preparation; zeros
+around a map go into the padding of a convolution or of an average pool that counts its padding.
 """
 
 from collections import Counter
@@ -19,7 +19,7 @@ from smallcnn.onnx.network import Affine, Network
 
 @dataclass
 class _Layer:
-    """A node that may still change."""
+    """A mutable node."""
 
     op: ops.Op
     inputs: list[str]
@@ -28,7 +28,7 @@ class _Layer:
 
 @dataclass(frozen=True)
 class Simplified:
-    """The graph, its weights, what was moved from its start into `entry`, and all that is `done` to the image there."""
+    """The graph, its weights, the steps moved from its start into `entry`, and all steps `done` on the image."""
 
     graph: Graph
     weights: dict[str, Array]
@@ -37,7 +37,7 @@ class Simplified:
 
 
 def simplify(network: Network, output: Node, name: str, reach: Reach = "channels") -> Simplified:
-    """The network that ends in `output`. What is done to the image first is moved out of it as far as `reach` says."""
+    """The network that ends in `output`. The first steps on the image are moved out of it as far as `reach` allows."""
     layers = {
         key: _Layer(node.op, list(node.inputs), dict(network.weights[key])) for key, node in network.nodes.items()
     }
@@ -59,7 +59,7 @@ def simplify(network: Network, output: Node, name: str, reach: Reach = "channels
 
 
 def _used(layers: dict[str, _Layer], output: str) -> dict[str, _Layer]:
-    """Those that the output depends on."""
+    """The layers that the output depends on."""
     wanted = {output}
     for key in reversed(layers):
         if key in wanted:
@@ -68,7 +68,7 @@ def _used(layers: dict[str, _Layer], output: str) -> dict[str, _Layer]:
 
 
 def _move_entry(layers: dict[str, _Layer], network: Network, output: str, reach: Reach) -> Entry:
-    """What is done to the image first, taken out of `layers` if a preparation can do it."""
+    """The first steps on the image, removed from `layers` if a preparation can do them."""
     start = network.input.name
     ends = frontier(network, layers, output, reach)
     end, entry = next(iter(ends.items()))
@@ -83,7 +83,7 @@ def _move_entry(layers: dict[str, _Layer], network: Network, output: str, reach:
 
 
 def _merge_affine(layers: dict[str, _Layer], network: Network, output: str) -> dict[str, str]:
-    """Which node each that is gone went into."""
+    """Merges scale and shift; maps each removed node to the node that absorbed it."""
     readers = Counter(source for layer in layers.values() for source in layer.inputs)
     readers[output] += 1
     moved: dict[str, str] = {}
@@ -106,7 +106,7 @@ def _merge_affine(layers: dict[str, _Layer], network: Network, output: str) -> d
 
 
 def _absorb(layer: _Layer, step: Affine, network: Network) -> None:
-    """The layer with scale and shift after it."""
+    """Merges a following scale and shift into the layer."""
     values = {key: value.astype(np.float64) for key, value in layer.weights.items()}
     network.budget.spend(sum(value.size for value in values.values()))
     scale = step.scale.reshape(-1, *[1] * (values["weight"].ndim - 1))
@@ -117,7 +117,7 @@ def _absorb(layer: _Layer, step: Affine, network: Network) -> None:
         with np.errstate(over="ignore"):
             layer.weights[key] = value.astype(np.float32)
         if not np.isfinite(layer.weights[key]).all():
-            raise FileError("scales its weights beyond what float32 holds")
+            raise FileError("scales its weights beyond the range of float32")
 
 
 def _merge_pads(layers: dict[str, _Layer]) -> None:
@@ -133,7 +133,7 @@ def _merge_pads(layers: dict[str, _Layer]) -> None:
             layer.op = replace(op, padding=(rows, columns))
         elif op.function == "average" and op.padding == ops.NO_PADDING:
             if max(*rows) >= op.kernel[0] or max(*columns) >= op.kernel[1]:
-                continue  # a pool cannot have it
+                continue  # a pool cannot absorb it
             layer.op = replace(op, padding=(rows, columns), count_padding=True)
         else:
             continue
@@ -141,9 +141,9 @@ def _merge_pads(layers: dict[str, _Layer]) -> None:
 
 
 def _features(nodes: list[Node]) -> str:
-    """The end of the backbone: what the last global pool averages, or else the last map; nothing after reads before."""
+    """The end of the backbone: the last global pool's input, or else the last map; later nodes read nothing before it."""
     position = {node.name: i for i, node in enumerate(nodes)}
-    # how far back the nodes after each one reach
+    # how far back the later nodes read
     reach = [len(nodes)] * (len(nodes) + 1)
     for i in range(len(nodes) - 1, -1, -1):
         reach[i] = min([reach[i + 1], *(position[source] for source in nodes[i].inputs)])

@@ -1,4 +1,4 @@
-"""What works on the plane: convolution, pools, means, zeros around it, normalisation over neighbouring channels."""
+"""Operators on the plane: convolution, pools, means, padding, normalisation over neighbouring channels."""
 
 from dataclasses import replace
 
@@ -13,13 +13,13 @@ from smallcnn.onnx.views import View
 
 
 def conv(net: Network, call: Call) -> View:
-    """Conv, over a plane; over what is one pixel, a dense layer."""
+    """Conv over a plane; over a single pixel, a dense layer."""
     weight, bias = call.weight(1, "weight"), call.bias(2)
     if weight.ndim != 4:
-        raise FileError(f"convolves over {max(weight.ndim - 2, 0)} axes; images have two")
+        raise FileError(f"convolves over {max(weight.ndim - 2, 0)} axes, not two")
     groups, kernel = call.attributes.whole("group", 1), (weight.shape[2], weight.shape[3])
     if call.attributes.ints("kernel_shape", list(kernel)) != list(kernel):
-        raise FileError(f"has a kernel_shape that is not its weight's, {kernel}")
+        raise FileError(f"has a kernel_shape that differs from its weight's, {kernel}")
     node = net.channels_first(call.view())
     plane = (*node.shape, 1, 1)[:2] if len(node.shape) == 3 else (1, 1)
     stride, padding, beyond = _window(call, (plane[0], plane[1]), kernel)
@@ -32,22 +32,22 @@ def conv(net: Network, call: Call) -> View:
         made = net.add(op, [node], call.label, **own)
         return View(made, views.channels_first(made.shape))
     if kernel != (1, 1) or padding != ops.NO_PADDING or groups != 1:
-        raise FileError("convolves what was averaged over the plane with more than a 1x1 kernel in one group")
+        raise FileError("convolves an input averaged over the plane with a kernel larger than 1x1 or with groups")
     made = net.add(ops.Dense(out=weight.shape[0], bias=bias is not None), [node], call.label,
                    **own | {"weight": weight[:, :, 0, 0]})  # fmt: skip
     return View(made, views.channels_first(made.shape))
 
 
 def _window(call: Call, plane: ops.Pair, kernel: ops.Pair) -> tuple[ops.Pair, ops.Padding, ops.Padding]:
-    """Stride, padding, and what windows reach beyond the padding where sizes are rounded up."""
+    """Stride, padding, and the reach of windows beyond the padding if sizes are rounded up."""
     stride = call.attributes.ints("strides", [1, 1]) or []
     pads = call.attributes.ints("pads", [0, 0, 0, 0]) or []
     dilations = call.attributes.ints("dilations", [1, 1]) or []
     auto, up = call.attributes.text("auto_pad", "NOTSET"), bool(call.attributes.whole("ceil_mode", 0))
     if (len(stride), len(pads), len(dilations)) != (2, 4, 2) or min(stride) < 1:
-        raise FileError("has strides, pads or dilations that are not those of a plane")
+        raise FileError("has strides, pads or dilations for other than two axes")
     if any(apart != 1 and size != 1 for apart, size in zip(dilations, kernel, strict=True)):
-        raise FileError(f"has dilations {shown(dilations)}; only 1 is known")
+        raise FileError(f"has dilations {shown(dilations)}; only 1 is supported")
     padding: ops.Padding
     match auto:
         case "NOTSET":
@@ -61,7 +61,7 @@ def _window(call: Call, plane: ops.Pair, kernel: ops.Pair) -> tuple[ops.Pair, op
         case _:
             raise FileError(f"has an auto_pad {shown(auto)}")
     if auto != "NOTSET" and any(pads):
-        raise FileError(f"has pads beside auto_pad {auto}")
+        raise FileError(f"has both pads and auto_pad {auto}")
     beyond = ops.NO_PADDING
     if up and auto == "NOTSET":
         rows, columns = (_beyond(*side) for side in zip(plane, kernel, stride, padding, strict=True))
@@ -70,7 +70,7 @@ def _window(call: Call, plane: ops.Pair, kernel: ops.Pair) -> tuple[ops.Pair, op
 
 
 def _beyond(size: int, kernel: int, stride: int, pads: ops.Pair) -> int:
-    """What the last window lacks if the number of windows is rounded up; each starts in the image or before it."""
+    """The pixels the last window lacks if the number of windows is rounded up; each starts in or before the image."""
     steps = -(-(size + sum(pads) - kernel) // stride)
     if steps * stride >= size + pads[0]:
         steps -= 1
@@ -83,7 +83,7 @@ def pool(net: Network, call: Call) -> View:
     node = net.map_first(view)
     kernel = call.attributes.ints("kernel_shape") or []
     if len(kernel) != 2 or min(kernel) < 1:
-        raise FileError(f"has a kernel_shape {shown(kernel)}, not that of a plane")
+        raise FileError(f"has a kernel_shape {shown(kernel)}, not (height, width)")
     window = (kernel[0], kernel[1])
     plane = (node.shape[0] + sum(margins[0]), node.shape[1] + sum(margins[1]))
     stride, padding, beyond = _window(call, plane, window)
@@ -93,7 +93,7 @@ def pool(net: Network, call: Call) -> View:
         made = net.add(ops.Pool(function="max", kernel=window, stride=stride, padding=padding), [node], call.label)
         return View(made, views.channels_first(made.shape))
     count = bool(call.attributes.whole("count_include_pad", 0)) and padding != ops.NO_PADDING
-    if count and beyond != ops.NO_PADDING:  # what is beyond the padding does not count
+    if count and beyond != ops.NO_PADDING:  # pixels beyond the padding do not count
         node, padding, count = net.add(ops.Pad(padding=padding), [node], f"{call.label}.pad"), ops.NO_PADDING, False
     op = ops.Pool(function="average", kernel=window, stride=stride, padding=_plus(padding, beyond), count_padding=count)
     made = net.add(op, [node], call.label)
@@ -124,7 +124,7 @@ def reduce_mean(net: Network, call: Call) -> View:
     if gone:
         sides = {atom.axis: atom.size for atom in gone}
         if views.CHANNELS in sides or any(atom.size != node.shape[atom.axis] for atom in gone):
-            raise FileError(f"averages {shown(view.sizes)} over axes {shown(axes)}, which are not those of the plane")
+            raise FileError(f"averages {shown(view.sizes)} over axes {shown(axes)}, not height and width")
         if not any(atom.axis in (views.HEIGHT, views.WIDTH) and atom.axis not in sides
                    for dim in view.dims for atom in dim):  # fmt: skip
             node = net.add(ops.GlobalPool(), [node], call.label)
@@ -151,15 +151,15 @@ def pad(net: Network, call: Call) -> View:
     if not margins:
         return view
     if mode != "constant" or (value != 0 and value > -FLOAT32):
-        raise FileError(f"pads by {mode} {value:g}; only zeros are known")
+        raise FileError(f"pads by {mode} {value:g}; only zeros are supported")
     if len(view.node.shape) != 3:
-        raise FileError(f"pads what has no plane: {shown(view.sizes)}")
+        raise FileError(f"pads {shown(view.sizes)}, which has no plane")
     sides = {views.HEIGHT: (0, 0), views.WIDTH: (0, 0)}
-    usual = view.dims == views.channels_first(view.node.shape)  # tells which is which of a plane of one pixel
+    usual = view.dims == views.channels_first(view.node.shape)  # distinguishes the axes of a plane of one pixel
     for axis, margin in margins.items():
         side = axis - 5 if usual else next((atom.axis for atom in view.dims[axis]), None)
         if side not in sides or view.sizes[axis] != view.node.shape[side]:
-            raise FileError(f"pads axis {axis} of {shown(view.sizes)}, which is not the plane's")
+            raise FileError(f"pads axis {axis} of {shown(view.sizes)}, which is not height or width")
         sides[side] = margin
     padding = (sides[views.HEIGHT], sides[views.WIDTH])
     if value != 0:

@@ -1,7 +1,7 @@
-"""What classifiers have after their probabilities: the best class, its name, a map from names to probabilities.
+"""Tails after a classifier's probabilities: the best class, its name, a map from names to probabilities.
 
-scikit-learn's and Core ML's converters end in ZipMap and ArgMax, others in ArgMax or TopK. None of it is part of the
-network: it is cut off, and the names of the classes that it holds are kept.
+scikit-learn's and Core ML's converters end in ZipMap and ArgMax, others in ArgMax or TopK. The tail is not part of the
+network: it is cut off, and its class names are kept.
 """
 
 from collections.abc import Iterable, Mapping
@@ -20,10 +20,10 @@ _NAMES = ("ZipMap", "LabelEncoder")
 """Operators of ai.onnx.ml that give classes their names."""
 
 _MOVES = ("Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze")
-"""What may come after one of those; anywhere else they belong to the network."""
+"""Operators that may follow those; anywhere else they belong to the network."""
 
 _ENDINGS = ("Cast", "Flatten", "Identity", "LogSoftmax", "Reshape", "Sigmoid", "Softmax", "Squeeze")
-"""What lies between logits and probabilities."""
+"""Operators between logits and probabilities."""
 
 _MOST_LABELS = 2**16
 
@@ -37,7 +37,7 @@ class Cut:
 
 
 def cut(graph: onnx.GraphProto) -> Cut:
-    """The tensor that all of the file's outputs come from. FileError if there is no one such."""
+    """The tensor from which all of the file's outputs derive. FileError if there is no single one."""
     makers = {name: node for node in graph.node for name in node.output if name}
     stored = {tensor.name: tensor for tensor in graph.initializer}
     ends: dict[str, tuple[str, ...] | None] = {}
@@ -49,12 +49,12 @@ def cut(graph: onnx.GraphProto) -> Cut:
     deepest = max(ends, key=lambda name: len(_before(name, makers)))
     if others := [name for name in ends if name not in _before(deepest, makers)]:
         names = ", ".join(shown(name) for name in (deepest, *others)[:3])
-        raise FileError(f"gives {len(graph.output)} outputs ({names}); keep the one with the classes")
+        raise FileError(f"gives {len(graph.output)} outputs ({names}); keep only the one with the classes")
     return Cut(deepest, next((labels for labels in ends.values() if labels), None))
 
 
 def _before(name: str, makers: Mapping[str, onnx.NodeProto]) -> list[str]:
-    """`name`, and what it is but for an ending: a softmax of it, another shape of it."""
+    """`name`, and the tensors it derives from by a softmax or a reshape."""
     chain = [name]
     while (node := makers.get(chain[-1])) and node.op_type in _ENDINGS and node.input and node.input[0] not in chain:
         chain.append(node.input[0])
@@ -64,7 +64,7 @@ def _before(name: str, makers: Mapping[str, onnx.NodeProto]) -> list[str]:
 def _end(
     name: str, makers: Mapping[str, onnx.NodeProto], stored: Mapping[str, TensorProto]
 ) -> tuple[str, tuple[str, ...] | None]:
-    """What an output is made from once its tail is cut off, and the labels in the tail."""
+    """The source of an output without its tail, and the labels in the tail."""
     labels, end, at, moved = None, name, name, 0
     while (node := makers.get(at)) is not None and node.input and moved < 100:
         moved += 1
@@ -98,7 +98,7 @@ def _labels_in(node: onnx.NodeProto) -> tuple[str, ...] | None:
 def _labels_of(
     name: str, makers: Mapping[str, onnx.NodeProto], stored: Mapping[str, TensorProto]
 ) -> tuple[str, ...] | None:
-    """The values of a constant list of names or whole numbers; None if it is none."""
+    """The values of a constant list of names or whole numbers; None if it is not one."""
     tensor, node = stored.get(name), makers.get(name)
     if tensor is None and node is not None and node.op_type == "Constant":
         for attribute in node.attribute:
@@ -119,7 +119,7 @@ def _labels_of(
 
 
 def _words(values: Iterable[bytes | int]) -> tuple[str, ...] | None:
-    """Labels as text; None where there are more than any classifier has."""
+    """Labels as text; None if there are more than any classifier has."""
     values = list(values)
     if len(values) > _MOST_LABELS:
         return None

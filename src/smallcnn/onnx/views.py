@@ -1,8 +1,8 @@
-"""How an ONNX tensor lies over a node's result: the bookkeeping that makes transposes and reshapes vanish.
+"""How an ONNX tensor maps to a node's result: the bookkeeping that eliminates transposes and reshapes.
 
 A tensor of the file, for a batch of one, is a node's result with its axes arranged in some way: moved, merged, cut into
-factors. `Dims` says for each axis of the tensor which parts of the node's axes it runs over, the slowest first; an axis
-of length 1 runs over none. So channels first over (H, W, C) is ((), (C,), (H,), (W,)), its flattening ((), (C, H, W)),
+factors. `Dims` lists for each axis of the tensor the parts of the node's axes it covers, slowest first; an axis of
+length 1 covers none. So channels first over (H, W, C) is ((), (C,), (H,), (W,)), its flattening ((), (C, H, W)),
 and a channel shuffle is the channels' two factors in the other order.
 """
 
@@ -34,10 +34,10 @@ Dims = tuple[tuple[Atom, ...], ...]
 
 @dataclass(frozen=True)
 class View:
-    """A tensor of the file: a node's result and how it lies over it.
+    """A tensor of the file: a node's result and the mapping to it.
 
-    `label` is the file's name of what made it; `pixels` says that it holds bytes, `ended` what it has passed after the
-    logits, as "Softmax"; `margins` what is to be added around the plane that never wins a maximum: (N, C, H, W) only.
+    `label` is the file's name of its operator; `pixels`: it holds bytes; `ended`: the operator passed after the logits,
+    such as "Softmax"; `margins`: padding around the plane that never wins a maximum, (N, C, H, W) only.
     """
 
     node: Node
@@ -54,17 +54,17 @@ class View:
 
 
 def plain(shape: Shape, order: Sequence[int]) -> Dims:
-    """A batch of one, then whole axes of a result of `shape` in this order; an axis it has not counts as 1 long."""
+    """A batch of one, then whole axes of a result of `shape` in this order; a missing axis has length 1."""
     return ((), *(_tidy([Atom(axis, shape[axis])] if -axis <= len(shape) else []) for axis in order))
 
 
 def channels_first(shape: Shape) -> Dims:
-    """As ONNX's convolutions want it: (N, C, H, W)."""
+    """The layout of ONNX's convolutions: (N, C, H, W)."""
     return plain(shape, (CHANNELS, HEIGHT, WIDTH))
 
 
 def reshaped(dims: Dims, target: Sequence[int]) -> Dims:
-    """The same elements in the same order under another shape."""
+    """The same elements in the same order with another shape."""
     atoms = [atom for dim in dims for atom in dim]
     if prod(target) != prod(atom.size for atom in atoms):
         raise FileError(f"cannot reshape {_shape(dims)} to {shown(tuple(target))}")
@@ -88,7 +88,7 @@ def reshaped(dims: Dims, target: Sequence[int]) -> Dims:
 
 
 def broadcast(dims: Dims, axes: int) -> Dims:
-    """With axes of length 1 in front, to this number of axes."""
+    """Adds leading axes of length 1 up to this number of axes."""
     return ((),) * (axes - len(dims)) + dims
 
 
@@ -98,17 +98,17 @@ def atoms_of(dims: Iterable[Sequence[Atom]], axis: int) -> list[Atom]:
 
 
 def swapped_groups(order: Sequence[Atom]) -> int | None:
-    """What a channel shuffle needs for its channels to lie in this order: its groups; None if they do already."""
+    """The groups of the channel shuffle that gives this order; None if no shuffle is needed."""
     merged = _tidy(order)
     if len(merged) <= 1:
         return None
     if len(merged) == 2 and merged[0].stride == 1 and merged[1].stride == merged[0].size:
         return merged[1].size
-    raise FileError("orders the channels in a way that no channel shuffle does")
+    raise FileError("permutes the channels in a way that no channel shuffle can express")
 
 
 def renumbered(dims: Dims, order: Sequence[Atom]) -> Dims:
-    """`dims` once the channels lie in `order`."""
+    """`dims` after the channels are put into `order`."""
     new: dict[Atom, Atom] = {}
     stride = 1
     for atom in reversed(order):
@@ -118,7 +118,7 @@ def renumbered(dims: Dims, order: Sequence[Atom]) -> Dims:
 
 
 def positions(dims: Dims, shape: Shape) -> np.ndarray:
-    """For each element of the tensor, in order, which element of the node's result it is."""
+    """For each element of the tensor in order, its index in the node's result."""
     steps = np.cumprod((1, *reversed(shape[1:])))[::-1]
     index = np.zeros(1, np.int64)
     for dim in dims:
@@ -128,7 +128,7 @@ def positions(dims: Dims, shape: Shape) -> np.ndarray:
 
 
 def _tidy(atoms: Iterable[Atom]) -> tuple[Atom, ...]:
-    """Without parts of length 1, neighbours that run on from each other joined."""
+    """Drops parts of length 1 and joins contiguous neighbours."""
     result: list[Atom] = []
     for atom in atoms:
         if atom.size == 1:

@@ -1,10 +1,10 @@
-"""Artifact -> one ONNX file, written straight from the graph.
+"""Writes an artifact as one ONNX file, straight from the graph.
 
 Input `images`: uint8 (N, H, W, C) RGB or grey, any N; normalisation is inside. Output `logits`, or `probabilities`
-after the model's ending, softmax or sigmoid: float32 (N, classes). Batch norm is folded, dropout gone. Its metadata:
-see `smallcnn.metadata`.
+after the model's ending, softmax or sigmoid: float32 (N, classes). Batch norm is folded and dropout removed. For its
+metadata see `smallcnn.metadata`.
 
-Every export is run in ONNX Runtime and compared with the plain definition of the unfolded network before it is written.
+Every export is run in ONNX Runtime and compared with the reference of the unfolded network before it is written.
 """
 
 from collections.abc import Mapping
@@ -30,14 +30,14 @@ OPSET, IR_VERSION = 17, 8
 """Old enough for every runtime in use, new enough for HardSwish (14)."""
 
 _ENDS = ("images", "logits", "probabilities")
-"""Names of the file's input and outputs; a node of the graph that is called so gets another."""
+"""Names of the file's input and outputs; a graph node with one of them is renamed."""
 
 
 def export(artifact: Artifact, path: Path | str, *, probabilities: bool = False) -> float:
-    """Writes the file, checked; returns the relative error found. It ends in `probabilities` or in logits.
+    """Checks and writes the file; returns the relative error found. It ends in `probabilities` or in logits.
 
-    Raises ExportError if probabilities are asked of a network that gives scores, or if ONNX Runtime's answer is off by
-    more than `probe.TOLERANCE`; nothing is written then.
+    Raises ExportError, without writing, if probabilities are requested of a network that gives scores, or if ONNX
+    Runtime's answer is off by more than `probe.TOLERANCE`.
     """
     artifact = artifact.in_rgb()
     check_finite(artifact, artifact.graph.name)
@@ -72,7 +72,7 @@ def _output(probabilities: bool) -> str:
 def to_onnx(artifact: Artifact, *, probabilities: bool = False) -> onnx.ModelProto:
     """The model in memory, structurally checked but not run; without the probe's answer, which `export` adds."""
     if probabilities and artifact.ending == "none":
-        raise ExportError(f"{artifact.graph.name} gives scores, which no softmax turns into probabilities")
+        raise ExportError(f"{artifact.graph.name} outputs raw scores (ending none), which no softmax turns into probabilities")
     artifact = artifact.in_rgb()
     graph, weights = fold(artifact.graph, artifact.weights)
     writer = _Writer(graph, weights)
@@ -90,7 +90,7 @@ def to_onnx(artifact: Artifact, *, probabilities: bool = False) -> onnx.ModelPro
     writer.emit(last, [writer.values[graph.output]], name=output)
     onnx_graph = helper.make_graph(
         writer.nodes,
-        graph.name or "network",  # the format wants a name
+        graph.name or "network",  # the format requires a name
         [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", height, width, channels])],
         [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["N", *graph.output_shape])],
         list(writer.constants.values()),
@@ -115,7 +115,7 @@ class _Writer:
 
     def emit(self, kind: str, inputs: list[str], name: str | None = None, **attributes: Any) -> str:
         """Adds one ONNX node with one output and returns the output's name."""
-        name = name or f"/{kind}_{len(self.nodes)}"  # no node of ours has a / in its name
+        name = name or f"/{kind}_{len(self.nodes)}"  # our node names never contain /
         self.nodes.append(helper.make_node(kind, inputs, [name], name=name, **attributes))
         return name
 
@@ -130,7 +130,7 @@ class _Writer:
         return [self.constant(name, self.weights[name])] if name in self.weights else []
 
     def node(self, node: Node) -> str:
-        """Adds what computes `node`, named after it, and returns its output's name."""
+        """Adds the operators of `node`, named after it, and returns the output's name."""
         inputs = [self.values[name] for name in node.inputs]
         name = f"/{node.name}" if node.name in _ENDS else node.name
         match node.op:
@@ -196,7 +196,7 @@ class _Writer:
                 return self.emit("Sigmoid", inputs, name)
 
     def _held(self, inputs: list[str]) -> list[str]:
-        """A pool's input; behind bounds that no number exceeds if it is padded by zeros.
+        """A pool's input; if it is padded with zeros, clipped to bounds that no number exceeds.
 
         ONNX Runtime otherwise moves the zeros into the pool's own padding, which never wins a maximum.
         """
@@ -206,7 +206,7 @@ class _Writer:
         return [self.emit("Clip", inputs + self._bounds(-largest, largest))]
 
     def _bounds(self, low: float, high: float) -> list[str]:
-        """Clip's two inputs, shared by all that have the same."""
+        """Clip's two inputs, shared by equal bounds."""
         return [self.constant(f"/bound_{value!r}", np.array(value, np.float32)) for value in (float(low), float(high))]
 
     def _shuffle(self, op: ops.Shuffle, node: Node, inputs: list[str], name: str) -> str:

@@ -4,15 +4,15 @@ from smallcnn.papers import count
 from smallcnn.papers.table import CUT, Figure, Note, Row, Table, convention, parameters, remark, unclear, wrong
 
 ALEXNET_720 = convention("rounded to two digits")
-ALEXNET_60 = convention("rounded to one digit, as in the paper of AlexNet")
+ALEXNET_60 = convention("rounded to one digit, as in the AlexNet paper")
 VGG_15300 = convention("the convolutions alone, 15 347 M, to three digits")
-GOOGLENET_68 = convention("the sum of GoogLeNet's Table 1, 6798 K, whose K are 1024")
+GOOGLENET_68 = convention("the sum of GoogLeNet's Table 1, 6798 K, with K = 1024")
 
-_SEPARABLE = remark("of a separable 7x7 with 8 filters per channel; a full one has 9.4 K weights and 118 M")
+_SEPARABLE = remark("counts a separable 7x7 with 8 filters per channel; a full one has 9.4 K weights and 118 M")
 _WEIGHTS = convention("without biases")
-_FILTERS = wrong("not what the line's filters have; the operations printed beside it are theirs")
+_FILTERS = wrong("does not match the line's filters; the operations printed next to it do")
 _NEITHER = wrong("parameters and operations agree with each other, but not with the line's filters")
-_NEARLY = unclear("not what the line's filters have")
+_NEARLY = unclear("does not match the line's filters")
 
 # part of the network, K parameters of 1024, M operations, notes on both
 _GOOGLENET = (
@@ -39,7 +39,7 @@ def _line(label: str, parts: tuple[str, ...], kilo: str, million: str, *notes: N
 
 
 TABLES = (
-    Table("googlenet.t1", "GoogLeNet, line by line; K are 1024", tuple(_line(*line) for line in _GOOGLENET)),
+    Table("googlenet.t1", "GoogLeNet, line by line; K = 1024", tuple(_line(*line) for line in _GOOGLENET)),
     Table("vgg16.t2", "Number of parameters", (
         Row("D", (parameters("138 M"),), "vgg16"),
     )),

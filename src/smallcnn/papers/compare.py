@@ -94,7 +94,7 @@ class Summary:
         return (
             f"{self.figures} figures: {self.agree} agree to the printed digits; the paper is wrong in {self.wrong}, "
             f"rounds or counts by another rule in {self.convention}, is unclear in {self.unclear}; "
-            f"{self.not_counted} are shown without ours"
+            f"{self.not_counted} have no count here"
         )
 
 

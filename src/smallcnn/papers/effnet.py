@@ -63,8 +63,8 @@ def _model(block: str) -> str:
     return f"effnet_cifar:block={block}"
 
 
-_MORE = unclear("more than two per Mult-Add of the layers in Table 1: what else is counted is not said")
-_LARGE = remark("its widths are not printed; those of large=true here were chosen to meet this cost")
+_MORE = unclear("more than two per Mult-Add of the layers in Table 1; the paper does not state what else it counts")
+_LARGE = remark("the paper does not print its widths; large=true here uses widths chosen to meet this cost")
 
 
 def _large(printed: str) -> tuple[Figure, ...]:

@@ -49,7 +49,7 @@ _LAYERS = (
     "FC / s1, 1024x1000, 1x1x1024",
 )
 _LAYER_NOTES = {
-    25: wrong("stride 2 would make 4x4 of 7x7, but the next line's input is 7x7: the stride is 1, as in released code"),
+    25: wrong("stride 2 would turn 7x7 into 4x4, but the next line's input is 7x7: the stride is 1, as in the released code"),
 }
 
 
@@ -124,7 +124,7 @@ _RELEASED_NOTES = {
     **{(0.75, resolution): wrong("the paper has 325 M at 224 pixels; this column is 2.6 % below at every size")
        for resolution in (224, 192, 160, 128)},
     (0.5, 224): unclear("149 M in the paper"),
-    (0.25, 192): wrong("41 M at 224 pixels make 30 M at 192"),
+    (0.25, 192): wrong("41 M at 224 pixels is 30 M at 192"),
 }  # fmt: skip
 
 
@@ -136,9 +136,9 @@ def _released(width: float, resolution: int, million_mult_adds: str, million_par
 
 
 _224 = (mult_adds("569 M"), parameters("4.2 M"))
-_THOUSAND_CLASSES = convention("the figure of the network with 1000 classes")
+_THOUSAND_CLASSES = convention("the figure for the network with 1000 classes")
 _DOGS_1000 = (mult_adds("569 M", _THOUSAND_CLASSES), parameters("3.3 M"))
-_EMBEDDING = unclear("more than the body; the paper does not describe the layer that gives the embedding")
+_EMBEDDING = unclear("more than the body; the paper does not describe the embedding layer")
 
 TABLES = (
     Table("mobilenet_v1.t1", "MobileNet body architecture", tuple(
@@ -185,15 +185,15 @@ TABLES = (
             "mobilenet_v1", 160, accuracy="67.2"),
         Row("1.0 MobileNet-128", (mult_adds("186 M"), parameters("4.2 M")), "mobilenet_v1", 128, accuracy="64.4"),
     ), TOP1),
-    Table("mobilenet_v1.t8", "MobileNet beside popular networks", (
+    Table("mobilenet_v1.t8", "MobileNet compared with popular networks", (
         Row("1.0 MobileNet-224", _224, "mobilenet_v1", accuracy="70.6"),
         Row("GoogleNet", (
-            mult_adds("1550 M", unclear("the paper of GoogLeNet adds up to 1502 M in its Table 1")),
+            mult_adds("1550 M", unclear("Table 1 of the GoogLeNet paper adds up to 1502 M")),
             parameters("6.8 M", GOOGLENET_68),
         ), "googlenet", accuracy="69.8"),
         Row("VGG 16", (mult_adds("15300 M", VGG_15300), parameters("138 M")), "vgg16", accuracy="71.5"),
     ), TOP1),
-    Table("mobilenet_v1.t9", "Smaller MobileNet beside popular networks", (
+    Table("mobilenet_v1.t9", "Smaller MobileNet compared with popular networks", (
         Row("0.50 MobileNet-160", (
             mult_adds("76 M", CUT),
             parameters("1.32 M", convention("without batch norm's scale and shift")),
@@ -223,7 +223,7 @@ TABLES = (
         Row("1.0 MobileNet-128", _body("185 M", "3.2 M"), "mobilenet_v1", 128, accuracy="88.1"),
         Row("0.5 MobileNet-128", _body("48 M", "0.8 M", CUT),
             "mobilenet_v1:width=0.5", 128, accuracy="87.7"),
-        Row("0.25 MobileNet-128", _body("15 M", "0.2 M", unclear("not what the layers of Table 1 give")),
+        Row("0.25 MobileNet-128", _body("15 M", "0.2 M", unclear("does not match the layers of Table 1")),
             "mobilenet_v1:width=0.25", 128, accuracy="86.4"),
         Row("Baseline", not_counted({"Mult-Adds": "1600 M"}) + not_counted({"parameters": "7.5 M"}, wrong(
             "section 4.5 says 75 million")), accuracy="86.9"),
@@ -240,7 +240,7 @@ TABLES = (
     ), "accuracy at 1e-4, %"),
     Table("mobilenet_v1.released", "Released checkpoints (tensorflow/models, research/slim, mobilenet_v1.md)", tuple(
         _released(width, *line) for width, lines in _RELEASED.items() for line in lines
-    ), TOP1, unclear("neither the 1001st class nor the statistics of batch norm make up the difference")),
+    ), TOP1, unclear("neither the 1001st class nor the batch norm statistics explain the difference")),
     Table("mobilenet_v1.text", "Figures in the running text", (
         Row("PlaNet with MobileNet, section 4.4", (
             Figure("Mult-Adds", "0.58 M", count.body_mult_adds, wrong("Million should read Billion")),

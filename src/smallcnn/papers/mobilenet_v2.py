@@ -88,13 +88,13 @@ def _most_bytes(largest: int) -> Callable[[Network], int]:
 
 _V1, _V2, _SHUFFLENET = "mobilenet_v1", "mobilenet_v2", "shufflenet_v1:groups=3,scale=2"
 _TWO_DIGITS = convention("rounded to two digits")
-_V1_199 = wrong("1024 channels of 7x7 at 16 bits are 100 KB")
-_STEM = convention("the first layer fused with the first bottleneck; else its 32 channels are stored")
-_SHIFTED_56 = wrong("the next stage's width: in Table 2 the 56x56 blocks hand on 24 channels")
-_SHIFTED_28 = wrong("the next stage's width: in Table 2 the 28x28 blocks hand on 32 channels")
-_SHIFTED_14 = wrong("the next stage's width: in Table 2 the 14x14 blocks hand on 64 and 96 channels")
-_GROUPS_2 = wrong("400, 800 and 1600 are twice the widths of 2 groups; those of 3 groups are 480, 960 and 1920")
-_NO_32 = unclear("the first layer has 48 channels, and with the pool fused to it none is stored at this size")
+_V1_199 = wrong("1024 channels of 7x7 at 16 bits take 100 KB")
+_STEM = convention("with the first layer fused into the first bottleneck; otherwise its 32 channels are stored")
+_SHIFTED_56 = wrong("the next stage's width: in Table 2 the 56x56 blocks output 24 channels")
+_SHIFTED_28 = wrong("the next stage's width: in Table 2 the 28x28 blocks output 32 channels")
+_SHIFTED_14 = wrong("the next stage's width: in Table 2 the 14x14 blocks output 64 and 96 channels")
+_GROUPS_2 = wrong("400, 800 and 1600 are twice the widths of 2 groups; the widths of 3 groups are 480, 960 and 1920")
+_NO_32 = unclear("the first layer has 48 channels, and with the pool fused into it, none is stored at this size")
 
 # network: (label, side, channels, KB, note on the channels, note on the KB); the KB follow from the channels
 _MATERIALIZED = {
@@ -111,7 +111,7 @@ _MATERIALIZED = {
         (56, "32", "200 KB", _SHIFTED_56, _SHIFTED_56),
         (28, "64", "100 KB", _SHIFTED_28, _SHIFTED_28),
         (14, "160", "62 KB", _SHIFTED_14, _SHIFTED_14),
-        (7, "320", "32 KB", None, unclear("320 channels of 7x7 at 16 bits are 31 KB")),
+        (7, "320", "32 KB", None, unclear("320 channels of 7x7 at 16 bits take 31 KB")),
         (1, "1280", "2 KB", None, CUT),
     )),
     _SHUFFLENET: ("ShuffleNet (2x, g=3)", (
@@ -150,7 +150,7 @@ def _released(width: float, resolution: int, million: str, top1: str) -> Row:
     ), f"mobilenet_v2:width={width:g}", resolution, accuracy=top1)  # fmt: skip
 
 
-_NO_BATCH_NORM = remark("batch norm's scale and shift left out")
+_NO_BATCH_NORM = remark("excludes batch norm's scale and shift")
 
 TABLES = (
     Table("mobilenet_v2.t2", "MobileNetV2: input, operator, t, c, n, s", tuple(

@@ -132,7 +132,7 @@ MODELS = (
     _known("mobilenet_v3_small", "", ("67.668", "torchvision mobilenet_v3_small")),
     _known("mobilenet_v3_small:hidden=1280", "mobilenet_v3.t3"),
     _known("mobilenet_v3_small:minimalistic=true", "mobilenet_v3.released"),
-    _known("mobilenet_v4_conv_small", Accuracy("73.8", "arXiv 2404.10518, as PaddleClas quotes it"),
+    _known("mobilenet_v4_conv_small", Accuracy("73.8", "arXiv 2404.10518, quoted by PaddleClas"),
            ("73.756", "timm mobilenetv4_conv_small.e2400_r224_in1k")),
     _known("efficientnet_lite0", "efficientnet_lite.released", ("75.480", "timm efficientnet_lite0.ra_in1k")),
 )  # fmt: skip

@@ -15,7 +15,7 @@ from smallcnn.papers.table import (
 
 _SMALL = "mobilenet_v3_small:hidden=1280"  # the paper's width; released networks have 1024
 _SHUFFLENET = "shufflenet_v2:shuffle=released"  # torchvision's form, our default, has narrower stride-2 shortcuts
-_MORE = unclear("the layers of Table 5 give 40.5 M, in the authors' code and in torchvision's")
+_MORE = unclear("the layers of Table 5 give 40.5 M, both in the authors' code and in torchvision")
 _SE = remark("the paper does not print the ratio of its squeeze-and-excitation")
 
 TABLES = (
@@ -41,7 +41,7 @@ TABLES = (
             accuracy="73.3"),
         Row("MnasNet-A1", not_counted({"Mult-Adds": "315 M", "parameters": "3.9 M"}), accuracy="75.2"),
         Row("V3-Small 1.0", (
-            mult_adds("66 M", unclear("not what the layers of Table 2 give; at 0.75, 44 M, they agree")),
+            mult_adds("66 M", unclear("does not match the layers of Table 2; at 0.75 they agree, at 44 M")),
             parameters("2.9 M"),
         ), _SMALL, accuracy="67.4"),
         Row("V3-Small 0.75", (mult_adds("44 M"), parameters("2.4 M")), f"{_SMALL},width=0.75", accuracy="65.4"),
@@ -51,7 +51,7 @@ TABLES = (
         Row("Large minimalistic", (mult_adds("209 M"), parameters("3.9 M")), "mobilenet_v3_large:minimalistic=true",
             accuracy="72.3"),
         Row("Small minimalistic", (
-            mult_adds("65 M", unclear("not what the layers give, as with the 66 M of the paper's V3-Small")),
+            mult_adds("65 M", unclear("does not match the layers, like the 66 M of the paper's V3-Small")),
             parameters("2.0 M"),
         ), "mobilenet_v3_small:minimalistic=true", accuracy="61.9"),
     ), TOP1),

@@ -34,12 +34,12 @@ _TABLE_2 = {
 }
 _UNPUBLISHED = {(0.5, 2), (0.25, 2), (0.25, 4)}
 _SCALE_OF_TABLE_4 = {(0.5, 4): "0.529412"}  # 576 channels in stage 4, Table 4
-_LINE = convention("one complexity for all groups at this scale")
-_WIDTH_576 = convention("counted with Table 4's 576 channels in stage 4; half of 1088 would not divide into 4 groups")
-_STEM = unclear("the width of its first layer is not published: 16 channels as counted here, 8 would give 12.4 M")
-_SE = remark("agrees by the choice of 16 as squeeze ratio, which the paper does not print")
-_GOOGLENET = convention("GoogLeNet's own '1.5 billion', which count its first layer as separable")
-_OTHER = remark("built from the paper's other units, whose stages it does not tabulate")
+_LINE = convention("one figure for all groups at this scale")
+_WIDTH_576 = convention("counted with the 576 channels that Table 4 has in stage 4; half of 1088 does not divide into 4 groups")
+_STEM = unclear("the width of its first layer is not published: counted here with 16 channels; 8 would give 12.4 M")
+_SE = remark("agrees with a squeeze ratio of 16, chosen here; the paper does not print one")
+_GOOGLENET = convention("GoogLeNet's own '1.5 billion', which counts its first layer as separable")
+_OTHER = remark("built from other units in the paper, which does not tabulate their stages")
 _ROUNDED = remark("its groups do not divide the scaled widths; the widths used instead are not published")
 
 _NOTES = {(0.5, 4): _WIDTH_576, (0.25, 8): _STEM}
@@ -79,7 +79,7 @@ def _scaled(scale: float, groups: int) -> Row:
 
 _1X_G8, _2X_G3 = _spelled(1, 8), _spelled(2, 3)
 _05X_G4 = _spelled(0.5, 4)
-_SHALLOW = unclear("half the units would cost 22 M; the widths of this one are not published")
+_SHALLOW = unclear("half the units would cost 22 M; the widths of this network are not published")
 
 TABLES = (
     Table("shufflenet_v1.t1", "ShuffleNet architecture: channels, complexity without the classifier", tuple(
@@ -115,7 +115,7 @@ TABLES = (
         Row("ShuffleNet 0.5x (g=4)", (mult_adds("38 M", _WIDTH_576),), _05X_G4, accuracy="41.6"),
         Row("ShuffleNet 0.5x (shallow, g=3)", not_counted({"Mult-Adds": "40 M"}, _SHALLOW), accuracy="42.8"),
     ), TOP1_ERROR, _LINE),
-    Table("shufflenet_v1.t6", "ShuffleNet beside popular networks", (
+    Table("shufflenet_v1.t6", "ShuffleNet compared with popular networks", (
         Row("VGG-16", (mult_adds("15300 M", VGG_15300),), "vgg16", accuracy="28.5"),
         Row("ShuffleNet 2x (g=3)", (mult_adds("524 M"),), _2X_G3, accuracy="26.3"),
         Row("GoogleNet", (mult_adds("1500 M", _GOOGLENET),), "googlenet", accuracy="31.3"),

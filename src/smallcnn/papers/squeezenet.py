@@ -55,7 +55,7 @@ def _size(printed: str, note: Note | None = None) -> tuple[Figure, ...]:
 
 
 _COMPRESSED = remark("pruned and quantised weights")
-_BYTES = convention("60 million parameters of 4 bytes, in MB of 10^6 bytes; SqueezeNet's 4.8 MB are of 2^20")
+_BYTES = convention("60 million parameters of 4 bytes, in MB of 10^6 bytes; SqueezeNet's 4.8 MB use 2^20")
 
 TABLES = (
     Table("squeezenet.t1", "SqueezeNet architecture, before pruning", (
@@ -65,7 +65,7 @@ TABLES = (
         Row("total", (parameters("1,248,424"),), "squeezenet_1_0", 227),
         Row("total after pruning", not_counted({"parameters": "421,098"}, _COMPRESSED)),
     )),
-    Table("squeezenet.t2", "SqueezeNet beside compressed AlexNet, MB of 2^20 bytes", (
+    Table("squeezenet.t2", "SqueezeNet compared with compressed AlexNet, MB of 2^20 bytes", (
         Row("AlexNet", _size("240 MB", _BYTES), "alexnet", accuracy="57.2"),
         Row("AlexNet, SVD", not_counted({"size": "48 MB"}, _COMPRESSED), accuracy="56.0"),
         Row("AlexNet, network pruning", not_counted({"size": "27 MB"}, _COMPRESSED), accuracy="57.2"),
@@ -77,7 +77,7 @@ TABLES = (
     Table("squeezenet.t3", "Bypass connections, MB of 2^20 bytes", (
         Row("Vanilla SqueezeNet", _size("4.8 MB"), "squeezenet_1_0", accuracy="57.5"),
         Row("with simple bypass", _size("4.8 MB"), "squeezenet_1_0:bypass=simple", accuracy="60.4"),
-        Row("with complex bypass", _size("7.7 MB", unclear("four 1x1 convolutions with biases make 6.1 MB")),
+        Row("with complex bypass", _size("7.7 MB", unclear("four 1x1 convolutions with biases come to 6.1 MB")),
             "squeezenet_1_0:bypass=complex", accuracy="58.8"),
     ), TOP1),
     Table("squeezenet.released", "Released networks (github.com/forresti/SqueezeNet), at 227 pixels", (

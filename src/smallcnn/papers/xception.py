@@ -6,7 +6,7 @@ TABLES = (
     Table("xception.t3", "Size; accuracy from Table 1", (
         Row("Inception V3", not_counted({"parameters": "23,626,728"}), accuracy="78.2"),
         Row("Xception", (parameters("22,855,952", remark(
-            "the caption says without fully-connected layers, but the classifier is in the number")),),
+            "the caption says without fully-connected layers, but the number includes the classifier")),),
             "xception", accuracy="79.0"),
     ), TOP1),
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""TensorFlow Lite files, read as networks of their own."""
+"""TensorFlow Lite files, read as self-contained networks."""
 
 from smallcnn.tflite.reading import read_tflite
 

@@ -1,4 +1,4 @@
-"""One operator of the file while the network grows: what its inputs may be, and its settings."""
+"""One operator of the file while the network is built: checks of its inputs, and its settings."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ Value = View | Array | None
 
 @dataclass(frozen=True)
 class Call:
-    """An operator, the file's tensors, the values made so far, and a name for what it adds."""
+    """An operator, the file's tensors, the values so far, and a label for new nodes."""
 
     operator: Operator
     tensors: tuple[Tensor, ...]
@@ -25,7 +25,7 @@ class Call:
 
     @property
     def output(self) -> Tensor:
-        """What the file says of the first output."""
+        """The file's record of the first output."""
         return self.tensors[self.operator.outputs[0]]
 
     def has(self, index: int) -> bool:
@@ -33,7 +33,7 @@ class Call:
         return index < len(self.operator.inputs) and self.operator.inputs[index] >= 0
 
     def tensor(self, index: int) -> Tensor:
-        """What the file says of an input."""
+        """The file's record of an input."""
         if not self.has(index):
             raise FileError(f"lacks input {index + 1}")
         return self.tensors[self.operator.inputs[index]]
@@ -43,11 +43,11 @@ class Call:
         return self.has(index) and isinstance(self.values.get(self.operator.inputs[index]), View)
 
     def value(self, index: int) -> View | Array:
-        """An input: a result that may be computed with, or a constant as real numbers."""
+        """An input: a result for a computation, or a constant as real numbers."""
         tensor = self.tensor(index)
         value = self.values.get(self.operator.inputs[index])
         if isinstance(value, View) and value.ended:
-            raise FileError(f"reads the result of {value.ended}, which is known at the very end only")
+            raise FileError(f"reads the result of {value.ended}, which is supported only as the last operator")
         return tensor.real() if value is None else value
 
     def view(self, index: int = 0) -> View:
@@ -58,7 +58,7 @@ class Call:
         return value
 
     def moved(self) -> View:
-        """The first input, for operators that compute nothing and may come after a softmax."""
+        """The first input, for operators that only move data and may follow a softmax."""
         self.tensor(0)
         value = self.values.get(self.operator.inputs[0])
         if not isinstance(value, View):
@@ -83,10 +83,10 @@ class Call:
         """A constant of whole numbers."""
         tensor = self.tensor(index)
         if self.operator.inputs[index] in self.values:
-            raise FileError(f"has {what} that the file computes on the way")
+            raise FileError(f"has {what} that the file computes")
         array = tensor.stored()
         if array.dtype.kind not in "iu" or array.size > 1000:
-            raise FileError(f"has {what} of {array.dtype}, {array.size} of them")
+            raise FileError(f"has {what} of {array.size} values of type {array.dtype}")
         return [int(value) for value in array.reshape(-1)]
 
     def option(self, name: str, default: float = 0) -> int:

@@ -1,7 +1,7 @@
-"""A TensorFlow Lite file as plain values: tensors, and operators in the order they run.
+"""A TensorFlow Lite file as plain values: tensors, and operators in execution order.
 
-Read with the `tflite` schema package; nothing is executed. Only this module touches the flatbuffer, whose accessors
-raise whatever a wrong offset leads to.
+Read with the `tflite` schema package; nothing is executed. Only this module touches the flatbuffer, whose accessors may
+raise anything on a wrong offset.
 """
 
 import struct
@@ -52,7 +52,7 @@ _OPTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "SUB": ("SubOptions", ("FusedActivationFunction",)),
 }  # fmt: skip
-"""The settings that are read of each operator that has some, by their names in the schema."""
+"""The settings read for each operator, by their schema names."""
 
 
 @dataclass(frozen=True)
@@ -91,11 +91,11 @@ class Tensor:
 
     @property
     def grid(self) -> Grid | None:
-        """What a quantized tensor can hold; None for a float one. Codes are counted from 0, also of int8."""
+        """The values a quantized tensor can hold; None for a float one. Codes count from 0, also for int8."""
         if self.number in ("FLOAT32", "FLOAT16"):
             return None
         if self.number not in _GRIDS:
-            raise FileError(f"{shown(self.name)} holds {self.number}, neither floats nor quantized numbers")
+            raise FileError(f"{shown(self.name)} holds {self.number}, which is neither float nor quantized")
         scales, zeros = self.quantization()
         limits = np.iinfo(_NUMBERS[self.number])
         scale, zero = float(scales[0]), int(zeros[0]) - int(limits.min)
@@ -111,12 +111,12 @@ class Tensor:
         return self.scales, self.zeros
 
     def stored(self) -> Array:
-        """A constant as it is stored. FileError if this is none."""
+        """The constant as stored. FileError if this is not a constant."""
         if self.number not in _NUMBERS:
-            raise FileError(f"the constant {shown(self.name)} holds {self.number}, which is not read")
+            raise FileError(f"the constant {shown(self.name)} holds {self.number}, which is not supported")
         kind = np.dtype(_NUMBERS[self.number])
         if self.data is None:
-            raise FileError(f"{shown(self.name)} should be a constant and is not")
+            raise FileError(f"{shown(self.name)} must be a constant")
         if self.data.size != prod(self.shape) * kind.itemsize:
             raise FileError(f"the constant {shown(self.name)} has {self.data.size} bytes for {shown(self.shape)}")
         return self.data.view(kind).reshape(self.shape)
@@ -138,14 +138,14 @@ class Tensor:
 
 
 def check_image(tensor: Tensor) -> None:
-    """FileError unless the tensor's numbers can be an image's: floats or bytes."""
+    """Raises FileError unless the tensor holds floats or bytes, as an image must."""
     if tensor.number not in ("FLOAT32", "FLOAT16", "UINT8", "INT8"):
         raise FileError(f"takes {tensor.number}; an image is floats or bytes")
 
 
 @dataclass(frozen=True)
 class Operator:
-    """One operator: its kind in the schema's words, tensor numbers (-1 for an input left out), settings."""
+    """One operator: its kind in the schema, tensor numbers (-1 for an omitted input), settings."""
 
     kind: str
     inputs: tuple[int, ...]
@@ -155,7 +155,7 @@ class Operator:
 
 @dataclass(frozen=True)
 class File:
-    """A file's one graph. `metadata` are the buffers stored under a name besides."""
+    """A file's only graph. `metadata` holds the additional named buffers."""
 
     tensors: tuple[Tensor, ...]
     operators: tuple[Operator, ...]
@@ -185,13 +185,13 @@ def parse(content: bytes) -> File:
 
 @contextmanager
 def _damaged() -> Iterator[None]:
-    """Whatever the flatbuffer's accessors raise, as one error."""
+    """Turns any error of the flatbuffer's accessors into a FileError."""
     try:
         yield
     except FileError:
         raise
     except (struct.error, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        raise FileError("damaged: its offsets lead nowhere") from error
+        raise FileError("damaged: its offsets are invalid") from error
 
 
 def _parse(content: bytes) -> File:
@@ -199,7 +199,7 @@ def _parse(content: bytes) -> File:
 
     model = tflite.Model.GetRootAsModel(content, 0)
     if model.SubgraphsLength() != 1:
-        raise FileError(f"{model.SubgraphsLength()} subgraphs; one is expected")
+        raise FileError(f"{model.SubgraphsLength()} subgraphs; only one is supported")
     graph = model.Subgraphs(0)
     left = len(content)  # characters that names may have in all
 
@@ -231,14 +231,14 @@ def _names(enumeration: type) -> dict[int, str]:
 
 def _count(length: int) -> int:
     if length > _MOST_OPERATORS:
-        raise FileError(f"{length} operators or tensors; at most {_MOST_OPERATORS} are read")
+        raise FileError(f"{length} operators or tensors; at most {_MOST_OPERATORS} are supported")
     return length
 
 
 def _numbers(table: Any, side: str, tensors: int) -> tuple[int, ...]:
     """Tensor numbers of `side`, Inputs or Outputs."""
     if getattr(table, f"{side}Length")() > _MOST_ENDS:
-        raise FileError(f"damaged: more than {_MOST_ENDS} {side.lower()} at one place")
+        raise FileError(f"damaged: more than {_MOST_ENDS} {side.lower()} in one list")
     array = getattr(table, f"{side}AsNumpy")()
     numbers = tuple(map(int, array)) if isinstance(array, np.ndarray) else ()
     if any(not -1 <= number < tensors for number in numbers):
@@ -251,7 +251,7 @@ def _tensor(content: bytes, model: Any, tensor: Any, text: Any, numbers: Mapping
         raise FileError(f"damaged: a tensor of {tensor.ShapeLength()} axes")
     shape = tuple(map(int, tensor.ShapeAsNumpy())) if tensor.ShapeLength() else ()
     if tensor.Sparsity() is not None:
-        raise FileError(f"{shown(text(tensor.Name()))} is stored sparsely, which is not read")
+        raise FileError(f"{shown(text(tensor.Name()))} is stored sparsely, which is not supported")
     data = _data(content, model.Buffers(tensor.Buffer())) if tensor.Buffer() else None
     scales = zeros = None
     quantization, axis = tensor.Quantization(), 0
@@ -268,7 +268,7 @@ def _tensor(content: bytes, model: Any, tensor: Any, text: Any, numbers: Mapping
 
 
 def _data(content: bytes, buffer: Any) -> Array | None:
-    """A buffer's bytes, which newer files may keep behind the flatbuffer; None if it is empty."""
+    """A buffer's bytes, which newer files may store after the flatbuffer; None if it is empty."""
     if buffer.DataLength():
         data: Array = buffer.DataAsNumpy()
         return data

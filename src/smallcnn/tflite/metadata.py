@@ -1,7 +1,7 @@
-"""What TensorFlow Lite's metadata say of a network: its labels, and how images are prepared.
+"""TensorFlow Lite metadata: a network's labels and its image preparation.
 
-The metadata are a flatbuffer of their own (schema `metadata_schema.fbs` of tflite-support, file identifier "M001"),
-stored in the file under the name TFLITE_METADATA. The labels are a text file in a zip archive behind the network.
+The metadata is a separate flatbuffer (schema `metadata_schema.fbs` of tflite-support, file identifier "M001"), stored in
+the file under the name TFLITE_METADATA. The labels are a text file in a zip archive after the network.
 """
 
 import io
@@ -23,7 +23,7 @@ _MOST_TEXT = 2**22
 
 @dataclass(frozen=True)
 class Metadata:
-    """The labels if there are some; mean and standard deviation in the image's own numbers, 0 to 255."""
+    """The labels, if any; mean and standard deviation on the image's scale, 0 to 255."""
 
     labels: tuple[str, ...] | None = None
     mean: tuple[float, ...] | None = None
@@ -31,7 +31,7 @@ class Metadata:
 
 
 def read_metadata(content: bytes, stored: dict[str, bytes]) -> Metadata:
-    """The metadata of a file with one input and one output; empty if it has none. FileError if they are damaged."""
+    """The metadata of a file with one input and one output; empty if it has none. FileError if it is damaged."""
     if _NAME not in stored:
         return Metadata()
     try:
@@ -39,7 +39,7 @@ def read_metadata(content: bytes, stored: dict[str, bytes]) -> Metadata:
     except FileError:
         raise
     except (struct.error, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        raise FileError("damaged: its metadata's offsets lead nowhere") from error
+        raise FileError("damaged: the offsets in its metadata are invalid") from error
 
 
 def _read(content: bytes, stored: bytes) -> Metadata:
@@ -59,19 +59,19 @@ def _read(content: bytes, stored: bytes) -> Metadata:
 
 
 def _lines(content: bytes, name: str) -> tuple[str, ...] | None:
-    """The lines of a text file in the archive behind the network; None if it is not there."""
-    end = content.rfind(b"PK\5\6")  # the end record tells how long the list of members is, all of which zipfile reads
+    """The lines of a text file in the archive after the network; None if absent."""
+    end = content.rfind(b"PK\5\6")  # the end record holds the length of the member list, which zipfile reads in full
     if end < 0:
         return None
     if int.from_bytes(content[end + 12 : end + 16], "little") > _MOST_TEXT:
-        raise FileError("damaged: the archive with its labels lists far too many members")
+        raise FileError("damaged: the archive of its labels lists too many members")
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive, archive.open(name) as file:
             text = file.read(_MOST_TEXT + 1)
     except KeyError:
         return None
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise FileError("damaged: the archive with its labels cannot be read") from error
+        raise FileError("damaged: the archive of its labels cannot be read") from error
     if len(text) > _MOST_TEXT:
         raise FileError(f"its labels take more than {_MOST_TEXT:,} bytes")
     return tuple(line.strip() for line in text.decode("utf-8-sig", errors="replace").rstrip().splitlines())
@@ -85,7 +85,7 @@ def _root(data: bytes) -> Any:
 
 
 def _field(table: Any, number: int) -> int:
-    """Where field `number` lies; 0 if it is left out."""
+    """The offset of field `number`; 0 if absent."""
     offset = table.Offset(4 + 2 * number)
     return int(offset and table.Pos + offset)
 

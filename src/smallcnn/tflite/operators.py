@@ -1,7 +1,7 @@
-"""The operators of TensorFlow Lite that are read, by name.
+"""The supported TensorFlow Lite operators, by name.
 
 Each function takes the network so far and the call, adds nodes and returns the result as a view: a tensor of the file
-is a node's result with its axes arranged in some way (`smallcnn.onnx.views`), so that reshapes and transposes vanish.
+is a node's result with its axes arranged in some way (`smallcnn.onnx.views`), which eliminates reshapes and transposes.
 Fused activations and the ranges of quantized tensors are applied by the reader.
 """
 
@@ -33,7 +33,7 @@ def _window(call: Call, plane: Sequence[int], kernel: ops.Pair) -> tuple[ops.Pai
         raise FileError(f"has a window of {kernel} with strides {stride}")
     dilation = (call.option("DilationHFactor", 1), call.option("DilationWFactor", 1))
     if any(step != 1 and side > 1 for step, side in zip(dilation, kernel, strict=True)):
-        raise FileError(f"has dilations {dilation}; only 1 is known")
+        raise FileError(f"has dilations {dilation}; only 1 is supported")
     match call.option("Padding"):
         case int(code) if code == _SAME:
             rows, columns = (same_padding(*side) for side in zip(plane, kernel, stride, strict=True))
@@ -66,7 +66,7 @@ def conv(net: Network, call: Call) -> View:
     node, own = channels_last(net, call.view()), _weights(call, weight)
     if len(node.shape) == 1:
         if weight.shape[2:] != (1, 1):
-            raise FileError("convolves what was averaged over the plane with more than a 1x1 kernel")
+            raise FileError("convolves an input averaged over the plane with a kernel larger than 1x1")
         own["weight"] = weight[:, :, 0, 0]
         return plain(net.add(ops.Dense(out=len(weight), bias="bias" in own), [node], call.label, **own))
     if not weight.shape[1] or node.shape[2] % weight.shape[1]:
@@ -92,10 +92,10 @@ def _convolved(net: Network, call: Call, node: Node, own: dict[str, Array], grou
 
 
 def dense(net: Network, call: Call) -> View:
-    """FULLY_CONNECTED, weights (out, in), over all there is, whatever its axes."""
+    """FULLY_CONNECTED, weights (out, in), over the whole input, whatever its axes."""
     view, weight = call.view(), call.real(1, "weight")
     if call.option("WeightsFormat"):
-        raise FileError("has shuffled weights, which are not read")
+        raise FileError("has shuffled weights, which are not supported")
     own = _weights(call, weight)
     view = replace(view, dims=views.reshaped(view.dims, (1, prod(view.sizes))))
     return net.dense(view, weight, own.get("bias"), call.label)
@@ -132,7 +132,7 @@ def mul(net: Network, call: Call) -> View:
 def div(net: Network, call: Call) -> View:
     """DIV, of a result by a constant."""
     if call.depends(1):
-        raise FileError("divides by what depends on the image")
+        raise FileError("divides by a value that depends on the image")
     view, divisor = _constant(net, call.view(), call.value(1))
     with np.errstate(divide="ignore"):
         scale = 1 / divisor
@@ -140,7 +140,7 @@ def div(net: Network, call: Call) -> View:
 
 
 def _constant(net: Network, a: View | Array, b: View | Array) -> tuple[View, Array]:
-    """The result of the two, and the constant as one number, or one per channel."""
+    """The operand that is a result, and the constant as one number or one per channel."""
     view, constant = (a, b) if isinstance(a, View) else (b, a)
     if not isinstance(view, View) or isinstance(constant, View):
         raise FileError("computes with constants alone")
@@ -173,7 +173,7 @@ def mean(net: Network, call: Call) -> View:
     gone = {atom.axis: atom.size for axis in axes for atom in view.dims[axis]}
     node = view.node
     if any(axis == views.CHANNELS or size != node.shape[axis] for axis, size in gone.items()):
-        raise FileError(f"averages {shown(view.sizes)} over axes {shown(axes)}, which are not those of the plane")
+        raise FileError(f"averages {shown(view.sizes)} over axes {shown(axes)}, not height and width")
     left = [atom.axis for i, dim in enumerate(view.dims) if i not in axes for atom in dim]
     if gone and not {views.HEIGHT, views.WIDTH}.intersection(left):
         node = net.add(ops.GlobalPool(), [node], call.label)
@@ -193,7 +193,7 @@ def pad(net: Network, call: Call) -> View:
     if not any(amounts):
         return view
     if call.has(2) and (value := call.number(2, "value")) != 0:
-        raise FileError(f"pads with {value:g}; only zeros are known")
+        raise FileError(f"pads with {value:g}; only zeros are supported")
     if min(amounts) < 0:
         raise FileError(f"has negative paddings {shown(amounts)}")
     node = map_last(net, view)
@@ -257,7 +257,7 @@ def strided_cut(net: Network, call: Call) -> View:
     view = call.view()
     starts, stops, steps = (call.whole(i + 1, what) for i, what in enumerate(("starts", "ends", "steps")))
     if call.option("EllipsisMask") or call.option("NewAxisMask"):
-        raise FileError("takes parts with an ellipsis or new axes")
+        raise FileError("slices with an ellipsis or new axes")
     if not len(starts) == len(stops) == len(steps) <= len(view.dims):
         raise FileError(f"takes {shown(starts)} to {shown(stops)} of {shown(view.sizes)}")
     masks = [call.option(f"{name}Mask") for name in ("Begin", "End", "ShrinkAxis")]
@@ -269,10 +269,10 @@ def strided_cut(net: Network, call: Call) -> View:
             no_start, no_stop, stop, step = False, False, start + 1, 1  # noqa: PLW2901
             gone.append(axis)
         if step != 1:
-            raise FileError(f"takes every {step}th of axis {axis}; only consecutive ones are known")
+            raise FileError(f"takes every {step}th of axis {axis}; only consecutive ones are supported")
         taken = range(view.sizes[axis])[None if no_start else start : None if no_stop else stop]
         if not taken:
-            raise FileError(f"takes nothing of axis {axis}")
+            raise FileError(f"takes an empty slice of axis {axis}")
         view = net.part(view, axis, taken[0], taken[-1] + 1, call.label)
     return replace(view, dims=tuple(dim for axis, dim in enumerate(view.dims) if axis not in gone))
 
@@ -306,7 +306,7 @@ def prelu(net: Network, call: Call) -> View:
     """PRELU, if its slopes are one number."""
     slopes = call.real(1, "slope")
     if not slopes.size or (slopes != slopes.flat[0]).any():
-        raise FileError("has a slope for each channel; the graph's leaky relu has one for all")
+        raise FileError("has a slope per channel; the graph's leaky ReLU has a single slope")
     return _leaky(net, call, float(slopes.flat[0]))
 
 
@@ -325,7 +325,7 @@ def bound(net: Network, call: Call) -> View:
 
 
 def normalised(net: Network, call: Call) -> View:
-    """LOCAL_RESPONSE_NORMALIZATION, whose alpha is for the sum and not the mean of the window."""
+    """LOCAL_RESPONSE_NORMALIZATION, whose alpha applies to the window's sum, not its mean."""
     size = 2 * call.option("Radius") + 1
     alpha, beta, bias = call.setting("Alpha", 1), call.setting("Beta", 0.5), call.setting("Bias", 1)
     op = ops.LocalResponseNorm(size=size, alpha=alpha * size, beta=beta, bias=bias)
@@ -333,7 +333,7 @@ def normalised(net: Network, call: Call) -> View:
 
 
 def reshape(net: Network, call: Call) -> View:  # noqa: ARG001
-    """RESHAPE, SQUEEZE and EXPAND_DIMS: to what the file says of the output."""
+    """RESHAPE, SQUEEZE and EXPAND_DIMS, to the output shape in the file."""
     view, target = call.moved(), call.output.shape
     if prod(target) != prod(view.sizes) and call.operator.kind == "RESHAPE" and call.has(1):
         target = tuple(call.whole(1, "a shape"))
@@ -357,7 +357,7 @@ def same(net: Network, call: Call) -> View:  # noqa: ARG001
 
 
 def softmax(net: Network, call: Call) -> View:
-    """SOFTMAX and LOG_SOFTMAX, after which there is nothing to compute."""
+    """SOFTMAX and LOG_SOFTMAX, which end the network."""
     view = call.view()
     if any(view.dims[:-1]) or call.setting("Beta", 1.0) <= 0:
         raise FileError(f"is over the last axis of {shown(view.sizes)}, which is not all classes")
@@ -367,7 +367,7 @@ def softmax(net: Network, call: Call) -> View:
 
 
 def argmax(net: Network, call: Call) -> View:  # noqa: ARG001
-    """ARG_MAX of the classes, which is left out: predicting does it."""
+    """ARG_MAX over the classes, dropped because prediction does it."""
     view, axes = call.moved(), call.whole(1, "an axis")
     if prod(view.sizes) != view.sizes[_axis(axes[0], len(view.dims))]:
         raise FileError(f"is over axis {axes[0]} of {shown(view.sizes)}, which is not all classes")

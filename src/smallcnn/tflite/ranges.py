@@ -1,7 +1,7 @@
-"""What the values of a result can be, and the limits that a quantized tensor sets to them.
+"""Ranges of results, and the limits that quantized tensors impose on them.
 
-A quantized layer saturates at the ends of its tensor's range. The float network does not round, but cuts off the same,
-unless the result cannot reach those ends, or misses them by less than one step of the tensor, which is rounding.
+A quantized layer saturates at the ends of its tensor's range. The float network does not round, but clips to the same
+range, unless the result cannot exceed it, or exceeds it by less than one step of the tensor, which is rounding.
 """
 
 from dataclasses import replace
@@ -31,7 +31,7 @@ class Ranges:
         self.known: dict[str, Range] = {}
 
     def of(self, node: Node) -> Range:
-        """Between which numbers the results of `node` lie."""
+        """The range of the results of `node`."""
         passed = []
         while node.name not in self.known and isinstance(node.op, _SAME):
             passed.append(node)
@@ -64,18 +64,18 @@ class Ranges:
         return _ANY
 
     def note(self, view: View) -> None:
-        """Keeps the range of a result for those that read it."""
+        """Stores the range of a result for its readers."""
         self.known[view.node.name] = self.of(view.node)
 
     def limit(self, view: View, low: float, high: float, grid: Grid | None, label: str) -> View:
-        """min(max(x, low), high), and the ends of the tensor that takes the result, as far as they can be reached."""
+        """min(max(x, low), high), combined with the reachable ends of the tensor that stores the result."""
         step = 0.0
         if grid is not None:
             step, least, most = grid.scale, grid.low + 0.0, grid.high
             if abs(most - 6) <= step / 2:
-                most = 6.0  # a ReLU6 that the tensor's range expresses
+                most = 6.0  # a ReLU6 expressed by the tensor's range
             if not max(low, least) < min(high, most):
-                raise FileError(f"gives a tensor from {least:g} to {most:g}, of which its activation leaves nothing")
+                raise FileError(f"has an activation that turns all values from {least:g} to {most:g} into one")
             low, high = max(low, least), min(high, most)
         reached_low, reached_high = self.of(view.node)
         low = -inf if reached_low >= low - step else low
@@ -83,13 +83,13 @@ class Ranges:
         if (low, high) == _ANY:
             return view
         op = view.node.op
-        if isinstance(op, ops.Clip) and max(low, op.low) < min(high, op.high):  # both limits in one
+        if isinstance(op, ops.Clip) and max(low, op.low) < min(high, op.high):  # both limits in one clip
             low, high = max(low, op.low), min(high, op.high)
             view = replace(view, node=self.net.nodes[view.node.inputs[0]])
         return self.net.clip(view, low, high, label)
 
 
 def _line(scale: Array, shift: Array, end: float) -> Array:
-    """One end of a range after scale and shift; a factor of 0 leaves the shift alone."""
+    """One end of a range after scale and shift; with a factor of 0, only the shift."""
     with np.errstate(invalid="ignore"):
         return np.where(scale == 0, 0.0, scale * end) + shift

@@ -1,11 +1,10 @@
-"""Any small CNN's TensorFlow Lite file -> an artifact: the file's operators become those of the graph, one by one.
+"""Reads any small CNN's TensorFlow Lite file as an artifact: its operators are converted to the graph's one by one.
 
-A quantized file becomes a float network: weights are scale * (code - zero point), and where a layer's 8-bit result
-saturates, a clip cuts off the same. Labels and the preparation of images come from the file's metadata or from what
-its numbers stand for; otherwise images are assumed to be scaled to -1..1. A softmax or sigmoid at the end becomes the
-artifact's ending.
+A quantized file becomes a float network: weights are scale * (code - zero point), and a clip saturates where a layer's
+8-bit result does. Labels and image preparation come from the file's metadata or its input quantization; otherwise
+images are assumed to be scaled to -1..1. A softmax or sigmoid at the end becomes the artifact's ending.
 
-What the graph has no operator for is an error that names it.
+An operator the graph lacks is an error that names it.
 """
 
 from collections import Counter
@@ -40,15 +39,15 @@ from smallcnn.tflite.ranges import Ranges
 _FIRST = (views.CHANNELS, views.HEIGHT, views.WIDTH)
 _SHAPES = ("SHAPE", "PACK", "STRIDED_SLICE", "GATHER", "CONCATENATION", "MUL", "ADD", "SUB", "CAST", "REDUCE_PROD",
            "EXPAND_DIMS", "SQUEEZE", "RESHAPE", "FILL", "SLICE")  # fmt: skip
-"""What files compute shapes with."""
+"""Operators that files use to compute shapes."""
 
 
 @dataclass(frozen=True)
 class Read:
-    """What a file computes.
+    """The computation of a file.
 
-    `entry`: what the graph's input is, of what the file is fed; `done`: all that the file does to its image first.
-    `dropped`: what came after the logits; `ending` turns those into answers.
+    `entry`: the graph's input from the file's input; `done`: all first steps on the image. `dropped`: the operator
+    after the logits; `ending` turns the logits into answers.
     """
 
     graph: Graph
@@ -60,9 +59,9 @@ class Read:
 
 
 def read_tflite(path: Path | str, prepared: Prepared | None = None) -> Artifact:
-    """The network of a TensorFlow Lite file, with the labels and the preparation that it says, or those in `prepared`.
+    """The network of a TensorFlow Lite file, with the labels and preparation from the file or `prepared`.
 
-    Raises FileError if the file is missing, damaged, or holds what the graph has no operator for.
+    Raises FileError if the file is missing, damaged, or needs an operator the graph lacks.
     """
     path = Path(path)
     try:
@@ -140,7 +139,7 @@ def _run(network: Network, ranges: Ranges, call: Call) -> list[Value]:
     """The results of one operator, one for each of its outputs."""
     operator = call.operator
     if missing := [n for n in operator.inputs if n >= 0 and call.tensors[n].data is None and n not in call.values]:
-        raise FileError(f"reads {shown(call.tensors[missing[0]].name)}, which nothing before it makes")
+        raise FileError(f"reads {shown(call.tensors[missing[0]].name)}, which no earlier operator produces")
     nothing: list[Value] = [None] * len(operator.outputs)
     if not any(call.depends(i) for i in range(len(operator.inputs))):
         return _of_constants(call) or nothing
@@ -181,7 +180,7 @@ def _of_constants(call: Call) -> list[Value] | None:
             if value.size == np.prod(call.output.shape, dtype=object):
                 return [value.reshape(call.output.shape)]
     if call.operator.kind not in _SHAPES:
-        raise FileError("computes a constant in a way that is not read")
+        raise FileError("computes a constant in an unsupported way")
     return None
 
 
@@ -211,10 +210,10 @@ def _turned(file: File) -> bool:
 
 
 def _preparation(file: File, read: Read, metadata: Metadata, prepared: Prepared) -> tuple[Preprocessing, str]:
-    """How an image becomes the graph's input, and whether that was "given", is "in the file" or "assumed"."""
+    """The image preparation, and whether it was "given", is "in the file" or "assumed"."""
     graph, tensor = read.graph, file.tensors[file.inputs[0]]
     if prepared.plane not in (None, graph.input_shape[:2]):
-        raise FileError(f"was made for {graph.input_shape[0]}x{graph.input_shape[1]}; train --from can change that")
+        raise FileError(f"was made for {graph.input_shape[0]}x{graph.input_shape[1]}; train --from can override that")
     normal = metadata.mean is not None and metadata.std is not None and len(metadata.mean) in (1, graph.input_shape[2])
     said = "in the file"
     if tensor.grid and not (normal and tensor.number == "INT8"):

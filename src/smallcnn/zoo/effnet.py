@@ -49,11 +49,11 @@ def effnet_cifar(
     Raises GraphError if an option is out of range or does not go with `block`.
     """
     if large and block not in _LARGE:
-        raise GraphError(f"large goes with block={', '.join(_LARGE)}, not {block}: the paper has no such network")
+        raise GraphError(f"large requires block={', '.join(_LARGE)}, not {block}: the paper has no such network")
     if expansion not in (2, 4, 6):
         raise GraphError(f"expansion must be 2, 4 or 6, not {expansion}")
     if expansion != 6 and block != "revised":
-        raise GraphError(f"expansion goes with block=revised, not {block}")
+        raise GraphError(f"expansion requires block=revised, not {block}")
     g = Builder(input=(*plane(resolution), channels))
     x = g.input
     for i, out in enumerate(_LARGE[block] if large else _CIFAR, start=1):

@@ -23,7 +23,7 @@ def register(function: F) -> F:
     """Adds a network under its function's name, and has its own options checked before it runs."""
     name = function.__name__
     if name in _REGISTRY:
-        raise ValueError(f"two networks are called {name}")
+        raise ValueError(f"two networks are named {name}")
 
     @functools.wraps(function)
     def checked(**chosen: Any) -> Graph:

@@ -1,7 +1,7 @@
 """Keras applications, keras_applications: weights of TensorFlow-Slim with their batch norms.
 
-MobileNetV2 has two sets of names: the code's (mobilenet_v2.py), and those of an earlier version of it, which the
-published .h5 files have. Keras itself does not mind, as it loads by order.
+MobileNetV2 has two sets of names: those of the code (mobilenet_v2.py), and those of an earlier version, used by the
+published .h5 files. Keras itself is not affected, as it loads by order.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,7 @@
-"""What a layout is: how one origin names, stores and prepares for the weights of one network.
+"""Layouts: how one origin names and stores the weights of one network and prepares its images.
 
 A layout's rules turn the name of each of our nodes with weights into the origin's name of that layer. A pattern such as
-"block{i}.expand.conv" stands for every number i; what it becomes is a format string or a function of those numbers.
+"block{i}.expand.conv" stands for every number i; the result is a format string or a function of those numbers.
 """
 
 import re
@@ -36,10 +36,10 @@ class Scheme:
 class Layout:
     """One origin's form of one network.
 
-    `implies` are options of the network that these weights need; `extra` are tensors a file may have besides, as
-    regular expressions; `renamed` other names that files use for a layer; `zero` tensors of ours that the origin's
-    network does not have. `blue_first` says that its images have their channels in the order blue, green, red.
-    With `same_names` nodes without a rule are called as here.
+    `implies` are network options that these weights need; `extra` are additional tensors a file may have, as regular
+    expressions; `renamed` are other names that files use for a layer; `zero` are our tensors that the origin's network
+    lacks. `blue_first` means its images have channels in the order blue, green, red. With `same_names`, nodes without
+    a rule keep our names.
     """
 
     origin: str
@@ -58,9 +58,9 @@ class Layout:
     same_names: bool = False
 
     def names(self, graph: Graph) -> dict[str, dict[str, str]]:
-        """For each node with weights, in order, our tensors with the origin's full names.
+        """For each node with weights, in order, our tensor names with the origin's full names.
 
-        Raises FileError if the graph has layers that the origin's network has not.
+        Raises FileError if the graph has layers that the origin's network lacks.
         """
         patterns = [(_compiled(pattern), name) for pattern, name in self.rules.items()]
         found = {}
@@ -76,7 +76,7 @@ class Layout:
         return found
 
     def of_file(self, tensors: Tensors) -> Tensors:
-        """The file's tensors under the names this layout uses, without those that are not part of the network."""
+        """The file's tensors under this layout's names, without those outside the network."""
         separator = self.scheme.separator
         kept = {}
         for name, value in tensors.items():
@@ -92,7 +92,7 @@ class Layout:
                 return name.format(**numbers) if isinstance(name, str) else name(**numbers)
         if self.same_names:
             return node
-        raise FileError(f"{self.origin}'s {self.model} has no {node}, which an option of the model asks for")
+        raise FileError(f"{self.origin}'s {self.model} has no {node}, which an option of the model requires")
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:
@@ -104,7 +104,7 @@ def _torch_tensors(graph: Graph, node: Node) -> dict[str, str]:
 
 
 def torch_array(graph: Graph, node: Node, key: str, value: np.ndarray) -> np.ndarray:
-    """Dense layers may be 1x1 convolutions there, and read maps flattened channels first."""
+    """Converts a PyTorch array: dense layers may be 1x1 convolutions there, and read maps flattened channels first."""
     if not (isinstance(node.op, ops.Dense) and key == "weight"):
         return value
     if value.ndim == 4 and value.shape[2:] == (1, 1):
@@ -152,10 +152,10 @@ GLUON = Scheme("_", _gluon_tensors, torch_array)
 
 PYTORCH = {"padding": "symmetric", "epsilon": 1e-5}
 TENSORFLOW = {"padding": "same", "epsilon": 0.001}
-"""Options of a network as its PyTorch and its TensorFlow code have it."""
+"""Network options as in its PyTorch and its TensorFlow code."""
 
 INCEPTION: dict[str, Any] = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
-"""Pixels as -1..1, as TensorFlow's code prepares them; the others subtract ImageNet's mean colour."""
+"""Pixels in -1..1, as in TensorFlow's code; the others subtract ImageNet's mean colour."""
 
 
 def conv_bn(ours: str, conv: str, bn: str) -> dict[str, str]:
@@ -164,6 +164,6 @@ def conv_bn(ours: str, conv: str, bn: str) -> dict[str, str]:
 
 
 def stages(*repeats: int) -> Callable[[int], tuple[int, int]]:
-    """Block number from 1 -> (stage from 0, place in it from 0), for stages of so many blocks."""
+    """Block number from 1 -> (stage from 0, place in it from 0), for stages of these lengths."""
     places = [(stage, i) for stage, count in enumerate(repeats) for i in range(count)]
     return lambda block: places[block - 1]

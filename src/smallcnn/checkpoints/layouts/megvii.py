@@ -39,7 +39,7 @@ LAYOUTS = (
          "classifier": "classifier.0"},
         TORCH, {"shuffle": "released"}, **_BLUE_FIRST, std=_BYTES,
     ),
-    Layout(  # fed with pixels in 0..1
+    Layout(  # takes pixels in 0..1
         "fastestdet", "shufflenet_v2",
         {**shufflenet_v2(by_stage, "branch_main", "branch_proj", "first_conv", "conv_last"),
          "classifier": "classifier.0"},

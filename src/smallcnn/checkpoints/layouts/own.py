@@ -1,4 +1,4 @@
-"""The networks' own names here: state dicts of `smallcnn.module.to_module` that a script of one's own has trained."""
+"""Our own names: state dicts of `smallcnn.module.to_module` trained by the user's own script."""
 
 import numpy as np
 
@@ -19,5 +19,5 @@ _SCHEME = Scheme(".", _tensors, _as_it_is)
 
 
 def own(model: str) -> Layout:
-    """The layout of a network, by its registry name, under the names it has here."""
+    """The layout of a registered network under our own names."""
     return Layout(OWN, model, {}, _SCHEME, same_names=True)

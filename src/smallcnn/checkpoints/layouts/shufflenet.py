@@ -1,4 +1,4 @@
-"""ShuffleNetV2's rules, which torchvision and the authors' code share but for the words."""
+"""ShuffleNetV2's rules, shared by torchvision and the authors' code except for the names."""
 
 from collections.abc import Callable
 
@@ -32,7 +32,7 @@ def by_feature(end: str) -> Callable[..., str]:
 def shufflenet_v2(
     place: Callable[[str], Callable[..., str]], branch: str, shortcut: str, stem: str, last: str
 ) -> Rules:
-    """All rules but the classifier's: how a unit is placed, and what its two sides, the stem and the end are called."""
+    """All rules except the classifier's: how a unit is placed, and the names of its two sides, the stem and the end."""
     return {
         **conv_bn("stem", f"{stem}.0", f"{stem}.1"),
         **{f"block{{i}}.{ours}": place(f"{branch}.{theirs}") for ours, theirs in _SHUFFLE_BRANCH.items()},

@@ -1,4 +1,4 @@
-"""timm 1.0, timm/models; "timm-tf" are its `tf_` networks, TensorFlow's weights under timm's names."""
+"""timm 1.0, timm/models; "timm-tf" stands for its `tf_` networks, TensorFlow's weights under timm's names."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from smallcnn.checkpoints.layouts.layout import INCEPTION, PYTORCH, TENSORFLOW, 
 
 
 def _blocks(repeats: tuple[int, ...], steps: Mapping[str, str]) -> dict[str, Callable[..., str]]:
-    """timm's `blocks.<stage>.<place>.<step>`, for blocks numbered through."""
+    """timm's `blocks.<stage>.<place>.<step>` from consecutive block numbers."""
     place = stages(*repeats)
 
     def rule(step: str) -> Callable[..., str]:
@@ -69,7 +69,7 @@ _MOBILENET_V4: Rules = {
 
 
 def _xception_separable(layer: str, offset: int = 0) -> Callable[..., str]:
-    """In timm every block but the first begins with a ReLU, which takes a number."""
+    """In timm every block except the first starts with a ReLU, which takes a number."""
     return lambda i, j: f"block{i}.rep.{3 * (j - 1) + (i > 1) + offset}{layer}"
 
 

@@ -1,4 +1,4 @@
-"""The kernels: each an algorithm and, apart from it, a schedule.
+"""The kernels: each is an algorithm and, separately, a schedule.
 
 pipeline(spec, machine)    the Halide pipeline of a specification, and its operands
 """

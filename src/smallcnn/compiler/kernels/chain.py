@@ -4,9 +4,9 @@
     stage i   pointwise or depthwise of the stage before it, zero outside the plane
     the last  pointwise, flattened, with the epilogue that may add a residual
 
-For each strip of output rows every stage computes only those rows that the strip before did not need; they stay in a
-buffer of a few rows, folded so that all of them fit the second-level cache. The maps between the stages never exist as
-a whole: in MobileNetV2 they are six times as wide as what a block reads and writes (section 5.1).
+For each strip of output rows every stage computes only the rows that the previous strip did not need. They stay in a
+buffer of a few rows, folded so that everything fits the second-level cache. The maps between the stages never exist as
+a whole: in MobileNetV2 they are six times as wide as a block's input and output (section 5.1).
 """
 
 from collections.abc import Callable
@@ -56,7 +56,7 @@ def chain(spec: Chain, machine: Machine) -> Any:
 
 
 def _first_conv(pipe: Pipe, spec: Conv) -> "Rows":
-    """The convolution of the image, reading normalised rows of it."""
+    """The convolution of the image, which reads its normalised rows."""
     window, channels = spec.window, spec.source.channels
     rows = image_rows(pipe, spec)
     (down, right), (high, wide) = window.stride, window.kernel
@@ -99,7 +99,7 @@ class Rows:
         self.feeds: list[Any] = []
 
     def schedule(self) -> None:
-        """All rows asked for pass a tile's weights before the next lanes are begun."""
+        """All requested rows pass a tile's weights before the next lanes start."""
         vector, tile, out = self.vector, self.tile, self.out
         c, x, y = self.c, self.x, self.y
         co, ci, xo, xi = variables("co", "ci", "xo", "xi")

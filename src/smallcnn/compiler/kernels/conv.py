@@ -1,8 +1,8 @@
 """Dense and grouped convolution with any kernel, as a matrix product over channels and taps.
 
-A strip of output rows first copies what it reads, with the border's zeros, to a small buffer (for the network's first
-layer it turns bytes to normalised floats on the way). There the channels of a row's pixels follow each other, so that
-channels and columns of the window are one run of memory, and no address needs a check.
+A strip of output rows first copies its input, with the border's zeros, to a small buffer; for the network's first layer
+this also turns bytes into normalised floats. In the buffer the channels of a row's pixels are consecutive, so channels
+and columns of the window are one run of memory and no address needs a check.
 """
 
 from typing import Any

@@ -1,10 +1,10 @@
-"""Depthwise convolution, one filter per lane, any kernel, stride and padding; alone and before a pointwise one.
+"""Depthwise convolution, one filter per lane, any kernel, stride and padding; alone or before a pointwise one.
 
     out[c, x, y] = epilogue(bias[c] + sum over i, j of weight[c, j, i] * source(c, x * stride + j - left, ...))
 
 The schedule computes a few neighbouring pixels of one vector of lanes in registers with all taps unrolled, then the
-other lanes of these pixels: memory is read in order. The border's zeros cost nothing inside, because Halide splits the
-loops where it begins.
+other lanes of these pixels, so memory is read in order. The border's zeros cost nothing inside the plane, because
+Halide splits the loops at the border.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ _UNROLLED = 25  # taps
 
 
 def depthwise(spec: Depthwise, machine: Machine) -> Any:
-    """On its own."""
+    """A depthwise convolution on its own."""
     pipe, window, sink = Pipe(machine), spec.window, spec.sink
     source = pipe.plane(sink.lanes, window.width, window.height, spec.pitch)
     taps = Taps(pipe, spec, source)
@@ -30,7 +30,7 @@ def depthwise(spec: Depthwise, machine: Machine) -> Any:
 
 
 def separable(spec: Separable, machine: Machine) -> Any:
-    """With the pointwise convolution behind it: a strip of rows at a time stays in the cache."""
+    """With the pointwise convolution after it; one strip of rows at a time stays in the cache."""
     pipe, window = Pipe(machine), spec.depthwise.window
     source = pipe.plane(spec.depthwise.sink.lanes, window.width, window.height, spec.depthwise.pitch)
     taps = Taps(pipe, spec.depthwise, source)

@@ -1,5 +1,5 @@
-"""Everything that treats each lane alike: pooling, elementwise work, copies, the image as floats; and the local
-response normalisation, which looks at neighbouring lanes."""
+"""Kernels that treat every lane alike (pooling, elementwise work, copies, the image as floats), and local response
+normalisation, which reads neighbouring lanes."""
 
 from typing import Any
 
@@ -42,7 +42,7 @@ def pool(spec: Pool, machine: Machine) -> Any:
 
 
 def _count(at: Any, axis: int, spec: Pool) -> Any:
-    """Pixels of the window at `at` that count, along one axis."""
+    """Number of the window's pixels at `at` that count, along one axis."""
     window = spec.window
     size, extent = window.kernel[axis], (window.height, window.width)[axis]
     start = at * window.stride[axis] - window.before[axis]
@@ -75,7 +75,7 @@ def global_pool(spec: GlobalPool, machine: Machine) -> Any:
 
 
 def pad(spec: Pad, machine: Machine) -> Any:
-    """Zeros around a map, or rows and columns off."""
+    """Adds zeros around a map, or cuts rows and columns."""
     pipe, window, sink = Pipe(machine), spec.window, spec.sink
     c, x, y = variables("c", "x", "y")
     source = pipe.plane(sink.lanes, window.width, window.height, spec.pitch)

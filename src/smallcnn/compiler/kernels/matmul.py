@@ -1,4 +1,4 @@
-"""Sums over channels as a matrix product: pointwise and fully connected layers, and what ends in one.
+"""Sums over channels as a matrix product: pointwise and fully connected layers, and kernels that end in one.
 
     out[c, p, g] = epilogue(bias[c, g] + sum over k of weight[c, k, g] * source(k, p, g))
 

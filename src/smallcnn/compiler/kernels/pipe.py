@@ -1,4 +1,4 @@
-"""What all kernels share: operands with constant shapes, epilogues, the finished Halide pipeline."""
+"""Code shared by all kernels: operands with constant shapes, epilogues, the finished Halide pipeline."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ ANY = (hl.Expr(), hl.Expr())
 
 
 class Pipe:
-    """Collects the operands of one kernel while its algorithm is written down."""
+    """Collects the operands of one kernel while its algorithm is defined."""
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
@@ -81,7 +81,7 @@ class Pipe:
     def output(
         self, func: Any, extents: Sequence[int | None], strides: Sequence[int], start: int = 1, whole: int = 1
     ) -> tuple[Any, list[Any]]:
-        """Fixes the output's layout; the finished pipeline and its operands.
+        """Fixes the output's layout; returns the finished pipeline and its operands.
 
         Along a dimension that is not fixed, a thread's range starts at a multiple of `start` and has a multiple of
         `whole` elements.
@@ -98,7 +98,7 @@ class Pipe:
 
 
 def lane(index: Any) -> Any:
-    """An index read from a table, which Halide has to be told the range of."""
+    """An index read from a table; Halide must be told its range."""
     return hl.unsafe_promise_clamped(index, 0, 1 << 30)
 
 
