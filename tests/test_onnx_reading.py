@@ -707,12 +707,6 @@ def empty_but_large(m):
     m.graph.initializer[0].dims[:] = [0, 2**31, 2**31]
 
 
-def empty_but_large(model):
-    """No numbers, in a shape that NumPy has no room for."""
-    model.graph.initializer[0].raw_data = b""
-    model.graph.initializer[0].dims[:] = [0, 2**31, 2**31]
-
-
 def calls_itself(model):
     function(model, "f", [helper.make_node("f", ["a"], ["b"], domain="own")])
 
