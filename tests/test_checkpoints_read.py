@@ -142,6 +142,20 @@ def test_outer_layers_and_counters_are_taken_off(wrap, tmp_path):
     check(read_tensors(tmp_path / "w.pth"), WEIGHTS)
 
 
+@pytest.mark.parametrize("suffix", [".safetensors", ".npz"])
+def test_counters_in_files_without_outer_layers(suffix, tmp_path):
+    state = {f"module.{name}": value for name, value in WEIGHTS.items()} | {
+        "module.bn.num_batches_tracked": np.int64(7)
+    }
+    if suffix == ".npz":
+        np.savez(tmp_path / "w.npz", **state)
+    else:
+        safetensors.numpy.save_file(
+            {name: np.asarray(value) for name, value in state.items()}, tmp_path / "w.safetensors"
+        )
+    assert read_tensors(tmp_path / f"w{suffix}").keys() == WEIGHTS.keys()
+
+
 @pytest.mark.parametrize("name", ["module.a.b", "_orig_mod.a.b", "module._orig_mod.a.b", "a.module.b", "a._orig_mod.b"])
 def test_wrapping_modules_leave_names(name, tmp_path):
     torch.save({name: torch.ones(1), "c": torch.ones(2)}, tmp_path / "w.pth")

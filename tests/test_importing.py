@@ -393,6 +393,14 @@ def test_the_networks_own_names(model, tmp_path):
             np.testing.assert_array_equal(made.weights[name], value)
 
 
+@pytest.mark.parametrize("origin", [None, "order"])
+def test_variances_below_0_are_refused(origin, tmp_path):
+    tensors = public_tensors("torchvision-mobilenet_v2_x0_5")
+    tensors["features.0.1.running_var"] = -tensors["features.0.1.running_var"]
+    line = refusal(write_pth(tmp_path / "w.pth", tensors), "mobilenet_v2:width=0.5", origin=origin)
+    assert "damaged: variances below 0 for stem.bn.running_var" in line
+
+
 # --- which network it is -------------------------------------------------------------------------------------------
 
 

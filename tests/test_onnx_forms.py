@@ -53,6 +53,14 @@ def test_batch_norm_of_five_outputs():
     assert relative_error(got, answer(one, x)) < TOLERANCE
 
 
+def test_batch_norm_without_epsilon():
+    """PyTorch's BatchNorm2d(eps=0); the graph's is above 0, but so small that it changes nothing."""
+    norm = node("BatchNormalization", "s v v v p", "m", epsilon=0.0)
+    checked(model(norm, stored={"p": random(4) ** 2 + 0.1}), SHAPE)
+    with pytest.raises(FileError, match="a variance that is not above 0"):
+        from_onnx(model(norm, stored={"p": np.zeros(4, np.float32)}))
+
+
 def test_operators_in_any_order():
     it = model(node("Relu", "s", "r"), node("Add", "r s", "m"))
     wanted = answer(it, random(*SHAPE))

@@ -701,6 +701,12 @@ def two_images(model):
     model.graph.node.insert(0, node("Add", "x more", "both"))
 
 
+def empty_but_large(m):
+    """No numbers, in a shape that NumPy has no room for."""
+    m.graph.initializer[0].raw_data = b""
+    m.graph.initializer[0].dims[:] = [0, 2**31, 2**31]
+
+
 def calls_itself(model):
     function(model, "f", [helper.make_node("f", ["a"], ["b"], domain="own")])
 
@@ -737,6 +743,7 @@ def test_functions_take_the_place_of_their_calls():
         (outside, "'w' is stored in another file"),
         (lambda m: m.graph.initializer[0].dims.append(2**40), "'w' holds 432 bytes"),
         (lambda m: m.graph.initializer[0].dims.append(-1), "'w' claims the shape"),
+        (empty_but_large, "'w' claims the shape"),
         (lambda m: setattr(m.graph.initializer[0], "data_type", TensorProto.BFLOAT16), "'w' is stored as BFLOAT16"),
         (lambda m: setattr(m.graph.initializer[0], "data_type", 77), "'w' is stored as type 77"),
         (lambda m: m.graph.node[1].input.__setitem__(0, "nowhere"), "reads 'nowhere', which no operator produces"),

@@ -176,6 +176,10 @@ COSTLY = {
                              + b"h\0Ns" * 200_000 + b".", "holds no weights"),
     "storages": (b"\x80\3ctorch.storage\n_load_from_bytes\nq\0C\x53\x80\3" + b"N0" * 40 + b".\x85q\1"
                  + b"0h\0h\1R" * 200_000 + b".", "damaged"),
+    "long name of a storage": (
+        b"\x80\2ctorch\n" + b"A" * 10_000_000 + b"\nq\0"
+        + (text("storage") + b"q\1h\0" + text("0") + text("cpu") + b"K\1tQ0").join([b"("] * 60_000)[:-1] + b"N.",
+        "holds no weights"),
     "one array": (large_array_under_many_names(), "far larger than its file"),
 }  # fmt: skip
 

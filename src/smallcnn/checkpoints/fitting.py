@@ -49,11 +49,13 @@ def _by_name(tensors: Tensors) -> Iterator[tuple[zoo.Model, _Fit]]:
         place = placed(layout, graph, tensors)
         if place.count >= _NEAR * len(graph.weights):
             inside, _ = place.of(tensors)
-            yield from _first_fit(layout, layout.of_file(inside), usual)
+            yield from _best_fit(layout, layout.of_file(inside), usual)
 
 
-def _first_fit(layout: Layout, tensors: Tensors, usual: zoo.Model) -> Iterator[tuple[zoo.Model, _Fit]]:
-    """The first variant of the layout's network that the tensors fit, if any."""
+def _best_fit(layout: Layout, tensors: Tensors, usual: zoo.Model) -> Iterator[tuple[zoo.Model, _Fit]]:
+    """The variant of the layout's network that takes most of the tensors; the first of them, if there is one."""
+    best: tuple[zoo.Model, _Fit] | None = None
+    most = 0
     for model in _variants(usual, switches=layout.same_names):
         implied = replace(model, options=model.options | layout.implies)
         try:
@@ -65,8 +67,13 @@ def _first_fit(layout: Layout, tensors: Tensors, usual: zoo.Model) -> Iterator[t
             lay(layout, graph, inside, without=tail)
         except (FileError, GraphError):
             continue
-        yield model, "among others" if len(inside) < len(tensors) else "headless" if tail else "whole"
-        return
+        if len(inside) > most:
+            most = len(inside)
+            best = model, "among others" if most < len(tensors) else "headless" if tail else "whole"
+        if most == len(tensors):
+            break
+    if best:
+        yield best
 
 
 def _by_kind(tensors: Tensors) -> Iterator[tuple[zoo.Model, _Fit]]:

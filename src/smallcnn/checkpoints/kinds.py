@@ -183,7 +183,9 @@ def _tar(path: Path) -> str:
         return ""
     if {"storages", "tensors"} <= {name.removeprefix("./") for name in names}:
         return f"in the format of PyTorch 0.1; {_STATE_DICT}, with model loaded by that version"
-    return f"a tar archive (it holds {_listed(names) or 'nothing'}); unpack it and import its content"
+    if not names:  # nothing but zeros
+        return ""
+    return f"a tar archive (it holds {_listed(names)}); unpack it and import its content"
 
 
 def _listed(names: list[str]) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 
 from smallcnn import ops
 from smallcnn.checkpoints.layouts.layout import KERAS
+from smallcnn.checkpoints.match_names import check_variances
 from smallcnn.errors import FileError
 from smallcnn.graph import Graph, Node
 from smallcnn.weights import initial_weights
@@ -80,6 +81,7 @@ def by_kind(graph: Graph, tensors: Tensors, *, fresh_head: bool = False) -> tupl
         raise FileError(f"does not fit {graph.name}: the file has {' and '.join(left)} left over")
     if fresh_head and not fresh:
         raise FileError("it has the whole network, including the head: drop --fresh-head")
+    check_variances(weights)
     initial = initial_weights(graph) if fresh else {}
     values = {name: np.ascontiguousarray(weights.get(name, initial.get(name)), np.float32) for name in graph.weights}
     return values, fresh

@@ -160,8 +160,7 @@ def lay(layout: Layout, graph: Graph, tensors: Tensors, *, without: Iterable[str
             f"does not fit {graph.name} as {layout.origin} names it: "
             + "; ".join(f"{len(some)} {what} ({listed(some)})" for what, some in problems.items() if some)
         )
-    if wrong := [name for name, value in weights.items() if name.endswith("running_var") and (value < 0).any()]:
-        raise FileError(f"damaged: variances below 0 for {listed(wrong)}")
+    check_variances(weights)
     if layout.blue_first and graph.input_shape[2] == 3:
         first = next(node for node in graph if graph.weights_of(node))
         weights[f"{first.name}.weight"] = weights[f"{first.name}.weight"][:, ::-1]
@@ -186,7 +185,14 @@ def in_order(graph: Graph, tensors: Tensors) -> dict[str, np.ndarray]:
                 f"does not fit {graph.name} in order: tensor {place} is {theirs} {value.shape}; {ours} needs "
                 f"{wanted.shape}"
             )
+    check_variances(weights)
     return {name: np.ascontiguousarray(value, np.float32) for name, value in weights.items()}
+
+
+def check_variances(weights: Tensors) -> None:
+    """FileError if a batch norm of ours has a variance below 0."""
+    if wrong := [name for name, value in weights.items() if name.endswith("running_var") and (value < 0).any()]:
+        raise FileError(f"damaged: variances below 0 for {listed(wrong)}")
 
 
 def listed(names: list[str], most: int = 3) -> str:

@@ -98,6 +98,11 @@ def key(value: object) -> object:
     return value if value is None or isinstance(value, float) else object()
 
 
+def _named(words: str) -> Named:
+    """A name as GLOBAL and INST have it, "module name"; a longer one than any is nothing that is known."""
+    return Named(words.replace(" ", ".", 1) if len(words) <= 2 * _LONGEST_KEY else "")
+
+
 class _Machine:
     """The stack, its marks, and the memo."""
 
@@ -221,7 +226,7 @@ class _Machine:
     # --- objects, none of which is created ---
 
     def _global(self, name: str) -> None:
-        self.stack.append(Named(name.replace(" ", ".", 1)))
+        self.stack.append(_named(name))
 
     def _stack_global(self, _: None) -> None:
         module, name = self.stack[-2:]
@@ -244,7 +249,7 @@ class _Machine:
 
     def _inst(self, name: str) -> None:
         args = self._since_mark()
-        self.stack.append(self._made(Named(name.replace(" ", ".", 1)), tuple(args)))
+        self.stack.append(self._made(_named(name), tuple(args)))
 
     def _made(self, maker: object, args: object) -> object:
         name = maker.name if isinstance(maker, Named) else ""

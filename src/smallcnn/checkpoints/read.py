@@ -19,7 +19,7 @@ import numpy as np
 
 from smallcnn.checkpoints.keras_file import keras_tensors
 from smallcnn.checkpoints.kinds import READ, Kind, kind_of
-from smallcnn.checkpoints.state_dict import MOST_TENSORS, choose, unwrapped
+from smallcnn.checkpoints.state_dict import MOST_TENSORS, choose, is_counter, unwrapped
 from smallcnn.checkpoints.tensors import widened
 from smallcnn.checkpoints.torch_files import opened
 from smallcnn.checkpoints.zips import open_zip
@@ -52,7 +52,11 @@ def read_weights(path: Path) -> Weights:
             tensors = _READERS[kind](path)
         else:
             raise FileError(f"{READ[kind]}: describes a network itself and has no named weights")
-        named = {name: _checked(name, value) for name, value in tensors.items() if not name.endswith(_COUNTERS)}
+        named = {
+            name: _checked(name, value)
+            for name, value in tensors.items()
+            if not (name.endswith(_COUNTERS) or is_counter(name))
+        }
         if not named:
             raise FileError("holds no weights")
         if len(named) > MOST_TENSORS:

@@ -41,11 +41,16 @@ class Chosen:
 def choose(content: object) -> Chosen:
     """The weights in `content`, as `smallcnn.checkpoints.torch_files` reads it; FileError if there are none."""
     found = _Search().within(content, 0)
-    named = {name: value for name, value in found.tensors.items() if name.rpartition(".")[2] not in _COUNTERS}
+    named = {name: value for name, value in found.tensors.items() if not is_counter(name)}
     if not named:
         kind = content.name if isinstance(content, Stub) else type(content).__name__
         raise FileError(f"holds no weights: its content ({shown(kind)}) has no named tensors")
     return Chosen(unwrapped(named), found.notes)
+
+
+def is_counter(name: str) -> bool:
+    """Whether the tensor of this name only counts, as that of a batch norm's batches does."""
+    return name.rpartition(".")[2] in _COUNTERS
 
 
 def unwrapped(tensors: Mapping[str, T]) -> dict[str, T]:
@@ -131,7 +136,7 @@ def _of_two(plain: str, one: Chosen, averaged: str, other: Chosen) -> Chosen:
 
 
 def _bare(found: Chosen) -> set[str]:
-    return {name for name in unwrapped(found.tensors) if name.rpartition(".")[2] not in _COUNTERS}
+    return {name for name in unwrapped(found.tensors) if not is_counter(name)}
 
 
 def _entries(value: object) -> Mapping[str, object]:

@@ -21,7 +21,7 @@ from smallcnn.keras.description import Layer
 from smallcnn.onnx import views
 from smallcnn.onnx.channels_last import channels_last, map_last, per_channel, plain, product
 from smallcnn.onnx.file import Array
-from smallcnn.onnx.network import Network
+from smallcnn.onnx.network import EPSILON, Network
 from smallcnn.onnx.views import View
 
 Reader = Callable[[Network, Call], View]
@@ -224,9 +224,9 @@ def batch_norm(net: Network, call: Call) -> View:
     channels = view.node.shape[-1]
     if {atom.axis for atom in view.dims[-1]} - {views.CHANNELS} or view.sizes[-1] != channels:
         raise FileError(f"normalises {shown(view.sizes)}, whose last axis is not the channels")
-    epsilon = call.real("epsilon", default=1e-3)
-    if not (own["moving_variance"] + epsilon > 0).all():
-        raise FileError("has a variance below 0")
+    epsilon = call.real("epsilon", default=1e-3) or EPSILON
+    if not (own["moving_variance"] + epsilon > EPSILON).all():
+        raise FileError("has a variance that is not above 0")
     made = net.add(
         ops.BatchNorm(epsilon=epsilon), [view.node], call.label,
         weight=own.get("gamma", np.ones(channels, np.float32)), bias=own.get("beta", np.zeros(channels, np.float32)),

@@ -13,7 +13,7 @@ from smallcnn.onnx import views
 from smallcnn.onnx.call import Call
 from smallcnn.onnx.file import Array, decimal
 from smallcnn.onnx.gates import gated
-from smallcnn.onnx.network import Network, close
+from smallcnn.onnx.network import EPSILON, Network, close
 from smallcnn.onnx.views import View
 
 
@@ -23,14 +23,14 @@ def batch_norm(net: Network, call: Call) -> View:
     if call.attributes.whole("training_mode", 0) or call.attributes.whole("spatial", 1) != 1:
         raise FileError("is batch norm in training mode, or not per channel")
     call.attributes.real("momentum", 0.9)
-    epsilon = call.attributes.real("epsilon", 1e-5)
+    epsilon = call.attributes.real("epsilon", 1e-5) or EPSILON
     channels = view.node.shape[-1]
     if len(view.dims) < 2 or view.sizes[1] != channels or {atom.axis for atom in view.dims[1]} - {views.CHANNELS}:
         raise FileError(f"normalises axis 1 of {shown(view.sizes)}, which is not the channels")
     names = {"weight": "scale", "bias": "shift", "running_mean": "mean", "running_var": "variance"}
     own = {key: call.weight(i, what) for i, (key, what) in enumerate(names.items(), 1)}
-    if not (own["running_var"] + epsilon > 0).all():
-        raise FileError("has a variance below 0")
+    if not (own["running_var"] + epsilon > EPSILON).all():
+        raise FileError("has a variance that is not above 0")
     return replace(view, node=net.add(ops.BatchNorm(epsilon=epsilon), [view.node], call.label, **own))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, TensorProto
 
-from smallcnn.checks import shown
+from smallcnn.checks import MOST_STORED, shown
 from smallcnn.errors import FileError
 from smallcnn.onnx.external import Beside
 from smallcnn.onnx.functions import inlined
@@ -211,7 +211,8 @@ def tensor(stored: onnx.TensorProto, what: str, beside: Beside) -> Array:
         raise FileError(f"{what} is stored as {number_type(stored.data_type)}; floats of 16, 32 and 64 bits are read")
     dtype, field = _NUMBERS[stored.data_type]
     shape = tuple(stored.dims)
-    if len(shape) > _MOST_AXES or min(shape, default=0) < 0:
+    empty_but_large = 0 in shape and prod(filter(None, shape)) > MOST_STORED  # which NumPy refuses as well
+    if len(shape) > _MOST_AXES or min(shape, default=0) < 0 or empty_but_large:
         raise FileError(f"{what} claims the shape {shown(shape)}")
     values: Array
     size = prod(shape) * np.dtype(dtype).itemsize
