@@ -89,7 +89,7 @@ OTHERS = {
     "pointer": (lambda p: p.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n"), "git lfs pull"),
     "page": (lambda p: p.write_text("\n<!DOCTYPE html><title>404</title>"), "a web page"),
     "text": (lambda p: p.write_text("hello\n"), "of an unsupported kind"),
-    "zeros": (lambda p: p.write_bytes(bytes(20_000)), "damaged, or of an unsupported kind"),
+    "zeros": (lambda p: p.write_bytes(bytes(20_000)), "damaged or of an unsupported kind"),
     "npy": (lambda p: p.write_bytes(b"\x93NUMPY\x01\x00"), "one NumPy array"),
     "saved model": (lambda p: p.write_bytes(b"\x08\x01\x12\x03abc"), "of an unsupported kind"),
     "cut zip": (lambda p: p.write_bytes(b"PK\x03\x04" + bytes(60)), "damaged: a zip archive that is cut off"),
