@@ -30,7 +30,7 @@ def test_every_command_takes_it(smallcnn, root, tmp_path, monkeypatch):
             "--compute", "torch", "--batch-size", 8,
         )  # fmt: skip
     assert code == 0, err
-    assert asked == [(out, "imagenet", root)]
+    assert asked == [(out, "imagenet", str(root))]
     assert smallcnn("train", "--resume", "--out", out)[0] == 0
     assert "6 images of imagenet (val)" in (out / "report.html").read_text()
     figures = [

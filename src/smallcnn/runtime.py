@@ -15,7 +15,7 @@ import numpy as np
 from PIL.Image import Image
 
 from smallcnn import compiled, engines, metadata
-from smallcnn.data.decode import Picture
+from smallcnn.data.decode import ImageInput
 from smallcnn.data.preprocessing import Preprocessing
 from smallcnn.ending import PRESENT, Ending, logits_of, probabilities
 from smallcnn.engines import Model
@@ -94,14 +94,14 @@ class Net:
         """
         return relative_error(self._run(probe_image(self.input_shape))[0], self._expected())
 
-    def classify(self, pictures: Sequence[Picture], *, top: int = 5) -> list[Prediction]:
+    def classify(self, images: Sequence[ImageInput], *, top: int = 5) -> list[Prediction]:
         """Decodes, prepares and classifies images one at a time, ranking `top` labels.
 
         Raises ImageError for an image that cannot be decoded.
         """
-        if isinstance(pictures, str | bytes | Path | np.ndarray | Image):
+        if isinstance(images, str | bytes | Path | np.ndarray | Image):
             raise DataError("classify takes a list of images; for one image, write classify([image])")
-        return [self.classify_prepared(self.preprocessing.prepare(picture), top=top) for picture in pictures]
+        return [self.classify_prepared(self.preprocessing.prepare(image), top=top) for image in images]
 
     def classify_prepared(self, image: np.ndarray, *, top: int = 5) -> Prediction:
         """Classifies one image already at the network's size: uint8 (H, W, C)."""

@@ -22,13 +22,10 @@ from smallcnn.data.opening import SUFFIXES, open_file, open_image
 from smallcnn.data.stored import Stored
 from smallcnn.errors import ImageError, ImageNote
 
-__all__ = ["SUFFIXES", "Decoded", "ImageInput", "Picture", "decode"]
+__all__ = ["SUFFIXES", "Decoded", "ImageInput", "decode"]
 
 ImageInput = str | Path | bytes | Stored | Image.Image | np.ndarray
 """A path, a file's bytes, a file inside another, a Pillow image, or a uint8 array (H, W), (H, W, 1) or (H, W, 3)."""
-
-Picture = ImageInput
-"""Former name of `ImageInput`."""
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
