@@ -19,10 +19,11 @@ def command(model: str, by: str, json_: bool, **chosen: int | None) -> None:
 
     One multiply and one add count as one Mult-Add; only convolutions and dense layers are counted.
     """
+    from smallcnn import engines
     from smallcnn.compiler.explain import peak_activation_bytes
     from smallcnn.cost import profile
 
-    if Path(model).suffix.lower() in (".safetensors", ".onnx"):
+    if Path(model).suffix.lower() in engines.SUFFIXES or Path(model).is_dir():
         from smallcnn.model_file import read
 
         if given(chosen):

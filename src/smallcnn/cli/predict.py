@@ -10,7 +10,7 @@ import click
 
 from smallcnn.cli.options import as_json, engine, threads
 from smallcnn.cli.show import print_json, progress, remark, say, warn_untrained
-from smallcnn.errors import AnswerError, ImageError
+from smallcnn.errors import AnswerError, FileError, ImageError
 from smallcnn.escape import escaped
 from smallcnn.files import check_regular
 
@@ -51,14 +51,19 @@ def command(
     A compiled FILE (.so, .dll) is a program: opening it runs it with your permissions. Open only files that you made
     or trust. All other kinds of FILE are data.
     """
-    from smallcnn import runtime, shipped
+    from smallcnn import engines, runtime, shipped
     from smallcnn.data.decode import SUFFIXES
 
     if json_ and csv_:
         raise click.UsageError("--json and --csv cannot be combined")
     if file is None:
         raise click.UsageError("no IMAGE given")
-    if file.suffix.lower() in SUFFIXES or (file.is_dir() and not images):
+    if not images and not file.exists() and str(file) != shipped.DEFAULT:
+        raise FileError(f"{file}: no such file")
+    alone = not images and file.suffix.lower() not in engines.SUFFIXES and str(file) != shipped.DEFAULT
+    if file.suffix.lower() in SUFFIXES or alone:
+        if last := next((image for image in images if image.suffix.lower() in engines.SUFFIXES), None):
+            raise click.UsageError(f"the model file goes first: smallcnn predict {last} IMAGE...")
         file, images = Path(shipped.DEFAULT), (file, *images)
     if not images:
         raise click.UsageError("no IMAGE given")

@@ -6,7 +6,7 @@ compile_file(artifact, "model.wasm", target="wasm")
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -33,8 +33,8 @@ Report = Callable[[int, int], None]
 class Compiled:
     """The result: the linked program, its plan, and the relative error found (host only)."""
 
-    program: Program
-    plan: tuple[Call, ...]
+    program: Program = field(repr=False)
+    plan: tuple[Call, ...] = field(repr=False)
     error: float | None
 
 

@@ -21,6 +21,9 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 class _Train(ModuleType):
     def __call__(self, *args: Any, **options: Any) -> Any:
         """See `smallcnn.train.run.train`."""
+        from smallcnn.errors import TRAIN, require
+
+        require("training", "train", *TRAIN)
         from smallcnn.train.run import train
 
         return train(*args, **options)

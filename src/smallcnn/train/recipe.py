@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, fields
 from math import cos, isfinite, pi
 from typing import Any, Literal, get_args
 
-from smallcnn.errors import DataError
+from smallcnn.errors import DataError, closest
 
 Optimizer = Literal["sgd", "adam", "adamw", "rmsprop"]
 Schedule = Literal["cosine", "linear", "exponential", "constant"]
@@ -187,7 +187,8 @@ class Recipe:
 def check_names(values: dict[str, Any]) -> None:
     """Raises DataError unless every key is a field of Recipe."""
     if unknown := sorted(values.keys() - {field.name for field in fields(Recipe)}):
-        raise DataError(f"a recipe has no {', '.join(unknown)}")
+        names = [field.name for field in fields(Recipe)]
+        raise DataError(f"a recipe has no {', '.join(unknown)}; {closest(unknown[0], names)}")
 
 
 def _check(name: str, value: object, good: bool, allowed: str) -> None:
