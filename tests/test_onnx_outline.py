@@ -98,7 +98,7 @@ def test_pipes_and_folders_are_not_opened(tmp_path):
     os.mkfifo(tmp_path / "pipe.onnx")
     (tmp_path / "folder.onnx").mkdir()
     for reader in (runtime.open, read_onnx):
-        with pytest.raises(FileError, match=r"pipe\.onnx: not a regular file"):
+        with pytest.raises(FileError, match=r"pipe\.onnx: .*not a regular file"):
             reader(tmp_path / "pipe.onnx")
         with pytest.raises(FileError, match=r"folder\.onnx: a folder, not a file"):
             reader(tmp_path / "folder.onnx")

@@ -177,7 +177,7 @@ class Builder:
         return self._add(ops.Shuffle, (x,), name, groups=groups)
 
     def split(self, x: Node, sizes: Sequence[int], *, name: str | None = None) -> list[Node]:
-        """Cuts the channels into consecutive parts of these sizes, which must cover them all; named `name`.0, .1, ..."""
+        """Cuts the channels into consecutive parts of these sizes, which cover them all; named `name`.0, .1, ..."""
         base = name or self._number("split")
         if sum(sizes) != x.shape[-1]:
             raise GraphError(f"{base}: parts of {list(sizes)} channels do not add up to {x.shape[-1]}")

@@ -54,8 +54,8 @@ class Note:
 class Figure:
     """One published quantity: the printed text ("569 M"), and how it is counted here, if it can be.
 
-    `counted` takes the row's network, or is the number itself if a closed formula gives it. A text is compared verbatim, a
-    number after rounding to the printed digits. `unit` is needed if a suffix does not mean powers of ten.
+    `counted` takes the row's network, or is a number if a closed formula gives it. A text is compared verbatim,
+    a number after rounding to the printed digits. `unit` is needed if a suffix does not mean powers of ten.
     """
 
     quantity: str

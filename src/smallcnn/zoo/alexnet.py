@@ -32,7 +32,7 @@ def alexnet(
 ) -> Graph:
     """AlexNet.
 
-    `variant` "grouped" is the paper's network, in two halves; "ungrouped" joins them; "one_tower" is the one of "One weird
+    `variant` "grouped" is the paper's network, in two halves; "ungrouped" joins them; "one_tower" is from "One weird
     trick" (Krizhevsky 2014, arXiv 1404.5997) as in torchvision: fewer filters, no response normalisation, dropout
     before the hidden layers rather than after them. `small_input`, for images of 28 to 64 pixels, gives the first
     layer stride 1 and padding 5. `resolution` is one side or (height, width); the first dense layer reads the whole
