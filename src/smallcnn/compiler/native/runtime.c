@@ -5,8 +5,8 @@
        NETWORK_FEATURES  NETWORK_METADATA  NETWORK_HEIGHT  _WIDTH  _CHANNELS  _OUTPUTS
        NETWORK_ARENA  NETWORK_SCRATCH  bytes        NETWORK_STEPS  _BUFFERS  _DIMENSIONS  lengths of the tables
 
-   A context is one block of memory: the context itself, the kernels' arguments per thread, the arena, and the scratch of
-   each thread. Everything is laid out at creation; running only calls kernels. */
+   A context is one block of memory: the context itself, the kernels' arguments per thread, the arena, and each thread's
+   scratch. Everything is laid out at creation; running only calls kernels. */
 
 #pragma GCC visibility push(default)
 #include "smallcnn.h"
@@ -183,10 +183,10 @@ __asm__(".globl __chkstk\n"
 /* ---- Threads: at a barrier each raises its own signal and waits for the others'. */
 
 #ifndef NO_SYSTEM
-/* A waiting thread first spins, so that a barrier costs little; then yields its core, perhaps to the thread it waits for;
-   then sleeps. The yield phase is longer than most steps, and than a caller needs between images. 30 steps of 31 us take,
-   in us on a 2.4 GHz Zen 3: one thread 930; two threads on two cores 475, on one core 1100; on one core with 20 us of
-   spinning 1600 to 4000, with 200 us 16000. A barrier of two threads takes 0.09. */
+/* A waiting thread first spins, so that a barrier costs little; then yields its core, perhaps to the thread it waits
+   for; then sleeps. The yield phase is longer than most steps, and than a caller needs between images. 30 steps of
+   31 us take, in us on a 2.4 GHz Zen 3: one thread 930; two threads on two cores 475, on one core 1100; on one core
+   with 20 us of spinning 1600 to 4000, with 200 us 16000. A barrier of two threads takes 0.09. */
 #define LOOK_MICROSECONDS 2
 #define YIELD_MICROSECONDS 200
 
