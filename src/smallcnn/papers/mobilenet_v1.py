@@ -49,7 +49,7 @@ _LAYERS = (
     "FC / s1, 1024x1000, 1x1x1024",
 )
 _LAYER_NOTES = {
-    25: wrong("stride 2 would turn 7x7 into 4x4, but the next line's input is 7x7: the stride is 1, as in released code"),
+    25: wrong("stride 2 would turn 7x7 into 4x4, but the next input is 7x7: the stride is 1, as in the released code"),
 }
 
 
