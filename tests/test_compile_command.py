@@ -96,7 +96,7 @@ def test_the_prefix_begins_every_name(folder, smallcnn, refused, tmp_path):
         assert f"{prefix!r} cannot begin names in C" in refused(
             "compile", folder / "m.onnx", "--out", out, "--prefix", prefix
         )
-    assert "a prefix is for .o files" in refused(
+    assert "a prefix applies only to .o files" in refused(
         "compile", folder / "m.onnx", "--out", out.with_suffix(".so"), "--prefix", "x"
     )
     assert not out.exists()
@@ -118,9 +118,9 @@ def test_an_object_comes_with_its_header_and_a_foreign_file_is_not_run(folder, s
 @COMPILER
 def test_mistakes(folder, refused, tmp_path):
     model = folder / "m.safetensors"
-    assert "ends in .dll" in refused("compile", model, "--out", tmp_path / "m.so", "--target", "x86-64-windows")
-    assert "ends in .wasm" in refused("compile", model, "--out", tmp_path / "m.so", "--target", "wasm")
-    assert "ends in .so or .o" in refused("compile", model, "--out", tmp_path / "m", "--target", "x86-64-linux")
+    assert "must end in .dll" in refused("compile", model, "--out", tmp_path / "m.so", "--target", "x86-64-windows")
+    assert "must end in .wasm" in refused("compile", model, "--out", tmp_path / "m.so", "--target", "wasm")
+    assert "must end in .so or .o" in refused("compile", model, "--out", tmp_path / "m", "--target", "x86-64-linux")
     assert "no target 'arm64'; closest: arm-64" in refused("compile", model, "--out", "m.so", "--target", "arm64")
     tuned = ("compile", model, "--out", tmp_path / "m.wasm", "--target", "wasm", "--tune")
     assert "kernels for wasm cannot be timed on this machine" in refused(*tuned)

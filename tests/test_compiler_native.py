@@ -441,7 +441,7 @@ class TestTargets:
             targets.parse(name)
 
     def test_kinds_of_files(self, tmp_path):
-        with pytest.raises(SmallcnnError, match=r"a file for x86-64-linux-avx2 ends in \.so or \.o"):
+        with pytest.raises(SmallcnnError, match=r"a file for x86-64-linux-avx2 must end in \.so or \.o"):
             link.write(replace(program("host"), target="x86-64-linux-avx2"), tmp_path / "tiny.dll")
 
     def test_a_place_that_cannot_be_written(self, tmp_path):

@@ -125,7 +125,7 @@ def test_a_softmax_over_another_axis_is_refused(tmp_path, axis):
 
 def test_a_part_of_a_softmax_is_refused(tmp_path):
     path = foreign(tmp_path / "f.onnx", [("Softmax", {"axis": 1}, None), ("Gather", {"axis": 1}, [1, 2])], 4)
-    with pytest.raises(FileError, match="takes part of what Softmax gives"):
+    with pytest.raises(FileError, match="takes part of the result of Softmax"):
         read_onnx(path)
 
 

@@ -562,9 +562,7 @@ BACKBONES = [
 def test_a_backbone_gets_a_fresh_head(file, model, origin, fresh):
     path = shared(file)
     line = refusal(path, model)
-    assert line.endswith(
-        f"it lacks {', '.join(fresh)}: if the head was cut off, --fresh-head initialises a new one"
-    )
+    assert line.endswith(f"it lacks {', '.join(fresh)}: if the head was cut off, --fresh-head initialises a new one")
     made = import_checkpoint([path], model, fresh_head=True, labels=["cat", "dog"])
     assert (made.facts["imported"]["origin"], made.facts["imported"]["fresh"]) == (origin, fresh)
     assert (made.labels, made.graph.output_shape) == (("cat", "dog"), (2,))

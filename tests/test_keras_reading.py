@@ -273,7 +273,7 @@ def test_layers_that_are_not_read_are_named(change, reason, tmp_path):
 
 def test_a_model_with_code_of_its_own(tmp_path):
     path = rewritten("transfer", tmp_path, lambda d: d | {"class_name": "MyNet"})
-    assert refused(path) == "its model is of the class 'MyNet', whose layers are connected only by its own Python code"
+    assert refused(path) == "its model is of the class 'MyNet', whose layers only its Python code connects"
 
 
 def test_two_outputs(tmp_path):

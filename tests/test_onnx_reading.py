@@ -621,7 +621,11 @@ REFUSED = {
         {},
         "reads the result of Softmax",
     ),
-    "a transposed map": ([node("Transpose", "s", "a", perm=[0, 1, 3, 2]), node("Conv", "a k", "m")], K, "a transpose must come first"),
+    "a transposed map": (
+        [node("Transpose", "s", "a", perm=[0, 1, 3, 2]), node("Conv", "a k", "m")],
+        K,
+        "transpose must come",
+    ),
     "mean over channels": ([node("ReduceMean", "s", "m", axes=[1])], {}, "not height and width"),
     "a constant per pixel": ([node("Add", "s c", "m")], {"c": random(5, 6)}, "not one number or one per channel"),
     "zeros around the channels": (
@@ -645,7 +649,7 @@ REFUSED = {
         {"k": np.full((4, 4, 1, 1), np.nan, np.float32)},
         "infinite or NaN",
     ),
-    "weights of a different shape": ([node("Conv", "s k", "m")], {"k": random(4, 3, 1, 1)}, r"weight of \(4, 3, 1, 1\)"),
+    "weights of another shape": ([node("Conv", "s k", "m")], {"k": random(4, 3, 1, 1)}, r"weight of \(4, 3, 1, 1\)"),
     "an even window": ([node("LRN", "s", "m", size=4)], {}, "size must be odd"),
     "another attribute": ([node("Relu", "s", "m", slope=0.1)], {}, "an unexpected attribute 'slope'"),
     "indices of a maximum": (

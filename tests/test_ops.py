@@ -182,7 +182,7 @@ POOL = {"op": "pool", "function": "max", "kernel": [3, 3], "stride": [1, 1]}
         ({"op": "conv", "out": 4, "padding": [[0, 0], [0, -1]]}, r"padding must be .* not \(\(0, 0\), \(0, -1\)\)"),
         ({"op": "conv", "out": 4, "bias": 1}, "bias must be true or false, not 1"),
         ({"op": "batch_norm", "epsilon": 0}, "epsilon must be a number above 0, not 0"),
-        ({"op": "activation", "function": "relu7"}, "no activation 'relu7'; closest: relu, relu6, leaky_relu"),
+        ({"op": "activation", "function": "relu7"}, "no activation 'relu7'; closest: relu, relu6"),
         ({"op": "activation", "function": "leaky_relu", "slope": 0}, "slope must be a number above 0, not 0"),
         (POOL | {"function": "mean"}, "pooling must be max or average, not 'mean'"),
         (POOL | {"padding": [[3, 0], [0, 0]]}, r"padding \(\(3, 0\), \(0, 0\)\) must be below the window, \(3, 3\)"),

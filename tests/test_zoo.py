@@ -238,7 +238,7 @@ def test_two_networks_of_one_name_are_an_error():
     def mobilenet_v1() -> Graph:
         raise AssertionError("never built")
 
-    with pytest.raises(ValueError, match="two networks are called mobilenet_v1"):
+    with pytest.raises(ValueError, match="two networks are named mobilenet_v1"):
         register(mobilenet_v1)
 
 

@@ -134,10 +134,10 @@ def test_cifar_defaults():
     ("options", "message"),
     [
         ({"block": "resnet"}, "block must be baseline or mobilenet or shufflenet or effnet or revised, not 'resnet'"),
-        ({"block": "baseline", "large": True}, "large goes with block=mobilenet, shufflenet, effnet, not baseline: .*"),
-        ({"block": "revised", "large": True}, "large goes with block=mobilenet, shufflenet, effnet, not revised: .*"),
+        ({"block": "baseline", "large": True}, "large requires block=mobilenet, shufflenet, effnet, not baseline: .*"),
+        ({"block": "revised", "large": True}, "large requires block=mobilenet, shufflenet, effnet, not revised: .*"),
         ({"block": "revised", "expansion": 3}, "expansion must be 2, 4 or 6, not 3"),
-        ({"expansion": 2}, "expansion goes with block=revised, not effnet"),
+        ({"expansion": 2}, "expansion requires block=revised, not effnet"),
     ],
     ids=str,
 )

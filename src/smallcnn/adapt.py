@@ -1,6 +1,6 @@
-"""A network for another input size or number of classes: Graph -> Graph, for fine-tuning what someone else trained.
+"""Adapts a network to another input size or number of classes: Graph -> Graph, for fine-tuning a trained network.
 
-Operators stay as they are; shapes follow, and padding where it depends on them, as TensorFlow's SAME does.
+Operators stay the same; shapes follow, and so does padding that depends on them, such as TensorFlow's SAME.
 """
 
 from collections.abc import Collection, Mapping
@@ -17,10 +17,10 @@ from smallcnn.ops import Op
 def with_resolution(graph: Graph, resolution: tuple[int, int]) -> Graph:
     """The network for inputs of (height, width).
 
-    Padding that depends on the size, as TensorFlow's SAME does, becomes what the registry has at the new size, if the
-    graph's name is one of the registry and the windows of that network are the graph's; otherwise it stays as it is.
+    Padding that depends on the size, such as TensorFlow's SAME, is taken from the registered network at the new size if
+    the graph's name is registered and both have the same windows; otherwise it stays the same.
 
-    Raises GraphError naming the first layer that cannot follow, or whose weights would have another shape.
+    Raises GraphError naming the first layer that does not fit, or whose weights would change shape.
     """
     first = graph.nodes[0]
     changed = {first.name: ops.Input((*resolution, graph.input_shape[2])), **_windows_at(graph, resolution)}
@@ -35,7 +35,7 @@ def with_resolution(graph: Graph, resolution: tuple[int, int]) -> Graph:
 
 
 def _windows_at(graph: Graph, resolution: tuple[int, int]) -> dict[str, Op]:
-    """The convolutions and pools as the registry has them at another size; none if it has not this network."""
+    """Convolutions and pools of the registered network at another size; none if it is not registered."""
     common = {"classes": graph.output_shape[0], "channels": graph.input_shape[2]}
     try:
         model = zoo.parse(graph.name)
@@ -61,9 +61,9 @@ def _window(op: Op) -> tuple[ops.Pair, ops.Pair, ops.Padding]:
 
 
 def with_classes(graph: Graph, classes: int) -> Graph:
-    """The network with its last layer of weights for another number of classes, and nothing left that bounds logits.
+    """The network with its last layer of weights resized to another number of classes, and without bounds on logits.
 
-    Raises GraphError if the last weights are not those of a classifier.
+    Raises GraphError if the last weights are not a classifier's.
     """
     last = classifier(graph)
     assert isinstance(last.op, ops.Conv | ops.Dense)
@@ -84,9 +84,9 @@ def classifier(graph: Graph) -> Node:
 
 
 def with_input_turned(graph: Graph, weights: Mapping[str, np.ndarray]) -> tuple[Graph, dict[str, np.ndarray]]:
-    """The same network for an input whose three channels come in the opposite order.
+    """The same network for an input with its three channels in the opposite order.
 
-    Where only convolutions in one group read the input, their weights are turned round; otherwise the input is.
+    If only ungrouped convolutions read the input, their weights are reversed; otherwise the input is.
     """
     first = graph.nodes[0]
     readers = graph.consumers[first.name]
@@ -109,7 +109,7 @@ def with_input_turned(graph: Graph, weights: Mapping[str, np.ndarray]) -> tuple[
 
 
 def keep(graph: Graph, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Those of `weights` that `graph` has, in the same shape."""
+    """The `weights` that `graph` also has with the same shape."""
     wanted = {name: weight.shape for name, weight in graph.weights.items()}
     return {name: value for name, value in weights.items() if wanted.get(name) == value.shape}
 
@@ -119,7 +119,7 @@ def _bounds(op: Op) -> bool:
 
 
 def rebuilt(graph: Graph, changed: Mapping[str, Op], *, without: Collection[str] = ()) -> Graph:
-    """The graph with other operators at some nodes, some of one input left out, and shapes inferred anew."""
+    """The graph with some operators replaced, some single-input nodes removed, and shapes inferred again."""
     nodes: dict[str, Node] = {}
     stands_for: dict[str, str] = {}
     for node in graph:

@@ -1,4 +1,4 @@
-"""Building a graph layer by layer, with every shape checked as it is added.
+"""Builds a graph layer by layer and checks every shape as it is added.
 
     g = Builder(input=(224, 224, 3))
     x = g.conv_bn(g.input, 32, kernel=3, stride=2, name="stem")
@@ -7,7 +7,7 @@
     graph = g.graph(g.dense(g.global_pool(features), 1000, name="classifier"), features=features, name="tiny")
 
 Each method takes and returns a Node, whose `shape` is (H, W, C) or (C,). Names with dots group nodes
-(`block1.pointwise.conv`); left out, a name is the operator's kind and a number. An error names the layer.
+(`block1.pointwise.conv`); the default name is the operator's kind and a number. An error names the layer.
 """
 
 from collections.abc import Sequence
@@ -20,8 +20,9 @@ from smallcnn.ops import ActivationKind, Op, Padding, Pair, Shape
 
 Size = int | Pair
 PaddingLike = Literal["same", "ceil", "symmetric"] | int | Padding
-"""'same' is TensorFlow's SAME, as numbers for this input size; 'ceil' is Caffe's rounding up: what the last window
-lacks, at the end; 'symmetric' is half the kernel on every side, as in most PyTorch code; one number pads all four.
+"""'same' is TensorFlow's SAME, as numbers for this input size; 'ceil' is Caffe's rounding up: the last window's
+missing pixels are added at the end; 'symmetric' is half the kernel on every side, as in most PyTorch code; one number
+pads all four.
 """
 
 
@@ -118,7 +119,7 @@ class Builder:
         return self._add(ops.Clip, (x,), name, low=low, high=high)
 
     def pad(self, x: Node, padding: Padding, *, name: str | None = None) -> Node:
-        """Zeros around a map; negative numbers cut off."""
+        """Zeros around a map; negative numbers crop."""
         return self._add(ops.Pad, (x,), name, padding=padding)
 
     def max_pool(
@@ -176,7 +177,7 @@ class Builder:
         return self._add(ops.Shuffle, (x,), name, groups=groups)
 
     def split(self, x: Node, sizes: Sequence[int], *, name: str | None = None) -> list[Node]:
-        """Cuts the channels into consecutive parts of these sizes, which must use them all; named `name`.0, .1, ..."""
+        """Cuts the channels into consecutive parts of these sizes, which cover them all; named `name`.0, .1, ..."""
         base = name or self._number("split")
         if sum(sizes) != x.shape[-1]:
             raise GraphError(f"{base}: parts of {list(sizes)} channels do not add up to {x.shape[-1]}")
@@ -193,7 +194,7 @@ class Builder:
         return self._add(ops.LocalResponseNorm, (x,), name, size=size, alpha=alpha, beta=beta, bias=bias)
 
     def dropout(self, x: Node, rate: float, *, name: str | None = None) -> Node:
-        """Dropout while training."""
+        """Dropout in training."""
         return self._add(ops.Dropout, (x,), name, rate=rate)
 
     def graph(self, output: Node, *, features: Node, name: str) -> Graph:
@@ -236,7 +237,7 @@ def same_padding(size: int, kernel: int, stride: int) -> Pair:
 
 
 def ceil_padding(size: int, kernel: int, stride: int) -> Pair:
-    """Caffe's rounding up along one axis: what the last, partial window lacks, at the end."""
+    """Caffe's rounding up along one axis: pads the last, partial window at the end."""
     return 0, -(size - kernel) % stride
 
 
@@ -249,7 +250,7 @@ _PADDINGS = {"same": same_padding, "symmetric": _symmetric_padding, "ceil": ceil
 
 
 def _window(shape: Shape, kernel: Size, stride: Size, padding: PaddingLike) -> dict[str, object]:
-    """kernel, stride and padding spelled out for an input of this shape."""
+    """Explicit kernel, stride and padding for an input of this shape."""
     height, width, _ = checks.as_map(shape)
     kernel, stride = _pair(kernel), _pair(stride)
     checks.window(kernel, stride, ops.NO_PADDING)

@@ -15,7 +15,7 @@ from smallcnn.ops import Shape
 
 @dataclass(frozen=True)
 class Layer:
-    """One node's share. `type` groups layers as MobileNet v1's Table 2 does: 'conv 1x1', 'depthwise conv 3x3', ..."""
+    """The cost of one node. `type` groups layers as in MobileNet v1's Table 2: 'conv 1x1', 'depthwise conv 3x3', ..."""
 
     name: str
     type: str
@@ -37,16 +37,16 @@ class TypeTotal:
 
 @dataclass(frozen=True)
 class Profile:
-    """What one image of `input_shape` (H, W, C) costs."""
+    """The cost of one image of `input_shape` (H, W, C)."""
 
     name: str
     input_shape: Shape
     layers: tuple[Layer, ...]
     peak_activation_elements: int
-    """Most elements alive at once when layers run one by one in order, each freeing what nobody reads any more, and
-    batch norm, activation, dropout and flatten working in place. The input image counts while it is needed."""
+    """Most elements alive at once when layers run one by one in order, freeing tensors after their last reader, with
+    batch norm, activation, dropout and flatten in place. The input image counts while it is needed."""
     weight_bytes: int
-    """float32 bytes of what is stored for inference: batch norm folded away, biases included."""
+    """float32 bytes stored for inference: batch norm folded, biases included."""
 
     @property
     def mult_adds(self) -> int:
@@ -80,7 +80,7 @@ def profile(graph: Graph) -> Profile:
 
 
 def _weight_bytes(graph: Graph) -> int:
-    """See `Profile.weight_bytes`; what `fold.fold_graph` would leave, counted without building it."""
+    """See `Profile.weight_bytes`; counts the result of `fold.fold_graph` without building it."""
     folded = foldable(graph)
     gains_bias = set(folded.values())
     count = 0

@@ -1,7 +1,7 @@
-"""Folding batch norm into the convolution or dense layer before it: Graph -> Graph, and the weights with it.
+"""Folds batch norm into the convolution or dense layer before it: Graph -> Graph, along with the weights.
 
 A batch norm can be folded if it is the only reader of a convolution or dense layer, and both are on the same side of
-the end of the features. Others stay where they are.
+the end of the features. Others stay.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ Weights = Mapping[str, np.ndarray]
 
 
 def foldable(graph: Graph) -> dict[str, str]:
-    """Batch norms that can be folded, by name, each with the layer that takes it in."""
+    """Batch norms that can be folded, by name, each with the layer that absorbs it."""
     pairs = {}
     for node in graph:
         if isinstance(node.op, ops.BatchNorm):
@@ -28,7 +28,7 @@ def foldable(graph: Graph) -> dict[str, str]:
 
 
 def fold_graph(graph: Graph) -> Graph:
-    """The same network with every foldable batch norm gone and a bias on the layer before it."""
+    """The same network with every foldable batch norm removed and a bias on the layer before it."""
     pairs = foldable(graph)
     absorbing = set(pairs.values())
     nodes: dict[str, Node] = {}
@@ -56,7 +56,7 @@ def fold(graph: Graph, weights: Weights) -> tuple[Graph, dict[str, np.ndarray]]:
         assert isinstance(op, ops.BatchNorm)
         weight = folded[f"{layer}.weight"].astype(np.float64)
         bias = folded.get(f"{layer}.bias", np.zeros(1)).astype(np.float64)
-        with np.errstate(all="ignore"):  # what is not finite shows in the answer
+        with np.errstate(all="ignore"):  # non-finite values show in the answer
             scale = gamma / np.sqrt(variance + op.epsilon)
             folded[f"{layer}.weight"] = (weight * scale.reshape(-1, *[1] * (weight.ndim - 1))).astype(np.float32)
             folded[f"{layer}.bias"] = (beta + (bias - mean) * scale).astype(np.float32)

@@ -28,7 +28,7 @@ def separable(kernel: int, inputs: int, outputs: int, side: int) -> int:
 
 
 def separable_share(kernel: int, outputs: int) -> Fraction:
-    """What a separable convolution costs of the full one: 1/N + 1/D_K² (MobileNet v1, section 3.1)."""
+    """Cost of a separable convolution relative to the full one: 1/N + 1/D_K² (MobileNet v1, section 3.1)."""
     return Fraction(1, outputs) + Fraction(1, kernel**2)
 
 
@@ -66,6 +66,6 @@ def resnext_unit(height: int, width: int, channels: int, bottleneck: int, groups
 def effnet_block(height: int, width: int, inputs: int, bottleneck: int, outputs: int) -> int:
     """1x1, depthwise 1x3, pool along one axis, depthwise 3x1, strided 2x1 (EffNet, figure 1a; sides before, even).
 
-    The paper prints no formula; this one is read off the figure: h w m (k + 3 + 3/2 + k'/2).
+    The paper prints no formula; this one is derived from the figure: h w m (k + 3 + 3/2 + k'/2).
     """
     return height * width * bottleneck * (2 * inputs + 9 + outputs) // 2

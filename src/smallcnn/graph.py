@@ -1,4 +1,4 @@
-"""A network as data: an immutable list of named nodes in the order they run.
+"""A network as data: an immutable list of named nodes in execution order.
 
     Graph.nodes    Node(name, op, inputs, shape), inputs before their consumers, the Input node first
     Graph.output   name of the node whose result is the answer (the logits)
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Node:
-    """One operator at its place in a network; `shape` is its output's, channels last, without the batch."""
+    """One operator in a network; `shape` is its output shape, channels last, without the batch."""
 
     name: str
     op: Op
@@ -62,13 +62,13 @@ def check_count(nodes: int) -> None:
 def _check_name(name: object) -> None:
     if not (isinstance(name, str) and len(name) <= _LONGEST_NAME and _NAME.fullmatch(name)):
         raise GraphError(
-            f"{shown(name)} is not a node name: letters, digits and _, dots between parts, at most {_LONGEST_NAME} characters"
+            f"{shown(name)} is not a node name: letters, digits and _, dots between parts, at most {_LONGEST_NAME} long"
         )
 
 
 @dataclass(frozen=True)
 class Graph:
-    """A checked network. `name` says what it is (`mobilenet_v1:width=0.5`); nothing needs it to be found anywhere."""
+    """A checked network. `name` describes it (`mobilenet_v1:width=0.5`) and need not be registered."""
 
     name: str
     nodes: tuple[Node, ...]
@@ -149,7 +149,7 @@ class Graph:
         return {name: tuple(nodes) for name, nodes in readers.items()}
 
     def input_shapes(self, node: Node) -> tuple[Shape, ...]:
-        """Shapes of what `node` reads."""
+        """Shapes of the inputs of `node`."""
         return tuple(self[name].shape for name in node.inputs)
 
     def weights_of(self, node: Node) -> dict[str, Weight]:
@@ -162,7 +162,7 @@ class Graph:
         return {f"{n.name}.{key}": weight for n in self.nodes for key, weight in self.weights_of(n).items()}
 
     def to_json(self) -> str:
-        """The graph as a JSON object; shapes are left out, they follow from the rest."""
+        """The graph as a JSON object; shapes are omitted, as they follow from the rest."""
         nodes = [{"name": node.name, "inputs": node.inputs, **ops.to_json(node.op)} for node in self.nodes]
         record = {"version": _JSON_VERSION, "name": self.name, "output": self.output, "features": self.features}
         return json.dumps(record | {"nodes": nodes})

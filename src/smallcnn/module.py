@@ -1,6 +1,6 @@
 """Graph -> torch.nn.Module.
 
-    model = to_module(graph, weights)          weights left out: initial ones
+    model = to_module(graph, weights)          without weights: initial ones
     logits = model(images)                     (N, C, H, W) float, already normalised -> (N, classes)
     maps = model.forward_features(images)      (N, C, H, W)
     logits = model.forward_head(maps)
@@ -30,7 +30,7 @@ except ImportError as error:
 def to_module(graph: Graph, weights: Mapping[str, np.ndarray] | None = None, *, seed: int = 0) -> "GraphModule":
     """The network as a module, in training mode, float32, on the CPU.
 
-    Raises GraphError if `weights` are not exactly those of the graph; without them the initial ones of `seed` are used.
+    Raises GraphError if `weights` do not exactly match the graph; without them, the initial ones of `seed` are used.
     """
     module = GraphModule(graph)
     load_weights(module, initial_weights(graph, seed) if weights is None else weights)
@@ -38,7 +38,7 @@ def to_module(graph: Graph, weights: Mapping[str, np.ndarray] | None = None, *, 
 
 
 def load_weights(module: "GraphModule", weights: Mapping[str, np.ndarray]) -> None:
-    """Copies weights in; GraphError, with both sides, if they do not fit."""
+    """Copies the weights into the module; GraphError showing both sides if they do not fit."""
     check_weights(module.graph, weights, GraphError)
     state = module.state_dict()
     with torch.no_grad():
@@ -95,7 +95,7 @@ class GraphModule(nn.Module):
 
 
 _Step = tuple[str, tuple[str, ...], tuple[str, ...]]
-"""A node, what it reads, and which of those nobody reads afterwards."""
+"""A node, its inputs, and the inputs that no later node reads."""
 
 
 def _plan(graph: Graph, start: int, stop: int) -> list[_Step]:
@@ -147,7 +147,7 @@ def _layer(graph: Graph, node: Node) -> nn.Module:
 
 
 def _may_overwrite(graph: Graph, node: Node) -> bool:
-    """Whether `node` may write over its input: a fresh tensor that no other node reads and no caller has seen."""
+    """Whether `node` may write over its input: a new tensor that no other node reads and no caller holds."""
     source = graph[node.inputs[0]]
     fresh = isinstance(source.op, ops.Conv | ops.Dense | ops.BatchNorm | ops.Add)
     return fresh and len(graph.consumers[source.name]) == 1 and source.name != graph.features
@@ -170,7 +170,7 @@ def _activation(op: ops.Activation, inplace: bool) -> nn.Module:
 
 
 def _split_padding(padding: ops.Padding) -> tuple[tuple[int, int], tuple[int, int, int, int] | None]:
-    """(symmetric padding a layer can do itself, padding to add before it in F.pad's order)."""
+    """(symmetric padding that the layer can do, padding to add before it in F.pad's order)."""
     (top, bottom), (left, right) = padding
     if top == bottom and left == right:
         return (top, left), None
@@ -187,9 +187,9 @@ class _Conv(nn.Conv2d):
 
 
 class _BatchNorm2d(nn.BatchNorm2d):
-    """Without the batch counter, which nothing reads: the state dict is then exactly the graph's weights."""
+    """Batch norm without the unused batch counter, so the state dict is exactly the graph's weights."""
 
-    _load_from_state_dict = nn.Module._load_from_state_dict  # the original puts the counter back into a plain dict
+    _load_from_state_dict = nn.Module._load_from_state_dict  # the original puts the counter back
 
     def __init__(self, channels: int, eps: float) -> None:
         super().__init__(channels, eps)
@@ -243,7 +243,7 @@ class _GlobalPool(nn.Module):
 
 class _Flatten(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        return x.movedim(1, -1).flatten(1)  # channels fastest, as the graph says
+        return x.movedim(1, -1).flatten(1)  # channels fastest, as in the graph
 
 
 class _Add(nn.Module):

@@ -1,4 +1,4 @@
-"""The operators a network is made of: their attributes, shape rule and weights.
+"""The operators of a network: attributes, shape rule and weights.
 
 Shapes are channels last and without the batch: a map is (H, W, C), a vector is (C,). Padding is always explicit
 numbers, ((top, bottom), (left, right)), so that TensorFlow's asymmetric SAME needs no special case. Convolution weights
@@ -33,7 +33,7 @@ class Weight:
 
 @dataclass(frozen=True)
 class Op:
-    """One operator. Subclasses say how many inputs they take, their output shape and their weights."""
+    """One operator. Subclasses define the number of inputs, the output shape and the weights."""
 
     kind: ClassVar[str]
     inputs_min: ClassVar[int] = 1
@@ -44,7 +44,7 @@ class Op:
         raise NotImplementedError
 
     def weights(self, *inputs: Shape) -> dict[str, Weight]:  # noqa: ARG002
-        """Name, shape and kind of each stored tensor, in the order they are written."""
+        """Name, shape and kind of each stored tensor, in storage order."""
         return {}
 
     def check_bounds(self, *inputs: Shape) -> None:
@@ -58,7 +58,7 @@ class Op:
 
 @dataclass(frozen=True)
 class Input(Op):
-    """Where the image enters, as (H, W, C)."""
+    """The image, (H, W, C)."""
 
     kind: ClassVar[str] = "input"
     inputs_min: ClassVar[int] = 0
@@ -104,16 +104,16 @@ class Conv(Op):
         return (*_window((height, width), self.kernel, self.stride, self.padding), self.out)
 
     def check_bounds(self, *inputs: Shape) -> None:
-        """As any operator's; padding counts."""
+        """As for any operator; padding counts."""
         checks.result(_padded(inputs[0], self.padding), "pads to")
         super().check_bounds(*inputs)
 
     def is_depthwise(self, *inputs: Shape) -> bool:
-        """Whether every input channel has filters of its own."""
+        """Whether every input channel has its own filters."""
         return 1 < self.groups == inputs[0][2]
 
     def weights(self, *inputs: Shape) -> dict[str, Weight]:
-        """`weight` (out, C / groups, kernel height, kernel width) and, if asked for, `bias` (out,)."""
+        """`weight` (out, C / groups, kernel height, kernel width) and optionally `bias` (out,)."""
         weights = {"weight": Weight((self.out, inputs[0][2] // self.groups, *self.kernel))}
         if self.bias:
             weights["bias"] = Weight((self.out,))
@@ -138,7 +138,7 @@ class Dense(Op):
         return (self.out,)
 
     def weights(self, *inputs: Shape) -> dict[str, Weight]:
-        """`weight` (out, C) and, if asked for, `bias` (out,)."""
+        """`weight` (out, C) and optionally `bias` (out,)."""
         weights = {"weight": Weight((self.out, inputs[0][0]))}
         if self.bias:
             weights["bias"] = Weight((self.out,))
@@ -193,7 +193,7 @@ class Activation(Op):
 
 @dataclass(frozen=True, kw_only=True)
 class Clip(Op):
-    """min(max(x, low), high): what an integer network's saturation is in floating point."""
+    """min(max(x, low), high): an integer network's saturation in floating point."""
 
     kind: ClassVar[str] = "clip"
     low: float
@@ -212,7 +212,7 @@ class Clip(Op):
 
 @dataclass(frozen=True, kw_only=True)
 class Pad(Op):
-    """Zeros around a map, (H, W, C) -> (H + top + bottom, W + left + right, C); a negative number cuts off instead."""
+    """Zeros around a map, (H, W, C) -> (H + top + bottom, W + left + right, C); negative numbers crop."""
 
     kind: ClassVar[str] = "pad"
     padding: Padding
@@ -259,7 +259,7 @@ class Pool(Op):
         return (*_window((height, width), self.kernel, self.stride, self.padding), channels)
 
     def check_bounds(self, *inputs: Shape) -> None:
-        """As any operator's; padding counts, and each window is work."""
+        """As for any operator; padding counts, and each window is work."""
         checks.result(_padded(inputs[0], self.padding), "pads to")
         super().check_bounds(*inputs)
         checks.work(prod(self.output_shape(*inputs)) * prod(self.kernel))
@@ -369,7 +369,9 @@ class Slice(Op):
     def output_shape(self, *inputs: Shape) -> Shape:
         """(..., stop - start)."""
         if self.stop > inputs[0][-1]:
-            raise GraphError(f"cannot take channels {self.start} to {self.stop} of {inputs[0]}, which has {inputs[0][-1]}")
+            raise GraphError(
+                f"cannot take channels {self.start} to {self.stop} of {inputs[0]}, which has {inputs[0][-1]}"
+            )
         return (*inputs[0][:-1], self.stop - self.start)
 
 
@@ -401,7 +403,7 @@ class LocalResponseNorm(Op):
 
 @dataclass(frozen=True, kw_only=True)
 class Dropout(Op):
-    """Zeroes entries with this probability while training; does nothing at inference."""
+    """Zeroes entries with this probability in training; does nothing at inference."""
 
     kind: ClassVar[str] = "dropout"
     rate: float
@@ -441,7 +443,7 @@ def from_json(record: dict[str, Any]) -> Op:
 
 
 def _as_tuple(value: Any) -> Any:
-    """Lists as tuples, two deep, which is all an attribute may be."""
+    """Lists as tuples, two levels deep, the most an attribute may have."""
     if not isinstance(value, list):
         return value
     return tuple(tuple(item) if isinstance(item, list) else item for item in value)

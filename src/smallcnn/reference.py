@@ -1,6 +1,6 @@
-"""The plain definition of every operator in numpy, float64: what each fast engine has to agree with.
+"""The reference definition of every operator in numpy, float64; every fast engine must agree with it.
 
-Reads a graph and its weights as they are, batch norm and all, and runs node by node. Slow and simple on purpose:
+Reads a graph and its weights unchanged, including batch norm, and runs node by node. Slow and simple on purpose:
 MobileNet v1 at 224 x 224 takes seconds, not milliseconds.
 """
 
@@ -76,7 +76,7 @@ def apply(op: ops.Op, inputs: list[Array], weights: Mapping[str, Array]) -> Arra
 
 
 def _taps(op: ops.Conv | ops.Pool, x: Array, fill: float) -> list[Array]:
-    """For each pixel of the window, row by row, the input it meets at every output position: (N, H', W', C)."""
+    """For each pixel of the window, row by row, its input at every output position: (N, H', W', C)."""
     (kernel_h, kernel_w), (stride_h, stride_w) = op.kernel, op.stride
     x = _pad(x, op.padding, fill)
     height = (x.shape[1] - kernel_h) // stride_h + 1
@@ -93,7 +93,7 @@ def _pad(x: Array, padding: Padding, fill: float) -> Array:
 
 
 def _margins(op: ops.Pad, x: Array) -> Array:
-    """Zeros where a margin is positive, cut off where it is negative."""
+    """Adds zeros where a margin is positive, crops where it is negative."""
     (top, bottom), (left, right) = op.padding
     height, width = x.shape[1:3]
     kept = x[:, max(-top, 0) : height - max(-bottom, 0), max(-left, 0) : width - max(-right, 0)]

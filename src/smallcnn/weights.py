@@ -16,10 +16,10 @@ def initial_weights(graph: Graph, seed: int = 0) -> dict[str, np.ndarray]:
     """Untrained weights, the same on every machine for one seed.
 
     Convolutions: normal with variance 2 / fan-in (He et al. 2015, arXiv 1502.01852, equation 10), where the fan-in of a
-    group is its own. Depthwise ones begin near the identity instead, 1 in the middle and normal with standard deviation
-    0.2 everywhere: a filter has one channel to see, and random ones in a row blur what the next should see (after the
-    identity of Zagoruyko and Komodakis 2017, arXiv 1706.00388). Dense layers: normal with standard deviation 0.01.
-    Biases 0; batch norm the identity.
+    group is its own. Depthwise ones start near the identity instead, 1 in the middle plus normal noise with standard
+    deviation 0.2 everywhere: each filter sees a single channel, and a sequence of random ones blurs the input of the
+    next (after the identity of Zagoruyko and Komodakis 2017, arXiv 1706.00388). Dense layers: normal with standard
+    deviation 0.01. Biases 0; batch norm the identity.
     """
     rng = np.random.default_rng(seed)
     values: dict[str, np.ndarray] = {}
@@ -44,7 +44,7 @@ def _std(op: ops.Conv | ops.Dense, shape: tuple[int, ...], depthwise: bool) -> f
 
 
 def check_weights(graph: Graph, weights: Weights, error: type[SmallcnnError]) -> None:
-    """Raises `error` with what is missing, surplus and misshapen unless `weights` are exactly those of `graph`."""
+    """Raises `error` listing missing, surplus and misshapen tensors unless `weights` exactly match `graph`."""
     wanted = {name: weight.shape for name, weight in graph.weights.items()}
     problems = []
     if missing := [name for name in wanted if name not in weights]:

@@ -343,9 +343,7 @@ def _layout(
     best = [(place, layout) for place, layout in where if place.count == most]
     if not most:
         public = [name for name in dict.fromkeys(origins) if name != OWN]
-        whose = (
-            f"are not those of {' or '.join(public)} for" if public else "match no known layout of"
-        )
+        whose = f"are not those of {' or '.join(public)} for" if public else "match no known layout of"
         raise FileError(
             f"its names ({listed(list(tensors))}) {whose} {model.name}; "
             f"--origin {ORDER} ignores names, if the file has its layers in execution order"

@@ -116,7 +116,7 @@ def _is_onnx(file: IO[bytes], size: int) -> bool:
 
 
 def _fields(file: IO[bytes], size: int) -> Iterator[tuple[int, int, int]]:
-    """Number, wire type and value or length of each top-level field of a protocol buffer, up to the first invalid one."""
+    """Number, wire type and value or length of each top-level field of a protocol buffer, up to an invalid one."""
     file.seek(0)
     while (tag := _varint(file)) is not None:
         field, wire = tag >> 3, tag & 7

@@ -103,7 +103,7 @@ class _Walk:
             self.stands_for[node.name] = name
 
     def _expressed(self, node: Node, layer: Layer) -> str | None:
-        """The activation after `node`, if the file expresses it as the range of the layer's 8-bit tensor: from 0, up to 6."""
+        """The activation after `node`, if the file expresses it as its 8-bit tensor's range: from 0, up to 6."""
         readers = self.graph.consumers[node.name]
         if layer.grid is None or layer.grid.zero or len(readers) != 1 or not isinstance(readers[0].op, ops.Activation):
             return None

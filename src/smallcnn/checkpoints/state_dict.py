@@ -20,7 +20,7 @@ _AVERAGED = (
     "ema",
 )  # fmt: skip
 _NO_WEIGHTS = ("optim", "sched", "scaler", "callbacks", "loops", "hyper_parameters", "criterion", "args", "random")
-_WRAPPING = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")  # wrappers that add a step to names
+_WRAPPING = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")  # they add steps
 _COUNTERS = ("num_batches_tracked", "n_averaged", "num_updates", "decay", "initted", "step")
 _DEEPEST = 8  # nested wrappers
 _DEEPEST_MODULE = 50  # nested modules
@@ -132,7 +132,9 @@ def _of_two(plain: str, one: Chosen, averaged: str, other: Chosen) -> Chosen:
     if lacking:
         lost = f"the averaged weights in {averaged!r} lack {len(lacking)} of them ({shown(min(lacking))})"
         return Chosen(one.tensors, (*one.notes, f"used the plain weights in {plain!r}: {lost}"))
-    return Chosen(other.tensors, (*other.notes, f"used the averaged weights in {averaged!r}, not the plain ones in {plain!r}"))
+    return Chosen(
+        other.tensors, (*other.notes, f"used the averaged weights in {averaged!r}, not the plain ones in {plain!r}")
+    )
 
 
 def _bare(found: Chosen) -> set[str]:

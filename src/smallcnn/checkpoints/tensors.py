@@ -254,7 +254,7 @@ BUILDERS: dict[str, Builder] = {
     **{f"{module}.numeric._frombuffer": Array for module in ("numpy.core", "numpy._core")},
     "numpy.dtype": _Type,
     "_codecs.encode": _as_given,  # text that encodes bytes, until an array needs them
-    **{f"{module}.bytes": lambda *_: b"" for module in ("builtins", "__builtin__")},  # how protocol 2 writes empty bytes
+    **{f"{module}.bytes": lambda *_: b"" for module in ("builtins", "__builtin__")},  # empty bytes in protocol 2
     "collections.OrderedDict": _ordered,
     "collections.defaultdict": lambda *_: {},
     **{f"{module}.{kind}": _as_given for module in ("builtins", "__builtin__") for kind in ("set", "frozenset")},

@@ -131,7 +131,7 @@ class _Walk:
                 window = (int(operator.options["FilterHeight"]), int(operator.options["FilterWidth"]))
                 yield self._layer("average", operator, window=window)
             case _:
-                raise FileError("no registered network has this operator; without --as the file's own network is imported")
+                raise FileError("no registered network has this operator; without --as the file is imported as it is")
 
     def _alias(self, output: int, source: int) -> None:
         """Notes that a tensor aliases another; padding is inherited."""

@@ -35,7 +35,7 @@ def kernel_name(spec: Spec, machine: Machine) -> str:
 def build(
     specs: Sequence[Spec], machine: Machine, workers: int, report: Report = lambda done, total: None
 ) -> dict[str, bytes]:
-    """Object files by kernel name, from the cache or newly compiled. `report` receives the number done and the total."""
+    """Object files by kernel name, from the cache or newly compiled. `report` receives number done and total."""
     folder = cache_folder() / "kernels" / _version()
     wanted = {kernel_name(spec, machine): spec for spec in specs}
     found = {name: content for name in wanted if (content := recalled(folder / f"{name}.o"))}

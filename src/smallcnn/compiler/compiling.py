@@ -57,7 +57,7 @@ def compile_file(
     of every kernel are timed on this machine and the fastest is kept; this takes minutes once per CPU and is cached.
 
     A file that this machine can load is loaded and compared with the reference before it is kept. Raises
-    CompileError for an operator that the compiler does not support or a wrong answer, SmallcnnError for an unknown target,
+    CompileError for an unsupported operator or a wrong answer, SmallcnnError for an unknown target,
     FileError if the file cannot be written, MissingExtra without Halide.
     """
     require("compiling", "compile", "halide", "ziglang")

@@ -4,8 +4,8 @@
     View      a logical tensor (H, W, C): for every channel, the storage and the lane that holds it
     Layer     one computation with everything elementwise that follows it
 
-Shuffles, slices and concatenations compute nothing; they only create another view. An activation, a residual addition or
-a batch norm that could not be folded becomes part of the layer before it (its epilogue).
+Shuffles, slices and concatenations compute nothing; they only create a view. An activation, a residual addition or a
+batch norm that could not be folded becomes part of the layer before it (its epilogue).
 """
 
 from collections.abc import Mapping, Sequence
@@ -89,7 +89,7 @@ class View:
 
     @property
     def uniform(self) -> bool:
-        """Whether all storages have the same pitch, so that one address step moves from pixel to pixel in all of them."""
+        """Whether all storages have one pitch, so that one address step moves from pixel to pixel in all of them."""
         return len({storage.pitch for storage in self.storages}) == 1
 
     @property

@@ -2,7 +2,7 @@
 
     .so .dll    loaded by smallcnn, or by anything that can call C; see native/smallcnn.h
     .wasm       a WebAssembly module without imports
-    .o and .h   for programs, apps and firmware; names start with the file's stem, so that several can be linked into one
+    .o and .h   for programs, apps and firmware; names start with the file's stem, so several can be linked together
 
 The table of steps is written as C (`_table`), compiled with native/runtime.c and the weights, and linked with the
 kernels.

@@ -131,7 +131,7 @@ def describe(stored: Any) -> Model:
     """The model of a parsed JSON description. Raises FileError if it is damaged or of a class outside Keras."""
     kind = _entry(stored, "class_name", str)
     if kind not in _MODELS:
-        raise FileError(f"its model is of the class {shown(kind)}, whose layers are connected only by its own Python code")
+        raise FileError(f"its model is of the class {shown(kind)}, whose layers only its Python code connects")
     try:
         return _model(kind, _entry(stored, "config", (dict, list)), 0)
     except RecursionError:

@@ -83,11 +83,11 @@ def _image(model: Model, plane: tuple[int, int] | None) -> tuple[int, int, int]:
     resized = _resized(model, plane)
     sides = [side if side is not None else resized[i] for i, side in enumerate(shape[1:3])]
     if plane is not None and tuple(sides) != plane:
-        raise FileError(f"was made for {shown(shape)}, which is fixed; its resolution cannot become {plane[0]}x{plane[1]}")
-    if None in sides:
         raise FileError(
-            f"takes {shown(shape)}, any height and width: choose one, as in --resolution 224x224"
+            f"was made for {shown(shape)}, which is fixed; its resolution cannot become {plane[0]}x{plane[1]}"
         )
+    if None in sides:
+        raise FileError(f"takes {shown(shape)}, any height and width: choose one, as in --resolution 224x224")
     if not all(is_whole(side) for side in sides):
         raise FileError(f"takes {shown(shape)}, whose sides are not whole numbers of at least 1")
     return sides[0], sides[1], shape[3]

@@ -109,7 +109,9 @@ def unpack(model: onnx.ModelProto, beside: Beside | None = None) -> File:
     made = {name for step in steps for name in step.outputs} | constants.keys() | {value.name for value in graph.input}
     for step in steps:
         if missing := [name for name in step.inputs if name and name not in made]:
-            raise FileError(f"{shown(step.kind)} ({shown(step.name)}): reads {shown(missing[0])}, which no operator produces")
+            raise FileError(
+                f"{shown(step.kind)} ({shown(step.name)}): reads {shown(missing[0])}, which no operator produces"
+            )
     inputs = [value for value in graph.input if value.name not in {stored.name for stored in graph.initializer}]
     used = [value for value in inputs if value.name in read]
     if len(used) != 1:

@@ -16,7 +16,7 @@ _Key = tuple[str, str]
 
 
 def inlined(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with its functions inlined. FileError if they call each other in a cycle or expand to too many steps."""
+    """The model with its functions inlined. FileError if they call each other in a cycle or expand too far."""
     if not model.functions:
         return model
     from onnx import inliner

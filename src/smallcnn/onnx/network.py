@@ -180,8 +180,8 @@ class Network:
         aligned = all(factors in ((), over) for over, factors in pairs)
         if len(a.node.shape) != 3 or _has_plane(b) or not aligned or a.node.shape[-1] != b.node.shape[-1]:
             raise FileError(
-                f"multiplies two results, {shown(a.sizes)} and {shown(b.sizes)}; the graph can only multiply a map by a "
-                "vector with one number per channel, or x by hard_sigmoid(x)"
+                f"multiplies two results, {shown(a.sizes)} and {shown(b.sizes)}; the graph can only multiply a map by "
+                "a vector with one number per channel, or x by hard_sigmoid(x)"
             )
         node = self.add(ops.Scale(), [a.node, self.vector(b).node], label)
         return View(node, views.broadcast(a.dims, axes))
@@ -210,7 +210,9 @@ class Network:
             terms = [self.vector(term) for term in terms]
         dims = [views.broadcast(term.dims, axes) for term in terms]
         if len(set(dims)) > 1 or len({term.node.shape for term in terms}) > 1:
-            raise FileError(f"adds results of different shapes: {' and '.join(shown(term.sizes) for term in terms[:4])}")
+            raise FileError(
+                f"adds results of different shapes: {' and '.join(shown(term.sizes) for term in terms[:4])}"
+            )
         return View(self.add(ops.Add(), [term.node for term in terms], label), dims[0])
 
     def join(self, parts: Sequence[View], axis: int, label: str) -> View:
@@ -223,7 +225,9 @@ class Network:
             if part.dims[axis] != ((views.Atom(views.CHANNELS, channels),) if channels > 1 else ()):
                 raise FileError(f"joins {shown(part.sizes)} along axis {axis}, which is not the channels")
         if len({(part.dims[:axis], part.dims[axis + 1 :], part.node.shape[:-1]) for part in parts}) > 1:
-            raise FileError(f"joins results of different shapes: {' and '.join(shown(part.sizes) for part in parts[:4])}")
+            raise FileError(
+                f"joins results of different shapes: {' and '.join(shown(part.sizes) for part in parts[:4])}"
+            )
         node = self.add(ops.Concat(), [part.node for part in parts], label)
         dims = list(parts[0].dims)
         dims[axis] = (views.Atom(views.CHANNELS, node.shape[-1]),)

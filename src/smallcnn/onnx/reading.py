@@ -221,7 +221,9 @@ def _run(step: Step, values: dict[str, Value], network: Network, file: File, rea
         made = [*evaluate(Constants(step.kind, opset, constants, attributes, outputs, network.budget))]
     attributes.finish()
     if unknown := [name for name in step.outputs[len(made) :] if name in read]:
-        raise FileError(f"another operator reads its output {shown(unknown[0])}; only the first {len(made)} outputs are supported")
+        raise FileError(
+            f"another operator reads its output {shown(unknown[0])}; only the first {len(made)} outputs are supported"
+        )
     return made
 
 
@@ -254,9 +256,7 @@ def _input(file: File, resolution: tuple[int, int] | None) -> tuple[tuple[int, i
     channels = sides[views.CHANNELS] or _read_channels(file)
     height, width = resolution or (sides[views.HEIGHT], sides[views.WIDTH])
     if height is None or width is None:
-        raise FileError(
-            f"takes {_sides(picture)}, any height and width: choose one, as in --resolution 224x224"
-        )
+        raise FileError(f"takes {_sides(picture)}, any height and width: choose one, as in --resolution 224x224")
     return (height, width, channels), order
 
 

@@ -141,7 +141,7 @@ def _merge_pads(layers: dict[str, _Layer]) -> None:
 
 
 def _features(nodes: list[Node]) -> str:
-    """The end of the backbone: the last global pool's input, or else the last map; later nodes read nothing before it."""
+    """The end of the backbone: the last global pool's input, or else the last map; no later node reads before it."""
     position = {node.name: i for i, node in enumerate(nodes)}
     # how far back the later nodes read
     reach = [len(nodes)] * (len(nodes) + 1)

@@ -72,7 +72,7 @@ def _output(probabilities: bool) -> str:
 def to_onnx(artifact: Artifact, *, probabilities: bool = False) -> onnx.ModelProto:
     """The model in memory, structurally checked but not run; without the probe's answer, which `export` adds."""
     if probabilities and artifact.ending == "none":
-        raise ExportError(f"{artifact.graph.name} outputs raw scores (ending none), which no softmax turns into probabilities")
+        raise ExportError(f"{artifact.graph.name} gives scores (ending none), not probabilities")
     artifact = artifact.in_rgb()
     graph, weights = fold(artifact.graph, artifact.weights)
     writer = _Writer(graph, weights)

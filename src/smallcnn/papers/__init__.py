@@ -1,4 +1,4 @@
-"""The cost tables of the papers: every published figure, ours beside it, and where the paper is wrong.
+"""The papers' cost tables: every published figure next to our count, and where the paper is wrong.
 
 compared = papers.compare(papers.tables("mobilenet_v1.t4"))
 papers.summarize(compared).agree
@@ -31,7 +31,7 @@ TABLES = tuple(
 
 
 def tables(name: str = "") -> tuple[Table, ...]:
-    """The table called `name` (`mobilenet_v1.t4`), all of one paper (`mobilenet_v1`), or all there are.
+    """The table named `name` (`mobilenet_v1.t4`), all tables of a paper (`mobilenet_v1`), or all tables.
 
     Raises GraphError with the closest names.
     """

@@ -1,4 +1,4 @@
-"""The networks others compare themselves with: GoogLeNet (arXiv 1409.4842), VGG-16 (1409.1556), AlexNet (2012)."""
+"""The networks that other papers compare against: GoogLeNet (arXiv 1409.4842), VGG-16 (1409.1556), AlexNet (2012)."""
 
 from smallcnn.papers import count
 from smallcnn.papers.table import CUT, Figure, Note, Row, Table, convention, parameters, remark, unclear, wrong

@@ -1,4 +1,4 @@
-"""Published figures beside counted ones: builds each network once and says what agrees."""
+"""Compares published figures with counted ones; builds each network once."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ _Key = tuple[str, int | None, int | None]  # model, resolution, classes
 
 @dataclass(frozen=True)
 class Comparison:
-    """One published figure and ours: the exact count, a share as a fraction, a text, or None if nothing is counted."""
+    """One published figure and our count: exact, a share as a fraction, a text, or None if not counted."""
 
     table: Table
     row: Row
@@ -24,7 +24,7 @@ class Comparison:
 
     @property
     def note(self) -> Note | None:
-        """The figure's own, or the table's if the figure is counted and differs."""
+        """The figure's own note, or the table's if the figure is counted and differs."""
         differs = self.ours is not None and not self.agrees
         return self.figure.note or (self.table.note if differs else None)
 
@@ -38,7 +38,7 @@ class Comparison:
 
     @property
     def agrees(self) -> bool:
-        """Whether ours, rounded to the printed digits, is the printed number; a text has to be the same."""
+        """Whether our count, rounded to the printed digits, equals the printed number; a text must be identical."""
         if self.ours is None or isinstance(self.ours, str):
             return self.ours == self.figure.printed
         value = self.figure.value
@@ -63,7 +63,7 @@ class Comparison:
 
     @property
     def shown(self) -> str:
-        """Ours as the paper would print it, with up to two digits more; a dash if nothing is counted."""
+        """Our count in the paper's format, with up to two more digits; a dash if nothing is counted."""
         if self.ours is None or isinstance(self.ours, str):
             return self.ours or "-"
         exponent = self.figure.value.as_tuple().exponent
@@ -81,7 +81,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Summary:
-    """How many figures there are, and how they compare. The kinds are those of `table.Note`."""
+    """Counts of figures by outcome. The kinds are those of `table.Note`."""
 
     figures: int
     agree: int
@@ -111,7 +111,7 @@ def compare(tables: Iterable[Table]) -> list[Comparison]:
 
 
 def summarize(compared: Sequence[Comparison]) -> Summary:
-    """Counts of `compared`; a figure that is counted and does not agree goes by the kind of its note."""
+    """Counts of `compared`; a counted figure that does not agree is counted by the kind of its note."""
     kinds = [entry.note.kind for entry in compared if entry.ours is not None and not entry.agrees and entry.note]
     return Summary(
         figures=len(compared),

@@ -1,4 +1,4 @@
-"""Counting what the tables print, on a built network. Everything comes from its graph and its profile."""
+"""Counts the quantities in the tables on a built network, from its graph and profile."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from smallcnn.graph import Graph, Node
 
 @dataclass(frozen=True)
 class Network:
-    """A graph and its profile, counted when first asked for."""
+    """A graph and its profile, which is counted on first use."""
 
     graph: Graph
 
@@ -100,8 +100,8 @@ def part_parameters(*parts: str) -> Count:
 def materialized(graph: Graph) -> dict[int, int]:
     """{side of the plane: channels of the widest map that has to be stored}, if every block runs fused.
 
-    A block is the nodes that share the first part of their dotted names; stored is what another block reads, except a
-    map that is only averaged over its plane. Planes are square; a vector has side 1.
+    A block is the nodes that share the first part of their dotted names; a map is stored if another block reads it,
+    unless it is only averaged over its plane. Planes are square; a vector has side 1.
     """
     widest: dict[int, int] = {}
     for node in graph.nodes[1:]:

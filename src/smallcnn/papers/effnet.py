@@ -1,6 +1,6 @@
 """Freeman et al. 2018, "EffNet: An Efficient Structure for Convolutional Neural Networks", arXiv 1801.06434.
 
-FLOPs are two per Mult-Add. The networks of Tables 3, 4, 6 and 7 (SVHN, GTSRB) are not tabulated and left out.
+FLOPs are two per Mult-Add. The networks of Tables 3, 4, 6 and 7 (SVHN, GTSRB) are not tabulated and are omitted.
 """
 
 from collections.abc import Callable

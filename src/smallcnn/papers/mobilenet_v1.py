@@ -1,6 +1,6 @@
 """Howard et al. 2017, "MobileNets: Efficient CNNs for Mobile Vision Applications", arXiv 1704.04861.
 
-Tables 11 (PlaNet) and 13 (COCO) are left out: their networks have heads that the paper does not describe.
+Tables 11 (PlaNet) and 13 (COCO) are omitted: their networks have heads that the paper does not describe.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ from smallcnn.papers.table import (
     wrong,
 )
 
-# "type / stride, filter, input" of every layer with weights, top to bottom, as Table 1 prints them
+# "type / stride, filter, input" of every layer with weights, top to bottom, as printed in Table 1
 _LAYERS = (
     "Conv / s2, 3x3x3x32, 224x224x3",
     "Conv dw / s1, 3x3x32 dw, 112x112x32",
@@ -49,12 +49,12 @@ _LAYERS = (
     "FC / s1, 1024x1000, 1x1x1024",
 )
 _LAYER_NOTES = {
-    25: wrong("stride 2 would turn 7x7 into 4x4, but the next line's input is 7x7: the stride is 1, as in the released code"),
+    25: wrong("stride 2 would turn 7x7 into 4x4, but the next input is 7x7: the stride is 1, as in the released code"),
 }
 
 
 def _layer(number: int) -> Callable[[Network], str]:
-    """Layer `number` with weights as Table 1 writes it."""
+    """Layer `number` with weights, in the format of Table 1."""
 
     def text(network: Network) -> str:
         graph = network.graph

@@ -1,6 +1,6 @@
 """Sandler et al. 2018, "MobileNetV2: Inverted Residuals and Linear Bottlenecks", arXiv 1801.04381.
 
-Table 3 is printed in two versions: arXiv v3, and the later HTML text. Tables 5 to 7 are of detectors and segmenters.
+Table 3 is printed in two versions: arXiv v3, and the later HTML text. Tables 5 to 7 cover detectors and segmenters.
 """
 
 from collections.abc import Callable
@@ -38,7 +38,7 @@ _LAYERS = (
 
 
 def _lines(network: Network) -> list[str]:
-    """Table 2 as the graph has it: neighbouring blocks of one expansion and width are one line."""
+    """The lines of Table 2 from the graph: neighbouring blocks of one expansion and width share a line."""
     blocks = []  # input, operator, expansion, output channels, stride
     for part in dict.fromkeys(layer.name.partition(".")[0] for layer in network.profile.layers):
         layers = network.layers(part)

@@ -1,6 +1,6 @@
-"""What accuracy is known of which network: published by its paper, and the best reached since by retraining.
+"""Known accuracies of the networks: published by the paper, and the best reached since by retraining.
 
-None of it is ours. A published accuracy is looked up in the paper's table; the sources of the others are
+None are ours. A published accuracy is looked up in the paper's table; the sources of the others are
 
     timm         github.com/huggingface/pytorch-image-models, results/results-imagenet.csv
     torchvision  pytorch/vision 0.29, torchvision/models
@@ -17,7 +17,7 @@ from smallcnn.papers import TABLES
 from smallcnn.papers.table import TOP1, TOP1_ERROR
 
 _RESOLUTION = 224
-"""Where a table has several resolutions of a network, the one that counts here."""
+"""The resolution used here, if a table has several for a network."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Known:
-    """A network, as `smallcnn list` spells it, and what is known of it.
+    """A network, as `smallcnn list` spells it, and its known accuracies.
 
-    `paper` is the table with its published accuracy (an id of `smallcnn papers`), or that accuracy where there is no
-    such table; `retrained` goes from low to high.
+    `paper` is the table with its published accuracy (an id of `smallcnn papers`), or the accuracy itself without such
+    a table; `retrained` goes from low to high.
     """
 
     model: str
@@ -45,7 +45,7 @@ class Known:
 
     @property
     def published(self) -> Accuracy | None:
-        """What the paper or its authors' released checkpoint reached; None if nothing is published."""
+        """The accuracy of the paper or its authors' released checkpoint; None if none is published."""
         if isinstance(self.paper, Accuracy):
             return self.paper
         if not self.paper:

@@ -16,7 +16,7 @@ _OTHER_CELLS = remark("cells from another search, given in the paper's appendix"
 TABLES = (
     Table("nasnet.t3", "Mobile networks at 224 pixels", (
         Row("Inception V1", (
-            mult_adds("1448 M", unclear("counted on the network with this number of parameters: batch norm, 3x3 in place of 5x5")),
+            mult_adds("1448 M", unclear("counted on the network of these parameters: batch norm, 3x3 in place of 5x5")),
             parameters("6.6 M"),
         ), "googlenet:variant=torchvision", accuracy="69.8"),
         Row("MobileNet-224", (mult_adds("569 M"), parameters("4.2 M")), "mobilenet_v1", accuracy="70.6"),

@@ -1,4 +1,4 @@
-"""ShuffleNetV2 (arXiv 1807.11164), MobileNetV3 (1905.02244v3), and EfficientNet-Lite as its authors released it."""
+"""ShuffleNetV2 (arXiv 1807.11164), MobileNetV3 (1905.02244v3), and EfficientNet-Lite as released by its authors."""
 
 from smallcnn.papers.table import (
     CUT,

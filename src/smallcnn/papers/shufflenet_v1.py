@@ -1,7 +1,7 @@
 """Zhang et al. 2017, "ShuffleNet: An Extremely Efficient CNN for Mobile Devices", arXiv 1707.01083.
 
-The paper's complexity, MFLOPs, is Mult-Adds. The widths it rounded 0.5x and 0.25x to are published for none of the
-group numbers that do not divide them.
+The paper's complexity, MFLOPs, is Mult-Adds. The rounded widths of 0.5x and 0.25x are not published for any
+group number that does not divide them.
 """
 
 from smallcnn.papers import count
@@ -35,7 +35,7 @@ _TABLE_2 = {
 _UNPUBLISHED = {(0.5, 2), (0.25, 2), (0.25, 4)}
 _SCALE_OF_TABLE_4 = {(0.5, 4): "0.529412"}  # 576 channels in stage 4, Table 4
 _LINE = convention("one figure for all groups at this scale")
-_WIDTH_576 = convention("counted with the 576 channels that Table 4 has in stage 4; half of 1088 does not divide into 4 groups")
+_WIDTH_576 = convention("counted with Table 4's 576 channels in stage 4; half of 1088 does not divide into 4 groups")
 _STEM = unclear("the width of its first layer is not published: counted here with 16 channels; 8 would give 12.4 M")
 _SE = remark("agrees with a squeeze ratio of 16, chosen here; the paper does not print one")
 _GOOGLENET = convention("GoogLeNet's own '1.5 billion', which counts its first layer as separable")

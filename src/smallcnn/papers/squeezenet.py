@@ -40,7 +40,7 @@ _LAYERS = (
 
 
 def _output(part: str) -> Callable[[Network], str]:
-    """The output size of a part, as Table 1 prints it."""
+    """The output size of a part, in the format of Table 1."""
     return lambda network: "x".join(map(str, network.layers(part)[-1].output_shape))
 
 

@@ -1,10 +1,10 @@
-"""What a published table is: rows of figures as printed, how each is counted here, and notes on the paper.
+"""Published tables: rows of figures as printed, how each is counted here, and notes on the paper.
 
     Table("mobilenet_v1.t4", "title", (
         Row("MobileNet", (mult_adds("569 M"), parameters("4.2 M")), model="mobilenet_v1", accuracy="70.6"),
     ), accuracy=TOP1)
 
-Nothing we computed is stored; `compare` builds the networks and counts. Accuracies are the papers' own.
+No count is stored; `compare` builds the networks and counts. Accuracies are the papers' own.
 """
 
 from collections.abc import Callable
@@ -35,11 +35,11 @@ _UNITS: dict[str, int | Fraction] = {
 
 @dataclass(frozen=True)
 class Note:
-    """What to know about a figure.
+    """A note on a figure.
 
     wrong       the paper contradicts itself or its own layer table
-    convention  it is rounded or counted by another rule, which the text names
-    unclear     no rule we know gives this number
+    convention  it is rounded or counted by another rule, named in the text
+    unclear     no known rule gives this number
     remark      the figure agrees, or nothing is counted
     """
 
@@ -54,8 +54,8 @@ class Note:
 class Figure:
     """One published quantity: the printed text ("569 M"), and how it is counted here, if it can be.
 
-    `counted` takes the row's network, or is the number itself where a closed formula gives it. A text is compared as it
-    stands, a number after rounding to the printed digits. `unit` is needed where a suffix does not mean powers of ten.
+    `counted` takes the row's network, or is a number if a closed formula gives it. A text is compared verbatim,
+    a number after rounding to the printed digits. `unit` is needed if a suffix does not mean powers of ten.
     """
 
     quantity: str
@@ -76,7 +76,7 @@ class Figure:
 
     @property
     def scale(self) -> int | Fraction:
-        """How much one of the unit is."""
+        """The value of one unit."""
         return self.unit or _UNITS[self.suffix]
 
 
@@ -84,7 +84,7 @@ class Figure:
 class Row:
     """A line of a table. `model` is a registry name with options, empty for what this package does not build.
 
-    `resolution` and `classes` are the network's own defaults if left out.
+    `resolution` and `classes` default to the network's own.
     """
 
     label: str
@@ -99,7 +99,7 @@ class Row:
 class Table:
     """A published table. `id` is `paper.table`.
 
-    `accuracy` is the head of its column of accuracies; `note` is for every figure that differs and has no own note.
+    `accuracy` is the heading of its accuracy column; `note` applies to differing figures without their own note.
     """
 
     id: str
@@ -130,7 +130,7 @@ def unclear(text: str) -> Note:
 
 
 def remark(text: str) -> Note:
-    """Worth knowing; nothing differs."""
+    """A remark; nothing differs."""
     return Note("remark", text)
 
 

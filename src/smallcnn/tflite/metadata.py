@@ -1,7 +1,7 @@
 """TensorFlow Lite metadata: a network's labels and its image preparation.
 
-The metadata is a separate flatbuffer (schema `metadata_schema.fbs` of tflite-support, file identifier "M001"), stored in
-the file under the name TFLITE_METADATA. The labels are a text file in a zip archive after the network.
+The metadata is a separate flatbuffer (schema `metadata_schema.fbs` of tflite-support, file identifier "M001"), stored
+in the file under the name TFLITE_METADATA. The labels are a text file in a zip archive after the network.
 """
 
 import io

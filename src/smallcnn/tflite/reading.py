@@ -83,7 +83,7 @@ def _artifact(file: File, metadata: Metadata, stem: str, size: int, prepared: Pr
 
 
 def _labels(named: tuple[str, ...] | None, classes: int) -> tuple[str, ...]:
-    """The file's, if it has one for each class; ours where they are ImageNet's, whose lists have two cranes."""
+    """The file's labels, if there is one per class; ours if they are ImageNet's, as some lists have two cranes."""
     usual = usual_labels(classes)
     if named is None or len(named) != classes:
         return usual
@@ -92,7 +92,7 @@ def _labels(named: tuple[str, ...] | None, classes: int) -> tuple[str, ...]:
 
 
 def _told_apart(labels: tuple[str, ...]) -> tuple[str, ...]:
-    """Names that can be printed, none twice."""
+    """Printable, unique names."""
     seen: Counter[str] = Counter()
     result = []
     for i, label in enumerate(labels):
@@ -166,7 +166,7 @@ def _run(network: Network, ranges: Ranges, call: Call) -> list[Value]:
 
 
 def _of_constants(call: Call) -> list[Value] | None:
-    """What an operator that only stores numbers differently makes of a constant; None for shapes and the like."""
+    """A constant after an operator that only changes its storage; None for shapes and the like."""
     match call.operator.kind:
         case "DEQUANTIZE" | "QUANTIZE":
             return [call.real(0, "constant")]
@@ -185,7 +185,7 @@ def _of_constants(call: Call) -> list[Value] | None:
 
 
 def _image(file: File) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-    """(H, W, C) of the image, and in which order the file has them after the batch."""
+    """(H, W, C) of the image, and the file's order of them after the batch."""
     for what, ends in (("input", file.inputs), ("output", file.outputs)):
         if len(ends) != 1 or ends[0] < 0:
             names = ", ".join(shown(file.tensors[number].name) for number in ends[:4] if number >= 0)
@@ -205,7 +205,7 @@ def _image(file: File) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
 
 
 def _turned(file: File) -> bool:
-    """Whether the first thing done to the image is to turn it, as its channels are first."""
+    """Whether the first step transposes the image, because its channels are first."""
     return any(operator.kind == "TRANSPOSE" and file.inputs[0] in operator.inputs for operator in file.operators)
 
 
@@ -230,7 +230,7 @@ def _preparation(file: File, read: Read, metadata: Metadata, prepared: Prepared)
 
 
 def _quantized_first(file: File) -> Grid | None:
-    """What the image is quantized to if a float file does that first: its range then tells how images are scaled."""
+    """The quantization of the image, if a float file starts with one: its range reveals the image scaling."""
     readers = [operator for operator in file.operators if file.inputs[0] in operator.inputs]
     if len(readers) == 1 and readers[0].kind == "QUANTIZE" and readers[0].outputs[0] >= 0:
         grid = file.tensors[readers[0].outputs[0]].grid

@@ -1,4 +1,4 @@
-"""Every network the package knows, one file per paper, each read off the paper's table.
+"""The registered networks, one file per paper, each written from the paper's table.
 
 graph = zoo.mobilenet_v1(width=0.5, resolution=192, classes=5)
 graph = zoo.parse("mobilenet_v1:width=0.5").build(resolution=192, classes=5)

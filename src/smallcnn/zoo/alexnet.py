@@ -1,7 +1,7 @@
 """AlexNet: Krizhevsky et al. 2012, "ImageNet Classification with Deep Convolutional Neural Networks".
 
 Input (resolution, resolution, channels); output (classes,) logits. Sections 3.3 to 3.5 and Figure 2: all layers have
-biases and ReLU, pools are 3x3 with stride 2, there is no batch norm. The paper's first planes, 55x55, are those of a
+biases and ReLU, pools are 3x3 with stride 2, there is no batch norm. The paper's first planes, 55x55, are those of an
 image of 227 pixels, though it says 224: here the first layer pads 2 pixels before and 1 after, which gives 55x55 for
 224 as well as for 227.
 """
@@ -32,11 +32,11 @@ def alexnet(
 ) -> Graph:
     """AlexNet.
 
-    `variant` "grouped" is the paper's network, in two halves; "ungrouped" joins them; "one_tower" is that of "One weird
+    `variant` "grouped" is the paper's network, in two halves; "ungrouped" joins them; "one_tower" is from "One weird
     trick" (Krizhevsky 2014, arXiv 1404.5997) as in torchvision: fewer filters, no response normalisation, dropout
     before the hidden layers rather than after them. `small_input`, for images of 28 to 64 pixels, gives the first
     layer stride 1 and padding 5. `resolution` is one side or (height, width); the first dense layer reads the whole
-    last map, so that its weights fit this resolution only.
+    last map, so its weights fit only this resolution.
 
     Raises GraphError if an option is unknown or the image is below 64 pixels a side (15 with `small_input`).
     """

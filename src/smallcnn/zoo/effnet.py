@@ -3,7 +3,7 @@
 Input (resolution, resolution, channels); output (classes,) logits. `effnet_cifar` has the paper's CIFAR-10 networks
 (Table 1) and its revised block (section 6.2); `effnet` is an ImageNet-sized network of our own made of its blocks.
 
-Where the paper is silent or at odds with itself: batch norm (epsilon 0.001) stands between every convolution and its
+Where the paper is silent or contradicts itself: batch norm (epsilon 0.001) comes between every convolution and its
 activation; ReLU follows every convolution, the depthwise ones too, which section 4.2 calls linear and section 6.2 gives
 a ReLU, but not the depthwise one of the ShuffleNet block, which is linear in its own paper; the pool halves the width
 and the 2x1 convolution the height, as Table 1's output sizes need (section 3 turns the pool the other way); the leaky
@@ -19,7 +19,7 @@ from smallcnn.zoo.registry import plane, register, spell
 from smallcnn.zoo.rounding import rounded
 
 _CIFAR = (64, 128, 256)  # output channels of the three blocks, Table 1
-_LARGE = {  # ours: the widths at which the cost is that of Table 2, within 0.2 %
+_LARGE = {  # ours: widths that match the cost in Table 2 within 0.2 %
     "mobilenet": (104, 208, 416),
     "shufflenet": (132, 272, 544),
     "effnet": (174, 348, 696),
@@ -41,12 +41,12 @@ def effnet_cifar(
 ) -> Graph:
     """The CIFAR-10 networks of Table 1, three blocks of one kind, and the revised EffNet of section 6.2.
 
-    `large` is a wider form with the cost of Table 2's large network; the paper gives no more than the cost, so its
-    widths are our reconstruction. `expansion` (2, 4 or 6) is that of block=revised, whose first block is Table 1's with
-    depth multiplier 2: so it costs what Table 5 prints, while the plain first layer of section 6.2 would cost 1.4
+    `large` is a wider variant at the cost of Table 2's large network; the paper gives only the cost, so the widths are
+    ours. `expansion` (2, 4 or 6) applies to block=revised, whose first block is Table 1's with depth
+    multiplier 2. This matches the cost in Table 5, while the plain first layer of section 6.2 would cost 1.4
     MFLOPs less. `resolution` is one side or (height, width).
 
-    Raises GraphError if an option is out of range or does not go with `block`.
+    Raises GraphError if an option is out of range or does not apply to `block`.
     """
     if large and block not in _LARGE:
         raise GraphError(f"large requires block={', '.join(_LARGE)}, not {block}: the paper has no such network")
@@ -84,9 +84,9 @@ def effnet(
     classes: int = 1000,
     channels: int = 3,
 ) -> Graph:
-    """An ImageNet-sized network of EffNet blocks. It is ours: the paper has none, and no figure is published for it.
+    """An ImageNet-sized network of EffNet blocks, of our own design; no figures are published for it.
 
-    Five stages begin with the paper's block, which halves the plane; the other blocks of a stage have neither pool nor
+    Five stages start with the paper's block, which halves the plane; the other blocks of a stage have neither pool nor
     stride, a 1x1 in place of the 2x1 convolution, and a shortcut. `width` is a width multiplier; widths are rounded to
     multiples of 8. `small_input` keeps the first block from halving, for images of 28 to 64 pixels. `resolution` is
     one side or (height, width).

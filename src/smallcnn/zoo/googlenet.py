@@ -1,11 +1,11 @@
 """GoogLeNet: Szegedy et al. 2014, "Going Deeper with Convolutions", arXiv 1409.4842, Table 1.
 
-Input (resolution, resolution, channels); output (classes,) logits. The auxiliary classifiers, which only serve
-training, are not built. Pools round up, as in the public Caffe and torchvision models: the paper does not say. Neither
-does it say how local responses are normalised: the numbers are those of the public Caffe model, bvlc_googlenet.
+Input (resolution, resolution, channels); output (classes,) logits. The auxiliary classifiers, used only in
+training, are not built. The paper leaves two points open: pools round up, as in the public Caffe and torchvision
+models, and local response normalisation has the numbers of the public Caffe model, bvlc_googlenet.
 
-Table 1's operations follow from its filter counts (but 5a, printed 54M, is 51M). Its parameters do only up to 3b: those
-printed for 4a to 5b are up to 7 % off.
+Table 1's operations follow from its filter counts (but 5a, printed 54M, is 51M). Its parameters do so only up to
+3b: those printed for 4a to 5b are up to 7 % off.
 """
 
 from typing import Literal
@@ -41,7 +41,7 @@ def googlenet(
 
     `variant` "paper" has biases, ReLU and local response normalisation; "separable_stem" makes its first layer a 7x7
     depthwise convolution with 8 filters per channel and a 1x1 one, which costs the 2.7K parameters and 34M operations
-    that Table 1 prints; "torchvision" has batch norm (epsilon 0.001) in place of biases and of the
+    that Table 1 prints; "torchvision" has batch norm (epsilon 0.001) in place of biases and
     normalisation, 3x3 in place of 5x5, a 2x2 last pool and half the dropout. `small_input`, for images of 28 to 64
     pixels: the first layer has stride 1 and no pool follows it. `resolution` is one side or (height, width).
 

@@ -42,11 +42,11 @@ def mobilenet_v1(
     """MobileNet v1.
 
     `width` is the width multiplier alpha. `variant` "conv" puts a full 3x3 convolution in place of every depthwise
-    separable one (Table 4), "shallow" leaves out five blocks (Table 5). `small_input` gives the first layer stride 1,
+    separable one (Table 4), "shallow" omits five blocks (Table 5). `small_input` gives the first layer stride 1,
     for images of 28 to 64 pixels. `padding` is TensorFlow's SAME or, as in PyTorch code, the same on every side;
     `epsilon` is batch norm's: 0.001 in TensorFlow, 1e-5 in timm. `activation` "relu" is the paper's; with `bias` the
-    convolutions have one before their batch norm: MLPerf Tiny's person detector has both. `resolution` is one side or
-    (height, width).
+    convolutions have a bias before their batch norm: MLPerf Tiny's person detector has both. `resolution` is one side
+    or (height, width).
 
     Raises GraphError if an option is out of range.
     """

@@ -47,7 +47,7 @@ def mobilenet_v2(
     `width` is the width multiplier; the paper has 0.35 to 1.4. Figure 6 compares `bottleneck` "nonlinear", ReLU6 after
     the projection too, and `residual`: shortcuts between "bottlenecks" (the network), between "expansions" (the wide
     maps of neighbouring blocks, where shapes agree, added after the activation: the paper draws no detail), or "none".
-    `first_expansion` gives the first block an expansion convolution in spite of its factor 1, as Gluon's weights have.
+    `first_expansion` gives the first block an expansion convolution despite its factor 1, as in Gluon's weights.
     `small_input`, for images of 28 to 64 pixels, gives the stem and the 24-channel row stride 1. `padding` is
     TensorFlow's SAME or, as in PyTorch code, the same on every side; `epsilon` is batch norm's: 0.001 in TensorFlow,
     1e-5 in torchvision and timm. `resolution` is one side or (height, width).
@@ -62,7 +62,7 @@ def mobilenet_v2(
     after: ActivationKind | None = "relu6" if bottleneck == "nonlinear" else None
 
     x = conv(g.input, rounded(32 * width), kernel=3, stride=1 if small_input else 2, name="stem")
-    wide: Node | None = None  # the expansion before, while a shortcut from it is possible
+    wide: Node | None = None  # the previous expansion, while a shortcut from it is possible
     for i, (factor, out, stride) in enumerate(_blocks(small_input), start=1):
         name, entry = f"block{i}", x
         if factor > 1 or first_expansion:

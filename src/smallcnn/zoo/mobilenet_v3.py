@@ -108,7 +108,7 @@ def mobilenet_v3_small(
 ) -> Graph:
     """MobileNetV3-Small.
 
-    `hidden` is the width of the layer before the classifier: 1024 in every public implementation (2.5 M parameters),
+    `hidden` is the width of the layer before the classifier: 1024 in all public implementations (2.5 M parameters),
     1280 in the paper's Table 2 (2.9 M). The other options are those of `mobilenet_v3_large`.
 
     Raises GraphError if an option is out of range.
@@ -151,7 +151,7 @@ def _body(
     conv = partial(g.conv_bn, padding=padding, epsilon=epsilon)
     depthwise = partial(g.depthwise_bn, padding=padding, epsilon=epsilon)
     ends = _RE if minimalistic else _HS
-    before = 16  # the output channels of the row before
+    before = 16  # output channels of the previous row
     stem = rounded(before * max(width, 1))
 
     x = conv(g.input, stem, kernel=3, stride=1 if small_input else 2, activation=ends, name="stem")

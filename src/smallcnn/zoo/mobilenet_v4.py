@@ -1,7 +1,7 @@
 """MobileNetV4: Qin et al. 2024, "MobileNetV4: Universal Models for the Mobile Ecosystem", arXiv 2404.10518.
 
 Input (resolution, resolution, channels); output (classes,) logits. The body is MNv4-Conv-S of the paper's appendix as
-its authors released it (TensorFlow Model Garden, official/vision/modeling/backbones/mobilenet.py) and timm has it:
+released by its authors (TensorFlow Model Garden, official/vision/modeling/backbones/mobilenet.py) and as in timm:
 ReLU, no activation after the depthwise convolution before an expansion, the last hidden layer after pooling.
 
 A width multiplier acts as in timm: widths are rounded to multiples of 8, expansions are ratios to the block's input,
@@ -45,7 +45,7 @@ def mobilenet_v4_conv_small(
 ) -> Graph:
     """MobileNetV4-Conv-Small.
 
-    `width` is a width multiplier, which timm has and the paper has not. `small_input`, for images of 28 to 64 pixels,
+    `width` is a width multiplier, as in timm but not in the paper. `small_input`, for images of 28 to 64 pixels,
     gives the first two convolutions stride 1. `padding` is TensorFlow's SAME or, as in PyTorch code, the same on every
     side; `epsilon` is batch norm's: 0.001 in TensorFlow, 1e-5 in timm. `resolution` is one side or (height, width).
 

@@ -2,7 +2,7 @@
 
 Input (resolution, resolution, channels); output (classes,) logits. Cells are the paper's Figure 4, read with the
 authors' code (TensorFlow-Slim, research/slim/nets/nasnet): an unpadded stem, SAME padding elsewhere, batch norm epsilon
-0.001, averages that leave out the padding. The auxiliary head, which only training uses, is not built.
+0.001, averages that exclude the padding. The auxiliary head, which only training uses, is not built.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ def nasnet_a_mobile(
     classes: int = 1000,
     channels: int = 3,
 ) -> Graph:
-    """NASNet-A (`cells` @ `filters`): three stacks of so many normal cells, so many channels in the last map.
+    """NASNet-A (`cells` @ `filters`): three stacks of `cells` normal cells, `filters` channels in the last map.
 
     The mobile network is 4 @ 1056 (Table 3). `small_input` gives the stem stride 1, for images of 28 to 64 pixels.
     `resolution` is one side or (height, width).
@@ -44,11 +44,11 @@ def nasnet_a_mobile(
     x = g.conv_bn(
         g.input, 32, kernel=3, stride=1 if small_input else 2, padding=0, epsilon=_EPSILON, activation=None, name="stem"
     )
-    before: Node | None = None  # the input of the cell before this one
+    before: Node | None = None  # the input of the previous cell
     reduced = False  # whether that cell halved the plane
     for i, (cell, f) in enumerate(_layout(cells, filters // 24), start=1):
         match = _halved if reduced else _projected
-        p = match(g, before, f, f"cell{i}.p") if before is not None else x  # the first cell reads the stem as it is
+        p = match(g, before, f, f"cell{i}.p") if before is not None else x  # the first cell reads the stem directly
         h = _projected(g, x, f, f"cell{i}.h")
         before, x, reduced = x, cell(g, h, p, f"cell{i}"), cell is _reduction
     x = g.activation(x, "relu", name="act")

@@ -20,7 +20,7 @@ COMMON = ("resolution", "classes", "channels")
 
 
 def register(function: F) -> F:
-    """Adds a network under its function's name, and has its own options checked before it runs."""
+    """Registers a network under its function's name and checks its own options before it runs."""
     name = function.__name__
     if name in _REGISTRY:
         raise ValueError(f"two networks are named {name}")
@@ -61,7 +61,7 @@ class Option:
 
     @property
     def allowed(self) -> str:
-        """What may be given, in words."""
+        """The allowed values, in words."""
         return " or ".join(self.choices) or {bool: "true or false", int: "a whole number"}.get(self.type, "a number")
 
     def check(self, value: Any) -> None:
@@ -83,7 +83,7 @@ class Option:
 
 
 def options(name: str) -> dict[str, Option]:
-    """The own options of a network, without the common ones."""
+    """A network's own options, without the common ones."""
     function = architecture(name)
     hints = typing.get_type_hints(function)
     found = {}
@@ -103,7 +103,7 @@ def architecture(name: str) -> Architecture:
 
 @dataclass(frozen=True)
 class Model:
-    """A network with its own options, all of them spelled out; `given` are those that its text form named."""
+    """A network with all of its own options; `given` are those named in its text form."""
 
     name: str
     options: dict[str, Any]
@@ -114,7 +114,7 @@ class Model:
         return architecture(self.name)(**self.options, **common)
 
     def __str__(self) -> str:
-        """The text form with every option that is not at its default."""
+        """The text form, with every option that is not at its default."""
         return spell(self.name, self.options)
 
 
@@ -126,7 +126,7 @@ def spell(name: str, chosen: dict[str, Any]) -> str:
 
 
 def parse(text: str) -> Model:
-    """Reads `name` or `name:option=value,...`; GraphError naming what is wrong and what would be right."""
+    """Reads `name` or `name:option=value,...`; GraphError naming the mistake and the valid values."""
     name, _, rest = text.partition(":")
     known = options(name)
     given: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Rounding widths as TensorFlow's and torchvision's code for MobileNetV2 and its successors do."""
+"""Rounds widths as in TensorFlow's and torchvision's code for MobileNetV2 and its successors."""
 
 
 def rounded(channels: float, divisor: int = 8) -> int:

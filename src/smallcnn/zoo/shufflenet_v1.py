@@ -1,9 +1,9 @@
 """ShuffleNet v1: Zhang et al. 2017, "ShuffleNet: An Extremely Efficient Convolutional Neural Network for Mobile ...".
 
 arXiv 1707.01083, Table 1 and Figure 2. Input (resolution, resolution, channels); output (classes,) logits. The released
-code (github.com/megvii-model/ShuffleNet-Series, ShuffleNetV1) settles what the paper leaves open: how wide the first
-layer is at scales 0.5, 1.5 and 2, a padding of 1 on every side, and an average pool that counts its padding. One thing
-is not as released: the classifier has a bias.
+code (github.com/megvii-model/ShuffleNet-Series, ShuffleNetV1) settles what the paper leaves open: the width of the
+first layer at scales 0.5, 1.5 and 2, a padding of 1 on every side, and an average pool that counts its padding. One
+difference from the release: the classifier has a bias.
 """
 
 from typing import Literal
@@ -37,8 +37,8 @@ def shufflenet_v1(
 
     `groups` (of the 1x1 convolutions) is 1, 2, 3, 4 or 8. `scale` multiplies the channels of the stages, which must
     still divide into the groups. `shuffle` "released" shuffles where and as the released code does: after the depthwise
-    convolution, by the inverse permutation; "none" leaves it out (Table 3). `se` adds squeeze-and-excitation (Table 5),
-    about which the paper says nothing else. Our reading: a ratio of 16, at the end of every unit, before the addition
+    convolution, by the inverse permutation; "none" omits it (Table 3). `se` adds squeeze-and-excitation (Table 5),
+    which the paper does not describe further. Our reading: a ratio of 16, at the end of every unit, before the addition
     or after the concatenation, which costs the 527 M printed for scale 2. `small_input`, for images of 28 to 64
     pixels: the first layer has stride 1 and no pool follows it. `resolution` is one side or (height, width).
 
@@ -100,7 +100,7 @@ def _excited(g: Builder, x: Node, name: str) -> Node:
 def _stem(groups: int, scale: float) -> int:
     """24 channels, 48 from scale 2 on, 12 below 1 (below 0.5 and between 0.5 and 1 that is our choice).
 
-    Rounded up to a multiple of the groups, since the first unit's grouped convolution makes what this leaves missing.
+    Rounded up to a multiple of the groups, as the first unit's grouped convolution supplies the remaining channels.
     """
     channels = 12 if scale < 1 else 24 if scale < 2 else 48
     return -(-channels // groups) * groups

@@ -37,7 +37,7 @@ def shufflenet_v2(
     `scale` is 0.5, 1, 1.5 or 2. `shuffle` "paper" splits the channels in halves and shuffles them after each unit, as
     Figure 3 and torchvision do; "released" is the authors' code (megvii-model/ShuffleNet-Series): even channels are the
     shortcut and odd ones go through the branch, the shortcut of a unit of stride 2 keeps its width, and the classifier
-    has no bias. `small_input`, for images of 28 to 64 pixels, gives the stem stride 1 and leaves out its pooling.
+    has no bias. `small_input`, for images of 28 to 64 pixels, gives the stem stride 1 and omits its pooling.
     `resolution` is one side or (height, width).
 
     Raises GraphError if an option is out of range.

@@ -3,7 +3,7 @@
 Input (resolution, resolution, channels); output (classes,) logits. Version 1.0 is the paper's Table 1, version 1.1 the
 authors' later release (github.com/forresti/SqueezeNet). All convolutions have biases and ReLU, the last one too, and
 there is no batch norm. Windows and padding are torchvision's: no padding of the first layer, pools that round up, and
-none of the border that the released Caffe file of 1.0 puts around the last convolution.
+no border around the last convolution, unlike the released Caffe file of 1.0.
 """
 
 from typing import Literal

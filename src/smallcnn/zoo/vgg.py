@@ -22,8 +22,8 @@ def vgg16(
 ) -> Graph:
     """VGG-16.
 
-    `small_input`, for images of 32 to 64 pixels, leaves out the first pool. `resolution` is one side or (height,
-    width); the first dense layer reads the whole last map, so that its weights fit this resolution only.
+    `small_input`, for images of 32 to 64 pixels, omits the first pool. `resolution` is one side or (height,
+    width); the first dense layer reads the whole last map, so its weights fit only this resolution.
 
     Raises GraphError if the image is below 32 pixels a side (16 with `small_input`).
     """

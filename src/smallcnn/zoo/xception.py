@@ -35,9 +35,8 @@ def xception(
     """Xception.
 
     `small_input` gives the first layer stride 1, for images of 28 to 64 pixels. `padding` is TensorFlow's SAME or
-    half the kernel on every side, and `epsilon` that of batch norm; PyTorch's public weights want "symmetric" and
-    0.00001.
-    `resolution` is one side or (height, width).
+    half the kernel on every side, and `epsilon` that of batch norm; PyTorch's public weights need "symmetric" and
+    0.00001. `resolution` is one side or (height, width).
 
     Raises GraphError if an option is out of range or the image is below 7 pixels a side (5 with `small_input`).
     """

@@ -1,4 +1,4 @@
-/* Whether this CPU and its operating system have what the kernels were compiled for. Runs on any CPU. */
+/* Checks that this CPU and its operating system support the kernels. Runs on any CPU. */
 
 struct feature {
     const char *name;
@@ -15,7 +15,7 @@ static int sse41(void) { /* as in Penryn: SSSE3, CMPXCHG16B, SSE4.1 */
     return __get_cpuid(1, &a, &b, &c, &d) && BITS(c, 1u << 9 | 1u << 13 | 1u << 19);
 }
 
-/* Whether the operating system saves these parts of the registers: 2 SSE, 4 AVX, 0xe0 AVX-512. */
+/* Whether the operating system saves these register sets: 2 SSE, 4 AVX, 0xe0 AVX-512. */
 static int saved(unsigned parts) {
     unsigned a, b, c, d, low, high;
     if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & 1u << 27)) return 0; /* OSXSAVE */
@@ -54,19 +54,19 @@ static int dotprod(void) {
     return !sysctlbyname("hw.optional.arm.FEAT_DotProd", &value, &bytes, NULL, 0) && value;
 }
 #else
-static int dotprod(void) { return 1; } /* firmware is built for its CPU, and may not be allowed to ask */
+static int dotprod(void) { return 1; } /* firmware is built for its CPU and may not be allowed to query it */
 #endif
 static const struct feature FEATURES[] = {{"dotprod", dotprod}};
 
 #else
-static const struct feature FEATURES[] = {{" ", NULL}}; /* WebAssembly is checked as a whole when it is loaded */
+static const struct feature FEATURES[] = {{" ", NULL}}; /* WebAssembly is validated as a whole when loaded */
 #endif
 
 static int has(const char *word, size_t length) {
     for (size_t i = 0; i < sizeof FEATURES / sizeof *FEATURES; i++) {
         const char *name = FEATURES[i].name;
         size_t same = 0;
-        while (same < length && name[same] == word[same]) same++; /* a shorter name ends in a byte that differs */
+        while (same < length && name[same] == word[same]) same++; /* a shorter name ends in a different byte */
         if (same == length && !name[same]) return FEATURES[i].present();
     }
     return 0;

@@ -1,6 +1,6 @@
-/* Names the class of one picture. The picture is raw: height * width * channels bytes, at the network's size.
+/* Prints the class of one image. The image is raw: height * width * channels bytes, at the network's size.
 
-       cc example.c ./network.so -o example && ./example picture.rgb */
+       cc example.c ./network.so -o example && ./example image.rgb */
 
 #include <stdio.h>
 #include <stdlib.h>

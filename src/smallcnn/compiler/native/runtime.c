@@ -1,12 +1,12 @@
-/* Runs a compiled network: walks the steps of its table, alone or with other threads.
+/* Runs a compiled network: executes the steps of its table, alone or with other threads.
 
    Compiled once per network together with network.h, which the linker writes: the table of steps, the weights, and
 
        NETWORK_FEATURES  NETWORK_METADATA  NETWORK_HEIGHT  _WIDTH  _CHANNELS  _OUTPUTS
        NETWORK_ARENA  NETWORK_SCRATCH  bytes        NETWORK_STEPS  _BUFFERS  _DIMENSIONS  lengths of the tables
 
-   A context is one block of memory: itself, then per thread the kernels' arguments, then the arena, then the scratch of
-   each thread. Everything is laid out at creation; running only calls kernels. */
+   A context is one block of memory: the context itself, the kernels' arguments per thread, the arena, and each thread's
+   scratch. Everything is laid out at creation; running only calls kernels. */
 
 #pragma GCC visibility push(default)
 #include "smallcnn.h"
@@ -17,7 +17,7 @@
 
 #include "system.h"
 
-/* Halide's two structures that kernels read; see HalideRuntime.h. */
+/* The two Halide structures that kernels read; see HalideRuntime.h. */
 typedef struct {
     int32_t min, extent, stride;
     uint32_t flags;
@@ -44,14 +44,14 @@ struct dimension {
 
 struct buffer {
     uint64_t offset;
-    uint8_t space, code, bits, dimensions; /* the next so many of DIMENSIONS */
+    uint8_t space, code, bits, dimensions; /* dimensions: how many of DIMENSIONS belong to it, in order */
 };
 
 struct step {
     int (*kernel)(void **);
     const char *label;
-    int32_t buffers; /* the next so many of BUFFERS, the last one is the output */
-    int32_t split;   /* the output's dimension that threads share, or -1 */
+    int32_t buffers; /* how many of BUFFERS belong to it, in order; the last is the output */
+    int32_t split;   /* the output's dimension that threads split, or -1 */
     int32_t grain;
 };
 
@@ -65,35 +65,35 @@ struct signal { /* a number that one thread raises and others wait for */
 };
 
 struct thread {
-    struct signal done; /* the meeting it has come to */
+    struct signal done; /* the last barrier it reached */
     struct smallcnn_net *net;
     int index, error;
     uint32_t runs, meetings;
-    const uint8_t *image; /* what `buffers` point into now */
+    const uint8_t *image; /* the image that `buffers` point into */
     uint8_t *logits;
     uint8_t *scratch;
     struct block *top;
     size_t used, most_used;
     void *self;    /* the user context of kernels */
-    void ***calls; /* of each step: the kernel's arguments, or null if there is nothing to do */
+    void ***calls; /* per step: the kernel's arguments, or null without work */
     buffer_t *buffers;
     uintptr_t handle;
 };
 
 struct smallcnn_net {
-    struct signal go; /* the run that has begun */
+    struct signal go; /* the run that has started */
     int threads, stop;
     const uint8_t *image;
     uint8_t *logits;
     struct thread *thread;
 #ifndef NO_SYSTEM
-    int own; /* memory: made by smallcnn_create */
+    int own; /* whether smallcnn_create allocated the memory */
     uint64_t until_yield, until_sleep; /* ticks */
     struct gate gate;
 #endif
 };
 
-/* ---- What kernels call: memory from a stack of blocks on the thread's scratch. */
+/* ---- Called by kernels: memory from a stack of blocks in the thread's scratch. */
 
 struct block {
     struct block *below;
@@ -109,7 +109,7 @@ void *halide_malloc(void *user_context, size_t bytes) {
     size_t needed = BLOCK_HEAD + ROUND_UP(bytes, 64), end = thread->used + needed;
     int spills = end > NETWORK_SCRATCH;
     struct block *block;
-    if (spills) { /* the run is going to fail, but a kernel cannot be stopped half-way */
+    if (spills) { /* the run will fail, but a kernel cannot be stopped midway */
         thread->error = SMALLCNN_SCRATCH;
         block = allocate(needed);
         if (!block) __builtin_trap();
@@ -139,7 +139,7 @@ void halide_error(void *user_context, const char *message) {
     ((struct thread *)user_context)->error = SMALLCNN_KERNEL;
 }
 
-/* ---- What compiled code calls; elsewhere it comes with every C library. */
+/* ---- Called by compiled code; elsewhere part of every C library. */
 
 #ifdef __wasm__
 void *memset(void *to, int value, size_t bytes) { return __builtin_memset(to, value, bytes); } /* one instruction */
@@ -147,7 +147,7 @@ void *memcpy(void *to, const void *from, size_t bytes) { return __builtin_memcpy
 #endif
 
 #ifdef _WIN32
-int _fltused; /* asked for by code with floating point */
+int _fltused; /* required by code with floating point */
 
 void *memset(void *to, int value, size_t bytes) {
     void *at = to;
@@ -180,13 +180,13 @@ __asm__(".globl __chkstk\n"
         "    retq\n");
 #endif
 
-/* ---- Threads: at a meeting each raises its own signal and waits for the others'. */
+/* ---- Threads: at a barrier each raises its own signal and waits for the others'. */
 
 #ifndef NO_SYSTEM
-/* A thread that waits looks without pause, so that a meeting costs little; then lets others on its core run in between,
-   among them perhaps the one it waits for; then sleeps. The second is longer than most steps, and than a caller needs
-   from one image to the next. 30 steps of 31 us take, in us on a 2.4 GHz Zen 3: one thread 930; two on two cores 475, on
-   one core 1100; with 20 us of looking on one core 1600 to 4000, with 200 us 16000. A meeting of two takes 0.09. */
+/* A waiting thread first spins, so that a barrier costs little; then yields its core, perhaps to the thread it waits
+   for; then sleeps. The yield phase is longer than most steps, and than a caller needs between images. 30 steps of
+   31 us take, in us on a 2.4 GHz Zen 3: one thread 930; two threads on two cores 475, on one core 1100; on one core
+   with 20 us of spinning 1600 to 4000, with 200 us 16000. A barrier of two threads takes 0.09. */
 #define LOOK_MICROSECONDS 2
 #define YIELD_MICROSECONDS 200
 
@@ -195,7 +195,7 @@ static int reached(struct signal *signal, uint32_t value) {
 }
 
 static void raise(struct smallcnn_net *net, struct signal *signal, uint32_t value) {
-    __atomic_exchange_n(&signal->value, value, __ATOMIC_SEQ_CST); /* before looking for sleepers */
+    __atomic_exchange_n(&signal->value, value, __ATOMIC_SEQ_CST); /* before checking for sleepers */
     if (__atomic_load_n(&signal->sleepers, __ATOMIC_SEQ_CST)) wake(&net->gate, &signal->value);
 }
 
@@ -223,7 +223,7 @@ static void await_workers(struct thread *thread) {
         if (i != thread->index) await(net, &net->thread[i].done, thread->meetings);
 }
 
-/* Between step - 1 and `step`. A step that is not shared is the first thread's; nobody waits who does not need to. */
+/* Barrier between step - 1 and `step`. An unsplit step runs on the first thread; threads wait only if they need to. */
 static void meet(struct thread *thread, int step) {
     struct smallcnn_net *net = thread->net;
     int shared_before = step > 0 && STEPS[step - 1].split >= 0;
@@ -246,7 +246,7 @@ static void meet(struct thread *thread, int step) {
 
 /* ---- Running. */
 
-/* Moves the buffers of image and logits to those of this run. */
+/* Points the buffers of image and logits to those of this run. */
 static void bind(struct thread *thread, const uint8_t *image, uint8_t *logits) {
     const uintptr_t moved[OUTPUT + 1] = {[INPUT] = (uintptr_t)image - (uintptr_t)thread->image,
                                          [OUTPUT] = (uintptr_t)logits - (uintptr_t)thread->logits};
@@ -322,7 +322,7 @@ static size_t block_bytes(int threads) {
     return sizeof(struct smallcnn_net) + ARENA_BYTES + (size_t)threads * each;
 }
 
-/* Makes `dimension` the thread's share of it; returns whether there is any. */
+/* Reduces `dimension` to the thread's share; returns whether it is not empty. */
 static int crop(buffer_t *buffer, dimension_t *dimension, int grain, int index, int threads) {
     int64_t grains = (dimension->extent + (int64_t)grain - 1) / grain;
     int64_t begin = grains * index / threads * grain, end = grains * (index + 1) / threads * grain;

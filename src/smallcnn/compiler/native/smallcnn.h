@@ -1,4 +1,4 @@
-/* A compiled network: one image in, logits out. Nothing but the C library is needed (or kernel32 on Windows).
+/* A compiled network: one image in, logits out. It needs only the C library (or kernel32 on Windows).
 
        smallcnn_net *net;
        int error = smallcnn_create(2, &net);
@@ -6,11 +6,11 @@
        if (error) puts(smallcnn_error(error));
        smallcnn_destroy(net);
 
-   An image is height * width * channels bytes: rows from the top, pixels from the left, channels together, RGB. It is
-   already at the network's size; the network itself scales its values. Functions that can fail return an error code.
+   An image is height * width * channels bytes: rows from the top, pixels from the left, channels interleaved, RGB. It
+   must have the network's size; the network scales its values. Functions that can fail return an error code.
 
-   Different `smallcnn_net` may run at the same time on different threads; one runs one image at a time. After fork() a
-   child must create its own: the parent's threads do not exist there. */
+   Different `smallcnn_net` may run at the same time on different threads; each runs one image at a time. After fork() a
+   child must create its own: it does not have the parent's threads. */
 
 #ifndef SMALLCNN_H
 #define SMALLCNN_H
@@ -28,29 +28,29 @@ enum {
     SMALLCNN_OK = 0,
     SMALLCNN_CPU,      /* this CPU, or its operating system, lacks one of smallcnn_features() */
     SMALLCNN_ARGUMENT, /* a null pointer, fewer than 1 thread, or too little memory given to smallcnn_create_in */
-    SMALLCNN_MEMORY,   /* the system has no memory left */
-    SMALLCNN_THREAD,   /* the system starts no more threads */
-    SMALLCNN_SCRATCH,  /* a kernel needed more working memory than was planned; smallcnn_scratch says how much */
+    SMALLCNN_MEMORY,   /* out of memory */
+    SMALLCNN_THREAD,   /* the system cannot start another thread */
+    SMALLCNN_SCRATCH,  /* a kernel needed more working memory than planned; smallcnn_scratch returns how much */
     SMALLCNN_KERNEL    /* a kernel reported an error */
 };
 const char *smallcnn_error(int error); /* one line */
 
-/* What is in the file. */
+/* Contents of the file. */
 int smallcnn_format(void);           /* version of this interface and of the metadata: SMALLCNN_FORMAT */
-const char *smallcnn_metadata(void); /* JSON: labels, preprocessing, where the weights come from */
+const char *smallcnn_metadata(void); /* JSON: labels, preprocessing, origin of the weights */
 int smallcnn_height(void);
 int smallcnn_width(void);
 int smallcnn_channels(void);
 int smallcnn_outputs(void); /* number of logits */
 
-/* What it needs. These run on any CPU of the architecture. */
-const char *smallcnn_features(void);  /* CPU features, with a space between them; may be empty */
-int smallcnn_has(const char *feature); /* 1 if this CPU has that one, else 0 */
+/* Requirements of the file. These functions run on any CPU of the architecture. */
+const char *smallcnn_features(void);  /* CPU features, separated by spaces; may be empty */
+int smallcnn_has(const char *feature); /* 1 if this CPU has the feature, else 0 */
 int smallcnn_supported(void);         /* 1 if this CPU has them all, else 0 */
-size_t smallcnn_memory(int threads);  /* bytes that smallcnn_create takes; the weights stay in the file */
+size_t smallcnn_memory(int threads);  /* bytes that smallcnn_create allocates; the weights stay in the file */
 
-/* `threads` counts the caller. Files for WebAssembly and firmware have only smallcnn_create_in: one thread, which works
-   in the `bytes` at `memory` (smallcnn_memory(1) of them, any alignment) and allocates nothing. */
+/* `threads` counts the caller. Files for WebAssembly and firmware have only smallcnn_create_in: one thread, which uses
+   the `bytes` at `memory` (smallcnn_memory(1) of them, any alignment) and allocates nothing. */
 int smallcnn_create(int threads, smallcnn_net **net);
 int smallcnn_create_in(void *memory, size_t bytes, smallcnn_net **net);
 void smallcnn_destroy(smallcnn_net *net); /* null is allowed */
@@ -62,7 +62,7 @@ int smallcnn_run_timed(smallcnn_net *net, const uint8_t *image, float *logits, u
 int smallcnn_steps(void);             /* length of that array */
 const char *smallcnn_label(int step); /* the layers that a step computes */
 
-/* The most working memory, in bytes, that kernels took on one thread beside the network's tensors. */
+/* The peak working memory, in bytes, that kernels used on one thread besides the network's tensors. */
 size_t smallcnn_scratch(const smallcnn_net *net);
 
 #define SMALLCNN_FORMAT 1

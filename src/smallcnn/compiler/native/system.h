@@ -1,12 +1,12 @@
-/* What the runtime asks of an operating system. Declared here, not included: a cross compiler has no headers for some.
+/* The runtime's interface to the operating system. Declared here, as a cross compiler lacks some of the headers.
 
-       allocate, release    memory, on a boundary of ALIGNMENT bytes
+       allocate, release    memory aligned to ALIGNMENT bytes
        start, join          one thread; its stack holds the small intermediates of kernels
-       yield                let another thread have this core
-       sleep_while, wake    on a word: sleep while it has a value, wake all who do
+       yield                yield this core to another thread
+       sleep_while, wake    on a word: sleep while it has a value, wake all sleepers
        nanoseconds          a monotonic clock
 
-   NO_SYSTEM: WebAssembly and firmware have none of it. */
+   NO_SYSTEM: WebAssembly and firmware have none of these. */
 
 #if defined(__wasm__) || !(defined(__linux__) || defined(__APPLE__) || defined(_WIN32))
 #define NO_SYSTEM 1
@@ -15,7 +15,7 @@
 #ifdef NO_SYSTEM
 static void *allocate(size_t bytes) { return (void)bytes, NULL; }
 static void release(void *memory) { (void)memory; }
-static uint64_t nanoseconds(void) { return 0; } /* nobody asks */
+static uint64_t nanoseconds(void) { return 0; } /* unused */
 #else
 #define STACK_BYTES ((size_t)1 << 20)
 
@@ -144,7 +144,7 @@ static void release(void *memory) { VirtualFree(memory, 0, 0x8000); }
 
 
 static int start(uintptr_t *thread, void *(*body)(void *), void *argument) {
-    /* A thread's result is 32 bits here and a pointer there: returned in the same register, and not looked at. */
+    /* A thread's result is 32 bits here and a pointer there: both use the same register, and it is ignored. */
     *thread = (uintptr_t)CreateThread(NULL, STACK_BYTES, (uint32_t(*)(void *))(void *)body, argument, 0x10000, NULL);
     return *thread ? SMALLCNN_OK : SMALLCNN_THREAD;
 }
@@ -185,10 +185,10 @@ static void wake(struct gate *gate, uint32_t *word) {
 }
 #endif
 
-/* Ticks of a fast counter, only for giving up after a while. */
+/* Ticks of a fast counter, used only for timeouts. */
 #if defined(__x86_64__)
 static inline uint64_t ticks(void) { return __builtin_ia32_rdtsc(); }
-static inline uint64_t ticks_in(uint64_t microseconds) { return microseconds * 2500; } /* give or take a factor of 2 */
+static inline uint64_t ticks_in(uint64_t microseconds) { return microseconds * 2500; } /* within a factor of 2 */
 static inline void pause(void) { __builtin_ia32_pause(); }
 #elif defined(__aarch64__)
 static inline uint64_t ticks(void) { return __builtin_arm_rsr64("cntvct_el0"); }
