@@ -197,3 +197,18 @@ main(["cost", "mobilenet_v2", "--json"])
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=100)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["peak_activation_bytes_fused"] == peak_activation_bytes(zoo.mobilenet_v2())
+
+
+@COMPILER
+def test_names_in_upper_case(smallcnn, folder, tmp_path):
+    upper = tmp_path / "M.SAFETENSORS"
+    code, out, _ = smallcnn("import", folder / "foreign.onnx", "--out", upper)
+    assert (code, out) == (0, f"{upper}\n")
+    for name, target in (("A.SO", "host"), ("B.O", "host"), ("C.DLL", "windows")):
+        code, out, _ = smallcnn("compile", upper, "--out", tmp_path / name, "--target", target)
+        assert (code, out) == (0, f"{tmp_path / name}\n")
+    assert (tmp_path / "B.h").exists()
+    image = np.zeros((8, 8, 3), np.uint8)
+    answers = [runtime.open(path).classify_prepared(np.resize(image, runtime.open(path).input_shape))
+               for path in (upper, tmp_path / "A.SO")]  # fmt: skip
+    assert answers[0].label == answers[1].label

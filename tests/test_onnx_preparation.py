@@ -468,3 +468,25 @@ def test_numbers_are_told_in_the_pixels_they_are_of():
     assert described(Preprocessing((5, 6), (0.0,) * 3, (1 / 255,) * 3)) == (
         "mean 0 and standard deviation 1 of pixels of 0..255, RGB"
     )
+
+
+@pytest.mark.parametrize(
+    ("turned", "mean", "order"),
+    [
+        (False, 255 * MEAN, "rgb"),
+        (False, CAFFE, "bgr"),
+        (False, np.array([104.0, 117.0, 123.0]), "bgr"),
+        (True, CAFFE, "rgb"),
+        (True, 255 * MEAN, "bgr"),
+        (True, np.full(3, 127.5), "rgb"),
+    ],
+)
+def test_the_mean_tells_the_order_that_a_file_is_fed(turned, mean, order, tmp_path):
+    """As OpenCV gives images blue first: some files turn them round themselves, Caffe's networks take them so."""
+    index = [2, 1, 0] if turned else [0, 1, 2]
+    nodes = [node("Gather", "x i", "b", axis=1), node("Sub", "b m", "a")]
+    it = network(nodes, {"i": np.array(index), "m": first(mean)}, False)
+    fed = PIXELS if order == "rgb" else PIXELS[..., ::-1]
+    model = read_onnx(saved(it, tmp_path))
+    agrees(model, it, fed.astype(np.float32), False)
+    assert order.upper() in model.facts["onnx"]["fed"]

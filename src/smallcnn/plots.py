@@ -29,7 +29,7 @@ _COLOURS = 10  # matplotlib's cycle
 
 def check_plot(path: Path) -> None:
     """Raises the errors that `save` would raise after the work: a wrong suffix, no matplotlib, an unwritable path."""
-    if path.suffix not in (".png", ".svg", ".pdf"):
+    if path.suffix.lower() not in (".png", ".svg", ".pdf"):
         raise FileError(f"{path}: a plot's name ends in .png, .svg or .pdf")
     _figure(1, 1)
     check_writable(path)
@@ -38,7 +38,7 @@ def check_plot(path: Path) -> None:
 def save(figure: "Figure", path: Path) -> None:
     """Writes a figure in the format given by the suffix."""
     with atomic(path) as temporary:
-        figure.savefig(temporary, format=path.suffix[1:], dpi=150)
+        figure.savefig(temporary, format=path.suffix[1:].lower(), dpi=150)
 
 
 def svg(figure: "Figure") -> str:

@@ -34,6 +34,7 @@ from smallcnn.checkpoints.read import Tensors, Weights, read_weights
 from smallcnn.checkpoints.tflite import TFLite, read_layers
 from smallcnn.checks import shown
 from smallcnn.data import imagenet
+from smallcnn.data.labels import checked_labels
 from smallcnn.data.prepared import Prepared
 from smallcnn.data.preprocessing import Preprocessing
 from smallcnn.errors import FileError, GraphError, closest
@@ -386,7 +387,7 @@ def _labels(classes: int, labels: Sequence[str] | None) -> tuple[str, ...]:
         if len(labels) != classes:
             kept = "; --keep-background keeps the first" if len(labels) == classes + 1 else ""
             raise FileError(f"{len(labels)} labels for {classes} classes{kept}")
-        return tuple(labels)
+        return checked_labels(list(labels))
     return usual_labels(classes)
 
 

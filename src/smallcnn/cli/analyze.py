@@ -118,7 +118,7 @@ def _check(saved: Path | None, out: Path | None, changed: bool) -> None:
 
     if saved and not changed:
         raise SmallcnnError("--save needs a change to save: --resolution, --reestimate or --calibrate")
-    if saved and saved.suffix != ".safetensors":
+    if saved and saved.suffix.lower() != ".safetensors":
         raise SmallcnnError(f"{saved}: --save writes a model file, whose name ends in .safetensors")
     if out:
         require("a page with plots", "train", "matplotlib")

@@ -91,10 +91,10 @@ def command(
         )
     plan = explain(artifact.graph, made.plan, made.program, first)
     bytes_ = out.stat().st_size
-    checked = "not run: link it into a program" if out.suffix == ".o" else "not run: built for another machine"
+    checked = "not run: link it into a program" if out.suffix.lower() == ".o" else "not run: made for another machine"
     if made.error is not None:
-        checked = f"differs from the network by {made.error:.1e} of the largest output"
-    header = f"; C header {out.with_suffix('.h')}" if out.suffix == ".o" else ""
+        checked = f"off by {made.error:.1e} of its largest output"
+    header = f"; C header {out.with_suffix('.h')}" if out.suffix.lower() == ".o" else ""
     remark(f"{size(bytes_)} for {made.program.target}; {checked}{header}")
     steps = []
     if (explain_ or json_) and made.error is not None:

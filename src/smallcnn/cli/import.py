@@ -74,7 +74,7 @@ def command(
     from smallcnn.files import check_writable
     from smallcnn.onnx.preparation import remarks
 
-    if out.suffix != ".safetensors":
+    if out.suffix.lower() != ".safetensors":
         raise SmallcnnError(f"{out}: a model file's name ends in .safetensors")
     if any(out.resolve() == file.resolve() for file in files):
         raise SmallcnnError(f"{out}: is the file to import; give --out another name")

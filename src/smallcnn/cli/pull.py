@@ -42,7 +42,7 @@ def command(name: str | None, out: Path | None, json_: bool) -> None:
         _list([name], json_)
         return
     out = out or Path(f"{name}.safetensors")
-    if out.suffix != ".safetensors":
+    if out.suffix.lower() != ".safetensors":
         raise FileError(f"{out}: a model file's name ends in .safetensors")
     check_writable(out)
     artifact.save(pulled(known), out)

@@ -43,13 +43,13 @@ def _started_from(start: Path) -> "Artifact":
     from smallcnn.shipped import located
 
     start = located(start)
-    if not start.exists() and start.name == str(start) and start.suffix != ".safetensors":
+    if not start.exists() and start.name == str(start) and start.suffix.lower() != ".safetensors":
         try:
             known = find(start.name)
         except FileError as error:
             raise FileError(f"{start}: no such file, and {error}") from error
         return pulled(known)
-    if start.suffix != ".safetensors":
+    if start.suffix.lower() != ".safetensors":
         raise SmallcnnError(
             f"{start}: --from takes a .safetensors model file or a name from `smallcnn pull`; "
             "`smallcnn import` turns other weights into a model file"

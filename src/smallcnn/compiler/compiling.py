@@ -62,7 +62,8 @@ def compile_file(
     """
     require("compiling", "compile", "halide", "ziglang")
     out, made_for = Path(out), targets.parse(target)
-    if out.suffix not in made_for.suffixes:
+    kind = out.suffix.lower()
+    if kind not in made_for.suffixes:
         raise SmallcnnError(f"{out}: a file for {made_for.name} must end in {' or '.join(made_for.suffixes)}")
     link.check_prefix(prefix, out)
     check_writable(out)
@@ -71,8 +72,8 @@ def compile_file(
     answer = probe_answer(artifact.graph, artifact.weights, artifact.preprocessing)
     program, made = to_program(artifact, made_for, answer, threads=threads, tune=tune, workers=workers, report=report)
     error = None
-    if out.suffix in (".so", ".dll") and _runs_here(program.target):
-        beside = out.with_name(f".{out.stem}.{os.getpid()}{out.suffix}")
+    if kind in (".so", ".dll") and _runs_here(program.target):
+        beside = out.with_name(f".{out.stem}.{os.getpid()}{kind}")
         try:
             link.write(program, beside)
             error = _error(beside, artifact, answer)

@@ -60,15 +60,16 @@ def write(program: Program, out: Path | str, prefix: str | None = None) -> None:
     """
     require("compiling", "compile", "ziglang")
     out, target = Path(out), targets.parse(program.target)
-    if out.suffix not in target.suffixes:
+    kind = out.suffix.lower()
+    if kind not in target.suffixes:
         raise SmallcnnError(f"{out}: a file for {target.name} must end in {' or '.join(target.suffixes)}")
-    prefix = prefix or _prefix(out.stem) if out.suffix == ".o" else "smallcnn"
+    prefix = prefix or _prefix(out.stem) if kind == ".o" else "smallcnn"
     with tempfile.TemporaryDirectory(prefix="smallcnn-") as name:
-        content = _build(program, target, Path(name) / out.name, prefix)
-    if out.suffix in (".so", ".dll"):
+        content = _build(program, target, Path(name) / f"{out.stem}{kind}", prefix)
+    if kind in (".so", ".dll"):
         content = seal(content, target.name)
     results = {out: content}
-    if out.suffix == ".o":
+    if kind == ".o":
         results[out.with_suffix(".h")] = header(prefix).encode()
     for path, written in results.items():
         with atomic(path) as beside:
@@ -226,7 +227,7 @@ def check_prefix(prefix: str | None, out: Path) -> None:
     """Raises SmallcnnError if names in the file `out` cannot start with `prefix`."""
     if prefix is None:
         return
-    if out.suffix != ".o":
+    if out.suffix.lower() != ".o":
         raise SmallcnnError(f"{out}: a prefix applies only to .o files; names in other files begin with smallcnn_")
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", prefix) or "__" in prefix:
         raise SmallcnnError(f"{prefix!r} cannot begin names in C: letters, digits and single _, a letter first")

@@ -82,7 +82,8 @@ class Preprocessing:
     def scale_and_shift(self) -> tuple[np.ndarray, np.ndarray]:
         """(scale, shift), float32 (C,) each: network input = pixel * scale + shift, in the network's channel order."""
         mean, std = np.array(self.mean), np.array(self.std)
-        return (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
+        with np.errstate(over="ignore"):  # a std too small for float32 makes an answer that is not finite: an error
+            return (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
 
     def normalise(self, batch: np.ndarray) -> np.ndarray:
         """uint8 (N, H, W, C), red first -> float32 (N, H, W, C), the network's input."""

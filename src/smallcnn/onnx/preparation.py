@@ -7,7 +7,7 @@ If the file's first steps are ambiguous, that is an error instead of a guess.
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from onnx import TensorProto
@@ -33,6 +33,10 @@ _RANGES: dict[str, Pixels] = {
 _ORDERS: dict[str, Order] = {"Bgr8": "bgr", "Bgra8": "bgr", "Rgb8": "rgb", "Rgba8": "rgb"}
 
 
+_ALIKE = 0.012
+"""Of pixels of 0..1: what people round the mean by, as Caffe's 104, 117 and 123; red's and blue's differ by 0.08."""
+
+
 def preparation(file: File, read: "Read", prepared: Prepared) -> tuple[Preprocessing, dict[str, str]]:
     """The preparation from images to the graph's input, and its source. FileError if it cannot be determined."""
     height, width, channels = read.graph.input_shape
@@ -40,20 +44,21 @@ def preparation(file: File, read: "Read", prepared: Prepared) -> tuple[Preproces
     fed = _FED[pixels] if pixels else (0.5, 0.5)
     usual = Preprocessing((height, width), (fed[0],) * channels, (fed[1],) * channels)
     if channels == 3:
-        order = prepared.order or _ORDERS.get(file.metadata.get("Image.BitmapPixelFormat", ""), "rgb")
+        said = _ORDERS.get(file.metadata.get("Image.BitmapPixelFormat", ""))
+        order = prepared.order or said or _order(read.entry, pixels) or "rgb"
         usual = replace(usual, order=order)
         if pixels is None:
             there, back = IMAGENET, tuple(values[::-1] for values in IMAGENET)
             mean, std = there if order == "rgb" else back
             usual = replace(usual, mean=mean, std=std)
     fed_to = prepared.over(usual)
-    said = {
+    how = {
         "pictures": "given" if prepared.says_numbers else "in the file" if pixels else "assumed",
         "fed": described(fed_to),
     }
     if prepared.says_numbers and (asks := _doubt(read, fed_to)):
-        said["asks"] = asks
-    return composed(fed_to, read.entry), said
+        how["asks"] = asks
+    return composed(fed_to, read.entry), how
 
 
 def remarks(facts: Mapping[str, Any]) -> list[str]:
@@ -110,6 +115,19 @@ def _pixels(file: File, read: "Read") -> Pixels | None:
             f"first computes image * {scale} + {shift}, which does not fix the range of its input: give it, as in "
             "--mean 0 --std 1 for pixels of 0..1, --scale 1 for 0..255, --mean 0.5 --std 0.5 for -1..1"
         )
+    return None
+
+
+def _order(entry: Entry, pixels: Pixels | None) -> Order | None:
+    """The order of the channels it is fed, if it subtracts ImageNet's mean: red's is the largest, blue's the least."""
+    if pixels is None:
+        return None
+    mean = -entry.shift / entry.scale  # in the order of the network's channels
+    mean = {"0..255": mean / 255, "0..1": mean, "-1..1": (mean + 1) / 2}[pixels]
+    for order in get_args(Order):
+        wanted = np.array(IMAGENET[0] if order == "rgb" else IMAGENET[0][::-1])
+        if (np.abs(mean - wanted) < _ALIKE).all():
+            return order if not entry.turned else "bgr" if order == "rgb" else "rgb"
     return None
 
 
