@@ -15,6 +15,8 @@ import pytest
 pytest.importorskip("torch")
 
 from smallcnn.data.sources import open_source
+from smallcnn.errors import DataError
+from smallcnn.study import results
 from smallcnn.train import checkpoint
 
 RECORD = {
@@ -72,3 +74,15 @@ def test_classes_are_numbered_in_one_go(tmp_path: Path) -> None:
     began = time.process_time()
     assert len(open_source(tmp_path / "many.zip").classes) == 30_000
     assert time.process_time() - began < 15  # 3 seconds; numbered one by one by looking through all, 40 more
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no named pipes in folders")
+def test_a_pipe_or_a_huge_file_is_no_result_of_a_study(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / results.RESULT)
+    with pytest.raises(DataError, match="pipe"):
+        results.read_one(tmp_path)
+    (tmp_path / results.RESULT).unlink()
+    with (tmp_path / results.RESULT).open("wb") as file:
+        file.truncate(1 << 36)
+    with pytest.raises(DataError, match="larger"):
+        results.read_one(tmp_path)
