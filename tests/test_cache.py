@@ -156,3 +156,16 @@ def test_where_the_cache_is(monkeypatch):
     assert cache.cache_folder() == Path("/home/me/.cache/smallcnn")
     monkeypatch.setattr("sys.platform", "darwin")
     assert cache.cache_folder() == Path("/home/me/Library/Caches/smallcnn")
+
+
+def test_peak_is_measured_though_the_cache_holds_a_damaged_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("halide")
+    from smallcnn.compiler import peak
+
+    monkeypatch.setenv("SMALLCNN_CACHE", str(tmp_path))
+    peak.meter(1)
+    (program,) = (tmp_path / "peak").iterdir()
+    program.write_bytes(b"damaged")
+    peak.meter(1)

@@ -46,7 +46,7 @@ def test_every_kind_of_model_file_is_compiled(folder, smallcnn, tmp_path, name):
     out = tmp_path / "m.so"
     code, printed, said = smallcnn("compile", folder / name, "--out", out)
     assert (code, printed) == (0, f"{out}\n")
-    assert f"for {targets.host().name}; differs from the network by" in said
+    assert f"for {targets.host().name}; off by" in said
     net = runtime.open(out)
     pictures = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8)
     expected = runtime.open(folder / "m.onnx").logits(pictures)

@@ -8,6 +8,7 @@ import tarfile
 import threading
 import time
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -426,3 +427,16 @@ class TestOrder:
         np.testing.assert_array_equal(order(split, 0, 0), got)
         assert not np.array_equal(order(split, 0, 1), got)
         assert not np.array_equal(order(split, 1, 0), got)
+
+
+def test_an_image_too_large_to_read_back_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for i in range(2):
+            Image.new("RGB", (8, 8)).save(tmp_path / "set" / name / f"{i}.png")
+    with (tmp_path / "set/a/huge.png").open("wb") as file:
+        file.truncate(1 << 36)
+    source = open_source(tmp_path / "set")
+    with pytest.raises(DataError, match=r"huge\.png.*not read"):
+        write.write_shards(source.classes, source.splits, tmp_path / "out", shard_bytes=1 << 20, seed=0)
+    assert not list((tmp_path / "out").glob("*"))

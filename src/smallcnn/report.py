@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from smallcnn import artifact, page, papers, plots, runtime
+from smallcnn import artifact, page, papers, places, plots, runtime
 from smallcnn.analysis import sections
 from smallcnn.analysis.analyze import Analysis, Step
 from smallcnn.analysis.findings import examine
@@ -44,7 +44,7 @@ def of_run(run: Path, data: str, root: str | Path | None = None) -> Path:
     counted = profile(trained.graph)
     swept = sweep(trained, evaluation, renormed=counted.mult_adds <= _QUICK_TO_RENORM)
     history = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    name = net.facts["data"]["name"]
+    name = places.name(data)
     path = run / "report.html"
     write(
         path,

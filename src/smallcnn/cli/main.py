@@ -6,6 +6,7 @@ traceback. A command is imported when it is called, and its dependencies when it
 
 import importlib
 import io
+import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -120,8 +121,20 @@ def _notes_shown_once() -> Iterator[None]:
         yield
 
 
+def _open_closed() -> None:
+    """Puts the null device where a standard stream is closed: the next file opened would take its number."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115
+
+
 def main(args: list[str] | None = None) -> None:
     """Entry point: runs the command and exits with 0, 2 for a user's mistake, 130 after Ctrl-C."""
+    _open_closed()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # for a console that cannot show a letter of a label

@@ -97,6 +97,7 @@ def _read(root: _Folder) -> Read:
                 f"{where}: no class folders; put the images of each class into a separate folder" + _because(left_out)
             )
     classes = tuple(sorted({name for by_class in found.values() for name, images in by_class.items() if images}))
+    place = {name: i for i, name in enumerate(classes)}
     splits, untrainable = {}, ""
     for key, by_class in found.items():
         where = folders[key].path
@@ -114,7 +115,7 @@ def _read(root: _Folder) -> Read:
             if name not in found.get("train", by_class):
                 untrainable = untrainable or f"{where / name}: class {name!r} has no folder in {folders['train'].path}"
             files += images.values()
-            labels += [classes.index(name)] * len(images)
+            labels += [place[name]] * len(images)
             names += [f"{below}{name}/{image}" for image in images]
         if not files:
             raise DataError(f"{where}: no images" + _because(left_out))

@@ -8,11 +8,12 @@ from statistics import fmean, stdev
 from typing import Any, get_origin, get_type_hints
 
 from smallcnn.errors import DataError
-from smallcnn.files import atomic
+from smallcnn.files import atomic, check_regular
 from smallcnn.study.definition import Row, Study
 from smallcnn.train.recipe import Recipe
 
 RESULT = "result.json"
+_LARGEST = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,9 @@ def read_one(folder: Path) -> Outcome:
     """The result in a run's folder. Raises DataError if it is not valid."""
     path = folder / RESULT
     try:
+        check_regular(path)
+        if path.stat().st_size > _LARGEST:
+            raise ValueError(f"larger than {_LARGEST >> 20} MB")
         outcome = Outcome(**json.loads(path.read_text()))
         for name, kind in get_type_hints(Outcome).items():
             value = getattr(outcome, name)

@@ -5,8 +5,9 @@ It is separate from the model files: only `--resume` reads `checkpoint.safetenso
 
 import json
 from dataclasses import asdict, dataclass, field, fields
+from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from smallcnn import tensor_file
 from smallcnn.errors import FileError
 from smallcnn.files import atomic
+from smallcnn.train.compute import Way
 
 
 @dataclass
@@ -44,6 +46,9 @@ _SETTINGS: dict[str, tuple[type, ...]] = {
     "recipe": (dict,), "compute": (str,),
 }  # fmt: skip
 """Types of a run's settings, by name."""
+
+_RECORD = {"epoch", "train_loss", "train_top1", "val_loss", "val_top1", "images_per_second", "seconds"}
+_MOST = 1e15
 
 _NEWER: dict[str, type] = {"cut": str, "bfloat16": bool}
 """Types of settings that older runs lack."""
@@ -82,6 +87,8 @@ def read_settings(path: Path) -> dict[str, Any]:
     for name, kind in _NEWER.items():
         if not isinstance(settings.get(name, kind()), kind):
             raise FileError(f"{path}: not a checkpoint of a training run ({name!r} is {ascii(settings[name])[:50]})")
+    if settings["compute"] not in get_args(Way):
+        raise FileError(f"{path}: not a checkpoint of a training run ('compute' is {ascii(settings['compute'])[:50]})")
     for name, wanted in {"start": {"new_last_layer"}, "teacher": {"file", "digest"}}.items():
         if settings[name] is not None and not wanted <= settings[name].keys():
             raise FileError(f"{path}: not a checkpoint of a training run ({name!r} lacks {', '.join(sorted(wanted))})")
@@ -114,9 +121,26 @@ def _progress(values: dict[str, Any]) -> Progress:
         value, default = getattr(progress, entry.name), getattr(Progress(), entry.name)
         if not isinstance(value, int | float if isinstance(default, float) else type(default)):
             raise TypeError(f"{entry.name} is {ascii(value)[:50]}")
-    if min(progress.epoch, progress.step) < 0:
-        raise ValueError("a negative epoch or step")
+    counts = progress.epoch, progress.step, progress.seen, progress.correct, progress.total, progress.spent
+    if not all(0 <= value < _MOST for value in (*counts, progress.seconds, progress.waited, progress.best_top1 + 1)):
+        raise ValueError("a position before the start or beyond any end")
+    if not all(_is_record(number, record) for number, record in enumerate(progress.history, 1)):
+        raise ValueError("its history is not one of epochs")
+    if len(progress.history) != progress.epoch:
+        raise ValueError(f"a history of {len(progress.history)} epochs in epoch {progress.epoch + 1}")
+    if not all(isinstance(problem, str) for problem in progress.failed.values()):
+        raise TypeError("an image that could not be decoded has no reason")
     return progress
+
+
+def _is_record(number: int, record: object) -> bool:
+    """Whether it is what `loop` writes of epoch `number`, as reports read it; a loss alone may be no finite number."""
+    if not (isinstance(record, dict) and record.keys() >= _RECORD and record["epoch"] == number):
+        return False
+    return all(
+        type(value) in (int, float) and (key.endswith("loss") or (abs(value) < _MOST and isfinite(value)))
+        for key, value in record.items()
+    )
 
 
 def _as_laid_out(optimizer: torch.optim.Optimizer) -> None:

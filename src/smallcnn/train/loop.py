@@ -124,6 +124,8 @@ class Loop:
                 learner = self.learner
                 self.progress = checkpoint.restore(state, learner.module, learner.averaged, learner.optimizer)
                 self.spent_before = self.progress.spent
+                if self.progress.step > self.steps or self.progress.total > self.recipe.epochs * self.steps:
+                    raise FileError(f"{self.folder / CHECKPOINT}: its position is not one in this run")
         if not ranks.alone:
             self.learner.join()
         progress = self.progress

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from smallcnn.data.archive import File, content, tar_members
+from smallcnn.data.archive import LARGEST, File, content, tar_members
 from smallcnn.data.shards.index import NAME, Index, Shard
 from smallcnn.data.split import Split
 from smallcnn.data.stored import Stored
@@ -95,9 +95,12 @@ def _size(file: File) -> int:
     if not isinstance(file, Path):
         return file.size if isinstance(file, Stored) else len(file)
     try:
-        return file.stat().st_size
+        size = file.stat().st_size
     except OSError as error:
         raise DataError(f"{file}: {error.strerror}; remove or repair it") from error
+    if size > LARGEST:  # more than is read back
+        raise DataError(f"{file}: {size / 1e6:,.0f} MB; images of more than {LARGEST >> 20} MB are not read: remove it")
+    return size
 
 
 def _write(path: Path, split: Split, indices: list[int]) -> list[int]:
