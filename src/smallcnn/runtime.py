@@ -5,6 +5,7 @@ net.classify(["a.jpg", pillow_image, array])     -> [Prediction(label, probabili
 net.logits(batch)                                uint8 (N, H, W, C) -> float32 (N, classes)
 """
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
@@ -26,6 +27,9 @@ from smallcnn.model_file import COMPILED, check_kind
 from smallcnn.onnx import outline
 from smallcnn.probe import agrees, probe_answer, probe_image, relative_error
 from smallcnn.shipped import located
+
+MOST_THREADS = 256
+"""Threads that an engine may be asked for; more than a machine has cores make it crawl."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +141,8 @@ def open(path: str | Path, *, engine: str | None = None, threads: int | None = N
         engines.check_engine(engine)
     if threads is not None and threads < 1:
         raise SmallcnnError(f"threads must be at least 1, not {threads}")
+    if threads is not None and threads > MOST_THREADS:
+        raise SmallcnnError(f"threads must be at most {MOST_THREADS}, not {threads}; this machine has {os.cpu_count()} cores")
     check_kind(path, engines.SUFFIXES)
     engine = engines.choose(path, engine)
     if path.suffix.lower() == ".safetensors":

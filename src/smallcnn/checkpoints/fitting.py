@@ -120,7 +120,10 @@ def _near(tensors: Tensors) -> str:
         )
     near = [text for text in sorted(shares, key=lambda text: -shares[text])[:2] if shares[text] >= _NEAR]
     closest = "; closest: " + ", ".join(f"{text} ({shares[text]:.0%} of the tensors)" for text in near) if near else ""
-    return f"no registered network fits its names and shapes{closest}; see `smallcnn list`, name one with --as"
+    return (
+        f"no registered network fits its names and shapes{closest}; see `smallcnn list`, name one with --as, or import "
+        "a network of your own as .onnx (torch.onnx.export)"
+    )
 
 
 def _in_order(graph: Graph, tensors: Tensors) -> bool:

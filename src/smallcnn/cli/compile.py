@@ -28,6 +28,7 @@ Other names for them: {", ".join(targets.ALIASES)}."""
 @click.option(
     "--target",
     default="host",
+    shell_complete=completed(lambda: ("host", *targets.ALIASES, *targets.names())),
     show_default=True,
     help="machine to compile for: host (this one) or a target listed below",
 )

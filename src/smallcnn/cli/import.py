@@ -124,6 +124,9 @@ def command(
 
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text("utf-8-sig").rstrip().splitlines()
+        lines = path.read_text("utf-8-sig").rstrip().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise SmallcnnError(f"{path}: cannot be read ({error})") from error
+    if any("\t" in line for line in lines):
+        raise SmallcnnError(f"{path}: has columns; give a file with one class name per line, in the order of the outputs")
+    return lines

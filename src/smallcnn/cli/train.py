@@ -96,6 +96,7 @@ def _shown(value: Any) -> str:
 @click.option(
     "--recipe",
     default="auto",
+    shell_complete=completed(lambda: NAMED),
     show_default=True,
     help="name from `smallcnn recipes`; other options override its settings",
 )
@@ -177,6 +178,7 @@ def command(
         raise click.exceptions.Exit(130)
     if not distributed.is_first():
         return  # the first process writes the report
+    remark("writing the report")
     page = report.of_run(result.folder, result.data, result.root)
     best = max(result.history, key=top1)
     remark(f"report: {page}")

@@ -169,6 +169,7 @@ def _run(
         with ranks.together():
             if not ranks.alone and compute not in ("auto", "torch"):
                 raise DataError(f"--compute {compute} needs a single process; several processes use torch")
+            _check_apart(folder, data)
             graph = start.graph
             recipe = _settled(recipe, source, start)
             taught = Teacher(Path(teacher), source.classes, graph.input_shape[2], on) if teacher else None
@@ -307,6 +308,12 @@ def _settled(recipe: Recipe, source: Source, start: _Start) -> Recipe:
     if start.came_from and recipe.lr is None:
         factor = _GENTLE if any(isinstance(node.op, ops.BatchNorm) for node in start.graph) else _GENTLER
     return replace(recipe, augment=augment, mirror=mirror, lr=factor * recipe.peak_lr, weight_decay=recipe.decay)
+
+
+def _check_apart(folder: Path, data: str | Path) -> None:
+    """Raises DataError if the run would write among the images, where the next run would find its files."""
+    if Path(data).is_dir() and folder.resolve().is_relative_to(Path(data).resolve()):
+        raise DataError(f"{folder}: inside the folder of images {data}; choose an --out outside it")
 
 
 def _check_folder(folder: Path, settings: dict[str, Any], resume: bool) -> None:
