@@ -142,7 +142,9 @@ def open(path: str | Path, *, engine: str | None = None, threads: int | None = N
     if threads is not None and threads < 1:
         raise SmallcnnError(f"threads must be at least 1, not {threads}")
     if threads is not None and threads > MOST_THREADS:
-        raise SmallcnnError(f"threads must be at most {MOST_THREADS}, not {threads}; this machine has {os.cpu_count()} cores")
+        raise SmallcnnError(
+            f"threads must be at most {MOST_THREADS}, not {threads}; this machine has {os.cpu_count()} cores"
+        )
     check_kind(path, engines.SUFFIXES)
     engine = engines.choose(path, engine)
     if path.suffix.lower() == ".safetensors":

@@ -8,7 +8,7 @@ import click
 
 from smallcnn.cli import options
 from smallcnn.cli.bench import show_steps
-from smallcnn.cli.options import as_json
+from smallcnn.cli.options import as_json, completed
 from smallcnn.cli.show import millions, print_json, progress, remark, remark_ending, say, size, table, warn_untrained
 from smallcnn.compiler import targets
 

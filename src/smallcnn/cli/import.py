@@ -128,5 +128,5 @@ def _lines(path: Path) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise SmallcnnError(f"{path}: cannot be read ({error})") from error
     if any("\t" in line for line in lines):
-        raise SmallcnnError(f"{path}: has columns; give a file with one class name per line, in the order of the outputs")
+        raise SmallcnnError(f"{path}: has columns; give one class name per line, in the order of the outputs")
     return lines

@@ -143,9 +143,8 @@ class Loop:
                     self._save(log)
                 stopping = any(ranks.sum([stop.is_set()]))
             if not self._finished():
-                log.say(
-                    f"stopped; continue with: smallcnn train --resume --out {self.folder} --threads {torch.get_num_threads()}"
-                )
+                threads = torch.get_num_threads()
+                log.say(f"stopped; continue with: smallcnn train --resume --out {self.folder} --threads {threads}")
         last, best = self.folder / "last.safetensors", self.folder / "best.safetensors"
         with ranks.together():
             if ranks.first and not last.is_file():
@@ -221,10 +220,15 @@ class Loop:
             + ("" if self.ranks.alone else f"{self.ranks.count} processes of ")
             + f"{torch.get_num_threads()} threads, {precision}"
         )
-        log.say(f"classes: {', '.join(self.source.classes[:_NAMED])}" + (", ..." if len(self.source.classes) > _NAMED else ""))
+        log.say(
+            f"classes: {', '.join(self.source.classes[:_NAMED])}"
+            + (", ..." if len(self.source.classes) > _NAMED else "")
+        )
         used, given = self.steps * self.batch_size, len(self.feed)
         if used < _MOST_USED * given:
-            log.say(f"note: an epoch is {self.steps} steps and uses {used} of {given} images; a smaller --batch-size uses more")
+            log.say(
+                f"note: an epoch is {self.steps} steps and uses {used} of {given} images; a smaller --batch-size uses more"
+            )
         why = "as stored with the run" if resume else self.why  # a resumed run does not choose again
         log.say(f"computed by {self.settings['compute']}: {why}")
         if self.ranks.first:
