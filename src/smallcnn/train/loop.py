@@ -226,9 +226,7 @@ class Loop:
         )
         used, given = self.steps * self.batch_size, len(self.feed)
         if used < _MOST_USED * given:
-            log.say(
-                f"note: an epoch is {self.steps} steps and uses {used} of {given} images; a smaller --batch-size uses more"
-            )
+            log.say(f"note: an epoch uses {used} of {given} images; with a smaller --batch-size it uses more")
         why = "as stored with the run" if resume else self.why  # a resumed run does not choose again
         log.say(f"computed by {self.settings['compute']}: {why}")
         if self.ranks.first:
