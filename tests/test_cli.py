@@ -230,6 +230,45 @@ def test_folders_that_cannot_be_learned_from(refused, tmp_path):
     assert "no images in this class folder" in refused("train", MODEL, "--data", data, "--out", out)
 
 
+def test_a_run_stays_outside_its_images(refused, tmp_path):
+    photos = colour_photos(tmp_path / "photos")
+    before = sorted(photos.rglob("*"))
+    for out in (photos, photos / "run", tmp_path / "photos" / ".." / "photos"):
+        line = refused("train", MODEL, "--data", photos, "--out", out, "--resolution", "32")
+        assert "inside the folder of images" in line
+    assert sorted(photos.rglob("*")) == before
+
+
+def test_what_a_small_set_leaves_unused_is_said(smallcnn, tmp_path):
+    photos = colour_photos(tmp_path / "photos")  # 24 images, of which some are kept for validation
+    args = ("train", MODEL, "--data", photos, "--resolution", "32", "--epochs", "1")
+    _, _, said = smallcnn(*args, "--out", tmp_path / "a", "--batch-size", "12")
+    assert "classes: blue, green, red" in said
+    assert re.search(r"note: an epoch uses 12 of \d+ images; with a smaller --batch-size it uses more", said)
+    _, _, said = smallcnn(*args, "--out", tmp_path / "b", "--batch-size", "1")
+    assert "an epoch uses" not in said
+
+
+def test_labels_in_columns(refused, files, tmp_path):
+    (tmp_path / "labels.tsv").write_text("0\tred\n1\tgreen\n2\tblue\n")
+    line = refused("import", files / "m.onnx", "--labels", tmp_path / "labels.tsv", "--out", tmp_path / "m.safetensors")
+    assert line.endswith("labels.tsv: has columns; give one class name per line, in the order of the outputs")
+
+
+def test_more_threads_than_any_machine_has(refused, files):
+    photo = files / "photos" / "red" / "0.png"
+    assert "threads must be at most 256, not 9999" in refused("predict", files / "m.onnx", photo, "--threads", "9999")
+
+
+def test_cost_of_a_model_file(smallcnn, refused, files, tmp_path):
+    counted = [json.loads(smallcnn("cost", files / name, "--json")[1]) for name in ("m.safetensors", "m.onnx")]
+    assert [found["mult_adds"] for found in counted] == [2316, 2316]  # as bench says of it
+    (tmp_path / "m.so").write_bytes(b"")
+    assert "compiled" in refused("cost", tmp_path / "m.so")
+    shutil.copy(files / "m.safetensors", tmp_path / "best.safetensors")
+    assert f"its model is {tmp_path / 'best.safetensors'}" in refused("cost", tmp_path)
+
+
 def png_header(width, height):
     """A PNG that claims a size and has nothing behind it."""
 

@@ -143,3 +143,14 @@ def test_nothing_to_label(refused, model, count):
 
 def test_the_help_says_that_a_compiled_file_is_a_program(smallcnn):
     assert "is a program: opening it runs it" in " ".join(smallcnn("predict", "--help")[1].split())
+
+
+def test_a_file_that_is_not_there_and_one_without_a_suffix(smallcnn, refused, photos):
+    assert refused("predict", photos / "nowhere") == f"{photos / 'nowhere'}: no such file"
+    plain = (photos / "deeper" / "red.png").rename(photos / "photo")
+    assert smallcnn("predict", plain)[0] == 0
+
+
+def test_the_model_file_goes_first(refused, model, photos):
+    photo = photos / "deeper" / "red.png"
+    assert refused("predict", photo, model) == f"the model file goes first: smallcnn predict {model} IMAGE..."

@@ -58,9 +58,9 @@ def command(
         raise click.UsageError("--json and --csv cannot be combined")
     if file is None:
         raise click.UsageError("no IMAGE given")
-    if not images and not file.exists() and str(file) != shipped.DEFAULT:
-        raise FileError(f"{file}: no such file")
     alone = not images and file.suffix.lower() not in engines.SUFFIXES and str(file) != shipped.DEFAULT
+    if alone and not file.exists():
+        raise FileError(f"{file}: no such file")
     if file.suffix.lower() in SUFFIXES or alone:
         if last := next((image for image in images if image.suffix.lower() in engines.SUFFIXES), None):
             raise click.UsageError(f"the model file goes first: smallcnn predict {last} IMAGE...")
