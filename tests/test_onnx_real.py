@@ -83,6 +83,6 @@ def test_labels_of_a_tail():
 
 def test_the_page_lists_them():
     page = (Path(__file__).parents[1] / "docs" / "weights.md").read_text()
-    table = page.split("## Files of others, read and compared")[1].split("\n## ")[0]
+    table = page.split("## Other people's files, compared")[1].split("\n## ")[0]
     for name, *_ in FILES:
         assert f"`{name}`" in table

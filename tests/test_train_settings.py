@@ -154,7 +154,7 @@ def test_training_smaller_than_running(photos, tmp_path):
 def test_a_name_for_a_recipe_and_changes_to_it(photos, tmp_path):
     facts = load(train(tiny(), photos, tmp_path, recipe="effnet", epochs=1, batch_size=8).last).facts["recipe"]
     assert (facts["optimizer"], facts["momentum"], facts["augment"], facts["epochs"]) == ("adam", 0.75, "none", 1)
-    with pytest.raises(DataError, match=r"a recipe has no epoch$"):
+    with pytest.raises(DataError, match=r"a recipe has no epoch; closest: epochs"):
         train(tiny(), photos, tmp_path / "other", epoch=1)
 
 
