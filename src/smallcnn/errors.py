@@ -86,8 +86,11 @@ def require(what: str, extra: str, *modules: str) -> None:
         raise MissingExtra(what, extra)
 
 
-def closest(name: str, known: Iterable[str]) -> str:
-    """The known names closest to `name`, for the end of an error message; all of them if none is close."""
+def closest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str:
+    """The known names closest to `name`, for the end of an error message; all of them if none is close.
+
+    `cutoff` is the least similarity, from 0 to 1, as difflib defines it.
+    """
     known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=cutoff)
     return f"closest: {', '.join(near)}" if near else f"known: {', '.join(known)}"
