@@ -81,7 +81,9 @@ class _Lazy(click.Group):
         if args and args[0] not in COMMANDS:
             typed = args[0].lower()
             known = SYNONYMS.get(typed) or (typed if typed in COMMANDS else None)
-            hint = f"try: smallcnn {known}" if known else closest(args[0], COMMANDS, cutoff=0.7)  # typing errors, no other words
+            hint = (
+                f"try: smallcnn {known}" if known else closest(args[0], COMMANDS, cutoff=0.7)
+            )  # typing errors, no other words
             raise click.UsageError(f"no command {args[0]!r}; {hint}")
         return super().resolve_command(ctx, args)
 
