@@ -7,6 +7,7 @@ are written here, from those files' descriptions and weights.
 import copy
 import json
 import os
+import subprocess
 import sys
 import zipfile
 from functools import cache
@@ -396,3 +397,20 @@ def test_a_file_that_crashes_the_library(tmp_path, monkeypatch):
     program.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(program))
     assert refused(unpacked("transfer.h5", tmp_path)) == "damaged: its HDF5 crashes the HDF5 library"
+
+
+def test_a_file_whose_reading_computes_for_ever(tmp_path, monkeypatch):
+    """The child process loops where the HDF5 library would, and ends after its processor time."""
+    with h5py.File(tmp_path / "w.h5", "w") as file:
+        file["a"] = np.zeros(3)
+    looping = (
+        "import itertools, sys, smallcnn.keras.survey as survey\n"
+        "survey._walk = lambda file, limit: all(True for _ in itertools.count())\n"
+        "survey._main(sys.argv[1], int(sys.argv[2]))"
+    )
+    run = subprocess.run
+    monkeypatch.setattr(
+        survey.subprocess, "run", lambda command, **options: run([command[0], "-c", looping, *command[3:]], **options)
+    )
+    with pytest.raises(FileError, match="damaged: reading its HDF5 does not finish"):
+        survey.survey(tmp_path / "w.h5", 0, 2**20)

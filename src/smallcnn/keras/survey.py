@@ -7,8 +7,10 @@ the maximum size of its tensors in bytes.
 
 import io
 import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 from smallcnn.errors import FileError
@@ -16,6 +18,8 @@ from smallcnn.errors import FileError
 _SECONDS = 10
 _BYTES_A_SECOND = 2**22
 """Far below any machine's reading speed."""
+_COMPUTING_SECONDS = 3
+"""Processor time, ten times that of a sound file; a loop ends after it on a busy machine too."""
 _MOST_OBJECTS = 100_000
 _MEMORY = 2**32
 
@@ -32,6 +36,8 @@ def survey(content: Any, size: int, limit: int) -> None:
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise FileError("damaged: reading its HDF5 does not finish") from None
+    if done.returncode == -getattr(signal, "SIGXCPU", 0):
+        raise FileError("damaged: reading its HDF5 does not finish")
     if done.returncode < 0:
         raise FileError("damaged: its HDF5 crashes the HDF5 library")
 
@@ -62,14 +68,18 @@ def _walk(file: Any, limit: int) -> None:
 def _main(path: str, limit: int) -> None:
     import h5py
 
+    content = sys.stdin.buffer.read() if path == "-" else b""
+    size = len(content) if path == "-" else Path(path).stat().st_size
+    seconds = _COMPUTING_SECONDS + size // _BYTES_A_SECOND
     try:
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (_MEMORY + limit, resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
     except (ImportError, ValueError, OSError):
         pass  # not available on this system
     try:
-        file = h5py.File(io.BytesIO(sys.stdin.buffer.read()) if path == "-" else path, "r")
+        file = h5py.File(io.BytesIO(content) if path == "-" else path, "r")
     except Exception:  # noqa: BLE001, RUF100
         return
     _walk(file, limit)
