@@ -65,6 +65,10 @@ class WriteError(FileError):
     """A file that cannot be written."""
 
 
+class LostProcess(SmallcnnError):  # noqa: N818  (reads better where it is raised)
+    """Another process of a run is gone. What torch still holds of the connections must not be destroyed."""
+
+
 class DataError(SmallcnnError, ValueError):
     """A data set that cannot be used, or that does not fit the model."""
 

@@ -16,7 +16,7 @@ from typing import TextIO
 import click
 
 from smallcnn._version import __version__
-from smallcnn.errors import ImageNote, SmallcnnError, closest
+from smallcnn.errors import ImageNote, LostProcess, SmallcnnError, closest
 from smallcnn.escape import escaped
 
 COMMANDS = {
@@ -152,6 +152,11 @@ def main(args: list[str] | None = None) -> None:
     except click.ClickException as error:
         click.echo(f"smallcnn: {escaped(error.format_message())}", err=True)
         sys.exit(2)
+    except LostProcess as error:
+        click.echo(f"smallcnn: {escaped(' '.join(str(error).split()))}", err=True)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(2)  # a thread of a connection that was never finished would abort an ordinary exit
     except SmallcnnError as error:
         click.echo(f"smallcnn: {escaped(' '.join(str(error).split()))}", err=True)
         sys.exit(2)

@@ -29,7 +29,7 @@ from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 from torch.distributed.distributed_c10d import _set_pg_timeout
 from torch.nn.parallel import DistributedDataParallel
 
-from smallcnn.errors import DataError, SmallcnnError
+from smallcnn.errors import DataError, LostProcess, SmallcnnError
 from smallcnn.train.device import pick_device
 from smallcnn.train.ranks import Ranks
 from smallcnn.train.stopping import end_by_itself
@@ -86,7 +86,7 @@ def joined(device: str) -> Iterator[tuple[Ranks, torch.device]]:
     finally:
         _leave()
     if lost is not None:
-        raise SmallcnnError(
+        raise LostProcess(
             f"process {ranks.number} of {ranks.count} lost another process of this run, or cannot reach it: {lost}"
         )
 
