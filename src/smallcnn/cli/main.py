@@ -152,13 +152,12 @@ def main(args: list[str] | None = None) -> None:
     except click.ClickException as error:
         click.echo(f"smallcnn: {escaped(error.format_message())}", err=True)
         sys.exit(2)
-    except LostProcess as error:
-        click.echo(f"smallcnn: {escaped(' '.join(str(error).split()))}", err=True)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(2)  # a thread of a connection that was never finished would abort an ordinary exit
     except SmallcnnError as error:
         click.echo(f"smallcnn: {escaped(' '.join(str(error).split()))}", err=True)
+        if isinstance(error, LostProcess):  # a thread of a half-made connection would abort an ordinary exit
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(2)
         sys.exit(2)
     except BrokenPipeError:  # `smallcnn list | head`
         sys.stderr.close()
