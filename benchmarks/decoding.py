@@ -16,7 +16,7 @@ from statistics import median
 import numpy as np
 from PIL import Image, ImageCms
 
-from smallcnn.data.decode import decode
+from smallcnn.image.decode import decode
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 from profiles import DISPLAY_P3, matrix_profile

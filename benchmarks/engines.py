@@ -21,12 +21,12 @@ from typing import Any
 
 import click
 
-from smallcnn.bench import bench
+from smallcnn.bench.bench import bench
 from smallcnn.cli.show import size
 from smallcnn.compiler import targets
 from smallcnn.compiler.compiling import compile_file
-from smallcnn.files import atomic
-from smallcnn.model_file import read
+from smallcnn.model.kinds import read
+from smallcnn.system.files import atomic
 
 MODELS = (
     "mobilenet_v1", "mobilenet_v1:width=0.5", "mobilenet_v2", "shufflenet_v1:groups=3", "squeezenet_1_1",

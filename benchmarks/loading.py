@@ -14,12 +14,12 @@ from statistics import median
 import click
 import numpy as np
 
-from smallcnn.data.crops import shifted
-from smallcnn.data.decode import decode
 from smallcnn.data.loader import Prepare, batches
 from smallcnn.data.memory import Remembered, prepared
-from smallcnn.data.preprocessing import Preprocessing
 from smallcnn.data.sources import open_source
+from smallcnn.image.crops import shifted
+from smallcnn.image.decode import decode
+from smallcnn.image.fit import Preprocessing
 from smallcnn.train.augment import decoded_side, random_crop
 from smallcnn.train.recipe import Recipe
 

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 import smallcnn
 from smallcnn import zoo
-from smallcnn.cpu import cpu_name
 from smallcnn.module import GraphModule, to_module
+from smallcnn.system.cpu import cpu_name
 from smallcnn.train.fast import accelerate
 
 EAGER, CHANNELS_LAST, FAST, COMPILED = "eager", "eager, channels last", "smallcnn.train.fast", "torch.compile"

@@ -8,8 +8,9 @@ import tempfile
 from pathlib import Path
 
 import smallcnn
-from smallcnn import artifact, onnx
+from smallcnn import onnx
 from smallcnn.evaluate import evaluate
+from smallcnn.model import model as artifact
 from smallcnn.train.recipe import Recipe
 from smallcnn.train.run import train
 

@@ -6,9 +6,9 @@ import numpy as np
 from PIL import Image
 
 from networks import random_weights, tiny
-from smallcnn.artifact import Artifact
-from smallcnn.data.preprocessing import Preprocessing
-from smallcnn.graph import Graph
+from smallcnn.image.fit import Preprocessing
+from smallcnn.ir.graph import Graph
+from smallcnn.model.model import Artifact
 
 LABELS = ("blue", "green", "red")
 COLOURS = {"blue": (40, 60, 220), "green": (50, 200, 60), "red": (220, 50, 40)}

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 
 from artifacts import artifact
-from smallcnn import compiled, reference
-from smallcnn.artifact import Artifact
-from smallcnn.builder import Builder
 from smallcnn.compiler import link, targets
 from smallcnn.compiler.compiling import to_program
-from smallcnn.graph import Graph, Node
+from smallcnn.engines import compiled
+from smallcnn.ir.builder import Builder
+from smallcnn.ir.graph import Graph, Node
+from smallcnn.model.model import Artifact
+from smallcnn.reference import floating as reference
 
 TOLERANCE = 1e-5
 """Of the largest value: what is promised for every network. Sums of a few thousand float32 terms are 1e-6 off."""

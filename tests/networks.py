@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from smallcnn.builder import Builder
-from smallcnn.graph import Graph
+from smallcnn.ir.builder import Builder
+from smallcnn.ir.graph import Graph
 
 
 def every_op() -> Graph:

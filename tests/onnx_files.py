@@ -4,9 +4,10 @@ import numpy as np
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from smallcnn import ops, reference
+from smallcnn.ir import ops
+from smallcnn.model.probe import relative_error
 from smallcnn.onnx import from_onnx
-from smallcnn.probe import relative_error
+from smallcnn.reference import floating as reference
 
 # float32 sums over at most a few thousand terms, against float64: about 1e-7 * sqrt(terms)
 TOLERANCE = 1e-5

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from public_weights import public_image, public_weight
-from smallcnn.graph import Graph
+from smallcnn.ir.graph import Graph
 from smallcnn.module import to_module
 
 

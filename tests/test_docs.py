@@ -15,7 +15,7 @@ from PIL import Image, ImageCms
 import machine
 from profiles import ADOBE_RGB, DISPLAY_P3, grey_profile, ink_profile, matrix_profile
 from smallcnn.cli.main import root
-from smallcnn.data.preprocessing import Preprocessing
+from smallcnn.image.fit import Preprocessing
 from test_decode import turned
 
 ROOT = Path(__file__).parent.parent

@@ -7,12 +7,14 @@ import pytest
 import torch
 
 from networks import every_op, images, random_weights, tiny
-from smallcnn import ops, reference, zoo
-from smallcnn.builder import Builder
+from smallcnn import zoo
 from smallcnn.errors import GraphError
-from smallcnn.graph import Graph
+from smallcnn.ir import ops
+from smallcnn.ir.builder import Builder
+from smallcnn.ir.graph import Graph
 from smallcnn.module import to_module, to_weights
-from smallcnn.weights import initial_weights
+from smallcnn.reference import floating as reference
+from smallcnn.reference.initial import initial_weights
 
 GRAPHS = [every_op(), tiny(), zoo.mobilenet_v1(width=0.25, resolution=(33, 48), classes=5)]
 

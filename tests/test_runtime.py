@@ -7,10 +7,12 @@ from PIL import Image
 
 import smallcnn
 from artifacts import COLOURS, LABELS, artifact
-from smallcnn import metadata, onnx, reference, runtime
-from smallcnn.artifact import save
+from smallcnn import onnx, runtime
 from smallcnn.errors import AnswerError, DataError, FileError, ImageError, SmallcnnError
-from smallcnn.probe import TOLERANCE
+from smallcnn.model import metadata
+from smallcnn.model.model import save
+from smallcnn.model.probe import TOLERANCE
+from smallcnn.reference import floating as reference
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +115,7 @@ def test_an_engine_that_answers_wrong_is_an_error_before_the_first_answer(folder
 
 
 def test_a_safetensors_is_judged_by_the_graph_as_it_is_written(folder, monkeypatch):
-    from smallcnn import engines
+    from smallcnn.engines import engine as engines
 
     right = engines.onnxruntime
     monkeypatch.setattr(engines, "onnxruntime", lambda *args: lambda batch: right(*args)(batch) * np.float32(1.001))

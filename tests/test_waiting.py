@@ -22,7 +22,7 @@ def unbounded(source):
                     yield call.lineno
 
 
-@pytest.mark.parametrize("file", sorted(TESTS.glob("*.py")), ids=lambda file: file.name)
+@pytest.mark.parametrize("file", sorted(TESTS.rglob("*.py")), ids=lambda file: file.name)
 def test_every_wait_has_an_end(file):
     assert list(unbounded(file.read_text(encoding="utf-8"))) == []
 

@@ -3,7 +3,7 @@
 import functools
 
 from smallcnn import zoo
-from smallcnn.graph import Graph
+from smallcnn.ir.graph import Graph
 
 MODELS = (
     # MobileNet v1, Tables 4 to 6; timm's mobilenetv1_125

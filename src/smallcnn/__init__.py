@@ -20,30 +20,30 @@ from smallcnn._version import __version__
 
 if TYPE_CHECKING:
     from smallcnn import zoo
-    from smallcnn.artifact import Artifact
-    from smallcnn.builder import Builder
-    from smallcnn.cost import Profile, profile
+    from smallcnn.cost.profile import Profile, profile
     from smallcnn.errors import SmallcnnError
     from smallcnn.evaluate import evaluate
-    from smallcnn.graph import Graph
+    from smallcnn.ir.builder import Builder
+    from smallcnn.ir.graph import Graph
     from smallcnn.making import compile as compile
     from smallcnn.making import export, init
+    from smallcnn.model.model import Artifact
     from smallcnn.module import to_module
     from smallcnn.runtime import open as open
     from smallcnn.train.run import train
 
 _HOMES = {
-    "Artifact": "artifact",
-    "Builder": "builder",
-    "Graph": "graph",
-    "Profile": "cost",
+    "Artifact": "model.model",
+    "Builder": "ir.builder",
+    "Graph": "ir.graph",
+    "Profile": "cost.profile",
     "SmallcnnError": "errors",
     "compile": "making",
     "evaluate": "",
     "export": "making",
     "init": "making",
     "open": "runtime",
-    "profile": "cost",
+    "profile": "cost.profile",
     "to_module": "module",
     "train": "",
     "zoo": "",

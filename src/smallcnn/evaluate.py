@@ -13,12 +13,12 @@ import numpy as np
 
 from smallcnn.data.labels import match_labels
 from smallcnn.data.loader import batches
-from smallcnn.data.preprocessing import Preprocessing
 from smallcnn.data.sources import Source, Split, open_source
 from smallcnn.errors import DataError
-from smallcnn.metrics import Metrics, measure
+from smallcnn.image.fit import Preprocessing
 from smallcnn.runtime import Net
 from smallcnn.runtime import open as open_model
+from smallcnn.tasks.metrics import Metrics, measure
 
 _BATCH = 16
 

@@ -9,15 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from smallcnn import artifact as artifacts
 from smallcnn import zoo
-from smallcnn.artifact import Artifact
-from smallcnn.data.preprocessing import Preprocessing
 from smallcnn.errors import FileError
-from smallcnn.files import check_writable
-from smallcnn.model_file import read
-from smallcnn.shipped import located
-from smallcnn.weights import initial_weights
+from smallcnn.image.fit import Preprocessing
+from smallcnn.model import model as artifacts
+from smallcnn.model.kinds import read
+from smallcnn.model.model import Artifact
+from smallcnn.model.shipped import located
+from smallcnn.reference.initial import initial_weights
+from smallcnn.system.files import check_writable
 
 if TYPE_CHECKING:
     from smallcnn.compiler.compiling import Compiled

@@ -14,10 +14,10 @@ from typing import cast
 
 import numpy as np
 
-from smallcnn import ops
 from smallcnn.errors import GraphError, MissingExtra
-from smallcnn.graph import Graph, Node
-from smallcnn.weights import check_weights, initial_weights
+from smallcnn.ir import ops
+from smallcnn.ir.graph import Graph, Node
+from smallcnn.reference.initial import check_weights, initial_weights
 
 try:
     import torch

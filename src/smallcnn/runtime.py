@@ -15,18 +15,20 @@ from typing import Any
 import numpy as np
 from PIL.Image import Image
 
-from smallcnn import compiled, engines, metadata
-from smallcnn.data.decode import ImageInput
-from smallcnn.data.preprocessing import Preprocessing
-from smallcnn.ending import PRESENT, Ending, logits_of, probabilities
-from smallcnn.engines import Model
+from smallcnn.engines import compiled
+from smallcnn.engines import engine as engines
+from smallcnn.engines.engine import Model
 from smallcnn.errors import AnswerError, DataError, FileError, SmallcnnError
-from smallcnn.escape import escaped
-from smallcnn.fork import Run
-from smallcnn.model_file import COMPILED, check_kind
-from smallcnn.onnx import outline
-from smallcnn.probe import agrees, probe_answer, probe_image, relative_error
-from smallcnn.shipped import located
+from smallcnn.image.decode import ImageInput
+from smallcnn.image.fit import Preprocessing
+from smallcnn.model import metadata
+from smallcnn.model.kinds import COMPILED, check_kind
+from smallcnn.model.probe import agrees, probe_answer, probe_image, relative_error
+from smallcnn.model.shipped import located
+from smallcnn.onnx.read import outline
+from smallcnn.system.escape import escaped
+from smallcnn.system.fork import Run
+from smallcnn.tasks.ending import PRESENT, Ending, logits_of, probabilities
 
 MOST_THREADS = 256
 """Threads that an engine may be asked for; more than a machine has cores make it crawl."""
@@ -179,8 +181,8 @@ def _opened_again(path: Path, engine: str, threads: int | None, stamp: tuple[int
 
 
 def _open_artifact(path: Path, engine: str, threads: int | None) -> Net:
-    from smallcnn import artifact as artifacts
-    from smallcnn.cost import profile
+    from smallcnn.cost.profile import profile
+    from smallcnn.model import model as artifacts
 
     artifact = artifacts.load(path)
     artifacts.check_finite(artifact, path)

@@ -6,14 +6,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from smallcnn import artifact as artifacts
-from smallcnn import model_file, runtime
+from smallcnn import runtime
 from smallcnn.analysis.calibration import calibrated
 from smallcnn.analysis.findings import Findings, examine
 from smallcnn.analysis.sweep import Sweep, at_size, statistics_split, sweep
-from smallcnn.artifact import Artifact
 from smallcnn.errors import DataError, FileError, GraphError, require
 from smallcnn.evaluate import Evaluation, evaluate
+from smallcnn.model import kinds as model_file
+from smallcnn.model import model as artifacts
+from smallcnn.model.model import Artifact
 from smallcnn.runtime import Net
 
 Report = Callable[[str, int, int], None]

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from smallcnn import ops
-from smallcnn.adapt import classifier
-from smallcnn.artifact import Artifact
-from smallcnn.ending import Ending, probabilities, softmax
 from smallcnn.errors import GraphError
-from smallcnn.graph import Graph, Node
-from smallcnn.metrics import measure, predicted
+from smallcnn.ir import ops
+from smallcnn.ir.graph import Graph, Node
+from smallcnn.model.model import Artifact
+from smallcnn.tasks.ending import Ending, probabilities, softmax
+from smallcnn.tasks.metrics import measure, predicted
+from smallcnn.transform.adapt import classifier
 
 BINS = 15
 _ROWS = 256

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from smallcnn.metrics import most_confused, predicted
+from smallcnn.tasks.metrics import most_confused, predicted
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from smallcnn.analysis.calibration import BINS, Calibration, calibrate
 from smallcnn.analysis.classes import ClassScore, Pair, class_scores, confused_pairs
 from smallcnn.analysis.samples import Sample, least_certain, surest_mistakes
 from smallcnn.analysis.sweep import Sweep
-from smallcnn.ending import Ending
 from smallcnn.evaluate import Evaluation
+from smallcnn.tasks.ending import Ending
 
 _PAIRS, _SAMPLES = 10, 24
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from smallcnn.ending import Ending, probabilities
-from smallcnn.metrics import predicted
+from smallcnn.tasks.ending import Ending, probabilities
+from smallcnn.tasks.metrics import predicted
 
 
 @dataclass(frozen=True)

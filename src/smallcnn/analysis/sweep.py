@@ -8,15 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
-from smallcnn import engines, ops
-from smallcnn.adapt import with_resolution
-from smallcnn.artifact import Artifact
-from smallcnn.cost import profile
+from smallcnn.cost.profile import profile
 from smallcnn.data.labels import match_labels
 from smallcnn.data.sources import Split
+from smallcnn.engines import engine as engines
 from smallcnn.errors import GraphError
 from smallcnn.evaluate import Evaluation, ask
-from smallcnn.metrics import measure
+from smallcnn.ir import ops
+from smallcnn.model.model import Artifact
+from smallcnn.tasks.metrics import measure
+from smallcnn.transform.adapt import with_resolution
 
 _SEVENTHS = (4, 5, 6, 7, 8, 9)
 """0.57 to 1.28 of the training size; at 224, the sizes of MobileNet v1's Table 7 and two larger ones."""

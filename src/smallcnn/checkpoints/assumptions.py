@@ -6,9 +6,9 @@ from smallcnn import zoo
 from smallcnn.checkpoints.layouts import PYTORCH, TORCH, Layout, layouts_of, own
 from smallcnn.checkpoints.match_names import Placed, placed
 from smallcnn.checkpoints.read import Tensors
-from smallcnn.data.preprocessing import Preprocessing
 from smallcnn.errors import FileError
-from smallcnn.graph import Graph
+from smallcnn.image.fit import Preprocessing
+from smallcnn.ir.graph import Graph
 
 _UNSEEN = ("padding", "epsilon", "shuffle", "activation")  # options of networks that leave no trace in the weights
 

@@ -8,8 +8,8 @@ import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from smallcnn.data.preprocessing import Interpolation, Preprocessing
 from smallcnn.errors import FileError
+from smallcnn.image.fit import Interpolation, Preprocessing
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from smallcnn.checkpoints.match_keras import by_kind, is_automatic, keras_ends, 
 from smallcnn.checkpoints.match_names import channels_of, classes_of, lay, missing_tail, placed
 from smallcnn.checkpoints.read import Tensors
 from smallcnn.errors import FileError, GraphError
-from smallcnn.graph import Graph
+from smallcnn.ir.graph import Graph
 
 _NUMBERS: dict[str, tuple[float, ...]] = {  # options that papers and publishers vary, besides switches and choices
     "width": (1.0, 0.25, 0.5, 0.75, 0.35, 1.3, 1.4, 0.1, 0.2, 1.25, 1.5, 2.0),

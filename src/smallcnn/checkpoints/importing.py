@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 
 from smallcnn import zoo
-from smallcnn.adapt import with_classes
-from smallcnn.artifact import Artifact
 from smallcnn.checkpoints.assumptions import assumed, assumed_images, conventions, place, shaping, usual_images
 from smallcnn.checkpoints.catalogue import Checkpoint
 from smallcnn.checkpoints.fitting import recognised
@@ -32,18 +30,21 @@ from smallcnn.checkpoints.match_names import (
 )
 from smallcnn.checkpoints.read import Tensors, Weights, read_weights
 from smallcnn.checkpoints.tflite import TFLite, read_layers
-from smallcnn.checks import shown
-from smallcnn.data import imagenet
 from smallcnn.data.labels import checked_labels
-from smallcnn.data.prepared import Prepared
-from smallcnn.data.preprocessing import Preprocessing
 from smallcnn.errors import FileError, GraphError, closest
-from smallcnn.fold import fold_graph
-from smallcnn.graph import Graph
+from smallcnn.foreign.labels import usual_labels
+from smallcnn.image import imagenet
+from smallcnn.image.fit import Preprocessing
+from smallcnn.image.overrides import Prepared
+from smallcnn.ir.checks import shown
+from smallcnn.ir.graph import Graph
 from smallcnn.keras.reading import read_keras
-from smallcnn.onnx.reading import read_onnx, usual_labels
+from smallcnn.model.model import Artifact
+from smallcnn.onnx.read.reading import read_onnx
+from smallcnn.reference.initial import initial_weights
 from smallcnn.tflite import read_tflite
-from smallcnn.weights import initial_weights
+from smallcnn.transform.adapt import with_classes
+from smallcnn.transform.fold import fold_graph
 
 ORDER = "order"
 """The origin that ignores names and takes tensors in file order."""

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import IO, Literal
 
 from smallcnn.checkpoints.zips import open_zip, read_member
-from smallcnn.checks import shown
 from smallcnn.errors import FileError
+from smallcnn.ir.checks import shown
 
 Kind = Literal["torch", "pickle", "safetensors", "npz", "hdf5", "keras", "tflite", "onnx"]
 

@@ -12,12 +12,12 @@ from typing import Literal
 
 import numpy as np
 
-from smallcnn import ops
 from smallcnn.checkpoints.layouts.layout import KERAS
 from smallcnn.checkpoints.match_names import check_variances
 from smallcnn.errors import FileError
-from smallcnn.graph import Graph, Node
-from smallcnn.weights import initial_weights
+from smallcnn.ir import ops
+from smallcnn.ir.graph import Graph, Node
+from smallcnn.reference.initial import initial_weights
 
 Tensors = Mapping[str, np.ndarray]
 Kind = Literal["convolutions", "depthwise convolutions", "batch norms", "dense layers"]

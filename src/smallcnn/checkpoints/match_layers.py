@@ -12,11 +12,11 @@ from math import inf
 
 import numpy as np
 
-from smallcnn import ops
-from smallcnn.builder import same_padding
 from smallcnn.checkpoints.tflite import Layer, TFLite
 from smallcnn.errors import FileError, GraphError
-from smallcnn.graph import Graph, Node, make_node
+from smallcnn.ir import ops
+from smallcnn.ir.builder import same_padding
+from smallcnn.ir.graph import Graph, Node, make_node
 from smallcnn.tflite.file import Grid
 
 _Tensor = tuple[int, int]  # index of the file, index of the tensor in it

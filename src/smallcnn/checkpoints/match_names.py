@@ -11,7 +11,7 @@ from smallcnn import zoo
 from smallcnn.checkpoints.layouts import Layout, torch_array
 from smallcnn.checkpoints.read import Tensors
 from smallcnn.errors import FileError
-from smallcnn.graph import Graph
+from smallcnn.ir.graph import Graph
 
 _AVERAGED = re.compile(r"ema|.*_ema|ema_.*|averaged.*", re.IGNORECASE)
 _OTHERS = re.compile(

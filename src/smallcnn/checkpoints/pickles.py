@@ -14,8 +14,8 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import IO, Any
 
-from smallcnn.checks import shown
 from smallcnn.errors import FileError
+from smallcnn.ir.checks import shown
 
 MOST_STEPS = 1_000_000
 """Step limit; a network with its optimizer takes about 50,000."""

@@ -23,8 +23,8 @@ from smallcnn.checkpoints.state_dict import MOST_TENSORS, choose, is_counter, un
 from smallcnn.checkpoints.tensors import widened
 from smallcnn.checkpoints.torch_files import opened
 from smallcnn.checkpoints.zips import open_zip
-from smallcnn.checks import shown
 from smallcnn.errors import FileError
+from smallcnn.ir.checks import shown
 
 Tensors = dict[str, np.ndarray]
 

@@ -9,8 +9,8 @@ from typing import TypeVar
 
 from smallcnn.checkpoints.pickles import Stub
 from smallcnn.checkpoints.tensors import Numbers
-from smallcnn.checks import shown
 from smallcnn.errors import FileError
+from smallcnn.ir.checks import shown
 
 _PLAIN = (
     "state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params", "module", "shadow",

@@ -14,8 +14,8 @@ import numpy as np
 
 from smallcnn.checkpoints import pickles
 from smallcnn.checkpoints.pickles import Builder, Named, Partial, Stub
-from smallcnn.checks import shown
 from smallcnn.errors import FileError
+from smallcnn.ir.checks import shown
 
 BFLOAT16 = "bfloat16"  # float32 without its last 16 bits; NumPy lacks it
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from smallcnn.errors import FileError
-from smallcnn.ops import Padding
+from smallcnn.ir.ops import Padding
 from smallcnn.tflite.file import File, Grid, Operator, check_image, parse, read_bytes
 
 Kind = Literal["conv", "depthwise", "dense", "add", "mean", "average"]
@@ -23,7 +23,7 @@ _ACTIVATIONS = {0: None, 1: "relu", 3: "relu6"}
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer: its operation and its tensors. Weights are float32, laid out as in `smallcnn.ops`.
+    """One layer: its operation and its tensors. Weights are float32, laid out as in `ir.ops`.
 
     `inputs` and `output` are tensor numbers, skipping shape-only operators. `padding` is "SAME" or "VALID",
     `before` the zeros added by a separate operator. `activation` is None, "relu" or "relu6".

@@ -64,10 +64,10 @@ def command(
     --resolution, --reestimate and --calibrate change the network without training. The accuracy after each step is
     printed, and --save writes the result.
     """
-    from smallcnn import artifact
     from smallcnn.analysis.analyze import analyze
     from smallcnn.analysis.findings import as_dict
     from smallcnn.data import duplicates
+    from smallcnn.model import model as artifact
 
     _check(saved, out, changed=bool(resolution or reestimate or calibrate))
     with progress("analyzing") as bar:
@@ -95,7 +95,7 @@ def command(
         artifact.save(found.artifact, saved)
         remark(f"saved: {saved}")
     if out:
-        from smallcnn import report
+        from smallcnn.report import run as report
 
         report.of_analysis(out, found, data)
         remark(f"report: {out}")
@@ -114,7 +114,7 @@ def command(
 
 def _check(saved: Path | None, out: Path | None, changed: bool) -> None:
     """Raises the errors that would otherwise come after the work."""
-    from smallcnn.files import check_writable
+    from smallcnn.system.files import check_writable
 
     if saved and not changed:
         raise SmallcnnError("--save needs a change to save: --resolution, --reestimate or --calibrate")

@@ -11,8 +11,8 @@ from smallcnn.cli.options import as_json
 from smallcnn.cli.show import millions, print_json, progress, remark, say, size, table
 
 if TYPE_CHECKING:
-    from smallcnn.bench import Row
-    from smallcnn.by_layer import StepTime
+    from smallcnn.bench.bench import Row
+    from smallcnn.bench.steps import StepTime
 
 
 @click.command("bench")
@@ -39,7 +39,7 @@ def command(
     if by_layer:
         _by_layer(files, engines, threads, seconds, json_)
         return
-    from smallcnn.bench import bench, candidates
+    from smallcnn.bench.bench import bench, candidates
 
     _, impossible = candidates(files, engines)
     if impossible:
@@ -84,7 +84,7 @@ def _machine(rows: "Sequence[Row]") -> str:
 
 
 def _by_layer(files: tuple[Path, ...], engines: tuple[str, ...], threads: int, seconds: float, json_: bool) -> None:
-    from smallcnn.by_layer import by_layer
+    from smallcnn.bench.steps import by_layer
 
     if len(files) > 1 or set(engines) - {"compiled"}:
         raise click.UsageError("--by-layer takes one FILE, and only the engine compiled")

@@ -14,7 +14,7 @@ from smallcnn.compiler import targets
 
 if TYPE_CHECKING:
     from smallcnn.compiler.explain import Explanation
-    from smallcnn.data.preprocessing import Order
+    from smallcnn.image.fit import Order
 
 
 _EPILOG = f"""Targets: host, {", ".join(targets.names())}.
@@ -69,10 +69,10 @@ def command(
     --resolution, --mean, --std, --scale and --order apply to an .onnx file from another program, as in import.
     """
     from smallcnn.compiler.explain import explain
-    from smallcnn.data.prepared import Prepared
+    from smallcnn.image.overrides import Prepared
     from smallcnn.making import compile as make
-    from smallcnn.model_file import read
-    from smallcnn.onnx.preparation import remarks
+    from smallcnn.model.kinds import read
+    from smallcnn.onnx.read.preparation import remarks
 
     said = Prepared(resolution, mean, std, scale=scale, order=order)
     artifact = read(file, None if said == Prepared() else said).in_rgb()
@@ -99,7 +99,7 @@ def command(
     remark(f"{size(bytes_)} for {made.program.target}; {checked}{header}")
     steps = []
     if (explain_ or json_) and made.error is not None:
-        from smallcnn.by_layer import by_layer
+        from smallcnn.bench.steps import by_layer
 
         with progress("timing") as bar:
             steps = by_layer(out, seconds=1.0, report=bar)

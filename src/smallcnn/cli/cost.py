@@ -19,12 +19,12 @@ def command(model: str, by: str, json_: bool, **chosen: int | None) -> None:
 
     One multiply and one add count as one Mult-Add; only convolutions and dense layers are counted.
     """
-    from smallcnn import engines
     from smallcnn.compiler.explain import peak_activation_bytes
-    from smallcnn.cost import profile
+    from smallcnn.cost.profile import profile
+    from smallcnn.engines import engine as engines
 
     if Path(model).suffix.lower() in engines.SUFFIXES or Path(model).is_dir():
-        from smallcnn.model_file import read
+        from smallcnn.model.kinds import read
 
         if given(chosen):
             raise click.UsageError(

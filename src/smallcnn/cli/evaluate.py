@@ -41,10 +41,10 @@ def command(
     """Measure the top-1 and top-5 accuracy and the confusions of FILE on SOURCE."""
     from smallcnn import runtime
     from smallcnn.evaluate import evaluate
-    from smallcnn.metrics import most_confused
+    from smallcnn.tasks.metrics import most_confused
 
     if plot:
-        from smallcnn.plots import check_plot
+        from smallcnn.report.charts import check_plot
 
         check_plot(plot)
     net = runtime.open(file, engine=engine, threads=threads)
@@ -59,7 +59,7 @@ def command(
     for problem in dict.fromkeys(result.skipped.values()):
         remark(f"skipped: {problem}")
     if plot:
-        from smallcnn.plots import confusion_matrix, save
+        from smallcnn.report.charts import confusion_matrix, save
 
         save(confusion_matrix(metrics.confusion, net.labels), plot)
     if json_:

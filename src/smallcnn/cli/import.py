@@ -10,7 +10,7 @@ from smallcnn.cli.show import print_json, remark, remark_ending, say, size
 from smallcnn.errors import SmallcnnError
 
 if TYPE_CHECKING:
-    from smallcnn.data.preprocessing import Order
+    from smallcnn.image.fit import Order
 
 
 @click.command("import")
@@ -67,12 +67,12 @@ def command(
     Labels and preprocessing come from the file or its origin unless given. Assumptions are printed; --mean, --std and
     --scale override them. Give their values in the order of the network's channels: blue first with --order bgr.
     """
-    from smallcnn import artifact
     from smallcnn.checkpoints.importing import import_checkpoint, import_onnx
     from smallcnn.checkpoints.kinds import kind_of
-    from smallcnn.data.prepared import Prepared, described
-    from smallcnn.files import check_writable
-    from smallcnn.onnx.preparation import remarks
+    from smallcnn.image.overrides import Prepared, described
+    from smallcnn.model import model as artifact
+    from smallcnn.onnx.read.preparation import remarks
+    from smallcnn.system.files import check_writable
 
     if out.suffix.lower() != ".safetensors":
         raise SmallcnnError(f"{out}: a model file's name ends in .safetensors")

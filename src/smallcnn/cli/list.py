@@ -13,7 +13,7 @@ from smallcnn.cli.show import WIDTH, millions, print_json, remark
 from smallcnn.errors import GraphError
 
 if TYPE_CHECKING:
-    from smallcnn.cost import Profile
+    from smallcnn.cost.profile import Profile
 
 _WIDE = 118  # terminal width with room for the options on the same line
 _COLUMNS = "{:<23}  {:<9}  {:>11}  {:>10}  "
@@ -31,7 +31,7 @@ def command(json_: bool, markdown: bool, resolution: int | None) -> None:
 
     Give options after a colon: mobilenet_v1:width=0.5,variant=shallow. Values are listed as default|others.
     """
-    from smallcnn.cost import profile
+    from smallcnn.cost.profile import profile
 
     if markdown and (json_ or resolution):
         raise click.UsageError("--markdown cannot be combined with --json or --resolution")
@@ -84,7 +84,7 @@ def _record(name: str, cost: "Profile") -> dict[str, Any]:
 def _markdown() -> list[str]:
     """The table of docs/models.md."""
     from smallcnn.checkpoints.catalogue import CATALOGUE
-    from smallcnn.cost import profile
+    from smallcnn.cost.profile import profile
     from smallcnn.papers.models import MODELS
 
     pulled = [str(zoo.parse(one.model)) for one in CATALOGUE.values()]
@@ -110,7 +110,7 @@ def _origins(model: zoo.Model, cost: "Profile") -> list[str]:
     With the options implied by the layout it costs the same, and the other options are at their defaults.
     """
     from smallcnn.checkpoints.layouts import layouts_of
-    from smallcnn.cost import profile
+    from smallcnn.cost.profile import profile
 
     found: dict[str, None] = {}  # ordered; an origin may have two sets of names
     for layout in layouts_of(model.name):

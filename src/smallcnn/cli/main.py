@@ -17,7 +17,7 @@ import click
 
 from smallcnn._version import __version__
 from smallcnn.errors import ImageNote, LostProcess, SmallcnnError, closest
-from smallcnn.escape import escaped
+from smallcnn.system.escape import escaped
 
 COMMANDS = {
     "list": "List the networks and their options.",

@@ -32,12 +32,12 @@ def command(name: str, json_: bool, html: Path | None, png: Path | None) -> None
 
     compared = papers.compare(papers.tables(name))
     if png:
-        from smallcnn import plots
+        from smallcnn.report import charts
 
-        plots.check_plot(png)
-        plots.save(plots.accuracy_and_cost(compared), png)
+        charts.check_plot(png)
+        charts.save(charts.accuracy_and_cost(compared), png)
     if html:
-        from smallcnn import report
+        from smallcnn.report import run as report
 
         report.of_papers(html, compared)
     if json_:

@@ -11,12 +11,12 @@ import click
 from smallcnn.cli.options import as_json, engine, threads
 from smallcnn.cli.show import print_json, progress, remark, say, warn_untrained
 from smallcnn.errors import AnswerError, FileError, ImageError
-from smallcnn.escape import escaped
-from smallcnn.files import check_regular
+from smallcnn.system.escape import escaped
+from smallcnn.system.files import check_regular
 
 if TYPE_CHECKING:
-    from smallcnn.ending import Ending
     from smallcnn.runtime import Prediction
+    from smallcnn.tasks.ending import Ending
 
 
 @click.command("predict")
@@ -51,8 +51,10 @@ def command(
     A compiled FILE (.so, .dll) is a program: opening it runs it with your permissions. Open only files that you made
     or trust. All other kinds of FILE are data.
     """
-    from smallcnn import engines, runtime, shipped
-    from smallcnn.data.decode import SUFFIXES
+    from smallcnn import runtime
+    from smallcnn.engines import engine as engines
+    from smallcnn.image.decode import SUFFIXES
+    from smallcnn.model import shipped
 
     if json_ and csv_:
         raise click.UsageError("--json and --csv cannot be combined")
@@ -128,7 +130,7 @@ def _in_words(seen: "Prediction", top: int | None) -> str:
     if top is not None:
         return ", ".join(form.format(*one) for one in seen.ranked[:top])
     if seen.ending == "sigmoid":
-        from smallcnn.ending import PRESENT
+        from smallcnn.tasks.ending import PRESENT
 
         if seen.present:
             return ", ".join(form.format(*one) for one in seen.present)

@@ -16,8 +16,8 @@ def _names() -> list[str]:
 
 
 if TYPE_CHECKING:
-    from smallcnn.artifact import Artifact
     from smallcnn.checkpoints.catalogue import Checkpoint
+    from smallcnn.model.model import Artifact
 
 
 @click.command("pull")
@@ -29,10 +29,10 @@ def command(name: str | None, out: Path | None, json_: bool) -> None:
 
     The download is verified and cached ($SMALLCNN_CACHE); an interrupted one resumes.
     """
-    from smallcnn import artifact
     from smallcnn.checkpoints.catalogue import CATALOGUE, find
     from smallcnn.errors import FileError
-    from smallcnn.files import check_writable
+    from smallcnn.model import model as artifact
+    from smallcnn.system.files import check_writable
 
     if name is None:
         _list(list(CATALOGUE), json_)
@@ -53,7 +53,7 @@ def command(name: str | None, out: Path | None, json_: bool) -> None:
 def pulled(known: "Checkpoint") -> "Artifact":
     """A checkpoint of the catalogue as a model, fetched unless cached; its origin and licence are printed on stderr."""
     from smallcnn.checkpoints.importing import import_known
-    from smallcnn.fetch import fetch
+    from smallcnn.system.fetch import fetch
 
     with progress(f"fetching {known.name}") as bar:
         path = fetch(

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from smallcnn.escape import escaped
+from smallcnn.system.escape import escaped
 
 if TYPE_CHECKING:
-    from smallcnn.artifact import Artifact
+    from smallcnn.model.model import Artifact
 
 WIDTH = 100
 """Width of a table printed to a pipe or a file, in characters."""

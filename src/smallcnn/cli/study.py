@@ -62,7 +62,8 @@ def command(
     results.json, plot.svg and report.html are written to --out. Without --out, the rows, their cost and the paper's
     figures are shown.
     """
-    from smallcnn.study import catalogue, page, results
+    from smallcnn.report import study as page
+    from smallcnn.study import catalogue, results
 
     to_train = data or root or teacher or seeds or epochs or rows
     if name is None:
@@ -87,7 +88,7 @@ def command(
         require("running a study", "train", *TRAIN)
         import torch
 
-        from smallcnn.shipped import located
+        from smallcnn.model.shipped import located
         from smallcnn.study import running
 
         if threads:

@@ -13,7 +13,7 @@ from smallcnn.train.recipe import Recipe
 from smallcnn.train.recipes import NAMED
 
 if TYPE_CHECKING:
-    from smallcnn.artifact import Artifact
+    from smallcnn.model.model import Artifact
 
 
 def _recipe_options(function: Any) -> Any:
@@ -37,10 +37,10 @@ def _recipe_options(function: Any) -> Any:
 
 def _started_from(start: Path) -> "Artifact":
     """The model file `start`, a bundled model, or public weights of this name, fetched unless cached."""
-    from smallcnn import artifact
     from smallcnn.checkpoints.catalogue import find
     from smallcnn.cli.pull import pulled
-    from smallcnn.shipped import located
+    from smallcnn.model import model as artifact
+    from smallcnn.model.shipped import located
 
     start = located(start)
     if not start.exists() and start.name == str(start) and start.suffix.lower() != ".safetensors":
@@ -151,8 +151,8 @@ def command(
     require("training", "train", *TRAIN)
     import torch
 
-    from smallcnn import report
-    from smallcnn.shipped import located
+    from smallcnn.model.shipped import located
+    from smallcnn.report import run as report
     from smallcnn.train import distributed, run
     from smallcnn.train.budget import top1
 

@@ -16,9 +16,9 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
-from smallcnn.cache import cache_folder, keep, recalled
 from smallcnn.compiler.specs import Machine, Spec
 from smallcnn.errors import CompileError
+from smallcnn.system.cache import cache_folder, keep, recalled
 
 _LLVM = "-vectorize-slp=false"
 """LLVM flags. The superword vectorizer packs a tile's pixel addresses into vectors and unpacks them in the innermost

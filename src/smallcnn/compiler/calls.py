@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from smallcnn import ops
 from smallcnn.compiler import specs
 from smallcnn.compiler.layers import Act, Affine, Layer, Plus, Storage, View, dense_lanes, up
 from smallcnn.compiler.specs import Elementwise, Sink, Source, Spec, Tile, Window
 from smallcnn.errors import CompileError
+from smallcnn.ir import ops
 
 
 @dataclass(frozen=True, eq=False)

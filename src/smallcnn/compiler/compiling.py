@@ -11,8 +11,6 @@ from pathlib import Path
 
 import numpy as np
 
-from smallcnn import compiled
-from smallcnn.artifact import Artifact, check_finite
 from smallcnn.compiler import build, layers, link, targets
 from smallcnn.compiler import tune as tuning
 from smallcnn.compiler.assemble import assemble
@@ -20,11 +18,13 @@ from smallcnn.compiler.calls import Call, Normalisation
 from smallcnn.compiler.plan import plan
 from smallcnn.compiler.program import Program
 from smallcnn.compiler.targets import Target
+from smallcnn.engines import compiled
 from smallcnn.errors import CompileError, SmallcnnError, require
-from smallcnn.files import check_writable
-from smallcnn.fold import fold
-from smallcnn.metadata import describe
-from smallcnn.probe import TOLERANCE, agrees, probe_answer, probe_image, relative_error
+from smallcnn.model.metadata import describe
+from smallcnn.model.model import Artifact, check_finite
+from smallcnn.model.probe import TOLERANCE, agrees, probe_answer, probe_image, relative_error
+from smallcnn.system.files import check_writable
+from smallcnn.transform.fold import fold
 
 Report = Callable[[int, int], None]
 

@@ -15,9 +15,9 @@ from smallcnn.compiler.calls import Answer, Call, Normalisation, Tensor
 from smallcnn.compiler.plan import plan
 from smallcnn.compiler.program import Program
 from smallcnn.compiler.specs import Depthwise, Tile
-from smallcnn.cost import mult_adds
-from smallcnn.fold import fold_graph
-from smallcnn.graph import Graph
+from smallcnn.cost.profile import mult_adds
+from smallcnn.ir.graph import Graph
+from smallcnn.transform.fold import fold_graph
 
 _REFERENCE = "x86-64-linux-avx2"
 """The machine `peak_activation_bytes` assumes everywhere: vectors of 8 floats, the most common."""

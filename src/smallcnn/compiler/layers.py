@@ -14,9 +14,9 @@ from functools import cached_property
 
 import numpy as np
 
-from smallcnn import ops
 from smallcnn.errors import CompileError
-from smallcnn.graph import Graph, Node
+from smallcnn.ir import ops
+from smallcnn.ir.graph import Graph, Node
 
 _ALIASING = 128
 """Floats. Pixels spaced a multiple of this apart share few cache sets (32 KiB, 8 ways: the same set every 4 KiB). That

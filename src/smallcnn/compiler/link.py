@@ -19,12 +19,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from smallcnn.compiled import seal
 from smallcnn.compiler import symbols, targets
 from smallcnn.compiler.program import Program
 from smallcnn.compiler.targets import Target
+from smallcnn.engines.compiled import seal
 from smallcnn.errors import SmallcnnError, require
-from smallcnn.files import atomic
+from smallcnn.system.files import atomic
 
 _SOURCES = ("smallcnn.h", "runtime.c", "system.h", "cpu.h")
 _SPACES = {"arena": "ARENA", "weights": "WEIGHTS", "input": "INPUT", "output": "OUTPUT"}

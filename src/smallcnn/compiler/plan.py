@@ -10,11 +10,11 @@ import itertools
 from collections import Counter
 from collections.abc import Sequence
 
-from smallcnn import ops
 from smallcnn.compiler import calls
 from smallcnn.compiler.calls import Call, Normalisation
 from smallcnn.compiler.layers import Layer, Plus, Storage, View, root, up
 from smallcnn.compiler.specs import Machine, Tile
+from smallcnn.ir import ops
 
 _CACHE = 40_000
 """Maximum floats of a strip between two fused layers: a third of the second-level cache."""

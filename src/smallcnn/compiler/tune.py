@@ -14,15 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from smallcnn import compiled
-from smallcnn.cache import cache_folder, keep
 from smallcnn.compiler import build, link
 from smallcnn.compiler.assemble import assemble
 from smallcnn.compiler.calls import Call
 from smallcnn.compiler.plan import best_tiles
 from smallcnn.compiler.specs import Chain, Conv, Depthwise, Machine, Pointwise, Separable, Tile
 from smallcnn.compiler.targets import Target
-from smallcnn.cpu import cpu_name
+from smallcnn.engines import compiled
+from smallcnn.system.cache import cache_folder, keep
+from smallcnn.system.cpu import cpu_name
 
 _TILES, _RUNS = 4, 30
 Report = Callable[[int, int], None]

@@ -21,8 +21,9 @@ from typing import BinaryIO
 from zipfile import BadZipFile, ZipInfo
 
 from smallcnn.data.left_out import LeftOut, is_image_name, is_skipped
-from smallcnn.data.stored import FileStore, Stored, ZipStore
+from smallcnn.data.stores import FileStore, ZipStore
 from smallcnn.errors import DataError
+from smallcnn.image.stored import Stored
 
 File = Path | Stored | bytes
 """A file on disk, a file inside an archive, or its content."""

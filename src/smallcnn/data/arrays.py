@@ -6,7 +6,7 @@ import numpy as np
 
 from smallcnn.data.archive import check_swelling
 from smallcnn.data.split import Split
-from smallcnn.data.stored import ZipStore
+from smallcnn.data.stores import ZipStore
 from smallcnn.errors import DataError
 
 _PARTS = {"x": "train", "x_train": "train", "x_val": "val", "x_test": "test"}

@@ -25,11 +25,11 @@ import numpy as np
 from PIL import Image
 
 from smallcnn.data.archive import File
-from smallcnn.data.decode import decode
 from smallcnn.data.loader import batches
 from smallcnn.data.shards.remote import RemoteStore
 from smallcnn.data.split import Split
-from smallcnn.data.stored import Stored
+from smallcnn.image.decode import decode
+from smallcnn.image.stored import Stored
 
 _ALIKE = 0.97
 _SIDE = 16

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from smallcnn.data import imagenet
 from smallcnn.errors import DataError, FileError
+from smallcnn.image import imagenet
 
 _LONGEST = 1000
 
@@ -11,7 +11,7 @@ _LONGEST = 1000
 def checked_labels(value: object) -> tuple[str, ...]:
     """The labels stored in a file. Raises FileError unless they are a list of strings of at most 1,000 characters.
 
-    Labels may contain any character; invisible ones are escaped for display (`smallcnn.escape`).
+    Labels may contain any character; invisible ones are escaped for display (`system.escape`).
     """
     if not (isinstance(value, list) and all(isinstance(label, str) for label in value)):
         raise FileError("its labels are not a list of names")

@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import PurePath
 
-from smallcnn.data.decode import SUFFIXES
+from smallcnn.image.decode import SUFFIXES
 
 _KEPT_BY_PROGRAMS = re.compile(
     r"\..+"  # hidden: .git, .thumbnails, .Trash-1000, .ipynb_checkpoints, .picasaoriginals

@@ -9,10 +9,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from smallcnn.data.decode import Decoded, decode
 from smallcnn.data.loader import batches
-from smallcnn.data.preprocessing import Preprocessing
 from smallcnn.data.split import Split
+from smallcnn.image.decode import Decoded, decode
+from smallcnn.image.fit import Preprocessing
 
 BUDGET = 1 << 30
 """Default limit on the bytes of decoded images."""

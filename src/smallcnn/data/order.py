@@ -4,7 +4,7 @@ import numpy as np
 
 from smallcnn.data.shards.remote import RemoteStore
 from smallcnn.data.split import Split
-from smallcnn.data.stored import Stored
+from smallcnn.image.stored import Stored
 
 _WINDOW = 4  # shards mixed with each other; the cache must have room for them
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from smallcnn.data.stored import Stored
+from smallcnn.image.stored import Stored
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from smallcnn.checks import is_number, shown
 from smallcnn.errors import FileError
+from smallcnn.foreign.views import Array, View
+from smallcnn.ir.checks import is_number, shown
 from smallcnn.keras.description import Layer
-from smallcnn.onnx.file import Array
-from smallcnn.onnx.views import View
 
 Value = View | list[View] | object
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from smallcnn.checks import shown
 from smallcnn.errors import FileError
+from smallcnn.ir.checks import shown
 
 _MODELS = ("Sequential", "Functional", "Model")
 _DEEPEST = 20

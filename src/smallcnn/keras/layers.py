@@ -11,18 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from smallcnn import ops
-from smallcnn.builder import same_padding
-from smallcnn.checks import shown
 from smallcnn.errors import FileError
-from smallcnn.graph import Node
+from smallcnn.foreign import views
+from smallcnn.foreign.channels_last import channels_last, map_last, per_channel, plain, product
+from smallcnn.foreign.network import EPSILON, Network
+from smallcnn.foreign.views import Array, View
+from smallcnn.ir import ops
+from smallcnn.ir.builder import same_padding
+from smallcnn.ir.checks import shown
+from smallcnn.ir.graph import Node
 from smallcnn.keras.call import Call
 from smallcnn.keras.description import Layer
-from smallcnn.onnx import views
-from smallcnn.onnx.channels_last import channels_last, map_last, per_channel, plain, product
-from smallcnn.onnx.file import Array
-from smallcnn.onnx.network import EPSILON, Network
-from smallcnn.onnx.views import View
 
 Reader = Callable[[Network, Call], View]
 

@@ -12,25 +12,25 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from smallcnn.artifact import Artifact
-from smallcnn.checks import is_whole, shown
-from smallcnn.data.prepared import Prepared
-from smallcnn.data.preprocessing import Preprocessing
-from smallcnn.ending import Ending
 from smallcnn.errors import FileError, GraphError
-from smallcnn.graph import Graph
+from smallcnn.foreign.budget import Budget
+from smallcnn.foreign.channels_last import FED, answer, fed, plain, told
+from smallcnn.foreign.entry import composed
+from smallcnn.foreign.labels import usual_labels
+from smallcnn.foreign.network import Network
+from smallcnn.foreign.simplify import Simplified, simplify
+from smallcnn.foreign.views import View
+from smallcnn.image.fit import Preprocessing
+from smallcnn.image.overrides import Prepared
+from smallcnn.ir.checks import is_whole, shown
+from smallcnn.ir.graph import Graph
 from smallcnn.keras.call import Call, Value
 from smallcnn.keras.description import Called, Layer, Model, Ref, describe, running
 from smallcnn.keras.layers import FUNCTIONS, READERS, tensor_names
 from smallcnn.keras.weights import Tensors, Weights
-from smallcnn.logits import to_logits, without_sigmoid
-from smallcnn.onnx.channels_last import FED, answer, fed, plain, told
-from smallcnn.onnx.constants import Budget
-from smallcnn.onnx.network import Network
-from smallcnn.onnx.preparation import composed
-from smallcnn.onnx.reading import usual_labels
-from smallcnn.onnx.simplify import Simplified, simplify
-from smallcnn.onnx.views import View
+from smallcnn.model.model import Artifact
+from smallcnn.tasks.ending import Ending
+from smallcnn.transform.logits import to_logits, without_sigmoid
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from smallcnn.checks import shown
 from smallcnn.errors import FileError
+from smallcnn.ir.checks import shown
 from smallcnn.keras.description import Layer, Model, running_leaves
 
 Array = np.ndarray

@@ -6,8 +6,8 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from smallcnn.onnx.reading import Read, from_onnx, read_onnx
-    from smallcnn.onnx.writing import export, to_onnx
+    from smallcnn.onnx.read.reading import Read, from_onnx, read_onnx
+    from smallcnn.onnx.write import export, to_onnx
 
 __all__ = ["Read", "export", "from_onnx", "read_onnx", "to_onnx"]
 
@@ -15,6 +15,7 @@ __all__ = ["Read", "export", "from_onnx", "read_onnx", "to_onnx"]
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from smallcnn.onnx import reading, writing
+    from smallcnn.onnx import write as writing
+    from smallcnn.onnx.read import reading
 
     return getattr(writing if name in ("export", "to_onnx") else reading, name)

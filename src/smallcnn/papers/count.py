@@ -6,9 +6,9 @@ from fractions import Fraction
 from functools import cached_property
 from math import prod
 
-from smallcnn import ops
-from smallcnn.cost import Layer, Profile, profile
-from smallcnn.graph import Graph, Node
+from smallcnn.cost.profile import Layer, Profile, profile
+from smallcnn.ir import ops
+from smallcnn.ir.graph import Graph, Node
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ Tables 11 (PlaNet) and 13 (COCO) are omitted: their networks have heads that the
 from collections.abc import Callable
 from fractions import Fraction
 
-from smallcnn import formulas, ops
-from smallcnn.graph import Node
+from smallcnn.cost import formulas
+from smallcnn.ir import ops
+from smallcnn.ir.graph import Node
 from smallcnn.papers import count
 from smallcnn.papers.classics import ALEXNET_60, ALEXNET_720, GOOGLENET_68, VGG_15300
 from smallcnn.papers.count import Network

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from smallcnn import zoo
-from smallcnn.cost import Profile, profile
-from smallcnn.graph import Graph
+from smallcnn.cost.profile import Profile, profile
+from smallcnn.ir.graph import Graph
 from smallcnn.train.recipe import Distil, Recipe
 from smallcnn.train.recipes import named
 

@@ -5,8 +5,8 @@ weights, 40,551,040 Mult-Adds at 32x32 and 269,722 parameters (the paper: 0.27 M
 without parameters: where the plane halves, they take every second pixel and fill the new channels with zeros.
 """
 
-from smallcnn.builder import Builder
-from smallcnn.graph import Graph, Node
+from smallcnn.ir.builder import Builder
+from smallcnn.ir.graph import Graph, Node
 
 _STAGES = (16, 32, 64)  # channels; planes of 32, 16 and 8
 _BLOCKS = 3

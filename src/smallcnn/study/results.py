@@ -8,8 +8,8 @@ from statistics import fmean, stdev
 from typing import Any, get_origin, get_type_hints
 
 from smallcnn.errors import DataError
-from smallcnn.files import atomic, check_regular
 from smallcnn.study.definition import Row, Study
+from smallcnn.system.files import atomic, check_regular
 from smallcnn.train.recipe import Recipe
 
 RESULT = "result.json"

@@ -7,16 +7,17 @@ from pathlib import Path
 
 import numpy as np
 
-from smallcnn import lock, runtime
-from smallcnn.cost import profile
+from smallcnn import runtime
+from smallcnn.cost.profile import profile
 from smallcnn.data.sources import Source, open_source
 from smallcnn.errors import DataError, FileError, SmallcnnError, closest
 from smallcnn.evaluate import evaluate
-from smallcnn.graph import Graph
-from smallcnn.metrics import Metrics
+from smallcnn.ir.graph import Graph
 from smallcnn.study import results
 from smallcnn.study.definition import Row, Study
 from smallcnn.study.results import Outcome
+from smallcnn.system import lock
+from smallcnn.tasks.metrics import Metrics
 from smallcnn.train.compute import Way
 from smallcnn.train.recipe import Recipe
 from smallcnn.train.run import train

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from smallcnn.checks import shown
 from smallcnn.errors import FileError
-from smallcnn.onnx.views import View
+from smallcnn.foreign.views import View
+from smallcnn.ir.checks import shown
 from smallcnn.tflite.file import Array, Operator, Tensor
 
 Value = View | Array | None

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from smallcnn.checks import shown
 from smallcnn.errors import FileError, require
+from smallcnn.ir.checks import shown
 
 Array = np.ndarray
 

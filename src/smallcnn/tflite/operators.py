@@ -11,15 +11,15 @@ from math import inf, prod
 
 import numpy as np
 
-from smallcnn import ops
-from smallcnn.builder import same_padding
-from smallcnn.checks import shown
 from smallcnn.errors import FileError
-from smallcnn.graph import Node
-from smallcnn.onnx import views
-from smallcnn.onnx.channels_last import channels_last, map_last, per_channel, plain, product
-from smallcnn.onnx.network import Network
-from smallcnn.onnx.views import View
+from smallcnn.foreign import views
+from smallcnn.foreign.channels_last import channels_last, map_last, per_channel, plain, product
+from smallcnn.foreign.network import Network
+from smallcnn.foreign.views import View
+from smallcnn.ir import ops
+from smallcnn.ir.builder import same_padding
+from smallcnn.ir.checks import shown
+from smallcnn.ir.graph import Node
 from smallcnn.tflite.call import Call
 from smallcnn.tflite.file import Array
 

@@ -9,11 +9,11 @@ from math import inf
 
 import numpy as np
 
-from smallcnn import ops
 from smallcnn.errors import FileError
-from smallcnn.graph import Node
-from smallcnn.onnx.network import Network
-from smallcnn.onnx.views import View
+from smallcnn.foreign.network import Network
+from smallcnn.foreign.views import View
+from smallcnn.ir import ops
+from smallcnn.ir.graph import Node
 from smallcnn.tflite.file import Array, Grid
 
 Range = tuple[float, float]

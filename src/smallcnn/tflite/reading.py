@@ -13,28 +13,27 @@ from pathlib import Path
 
 import numpy as np
 
-from smallcnn.artifact import Artifact
-from smallcnn.checks import shown
-from smallcnn.data.prepared import Prepared
-from smallcnn.data.preprocessing import Preprocessing
-from smallcnn.ending import Ending
 from smallcnn.errors import FileError, GraphError
-from smallcnn.graph import Graph
-from smallcnn.logits import to_logits, without_sigmoid
-from smallcnn.onnx import views
-from smallcnn.onnx.channels_last import FED, ORDER, answer, fed, told
-from smallcnn.onnx.constants import Budget
-from smallcnn.onnx.entry import Entry
-from smallcnn.onnx.network import Network
-from smallcnn.onnx.preparation import composed
-from smallcnn.onnx.reading import usual_labels
-from smallcnn.onnx.simplify import simplify
-from smallcnn.onnx.views import View
+from smallcnn.foreign import views
+from smallcnn.foreign.budget import Budget
+from smallcnn.foreign.channels_last import FED, ORDER, answer, fed, told
+from smallcnn.foreign.entry import Entry, composed
+from smallcnn.foreign.labels import usual_labels
+from smallcnn.foreign.network import Network
+from smallcnn.foreign.simplify import simplify
+from smallcnn.foreign.views import View
+from smallcnn.image.fit import Preprocessing
+from smallcnn.image.overrides import Prepared
+from smallcnn.ir.checks import shown
+from smallcnn.ir.graph import Graph
+from smallcnn.model.model import Artifact
+from smallcnn.tasks.ending import Ending
 from smallcnn.tflite.call import Call, Value
 from smallcnn.tflite.file import Array, File, Grid, check_image, parse, read_bytes
 from smallcnn.tflite.metadata import Metadata, read_metadata
 from smallcnn.tflite.operators import FUSED, READERS
 from smallcnn.tflite.ranges import Ranges
+from smallcnn.transform.logits import to_logits, without_sigmoid
 
 _FIRST = (views.CHANNELS, views.HEIGHT, views.WIDTH)
 _SHAPES = ("SHAPE", "PACK", "STRIDED_SLICE", "GATHER", "CONCATENATION", "MUL", "ADD", "SUB", "CAST", "REDUCE_PROD",

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smallcnn.data.decode import Decoded
-from smallcnn.data.preprocessing import Box, Preprocessing, centre_box
+from smallcnn.image.decode import Decoded
+from smallcnn.image.fit import Box, Preprocessing, centre_box
 from smallcnn.train.loss import Mix, mixed
 from smallcnn.train.recipe import Recipe
 

@@ -12,9 +12,9 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from smallcnn import tensor_file
 from smallcnn.errors import FileError
-from smallcnn.files import atomic
+from smallcnn.model import tensor_file
+from smallcnn.system.files import atomic
 from smallcnn.train.compute import Way
 
 

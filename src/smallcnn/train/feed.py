@@ -9,11 +9,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from smallcnn.data.crops import shifted
 from smallcnn.data.loader import Batch, batches, rate
 from smallcnn.data.memory import BUDGET, Remembered, prepared, prepared_bytes
-from smallcnn.data.preprocessing import Preprocessing
 from smallcnn.data.split import Split
+from smallcnn.image.crops import shifted
+from smallcnn.image.fit import Preprocessing
 from smallcnn.train.augment import Draws, decoded_side, random_crop
 from smallcnn.train.recipe import Recipe
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from smallcnn.data.loader import Batch
 from smallcnn.errors import DataError
-from smallcnn.graph import Graph
+from smallcnn.ir.graph import Graph
 from smallcnn.module import GraphModule, to_module
 from smallcnn.train.augment import Draws, augmented, seed_step
 from smallcnn.train.compute import Choice, Network, Way, choose, network

@@ -12,8 +12,8 @@ from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
 from rich.text import Text
 
 from smallcnn.errors import FileError
-from smallcnn.escape import escaped
-from smallcnn.files import atomic
+from smallcnn.system.escape import escaped
+from smallcnn.system.files import atomic
 
 _MUCH = 0.05  # share of the time spent waiting for images that is worth reporting
 

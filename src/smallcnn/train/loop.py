@@ -17,17 +17,18 @@ import numpy as np
 import torch
 
 import smallcnn
-from smallcnn import artifact, places
-from smallcnn.artifact import Artifact
 from smallcnn.data import duplicates
 from smallcnn.data.loader import Batch
 from smallcnn.data.order import order
-from smallcnn.data.preprocessing import Preprocessing
 from smallcnn.data.sources import Source
 from smallcnn.errors import DataError, FileError
-from smallcnn.graph import Graph
-from smallcnn.metrics import Metrics
+from smallcnn.image.fit import Preprocessing
+from smallcnn.ir.graph import Graph
+from smallcnn.model import model as artifact
+from smallcnn.model.model import Artifact
 from smallcnn.module import to_weights
+from smallcnn.system import places
+from smallcnn.tasks.metrics import Metrics
 from smallcnn.train import budget, checkpoint
 from smallcnn.train.augment import Draws
 from smallcnn.train.checkpoint import Progress

@@ -3,10 +3,10 @@
 import torch
 from torch import nn
 
-from smallcnn import ops
-from smallcnn.adapt import classifier
-from smallcnn.graph import Graph
+from smallcnn.ir import ops
+from smallcnn.ir.graph import Graph
 from smallcnn.train.recipe import Recipe
+from smallcnn.transform.adapt import classifier
 
 
 def decayed(graph: Graph) -> set[str]:

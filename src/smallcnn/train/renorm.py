@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from smallcnn import ops
-from smallcnn.artifact import Artifact
 from smallcnn.data.loader import batches
 from smallcnn.data.order import order
 from smallcnn.data.sources import Split
 from smallcnn.errors import DataError, GraphError
+from smallcnn.ir import ops
+from smallcnn.model.model import Artifact
 from smallcnn.module import to_module
 from smallcnn.train.device import pick_device
 

@@ -14,15 +14,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from smallcnn import lock, ops, places, zoo
-from smallcnn.adapt import classifier, keep, with_classes, with_resolution
-from smallcnn.artifact import Artifact
+from smallcnn import zoo
 from smallcnn.data.labels import match_labels
-from smallcnn.data.preprocessing import Preprocessing
 from smallcnn.data.sources import NAMED, Source, open_source
 from smallcnn.errors import DataError, FileError
-from smallcnn.files import remove_leftovers
-from smallcnn.graph import Graph
+from smallcnn.image.fit import Preprocessing
+from smallcnn.ir import ops
+from smallcnn.ir.graph import Graph
+from smallcnn.model.model import Artifact
+from smallcnn.reference.initial import initial_weights
+from smallcnn.system import lock, places
+from smallcnn.system.files import remove_leftovers
 from smallcnn.train import checkpoint, recipes
 from smallcnn.train.compute import Way
 from smallcnn.train.distributed import decoding_threads, joined, restarted
@@ -30,7 +32,7 @@ from smallcnn.train.loop import CHECKPOINT, Loop, Result
 from smallcnn.train.ranks import Ranks
 from smallcnn.train.recipe import Recipe, check_names
 from smallcnn.train.teacher import Teacher, digest
-from smallcnn.weights import initial_weights
+from smallcnn.transform.adapt import classifier, keep, with_classes, with_resolution
 
 _SMALL = 64
 """Largest side, in pixels, at which images are used uncropped and "auto" augments as for small images."""

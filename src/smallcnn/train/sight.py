@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from smallcnn.data.order import order
-from smallcnn.data.preprocessing import Preprocessing
 from smallcnn.data.split import Split
+from smallcnn.image.fit import Preprocessing
 from smallcnn.train.augment import Draws, augmented
 from smallcnn.train.feed import Feed
 from smallcnn.train.loss import draw_mix

@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from smallcnn import model_file
 from smallcnn.data.labels import match_labels
 from smallcnn.errors import DataError
-from smallcnn.fold import fold
+from smallcnn.model import kinds as model_file
 from smallcnn.module import to_module
+from smallcnn.transform.fold import fold
 
 
 def digest(path: Path) -> str:

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from smallcnn.data.loader import Batch, batches
-from smallcnn.data.preprocessing import Preprocessing
 from smallcnn.data.split import Split
 from smallcnn.errors import DataError
-from smallcnn.metrics import Metrics, measure
+from smallcnn.image.fit import Preprocessing
 from smallcnn.module import GraphModule
+from smallcnn.tasks.metrics import Metrics, measure
 from smallcnn.train.feed import held
 from smallcnn.train.ranks import Ranks
 

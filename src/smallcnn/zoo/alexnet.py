@@ -8,9 +8,9 @@ image of 227 pixels, though it says 224: here the first layer pads 2 pixels befo
 
 from typing import Literal
 
-from smallcnn.builder import Builder
-from smallcnn.graph import Graph, Node
-from smallcnn.ops import Padding
+from smallcnn.ir.builder import Builder
+from smallcnn.ir.graph import Graph, Node
+from smallcnn.ir.ops import Padding
 from smallcnn.zoo.registry import plane, register, spell
 
 # filters, kernel of the five convolutions

@@ -8,8 +8,8 @@ when only convolutions and dense layers are counted.
 from functools import partial
 from typing import Literal
 
-from smallcnn.builder import Builder
-from smallcnn.graph import Graph
+from smallcnn.ir.builder import Builder
+from smallcnn.ir.graph import Graph
 from smallcnn.zoo.registry import plane, register, spell
 
 # expansion, kernel, output channels, repeats, stride of the first          Table 1

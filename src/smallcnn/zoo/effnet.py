@@ -12,9 +12,9 @@ ReLU's slope is TensorFlow's 0.2. The paper's FLOPs are twice the Mult-Adds.
 
 from typing import Literal
 
-from smallcnn.builder import Builder, Size
 from smallcnn.errors import GraphError
-from smallcnn.graph import Graph, Node
+from smallcnn.ir.builder import Builder, Size
+from smallcnn.ir.graph import Graph, Node
 from smallcnn.zoo.registry import plane, register, spell
 from smallcnn.zoo.rounding import rounded
 

@@ -10,8 +10,8 @@ Table 1's operations follow from its filter counts (but 5a, printed 54M, is 51M)
 
 from typing import Literal
 
-from smallcnn.builder import Builder
-from smallcnn.graph import Graph, Node
+from smallcnn.ir.builder import Builder
+from smallcnn.ir.graph import Graph, Node
 from smallcnn.zoo.registry import plane, register, spell
 
 # 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool projection               Table 1, top to bottom

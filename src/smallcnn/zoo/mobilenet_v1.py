@@ -9,9 +9,9 @@ are int(width * channels), at least 8, not rounded otherwise.
 from functools import partial
 from typing import Literal
 
-from smallcnn.builder import Builder
 from smallcnn.errors import GraphError
-from smallcnn.graph import Graph
+from smallcnn.ir.builder import Builder
+from smallcnn.ir.graph import Graph
 from smallcnn.zoo.registry import plane, register, spell
 
 # output channels, stride                                     Table 1, top to bottom

@@ -9,10 +9,10 @@ more: it grows with the width multiplier but never shrinks.
 from functools import partial
 from typing import Literal
 
-from smallcnn.builder import Builder
 from smallcnn.errors import GraphError
-from smallcnn.graph import Graph, Node
-from smallcnn.ops import ActivationKind
+from smallcnn.ir.builder import Builder
+from smallcnn.ir.graph import Graph, Node
+from smallcnn.ir.ops import ActivationKind
 from smallcnn.zoo.registry import plane, register, spell
 from smallcnn.zoo.rounding import rounded
 

@@ -12,10 +12,10 @@ expansion is its table's ratio to the block's input, and neither stem nor the cl
 from functools import partial
 from typing import Literal
 
-from smallcnn.builder import Builder
 from smallcnn.errors import GraphError
-from smallcnn.graph import Graph, Node
-from smallcnn.ops import ActivationKind
+from smallcnn.ir.builder import Builder
+from smallcnn.ir.graph import Graph, Node
+from smallcnn.ir.ops import ActivationKind
 from smallcnn.zoo.registry import plane, register, spell
 from smallcnn.zoo.rounding import rounded
 from smallcnn.zoo.squeeze_excite import squeeze_excite

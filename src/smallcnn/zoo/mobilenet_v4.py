@@ -11,9 +11,9 @@ the stem never shrinks and the hidden layer keeps its 1280 features.
 from functools import partial
 from typing import Literal
 
-from smallcnn.builder import Builder
 from smallcnn.errors import GraphError
-from smallcnn.graph import Graph
+from smallcnn.ir.builder import Builder
+from smallcnn.ir.graph import Graph
 from smallcnn.zoo.registry import plane, register, spell
 from smallcnn.zoo.rounding import rounded
 

@@ -7,9 +7,9 @@ authors' code (TensorFlow-Slim, research/slim/nets/nasnet): an unpadded stem, SA
 
 from collections.abc import Callable
 
-from smallcnn.builder import Builder
 from smallcnn.errors import GraphError
-from smallcnn.graph import Graph, Node
+from smallcnn.ir.builder import Builder
+from smallcnn.ir.graph import Graph, Node
 from smallcnn.zoo.registry import plane, register, spell
 
 _EPSILON = 0.001

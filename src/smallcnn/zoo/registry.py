@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, cast, get_args, get_origin
 
-from smallcnn import checks
 from smallcnn.errors import GraphError, closest
-from smallcnn.graph import Graph
+from smallcnn.ir import checks
+from smallcnn.ir.graph import Graph
 
 Architecture = Callable[..., Graph]
 F = TypeVar("F", bound=Architecture)

@@ -8,9 +8,9 @@ difference from the release: the classifier has a bias.
 
 from typing import Literal
 
-from smallcnn.builder import Builder
 from smallcnn.errors import GraphError
-from smallcnn.graph import Graph, Node
+from smallcnn.ir.builder import Builder
+from smallcnn.ir.graph import Graph, Node
 from smallcnn.zoo.registry import plane, register, spell
 from smallcnn.zoo.squeeze_excite import squeeze_excite
 

@@ -7,9 +7,9 @@ released code; the Mult-Adds of Table 8 (146, 299, 591 M) are those of that code
 
 from typing import Literal
 
-from smallcnn.builder import Builder
 from smallcnn.errors import GraphError
-from smallcnn.graph import Graph, Node
+from smallcnn.ir.builder import Builder
+from smallcnn.ir.graph import Graph, Node
 from smallcnn.zoo.registry import plane, register, spell
 
 # channels of stages 2, 3, 4 and of the last convolution          Table 5

@@ -1,8 +1,8 @@
 """Squeeze-and-excitation: Hu et al. 2017, arXiv 1709.01507, Figure 3."""
 
-from smallcnn.builder import Builder
-from smallcnn.graph import Node
-from smallcnn.ops import ActivationKind
+from smallcnn.ir.builder import Builder
+from smallcnn.ir.graph import Node
+from smallcnn.ir.ops import ActivationKind
 
 
 def squeeze_excite(g: Builder, x: Node, width: int, *, gate: ActivationKind, name: str) -> Node:

@@ -8,8 +8,8 @@ no border around the last convolution, unlike the released Caffe file of 1.0.
 
 from typing import Literal
 
-from smallcnn.builder import Builder
-from smallcnn.graph import Graph, Node
+from smallcnn.ir.builder import Builder
+from smallcnn.ir.graph import Graph, Node
 from smallcnn.zoo.registry import plane, register, spell
 
 Bypass = Literal["none", "simple", "complex"]

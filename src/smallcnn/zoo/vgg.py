@@ -4,8 +4,8 @@ arXiv 1409.1556, Table 1, configuration D. Input (resolution, resolution, channe
 layers have biases and ReLU; there is no batch norm and no response normalisation.
 """
 
-from smallcnn.builder import Builder
-from smallcnn.graph import Graph
+from smallcnn.ir.builder import Builder
+from smallcnn.ir.graph import Graph
 from smallcnn.zoo.registry import plane, register, spell
 
 # filters, 3x3 convolutions                                      Table 1, column D: a 2x2 pool ends each group

@@ -8,8 +8,8 @@ Dropout of 0.5 before the classifier (section 4). Table 3 counts 22,855,952 para
 
 from typing import Literal
 
-from smallcnn.builder import Builder
-from smallcnn.graph import Graph, Node
+from smallcnn.ir.builder import Builder
+from smallcnn.ir.graph import Graph, Node
 from smallcnn.zoo.registry import plane, register, spell
 
 # outputs of the separable convolutions, whether the block halves the plane        Figure 5, top to bottom

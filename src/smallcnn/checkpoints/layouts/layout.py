@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from smallcnn import ops
 from smallcnn.checkpoints.read import Tensors
-from smallcnn.data.preprocessing import Interpolation
 from smallcnn.errors import FileError
-from smallcnn.graph import Graph, Node
+from smallcnn.image.fit import Interpolation
+from smallcnn.ir import ops
+from smallcnn.ir.graph import Graph, Node
 
 Rules = Mapping[str, str | Callable[..., str]]
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from smallcnn.checkpoints.layouts.layout import Layout, Scheme
-from smallcnn.graph import Graph, Node
+from smallcnn.ir.graph import Graph, Node
 
 
 def _tensors(graph: Graph, node: Node) -> dict[str, str]:

@@ -1,9 +1,9 @@
 """ImageNet (ILSVRC-2012), from a folder only, and Imagenette, ten of its easy classes."""
 
 from smallcnn.data.folder import Read, read_archive, read_folder
-from smallcnn.data.imagenet import by_wnid
 from smallcnn.data.named.official import Contents, Copy, NamedSet, OfficialFile
 from smallcnn.errors import DataError
+from smallcnn.image.imagenet import by_wnid
 
 
 def _read_imagenet(copy: Copy) -> Contents:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from smallcnn.cache import cache_folder
 from smallcnn.data.split import Split
 from smallcnn.errors import DataError, FileError
-from smallcnn.fetch import Report, fetch
+from smallcnn.system.cache import cache_folder
+from smallcnn.system.fetch import Report, fetch
 
 Contents = tuple[tuple[str, ...], dict[str, Split]]
 """Class names and splits."""

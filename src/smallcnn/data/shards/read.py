@@ -10,14 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
-from smallcnn.cache import cache_folder, keep, recalled
 from smallcnn.data.left_out import LeftOut
 from smallcnn.data.shards import foreign
 from smallcnn.data.shards.index import NAME, Index, Shard
 from smallcnn.data.shards.remote import RemoteStore, is_remote, read_whole
 from smallcnn.data.split import Split
-from smallcnn.data.stored import FileStore, Store, Stored
+from smallcnn.data.stores import FileStore
 from smallcnn.errors import DataError, ImageError
+from smallcnn.image.stored import Store, Stored
+from smallcnn.system.cache import cache_folder, keep, recalled
 
 _MOST_SHARDS = 100_000
 _BRACES = re.compile(r"\{(\d{1,18})\.\.(\d{1,18})\}")

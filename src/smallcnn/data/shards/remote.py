@@ -1,6 +1,6 @@
 """Remote shards: each is fetched whole when one of its images is read, and cached until room is needed.
 
-http and https go through `smallcnn.fetch`; other addresses (s3:, gs:, pipe: and a command) through webdataset's
+http and https go through `system.fetch`; other addresses (s3:, gs:, pipe: and a command) through webdataset's
 `gopen`. The cache holds $SMALLCNN_SHARD_CACHE gigabytes, 10 by default; the least recently used shards go first.
 """
 
@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from smallcnn.cache import cache_folder, in_cache, passing_folder
-from smallcnn.data.stored import FileStore
+from smallcnn.data.stores import FileStore
 from smallcnn.errors import DataError, FileError, ImageError, MissingExtra
-from smallcnn.fetch import fetch
-from smallcnn.files import atomic, make_folder
-from smallcnn.places import is_fetched, scheme
+from smallcnn.system.cache import cache_folder, in_cache, passing_folder
+from smallcnn.system.fetch import fetch
+from smallcnn.system.files import atomic, make_folder
+from smallcnn.system.places import is_fetched, scheme
 
 _GIGABYTES = 10.0
 _TRY_AGAIN = 300.0  # seconds before retrying a failed shard: a retry for each of its images would take forever

@@ -16,9 +16,9 @@ import numpy as np
 from smallcnn.data.archive import LARGEST, File, content, tar_members
 from smallcnn.data.shards.index import NAME, Index, Shard
 from smallcnn.data.split import Split
-from smallcnn.data.stored import Stored
 from smallcnn.errors import DataError, ImageError, MissingExtra
-from smallcnn.files import atomic, check_writable, remove_leftovers
+from smallcnn.image.stored import Stored
+from smallcnn.system.files import atomic, check_writable, remove_leftovers
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ from shutil import which
 import torch
 from torch import Tensor
 
-from smallcnn.cache import cache_folder, kept, passing_folder
-from smallcnn.cpu import cpu_name
 from smallcnn.errors import CompileError, WriteError
-from smallcnn.files import write
+from smallcnn.system.cache import cache_folder, kept, passing_folder
+from smallcnn.system.cpu import cpu_name
+from smallcnn.system.files import write
 
 _FLAGS = ("-O3", "-march=native", "-std=gnu11", "-shared", "-fPIC", "-fno-sanitize=undefined", "-fno-math-errno")
 

@@ -4,8 +4,8 @@ from typing import cast
 
 from torch import nn
 
-from smallcnn import ops
-from smallcnn.graph import Graph, Node
+from smallcnn.ir import ops
+from smallcnn.ir.graph import Graph, Node
 from smallcnn.module import GraphModule
 from smallcnn.train.fast import steps
 from smallcnn.train.fast.steps import Step

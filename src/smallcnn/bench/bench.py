@@ -1,0 +1,295 @@
+"""Timing of model files: verified first, then timed.
+
+Every candidate (file and engine) is verified on the probe image before and after timing; a wrong one is an error, not a
+row. Candidates take turns in short blocks, so that a slow moment of the machine affects all of them. A pause precedes
+each block, because an engine's threads may keep a core busy for tens of milliseconds after a run.
+
+Times are for one image at a time, with input and output in memory. `end_to_end_ms` adds decoding a JPEG photograph,
+cropping, scaling and the softmax. The machine's peak (`compiler.peak`) is measured in the same turns if Halide is
+installed. Load time, first inference and memory come from a fresh process per candidate (`first_use`).
+"""
+
+import io
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from smallcnn import runtime
+from smallcnn.bench.first_use import FirstUse, first_use
+from smallcnn.engines.engine import SUFFIXES, check_engine, choose, fitting
+from smallcnn.errors import SmallcnnError
+from smallcnn.model.kinds import COMPILED, check_kind, read
+from smallcnn.model.probe import TOLERANCE, agrees, probe_image
+from smallcnn.model.shipped import located
+from smallcnn.runtime import Net
+from smallcnn.system.cpu import cpu_name
+
+if TYPE_CHECKING:
+    from smallcnn.bench.peak import Meter
+
+_FIRST_WARM_UP, _PAUSE, _WARM_UP, _BLOCK = 0.3, 0.1, 0.02, 0.2  # seconds
+_LEAST_RUNS = 20
+_PHOTO = (480, 640)
+"""Height and width of the photograph that `end_to_end_ms` decodes."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A file to run in an engine."""
+
+    file: Path
+    engine: str
+
+    @property
+    def compile(self) -> bool:
+        """Whether the file has to be compiled first."""
+        return self.engine == "compiled" and self.file.suffix.lower() not in COMPILED
+
+
+@dataclass(frozen=True)
+class Row:
+    """Results of one candidate: times in milliseconds for one image, memory in bytes (see `FirstUse`).
+
+    `error` is the relative error on the probe image. `share_of_peak` is the speed as a share of
+    `peak_mult_adds_per_second`, the machine's peak on as many threads; both are None without Halide.
+
+    `vs_best_peer` is the fastest other engine's median over this row's, if the model was timed both compiled and in
+    another engine. `mean_vs_best_peer` is its geometric mean over all compiled rows, if there are several models.
+    """
+
+    file: str
+    model: str
+    engine: str
+    precision: str
+    threads: int
+    median_ms: float
+    min_ms: float
+    max_ms: float
+    p90_ms: float
+    runs: int
+    mult_adds: int
+    mult_adds_per_second: float
+    peak_mult_adds_per_second: float | None
+    share_of_peak: float | None
+    vs_best_peer: float | None
+    mean_vs_best_peer: float | None
+    end_to_end_ms: float
+    load_ms: float
+    first_ms: float
+    peak_memory_bytes: int | None
+    added_memory_bytes: int | None
+    added_private_bytes: int | None
+    file_bytes: int
+    verified: bool
+    error: float
+    cpu: str
+
+
+Report = Callable[[int, int], None]
+
+
+def candidates(files: Sequence[str | Path], chosen: Sequence[str] = ()) -> tuple[list[Candidate], list[Candidate]]:
+    """Every file in every chosen engine that runs it, and the pairs that are impossible.
+
+    With no engine chosen, each file runs in its default engine. The engine "compiled" runs any network, compiling it
+    first if needed. Raises SmallcnnError if no pair is possible.
+    """
+    paths = [located(file) for file in files]
+    for path in paths:
+        check_kind(path, SUFFIXES)
+    for engine in chosen:
+        check_engine(engine)
+    if not chosen:
+        return [Candidate(path, choose(path, None)) for path in paths], []
+    pairs = [Candidate(path, engine) for path in paths for engine in chosen]
+    possible = [pair for pair in pairs if pair.compile or pair.engine in fitting(pair.file)]
+    if not possible:
+        choose(pairs[0].file, pairs[0].engine)  # raises the reason
+    return possible, [pair for pair in pairs if pair not in possible]
+
+
+def bench(
+    files: Sequence[str | Path],
+    *,
+    engines: Sequence[str] = (),
+    threads: int = 1,
+    seconds: float = 2.0,
+    report: Report = lambda done, total: None,
+) -> list[Row]:
+    """Times the `candidates` for about `seconds` each; `report` is called with the per cent done and 100.
+
+    Raises SmallcnnError if a file cannot be opened or compiled, or an engine gives a wrong answer.
+    """
+    if seconds <= 0:
+        raise SmallcnnError(f"seconds must be above 0, not {seconds}")
+    chosen, _ = candidates(files, engines)
+    with tempfile.TemporaryDirectory(
+        prefix="smallcnn-", ignore_cleanup_errors=True
+    ) as folder:  # Windows keeps a loaded .dll
+        paths = compile_missing(chosen, Path(folder), threads, lambda done: report(round(10 * done), 100))
+        uses = [first_use(path, one.engine, threads) for path, one in zip(paths, chosen, strict=True)]
+        report(15, 100)
+        nets = [runtime.open(path, engine=one.engine, threads=threads) for path, one in zip(paths, chosen, strict=True)]
+        errors = [verified(net) for net in nets]
+        report(20, 100)
+        meter = peak_meter(threads)
+        inputs = [probe_image(net.input_shape) for net in nets]
+        inference = [lambda net=net, x=x: net.logits(x) for net, x in zip(nets, inputs, strict=True)]
+        photo = _photo()
+        whole = [lambda net=net: net.classify([photo]) for net in nets]
+        timed = [*inference, meter.run] if meter else inference
+        times = take_turns(timed, seconds, lambda done: report(20 + round(60 * done), 100))
+        end_to_end = take_turns(whole, seconds / 4, lambda done: report(80 + round(20 * done), 100))
+        for net in nets:
+            verified(net)
+        peak = meter.speed if meter else None
+        rows = [
+            _row(one, net, threads, error, np.array(ms), float(np.median(e2e)), use, peak)
+            for one, net, error, ms, e2e, use in zip(chosen, nets, errors, times, end_to_end, uses, strict=False)
+        ]
+    return _compared(rows)
+
+
+def compile_missing(
+    chosen: Sequence[Candidate], folder: Path, threads: int, progress: Callable[[float], None]
+) -> list[Path]:
+    """The file to open for each candidate; those to compile are compiled for `threads` threads into `folder`.
+
+    `progress` is called with the share done.
+    """
+    making = [one for one in chosen if one.compile]
+    made: dict[Candidate, Path] = {}
+    for one in making:
+        from smallcnn.compiler.compiling import compile_file
+
+        before = len(made)
+
+        def report(done: int, total: int, before: int = before) -> None:
+            progress((before + done / total) / len(making))
+
+        made[one] = folder / f"{before}{'.dll' if sys.platform == 'win32' else '.so'}"
+        compile_file(read(one.file), made[one], threads=threads, report=report)
+    return [made.get(one, one.file) for one in chosen]
+
+
+def peak_meter(threads: int) -> "Meter | None":
+    """A meter of the machine's peak; None without Halide, which builds it, or on macOS, which cannot load it."""
+    if find_spec("halide") is None or find_spec("ziglang") is None or sys.platform == "darwin":
+        return None
+    from smallcnn.bench.peak import meter
+
+    return meter(threads)
+
+
+def verified(net: Net) -> float:
+    """The relative error on the probe image. Raises SmallcnnError if the answer is wrong."""
+    error = net.verify()
+    if not agrees(error):
+        raise SmallcnnError(
+            f"{net.path}: {net.engine} gives a wrong answer on the probe image, off by {error:.1e} "
+            f"(allowed: {TOLERANCE:.0e}); not timed"
+        )
+    return error
+
+
+def take_turns(
+    calls: Sequence[Callable[[], object]], seconds: float, progress: Callable[[float], None]
+) -> list[list[float]]:
+    """Milliseconds of every run of each call, about `seconds` each. A turn: pause, warm-up, a block of runs."""
+    for call in calls:
+        _runs(call, _FIRST_WARM_UP)
+    times: list[list[float]] = [[] for _ in calls]
+    while (done := min(sum(taken) / 1e3 / seconds for taken in times)) < 1 or min(map(len, times)) < _LEAST_RUNS:
+        progress(min(done, 1.0))
+        for taken, call in zip(times, calls, strict=True):
+            time.sleep(_PAUSE)
+            _runs(call, _WARM_UP)
+            taken.extend(_runs(call, min(_BLOCK, seconds)))
+    progress(1.0)
+    return times
+
+
+def _runs(call: Callable[[], object], seconds: float) -> list[float]:
+    taken: list[float] = []
+    end = time.perf_counter() + seconds
+    while not taken or time.perf_counter() < end:
+        before = time.perf_counter_ns()
+        call()
+        taken.append((time.perf_counter_ns() - before) / 1e6)
+    return taken
+
+
+def _photo() -> bytes:
+    """A JPEG with smooth areas and some noise, like a photograph; the same on every machine."""
+    height, width = _PHOTO
+    smooth = Image.fromarray(probe_image((15, 20, 3))[0]).resize((width, height), Image.Resampling.BICUBIC)
+    noisy = np.asarray(smooth, np.int16) + probe_image((height, width, 3))[0] // 16
+    file = io.BytesIO()
+    Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8)).save(file, "JPEG", quality=90)
+    return file.getvalue()
+
+
+def _row(
+    one: Candidate,
+    net: Net,
+    threads: int,
+    error: float,
+    ms: np.ndarray,
+    end_to_end: float,
+    use: FirstUse,
+    peak: float | None,
+) -> Row:
+    median = float(np.median(ms))
+    speed = net.mult_adds / (median / 1e3)
+    return Row(
+        file=str(one.file),
+        model=net.name,
+        engine=net.engine,
+        precision="float32",
+        threads=threads,
+        median_ms=median,
+        min_ms=float(ms.min()),
+        max_ms=float(ms.max()),
+        p90_ms=float(np.percentile(ms, 90)),
+        runs=len(ms),
+        mult_adds=net.mult_adds,
+        mult_adds_per_second=speed,
+        peak_mult_adds_per_second=peak,
+        share_of_peak=speed / peak if peak else None,
+        vs_best_peer=None,
+        mean_vs_best_peer=None,
+        end_to_end_ms=end_to_end,
+        load_ms=use.load_ms,
+        first_ms=use.first_ms,
+        peak_memory_bytes=use.peak_memory_bytes,
+        added_memory_bytes=use.added_memory_bytes,
+        added_private_bytes=use.added_private_bytes,
+        file_bytes=net.path.stat().st_size,
+        verified=True,
+        error=error,
+        cpu=cpu_name(),
+    )
+
+
+def _compared(rows: Sequence[Row]) -> list[Row]:
+    """The rows with `vs_best_peer` and its mean filled in."""
+    result = []
+    for row in rows:
+        same = [other for other in rows if (other.model, other.mult_adds) == (row.model, row.mult_adds)]
+        peers = [other.median_ms for other in same if other.engine != "compiled"]
+        both = peers and len(peers) < len(same)
+        result.append(replace(row, vs_best_peer=min(peers) / row.median_ms) if both else row)
+    compiled = [row for row in result if row.engine == "compiled"]
+    ratios = [row.vs_best_peer for row in compiled if row.vs_best_peer]
+    if len({(row.model, row.mult_adds) for row in compiled if row.vs_best_peer}) < 2:
+        return result
+    mean = float(np.exp(np.mean(np.log(ratios))))
+    return [replace(row, mean_vs_best_peer=mean) for row in result]

@@ -1,0 +1,1 @@
+"""What a network costs: Mult-Adds, parameters, bytes, activations."""

@@ -1,0 +1,1 @@
+"""Other programs' networks: what their readers share."""

@@ -1,0 +1,358 @@
+"""A network under construction while a file is read: nodes, weights, and exporters' spellings of one operator.
+
+Operators that a file writes as several elementwise steps are recognised here as steps are added: constants that scale
+and shift, ReLU with an upper bound, hard sigmoid.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from math import inf
+
+import numpy as np
+
+from smallcnn.errors import FileError
+from smallcnn.foreign import views
+from smallcnn.foreign.budget import Budget
+from smallcnn.foreign.views import Array, View, decimal
+from smallcnn.ir import ops
+from smallcnn.ir.checks import shown
+from smallcnn.ir.graph import Node, make_node
+
+EPSILON = 1e-30
+"""Epsilon of a batch norm that only scales and shifts: too small to change a variance of 1."""
+
+FLOAT32 = float(np.finfo(np.float32).max)
+_PEEPHOLE = 4  # maximum steps of scale and shift that spell one operator
+_LONGEST_NAME = 150
+_MOST_RUNS = 256
+
+
+@dataclass(frozen=True)
+class Affine:
+    """`source` * scale + shift, per channel, float64."""
+
+    source: Node
+    scale: Array
+    shift: Array
+
+    def after(self, scale: Array, shift: Array) -> tuple[Array, Array]:
+        """Scale and shift of both steps combined, if (scale, shift) follows this one."""
+        return self.scale * scale, self.shift * scale + shift
+
+
+class Network:
+    """Nodes by name in execution order, their tensors, and the nodes that only scale and shift."""
+
+    def __init__(self, input_shape: tuple[int, int, int], budget: Budget) -> None:
+        self.budget = budget
+        self.nodes: dict[str, Node] = {}
+        self.weights: dict[str, dict[str, Array]] = {}
+        self.affine: dict[str, Affine] = {}
+        self._moved: dict[tuple[str, ops.Op], Node] = {}
+        self._names = _Names()
+        self.input = self.add(ops.Input(input_shape), [], "input")
+
+    def add(self, op: ops.Op, inputs: Sequence[Node], label: str, **weights: Array) -> Node:
+        """A new node named after `label`. FileError if its weights do not fit; GraphError if its inputs do not."""
+        node = make_node(self._names.new(label, op.kind), op, inputs)
+        wanted = op.weights(*(source.shape for source in inputs))
+        for key, weight in wanted.items():
+            if weights[key].shape != weight.shape:
+                raise FileError(f"has a {key} of {weights[key].shape}, not {weight.shape}")
+        self.nodes[node.name] = node
+        self.weights[node.name] = {key: self._stored(weights[key], key) for key in wanted}
+        return node
+
+    def _stored(self, value: Array, key: str) -> Array:
+        self.budget.spend(value.size)
+        with np.errstate(over="ignore"):
+            stored = value.astype(np.float32, copy=False)
+        if not np.isfinite(stored).all():
+            raise FileError(f"has a {key} with values that are infinite or NaN")
+        return stored
+
+    def ordered(self, view: View) -> View:
+        """The same tensor over a node with its channels in the tensor's order, shuffled if needed."""
+        return self.channels_in_order(view, views.atoms_of(view.dims, views.CHANNELS))
+
+    def channels_in_order(self, view: View, order: Sequence[views.Atom]) -> View:
+        """The same tensor over a node with its channels in `order`."""
+        groups = views.swapped_groups(order)
+        if groups is None:
+            return view
+        node = self._once(ops.Shuffle(groups=groups), view)
+        return replace(view, node=node, dims=views.renumbered(view.dims, order))
+
+    def channels_first(self, view: View) -> Node:
+        """The node of a tensor (N, C, H, W): a map, or a vector where the plane is one pixel."""
+        if len(view.dims) != 4:
+            raise FileError(f"needs (batch, channels, height, width), not {shown(view.sizes)}")
+        view = self.ordered(view)
+        if view.dims != views.channels_first(view.node.shape):
+            raise FileError(f"reads {shown(view.sizes)} with its axes out of order; a transpose must come first")
+        return view.node
+
+    def map_first(self, view: View) -> Node:
+        """The node of a tensor (N, C, H, W) if it has a plane."""
+        node = self.channels_first(view)
+        if len(node.shape) != 3:
+            raise FileError(f"needs a plane, but its input {shown(view.sizes)} was already averaged over it")
+        return node
+
+    def vector(self, view: View) -> View:
+        """The same tensor over a vector; it has no plane, or one of one pixel."""
+        if len(view.node.shape) == 1:
+            return view
+        if max(view.node.shape[:2]) > 1:
+            raise FileError(f"needs a vector, not a map {shown(view.node.shape)}")
+        return replace(view, node=self._once(ops.Flatten(), view))
+
+    def _once(self, op: ops.Op, view: View) -> Node:
+        """The node that moves the data of `view`, shared by all its readers."""
+        key = (view.node.name, op)
+        if key not in self._moved:
+            self._moved[key] = self.add(op, [view.node], view.label)
+        return self._moved[key]
+
+    def activation(self, view: View, function: ops.ActivationKind, label: str, slope: float = 0.01) -> View:
+        """An elementwise function of `view`."""
+        return self.on(view, ops.Activation(function=function, slope=slope), label)
+
+    def on(self, view: View, op: ops.Op, label: str) -> View:
+        """An operator that treats every element alike."""
+        return replace(view, node=self.add(op, [view.node], label))
+
+    def clip(self, view: View, low: float, high: float, label: str) -> View:
+        """min(max(x, low), high), as a named activation if there is one."""
+        node, most = view.node, decimal(FLOAT32)
+        low, high = (-inf if low <= -most else low), (inf if high >= most else high)
+        if not low < high:
+            raise FileError(f"clips between {low} and {high}")
+        if inner := _bounds(node.op):
+            both = min(max(inner[0], low), high), min(max(inner[1], low), high)
+            if both[0] < both[1] and (both[0] == 0 or isinstance(node.op, ops.Clip)):
+                (low, high), node = both, self.nodes[node.inputs[0]]
+                view = replace(view, node=node)
+        if (low, high) == (0, 1) and (source := self._spelled(node, 1 / 6, 0.5)):
+            return self.activation(replace(view, node=source), "hard_sigmoid", label)
+        if (low, high) == (0, 6):
+            return self.activation(view, "relu6", label)
+        if (low, high) == (0, inf):
+            return self.activation(view, "relu", label)
+        if (low, high) == (-inf, inf):
+            return view
+        return self.on(view, ops.Clip(low=max(low, -FLOAT32), high=min(high, FLOAT32)), label)
+
+    def scale_and_shift(self, view: View, scale: Array, shift: Array, label: str) -> View:
+        """Scale and shift per channel; recognises a step that undoes earlier ones or completes a hard sigmoid."""
+        channels = view.node.shape[-1]
+        self.budget.spend(4 * channels)
+        scale, shift = (np.broadcast_to(np.asarray(value, np.float64), (channels,)) for value in (scale, shift))
+        if not (np.isfinite(scale).all() and np.isfinite(shift).all()):
+            raise FileError("scales or shifts by an infinite or NaN value")
+        node = view.node
+        if _equal(scale, shift, 1, 0):
+            return view
+        if node.op == ops.Activation(function="relu6") and _equal(scale, shift, 1 / 6, 0):
+            source = self._spelled(self.nodes[node.inputs[0]], 1, 3)
+            if source:
+                return self.activation(replace(view, node=source), "hard_sigmoid", label)
+        for line in self.lines(node):
+            if line.source is not node and _equal(*line.after(scale, shift), 1, 0):
+                return replace(view, node=line.source)
+        one, zero = np.ones(channels, np.float32), np.zeros(channels, np.float32)
+        made = self.add(ops.BatchNorm(epsilon=EPSILON), [node], label,
+                        weight=scale, bias=shift, running_mean=zero, running_var=one)  # fmt: skip
+        self.affine[made.name] = Affine(node, scale, shift)
+        return replace(view, node=made)
+
+    def gate(self, a: View, b: View, label: str) -> View:
+        """A map times a vector, per channel."""
+        a, b = self.ordered(a), self.ordered(b)
+        if _has_plane(b) or (len(a.node.shape) == 1 and not _has_plane(a)):
+            a, b = b, a
+        axes = max(len(a.dims), len(b.dims))
+        pairs = zip(views.broadcast(a.dims, axes), views.broadcast(b.dims, axes), strict=True)
+        aligned = all(factors in ((), over) for over, factors in pairs)
+        if len(a.node.shape) != 3 or _has_plane(b) or not aligned or a.node.shape[-1] != b.node.shape[-1]:
+            raise FileError(
+                f"multiplies two results, {shown(a.sizes)} and {shown(b.sizes)}; the graph can only multiply a map by "
+                "a vector with one number per channel, or x by hard_sigmoid(x)"
+            )
+        node = self.add(ops.Scale(), [a.node, self.vector(b).node], label)
+        return View(node, views.broadcast(a.dims, axes))
+
+    def lines(self, node: Node) -> Iterator[Affine]:
+        """The nodes that `node` scales and shifts: itself and the sources of the steps before it."""
+        line = Affine(node, np.ones(1), np.zeros(1))
+        for _ in range(_PEEPHOLE):
+            yield line
+            step = self.affine.get(line.source.name)
+            if step is None:
+                return
+            line = Affine(step.source, *step.after(line.scale, line.shift))
+        yield line
+
+    def _spelled(self, node: Node, scale: float, shift: float) -> Node | None:
+        """The result r with `node` = `scale` * r + `shift`, in one or a few steps."""
+        return next((line.source for line in self.lines(node) if _equal(line.scale, line.shift, scale, shift)), None)
+
+    def sum(self, terms: Sequence[View], label: str) -> View:
+        """The sum of results of one shape."""
+        axes = max(len(term.dims) for term in terms)
+        if len({(term.dims, term.node.shape) for term in terms}) > 1:
+            terms = [self.ordered(term) for term in terms]
+        if len({len(term.node.shape) for term in terms}) > 1:
+            terms = [self.vector(term) for term in terms]
+        dims = [views.broadcast(term.dims, axes) for term in terms]
+        if len(set(dims)) > 1 or len({term.node.shape for term in terms}) > 1:
+            raise FileError(
+                f"adds results of different shapes: {' and '.join(shown(term.sizes) for term in terms[:4])}"
+            )
+        return View(self.add(ops.Add(), [term.node for term in terms], label), dims[0])
+
+    def join(self, parts: Sequence[View], axis: int, label: str) -> View:
+        """Joins tensors along an axis, which must be the channels."""
+        if len({len(part.node.shape) for part in parts}) > 1:
+            parts = [self.vector(part) for part in parts]
+        parts = [self.ordered(part) for part in parts]
+        for part in parts:
+            channels = part.node.shape[-1]
+            if part.dims[axis] != ((views.Atom(views.CHANNELS, channels),) if channels > 1 else ()):
+                raise FileError(f"joins {shown(part.sizes)} along axis {axis}, which is not the channels")
+        if len({(part.dims[:axis], part.dims[axis + 1 :], part.node.shape[:-1]) for part in parts}) > 1:
+            raise FileError(
+                f"joins results of different shapes: {' and '.join(shown(part.sizes) for part in parts[:4])}"
+            )
+        node = self.add(ops.Concat(), [part.node for part in parts], label)
+        dims = list(parts[0].dims)
+        dims[axis] = (views.Atom(views.CHANNELS, node.shape[-1]),)
+        return View(node, tuple(dims))
+
+    def part(self, view: View, axis: int, start: int, stop: int, label: str) -> View:
+        """Indices start to stop of an axis: consecutive channels, or rows or columns of the plane."""
+        dim, size = view.dims[axis], view.sizes[axis]
+        if (start, stop) == (0, size):
+            return view
+        if not 0 <= start < stop <= size:
+            raise FileError(f"takes {start} to {stop} of an axis of {size}")
+        if view.ended:
+            raise FileError(f"takes part of the result of {view.ended}, which is supported only as the last operator")
+        here = {atom.axis for atom in dim}
+        if here == {views.CHANNELS}:
+            others = [d for i, d in enumerate(view.dims) if i != axis]
+            view = self.channels_in_order(view, [*dim, *views.atoms_of(others, views.CHANNELS)])
+            block = view.node.shape[-1] // size
+            node = self.add(ops.Slice(start=start * block, stop=stop * block), [view.node], label)
+            kept = (views.Atom(views.CHANNELS, stop - start, block),) if stop - start > 1 else ()
+        elif len(dim) == 1 and dim[0].size == view.node.shape[dim[0].axis]:
+            margins = {dim[0].axis: (-start, stop - size)}
+            padding = (margins.get(views.HEIGHT, (0, 0)), margins.get(views.WIDTH, (0, 0)))
+            node = self.add(ops.Pad(padding=padding), [view.node], label)
+            kept = (views.Atom(dim[0].axis, stop - start),) if stop - start > 1 else ()
+        else:
+            raise FileError(f"takes part of axis {axis} of {shown(view.sizes)}, which is neither channels nor plane")
+        return replace(view, node=node, dims=(*view.dims[:axis], kept, *view.dims[axis + 1 :]))
+
+    def pick(self, view: View, axis: int, index: Array, label: str) -> View:
+        """Channels by number in any order: as a shuffle, or as consecutive runs that are cut and joined."""
+        dim, size = view.dims[axis], view.sizes[axis]
+        if {atom.axis for atom in dim} != {views.CHANNELS}:
+            raise FileError(f"takes indices of axis {axis} of {shown(view.sizes)} that are not consecutive")
+        groups = _shuffles(index, size)
+        if groups:
+            (slow, fast) = views.reshaped((dim,), (groups, size // groups))
+            return replace(view, dims=(*view.dims[:axis], fast + slow, *view.dims[axis + 1 :]))
+        starts = [0, *(np.flatnonzero(np.diff(index) != 1) + 1).tolist(), index.size]
+        if len(starts) > _MOST_RUNS:
+            raise FileError(f"takes channels in {len(starts) - 1} runs; at most {_MOST_RUNS} are supported")
+        parts = [
+            self.part(view, axis, int(index[first]), int(index[stop - 1]) + 1, f"{label}.{i}")
+            for i, (first, stop) in enumerate(pairwise(starts))
+        ]
+        return replace(self.join(parts, axis, label), pixels=view.pixels)
+
+    def dense(self, view: View, weight: Array, bias: Array | None, label: str) -> View:
+        """Fully connected, (out, in) over the tensor's last axis, which holds everything."""
+        if any(view.dims[:-1]) or weight.ndim != 2 or view.sizes[-1:] != weight.shape[1:]:
+            raise FileError(f"multiplies {shown(view.sizes)} by a matrix of {shown(weight.shape[::-1])}")
+        node = view.node
+        order = views.positions(view.dims, node.shape)
+        if (order != np.arange(len(order))).any():
+            self.budget.spend(weight.size)
+            turned = np.empty_like(weight)
+            turned[:, order] = weight
+            weight = turned
+        if len(node.shape) == 3:
+            node = self._once(ops.Flatten(), view)
+        op = ops.Dense(out=len(weight), bias=bias is not None)
+        made = self.add(op, [node], label, weight=weight, **({} if bias is None else {"bias": bias}))
+        return View(made, views.plain(made.shape, (views.CHANNELS,)))
+
+
+def _bounds(op: ops.Op) -> tuple[float, float] | None:
+    """The bounds of an operator that only clips."""
+    match op:
+        case ops.Activation(function="relu"):
+            return 0, inf
+        case ops.Activation(function="relu6"):
+            return 0, 6
+        case ops.Clip(low=low, high=high):
+            return (-inf if low <= -FLOAT32 else low), (inf if high >= FLOAT32 else high)
+    return None
+
+
+def _shuffles(index: Array, size: int) -> int | None:
+    """The groups of the channel shuffle with this order; None if there is none."""
+    if index.size != size or size < 2 or not 1 < index[1] < size or size % index[1] or index[0]:
+        return None
+    columns = int(index[1])
+    groups = size // columns
+    return groups if (index == np.arange(size).reshape(groups, columns).T.reshape(-1)).all() else None
+
+
+def _has_plane(view: View) -> bool:
+    return any(atom.axis != views.CHANNELS for dim in view.dims for atom in dim)
+
+
+def _equal(scale: Array, shift: Array, wanted_scale: float, wanted_shift: float) -> bool:
+    """Whether these equal the wanted numbers, to a few roundings of float32."""
+    return close(scale, wanted_scale) and close(shift, wanted_shift)
+
+
+def close(values: Array | float, wanted: float) -> bool:
+    """Whether all equal the wanted number, to a few roundings of float32."""
+    return bool((np.abs(np.asarray(values) - wanted) <= 5e-7 * max(abs(wanted), 0.1)).all())
+
+
+class _Names:
+    """Node names from the file's: letters, digits, _ and dots; unique, and never also a group of nodes."""
+
+    def __init__(self) -> None:
+        self._nodes: set[str] = set()
+        self._groups: set[str] = set()
+        self._tried: Counter[str] = Counter()
+
+    def new(self, label: str, kind: str) -> str:
+        """A node name from the file's `label`, or else from its kind."""
+        parts = [re.sub(r"\W", "_", part, flags=re.ASCII) for part in re.split(r"[./]", label[-_LONGEST_NAME:])]
+        name = ".".join(part for part in parts if part) or kind
+        if not re.match(r"[A-Za-z_]", name):
+            name = f"{kind}_{name}"
+        if not self._nodes.isdisjoint(_groups(name)):
+            name = name.replace(".", "_")
+        free = name
+        while free in self._nodes or free in self._groups:
+            self._tried[name] += 1
+            free = f"{name}_{self._tried[name] + 1}"
+        self._nodes.add(free)
+        self._groups.update(_groups(free))
+        return free
+
+
+def _groups(name: str) -> list[str]:
+    parts = name.split(".")
+    return [".".join(parts[:i]) for i in range(1, len(parts))]

@@ -1,0 +1,1 @@
+"""One image: decoding it and fitting it to a network's input."""

@@ -1,0 +1,1 @@
+"""The network as data: operators, graphs, and building them. Standard library only."""

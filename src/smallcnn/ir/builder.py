@@ -1,0 +1,269 @@
+"""Builds a graph layer by layer and checks every shape as it is added.
+
+    g = Builder(input=(224, 224, 3))
+    x = g.conv_bn(g.input, 32, kernel=3, stride=2, name="stem")
+    x = g.depthwise_bn(x, kernel=3, name="block1.depthwise")
+    features = g.conv_bn(x, 64, name="block1.pointwise")
+    graph = g.graph(g.dense(g.global_pool(features), 1000, name="classifier"), features=features, name="tiny")
+
+Each method takes and returns a Node, whose `shape` is (H, W, C) or (C,). Names with dots group nodes
+(`block1.pointwise.conv`); the default name is the operator's kind and a number. An error names the layer.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from smallcnn.errors import GraphError
+from smallcnn.ir import checks, ops
+from smallcnn.ir.graph import Graph, Node, make_node
+from smallcnn.ir.ops import ActivationKind, Op, Padding, Pair, Shape
+
+Size = int | Pair
+PaddingLike = Literal["same", "ceil", "symmetric"] | int | Padding
+"""'same' is TensorFlow's SAME, as numbers for this input size; 'ceil' is Caffe's rounding up: the last window's
+missing pixels are added at the end; 'symmetric' is half the kernel on every side, as in most PyTorch code; one number
+pads all four.
+"""
+
+
+class Builder:
+    """Collects nodes; `graph` returns the finished network."""
+
+    def __init__(self, *, input: tuple[int, int, int]) -> None:
+        self._nodes: dict[str, Node] = {}
+        self.input = self._add(ops.Input, (), "input", shape=input)
+
+    def conv(
+        self,
+        x: Node,
+        out: int,
+        *,
+        kernel: Size = 1,
+        stride: Size = 1,
+        padding: PaddingLike = "same",
+        groups: int = 1,
+        bias: bool = True,
+        name: str | None = None,
+    ) -> Node:
+        """Convolution: (H, W, C) -> (H', W', out). `kernel` and `stride` are (height, width) or one number."""
+        return self._add(ops.Conv, (x,), name, window=(kernel, stride, padding), out=out, groups=groups, bias=bias)
+
+    def depthwise(
+        self,
+        x: Node,
+        *,
+        kernel: Size,
+        stride: Size = 1,
+        padding: PaddingLike = "same",
+        multiplier: int = 1,
+        bias: bool = True,
+        name: str | None = None,
+    ) -> Node:
+        """One filter per channel (`multiplier` filters): (H, W, C) -> (H', W', C * multiplier)."""
+        channels = x.shape[-1]
+        return self.conv(
+            x, channels * multiplier, kernel=kernel, stride=stride, padding=padding, groups=channels, bias=bias,
+            name=name,
+        )  # fmt: skip
+
+    def conv_bn(
+        self,
+        x: Node,
+        out: int,
+        *,
+        kernel: Size = 1,
+        stride: Size = 1,
+        padding: PaddingLike = "same",
+        groups: int = 1,
+        epsilon: float = 1e-5,
+        activation: ActivationKind | None = "relu6",
+        bias: bool = False,
+        name: str,
+    ) -> Node:
+        """Convolution, by default without bias, batch norm, activation: `name`.conv, `name`.bn and `name`.act."""
+        x = self.conv(
+            x, out, kernel=kernel, stride=stride, padding=padding, groups=groups, bias=bias, name=f"{name}.conv"
+        )
+        x = self.batch_norm(x, epsilon=epsilon, name=f"{name}.bn")
+        return self.activation(x, activation, name=f"{name}.act") if activation else x
+
+    def depthwise_bn(
+        self,
+        x: Node,
+        *,
+        kernel: Size,
+        stride: Size = 1,
+        padding: PaddingLike = "same",
+        epsilon: float = 1e-5,
+        activation: ActivationKind | None = "relu6",
+        bias: bool = False,
+        name: str,
+    ) -> Node:
+        """Depthwise convolution, batch norm, activation: (H, W, C) -> (H', W', C)."""
+        channels = x.shape[-1]
+        return self.conv_bn(
+            x, channels, kernel=kernel, stride=stride, padding=padding, groups=channels, epsilon=epsilon,
+            activation=activation, bias=bias, name=name,
+        )  # fmt: skip
+
+    def batch_norm(self, x: Node, *, epsilon: float = 1e-5, name: str | None = None) -> Node:
+        """Batch normalisation over each channel."""
+        return self._add(ops.BatchNorm, (x,), name, epsilon=epsilon)
+
+    def activation(self, x: Node, function: ActivationKind, *, slope: float = 0.01, name: str | None = None) -> Node:
+        """An elementwise function; `slope` is leaky_relu's."""
+        return self._add(ops.Activation, (x,), name, function=function, slope=slope)
+
+    def clip(self, x: Node, low: float, high: float, *, name: str | None = None) -> Node:
+        """min(max(x, low), high)."""
+        return self._add(ops.Clip, (x,), name, low=low, high=high)
+
+    def pad(self, x: Node, padding: Padding, *, name: str | None = None) -> Node:
+        """Zeros around a map; negative numbers crop."""
+        return self._add(ops.Pad, (x,), name, padding=padding)
+
+    def max_pool(
+        self,
+        x: Node,
+        *,
+        kernel: Size,
+        stride: Size,
+        padding: PaddingLike = "same",
+        name: str | None = None,
+    ) -> Node:
+        """Maximum over a window: (H, W, C) -> (H', W', C)."""
+        return self._add(ops.Pool, (x,), name, window=(kernel, stride, padding), function="max")
+
+    def average_pool(
+        self,
+        x: Node,
+        *,
+        kernel: Size,
+        stride: Size,
+        padding: PaddingLike = "same",
+        count_padding: bool = False,
+        name: str | None = None,
+    ) -> Node:
+        """Mean over a window: (H, W, C) -> (H', W', C); `count_padding` divides by the whole window at borders."""
+        window = (kernel, stride, padding)
+        return self._add(ops.Pool, (x,), name, window=window, function="average", count_padding=count_padding)
+
+    def global_pool(self, x: Node, *, name: str | None = None) -> Node:
+        """Mean over the plane: (H, W, C) -> (C,)."""
+        return self._add(ops.GlobalPool, (x,), name)
+
+    def flatten(self, x: Node, *, name: str | None = None) -> Node:
+        """(H, W, C) -> (H * W * C,), channels fastest."""
+        return self._add(ops.Flatten, (x,), name)
+
+    def dense(self, x: Node, out: int, *, bias: bool = True, name: str | None = None) -> Node:
+        """Fully connected: (C,) -> (out,)."""
+        return self._add(ops.Dense, (x,), name, out=out, bias=bias)
+
+    def add(self, *xs: Node, name: str | None = None) -> Node:
+        """Elementwise sum of tensors of one shape."""
+        return self._add(ops.Add, xs, name)
+
+    def scale(self, x: Node, factors: Node, *, name: str | None = None) -> Node:
+        """Channels of a map times a vector: (H, W, C), (C,) -> (H, W, C)."""
+        return self._add(ops.Scale, (x, factors), name)
+
+    def concat(self, *xs: Node, name: str | None = None) -> Node:
+        """Joins along the channels."""
+        return self._add(ops.Concat, xs, name)
+
+    def shuffle(self, x: Node, groups: int, *, name: str | None = None) -> Node:
+        """Channel shuffle."""
+        return self._add(ops.Shuffle, (x,), name, groups=groups)
+
+    def split(self, x: Node, sizes: Sequence[int], *, name: str | None = None) -> list[Node]:
+        """Cuts the channels into consecutive parts of these sizes, which cover them all; named `name`.0, .1, ..."""
+        base = name or self._number("split")
+        if sum(sizes) != x.shape[-1]:
+            raise GraphError(f"{base}: parts of {list(sizes)} channels do not add up to {x.shape[-1]}")
+        stops = [sum(sizes[: i + 1]) for i in range(len(sizes))]
+        return [
+            self._add(ops.Slice, (x,), f"{base}.{i}", start=stop - size, stop=stop)
+            for i, (size, stop) in enumerate(zip(sizes, stops, strict=True))
+        ]
+
+    def local_response_norm(
+        self, x: Node, *, size: int, alpha: float, beta: float, bias: float, name: str | None = None
+    ) -> Node:
+        """Normalisation over neighbouring channels."""
+        return self._add(ops.LocalResponseNorm, (x,), name, size=size, alpha=alpha, beta=beta, bias=bias)
+
+    def dropout(self, x: Node, rate: float, *, name: str | None = None) -> Node:
+        """Dropout in training."""
+        return self._add(ops.Dropout, (x,), name, rate=rate)
+
+    def graph(self, output: Node, *, features: Node, name: str) -> Graph:
+        """The finished network. `features` is the last node of the backbone; what follows is the head."""
+        return Graph(name, tuple(self._nodes.values()), output.name, features.name)
+
+    def _number(self, kind: str) -> str:
+        heads = {name.partition(".")[0] for name in self._nodes}
+        return next(name for i in range(len(heads) + 1) if (name := f"{kind}{i + 1}") not in heads)
+
+    def _add(
+        self,
+        op: type[Op],
+        inputs: Sequence[Node],
+        name: str | None,
+        *,
+        window: tuple[Size, Size, PaddingLike] | None = None,
+        **attributes: object,
+    ) -> Node:
+        name = name or self._number(op.kind)
+        if foreign := [x.name for x in inputs if self._nodes.get(x.name) is not x]:
+            raise GraphError(f"{name}: its input {foreign[0]!r} was not made by this builder")
+        if name in self._nodes:
+            raise GraphError(f"{name}: two nodes have this name")
+        try:
+            if window:
+                attributes |= _window(inputs[0].shape, *window)
+            made = op(**attributes)
+        except GraphError as error:
+            raise GraphError(f"{name}: {error}") from None
+        node = make_node(name, made, inputs)
+        self._nodes[name] = node
+        return node
+
+
+def same_padding(size: int, kernel: int, stride: int) -> Pair:
+    """TensorFlow's SAME along one axis: ceil(size / stride) outputs, the odd pixel of padding at the end."""
+    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+    return total // 2, total - total // 2
+
+
+def ceil_padding(size: int, kernel: int, stride: int) -> Pair:
+    """Caffe's rounding up along one axis: pads the last, partial window at the end."""
+    return 0, -(size - kernel) % stride
+
+
+def _symmetric_padding(size: int, kernel: int, stride: int) -> Pair:  # noqa: ARG001
+    """(kernel - 1) / 2 on both sides."""
+    return (kernel - 1) // 2, (kernel - 1) // 2
+
+
+_PADDINGS = {"same": same_padding, "symmetric": _symmetric_padding, "ceil": ceil_padding}
+
+
+def _window(shape: Shape, kernel: Size, stride: Size, padding: PaddingLike) -> dict[str, object]:
+    """Explicit kernel, stride and padding for an input of this shape."""
+    height, width, _ = checks.as_map(shape)
+    kernel, stride = _pair(kernel), _pair(stride)
+    checks.window(kernel, stride, ops.NO_PADDING)
+    if isinstance(padding, str):
+        if padding not in _PADDINGS:
+            allowed = ", ".join(map(repr, _PADDINGS))
+            raise GraphError(f"padding must be {allowed}, a number or ((top, bottom), (left, right)), not {padding!r}")
+        along = _PADDINGS[padding]
+        padding = (along(height, kernel[0], stride[0]), along(width, kernel[1], stride[1]))
+    elif isinstance(padding, int):
+        padding = ((padding, padding), (padding, padding))
+    return {"kernel": kernel, "stride": stride, "padding": padding}
+
+
+def _pair(size: Size) -> Pair:
+    return (size, size) if isinstance(size, int) else size

@@ -1,0 +1,215 @@
+"""A network as data: an immutable list of named nodes in execution order.
+
+    Graph.nodes    Node(name, op, inputs, shape), inputs before their consumers, the Input node first
+    Graph.output   name of the node whose result is the answer (the logits)
+    Graph.features name of the last node of the backbone; the head is everything after it
+
+Everything else in the package reads a graph or turns one into another. Build one with `ir.builder.Builder`.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from typing import TypeVar
+
+from smallcnn.errors import GraphError
+from smallcnn.ir import checks, ops
+from smallcnn.ir.checks import shown
+from smallcnn.ir.ops import Op, Shape, Weight
+
+_NAME = re.compile(r"[A-Za-z_]\w*(\.\w+)*", re.ASCII)
+_LONGEST_NAME = 200
+_LONGEST_JSON = 1000 * checks.MOST_NODES  # a node takes about 250 characters
+_JSON_VERSION = 1
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operator in a network; `shape` is its output shape, channels last, without the batch."""
+
+    name: str
+    op: Op
+    inputs: tuple[str, ...]
+    shape: Shape
+
+
+def make_node(name: str, op: Op, inputs: Sequence[Node]) -> Node:
+    """A node with its shape inferred; GraphError naming it if the inputs do not fit the operator."""
+    _check_name(name)
+    least, most = op.inputs_min, op.inputs_max
+    if len(inputs) < least or (most is not None and len(inputs) > most):
+        wanted = f"{least}" if least == most else f"at least {least}"
+        raise GraphError(f"{name}: {op.kind} takes {wanted} input(s), not {len(inputs)}")
+    shapes = [node.shape for node in inputs]
+    try:
+        shape = op.output_shape(*shapes)
+        op.check_bounds(*shapes)
+    except GraphError as error:
+        raise GraphError(f"{name}: {error}") from None
+    return Node(name, op, tuple(node.name for node in inputs), shape)
+
+
+def check_count(nodes: int) -> None:
+    """Raises GraphError if a network has more nodes than any small CNN."""
+    if nodes > checks.MOST_NODES:
+        raise GraphError(f"{nodes:,} nodes; at most {checks.MOST_NODES:,} are allowed")
+
+
+def _check_name(name: object) -> None:
+    if not (isinstance(name, str) and len(name) <= _LONGEST_NAME and _NAME.fullmatch(name)):
+        raise GraphError(
+            f"{shown(name)} is not a node name: letters, digits and _, dots between parts, at most {_LONGEST_NAME} long"
+        )
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A checked network. `name` describes it (`mobilenet_v1:width=0.5`) and need not be registered."""
+
+    name: str
+    nodes: tuple[Node, ...]
+    output: str
+    features: str
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.name, str) and self.name.isprintable()):
+            raise GraphError(f"a graph's name must be one line of text, not {shown(self.name)}")
+        if not self.nodes or not isinstance(self.nodes[0].op, ops.Input):
+            raise GraphError("a graph starts with its input node")
+        check_count(len(self.nodes))
+        seen: dict[str, Node] = {}
+        for node in self.nodes:
+            if node.name in seen:
+                raise GraphError(f"{node.name}: two nodes have this name")
+            if missing := [name for name in node.inputs if name not in seen]:
+                raise GraphError(f"{node.name}: its input {missing[0]!r} is not an earlier node")
+            if make_node(node.name, node.op, [seen[name] for name in node.inputs]).shape != node.shape:
+                raise GraphError(f"{node.name}: shape {node.shape} differs from its operator's result")
+            seen[node.name] = node
+        for name in seen:
+            parts = name.split(".")
+            if clash := next((p for i in range(1, len(parts)) if (p := ".".join(parts[:i])) in seen), None):
+                raise GraphError(f"{name}: {clash} is a node itself, so it cannot also be a group of nodes")
+        self._check_ends(seen)
+
+    def _check_ends(self, seen: dict[str, Node]) -> None:
+        for what, name in (("output", self.output), ("features", self.features)):
+            if name not in seen:
+                raise GraphError(f"{what} {shown(name)} is not a node")
+        if sum(isinstance(node.op, ops.Input) for node in self.nodes) > 1:
+            raise GraphError("a graph has one input node")
+        if (numbers := sum(prod(node.shape) for node in self.nodes)) > checks.MOST_NUMBERS_IN_ALL:
+            raise GraphError(
+                f"its results hold {numbers:,} numbers per image; at most {checks.MOST_NUMBERS_IN_ALL:,} are allowed"
+            )
+        used = {name for node in self.nodes for name in node.inputs}
+        if unused := [node.name for node in self.nodes if node.name not in used and node.name != self.output]:
+            raise GraphError(f"{unused[0]}: nothing uses this node")
+        position = {name: i for i, name in enumerate(seen)}
+        split = position[self.features]
+        for node in self.nodes[split + 1 :]:
+            if early := [name for name in node.inputs if position[name] < split]:
+                raise GraphError(f"{node.name}: reads {early[0]} past the end of the features, {self.features}")
+
+    def __repr__(self) -> str:
+        return f"<Graph {self.name}: {len(self.nodes)} nodes, {self.input_shape} -> {self.output_shape}>"
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self.nodes)
+
+    def __getitem__(self, name: str) -> Node:
+        return self._by_name[name]
+
+    @cached_property
+    def _by_name(self) -> dict[str, Node]:
+        return {node.name: node for node in self.nodes}
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of one image."""
+        height, width, channels = self.nodes[0].shape
+        return height, width, channels
+
+    @property
+    def output_shape(self) -> Shape:
+        """Shape of the answer; (classes,) for a classifier."""
+        return self[self.output].shape
+
+    @cached_property
+    def consumers(self) -> dict[str, tuple[Node, ...]]:
+        """The nodes that read each node's result, in order."""
+        readers: dict[str, list[Node]] = {node.name: [] for node in self.nodes}
+        for node in self.nodes:
+            for name in dict.fromkeys(node.inputs):
+                readers[name].append(node)
+        return {name: tuple(nodes) for name, nodes in readers.items()}
+
+    def input_shapes(self, node: Node) -> tuple[Shape, ...]:
+        """Shapes of the inputs of `node`."""
+        return tuple(self[name].shape for name in node.inputs)
+
+    def weights_of(self, node: Node) -> dict[str, Weight]:
+        """The tensors stored for `node`: 'weight', 'bias', ..."""
+        return node.op.weights(*self.input_shapes(node))
+
+    @cached_property
+    def weights(self) -> dict[str, Weight]:
+        """Every stored tensor by its full name, `node.tensor`, in order: the state dict of the network."""
+        return {f"{n.name}.{key}": weight for n in self.nodes for key, weight in self.weights_of(n).items()}
+
+    def to_json(self) -> str:
+        """The graph as a JSON object; shapes are omitted, as they follow from the rest."""
+        nodes = [{"name": node.name, "inputs": node.inputs, **ops.to_json(node.op)} for node in self.nodes]
+        record = {"version": _JSON_VERSION, "name": self.name, "output": self.output, "features": self.features}
+        return json.dumps(record | {"nodes": nodes})
+
+    @classmethod
+    def from_json(cls, text: str) -> "Graph":
+        """The inverse of `to_json`; GraphError naming the node if anything is missing, unknown or does not fit."""
+        if len(text) > _LONGEST_JSON:
+            raise GraphError(f"a graph's JSON of {len(text):,} characters; at most {_LONGEST_JSON:,} are allowed")
+        try:
+            record = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise GraphError(f"not the JSON of a graph: {error}") from error
+        version = _entry(record, "version", object)
+        if version != _JSON_VERSION:
+            raise GraphError(f"graph of version {shown(version)}; this smallcnn reads version {_JSON_VERSION}")
+        nodes: dict[str, Node] = {}
+        entries = _entry(record, "nodes", list)
+        check_count(len(entries))
+        for entry in entries:
+            node = _node_from_json(entry, nodes)
+            if node.name in nodes:
+                raise GraphError(f"{node.name}: two nodes have this name")
+            nodes[node.name] = node
+        name, output, features = (_entry(record, key, str) for key in ("name", "output", "features"))
+        return cls(name, tuple(nodes.values()), output, features)
+
+
+def _node_from_json(entry: object, earlier: dict[str, Node]) -> Node:
+    name, inputs = _entry(entry, "name", str), _entry(entry, "inputs", list)
+    _check_name(name)
+    for source in inputs:
+        if not (isinstance(source, str) and source in earlier):
+            raise GraphError(f"{name}: its input {shown(source)} is not an earlier node")
+    assert isinstance(entry, dict)
+    try:
+        op = ops.from_json({key: value for key, value in entry.items() if key not in ("name", "inputs")})
+    except GraphError as error:
+        raise GraphError(f"{name}: {error}") from None
+    return make_node(name, op, [earlier[source] for source in inputs])
+
+
+def _entry(record: object, key: str, kind: type[T]) -> T:
+    """`record[key]`; GraphError unless it is there and of this kind."""
+    if not isinstance(record, dict) or key not in record:
+        raise GraphError(f"not the JSON of a graph: {shown(record)} has no {key!r}")
+    value = record[key]
+    if not isinstance(value, kind):
+        raise GraphError(f"not the JSON of a graph: {key!r} is {shown(value)}, not a {kind.__name__}")
+    return value

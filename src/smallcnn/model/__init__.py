@@ -1,0 +1,1 @@
+"""The model: a network with everything needed to use it, and its files."""

@@ -1,0 +1,1 @@
+"""Reading any small CNN's ONNX file."""

@@ -1,0 +1,297 @@
+"""Reads any small CNN's ONNX file as an artifact: its operators are converted to the graph's one by one.
+
+Files from `writing` keep their labels, preprocessing and facts. Other files take an image of floats or bytes, channels
+first or last; `preparation` determines its preparation. Labels come from the file's tail, or are ImageNet's for 1,000
+classes. A softmax or sigmoid at the end is removed and becomes the artifact's ending.
+
+An operator the graph lacks is an error that names it. The network is read for a batch of one.
+"""
+
+import hashlib
+import json
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto
+
+from smallcnn.data.labels import checked_labels
+from smallcnn.errors import FileError, GraphError
+from smallcnn.foreign import views
+from smallcnn.foreign.budget import Budget
+from smallcnn.foreign.entry import Entry, Reach
+from smallcnn.foreign.labels import usual_labels
+from smallcnn.foreign.network import Network
+from smallcnn.foreign.simplify import simplify
+from smallcnn.foreign.views import Array, View
+from smallcnn.image.fit import Preprocessing
+from smallcnn.image.overrides import Prepared
+from smallcnn.ir.checks import shown
+from smallcnn.ir.graph import Graph, Node
+from smallcnn.ir.ops import NO_PADDING
+from smallcnn.model.model import FORMAT, Artifact
+from smallcnn.onnx.read import older
+from smallcnn.onnx.read.call import Call, Value
+from smallcnn.onnx.read.constants import Constants, evaluate
+from smallcnn.onnx.read.external import Beside
+from smallcnn.onnx.read.file import Attributes, File, Picture, Step, number_type, parse, unpack
+from smallcnn.onnx.read.operators import COMPUTING, MOVING, REFUSED
+from smallcnn.onnx.read.outline import check_ordinary
+from smallcnn.onnx.read.preparation import preparation
+from smallcnn.system.files import check_regular
+from smallcnn.tasks.ending import Ending, check_ending
+from smallcnn.transform.logits import to_logits, without_sigmoid
+
+_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
+_ALIKE = ("Add", "Cast", "Div", "Identity", "Mul", "Pad", "Sub")  # operators that may come before a transpose
+_MOST_BYTES = 2**31 - 1
+"""Largest message the format's encoding allows."""
+
+
+@dataclass(frozen=True)
+class Read:
+    """The computation of an ONNX file.
+
+    `entry`: the graph's input from the file's input; `done`: all steps on the image before the network, as evidence of
+    its pixel range. `dropped`: the operator after the logits, "Softmax", "LogSoftmax" or "Sigmoid". `ending` turns the
+    graph's outputs into answers; a single output with a sigmoid becomes two logits.
+    """
+
+    graph: Graph
+    weights: dict[str, Array]
+    entry: Entry
+    done: tuple[Entry, ...]
+    dropped: str | None
+    ending: Ending
+
+
+def read_onnx(path: Path | str, prepared: Prepared | None = None) -> Artifact:
+    """The network of an ONNX file. `prepared` states the image preparation where the file does not.
+
+    Raises FileError if the file is missing, damaged, or needs an operator the graph lacks.
+    """
+    path = Path(path)
+    check_regular(path)
+    try:
+        check_ordinary(path)
+        if path.stat().st_size > _MOST_BYTES:
+            raise FileError(f"{path.stat().st_size:,} bytes; an ONNX file has at most {_MOST_BYTES:,}")
+        file = unpack(parse(path.read_bytes()), Beside(path.parent))
+        return _artifact(file, path.stem, prepared or Prepared())
+    except OSError as error:
+        raise FileError(f"{path}: cannot be read ({error.strerror})") from error
+    except (FileError, GraphError) as error:
+        raise FileError(f"{path}: {error}") from error
+
+
+def from_onnx(model: onnx.ModelProto, *, resolution: tuple[int, int] | None = None) -> Read:
+    """Graph and weights of a model in memory; see `read_onnx`."""
+    file = unpack(model)
+    return _read(file, file.name, resolution)
+
+
+def _artifact(file: File, stem: str, prepared: Prepared) -> Artifact:
+    ours = _is_ours(file)
+    name = file.metadata.get("smallcnn.model", stem) if ours else stem
+    read = _read(file, name, prepared.plane)
+    if ours:
+        made = _ours(file, read)
+        return replace(made, preprocessing=prepared.over(made.preprocessing))
+    preprocessing, how = preparation(file, read, prepared)
+    said = {"producer": file.producer, "opset": file.opset, "dropped": read.dropped} | how
+    if file.beside.files:
+        said["beside"] = {name: digest(path) for name, path in file.beside.files.items()}
+    labels = usual_labels(read.graph.output_shape[0])
+    if file.labels and len(file.labels) == len(labels):
+        labels = checked_labels(list(file.labels))
+    return Artifact(read.graph, read.weights, labels, preprocessing, {"onnx": said}, read.ending)
+
+
+def _is_ours(file: File) -> bool:
+    return "smallcnn.format" in file.metadata
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _ours(file: File, read: Read) -> Artifact:
+    """The artifact from the metadata that `writing` stored with the network."""
+    if file.metadata["smallcnn.format"] != FORMAT:
+        raise FileError(f"written in format {shown(file.metadata['smallcnn.format'])}, this smallcnn reads {FORMAT!r}")
+    try:
+        labels, facts = (json.loads(file.metadata[f"smallcnn.{key}"]) for key in ("labels", "facts"))
+        preprocessing = Preprocessing.from_json(file.metadata["smallcnn.preprocessing"])
+    except KeyError as error:
+        raise FileError(f"its metadata lacks {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise FileError(f"its metadata is damaged: {error}") from error
+    if not isinstance(facts, dict):
+        raise FileError("its facts are not a JSON object")
+    if isinstance(facts.get("onnx"), dict):
+        facts["onnx"].pop("fed", None)  # the input of the file that this one was imported from
+    done = np.array([read.entry.scale, read.entry.shift], np.float32)
+    if file.picture.type != TensorProto.UINT8 or not np.array_equal(preprocessing.scale_and_shift(), done):
+        raise FileError("was changed after smallcnn wrote it: it prepares images differently from its metadata")
+    return Artifact(read.graph, read.weights, checked_labels(labels), preprocessing, facts, read.ending)
+
+
+def _read(file: File, name: str, resolution: tuple[int, int] | None) -> Read:
+    stored = sum(value.size for value in file.constants.values())
+    budget = Budget(stored)
+    shape, order = _input(file, resolution)
+    try:
+        network = Network(shape, budget)
+    except GraphError as error:
+        raise FileError(f"takes {_sides(file.picture)}: {error}") from error
+    pixels = file.picture.type == TensorProto.UINT8
+    picture = View(network.input, views.plain(shape, order), pixels=pixels)
+    values: dict[str, Value] = {**file.constants, file.picture.name: picture}
+    last = {name: i for i, step in enumerate(file.steps) for name in step.inputs}
+    last[file.output] = len(file.steps)
+    for i, step in enumerate(file.steps):
+        try:
+            made = _run(step, values, network, file, last)
+        except (FileError, GraphError) as error:
+            raise FileError(f"{shown(step.kind)} ({shown(step.name)}): {error}") from error
+        for output, value in zip(step.outputs, made, strict=False):
+            values[output] = value
+        for source in step.inputs:
+            if last[source] == i:
+                values.pop(source, None)
+    result = values.get(file.output)
+    if not isinstance(result, View):
+        raise FileError("its output does not depend on the image")
+    answer = _answer(network, result)
+    reach: Reach = "constants" if _is_ours(file) else "channels"
+    simple = simplify(network, answer, name if name.isprintable() else "imported", reach)
+    return _ended(Read(simple.graph, simple.weights, simple.entry, simple.done, result.ended, "softmax"), file)
+
+
+def _ended(read: Read, file: File) -> Read:
+    """The graph up to its ending, and the ending stated or shown by the file."""
+    if read.dropped is not None:  # by a softmax
+        return read
+    if not _is_ours(file):
+        graph, weights, ending = to_logits(read.graph, read.weights)
+        dropped = None if without_sigmoid(read.graph) is None else "Sigmoid"
+        return replace(read, graph=graph, weights=weights, ending=ending, dropped=dropped)
+    ending = check_ending(file.metadata.get("smallcnn.ending", "softmax"))
+    if file.metadata.get("smallcnn.output") == "probabilities":
+        without = without_sigmoid(read.graph) if ending == "sigmoid" else None
+        if without is None:
+            raise FileError(f"was changed after smallcnn wrote it: it does not end in {ending}")
+        return replace(read, graph=without, ending=ending, dropped="Sigmoid")
+    return replace(read, ending=ending)
+
+
+def _run(step: Step, values: dict[str, Value], network: Network, file: File, read: Collection[str]) -> list[Value]:
+    """The results of one operator, at least one for each of its outputs that is in `read`."""
+    given = [values[name] if name else None for name in step.inputs]
+    attributes, opset = Attributes(step.attributes, file.beside), file.opset
+    if opset < older.FIRST_MODERN:
+        given = older.modernised(step.kind, given, attributes)
+    if step.kind == "Reshape":
+        given = _for_one(given, file.picture.sides[0])
+    constants = [None if isinstance(value, View) else value for value in given]
+    outputs = len(step.outputs)
+    made: list[Value]
+    if step.kind in REFUSED:
+        raise FileError(REFUSED[step.kind])
+    if any(isinstance(value, View) for value in given):
+        call = Call(step.kind, opset, constants, attributes, outputs, network.budget, given, step.name)
+        if step.kind in MOVING:
+            made = [MOVING[step.kind](call)]
+        elif step.kind in COMPUTING:
+            result = COMPUTING[step.kind](network, call)
+            made = [*result] if isinstance(result, list) else [result]
+        else:
+            raise FileError("no operator of the graph computes this")
+        made = [replace(value, label=step.name) if isinstance(value, View) else value for value in made]
+    else:
+        made = [*evaluate(Constants(step.kind, opset, constants, attributes, outputs, network.budget))]
+    attributes.finish()
+    if unknown := [name for name in step.outputs[len(made) :] if name in read]:
+        raise FileError(
+            f"another operator reads its output {shown(unknown[0])}; only the first {len(made)} outputs are supported"
+        )
+    return made
+
+
+def _for_one(given: list[Value | None], batch: int | None) -> list[Value | None]:
+    """The inputs of a Reshape for one image, if the file was written for a `batch` of several."""
+    if len(given) != 2 or not isinstance(given[0], View) or batch in (None, 1):
+        return given
+    shape = given[1]
+    if isinstance(shape, View) or shape is None or shape.ndim != 1 or shape.size < 2 or shape[0] != batch:
+        return given
+    return [given[0], np.array([1, *shape[1:]], shape.dtype)]
+
+
+def _input(file: File, resolution: tuple[int, int] | None) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    """(H, W, C) and the file's order of them, after the batch."""
+    picture = file.picture
+    if picture.type not in (*_FLOATS, TensorProto.UINT8):
+        raise FileError(f"takes {number_type(picture.type)}; an image is floats or bytes")
+    if len(picture.sides) != 4:
+        raise FileError(f"takes {len(picture.sides)} axes; an image has (batch, channels, height, width)")
+    first, last = picture.sides[1] in (1, 3), picture.sides[3] in (1, 3)
+    if not first and not last and None in (picture.sides[1], picture.sides[3]):
+        first, last = picture.sides[1] is None, picture.sides[3] is None
+    if not (first or last):
+        raise FileError(f"takes {_sides(picture)}; one or three channels must be first or last")
+    if first and last:
+        first = not _turned(file)
+    order = (views.CHANNELS, views.HEIGHT, views.WIDTH) if first else (views.HEIGHT, views.WIDTH, views.CHANNELS)
+    sides = dict(zip(order, picture.sides[1:], strict=True))
+    channels = sides[views.CHANNELS] or _read_channels(file)
+    height, width = resolution or (sides[views.HEIGHT], sides[views.WIDTH])
+    if height is None or width is None:
+        raise FileError(f"takes {_sides(picture)}, any height and width: choose one, as in --resolution 224x224")
+    return (height, width, channels), order
+
+
+def _read_channels(file: File) -> int:
+    """The channels that the first convolution reads, if the input leaves them open."""
+    for step in file.steps:
+        if step.kind == "Conv" and len(step.inputs) > 1:
+            weight, group = file.constants.get(step.inputs[1]), step.attributes.get("group")
+            if weight is None or weight.ndim != 4:
+                break
+            channels = int(weight.shape[1]) * (group.i if group else 1)
+            if channels in (1, 3):
+                return channels
+            break
+    raise FileError(f"takes {_sides(file.picture)}; one or three channels must be first or last")
+
+
+def _turned(file: File) -> bool:
+    """Whether the first step on the image, apart from elementwise ones, moves its channels first."""
+    at = file.picture.name
+    while (step := next((step for step in file.steps if at in step.inputs), None)) is not None:
+        if step.kind == "Transpose":
+            perm = step.attributes.get("perm")
+            return perm is not None and list(perm.ints) == [0, 3, 1, 2]
+        if step.kind not in _ALIKE:
+            return False
+        at = step.outputs[0]
+    return False
+
+
+def _sides(picture: Picture) -> str:
+    return "x".join(str(side or "?") for side in picture.sides)
+
+
+def _answer(network: Network, result: View) -> Node:
+    """The node of the logits, a vector."""
+    if result.pixels or result.margins != NO_PADDING:
+        raise FileError("returns its input, or only pads it")
+    view = network.ordered(result)
+    plane = [atom for dim in view.dims for atom in dim if atom.axis != views.CHANNELS]
+    if plane or sum(1 for dim in view.dims if dim) > 1:
+        raise FileError(f"gives {shown(result.sizes)}, not one number per class")
+    return network.vector(view).node

@@ -1,0 +1,133 @@
+"""The reference definition of every operator in numpy, float64; every fast engine must agree with it.
+
+Reads a graph and its weights unchanged, including batch norm, and runs node by node. Slow and simple on purpose:
+MobileNet v1 at 224 x 224 takes seconds, not milliseconds.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from smallcnn.ir import ops
+from smallcnn.ir.graph import Graph
+from smallcnn.ir.ops import Padding
+
+Array = np.ndarray
+
+
+def run(graph: Graph, weights: Mapping[str, Array], images: Array) -> Array:
+    """Result of the output node for prepared images, (N, H, W, C) -> (N, classes), float64."""
+    values: dict[str, Array] = {}
+    waiting = {name: len(readers) for name, readers in graph.consumers.items()}
+    for node in graph:
+        own = {key: np.asarray(weights[f"{node.name}.{key}"], np.float64) for key in graph.weights_of(node)}
+        inputs = [values[name] for name in node.inputs] or [np.asarray(images, np.float64)]
+        values[node.name] = apply(node.op, inputs, own)
+        for name in set(node.inputs):
+            waiting[name] -= 1
+            if not waiting[name]:
+                del values[name]
+    return values[graph.output]
+
+
+def apply(op: ops.Op, inputs: list[Array], weights: Mapping[str, Array]) -> Array:
+    """One operator on a batch, channels last."""
+    x = inputs[0]
+    match op:
+        case ops.Input() | ops.Dropout():
+            return x
+        case ops.Conv():
+            return _conv(op, x, weights["weight"]) + weights.get("bias", 0.0)
+        case ops.Dense():
+            return x @ weights["weight"].T + weights.get("bias", 0.0)
+        case ops.BatchNorm():
+            deviation = np.sqrt(weights["running_var"] + op.epsilon)
+            return (x - weights["running_mean"]) / deviation * weights["weight"] + weights["bias"]
+        case ops.Activation():
+            return _activation(op, x)
+        case ops.Clip():
+            return np.clip(x, op.low, op.high)
+        case ops.Pad():
+            return _margins(op, x)
+        case ops.Pool(function="max"):
+            return np.maximum.reduce(_taps(op, x, -np.inf))
+        case ops.Pool():
+            inside = np.ones_like(x[:1, :, :, :1])
+            count = np.add.reduce(_taps(op, inside, 1.0 if op.count_padding else 0.0))
+            return np.add.reduce(_taps(op, x, 0.0)) / count
+        case ops.GlobalPool():
+            return x.mean((1, 2))
+        case ops.Flatten():
+            return x.reshape(len(x), -1)
+        case ops.Add():
+            return np.add.reduce(inputs)
+        case ops.Scale():
+            return x * inputs[1][:, None, None, :]
+        case ops.Concat():
+            return np.concatenate(inputs, -1)
+        case ops.Shuffle():
+            return x.reshape(*x.shape[:-1], op.groups, -1).swapaxes(-1, -2).reshape(x.shape)
+        case ops.Slice():
+            return x[..., op.start : op.stop]
+        case ops.LocalResponseNorm():
+            return _local_response_norm(op, x)
+        case _:
+            raise NotImplementedError(f"the reference does not define {op.kind}")
+
+
+def _taps(op: ops.Conv | ops.Pool, x: Array, fill: float) -> list[Array]:
+    """For each pixel of the window, row by row, its input at every output position: (N, H', W', C)."""
+    (kernel_h, kernel_w), (stride_h, stride_w) = op.kernel, op.stride
+    x = _pad(x, op.padding, fill)
+    height = (x.shape[1] - kernel_h) // stride_h + 1
+    width = (x.shape[2] - kernel_w) // stride_w + 1
+    return [
+        x[:, i : i + (height - 1) * stride_h + 1 : stride_h, j : j + (width - 1) * stride_w + 1 : stride_w]
+        for i in range(kernel_h)
+        for j in range(kernel_w)
+    ]
+
+
+def _pad(x: Array, padding: Padding, fill: float) -> Array:
+    return np.pad(x, ((0, 0), *padding, (0, 0)), constant_values=fill)
+
+
+def _margins(op: ops.Pad, x: Array) -> Array:
+    """Adds zeros where a margin is positive, crops where it is negative."""
+    (top, bottom), (left, right) = op.padding
+    height, width = x.shape[1:3]
+    kept = x[:, max(-top, 0) : height - max(-bottom, 0), max(-left, 0) : width - max(-right, 0)]
+    return _pad(kept, ((max(top, 0), max(bottom, 0)), (max(left, 0), max(right, 0))), 0.0)
+
+
+def _conv(op: ops.Conv, x: Array, weight: Array) -> Array:
+    """Sum over the window of (grouped) matrix products."""
+    taps = _taps(op, x, 0.0)
+    weight = weight.reshape(op.groups, op.out // op.groups, -1, len(taps))
+    total = 0.0
+    for i, tap in enumerate(taps):
+        grouped = tap.reshape(*tap.shape[:3], op.groups, -1)
+        total = total + np.einsum("nhwgc,goc->nhwgo", grouped, weight[..., i], optimize=True)
+    return np.asarray(total).reshape(*np.shape(total)[:3], op.out)
+
+
+def _activation(op: ops.Activation, x: Array) -> Array:
+    match op.function:
+        case "relu":
+            return np.maximum(x, 0)
+        case "relu6":
+            return np.clip(x, 0, 6)
+        case "leaky_relu":
+            return np.where(x < 0, op.slope * x, x)
+        case "hard_sigmoid":
+            return np.clip(x + 3, 0, 6) / 6
+        case "hard_swish":
+            return x * np.clip(x + 3, 0, 6) / 6
+        case "sigmoid":
+            return 1 / (1 + np.exp(-x))
+
+
+def _local_response_norm(op: ops.LocalResponseNorm, x: Array) -> Array:
+    squares = np.pad(x**2, ((0, 0),) * 3 + ((op.size // 2,) * 2,))
+    windows = np.lib.stride_tricks.sliding_window_view(squares, op.size, axis=-1)
+    return x / (op.bias + op.alpha / op.size * windows.sum(-1)) ** op.beta

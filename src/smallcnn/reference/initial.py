@@ -1,0 +1,64 @@
+"""The tensors of a network by name, `node.tensor` -> float32 array: initial values, and the check that a set fits."""
+
+from collections.abc import Iterable
+from math import prod, sqrt
+
+import numpy as np
+
+from smallcnn.errors import SmallcnnError
+from smallcnn.ir import ops
+from smallcnn.ir.checks import shown
+from smallcnn.ir.graph import Graph
+from smallcnn.transform.fold import Weights
+
+
+def initial_weights(graph: Graph, seed: int = 0) -> dict[str, np.ndarray]:
+    """Untrained weights, the same on every machine for one seed.
+
+    Convolutions: normal with variance 2 / fan-in (He et al. 2015, arXiv 1502.01852, equation 10), where the fan-in of a
+    group is its own. Depthwise ones start near the identity instead, 1 in the middle plus normal noise with standard
+    deviation 0.2 everywhere: each filter sees a single channel, and a sequence of random ones blurs the input of the
+    next (after the identity of Zagoruyko and Komodakis 2017, arXiv 1706.00388). Dense layers: normal with standard
+    deviation 0.01. Biases 0; batch norm the identity.
+    """
+    rng = np.random.default_rng(seed)
+    values: dict[str, np.ndarray] = {}
+    for node in graph:
+        depthwise = isinstance(node.op, ops.Conv) and node.op.is_depthwise(*graph.input_shapes(node))
+        for key, weight in graph.weights_of(node).items():
+            if key == "weight" and isinstance(node.op, ops.Conv | ops.Dense):
+                std = _std(node.op, weight.shape, depthwise)
+                value = std * rng.standard_normal(weight.shape, np.float32)
+                if depthwise:
+                    value[..., weight.shape[-2] // 2, weight.shape[-1] // 2] += 1
+            else:
+                value = np.full(weight.shape, key in ("weight", "running_var"), np.float32)
+            values[f"{node.name}.{key}"] = value
+    return values
+
+
+def _std(op: ops.Conv | ops.Dense, shape: tuple[int, ...], depthwise: bool) -> float:
+    if isinstance(op, ops.Dense):
+        return 0.01
+    return 0.2 if depthwise else sqrt(2 / prod(shape[1:]))
+
+
+def check_weights(graph: Graph, weights: Weights, error: type[SmallcnnError]) -> None:
+    """Raises `error` listing missing, surplus and misshapen tensors unless `weights` exactly match `graph`."""
+    wanted = {name: weight.shape for name, weight in graph.weights.items()}
+    problems = []
+    if missing := [name for name in wanted if name not in weights]:
+        problems.append(f"{len(missing)} missing ({_some(missing)})")
+    if surplus := [name for name in weights if name not in wanted]:
+        problems.append(f"{len(surplus)} surplus ({_some(map(shown, surplus))})")
+    wrong = [name for name in wanted if name in weights and tuple(weights[name].shape) != wanted[name]]
+    if wrong:
+        shapes = (f"{name} is {tuple(weights[name].shape)}, not {wanted[name]}" for name in wrong)
+        problems.append(f"{len(wrong)} of a different shape ({_some(shapes)})")
+    if problems:
+        raise error(f"weights do not fit {graph.name}: {'; '.join(problems)}")
+
+
+def _some(names: Iterable[str], most: int = 3) -> str:
+    names = list(names)
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")

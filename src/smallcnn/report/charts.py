@@ -1,0 +1,209 @@
+"""Plots: training curves, confusion matrix, calibration, cost, latency. They need no display."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from smallcnn.cost.profile import Profile
+from smallcnn.errors import DataError, FileError, MissingExtra
+from smallcnn.system.escape import escaped
+from smallcnn.system.files import atomic, check_writable
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from smallcnn.analysis.calibration import Calibration
+    from smallcnn.analysis.sweep import Sweep
+    from smallcnn.bench.bench import Row
+    from smallcnn.papers import Comparison
+
+_BLUE, _ORANGE, _GREY = "#2563eb", "#ea580c", "#94a3b8"
+_MOST_CLASSES_NAMED = 40
+_LONGEST_NAME = 40  # characters
+_COLOURS = 10  # matplotlib's cycle
+
+
+def check_plot(path: Path) -> None:
+    """Raises the errors that `save` would raise after the work: a wrong suffix, no matplotlib, an unwritable path."""
+    if path.suffix.lower() not in (".png", ".svg", ".pdf"):
+        raise FileError(f"{path}: a plot's name ends in .png, .svg or .pdf")
+    _figure(1, 1)
+    check_writable(path)
+
+
+def save(figure: "Figure", path: Path) -> None:
+    """Writes a figure in the format given by the suffix."""
+    with atomic(path) as temporary:
+        figure.savefig(temporary, format=path.suffix[1:].lower(), dpi=150)
+
+
+def svg(figure: "Figure") -> str:
+    """The figure as an <svg> element for a page; it scrolls on a narrow screen."""
+    file = io.StringIO()
+    figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = file.getvalue()
+    return f"<div class=wide tabindex=0>{text[text.index('<svg') :]}</div>"
+
+
+def curves(history: Sequence[dict[str, Any]]) -> "Figure":
+    """Training and validation loss and top-1 over the epochs."""
+    figure = _figure(9, 3.2)
+    epochs = [record["epoch"] for record in history]
+    marker = "o" if len(epochs) == 1 else None
+    for axes, key, title in zip(figure.subplots(1, 2), ("loss", "top1"), ("loss", "top-1, %"), strict=True):
+        factor = 100 if key == "top1" else 1
+        for split, color in (("train", _GREY), ("val", _BLUE)):
+            axes.plot(
+                epochs,
+                [factor * record[f"{split}_{key}"] for record in history],
+                color=color,
+                marker=marker,
+                label=split,
+            )
+        if averaged := [(i["epoch"], factor * i[f"ema_val_{key}"]) for i in history if f"ema_val_{key}" in i]:
+            axes.plot(*zip(*averaged, strict=True), color=_ORANGE, marker=marker, label="val, averaged weights")
+        _plain(axes, title)
+        axes.set_xlabel("epoch")
+        axes.legend(frameon=False)
+    return figure
+
+
+def confusion_matrix(confusion: np.ndarray, labels: Sequence[str]) -> "Figure":
+    """The confusion matrix: rows are true classes, columns predictions; colour is the share of the row."""
+    count = len(labels)
+    side = min(max(3.5, 0.45 * count + 1.5), 14)
+    figure = _figure(side + 0.6, side)
+    axes = figure.subplots()
+    share = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    if count <= _MOST_CLASSES_NAMED:
+        names = [_name(label) for label in labels]
+        axes.set_xticks(range(count), names, rotation=45, ha="right", parse_math=False)
+        _name_rows(axes, names)
+        for i, j in zip(*np.nonzero(confusion), strict=True):
+            color = "white" if share[i, j] > 0.5 else "black"
+            axes.text(j, i, str(confusion[i, j]), ha="center", va="center", color=color, fontsize=8)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    return figure
+
+
+def cost_per_layer(profile: Profile) -> "Figure":
+    """Mult-Adds and parameters of every layer that has Mult-Adds, in order."""
+    layers = [layer for layer in profile.layers if layer.mult_adds]
+    figure = _figure(9, max(2.5, 0.19 * len(layers) + 1))
+    names = [f"{_name(layer.name.removesuffix('.conv'))}  {layer.type}" for layer in layers]
+    left, right = figure.subplots(1, 2, sharey=True)
+    left.barh(range(len(layers)), [layer.mult_adds / 1e6 for layer in layers], color=_BLUE)
+    right.barh(range(len(layers)), [layer.parameters / 1e3 for layer in layers], color=_ORANGE)
+    _name_rows(left, names)
+    left.invert_yaxis()
+    left.tick_params(axis="y", labelsize=7)
+    _plain(left, "Mult-Adds, millions")
+    _plain(right, "parameters, thousands")
+    return figure
+
+
+def accuracy_and_cost(compared: Sequence["Comparison"]) -> "Figure":
+    """Published ImageNet top-1 against our Mult-Adds, with a colour per family, as in the papers' figures."""
+    families: dict[str, set[tuple[int, float]]] = {}
+    for entry in compared:
+        if entry.network and entry.top1 is not None:
+            family = entry.row.model.partition(":")[0]
+            families.setdefault(family, set()).add((entry.network.profile.mult_adds, entry.top1))
+    if not families:
+        raise DataError("nothing to plot: these tables have no published ImageNet accuracy of a known network")
+    figure = _figure(9, 5.5)
+    axes = figure.subplots()
+    for i, family in enumerate(sorted(families)):
+        x, y = zip(*families[family], strict=True)
+        marker = "o" if i < _COLOURS else "^"
+        axes.scatter([count / 1e6 for count in x], y, s=20, marker=marker, label=family)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_xlabel("Mult-Adds, millions")
+    _plain(axes, "published ImageNet top-1, %")
+    axes.legend(frameon=False, fontsize=8, ncols=2, loc="lower right")
+    return figure
+
+
+def latency(rows: Sequence["Row"]) -> "Figure":
+    """Median time per image of each candidate, with the range from the fastest run to the 90th percentile."""
+    figure = _figure(7, 0.5 * len(rows) + 1.2)
+    axes = figure.subplots()
+    names = [f"{_name(Path(row.file).name)}, {row.engine}" for row in rows]
+    medians = [row.median_ms for row in rows]
+    spread = [[row.median_ms - row.min_ms for row in rows], [row.p90_ms - row.median_ms for row in rows]]
+    axes.barh(range(len(rows)), medians, xerr=spread, color=_BLUE, ecolor=_GREY, height=0.5)
+    _name_rows(axes, names)
+    axes.invert_yaxis()
+    _plain(axes, "ms per image: median, and fastest to 90th percentile")
+    return figure
+
+
+def reliability(calibration: "Calibration") -> "Figure":
+    """Accuracy and number of images by probability, before and after temperature scaling."""
+    shown = [("as it is", calibration.before)]
+    if calibration.after:
+        shown.append(("temperature scaled", calibration.after))
+    figure = _figure(4.5 * len(shown), 4.8)
+    grid = figure.subplots(2, len(shown), sharex=True, sharey="row", squeeze=False, height_ratios=(3, 1))
+    for (title, found), (upper, lower) in zip(shown, grid.T, strict=True):
+        bins = len(found.count)
+        middles = (np.arange(bins) + 0.5) / bins
+        upper.bar(middles, found.accuracy, 0.9 / bins, color=_BLUE, label="accuracy")
+        upper.plot((0, 1), (0, 1), color=_GREY, linestyle="--", label="perfect calibration")
+        upper.set_ylim(0, 1)
+        _plain(upper, f"{title}: calibration error {found.error:.1%}")
+        lower.bar(middles, found.count, 0.9 / bins, color=_GREY)
+        lower.set_xlabel("probability of the answer")
+        _plain(lower, "images")
+    grid[0, 0].legend(frameon=False, fontsize=8, loc="upper left")
+    return figure
+
+
+def resolutions(sweep: "Sweep") -> "Figure":
+    """Top-1 by input size, as it is and with batch norm re-estimated; the network's own size is marked."""
+    figure = _figure(7, 3.6)
+    axes = figure.subplots()
+    sides = [row.size[0] for row in sweep.rows]
+    axes.axvline(sweep.own_size[0], color=_GREY, linestyle="--")
+    axes.plot(sides, [100 * row.top1 for row in sweep.rows], "o-", color=_BLUE, label="as it is")
+    again = [(row.size[0], 100 * row.top1_reestimated) for row in sweep.rows if row.top1_reestimated is not None]
+    if again:
+        axes.plot(*zip(*again, strict=True), "s-", color=_ORANGE, label="batch norm re-estimated")
+        axes.legend(frameon=False)
+    axes.set_xticks(sides, ["x".join(map(str, row.size)) for row in sweep.rows])
+    axes.set_xlabel("input size")
+    _plain(axes, "top-1, %")
+    return figure
+
+
+def _name_rows(axes: "Axes", names: Sequence[str]) -> None:
+    """Labels the rows 0, 1, ... with names; a $ in a name starts no formula."""
+    axes.set_yticks(range(len(names)), names, parse_math=False)
+
+
+def _name(label: str) -> str:
+    """A name shortened to fit, with invisible characters escaped."""
+    short = label if len(label) <= _LONGEST_NAME else f"{label[: _LONGEST_NAME - 1]}…"
+    return escaped(short)
+
+
+def _figure(width: float, height: float) -> "Figure":
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtra("a plot", "train") from error
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _plain(axes: "Axes", title: str) -> None:
+    axes.set_title(title, fontsize=10, loc="left")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+    axes.set_axisbelow(True)

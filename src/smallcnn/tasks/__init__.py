@@ -1,0 +1,1 @@
+"""What a network's outputs mean, and how good they are."""

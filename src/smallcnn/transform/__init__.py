@@ -1,0 +1,1 @@
+"""Graph and weights in, graph and weights out."""

@@ -1,0 +1,133 @@
+"""Adapts a network to another input size or number of classes: Graph -> Graph, for fine-tuning a trained network.
+
+Operators stay the same; shapes follow, and so does padding that depends on them, such as TensorFlow's SAME.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from smallcnn import zoo
+from smallcnn.errors import GraphError
+from smallcnn.ir import ops
+from smallcnn.ir.graph import Graph, Node, make_node
+from smallcnn.ir.ops import Op
+
+
+def with_resolution(graph: Graph, resolution: tuple[int, int]) -> Graph:
+    """The network for inputs of (height, width).
+
+    Padding that depends on the size, such as TensorFlow's SAME, is taken from the registered network at the new size if
+    the graph's name is registered and both have the same windows; otherwise it stays the same.
+
+    Raises GraphError naming the first layer that does not fit, or whose weights would change shape.
+    """
+    first = graph.nodes[0]
+    changed = {first.name: ops.Input((*resolution, graph.input_shape[2])), **_windows_at(graph, resolution)}
+    result = rebuilt(graph, changed)
+    for name, weight in graph.weights.items():
+        if result.weights[name].shape != weight.shape:
+            raise GraphError(
+                f"{graph.name} has a fixed resolution, {graph.input_shape[0]}x{graph.input_shape[1]}: {name} would be "
+                f"{result.weights[name].shape} instead of {weight.shape}"
+            )
+    return result
+
+
+def _windows_at(graph: Graph, resolution: tuple[int, int]) -> dict[str, Op]:
+    """Convolutions and pools of the registered network at another size; none if it is not registered."""
+    common = {"classes": graph.output_shape[0], "channels": graph.input_shape[2]}
+    try:
+        model = zoo.parse(graph.name)
+        here = model.build(resolution=graph.input_shape[:2], **common)
+        there = model.build(resolution=resolution, **common)
+    except GraphError:
+        return {}
+    names = {node.name for node in here}
+    changed: dict[str, Op] = {}
+    for node in graph:
+        if isinstance(node.op, ops.Conv | ops.Pool):
+            if node.name not in names or _window(here[node.name].op) != _window(node.op):
+                return {}
+            changed[node.name] = replace(node.op, padding=_window(there[node.name].op)[2])
+    return changed
+
+
+def _window(op: Op) -> tuple[ops.Pair, ops.Pair, ops.Padding]:
+    """Kernel, stride and padding."""
+    if not isinstance(op, ops.Conv | ops.Pool):
+        return (0, 0), (0, 0), ops.NO_PADDING
+    return op.kernel, op.stride, op.padding
+
+
+def with_classes(graph: Graph, classes: int) -> Graph:
+    """The network with its last layer of weights resized to another number of classes, and without bounds on logits.
+
+    Raises GraphError if the last weights are not a classifier's.
+    """
+    last = classifier(graph)
+    assert isinstance(last.op, ops.Conv | ops.Dense)
+    after = graph.nodes[graph.nodes.index(last) :]
+    bounds = {node.name for node in after if _bounds(node.op)}
+    changed = rebuilt(graph, {last.name: replace(last.op, out=classes)}, without=bounds)
+    if changed.output_shape != (classes,):
+        raise GraphError(f"{graph.name}: replacing {last.name} gives {changed.output_shape}, not {classes} classes")
+    return changed
+
+
+def classifier(graph: Graph) -> Node:
+    """The last layer of weights. Raises GraphError unless it is a convolution or a dense layer."""
+    last = next((node for node in reversed(graph.nodes) if graph.weights_of(node)), graph[graph.output])
+    if not isinstance(last.op, ops.Conv | ops.Dense):
+        raise GraphError(f"{graph.name} ends in {last.name}, a {last.op.kind}; it has no classifier to replace")
+    return last
+
+
+def with_input_turned(graph: Graph, weights: Mapping[str, np.ndarray]) -> tuple[Graph, dict[str, np.ndarray]]:
+    """The same network for an input with its three channels in the opposite order.
+
+    If only ungrouped convolutions read the input, their weights are reversed; otherwise the input is.
+    """
+    first = graph.nodes[0]
+    readers = graph.consumers[first.name]
+    turned = dict(weights)
+    if first.name != graph.features and all(isinstance(node.op, ops.Conv) and node.op.groups == 1 for node in readers):
+        for node in readers:
+            turned[f"{node.name}.weight"] = np.ascontiguousarray(turned[f"{node.name}.weight"][:, ::-1])
+        return graph, turned
+    names = [f"channel_{i}" for i in range(3)]
+    while {"turned", *names} & {node.name.partition(".")[0] for node in graph}:
+        names = [f"{name}_" for name in names]
+    parts = [make_node(name, ops.Slice(start=i, stop=i + 1), [first]) for i, name in enumerate(names)]
+    joined = make_node(f"{names[0]}_turned", ops.Concat(), parts[::-1])
+    rest = tuple(
+        replace(node, inputs=tuple(joined.name if name == first.name else name for name in node.inputs))
+        for node in graph.nodes[1:]
+    )
+    output, features = (joined.name if name == first.name else name for name in (graph.output, graph.features))
+    return Graph(graph.name, (first, *parts, joined, *rest), output, features), turned
+
+
+def keep(graph: Graph, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The `weights` that `graph` also has with the same shape."""
+    wanted = {name: weight.shape for name, weight in graph.weights.items()}
+    return {name: value for name, value in weights.items() if wanted.get(name) == value.shape}
+
+
+def _bounds(op: Op) -> bool:
+    return isinstance(op, ops.Clip) or (isinstance(op, ops.Activation) and op.function in ("sigmoid", "hard_sigmoid"))
+
+
+def rebuilt(graph: Graph, changed: Mapping[str, Op], *, without: Collection[str] = ()) -> Graph:
+    """The graph with some operators replaced, some single-input nodes removed, and shapes inferred again."""
+    nodes: dict[str, Node] = {}
+    stands_for: dict[str, str] = {}
+    for node in graph:
+        if node.name in without:
+            stands_for[node.name] = stands_for[node.inputs[0]]
+            continue
+        op = changed.get(node.name, node.op)
+        nodes[node.name] = make_node(node.name, op, [nodes[stands_for[name]] for name in node.inputs])
+        stands_for[node.name] = node.name
+    return Graph(graph.name, tuple(nodes.values()), stands_for[graph.output], stands_for[graph.features])

@@ -1,0 +1,74 @@
+import time
+
+import numpy as np
+import pytest
+
+from artifacts import artifact
+from networks import every_op
+from smallcnn import onnx
+from smallcnn.bench import bench as bench_module
+from smallcnn.bench.bench import bench
+from smallcnn.errors import FileError, SmallcnnError
+from smallcnn.model.model import save
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    save(artifact(), folder / "a.safetensors")
+    onnx.export(artifact(every_op()), folder / "b.onnx")
+    return [folder / "a.safetensors", folder / "b.onnx"]
+
+
+def test_rows_hold_together(files):
+    percents = []
+    rows = bench(files, threads=1, seconds=0.2, report=lambda done, total: percents.append(done / total))
+    assert [row.model for row in rows] == ["tiny", "every_op"]
+    assert [row.mult_adds for row in rows] == [2316, rows[1].mult_adds]
+    for row in rows:
+        assert row.verified
+        assert 0 < row.min_ms <= row.median_ms <= row.p90_ms <= row.max_ms
+        assert row.runs >= 20
+        assert row.end_to_end_ms > row.min_ms  # it also decodes a JPEG
+        assert row.mult_adds_per_second == pytest.approx(row.mult_adds / row.median_ms * 1e3)
+        assert row.load_ms > 0
+        assert row.first_ms > 0
+        assert row.peak_memory_bytes > row.added_memory_bytes > 0
+    assert percents == sorted(percents)
+    assert percents[-1] == 1
+
+
+def test_engines_take_turns_on_the_same_file(files):
+    rows = bench(files[:1], engines=["onnxruntime", "torch"], seconds=0.1)
+    assert [row.engine for row in rows] == ["onnxruntime", "torch"]
+
+
+def test_a_wrong_answer_is_never_timed(files, tmp_path, monkeypatch):
+    weights = artifact().weights["classifier.bias"]
+    onnx.export(artifact(), tmp_path / "m.onnx")
+    content = (tmp_path / "m.onnx").read_bytes()
+    (tmp_path / "m.onnx").write_bytes(content.replace(weights.tobytes(), (weights + np.float32(1)).tobytes()))
+    monkeypatch.setattr(bench_module, "take_turns", lambda *_: pytest.fail("timed a wrong network"))
+    with pytest.raises(SmallcnnError, match="gives a wrong answer on the probe image"):
+        bench([tmp_path / "m.onnx"], seconds=0.1)
+
+
+def test_turns_measure_time():
+    quick, slow = bench_module.take_turns([lambda: time.sleep(0.001), lambda: time.sleep(0.01)], 0.3, lambda done: None)
+    assert min(quick) >= 1  # sleeping never takes less
+    assert min(slow) >= 10
+    assert len(quick) > len(slow) >= 20
+
+
+def test_engines_with_a_wrong_name_are_refused_before_anything_is_imported(files):
+    with pytest.raises(SmallcnnError, match="no engine 'this'; known: compiled, onnxruntime, openvino, torch"):
+        bench(files, engines=["this"])
+
+
+def test_what_cannot_be_opened_is_one_line(tmp_path):
+    with pytest.raises(SmallcnnError, match="no such file") as caught:
+        bench([tmp_path / "absent.onnx"])
+    assert "\n" not in str(caught.value)
+    (tmp_path / "x.onnx").write_bytes(b"hello")
+    with pytest.raises((FileError, SmallcnnError), match=r"x\.onnx"):
+        bench([tmp_path / "x.onnx"])

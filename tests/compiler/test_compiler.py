@@ -1,0 +1,239 @@
+"""Whole networks, compiled: right to 1e-5 of the plain definition, at every feature level, on real images.
+
+By default a few small ones. Every network of the zoo, and all images, take hours on one core:
+
+    python -m pytest -m long tests/compiler/test_compiler.py
+
+SMALLCNN_CACHE=folder keeps the compiled kernels from one run to the next.
+"""
+
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+pytest.importorskip("halide")
+pytest.importorskip("ziglang")
+
+from test_imagenet_pictures import CHECKPOINTS, pictures  # noqa: F401
+
+import machine
+from artifacts import artifact
+from compiled_networks import TOLERANCE, check, noise, wanted
+from networks import every_op, tiny
+from shared_files import shared
+from smallcnn import runtime
+from smallcnn.checkpoints.importing import import_checkpoint
+from smallcnn.compiler import link, targets
+from smallcnn.compiler.compiling import compile_file, to_program
+from smallcnn.engines import compiled
+from smallcnn.errors import FileError, SmallcnnError
+from smallcnn.model import model as artifacts
+from zoo_models import MODELS, SMALL, build
+
+QUICK = ("effnet_cifar", "shufflenet_v2:scale=0.5")
+MAIN = (
+    "mobilenet_v1", "mobilenet_v1:width=0.5", "mobilenet_v2", "shufflenet_v1", "squeezenet_1_1", "effnet_cifar",
+    "effnet", "xception", "shufflenet_v2", "mobilenet_v3_large", "mobilenet_v3_small", "mobilenet_v4_conv_small",
+    "nasnet_a_mobile",
+)  # fmt: skip
+ODD = (65, 97)
+
+
+# --- the zoo --------------------------------------------------------------------------------------------------------
+
+
+def test_every_operator():
+    check(every_op())
+
+
+@pytest.mark.parametrize("text", QUICK)
+def test_small_network(text):
+    check(build(text, resolution=33))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("text", MODELS)
+def test_network_on_odd_planes(text):
+    check(build(text, resolution=ODD))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("text", SMALL)
+def test_network_for_small_pictures(text):
+    check(build(text, resolution=32))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("text", MAIN)
+def test_network_at_its_own_size(text):
+    check(build(text))
+
+
+# --- feature levels and other machines ------------------------------------------------------------------------------
+
+
+def runs(level: str) -> bool:
+    """Whether this machine has that level of x86-64."""
+    levels = ("sse41", "avx2", "avx512")
+    platform, _, best = targets.host().name.rpartition("-")
+    return platform == "x86-64-linux" and level in levels[: levels.index(best) + 1]
+
+
+@pytest.mark.parametrize("level", ["sse41", "avx2", "avx512"])
+def test_feature_level(level):
+    if not runs(level):
+        pytest.skip(f"this machine has no {level}")
+    check(every_op(), target=f"x86-64-linux-{level}")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("level", ["sse41", "avx2", "avx512"])
+@pytest.mark.parametrize("text", ["mobilenet_v2:width=0.35", "shufflenet_v1:scale=0.25", "mobilenet_v3_small"])
+def test_network_at_a_feature_level(text, level):
+    if not runs(level):
+        pytest.skip(f"this machine has no {level}")
+    check(build(text, resolution=64), target=f"x86-64-linux-{level}")
+
+
+@pytest.mark.skipif(machine.has("avx512") or not runs("sse41"), reason="needs a CPU without AVX-512")
+def test_a_level_that_this_cpu_lacks(tmp_path):
+    made = compile_file(artifact(tiny()), tmp_path / "tiny.so", target="x86-64-linux-avx512")
+    assert made.error is None
+    with pytest.raises(FileError, match=r"tiny\.so: built for avx512, this CPU has \w+: compile it with --target x86-"):
+        compiled.load(tmp_path / "tiny.so")
+
+
+IN_C = """
+#include <stdio.h>
+#include <stdlib.h>
+#include "net.h"
+
+int main(void) {
+    size_t size = (size_t)net_height() * net_width() * net_channels();
+    uint8_t *image = malloc(size);
+    float *logits = malloc(sizeof(float) * net_outputs());
+    net_net *net;
+    if (net_create(2, &net)) return 100;
+    while (fread(image, 1, size, stdin) == size) {
+        if (net_run(net, image, logits)) return 101;
+        fwrite(logits, sizeof(float), net_outputs(), stdout);
+    }
+    return 0;
+}
+"""
+
+IN_NODE = """
+const fs = require("fs");
+const module = new WebAssembly.Module(fs.readFileSync("net.wasm"));
+const net = new WebAssembly.Instance(module).exports;
+const size = net.smallcnn_height() * net.smallcnn_width() * net.smallcnn_channels();
+const outputs = net.smallcnn_outputs(), bytes = net.smallcnn_memory(1), all = fs.readFileSync(0);
+const handle = net.__heap_base.value, logits = handle + 16, image = logits + 4 * outputs, memory = image + size;
+net.memory.grow(Math.ceil((memory + bytes) / 65536));
+new Uint8Array(net.memory.buffer, memory, bytes).fill(255);
+if (net.smallcnn_create_in(memory, bytes, handle)) process.exit(100);
+const context = new Int32Array(net.memory.buffer, handle, 1)[0];
+for (let at = 0; at < all.length; at += size) {
+    new Uint8Array(net.memory.buffer, image, size).set(all.subarray(at, at + size));
+    if (net.smallcnn_run(context, image, logits)) process.exit(101);
+    fs.writeSync(1, new Uint8Array(net.memory.buffer, logits, 4 * outputs));
+}
+"""
+
+
+def run_elsewhere(command, folder, graph):
+    """The program, given images, prints the logits of the plain definition."""
+    model, images = artifact(graph), noise(graph)
+    done = subprocess.run(command, input=images.tobytes(), cwd=folder, capture_output=True, check=False, timeout=100)
+    assert done.returncode == 0, done.stderr
+    want = wanted(model, images)
+    got = np.frombuffer(done.stdout, np.float32).reshape(want.shape)
+    assert np.abs(got - want).max() < TOLERANCE * np.abs(want).max()
+
+
+def write_for(target, path, graph):
+    program, _ = to_program(artifact(graph), targets.parse(target), np.zeros(graph.output_shape), workers=1)
+    link.write(program, path, prefix="net")
+
+
+ELSEWHERE = [
+    pytest.param("every_op", id="every_op"),
+    *[pytest.param(text, marks=pytest.mark.long) for text in ("mobilenet_v2:width=0.35", "effnet_cifar")],
+]
+
+
+def graph_of(text):
+    return every_op() if text == "every_op" else build(text, resolution=32)
+
+
+@pytest.mark.skipif(not shutil.which("qemu-aarch64"), reason="needs qemu-aarch64")
+@pytest.mark.parametrize("text", ELSEWHERE)
+@pytest.mark.parametrize("target", ["arm-64-linux", pytest.param("arm-64-linux-dotprod", marks=pytest.mark.long)])
+def test_arm(text, target, tmp_path):
+    write_for(target, tmp_path / "net.o", graph_of(text))
+    (tmp_path / "main.c").write_text(IN_C)
+    compiler = [sys.executable, "-m", "ziglang", "cc", "-target", "aarch64-linux-musl", "-static"]
+    subprocess.run([*compiler, "main.c", "net.o", "-o", "main"], cwd=tmp_path, check=True, timeout=100)
+    run_elsewhere(["qemu-aarch64", "./main"], tmp_path, graph_of(text))
+
+
+@pytest.mark.skipif(not shutil.which("node"), reason="needs node")
+@pytest.mark.parametrize("text", ELSEWHERE)
+def test_wasm(text, tmp_path):
+    write_for("wasm", tmp_path / "net.wasm", graph_of(text))
+    run_elsewhere(["node", "-e", IN_NODE], tmp_path, graph_of(text))
+
+
+# --- real images --------------------------------------------------------------------------------------------------
+
+
+PUBLIC = [(files, text) for files, text, *_ in CHECKPOINTS] + [
+    (["mobilenet_v2_1.0_224_quant.tflite"], "mobilenet_v2"),
+]
+QUICK_PICTURES = 40
+
+
+@pytest.mark.parametrize(
+    ("files", "text", "most"),
+    [(*PUBLIC[0], QUICK_PICTURES)] + [pytest.param(*row, None, marks=pytest.mark.long) for row in PUBLIC],
+    ids=str,
+)
+def test_same_answers_as_onnxruntime(files, text, most, pictures, tmp_path):  # noqa: F811
+    if files[0].endswith(".tflite"):
+        pytest.importorskip("tflite")
+    model = import_checkpoint([shared(f"weights/{file}") for file in files], text)
+    artifacts.save(model, tmp_path / "m.safetensors")
+    compile_file(model, tmp_path / "m.so")
+    peer, net = (
+        runtime.open(tmp_path / "m.safetensors", engine="onnxruntime", threads=1),
+        compiled.load(tmp_path / "m.so"),
+    )
+    other = 0
+    for path in sorted(pictures.glob("*/*"))[:most]:
+        image = model.preprocessing.prepare(path)[None]
+        want, got = peer.logits(image)[0], net.run(image)[0]
+        error = np.abs(got - want).max() / np.abs(want).max()
+        assert error < TOLERANCE, f"{path.name}: {error:.1e}"
+        if got.argmax() != want.argmax():
+            other += 1
+            assert want.max() - want[got.argmax()] < TOLERANCE * np.abs(want).max(), f"{path.name}: not a tie"
+    assert other <= 1, f"{other} ties went the other way"
+
+
+@pytest.mark.parametrize(("name", "means"), [
+    ("raspberry-pi", "arm-64-linux"), ("Raspberry_Pi", "arm-64-linux"), ("linux-arm64", "arm-64-linux"),
+    ("windows", "x86-64-windows-avx2"), ("android", "arm-64-android"), ("macos", "arm-64-osx"), ("browser", "wasm"),
+    ("linux", "x86-64-linux-avx2"), ("x86-64-linux-sse41", "x86-64-linux-sse41"),
+])  # fmt: skip
+def test_the_names_people_use_for_machines(name, means):
+    assert targets.parse(name).name == means
+
+
+def test_every_alias_is_a_target():
+    for name in targets.ALIASES:
+        assert targets.parse(name).name in targets.names()
+    with pytest.raises(SmallcnnError, match=r"no target 'raspbery-pi'; closest: raspberry-pi"):
+        targets.parse("raspbery-pi")

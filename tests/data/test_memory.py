@@ -1,0 +1,101 @@
+"""Images held in memory are those that decoding gives, bit for bit; small ones are shifted a batch at a time."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from smallcnn.data import memory
+from smallcnn.data.memory import Remembered, prepared, prepared_bytes
+from smallcnn.data.sources import open_source
+from smallcnn.errors import ImageError
+from smallcnn.image.crops import shifted
+from smallcnn.image.decode import decode
+from smallcnn.image.fit import Preprocessing
+
+
+@pytest.mark.parametrize("shape", [(9, 8, 8, 1), (5, 6, 11, 3)], ids=str)
+@pytest.mark.parametrize("pad", [0, 1, 5])
+def test_shifting_is_cropping_a_padded_picture(shape, pad):
+    rng = np.random.default_rng(0)
+    count, height, width, _ = shape
+    images = rng.integers(0, 256, shape, np.uint8)
+    indices = rng.integers(0, count, 40)
+    dy, dx = rng.integers(-pad, pad + 1, (2, 40))
+    mirrored = rng.random(40) < 0.5
+    got = shifted(images, indices, dy, dx, mirrored)
+    assert (got.shape, got.dtype) == ((40, *shape[1:]), np.uint8)
+    for b, i in enumerate(indices):
+        padded = np.pad(images[i], ((pad, pad), (pad, pad), (0, 0)), mode="reflect")
+        top, left = pad + dy[b], pad + dx[b]
+        want = padded[top : top + height, left : left + width]
+        np.testing.assert_array_equal(got[b], want[:, ::-1] if mirrored[b] else want)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """20 JPEGs of different sizes, of which number 3 is cut short, 7 is empty and 11 is text."""
+    rng = np.random.default_rng(0)
+    for i in range(20):
+        noise = Image.fromarray(rng.integers(0, 256, (5, 7, 3), np.uint8))
+        path = tmp_path / "ab"[i % 2] / f"{i:02d}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        noise.resize((100 + 7 * i, 150 - i), Image.Resampling.BICUBIC).save(path)
+        if i in BROKEN:
+            path.write_bytes({3: path.read_bytes()[:800], 7: b"", 11: b"no image"}[i])
+    return open_source(tmp_path).everything()
+
+
+BROKEN = 3, 7, 11
+
+
+def broken(split):
+    return {name for name in split.names if int(name[2:4]) in BROKEN}
+
+
+@pytest.mark.parametrize("preprocessing", [Preprocessing((32, 32)), Preprocessing((20, 24), (0.5,), (0.5,), 1.0)])
+@pytest.mark.parametrize("batch", [1, 7, 256])
+def test_prepared_pictures_are_those_of_preprocessing(photos, preprocessing, batch, monkeypatch):
+    monkeypatch.setattr(memory, "_BATCH", batch)
+    split, failed = prepared(photos, preprocessing, workers=3)
+    assert set(failed) == broken(photos)
+    assert split.images.nbytes == prepared_bytes(split, preprocessing) == 17 * np.prod(split.images.shape[1:])
+    assert prepared_bytes(photos, preprocessing) == 20 * np.prod(split.images.shape[1:])
+    files = dict(zip(photos.names, zip(photos.images, photos.labels, strict=True), strict=True))
+    assert list(split.names) == [name for name in photos.names if name not in failed]
+    for image, label, name in zip(split.images, split.labels, split.names, strict=True):
+        np.testing.assert_array_equal(image, preprocessing.prepare(files[name][0]))
+        assert label == files[name][1]
+
+
+@pytest.mark.parametrize("shorter", [10, 60, 1000])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_remembered_pictures_are_those_of_the_decoder(photos, shorter, channels):
+    remembered = Remembered(photos, channels, shorter)
+    for _ in range(2):
+        for i, name in enumerate(photos.names):
+            if name in broken(photos):
+                with pytest.raises(ImageError, match=name):
+                    remembered(i)
+            else:
+                want, got = decode(photos.images[i], channels, shorter), remembered(i)
+                assert (got.size, got.factor, got.image.mode) == (want.size, want.factor, want.image.mode)
+                assert got.image.tobytes() == want.image.tobytes()
+        assert len(remembered) == 17
+
+
+def test_a_remembered_picture_is_not_decoded_again(photos):
+    remembered = Remembered(photos, 3, 10)
+    assert remembered(0) is remembered(0)
+
+
+def test_a_budget_is_kept_by_many_threads(photos):
+    sizes = [4 * 3000 for _ in photos.names]  # bytes of a 50x60 image in Pillow
+    same = Image.new("RGB", (50, 60))
+    split = type(photos)([np.asarray(same)] * 20, photos.labels, photos.names)
+    for budget in (0, sizes[0] - 1, sizes[0], 5 * sizes[0] + 1, 1 << 30):
+        remembered = Remembered(split, 3, 10, budget)
+        with ThreadPoolExecutor(8) as pool:
+            assert len(list(pool.map(remembered, [*range(20)] * 5))) == 100
+        assert len(remembered) == min(20, budget // sizes[0])
