@@ -10,7 +10,7 @@ from pathlib import Path
 import smallcnn
 from smallcnn import onnx
 from smallcnn.evaluate import evaluate
-from smallcnn.model import model as artifact
+from smallcnn.model import store
 from smallcnn.train.recipe import Recipe
 from smallcnn.train.run import train
 
@@ -31,7 +31,7 @@ def main(epochs: int = 40) -> None:
     print(f"{cost.mult_adds:,} Mult-Adds, {cost.parameters:,} parameters")
     with tempfile.TemporaryDirectory() as folder:
         run = train(graph, "digits", Path(folder) / "run", recipe=Recipe(epochs=epochs, batch_size=32))
-        onnx.export(artifact.load(run.last), Path(folder) / "own.onnx")
+        onnx.export(store.load(run.last), Path(folder) / "own.onnx")
         result = evaluate(smallcnn.open(Path(folder) / "own.onnx"), "digits")
         print(f"top-1 {result.metrics.top1:.1%} on {result.metrics.images} unseen digits, in ONNX Runtime")
 

@@ -18,7 +18,7 @@ from smallcnn.compiler.compiling import to_program
 from smallcnn.engines import compiled
 from smallcnn.ir.builder import Builder
 from smallcnn.ir.graph import Graph, Node
-from smallcnn.model.model import Artifact
+from smallcnn.model.model import Model
 from smallcnn.reference import floating as reference
 
 TOLERANCE = 1e-5
@@ -40,9 +40,9 @@ def noise(graph: Graph, count: int = 2, seed: int = 1) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (count, *graph.input_shape), np.uint8)
 
 
-def wanted(model: Artifact, images: np.ndarray) -> np.ndarray:
+def wanted(model: Model, images: np.ndarray) -> np.ndarray:
     """The plain definition, float64."""
-    return reference.run(model.graph, model.weights, model.preprocessing.normalise(images))
+    return reference.answer(model.graph, model.weights, model.preprocessing.normalise(images))
 
 
 def check(

@@ -3,12 +3,37 @@
 import numpy as np
 
 from smallcnn.ir.builder import Builder
-from smallcnn.ir.graph import Graph
+from smallcnn.ir.graph import Graph, Node
+from smallcnn.ir.types import Grid
+from smallcnn.reference.numbers import stored
 
 
 def every_op() -> Graph:
-    """Every operator and activation at once, odd planes, one-sided padding, branches; 5 logits."""
+    """Every operator of real numbers and activation at once, odd planes, one-sided padding, branches; 5 logits."""
     g = Builder(input=(9, 8, 3))
+    logits, features = _every_op(g)
+    return g.graph(logits, features=features, name="every_op")
+
+
+def every_number() -> Graph:
+    """`every_op`, two weights and a branch on grids, and two outputs: 5 logits, and a map of bytes (4, 5, 8)."""
+    g = Builder(input=(9, 8, 3))
+    logits, features = _every_op(g)
+    q = g.quantize(features, "uint8", scale=0.004, zero=3, name="q.bytes")
+    a, b = g.split(g.max_pool(q, kernel=2, stride=1, padding=((0, 0), (1, 0)), name="q.pool"), (4, 2), name="q.split")
+    q = g.concat(b, g.shuffle(a, 2, name="q.shuffle"), b, name="q.join")
+    codes = g.pad(g.dropout(q, 0.5, name="q.dropout"), ((0, 0), (0, 1)), name="q.pad")
+    back = g.dequantize(codes, name="q.back")
+    per_output = Grid(tuple(0.01 + 0.001 * i for i in range(6)), (0,) * 6)
+    y = g.conv(back, 6, kernel=3, number="int8", grid=per_output, name="q.conv")
+    y = g.flatten(g.quantize(y, "int8", scale=0.03, zero=-5, name="q.signed"), name="q.flatten")
+    y = g.dense(g.dequantize(y, name="q.real"), 5, number="uint8", grid=Grid((0.002,), (128,)), name="q.dense")
+    total = g.add(logits, y, name="q.sum")
+    return g.graph({"logits": total, "codes": codes}, features=features, name="every_number")
+
+
+def _every_op(g: Builder) -> tuple[Node, Node]:
+    """The output and the features of `every_op`."""
     x = g.conv_bn(g.input, 8, kernel=3, stride=2, name="stem")
     pooled = g.max_pool(x, kernel=(3, 2), stride=1, name="pool.max")
     mean = g.average_pool(x, kernel=(2, 3), stride=1, name="pool.mean")
@@ -30,7 +55,7 @@ def every_op() -> Graph:
     features = g.activation(x, "sigmoid", name="features")
     y = g.dense(g.flatten(features, name="flatten"), 7, bias=False, name="hidden")
     y = g.activation(g.batch_norm(y, name="hidden_bn"), "relu6", name="hidden_act")
-    return g.graph(g.dense(g.dropout(y, 0.5, name="dropout"), 5, name="classifier"), features=features, name="every_op")
+    return g.dense(g.dropout(y, 0.5, name="dropout"), 5, name="classifier"), features
 
 
 def tiny() -> Graph:
@@ -50,7 +75,8 @@ def random_weights(graph: Graph, seed: int = 0) -> dict[str, np.ndarray]:
         value = rng.standard_normal(weight.shape) / np.sqrt(fan_in)
         if name.endswith("running_var"):
             value = rng.uniform(0.5, 2, weight.shape)
-        values[name] = value.astype(np.float32)
+        grid = weight.tensor.grid
+        values[name] = stored(weight.tensor.number, grid, value) if grid else value.astype(np.float32)
     return values
 
 

@@ -2,10 +2,10 @@
 
 import numpy as np
 import onnxruntime
-from onnx import TensorProto, helper, numpy_helper
 
+from onnx import TensorProto, helper, numpy_helper
 from smallcnn.ir import ops
-from smallcnn.model.probe import relative_error
+from smallcnn.model.probe import output_error
 from smallcnn.onnx import from_onnx
 from smallcnn.reference import floating as reference
 
@@ -46,8 +46,8 @@ def checked(model, shape, channels_last=False):
     """The graph of a model whose answer to a random image is ONNX Runtime's."""
     x = random(*shape, seed=7)
     read = from_onnx(model)
-    got = reference.run(read.graph, read.weights, read.entry.of(x if channels_last else x.transpose(0, 2, 3, 1)))
-    assert relative_error(got.reshape(-1), answer(model, x).reshape(-1)) < TOLERANCE
+    got = reference.answer(read.graph, read.weights, read.entry.of(x if channels_last else x.transpose(0, 2, 3, 1)))
+    assert output_error(got.reshape(-1), answer(model, x).reshape(-1)) < TOLERANCE
     return read.graph
 
 

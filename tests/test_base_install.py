@@ -9,7 +9,7 @@ import pytest
 
 from artifacts import artifact, colour_photos
 from smallcnn import onnx
-from smallcnn.model.model import save
+from smallcnn.model.store import save
 
 ROOT = Path(__file__).parent.parent
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
+from test_decode import turned
 
 import machine
 from profiles import ADOBE_RGB, DISPLAY_P3, grey_profile, ink_profile, matrix_profile
 from smallcnn.cli.main import root
 from smallcnn.image.fit import Preprocessing
-from test_decode import turned
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -8,11 +8,11 @@ from sklearn.metrics import confusion_matrix
 
 from artifacts import COLOURS, artifact, colour_photos
 from smallcnn import runtime
-from smallcnn.data.labels import match_labels
 from smallcnn.data.sources import open_source
 from smallcnn.errors import DataError
 from smallcnn.evaluate import evaluate
-from smallcnn.model.model import save
+from smallcnn.model.store import save
+from smallcnn.tasks.labels import match_labels
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ def inputs(graph: Graph, dtype: torch.dtype = torch.float64) -> torch.Tensor:
 
 
 def answer(graph: Graph, weights: dict[str, np.ndarray]) -> np.ndarray:
-    return reference.run(graph, weights, images(graph))
+    return reference.answer(graph, weights, images(graph))
 
 
 # --- values ---
@@ -66,7 +66,7 @@ def test_pools_agree_with_the_reference(function, kernel, padding, count_padding
     x = getattr(g, f"{function}_pool")(g.input, kernel=kernel, stride=(1, 2), padding=padding, **options)
     graph = g.graph(x, features=x, name="net")
     got = to_module(graph)(inputs(graph) - 5).movedim(1, -1)  # below 0: a zero from the padding must not win
-    want = reference.run(graph, {}, images(graph).astype(np.float64) - 5)
+    want = reference.answer(graph, {}, images(graph).astype(np.float64) - 5)
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-14)  # sums of at most 9 values near 5
 
 

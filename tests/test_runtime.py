@@ -10,8 +10,8 @@ from artifacts import COLOURS, LABELS, artifact
 from smallcnn import onnx, runtime
 from smallcnn.errors import AnswerError, DataError, FileError, ImageError, SmallcnnError
 from smallcnn.model import metadata
-from smallcnn.model.model import save
 from smallcnn.model.probe import TOLERANCE
+from smallcnn.model.store import save
 from smallcnn.reference import floating as reference
 
 
@@ -39,7 +39,7 @@ def test_every_file_in_every_engine_is_the_same_network(folder, file, engine):
     net = smallcnn.open(folder / file, engine=engine, threads=1)
     batch = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8)
     model = artifact()
-    expected = reference.run(model.graph, model.weights, model.preprocessing.normalise(batch))
+    expected = reference.answer(model.graph, model.weights, model.preprocessing.normalise(batch))
     np.testing.assert_allclose(net.logits(batch), expected, rtol=0, atol=1e-5 * np.abs(expected).max())  # float32 sums
     assert (net.labels, net.facts, net.name, net.mult_adds) == (LABELS, {"note": "hello"}, "tiny", 2316)
     assert net.verify() < TOLERANCE
@@ -55,7 +55,7 @@ def test_an_onnx_file_of_another_program_says_how_to_take_it_over(tmp_path):
 
 def test_what_a_file_says_of_itself_comes_back():
     model, answer = artifact(note="hello"), np.array([0.125, -2, 3.5])
-    said = metadata.parse(metadata.describe(model, "probabilities", answer))
+    said = metadata.parse(metadata.describe(model, probabilities=True, answer={"probabilities": answer}))
     assert (said.name, said.mult_adds, said.outputs_probabilities) == ("tiny", 2316, True)
     assert said.layers == {"stem.conv": 16 * 4 * 27, "block.conv": 16 * 4 * 9, "classifier": 4 * 3}
     assert (said.labels, said.facts, said.preprocessing) == (LABELS, {"note": "hello"}, model.preprocessing)
@@ -73,7 +73,7 @@ def test_what_a_file_says_of_itself_comes_back():
     ("preprocessing", "{}", "not a description of preprocessing"),
 ])  # fmt: skip
 def test_damaged_metadata(key, value, says):
-    entries = metadata.describe(artifact(), "logits", np.zeros(3))
+    entries = metadata.describe(artifact(), answer={"logits": np.zeros(3)})
     if value is None:
         del entries[f"smallcnn.{key}"]
     else:
@@ -96,7 +96,7 @@ def test_verify_notices_a_network_that_is_not_the_one_exported(folder, tmp_path)
 def test_a_file_whose_metadata_say_another_size_is_refused_before_memory_is_taken(tmp_path, size):
     model = onnx.to_onnx(artifact())
     del model.metadata_props[:]
-    for key, value in metadata.describe(artifact(), "logits", np.ones(3)).items():
+    for key, value in metadata.describe(artifact(), answer={"logits": np.ones(3)}).items():
         model.metadata_props.add(key=key, value=value.replace("[8, 8]", str(size)))
     (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(FileError, match=f"prepares images to {size[0]}x{size[1]}x3, but takes 8x8x3"):

@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from smallcnn.ir.graph import Graph
     from smallcnn.making import compile as compile
     from smallcnn.making import export, init
-    from smallcnn.model.model import Artifact
+    from smallcnn.model.model import Model
     from smallcnn.module import to_module
     from smallcnn.runtime import open as open
     from smallcnn.train.run import train
 
 _HOMES = {
-    "Artifact": "model.model",
+    "Model": "model.model",
     "Builder": "ir.builder",
     "Graph": "ir.graph",
     "Profile": "cost.profile",
@@ -51,8 +51,19 @@ _HOMES = {
 """The module that defines each name; "" for a module itself. The modules `evaluate` and `train` are callable."""
 
 __all__ = [
-    "Artifact", "Builder", "Graph", "Profile", "SmallcnnError", "__version__", "evaluate", "export", "init", "profile",
-    "to_module", "train", "zoo",
+    "Builder",
+    "Graph",
+    "Model",
+    "Profile",
+    "SmallcnnError",
+    "__version__",
+    "evaluate",
+    "export",
+    "init",
+    "profile",
+    "to_module",
+    "train",
+    "zoo",
 ]  # fmt: skip
 
 

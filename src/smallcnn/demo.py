@@ -17,9 +17,9 @@ from smallcnn.bench.bench import Row, bench
 from smallcnn.cost.profile import Profile, profile
 from smallcnn.data.sources import open_source
 from smallcnn.evaluate import Evaluation, evaluate
-from smallcnn.model import model as artifact
+from smallcnn.model import store
 from smallcnn.report import run as report
-from smallcnn.runtime import Prediction
+from smallcnn.tasks.classification import Prediction
 
 # Shallow: 99.2 and 99.4 % on the test split with two seeds; all thirteen blocks reach 98.3 and 99.2 %, half as fast.
 MODEL = "mobilenet_v1:width=0.25,variant=shallow,small_input=true"
@@ -65,7 +65,7 @@ def demo(folder: Path, say: Callable[[str], None] = lambda line: None) -> Demo:
 
     say(f"# {commands[2]}")
     # the last weights, not the best: nothing is selected by accuracy, so the figure below is an unbiased estimate
-    error = onnx.export(artifact.load(result.last), model)
+    error = onnx.export(store.load(result.last), model)
     say(f"{model}: {model.stat().st_size:,} bytes, agrees with the trained network to {error:.1e}")
 
     say(f"# {commands[3]}")

@@ -11,13 +11,13 @@ from types import ModuleType
 
 import numpy as np
 
-from smallcnn.data.labels import match_labels
 from smallcnn.data.loader import batches
 from smallcnn.data.sources import Source, Split, open_source
 from smallcnn.errors import DataError
 from smallcnn.image.fit import Preprocessing
 from smallcnn.runtime import Net
 from smallcnn.runtime import open as open_model
+from smallcnn.tasks.labels import match_labels
 from smallcnn.tasks.metrics import Metrics, measure
 
 _BATCH = 16

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 from smallcnn import zoo
 from smallcnn.errors import FileError
 from smallcnn.image.fit import Preprocessing
-from smallcnn.model import model as artifacts
+from smallcnn.model import store
 from smallcnn.model.kinds import read
-from smallcnn.model.model import Artifact
+from smallcnn.model.model import Model
 from smallcnn.model.shipped import located
 from smallcnn.reference.initial import initial_weights
 from smallcnn.system.files import check_writable
+from smallcnn.tasks.classification import Classification
 
 if TYPE_CHECKING:
     from smallcnn.compiler.compiling import Compiled
@@ -31,7 +32,7 @@ def init(
     classes: int | None = None,
     channels: int | None = None,
     seed: int = 0,
-) -> Artifact:
+) -> Model:
     """Writes the untrained network `model` (a name with options) as a .safetensors model file; returns its contents.
 
     Options that are None take the network's own values. Raises GraphError for an invalid network, FileError if the file
@@ -44,12 +45,12 @@ def init(
     height, width, depth = graph.input_shape
     preprocessing = Preprocessing((height, width), (0.5,) * depth, (0.5,) * depth)
     facts = {"model": graph.name, "trained": False, "seed": seed}
-    made = Artifact(graph, initial_weights(graph, seed), labels, preprocessing, facts)
-    artifacts.save(made, out)
+    made = Model(graph, initial_weights(graph, seed), Classification(labels), preprocessing, facts)
+    store.save(made, out)
     return made
 
 
-def export(file: str | Path | Artifact, out: str | Path, *, probabilities: bool = False) -> float:
+def export(file: str | Path | Model, out: str | Path, *, probabilities: bool = False) -> float:
     """Writes a .safetensors model file, or its contents, as ONNX; returns the largest relative error found.
 
     The ONNX file outputs logits, or `probabilities` on request. It is run and compared with the network's plain
@@ -58,17 +59,17 @@ def export(file: str | Path | Artifact, out: str | Path, *, probabilities: bool 
     from smallcnn import onnx
 
     out = _ending(out, ".onnx", "an ONNX file")
-    if not isinstance(file, Artifact):
+    if not isinstance(file, Model):
         file = located(file)
         if file.suffix.lower() != ".safetensors":
             raise FileError(f"{file}: export starts from a .safetensors model file")
         check_writable(out)
-        file = artifacts.load(file)
+        file = store.load(file)
     return onnx.export(file, out, probabilities=probabilities)
 
 
 def compile(
-    file: str | Path | Artifact,
+    file: str | Path | Model,
     out: str | Path,
     *,
     target: str = "host",
@@ -84,7 +85,7 @@ def compile(
     """
     from smallcnn.compiler.compiling import compile_file
 
-    network = file if isinstance(file, Artifact) else read(file)
+    network = file if isinstance(file, Model) else read(file)
     return compile_file(
         network, out, target=target, prefix=prefix, threads=threads, tune=tune, workers=workers, report=report
     )

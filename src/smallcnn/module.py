@@ -2,11 +2,16 @@
 
     model = to_module(graph, weights)          without weights: initial ones
     logits = model(images)                     (N, C, H, W) float, already normalised -> (N, classes)
+    outputs = model(images)                    {name: tensor} instead, if the network has several outputs
     maps = model.forward_features(images)      (N, C, H, W)
-    logits = model.forward_head(maps)
+    logits = model.forward_head(maps)          if the head reads nothing earlier
 
-State-dict keys are `node.tensor`, the names in the graph and in the artifact. Any input size the strides allow works;
+State-dict keys are `node.tensor`, the names in the graph and in the model file. Any input size the strides allow works;
 the padding is the graph's. Works under torch.compile, channels_last and autocast.
+
+All tensors are real numbers: what the graph stores as whole numbers on a grid is here the real number it stands for.
+`Quantize` rounds to the grid, and its gradient is 1 inside the grid's range and 0 outside (the straight-through
+estimator: Bengio et al. 2013, arXiv 1308.3432).
 """
 
 from collections.abc import Mapping
@@ -17,7 +22,11 @@ import numpy as np
 from smallcnn.errors import GraphError, MissingExtra
 from smallcnn.ir import ops
 from smallcnn.ir.graph import Graph, Node
+from smallcnn.ir.rewrite import in_order, only_reader
+from smallcnn.ir.types import RANGES
+from smallcnn.ir.types import Tensor as Stored
 from smallcnn.reference.initial import check_weights, initial_weights
+from smallcnn.reference.numbers import real, stored
 
 try:
     import torch
@@ -41,17 +50,23 @@ def load_weights(module: "GraphModule", weights: Mapping[str, np.ndarray]) -> No
     """Copies the weights into the module; GraphError showing both sides if they do not fit."""
     check_weights(module.graph, weights, GraphError)
     state = module.state_dict()
+    tensors = module.graph.weights
     with torch.no_grad():
         for name, value in weights.items():
-            state[name].copy_(torch.from_numpy(np.require(value, requirements=["C", "W"])))
+            tensor = tensors[name].tensor
+            plain = real(tensor, value).astype(np.float32) if tensor.grid else value
+            state[name].copy_(torch.from_numpy(np.require(plain, requirements=["C", "W"])))
 
 
-def to_weights(module: nn.Module) -> dict[str, np.ndarray]:
-    """The state dict as contiguous float32 arrays, detached from the module."""
-    return {
-        name: value.detach().to("cpu", torch.float32, copy=True).contiguous().numpy()
-        for name, value in module.state_dict().items()
-    }
+def to_weights(module: "GraphModule") -> dict[str, np.ndarray]:
+    """The state dict as contiguous arrays, each in the graph's number type, detached from the module."""
+    tensors = module.graph.weights
+    return {name: _stored(tensors[name].tensor, value) for name, value in module.state_dict().items()}
+
+
+def _stored(tensor: Stored, value: Tensor) -> np.ndarray:
+    plain = value.detach().to("cpu", torch.float32, copy=True).contiguous().numpy()
+    return stored(tensor.number, tensor.grid, plain) if tensor.grid else plain
 
 
 class GraphModule(nn.Module):
@@ -60,10 +75,9 @@ class GraphModule(nn.Module):
     def __init__(self, graph: Graph) -> None:
         super().__init__()
         self.graph = graph
-        names = [node.name for node in graph]
-        split = names.index(graph.features) + 1
-        self._features = _plan(graph, 1, split)
-        self._head = _plan(graph, split, len(names))
+        plan = [(node.name, node.inputs, finished) for node, finished in in_order(graph)]
+        split = [name for name, _, _ in plan].index(graph.features) + 1
+        self._backbone, self._head = plan[1:split], plan[split:]
         for node in graph.nodes[1:]:
             parent: nn.Module = self
             *groups, leaf = node.name.split(".")
@@ -73,37 +87,35 @@ class GraphModule(nn.Module):
                 parent = cast(nn.Module, parent._modules[group])
             _add(parent, leaf, _layer(graph, node), node)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, classes)."""
-        return self.forward_head(self.forward_features(x))
+    def forward(self, x: Tensor) -> Tensor | dict[str, Tensor]:
+        """(N, C, H, W) -> the output, (N, classes) for a classifier; a dict by name if there are several."""
+        values = self._run(self._head, self._run(self._backbone, {self.graph.nodes[0].name: x}))
+        outputs = {output.name: values[output.node] for output in self.graph.outputs}
+        return outputs if len(outputs) > 1 else next(iter(outputs.values()))
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> the backbone's last map, (N, C', H', W')."""
-        return self._run(self._features, self.graph.nodes[0].name, x, self.graph.features)
+        return self._run(self._backbone, {self.graph.nodes[0].name: x})[self.graph.features]
 
     def forward_head(self, x: Tensor) -> Tensor:
-        """The backbone's last map -> (N, classes)."""
-        return self._run(self._head, self.graph.features, x, self.graph.output)
+        """The backbone's last map -> the output. Raises GraphError if there are several, or the head reads others."""
+        graph = self.graph
+        ends = {graph.output, *(source for name, inputs, _ in self._head for source in inputs)}
+        if early := ends - {graph.features} - {name for name, _, _ in self._head}:
+            raise GraphError(f"{graph.name}: its head also reads {', '.join(sorted(early))}")
+        return self._run(self._head, {graph.features: x})[graph.output]
 
-    def _run(self, plan: "list[_Step]", first: str, x: Tensor, last: str) -> Tensor:
-        values = {first: x}
+    def _run(self, plan: "list[_Step]", values: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Runs the steps on the values so far; those that nothing reads any more are dropped."""
         for name, inputs, finished in plan:
             values[name] = self.get_submodule(name)(*[values[source] for source in inputs])
             for source in finished:
                 del values[source]
-        return values[last]
+        return values
 
 
 _Step = tuple[str, tuple[str, ...], tuple[str, ...]]
-"""A node, its inputs, and the inputs that no later node reads."""
-
-
-def _plan(graph: Graph, start: int, stop: int) -> list[_Step]:
-    last_reader = {name: node.name for node in graph for name in node.inputs}
-    return [
-        (node.name, node.inputs, tuple(name for name in dict.fromkeys(node.inputs) if last_reader[name] == node.name))
-        for node in graph.nodes[start:stop]
-    ]
+"""A node, its inputs, and the inputs that nothing reads after it."""
 
 
 def _add(parent: nn.Module, name: str, child: nn.Module, node: Node) -> None:
@@ -140,6 +152,8 @@ def _layer(graph: Graph, node: Node) -> nn.Module:
             return nn.ChannelShuffle(op.groups)
         case ops.Slice() as op:
             return _Slice(op)
+        case ops.Quantize() as op:
+            return _Quantize(op)
         case op if type(op) in _PLAIN:
             return _PLAIN[type(op)]()
         case op:
@@ -149,8 +163,8 @@ def _layer(graph: Graph, node: Node) -> nn.Module:
 def _may_overwrite(graph: Graph, node: Node) -> bool:
     """Whether `node` may write over its input: a new tensor that no other node reads and no caller holds."""
     source = graph[node.inputs[0]]
-    fresh = isinstance(source.op, ops.Conv | ops.Dense | ops.BatchNorm | ops.Add)
-    return fresh and len(graph.consumers[source.name]) == 1 and source.name != graph.features
+    fresh = isinstance(source.op, ops.Conv | ops.Dense | ops.BatchNorm | ops.Add) and source.name not in graph.taps
+    return fresh and only_reader(graph, source) is not None
 
 
 def _activation(op: ops.Activation, inplace: bool) -> nn.Module:
@@ -236,6 +250,20 @@ class _Slice(nn.Module):
         return x[:, self.start : self.stop]
 
 
+class _Quantize(nn.Module):
+    """Real numbers rounded to the grid; the gradient passes as if they were not, except where they saturate."""
+
+    def __init__(self, op: ops.Quantize) -> None:
+        super().__init__()
+        self.scale, self.zero, (self.low, self.high) = op.grid.scale[0], op.grid.zero[0], RANGES[op.number]
+
+    def forward(self, x: Tensor) -> Tensor:
+        least, most = (self.scale * (end - self.zero) for end in (self.low, self.high))
+        inside = x.clamp(least, most)
+        steps = torch.clamp(torch.round(x.float() / self.scale) + self.zero, self.low, self.high) - self.zero
+        return inside + (steps * self.scale - inside).detach()
+
+
 class _GlobalPool(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x.mean((2, 3))
@@ -270,4 +298,5 @@ _PLAIN: dict[type[ops.Op], type[nn.Module]] = {
     ops.Add: _Add,
     ops.Scale: _Scale,
     ops.Concat: _Concat,
+    ops.Dequantize: nn.Identity,
 }

@@ -6,7 +6,7 @@ net.logits(batch)                                uint8 (N, H, W, C) -> float32 (
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
@@ -17,41 +17,23 @@ from PIL.Image import Image
 
 from smallcnn.engines import compiled
 from smallcnn.engines import engine as engines
-from smallcnn.engines.engine import Model
+from smallcnn.engines.engine import Loadable
 from smallcnn.errors import AnswerError, DataError, FileError, SmallcnnError
 from smallcnn.image.decode import ImageInput
 from smallcnn.image.fit import Preprocessing
+from smallcnn.ir.graph import LOGITS
 from smallcnn.model import metadata
 from smallcnn.model.kinds import COMPILED, check_kind
-from smallcnn.model.probe import agrees, probe_answer, probe_image, relative_error
+from smallcnn.model.probe import agrees, output_error, probe_answer, probe_image
 from smallcnn.model.shipped import located
 from smallcnn.onnx.read import outline
 from smallcnn.system.escape import escaped
 from smallcnn.system.fork import Run
-from smallcnn.tasks.ending import PRESENT, Ending, logits_of, probabilities
+from smallcnn.tasks.classification import Classification, Prediction, classification
+from smallcnn.tasks.ending import Ending, logits_of
 
 MOST_THREADS = 256
 """Threads that an engine may be asked for; more than a machine has cores make it crawl."""
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """A network's answer to one image: the most probable label, and the top labels `ranked` by probability.
-
-    If the network's `ending` is "none", the values are scores instead. If it is "sigmoid", the probabilities are
-    independent, and `present` holds the labels with at least `ending.PRESENT`, most probable first.
-    """
-
-    label: str
-    probability: float
-    ranked: tuple[tuple[str, float], ...]
-    ending: Ending = "softmax"
-    present: tuple[tuple[str, float], ...] = ()
-
-    @property
-    def top5(self) -> tuple[tuple[str, float], ...]:
-        """Up to five labels with their probabilities."""
-        return self.ranked[:5]
 
 
 @dataclass(frozen=True, repr=False)
@@ -62,16 +44,25 @@ class Net:
     engine: str
     threads: int | None
     name: str
-    labels: tuple[str, ...]
+    task: Classification
     preprocessing: Preprocessing
     facts: dict[str, Any]
     mult_adds: int
-    ending: Ending
     outputs_probabilities: bool
     _opened: Path
     _expected: Callable[[], np.ndarray]
     _run: Run
     _check: Callable[[Run, tuple[int, int, int]], None]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The task's labels."""
+        return self.task.labels
+
+    @property
+    def ending(self) -> Ending:
+        """The function from logits to probabilities."""
+        return self.task.ending
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -98,7 +89,7 @@ class Net:
 
         Compare with `probe.TOLERANCE`. The right answer is stored in the file, or for a .safetensors computed now.
         """
-        return relative_error(self._run(probe_image(self.input_shape))[0], self._expected())
+        return output_error(self._run(probe_image(self.input_shape))[0], self._expected())
 
     def classify(self, images: Sequence[ImageInput], *, top: int = 5) -> list[Prediction]:
         """Decodes, prepares and classifies images one at a time, ranking `top` labels.
@@ -111,14 +102,7 @@ class Net:
 
     def classify_prepared(self, image: np.ndarray, *, top: int = 5) -> Prediction:
         """Classifies one image already at the network's size: uint8 (H, W, C)."""
-        if top < 1:
-            raise DataError(f"top must be at least 1, not {top}")
-        answer = probabilities(self.logits(image[None])[0], self.ending)
-        order = np.argsort(-answer, kind="stable")
-        ranked = tuple((self.labels[i], float(answer[i])) for i in order[:top])
-        likely = order[: np.count_nonzero(answer >= PRESENT)] if self.ending == "sigmoid" else ()
-        present = tuple((self.labels[i], float(answer[i])) for i in likely)
-        return Prediction(*ranked[0], ranked, self.ending, present)
+        return self.task.answer({LOGITS: self.logits(image[None])[0]}, top=top)
 
     def __repr__(self) -> str:
         size = "x".join(map(str, self.input_shape))
@@ -157,7 +141,7 @@ def open(path: str | Path, *, engine: str | None = None, threads: int | None = N
     if "smallcnn.format" not in outline.metadata(path):  # checked before an engine reads the file
         made = path.with_suffix(".safetensors")
         raise FileError(f"{path}: not written by smallcnn; import it with: smallcnn import {path} --out {made}")
-    run, entries, shape = engines.open_onnx(Model(path), engine, threads)
+    run, entries, shape = engines.open_onnx(Loadable(path), engine, threads)
     net = _converted(path, engine, threads, entries, run)
     if shape[1:] != net.input_shape:
         said, takes = ("x".join(map(str, sides)) for sides in (net.input_shape, shape[1:]))
@@ -182,24 +166,23 @@ def _opened_again(path: Path, engine: str, threads: int | None, stamp: tuple[int
 
 def _open_artifact(path: Path, engine: str, threads: int | None) -> Net:
     from smallcnn.cost.profile import profile
-    from smallcnn.model import model as artifacts
+    from smallcnn.model import store
 
-    artifact = artifacts.load(path)
-    artifacts.check_finite(artifact, path)
-    model = Model(path, artifact)
+    artifact = store.load(path)
+    store.check_finite(artifact, path)
+    model = Loadable(path, artifact)
     return Net(
         path=path,
         engine=engine,
         threads=threads,
         name=artifact.graph.name,
-        labels=artifact.labels,
+        task=classification(artifact.task, str(path)),
         preprocessing=artifact.preprocessing,
         facts=artifact.facts,
         mult_adds=profile(artifact.graph).mult_adds,
-        ending=artifact.ending,
         outputs_probabilities=False,
         _opened=path,
-        _expected=cache(lambda: probe_answer(artifact.graph, artifact.weights, artifact.preprocessing)),
+        _expected=cache(lambda: _only(probe_answer(artifact.graph, artifact.weights, artifact.preprocessing))),
         _run=engines.start(model, engine, threads),
         _check=_once(path, engine, lambda image: engines.plain_answer(model, image)),
     )
@@ -215,17 +198,21 @@ def _converted(path: Path, engine: str, threads: int | None, entries: dict[str, 
         engine=engine,
         threads=threads,
         name=said.name,
-        labels=said.labels,
+        task=classification(said.task, str(path)),
         preprocessing=said.preprocessing,
         facts=said.facts,
         mult_adds=said.mult_adds,
-        ending=said.ending,
         outputs_probabilities=said.outputs_probabilities,
         _opened=path,
-        _expected=lambda: said.answer,
+        _expected=lambda: _only(said.answer),
         _run=run,
-        _check=_once(path, engine, lambda image: said.answer),
+        _check=_once(path, engine, lambda image: _only(said.answer)),
     )
+
+
+def _only(answer: Mapping[str, np.ndarray]) -> np.ndarray:
+    (value,) = answer.values()
+    return value
 
 
 def _once(
@@ -238,7 +225,7 @@ def _once(
         for answer in tuple(waiting):
             image = probe_image(shape)
             wanted = answer(image)
-            error = relative_error(run(image)[0], wanted)
+            error = output_error(run(image)[0], wanted)
             if np.isfinite(wanted).all() and not agrees(
                 error
             ):  # otherwise `logits` refuses each answer that is not finite

@@ -19,8 +19,10 @@ from smallcnn.errors import AnswerError, FileError
 from smallcnn.evaluate import evaluate
 from smallcnn.image.fit import Preprocessing
 from smallcnn.ir.builder import Builder
-from smallcnn.model.model import Artifact, save
-from smallcnn.reference.floating import run
+from smallcnn.model.model import Model
+from smallcnn.model.store import save
+from smallcnn.reference.floating import answer as run
+from smallcnn.tasks.classification import Classification
 from smallcnn.tasks.metrics import measure
 from smallcnn.train.renorm import reestimate
 from smallcnn.transform.adapt import with_resolution
@@ -101,7 +103,7 @@ def opened(artifact, folder):
 def colour_network(size=16):
     graph = with_resolution(tiny(), (size, size))
     weights = random_weights(graph, 3)
-    return Artifact(graph, weights, tuple(COLOURS), Preprocessing((size, size)))
+    return Model(graph, weights, Classification(tuple(COLOURS)), Preprocessing((size, size)))
 
 
 def test_the_sweep_is_evaluation_at_each_size(photos, tmp_path):

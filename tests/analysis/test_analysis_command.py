@@ -13,8 +13,9 @@ from smallcnn import onnx, runtime
 from smallcnn.analysis.calibration import fit_temperature
 from smallcnn.evaluate import evaluate
 from smallcnn.image.fit import Preprocessing
-from smallcnn.model import model as artifacts
-from smallcnn.model.model import Artifact
+from smallcnn.model import store
+from smallcnn.model.model import Model
+from smallcnn.tasks.classification import Classification
 from smallcnn.transform.adapt import with_resolution
 
 SMALL = ("--threads", "1", "--workers", "1")
@@ -45,7 +46,7 @@ def model(tmp_path_factory):
         weights["classifier.weight"][2 - channel, channel] = 10  # red is the first channel and the last class
     preprocessing = Preprocessing((8, 8), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     path = tmp_path_factory.mktemp("model") / "m.safetensors"
-    artifacts.save(Artifact(graph, weights, tuple(COLOURS), preprocessing), path)
+    store.save(Model(graph, weights, Classification(tuple(COLOURS)), preprocessing), path)
     return path
 
 
@@ -111,7 +112,7 @@ def test_saving_a_calibrated_network(smallcnn, model, photos, tmp_path):
     temperature = fit_temperature(before.logits, before.labels)
     assert temperature > 1.1
     np.testing.assert_allclose(after.logits, before.logits / temperature, rtol=1e-5)
-    assert artifacts.load(path).facts["calibrated"] == {"temperature": temperature, "part": "all", "images": 120}
+    assert store.load(path).facts["calibrated"] == {"temperature": temperature, "part": "all", "images": 120}
 
 
 def test_saving_another_resolution_with_batch_norm_re_estimated(smallcnn, model, photos, tmp_path):
@@ -126,7 +127,7 @@ def test_saving_another_resolution_with_batch_norm_re_estimated(smallcnn, model,
         ("as it is", [8, 8]), ("at 12x12", [12, 12]),
         ("batch norm re-estimated from the evaluated images themselves", [12, 12]),
     ]  # fmt: skip
-    saved = artifacts.load(path)
+    saved = store.load(path)
     assert saved.preprocessing == Preprocessing((12, 12), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))  # the file's own crop
     assert saved.graph == with_resolution(tiny(), (12, 12))
     assert saved.facts["resized_from"] == [8, 8]
@@ -135,7 +136,7 @@ def test_saving_another_resolution_with_batch_norm_re_estimated(smallcnn, model,
 
 
 def test_an_onnx_file(smallcnn, model, photos, tmp_path):
-    onnx.export(artifacts.load(model), tmp_path / "m.onnx")
+    onnx.export(store.load(model), tmp_path / "m.onnx")
     code, out, _ = smallcnn("analyze", tmp_path / "m.onnx", "--data", photos, "--sweep", 20, "--json", *SMALL)
     assert code == 0
     found = json.loads(out)
@@ -148,8 +149,10 @@ NAMES = ("<script>alert(1)</script>", "'><img src=x onerror=alert(2)>", "$5 & \\
 
 def test_class_names_are_text(smallcnn, model, tmp_path):
     """Also one class missing in the part, and one image each in the others."""
-    start = artifacts.load(model)
-    artifacts.save(Artifact(start.graph, start.weights, NAMES, start.preprocessing), tmp_path / "m.safetensors")
+    start = store.load(model)
+    store.save(
+        Model(start.graph, start.weights, Classification(NAMES), start.preprocessing), tmp_path / "m.safetensors"
+    )
     pixels = np.stack([np.full((8, 8, 3), colour, np.uint8) for colour in COLOURS.values()])
     np.savez(tmp_path / "set.npz", x_test=pixels[[0, 2]], y_test=[1, 2], classes=np.array(NAMES))
     path = tmp_path / "page.html"
@@ -179,7 +182,7 @@ def test_mistakes(refused, model, photos, args, message):
 
 
 def test_nothing_to_re_estimate(refused, model, photos, tmp_path):
-    onnx.export(artifacts.load(model), tmp_path / "m.onnx")
+    onnx.export(store.load(model), tmp_path / "m.onnx")
     assert "no batch norm" in refused("analyze", tmp_path / "m.onnx", "--data", photos, "--reestimate", *SMALL)
 
 

@@ -9,7 +9,8 @@ from smallcnn.data.sources import Split, open_source
 from smallcnn.errors import DataError, GraphError
 from smallcnn.ir import ops
 from smallcnn.ir.builder import Builder
-from smallcnn.reference.floating import apply, run
+from smallcnn.reference.floating import answer as run
+from smallcnn.reference.floating import apply
 from smallcnn.train.renorm import reestimate
 
 

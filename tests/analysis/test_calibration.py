@@ -11,7 +11,7 @@ from smallcnn import zoo
 from smallcnn.analysis.calibration import BINS, calibrate, calibrated, fit_temperature, reliability
 from smallcnn.errors import GraphError
 from smallcnn.ir.builder import Builder
-from smallcnn.reference.floating import run
+from smallcnn.reference.floating import answer as run
 from smallcnn.tasks.metrics import measure
 from smallcnn.transform.adapt import classifier
 

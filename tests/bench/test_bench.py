@@ -9,7 +9,7 @@ from smallcnn import onnx
 from smallcnn.bench import bench as bench_module
 from smallcnn.bench.bench import bench
 from smallcnn.errors import FileError, SmallcnnError
-from smallcnn.model.model import save
+from smallcnn.model.store import save
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from smallcnn.checkpoints.tflite import Layer, TFLite, read_layers
 from smallcnn.errors import FileError
 from smallcnn.ir import ops
 from smallcnn.ir.builder import Builder
-from smallcnn.reference.floating import run
+from smallcnn.reference.floating import answer as run
 from smallcnn.tflite.file import Grid
 from smallcnn.transform.fold import fold_graph
 from tflite_files import ACT, KIND, KIND_OF, OP, PAD, Draft

@@ -15,10 +15,10 @@ from smallcnn import zoo
 from smallcnn.checkpoints.importing import Prepared, import_checkpoint
 from smallcnn.errors import FileError, GraphError
 from smallcnn.image import imagenet
-from smallcnn.ir.graph import Graph
-from smallcnn.model.model import load, save
+from smallcnn.ir.graph import Graph, Output
+from smallcnn.model.store import load, save
 from smallcnn.module import to_module
-from smallcnn.reference.floating import run
+from smallcnn.reference.floating import answer as run
 from smallcnn.reference.initial import initial_weights
 
 KERAS_V1 = "weights/mobilenet_v1_0.25_224_keras_bn_float32.npz"
@@ -599,7 +599,7 @@ def test_the_gluon_backbone_computes_what_its_format_says():
     y = normed(conv(y, f"{block}conv1", padding=1, groups=len(y[0])), f"{block}batchnorm1").clamp(0, 6)
     y = normed(conv(y, f"{block}conv2"), f"{block}batchnorm2")
     nodes = made.graph.nodes[: made.graph.nodes.index(made.graph["block1.project.bn"]) + 1]
-    beginning = Graph("beginning", nodes, nodes[-1].name, nodes[-1].name)
+    beginning = Graph("beginning", nodes, (Output("logits", nodes[-1].name),), (nodes[-1].name,))
     found = run(beginning, made.weights, public_image(32, 0).transpose(0, 2, 3, 1))
     np.testing.assert_allclose(found, y.numpy().transpose(0, 2, 3, 1), rtol=0, atol=1e-9 * float(y.abs().max()))
 

@@ -12,7 +12,7 @@ from shared_files import shared
 from smallcnn.checkpoints.importing import import_checkpoint
 from smallcnn.errors import FileError
 from smallcnn.onnx.write import to_onnx
-from smallcnn.reference.floating import run
+from smallcnn.reference.floating import answer as run
 from smallcnn.tasks.ending import softmax
 
 pytest.importorskip("tflite")

@@ -17,7 +17,7 @@ from artifacts import artifact, colour_photos
 from smallcnn import onnx
 from smallcnn.cli.main import COMMANDS, SYNONYMS, main, root
 from smallcnn.model import shipped
-from smallcnn.model.model import save
+from smallcnn.model.store import save
 
 MODEL = "mobilenet_v1:width=0.25,small_input=true,variant=shallow"
 

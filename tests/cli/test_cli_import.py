@@ -14,7 +14,7 @@ from public_logits import public_definition
 from public_weights import public_weight
 from shared_files import shared
 from smallcnn.image import imagenet
-from smallcnn.model.model import load
+from smallcnn.model.store import load
 
 
 def tensors(name, **changed):

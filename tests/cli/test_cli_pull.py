@@ -14,7 +14,7 @@ from public_weights import public_weight
 from smallcnn.checkpoints.catalogue import CATALOGUE, Checkpoint
 from smallcnn.image import imagenet
 from smallcnn.image.fit import Preprocessing
-from smallcnn.model.model import load
+from smallcnn.model.store import load
 
 PREPARED = Preprocessing((96, 96), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 0.9, "bicubic")
 

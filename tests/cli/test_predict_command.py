@@ -13,7 +13,7 @@ from PIL import Image
 
 from artifacts import COLOURS, LABELS, artifact
 from smallcnn import runtime
-from smallcnn.model.model import save
+from smallcnn.model.store import save
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes and devices among files are Unix's")
 

@@ -19,7 +19,7 @@ from smallcnn.compiler.explain import peak_activation_bytes
 from smallcnn.cost.profile import profile
 from smallcnn.errors import FileError
 from smallcnn.model.kinds import read
-from smallcnn.model.model import save
+from smallcnn.model.store import save
 
 INSTALLED = find_spec("halide") is not None and find_spec("ziglang") is not None
 COMPILER = pytest.mark.skipif(not INSTALLED, reason="needs the 'compile' extra")

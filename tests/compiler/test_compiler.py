@@ -30,7 +30,7 @@ from smallcnn.compiler import link, targets
 from smallcnn.compiler.compiling import compile_file, to_program
 from smallcnn.engines import compiled
 from smallcnn.errors import FileError, SmallcnnError
-from smallcnn.model import model as artifacts
+from smallcnn.model import store
 from zoo_models import MODELS, SMALL, build
 
 QUICK = ("effnet_cifar", "shufflenet_v2:scale=0.5")
@@ -205,7 +205,7 @@ def test_same_answers_as_onnxruntime(files, text, most, pictures, tmp_path):  # 
     if files[0].endswith(".tflite"):
         pytest.importorskip("tflite")
     model = import_checkpoint([shared(f"weights/{file}") for file in files], text)
-    artifacts.save(model, tmp_path / "m.safetensors")
+    store.save(model, tmp_path / "m.safetensors")
     compile_file(model, tmp_path / "m.so")
     peer, net = (
         runtime.open(tmp_path / "m.safetensors", engine="onnxruntime", threads=1),

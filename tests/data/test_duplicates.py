@@ -14,7 +14,7 @@ from smallcnn.data.shards.remote import RemoteStore
 from smallcnn.data.sources import open_source
 from smallcnn.data.split import Split
 from smallcnn.image.stored import Stored
-from smallcnn.model.model import load
+from smallcnn.model.store import load
 
 
 def photo(seed, side=80):

@@ -15,7 +15,7 @@ from smallcnn.data.groups import read_groups
 from smallcnn.data.sources import open_source
 from smallcnn.errors import DataError
 from smallcnn.evaluate import evaluate
-from smallcnn.model.model import load, save
+from smallcnn.model.store import load, save
 
 NAMES = ["a/clip1_01.jpg", "a/clip1_02.jpg", "a/clip2_01.jpg", "b/clip2_02.jpg", "b/odd.jpg"]
 GROUPS = {NAMES[0]: "clip1", NAMES[1]: "clip1", NAMES[2]: "clip2", NAMES[3]: "clip2"}

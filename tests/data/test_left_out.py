@@ -16,7 +16,7 @@ from smallcnn.data.folder import images_in
 from smallcnn.data.left_out import LeftOut, is_skipped
 from smallcnn.data.sources import open_source
 from smallcnn.errors import ImageError
-from smallcnn.model.model import save
+from smallcnn.model.store import save
 
 MADE_BY_PROGRAMS = """
     @eaDir @EADIR thumbs Thumbs THUMBS thumbnails _thumbs @__thumb .thumbnails __MACOSX lost+found LOST.DIR .git .svn

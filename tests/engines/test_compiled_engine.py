@@ -21,8 +21,8 @@ from smallcnn.compiler.compiling import compile_file
 from smallcnn.engines import compiled
 from smallcnn.errors import FileError, SmallcnnError
 from smallcnn.evaluate import evaluate
-from smallcnn.model.model import save
 from smallcnn.model.probe import TOLERANCE
+from smallcnn.model.store import save
 from smallcnn.reference import floating as reference
 
 pytest.importorskip("halide")
@@ -44,7 +44,7 @@ def test_it_is_the_same_network(folder):
     net = smallcnn.open(folder / "m.so", threads=1)
     batch = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8)
     model = artifact()
-    expected = reference.run(model.graph, model.weights, model.preprocessing.normalise(batch))
+    expected = reference.answer(model.graph, model.weights, model.preprocessing.normalise(batch))
     np.testing.assert_allclose(net.logits(batch), expected, rtol=0, atol=1e-5 * np.abs(expected).max())  # float32 sums
     assert (net.labels, net.facts, net.name, net.mult_adds) == (LABELS, {"note": "hello"}, "tiny", 2316)
     assert (net.engine, net.preprocessing) == ("compiled", model.preprocessing)

@@ -14,10 +14,11 @@ from networks import random_weights
 from smallcnn.image.fit import Preprocessing
 from smallcnn.ir.builder import Builder
 from smallcnn.ir.graph import Node
-from smallcnn.model.model import Artifact
+from smallcnn.model.model import Model
 from smallcnn.model.probe import probe_image
 from smallcnn.onnx import to_onnx
 from smallcnn.reference import floating as reference
+from smallcnn.tasks.classification import Classification
 
 SIDE, CHANNELS = 8, 8
 Apply = Callable[[Builder, Node], Node]
@@ -81,7 +82,7 @@ FIRST = [*MAPS, *FLAT, *(f"vector {name}" for name in VECTORS)]
 
 
 @cache
-def network(first: str) -> tuple[Artifact, list[str], list[int], np.ndarray, np.ndarray]:
+def network(first: str) -> tuple[Model, list[str], list[int], np.ndarray, np.ndarray]:
     """One network with a branch per pair, the pairs' names, where their outputs end, an image, the right answer.
 
     Each branch starts from a convolution of its own, whose results are below 0 as often as above: engines would
@@ -98,9 +99,9 @@ def network(first: str) -> tuple[Artifact, list[str], list[int], np.ndarray, np.
         ends.append((ends[-1] if ends else 0) + x.shape[0])
     graph = g.graph(g.concat(*outputs), features=g.input, name="pairs")
     labels = tuple(map(str, range(graph.output_shape[0])))
-    model = Artifact(graph, random_weights(graph), labels, Preprocessing((SIDE, SIDE)))
+    model = Model(graph, random_weights(graph), Classification(labels), Preprocessing((SIDE, SIDE)))
     image = probe_image(graph.input_shape)
-    return model, names, ends, image, reference.run(graph, model.weights, model.preprocessing.normalise(image))[0]
+    return model, names, ends, image, reference.answer(graph, model.weights, model.preprocessing.normalise(image))[0]
 
 
 def check(first: str, got: np.ndarray) -> None:

@@ -16,13 +16,13 @@ import torch
 from shared_files import shared
 from smallcnn import runtime
 from smallcnn.checkpoints.importing import import_checkpoint
-from smallcnn.data.labels import match_labels
 from smallcnn.data.sources import open_source
 from smallcnn.evaluate import evaluate
 from smallcnn.image import imagenet
 from smallcnn.ir import ops
-from smallcnn.model.model import save
+from smallcnn.model.store import save
 from smallcnn.module import to_module
+from smallcnn.tasks.labels import match_labels
 from smallcnn.tasks.metrics import measure
 
 # files, network, top-1, top-5 in per cent

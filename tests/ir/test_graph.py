@@ -1,5 +1,6 @@
 import copy
 import json
+from collections.abc import Sequence
 from dataclasses import FrozenInstanceError
 
 import pytest
@@ -12,7 +13,8 @@ from smallcnn.cost.profile import profile
 from smallcnn.errors import GraphError
 from smallcnn.ir import ops
 from smallcnn.ir.builder import Builder
-from smallcnn.ir.graph import Graph, Node, make_node
+from smallcnn.ir.graph import Graph, Node, Output, make_node
+from smallcnn.ir.types import Tensor
 
 INPUT = make_node("input", ops.Input((4, 4, 2)), [])
 RELU = ops.Activation(function="relu")
@@ -26,11 +28,15 @@ def chain(*names: str) -> list[Node]:
     return nodes
 
 
+def net(nodes: Sequence[Node], output: str, features: str, name: str = "net") -> Graph:
+    return Graph(name, tuple(nodes), (Output("logits", output),), (features,))
+
+
 # --- construction ---
 
 
 def test_reading_a_graph():
-    graph = Graph("net", tuple(chain("a", "b")), "b", "a")
+    graph = net(chain("a", "b"), "b", "a")
     assert [node.name for node in graph] == ["input", "a", "b"]
     assert graph["b"].inputs == ("a",)
     assert graph.input_shape == (4, 4, 2)
@@ -44,7 +50,7 @@ def test_consumers_are_listed_once_and_in_order():
     a = make_node("a", RELU, [INPUT])
     twice = make_node("twice", ops.Add(), [a, a])
     end = make_node("end", ops.Add(), [twice, a])
-    graph = Graph("net", (INPUT, a, twice, end), "end", "end")
+    graph = net((INPUT, a, twice, end), "end", "end")
     assert graph.consumers == {"input": (a,), "a": (twice, end), "twice": (end,), "end": ()}
 
 
@@ -78,14 +84,19 @@ def branch() -> list[Node]:
         (chain("a")[1:], "a", "a", "a graph starts with its input node"),
         (chain("a", "a"), "a", "a", "a: two nodes have this name"),
         ([*chain("a"), chain("b", "c")[2]], "c", "c", "c: its input 'b' is not an earlier node"),
-        ([INPUT, Node("a", RELU, ("a",), (4, 4, 2))], "a", "a", "a: its input 'a' is not an earlier node"),
-        ([INPUT, Node("a", RELU, ("input",), (4, 4, 3))], "a", "a", r"a: shape \(4, 4, 3\) differs from its operator"),
-        ([INPUT, Node("a", RELU, (), (4, 4, 2))], "a", "a", r"a: activation takes 1 input\(s\), not 0"),
+        ([INPUT, Node("a", RELU, ("a",), Tensor((4, 4, 2)))], "a", "a", "a: its input 'a' is not an earlier node"),
+        (
+            [INPUT, Node("a", RELU, ("input",), Tensor((4, 4, 3)))],
+            "a",
+            "a",
+            r"a: shape \(4, 4, 3\) differs from its operator",
+        ),
+        ([INPUT, Node("a", RELU, (), Tensor((4, 4, 2)))], "a", "a", r"a: activation takes 1 input\(s\), not 0"),
         ([*chain("a"), make_node("again", INPUT.op, [])], "a", "a", "a graph has one input node"),
         (branch()[:3] + chain("c")[1:], "c", "c", "b: nothing uses this node"),
         (chain("a", "b"), "a", "a", "b: nothing uses this node"),
         (chain("a"), "b", "a", "output 'b' is not a node"),
-        (chain("a"), "a", "b", "features 'b' is not a node"),
+        (chain("a"), "a", "b", "tap 'b' is not a node"),
         (branch(), "sum", "b", "sum: reads a past the end of the features, b"),
         (chain("a", "a.b"), "a.b", "a.b", "a.b: a is a node itself, so it cannot also be a group of nodes"),
         (chain("a.b.c", "a"), "a", "a", "a.b.c: a is a node itself"),
@@ -94,7 +105,7 @@ def branch() -> list[Node]:
 )
 def test_networks_that_cannot_be(nodes, output, features, message):
     with pytest.raises(GraphError, match=f"^{message}"):
-        Graph("net", tuple(nodes), output, features)
+        net(nodes, output, features)
 
 
 @pytest.mark.parametrize("name", ["", "1a", "a b", "a..b", ".a", "a.", "a-b", "a\n", "ä", "a" * 201, 3, None, ["a"]])
@@ -106,7 +117,7 @@ def test_node_names(name):
 @pytest.mark.parametrize("name", ["two\nlines", "\ud800", 3, None], ids=repr)
 def test_graph_names(name):
     with pytest.raises(GraphError, match="a graph's name must be one line of text"):
-        Graph(name, tuple(chain("a")), "a", "a")
+        net(chain("a"), "a", "a", name)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from smallcnn.checkpoints.keras_file import keras_tensors
 from smallcnn.errors import FileError, SmallcnnError
 from smallcnn.image.overrides import Prepared
 from smallcnn.keras import survey
-from smallcnn.reference.floating import run
+from smallcnn.reference.floating import answer as run
 from smallcnn.tasks.ending import probabilities
 
 h5py = pytest.importorskip("h5py")

@@ -9,8 +9,9 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-import keras
 import numpy as np
+
+import keras
 
 HERE = Path(__file__).parent
 layers = keras.layers

@@ -14,7 +14,7 @@ from artifacts import artifact
 from networks import every_op, tiny
 from smallcnn import zoo
 from smallcnn.errors import FileError
-from smallcnn.model.model import load, save
+from smallcnn.model.store import load, save
 
 GRAPHS = [tiny(), every_op(), zoo.mobilenet_v1(width=0.25, resolution=32, channels=1, classes=4)]
 

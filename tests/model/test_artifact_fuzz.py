@@ -15,8 +15,8 @@ from networks import every_op, tiny
 from smallcnn import zoo
 from smallcnn.cost.profile import profile
 from smallcnn.errors import AnswerError, SmallcnnError
-from smallcnn.model.model import load, save
 from smallcnn.model.probe import probe_answer, probe_image
+from smallcnn.model.store import load, save
 from smallcnn.onnx import to_onnx
 
 MODELS = (

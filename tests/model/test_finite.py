@@ -11,8 +11,8 @@ from smallcnn import onnx, runtime
 from smallcnn.errors import AnswerError, FileError
 from smallcnn.model import metadata
 from smallcnn.model.kinds import read
-from smallcnn.model.model import save
-from smallcnn.model.probe import agrees, probe_answer, relative_error
+from smallcnn.model.probe import agrees, output_error, probe_answer
+from smallcnn.model.store import save
 
 BROKEN = r"m\.safetensors: classifier\.bias has values that are infinite or not numbers"
 
@@ -33,9 +33,9 @@ def negative_variance():
 def test_not_a_number_agrees_with_nothing():
     nan, one = np.array([np.nan, 1.0]), np.array([1.0, 1.0])
     for got, wanted in ((nan, one), (one, nan), (nan, nan), (one, np.array([np.inf, 1.0]))):
-        assert not agrees(relative_error(got, wanted))
+        assert not agrees(output_error(got, wanted))
     assert not agrees(np.nan)
-    assert agrees(relative_error(one, one))
+    assert agrees(output_error(one, one))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -72,7 +72,7 @@ def test_an_answer_that_is_not_finite_is_refused_though_the_weights_are(refused,
 
 def test_a_file_that_says_its_right_answer_is_nan_is_refused(tmp_path):
     model = onnx.to_onnx(artifact())
-    entries = metadata.describe(artifact(), "logits", np.full(3, np.nan))
+    entries = metadata.describe(artifact(), answer={"logits": np.full(3, np.nan)})
     del model.metadata_props[:]
     for key, value in entries.items():
         model.metadata_props.add(key=key, value=value)

@@ -9,8 +9,7 @@ import pytest
 import smallcnn as library
 from shared_files import shared
 from smallcnn.cost.profile import profile
-from smallcnn.model import model as artifact
-from smallcnn.model import shipped
+from smallcnn.model import shipped, store
 from smallcnn.model.kinds import read
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -34,7 +33,7 @@ def test_the_card_has_the_networks_integers(card):
 def test_the_card_says_what_a_model_card_says(card):
     for heading in ("Data", "Training", "Accuracy", "Limits"):
         assert f"\n## {heading}\n" in card
-    facts = artifact.load(shipped.located("cifar10")).facts
+    facts = store.load(shipped.located("cifar10")).facts
     assert str(facts["recipe"]["epochs"]) in card
     assert "/" not in facts["data"]["name"]
 

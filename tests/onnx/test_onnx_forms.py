@@ -9,8 +9,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from onnx_files import STEM, STORED, TOLERANCE, answer, checked, head, kinds, made, node, random
 from smallcnn.errors import FileError
-from smallcnn.model.model import load
-from smallcnn.model.probe import relative_error
+from smallcnn.model.probe import output_error
+from smallcnn.model.store import load
 from smallcnn.onnx import from_onnx, read_onnx
 from smallcnn.reference import floating as reference
 
@@ -49,8 +49,8 @@ def test_batch_norm_of_five_outputs():
     one = model(node("BatchNormalization", "s v v v p", "m"), stored=stored)
     x = random(*SHAPE)
     read = from_onnx(five)
-    got = reference.run(read.graph, read.weights, x.transpose(0, 2, 3, 1))
-    assert relative_error(got, answer(one, x)) < TOLERANCE
+    got = reference.answer(read.graph, read.weights, x.transpose(0, 2, 3, 1))
+    assert output_error(got, answer(one, x)) < TOLERANCE
 
 
 def test_batch_norm_without_epsilon():
@@ -71,8 +71,8 @@ def test_operators_in_any_order():
         del mixed.graph.node[:]
         mixed.graph.node.extend(nodes)
         read = from_onnx(mixed)
-        got = reference.run(read.graph, read.weights, random(*SHAPE).transpose(0, 2, 3, 1))
-        assert relative_error(got, wanted) < TOLERANCE
+        got = reference.answer(read.graph, read.weights, random(*SHAPE).transpose(0, 2, 3, 1))
+        assert output_error(got, wanted) < TOLERANCE
 
 
 # data beside the model
@@ -227,8 +227,8 @@ def test_old_operator_sets(name):
     ending = [last[0], node("Flatten", "pooled", "flat"), node("Gemm", "flat dense bias", "y", transB=1)]
     today = made([STEM, *new, *ending], SHAPE, stored)
     x = random(*SHAPE, seed=4)
-    got = reference.run(read.graph, read.weights, read.entry.of(x.transpose(0, 2, 3, 1)))
-    assert relative_error(got, answer(today, x)) < TOLERANCE
+    got = reference.answer(read.graph, read.weights, read.entry.of(x.transpose(0, 2, 3, 1)))
+    assert output_error(got, answer(today, x)) < TOLERANCE
 
 
 # gates
@@ -361,7 +361,7 @@ def test_tails_are_cut_off_and_their_labels_kept(name, tmp_path):
     assert (read.ending, read.facts["onnx"]["dropped"]) == ("softmax", "Softmax")
     bare = from_onnx(it)
     x = random(*SHAPE)
-    logits = reference.run(bare.graph, bare.weights, x.transpose(0, 2, 3, 1))
+    logits = reference.answer(bare.graph, bare.weights, x.transpose(0, 2, 3, 1))
     np.testing.assert_allclose(np.exp(logits) / np.exp(logits).sum(), answer(plain, x), atol=1e-6)  # of probability
 
 
@@ -385,8 +385,8 @@ def test_half_precision_throughout():
     read = from_onnx(it)
     assert kinds(read.graph)[1] == "relu6"
     x = random(*SHAPE).astype(np.float16)
-    got = reference.run(read.graph, read.weights, x.astype(np.float64).transpose(0, 2, 3, 1))
-    assert relative_error(got, answer(it, x).astype(np.float64)) < 2**-9
+    got = reference.answer(read.graph, read.weights, x.astype(np.float64).transpose(0, 2, 3, 1))
+    assert output_error(got, answer(it, x).astype(np.float64)) < 2**-9
 
 
 def test_channels_left_open():
@@ -407,8 +407,8 @@ def test_a_file_for_a_batch_of_several():
     many = made([STEM, *nodes, *head()], [8, 3, 5, 6], STORED | stored)
     x = random(8, 3, 5, 6)
     read = from_onnx(many)
-    got = reference.run(read.graph, read.weights, x.transpose(0, 2, 3, 1))
-    assert relative_error(got, answer(many, x)) < TOLERANCE
+    got = reference.answer(read.graph, read.weights, x.transpose(0, 2, 3, 1))
+    assert output_error(got, answer(many, x)) < TOLERANCE
 
 
 def test_data_of_a_constant_beside_the_model(tmp_path):

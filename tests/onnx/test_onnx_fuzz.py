@@ -253,7 +253,7 @@ def compare(content, model, read, rng) -> str:
         return "refused by onnxruntime"
     picture = x.transpose(0, 2, 3, 1) if first else x
     with np.errstate(all="ignore"):
-        wanted = reference.run(read.graph, read.weights, read.entry.of(picture))
+        wanted = reference.answer(read.graph, read.weights, read.entry.of(picture))
         if read.dropped == "Sigmoid":
             both = wanted.reshape(-1) if got.size > 1 else wanted[:, 1] - wanted[:, 0]
             wanted = 1 / (1 + np.exp(-both))

@@ -7,12 +7,13 @@ from artifacts import artifact
 from networks import every_op, tiny
 from onnx import TensorProto, helper
 from onnx_files import STORED, answer, head, made, node
-from smallcnn.engines.engine import Model, start
+from smallcnn.engines.engine import Loadable, start
 from smallcnn.errors import FileError
 from smallcnn.image.fit import Preprocessing
 from smallcnn.image.overrides import Prepared, described
-from smallcnn.model.model import Artifact, load, save
-from smallcnn.model.probe import probe_answer, relative_error
+from smallcnn.model.model import Model
+from smallcnn.model.probe import output_error, probe_answer, relative_error
+from smallcnn.model.store import load, save
 from smallcnn.onnx import export, read_onnx
 from smallcnn.reference import floating as reference
 
@@ -215,8 +216,8 @@ def saved(it, folder):
 def agrees(made_of_it, it, fed, channels_last):
     """Whether an artifact answers to the pixels as ONNX Runtime does to what the file is fed."""
     x = np.asarray(fed, np.float32) if channels_last else np.asarray(fed, np.float32).transpose(0, 3, 1, 2)
-    got = reference.run(made_of_it.graph, made_of_it.weights, made_of_it.preprocessing.normalise(PIXELS))
-    assert relative_error(got, answer(it, x)) < TOLERANCE
+    got = reference.answer(made_of_it.graph, made_of_it.weights, made_of_it.preprocessing.normalise(PIXELS))
+    assert output_error(got, answer(it, x)) < TOLERANCE
 
 
 @pytest.mark.parametrize("name", SELF)
@@ -235,8 +236,8 @@ def test_bytes_that_are_turned_before_they_are_cast(tmp_path):
     ]
     it = network(nodes, {"i": np.array([2, 1, 0]), "m": last(CAFFE)}, True, kind=TensorProto.UINT8)
     read = read_onnx(saved(it, tmp_path))
-    got = reference.run(read.graph, read.weights, read.preprocessing.normalise(PIXELS))
-    assert relative_error(got, answer(it, PIXELS)) < TOLERANCE
+    got = reference.answer(read.graph, read.weights, read.preprocessing.normalise(PIXELS))
+    assert output_error(got, answer(it, PIXELS)) < TOLERANCE
     assert read.preprocessing.order == "bgr"
 
 
@@ -252,8 +253,8 @@ def test_a_grey_image_for_a_network_of_colours(tmp_path, kind):
     it = made([node("Div", "x k", "b"), copies[kind], *body], ["N", 1, 5, 6], STORED | stored)
     read = read_onnx(saved(it, tmp_path))
     grey = PIXELS[..., :1]
-    got = reference.run(read.graph, read.weights, read.preprocessing.normalise(grey))
-    assert relative_error(got, answer(it, grey.astype(np.float32).transpose(0, 3, 1, 2))) < TOLERANCE
+    got = reference.answer(read.graph, read.weights, read.preprocessing.normalise(grey))
+    assert output_error(got, answer(it, grey.astype(np.float32).transpose(0, 3, 1, 2))) < TOLERANCE
 
 
 def test_an_image_scaler_is_fed_bytes(tmp_path):
@@ -394,13 +395,13 @@ def test_compile_says_what_it_assumes(smallcnn, tmp_path):
 def blue_first(graph):
     made_of_it = artifact(graph)
     preprocessing = Preprocessing(graph.input_shape[:2], (0.4, 0.5, 0.6), (0.2, 0.25, 0.3), order="bgr")
-    return Artifact(made_of_it.graph, made_of_it.weights, made_of_it.labels, preprocessing)
+    return Model(made_of_it.graph, made_of_it.weights, made_of_it.task, preprocessing)
 
 
 def expected(it, batch):
     """By hand: the channels turned round, then mean and std in the network's order."""
     x = (batch[..., ::-1] / 255 - np.array([0.4, 0.5, 0.6])) / np.array([0.2, 0.25, 0.3])
-    return reference.run(it.graph, it.weights, x)
+    return reference.answer(it.graph, it.weights, x)
 
 
 def input_read_twice():
@@ -427,8 +428,8 @@ def test_blue_first_in_every_engine(name, engine, tmp_path):
         compile_file(it, tmp_path / "m.so")
         got = compiled.load(tmp_path / "m.so").run(batch)
     else:
-        got = start(Model(tmp_path / "m.safetensors", it), engine, 1)(batch)
-    assert relative_error(got, expected(it, batch)) < TOLERANCE
+        got = start(Loadable(tmp_path / "m.safetensors", it), engine, 1)(batch)
+    assert output_error(got, expected(it, batch)) < TOLERANCE
 
 
 @pytest.mark.parametrize("name", GRAPHS)

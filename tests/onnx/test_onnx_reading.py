@@ -21,10 +21,12 @@ from smallcnn.image import imagenet
 from smallcnn.image.fit import Preprocessing
 from smallcnn.image.overrides import Prepared
 from smallcnn.ir import ops
-from smallcnn.model.model import Artifact, load
-from smallcnn.model.probe import probe_answer, relative_error
+from smallcnn.model.model import Model
+from smallcnn.model.probe import output_error, probe_answer, relative_error
+from smallcnn.model.store import load
 from smallcnn.onnx import export, from_onnx, read_onnx, to_onnx
 from smallcnn.reference import floating as reference
+from smallcnn.tasks.classification import Classification
 from smallcnn.transform.fold import fold
 from zoo_models import MODELS, SMALL, build
 
@@ -51,7 +53,7 @@ def test_our_own_network_comes_back(text):
     weights = {name: rng.random(weight.shape, np.float32) + 0.5 for name, weight in graph.weights.items()}
     labels = tuple(f"class {i}" for i in range(graph.output_shape[0]))
     read = from_onnx(
-        to_onnx(Artifact(graph, weights, labels, Preprocessing(graph.input_shape[:2])), probabilities=True)
+        to_onnx(Model(graph, weights, Classification(labels), Preprocessing(graph.input_shape[:2])), probabilities=True)
     )
     known: dict = {}
     folded, folded_weights = fold(graph, weights)
@@ -240,14 +242,14 @@ def test_what_torch_exports(name, opset):
             net.eval(), x, buffer, dynamo=False, opset_version=opset, input_names=["x"], dynamic_axes={"x": {0: "N"}}
         )
     read = from_onnx(onnx.load_from_string(buffer.getvalue()))
-    got = reference.run(read.graph, read.weights, x.numpy().transpose(0, 2, 3, 1))
+    got = reference.answer(read.graph, read.weights, x.numpy().transpose(0, 2, 3, 1))
     with torch.no_grad():
         wanted = net.double()(x.double()).numpy()
     net.float()
     if name == "softmax":
         assert read.dropped == "LogSoftmax"
         got = got - np.log(np.exp(got).sum())
-    assert relative_error(got, wanted) < TOLERANCE
+    assert output_error(got, wanted) < TOLERANCE
     body = kinds(read.graph)[2:]  # after the stem
     assert body[: len(expected)] == expected
     assert len(body) == len(expected) + (0 if net.head else 2), body
@@ -289,9 +291,9 @@ def test_keras_style_channels_last():
     read = from_onnx(made(nodes, ["N", 10, 9, 3], stored))
     assert kinds(read.graph) == ["conv", "batch_norm", "relu6", "conv", "global_pool", "dense"]
     assert read.graph.nodes[1].op.padding == ((0, 1), (0, 1))
-    got = reference.run(read.graph, read.weights, x)
+    got = reference.answer(read.graph, read.weights, x)
     wanted = answer(made(nodes[:-1], ["N", 10, 9, 3], stored, outputs=["l"]), x)
-    assert relative_error(got, wanted) < TOLERANCE
+    assert output_error(got, wanted) < TOLERANCE
 
 
 def test_paddle_style():
@@ -480,7 +482,7 @@ def test_old_operator_sets_have_attributes_for_inputs():
     ]
     model = made(nodes, [1, 3, 5, 6], stored, opset=9)
     read = from_onnx(model)
-    logits = reference.run(read.graph, read.weights, random(1, 3, 5, 6).transpose(0, 2, 3, 1))
+    logits = reference.answer(read.graph, read.weights, random(1, 3, 5, 6).transpose(0, 2, 3, 1))
     expected = np.exp(logits) / np.exp(logits).sum()
     np.testing.assert_allclose(answer(model, random(1, 3, 5, 6)), expected, atol=1e-6)
     assert read.dropped == "Softmax"
@@ -536,8 +538,8 @@ def test_bytes_are_prepared_as_the_file_says(tmp_path):
     np.testing.assert_allclose([read.preprocessing.mean, read.preprocessing.std], [mean, std], rtol=1e-6)
     assert read.facts["onnx"]["pictures"] == "in the file"
     batch = np.random.default_rng(0).integers(0, 256, (1, 5, 6, 3), np.uint8)
-    got = reference.run(read.graph, read.weights, read.preprocessing.normalise(batch))
-    assert relative_error(got, answer(model, batch)) < TOLERANCE
+    got = reference.answer(read.graph, read.weights, read.preprocessing.normalise(batch))
+    assert output_error(got, answer(model, batch)) < TOLERANCE
 
 
 def test_an_open_size_needs_a_resolution(tmp_path):
@@ -738,8 +740,8 @@ def test_functions_take_the_place_of_their_calls():
     model.opset_import.append(helper.make_opsetid("own", 1))
     read = from_onnx(model)
     assert kinds(read.graph) == ["conv", "relu", "global_pool", "dense"]
-    got = reference.run(read.graph, read.weights, random(1, 3, 5, 6).transpose(0, 2, 3, 1))
-    assert relative_error(got, wanted) < TOLERANCE
+    got = reference.answer(read.graph, read.weights, random(1, 3, 5, 6).transpose(0, 2, 3, 1))
+    assert output_error(got, wanted) < TOLERANCE
 
 
 @pytest.mark.parametrize(

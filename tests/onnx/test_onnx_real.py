@@ -70,7 +70,7 @@ def test_real_files_agree_with_onnx_runtime(name, source, output, plane, toleran
         pixels = np.random.default_rng(seed).integers(0, 256 >> 2 * seed, (1, *read.graph.input_shape), np.uint8)
         fed = read.preprocessing.normalise(pixels).astype(np.float16 if half else np.float32)
         (wanted,) = judge.run([output], {source: np.ascontiguousarray(fed.transpose(0, 3, 1, 2))})
-        logits = reference.run(read.graph, read.weights, fed.astype(np.float64))[0]
+        logits = reference.answer(read.graph, read.weights, fed.astype(np.float64))[0]
         worst = max(worst, np.abs(probabilities(logits, read.ending) - wanted.reshape(-1)).max())
     print(f"{name} {plane or ''}: {worst:.1e}")
     assert worst < tolerance

@@ -79,8 +79,9 @@ def litert(path: Path) -> dict[str, list]:
 
 def keras(path: Path) -> list[list[float]]:
     """Probabilities of the two patterns, scaled to -1..1."""
-    from keras import ops
     from keras.models import load_model
+
+    from keras import ops
 
     return ops.convert_to_numpy(load_model(path, compile=False)(grey() / np.float32(127.5) - 1)).tolist()
 

@@ -215,4 +215,4 @@ def test_run_is_the_nodes_one_after_another():
     for node in graph.nodes[1:]:
         own = {key: weights[f"{node.name}.{key}"].astype(np.float64) for key in graph.weights_of(node)}
         values[node.name] = reference.apply(node.op, [values[name] for name in node.inputs], own)
-    np.testing.assert_array_equal(reference.run(graph, weights, batch), values["classifier"])
+    np.testing.assert_array_equal(reference.answer(graph, weights, batch), values["classifier"])

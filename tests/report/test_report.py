@@ -14,7 +14,7 @@ from smallcnn.cost.profile import profile
 from smallcnn.data.sources import open_source
 from smallcnn.errors import FileError
 from smallcnn.evaluate import evaluate
-from smallcnn.model.model import save
+from smallcnn.model.store import save
 from smallcnn.report import charts as plots
 from smallcnn.report import run as report
 from smallcnn.train.recipe import Recipe

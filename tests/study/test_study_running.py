@@ -12,7 +12,7 @@ import pytest
 
 from smallcnn import Builder
 from smallcnn.errors import DataError, FileError, SmallcnnError
-from smallcnn.model import model as artifact
+from smallcnn.model import store
 from smallcnn.study import results, running
 from smallcnn.study.definition import Row, Study
 from smallcnn.system import lock
@@ -189,7 +189,7 @@ def test_rows_with_a_teacher_need_one_and_learn_from_it(whole, bars, tmp_path):
         running.run(taught, bars, tmp_path)
     teacher = whole[0] / "own-graph" / "seed-0" / "last.safetensors"
     assert running.run(taught, bars, tmp_path, teacher=teacher, compute="torch")
-    stored = artifact.load(tmp_path / "taught" / "seed-0" / "last.safetensors").facts
+    stored = store.load(tmp_path / "taught" / "seed-0" / "last.safetensors").facts
     assert stored["teacher"]["file"] == str(teacher)
     assert stored["recipe"]["distil"] == "soft"
     other = whole[0] / "own-graph" / "seed-1" / "last.safetensors"

@@ -12,7 +12,7 @@ from test_fetch import CONTENT, server  # noqa: F401  (a fixture)
 from artifacts import artifact
 from networks import tiny
 from smallcnn.data.sources import open_source
-from smallcnn.model.model import save
+from smallcnn.model.store import save
 from smallcnn.system import cache
 from smallcnn.system.fetch import fetch
 

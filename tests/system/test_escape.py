@@ -12,7 +12,7 @@ from PIL import Image
 from artifacts import artifact
 from smallcnn import onnx
 from smallcnn.errors import FileError
-from smallcnn.model.model import load, save
+from smallcnn.model.store import load, save
 from smallcnn.system.escape import escaped
 
 HOSTILE = ("\x1b[2J\x1b[31mred", "gr\neen\r\t\x07", "\u202eeulb\u200b\u2066\x9b")

@@ -17,7 +17,7 @@ from artifacts import colour_photos
 from networks import tiny
 from processes import Processes, together
 from smallcnn.errors import DataError, FileError
-from smallcnn.model import model as artifact
+from smallcnn.model import store
 from smallcnn.system import lock
 from smallcnn.train import loop
 from smallcnn.train import run as module
@@ -217,7 +217,7 @@ def test_fifteen_kills_while_two_fight_for_one_folder(tmp_path, photos):
     print(f"the last kill was at epoch {position(out / CHECKPOINT):.2f}")
     (said,) = together(tmp_path / "end", 1, fight, photos, out, recipe)
     assert "resumed at epoch" in said
-    whole, cut = (artifact.load(folder / "last.safetensors") for folder in (tmp_path / "whole", out))
+    whole, cut = (store.load(folder / "last.safetensors") for folder in (tmp_path / "whole", out))
     assert all(np.array_equal(whole.weights[name], cut.weights[name]) for name in whole.weights)
     logged = [json.loads(line)["epoch"] for line in (out / "log.jsonl").read_text().splitlines()]
     assert logged == list(range(1, 151))

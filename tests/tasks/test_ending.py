@@ -16,9 +16,11 @@ from smallcnn.errors import DataError, ExportError, FileError, GraphError
 from smallcnn.image.fit import Preprocessing
 from smallcnn.ir.builder import Builder
 from smallcnn.ir.graph import Graph
-from smallcnn.model.model import Artifact, load, save
+from smallcnn.model.model import Model
+from smallcnn.model.store import load, save
 from smallcnn.onnx import export, read_onnx, to_onnx
 from smallcnn.reference import floating as reference
+from smallcnn.tasks.classification import Classification
 from smallcnn.tasks.metrics import measure
 from smallcnn.transform.logits import to_logits, two_classes
 
@@ -69,7 +71,7 @@ def image():
 def taken_over(path):
     """The file as an artifact that takes bytes / 255, as `in_onnxruntime` does."""
     model = read_onnx(path)
-    return Artifact(model.graph, model.weights, model.labels, PLAIN, model.facts, model.ending)
+    return Model(model.graph, model.weights, model.task, PLAIN, model.facts)
 
 
 SIGMOID = ("Sigmoid", {}, None)
@@ -148,7 +150,7 @@ def test_averaged_sigmoids_are_scores():
 
 def with_ending(ending, classes=3, seed=0):
     made = artifact(seed=seed) if classes == 3 else artifact(narrow(classes))
-    return Artifact(made.graph, made.weights, made.labels, made.preprocessing, made.facts, ending)
+    return Model(made.graph, made.weights, Classification(made.labels, ending), made.preprocessing, made.facts)
 
 
 def narrow(classes):
@@ -178,7 +180,7 @@ def test_every_kind_of_file_and_engine_agrees(tmp_path, ending, kind):
     else:
         export(model, path, probabilities=kind.startswith("probabilities"))
     image = np.random.default_rng(1).integers(0, 256, (8, 8, 3), np.uint8)
-    z = reference.run(model.graph, model.weights, model.preprocessing.normalise(image[None]))[0]
+    z = reference.answer(model.graph, model.weights, model.preprocessing.normalise(image[None]))[0]
     wanted = {"softmax": np.exp(z) / np.exp(z).sum(), "sigmoid": 1 / (1 + np.exp(-z)), "none": z}[ending]
     for engine in engines:
         if engine != "compiled" and find_spec(engine) is None:
@@ -253,9 +255,9 @@ def last_layers():
 def test_one_logit_becomes_two_whatever_the_last_layer_is(graph: Graph):
     weights = random_weights(graph)
     batch = np.random.default_rng(2).standard_normal((3, 8, 8, 3))
-    z = reference.run(graph, weights, batch)
+    z = reference.answer(graph, weights, batch)
     again, widened = two_classes(graph, weights)
-    got = reference.run(again, widened, batch)
+    got = reference.answer(again, widened, batch)
     np.testing.assert_array_equal(got[:, 0], 0)
     np.testing.assert_allclose(got[:, 1:], z, rtol=1e-12)  # float64 sums in another order
 
@@ -292,9 +294,9 @@ def test_several_sigmoids_joined_are_independent_labels():
     weights = random_weights(graph)
     without, same, ending = to_logits(graph, weights)
     batch = np.random.default_rng(2).standard_normal((3, 8, 8, 3))
-    z = reference.run(without, same, batch)
+    z = reference.answer(without, same, batch)
     assert ending == "sigmoid"
-    np.testing.assert_allclose(1 / (1 + np.exp(-z)), reference.run(graph, weights, batch), rtol=1e-12)
+    np.testing.assert_allclose(1 / (1 + np.exp(-z)), reference.answer(graph, weights, batch), rtol=1e-12)
 
 
 def test_the_loss_of_each_ending():
@@ -353,7 +355,10 @@ def test_predict_prints_what_each_ending_means(smallcnn, tmp_path, photo):
 def test_no_label_reaches_half(smallcnn, tmp_path, photo):
     made = with_ending("sigmoid")
     weights = dict(made.weights) | {"classifier.bias": np.full(3, -50, np.float32)}
-    save(Artifact(made.graph, weights, made.labels, made.preprocessing, {}, "sigmoid"), tmp_path / "m.safetensors")
+    save(
+        Model(made.graph, weights, Classification(made.labels, "sigmoid"), made.preprocessing, {}),
+        tmp_path / "m.safetensors",
+    )
     assert "no label reaches 50%; highest: " in smallcnn("predict", tmp_path / "m.safetensors", photo)[1]
 
 

@@ -14,7 +14,7 @@ import flatbuffers
 
 from smallcnn.errors import FileError
 from smallcnn.ir import ops
-from smallcnn.reference.floating import run
+from smallcnn.reference.floating import answer as run
 from smallcnn.tasks.ending import probabilities
 from smallcnn.tflite import read_tflite
 from tflite_files import ACT, KIND, OP, PAD, Draft

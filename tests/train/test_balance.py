@@ -9,7 +9,7 @@ from artifacts import artifact as made
 from artifacts import colour_photos
 from networks import tiny
 from smallcnn import zoo
-from smallcnn.model import model as artifact
+from smallcnn.model import store
 from smallcnn.train.loop import Loop
 from smallcnn.train.loss import class_weights, cross_entropy, distillation, shared
 from smallcnn.train.recipe import Recipe
@@ -81,7 +81,7 @@ def test_accumulated_parts_have_the_gradient_of_the_whole(uneven, tmp_path):
     graph = zoo.squeezenet_1_1(resolution=32, classes=3)  # no norm, which would see the parts
     recipe = Recipe(epochs=1, batch_size=8, lr=0.01, warmup_epochs=0, mixup=0.3, balance=True, precision="float32")
     ends = [
-        artifact.load(
+        store.load(
             train(graph, uneven, tmp_path / str(n), recipe=recipe, accumulate=n, seed=3, compute="torch").last
         ).weights
         for n in (1, 4)
@@ -92,7 +92,7 @@ def test_accumulated_parts_have_the_gradient_of_the_whole(uneven, tmp_path):
 
 
 def test_resumed_exactly_with_everything_at_once(uneven, tmp_path, monkeypatch):
-    artifact.save(made(tiny()), tmp_path / "teacher.safetensors")
+    store.save(made(tiny()), tmp_path / "teacher.safetensors")
     recipe = Recipe(
         epochs=4, batch_size=4, accumulate=2, balance=True, mixup=0.2, cutmix=1.0, ema=0.9, minutes=60, patience=9
     )
@@ -114,7 +114,7 @@ def test_resumed_exactly_with_everything_at_once(uneven, tmp_path, monkeypatch):
         patch.setattr(Loop, "_step", killed)
         with pytest.raises(ZeroDivisionError):
             run("cut")
-    first, second = (artifact.load(result.last).weights for result in (whole, resume(tmp_path / "cut")))
+    first, second = (store.load(result.last).weights for result in (whole, resume(tmp_path / "cut")))
     assert all(np.array_equal(first[name], second[name]) for name in first)
 
 

@@ -6,7 +6,7 @@ import pytest
 from artifacts import colour_photos
 from networks import tiny
 from processes import together
-from smallcnn.model import model as artifact
+from smallcnn.model import store
 from smallcnn.train import budget
 from smallcnn.train.loop import Loop
 from smallcnn.train.recipe import Recipe
@@ -29,7 +29,7 @@ def clock(monkeypatch):
 
 
 def weights(result):
-    return artifact.load(result.last).weights
+    return store.load(result.last).weights
 
 
 def same(first, second):

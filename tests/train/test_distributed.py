@@ -16,7 +16,7 @@ from artifacts import colour_photos
 from networks import tiny
 from processes import Processes, together
 from smallcnn.errors import DataError
-from smallcnn.model import model as artifact
+from smallcnn.model import store
 from smallcnn.reference.initial import initial_weights
 from smallcnn.train import loop
 from smallcnn.train.distributed import joined
@@ -48,7 +48,7 @@ def near(first, second, recipe):
     """
     exact = recipe.precision == "float32"
     start = initial_weights(tiny(), recipe.seed)
-    one, two = (artifact.load(folder / "last.safetensors") for folder in (first, second))
+    one, two = (store.load(folder / "last.safetensors") for folder in (first, second))
     for kind in (True, False):
         names = [name for name in one.weights if ("running" in name) is kind]
         way = max(np.abs(one.weights[name] - start[name]).max() for name in names)
@@ -238,7 +238,7 @@ def test_a_lost_process_is_started_again_and_the_run_goes_on(photos, tmp_path, l
     assert run.stderr.count("epoch   2") == 1
     assert "Warning" not in run.stderr
     together(tmp_path, 2, undisturbed, photos, tmp_path / "whole")
-    first, second = (artifact.load(tmp_path / name / "last.safetensors") for name in ("whole", "lost"))
+    first, second = (store.load(tmp_path / name / "last.safetensors") for name in ("whole", "lost"))
     assert first.facts == second.facts
     assert all(np.array_equal(first.weights[name], second.weights[name]) for name in first.weights)
 

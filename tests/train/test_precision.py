@@ -10,7 +10,7 @@ from artifacts import colour_photos
 from machine import PRECISIONS
 from networks import tiny
 from smallcnn.errors import DataError
-from smallcnn.model.model import load
+from smallcnn.model.store import load
 from smallcnn.train import loop
 from smallcnn.train.recipe import Recipe
 from smallcnn.train.run import resume, train

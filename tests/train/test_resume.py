@@ -17,7 +17,7 @@ from safetensors import safe_open
 from artifacts import colour_photos
 from networks import tiny
 from processes import Processes, together
-from smallcnn.model import model as artifact
+from smallcnn.model import store
 from smallcnn.train import loop
 from smallcnn.train.recipe import Recipe
 from smallcnn.train.run import train
@@ -56,7 +56,7 @@ def epochs_done(state):
 
 def same(whole, cut):
     """Two finished runs have the same models and the same log."""
-    first, second = (artifact.load(folder / "last.safetensors") for folder in (whole, cut))
+    first, second = (store.load(folder / "last.safetensors") for folder in (whole, cut))
     assert first.facts == second.facts
     assert all(np.array_equal(first.weights[name], second.weights[name]) for name in first.weights)
     logs = [(folder / "log.jsonl").read_text().splitlines() for folder in (whole, cut)]

@@ -16,7 +16,7 @@ from networks import every_op, tiny
 from smallcnn import runtime
 from smallcnn.errors import DataError, FileError
 from smallcnn.evaluate import evaluate
-from smallcnn.model import model as artifact
+from smallcnn.model import store
 from smallcnn.module import to_module
 from smallcnn.train.loop import Loop
 from smallcnn.train.recipe import Recipe
@@ -64,14 +64,14 @@ def test_the_model_scores_in_onnx_runtime_what_training_said(run, photos):
 
 
 def test_best_is_the_first_epoch_with_the_highest_validation_top1(run):
-    stored = artifact.load(run.best).facts
+    stored = store.load(run.best).facts
     best = max(run.history, key=lambda record: record["val_top1"])
     assert (stored["epoch"], stored["val_top1"]) == (best["epoch"], best["val_top1"])
-    assert artifact.load(run.last).facts["epoch"] == 10
+    assert store.load(run.last).facts["epoch"] == 10
 
 
 def test_facts_say_how_to_repeat_it(run):
-    facts = artifact.load(run.last).facts
+    facts = store.load(run.last).facts
     assert facts["model"] == MODEL.replace("small_input=true,variant=shallow", "variant=shallow,small_input=true")
     assert facts["recipe"]["epochs"] == 10
     assert (facts["data"]["train_images"], facts["data"]["val_images"]) == (48, 12)
@@ -81,7 +81,7 @@ def test_facts_say_how_to_repeat_it(run):
 
 def test_the_same_seed_gives_the_same_weights_whatever_the_workers(photos, tmp_path):
     runs = [train(MODEL, photos, tmp_path / str(n), resolution=32, recipe=QUICK, workers=n) for n in (1, 3)]
-    first, second = (artifact.load(run.last).weights for run in runs)
+    first, second = (store.load(run.last).weights for run in runs)
     assert all(np.array_equal(first[name], second[name]) for name in first)
 
 
@@ -96,7 +96,7 @@ def test_corrupt_pictures_are_skipped_and_reported(tmp_path, capfd):
     assert "broken.png" in said
     assert "cut.png" in said
     assert "left out 1 file: 1 .txt" in said
-    assert artifact.load(result.last).facts["data"]["skipped"] == 2
+    assert store.load(result.last).facts["data"]["skipped"] == 2
 
 
 def test_what_cannot_be_learned_from(tmp_path):
@@ -154,7 +154,7 @@ def test_arrays_keep_their_size_and_channels(tmp_path):
     x, y = rng.integers(0, 256, (40, 36, 36), np.uint8), np.arange(40) % 4
     np.savez(tmp_path / "set.npz", x=x, y=y)
     result = train(MODEL, tmp_path / "set.npz", tmp_path / "run", recipe=Recipe(epochs=1, batch_size=8))
-    assert artifact.load(result.last).graph.input_shape == (36, 36, 1)
+    assert store.load(result.last).graph.input_shape == (36, 36, 1)
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_ctrl_c_leaves_a_usable_model_and_resumes_exactly(photos, tmp_path, opti
     assert runtime.open(cut.last).classify([next(Path(photos).glob("*/*.png"))])
     done = resume(tmp_path / "cut")
     assert done.finished
-    first, second = (artifact.load(result.last).weights for result in (whole, done))
+    first, second = (store.load(result.last).weights for result in (whole, done))
     assert all(np.array_equal(first[name], second[name]) for name in first)
 
 
@@ -205,7 +205,7 @@ def test_a_stop_asked_for_in_the_last_moments_is_not_forgotten(photos, tmp_path,
 
 def test_a_graph_of_your_own_is_trained_and_resumed(photos, tmp_path):
     result = train(tiny(), photos, tmp_path / "run", recipe=QUICK)
-    assert artifact.load(result.last).graph == tiny()
+    assert store.load(result.last).graph == tiny()
     assert resume(tmp_path / "run").finished
     with pytest.raises(DataError, match=r"an output of shape \(5,\) for 3 classes"):
         train(every_op(), photos, tmp_path / "other", recipe=QUICK)
@@ -229,7 +229,7 @@ def test_a_run_can_be_resumed_from_its_first_moment(photos, tmp_path, monkeypatc
         patch.setattr(Loop, "_step", killed)
         with pytest.raises(ZeroDivisionError):
             train(MODEL, photos, tmp_path / "cut", resolution=32, recipe=QUICK)
-    first, second = (artifact.load(run.last).weights for run in (whole, resume(tmp_path / "cut")))
+    first, second = (store.load(run.last).weights for run in (whole, resume(tmp_path / "cut")))
     assert all(np.array_equal(first[name], second[name]) for name in first)
 
 
@@ -240,7 +240,7 @@ def test_device_that_is_not_there(photos, tmp_path):
 
 
 def test_trained_weights_go_back_into_a_module(run):
-    model = artifact.load(run.last)
+    model = store.load(run.last)
     module = to_module(model.graph, model.weights).eval()
     assert module(torch.zeros(1, 3, 32, 32)).shape == (1, 3)
 

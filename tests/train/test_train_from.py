@@ -8,7 +8,9 @@ from smallcnn.checkpoints import catalogue, importing
 from smallcnn.checkpoints.catalogue import Checkpoint
 from smallcnn.errors import DataError, GraphError
 from smallcnn.image.fit import Preprocessing
-from smallcnn.model.model import Artifact, load, save
+from smallcnn.model.model import Model
+from smallcnn.model.store import load, save
+from smallcnn.tasks.classification import Classification
 from smallcnn.train.recipe import Recipe
 from smallcnn.train.recipes import NAMED
 from smallcnn.train.run import resume, train
@@ -27,7 +29,7 @@ def trained():
     """A network with 7 classes and a preparation of its own."""
     made = artifact(mobilenet_v2(width=0.1, resolution=32, classes=7), val_top1=0.5)
     prepared = Preprocessing((32, 32), (0.4, 0.5, 0.6), (0.2, 0.3, 0.4), 0.9, "bicubic")
-    return Artifact(made.graph, made.weights, made.labels, prepared, made.facts)
+    return Model(made.graph, made.weights, made.task, prepared, made.facts)
 
 
 def learned(weights):
@@ -57,7 +59,7 @@ def test_the_last_layer_stays_if_the_classes_are_the_same(photos, tmp_path):
 
 def test_as_many_classes_with_other_names_get_a_new_last_layer(photos, tmp_path):
     made = artifact(mobilenet_v2(width=0.1, resolution=32, classes=3))
-    start = Artifact(made.graph, made.weights, ("red", "green", "blue"), made.preprocessing)
+    start = Model(made.graph, made.weights, Classification(("red", "green", "blue")), made.preprocessing)
     end = load(train(start, photos, tmp_path, recipe=STILL).last)
     assert np.abs(end.weights["classifier.weight"] - start.weights["classifier.weight"]).max() > 0.1
 

@@ -11,9 +11,11 @@ from networks import tiny
 from smallcnn import onnx, zoo
 from smallcnn.errors import DataError, FileError, GraphError
 from smallcnn.image.fit import Preprocessing
-from smallcnn.model.model import Artifact, load, save
+from smallcnn.model.model import Model
+from smallcnn.model.store import load, save
 from smallcnn.module import to_module
 from smallcnn.reference.initial import initial_weights
+from smallcnn.tasks.classification import Classification
 from smallcnn.train.ema import Average
 from smallcnn.train.optim import depth, make_optimizer, set_rate
 from smallcnn.train.recipe import Recipe
@@ -33,7 +35,7 @@ def photos(tmp_path_factory):
 @pytest.fixture(scope="module")
 def start():
     made = artifact(mobilenet_v2(width=0.1, resolution=32, classes=7))
-    return Artifact(made.graph, made.weights, made.labels, Preprocessing((32, 32), crop=1.0), made.facts)
+    return Model(made.graph, made.weights, made.task, Preprocessing((32, 32), crop=1.0), made.facts)
 
 
 def test_an_average_is_what_its_formula_says():
@@ -163,7 +165,7 @@ def teacher():
     """Knows the three colours and one more, in another order, at another size, with another normalisation."""
     made = artifact(mobilenet_v2(width=0.1, resolution=48, classes=4), seed=5)
     prepared = Preprocessing((48, 48), (0.4, 0.5, 0.6), (0.2, 0.3, 0.4), 1.0)
-    return Artifact(made.graph, made.weights, ("red", "green", "other", "blue"), prepared)
+    return Model(made.graph, made.weights, Classification(("red", "green", "other", "blue")), prepared)
 
 
 def test_a_teachers_logits_are_its_own_in_the_students_order(teacher, tmp_path):
@@ -196,7 +198,7 @@ def test_a_student_learns_its_teachers_answers(photos, teacher, tmp_path):
     taught = train(tiny(), photos, tmp_path / "sure", recipe=Recipe(epochs=12, batch_size=8, label_smoothing=0.0))
     model = load(taught.last)
     swapped = tuple({"red": "green", "green": "red"}.get(label, label) for label in model.labels)
-    save(Artifact(model.graph, model.weights, swapped, model.preprocessing), file)
+    save(Model(model.graph, model.weights, Classification(swapped), model.preprocessing), file)
     recipe = Recipe(epochs=12, batch_size=8, distil_weight=1.0)
     run = train(tiny(), photos, tmp_path / "student", recipe=recipe, teacher=file)
     assert run.history[-1]["val_top1"] <= 0.5  # right for blue alone

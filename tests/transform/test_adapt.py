@@ -11,7 +11,7 @@ from smallcnn.errors import GraphError
 from smallcnn.ir import ops
 from smallcnn.ir.builder import Builder
 from smallcnn.ir.graph import Graph
-from smallcnn.reference.floating import run
+from smallcnn.reference.floating import answer as run
 from smallcnn.transform.adapt import keep, with_classes, with_resolution
 from smallcnn.transform.fold import fold_graph
 

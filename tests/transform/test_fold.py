@@ -29,8 +29,8 @@ def test_the_folded_network_computes_the_same(graph):
     folded, folded_weights = fold(graph, weights)
     check_weights(folded, folded_weights, AssertionError)
     assert all(value.dtype == np.float32 for value in folded_weights.values())
-    want = reference.run(graph, weights, images(graph))
-    got = reference.run(folded, folded_weights, images(graph))
+    want = reference.answer(graph, weights, images(graph))
+    got = reference.answer(folded, folded_weights, images(graph))
     np.testing.assert_allclose(got, want, rtol=0, atol=100 * 2**-24 * np.abs(want).max())
 
 

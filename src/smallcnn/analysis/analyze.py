@@ -13,8 +13,8 @@ from smallcnn.analysis.sweep import Sweep, at_size, statistics_split, sweep
 from smallcnn.errors import DataError, FileError, GraphError, require
 from smallcnn.evaluate import Evaluation, evaluate
 from smallcnn.model import kinds as model_file
-from smallcnn.model import model as artifacts
-from smallcnn.model.model import Artifact
+from smallcnn.model import store
+from smallcnn.model.model import Model
 from smallcnn.runtime import Net
 
 Report = Callable[[str, int, int], None]
@@ -40,7 +40,7 @@ class Analysis:
     """
 
     net: Net
-    artifact: Artifact | None
+    artifact: Model | None
     steps: tuple[Step, ...]
     findings: Findings
     sweep: Sweep | None
@@ -81,7 +81,7 @@ def analyze(
     own_crop = net.preprocessing.crop
     crop = crop or own_crop
     net = replace(net, preprocessing=replace(net.preprocessing, crop=crop))
-    changes: list[Callable[[Artifact, Evaluation], tuple[str, Artifact]]] = []
+    changes: list[Callable[[Model, Evaluation], tuple[str, Model]]] = []
     if resolution:
         size = (resolution, resolution)
         changes.append(lambda model, _: (f"at {resolution}x{resolution}", at_size(model, size)))
@@ -117,7 +117,7 @@ def _step(what: str, net: Net, evaluation: Evaluation) -> Step:
     return Step(what, net.preprocessing.size, evaluation.metrics.top1, evaluation.metrics.loss)
 
 
-def _read(file: Path, crop: float, needed: bool) -> tuple[Artifact | None, str]:
+def _read(file: Path, crop: float, needed: bool) -> tuple[Model | None, str]:
     """The network, or None and the reason; raises instead if it is needed."""
     try:
         artifact = model_file.read(file)
@@ -128,15 +128,15 @@ def _read(file: Path, crop: float, needed: bool) -> tuple[Artifact | None, str]:
     return replace(artifact, preprocessing=replace(artifact.preprocessing, crop=crop)), ""
 
 
-def _opened(artifact: Artifact, net: Net, threads: int | None) -> Net:
+def _opened(artifact: Model, net: Net, threads: int | None) -> Net:
     """Opens the changed network in the engine of the unchanged one."""
     with tempfile.TemporaryDirectory(prefix="smallcnn-") as folder:
         path = Path(folder) / f"{net.path.stem}.safetensors"
-        artifacts.save(artifact, path)
+        store.save(artifact, path)
         return replace(runtime.open(path, engine=net.engine, threads=threads), path=net.path)
 
 
-def _renormed(artifact: Artifact, evaluation: Evaluation, workers: int | None, report: Report) -> tuple[str, Artifact]:
+def _renormed(artifact: Model, evaluation: Evaluation, workers: int | None, report: Report) -> tuple[str, Model]:
     require("re-estimating batch norm", "train", "torch")
     from smallcnn.train.renorm import reestimate
 
@@ -146,7 +146,7 @@ def _renormed(artifact: Artifact, evaluation: Evaluation, workers: int | None, r
     return f"batch norm re-estimated from {whose}", replace(again, facts=facts)
 
 
-def _cooled(artifact: Artifact, findings: Findings) -> Artifact:
+def _cooled(artifact: Model, findings: Findings) -> Model:
     temperature = findings.calibration.temperature
     if temperature is None:
         raise DataError("cannot fit a temperature: too few images, all of them correct, or an untrained model")

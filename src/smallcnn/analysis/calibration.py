@@ -10,8 +10,9 @@ import numpy as np
 
 from smallcnn.errors import GraphError
 from smallcnn.ir import ops
-from smallcnn.ir.graph import Graph, Node
-from smallcnn.model.model import Artifact
+from smallcnn.ir.graph import Node
+from smallcnn.ir.rewrite import rewrite
+from smallcnn.model.model import Model
 from smallcnn.tasks.ending import Ending, probabilities, softmax
 from smallcnn.tasks.metrics import measure, predicted
 from smallcnn.transform.adapt import classifier
@@ -111,30 +112,30 @@ def _slope(logits: np.ndarray, labels: np.ndarray, at: float) -> tuple[float, fl
     return total, rise
 
 
-def calibrated(artifact: Artifact, temperature: float) -> Artifact:
+def calibrated(artifact: Model, temperature: float) -> Model:
     """The network with its logits divided by `temperature` in the weights of its last layer, for any engine.
 
     Raises GraphError if a node after that layer does not pass a factor on.
     """
     graph = artifact.graph
     last = classifier(graph)
-    start = graph.nodes.index(last) + 1
-    nodes = (*graph.nodes[:start], *(_scaled(node, 1 / temperature) for node in graph.nodes[start:]))
+    after = graph.nodes[graph.nodes.index(last) + 1 :]
+    scaled = rewrite(graph, ops={node.name: _scaled(node, 1 / temperature) for node in after})
     mine = {f"{last.name}.{key}" for key in graph.weights_of(last)}
     weights = {
         name: (value / np.float64(temperature)).astype(np.float32) if name in mine else value
         for name, value in artifact.weights.items()
     }
-    return replace(artifact, graph=Graph(graph.name, nodes, graph.output, graph.features), weights=weights)
+    return replace(artifact, graph=scaled, weights=weights)
 
 
-def _scaled(node: Node, factor: float) -> Node:
-    """The node to put in place of `node` when its input is multiplied by `factor`."""
+def _scaled(node: Node, factor: float) -> ops.Op:
+    """The operator to put in place of the node's when its input is multiplied by `factor`."""
     match node.op:
         case ops.Clip() as op:
-            return replace(node, op=replace(op, low=op.low * factor, high=op.high * factor))
+            return replace(op, low=op.low * factor, high=op.high * factor)
         case ops.Activation(function="relu" | "leaky_relu"):
-            return node
+            return node.op
         case ops.GlobalPool() | ops.Pool() | ops.Flatten() | ops.Dropout():
-            return node
+            return node.op
     raise GraphError(f"cannot be calibrated: {node.name} ({node.op.kind}) after the last weights is not linear")

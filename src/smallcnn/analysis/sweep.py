@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from smallcnn.cost.profile import profile
-from smallcnn.data.labels import match_labels
 from smallcnn.data.sources import Split
 from smallcnn.engines import engine as engines
 from smallcnn.errors import GraphError
 from smallcnn.evaluate import Evaluation, ask
 from smallcnn.ir import ops
-from smallcnn.model.model import Artifact
+from smallcnn.model.model import Model
+from smallcnn.tasks.labels import match_labels
 from smallcnn.tasks.metrics import measure
 from smallcnn.transform.adapt import with_resolution
 
@@ -61,7 +61,7 @@ class Sweep:
         return sqrt(own * (1 - own) / self.images)
 
 
-def at_size(artifact: Artifact, size: tuple[int, int]) -> Artifact:
+def at_size(artifact: Model, size: tuple[int, int]) -> Model:
     """The same weights at another input size. Raises GraphError if the network cannot have it."""
     if size == artifact.preprocessing.size:
         return artifact
@@ -85,13 +85,13 @@ def _part(side: int, sevenths: int) -> int:
     return max(round(side * sevenths / 7 / step), 1) * step
 
 
-def affordable(artifact: Artifact) -> int:
+def affordable(artifact: Model) -> int:
     """The default number of images at each size: 1000 for a small network, 100 for a very large one."""
     return int(np.clip(_MULT_ADDS / max(profile(artifact.graph).mult_adds, 1), _FEWEST, _MOST))
 
 
 def sweep(
-    artifact: Artifact,
+    artifact: Model,
     evaluation: Evaluation,
     *,
     images: int | None = None,
@@ -120,7 +120,7 @@ def sweep(
             continue
         found = []
         for variant in [resized, *([reestimate(resized)] if reestimate else [])]:
-            run = engines.start(engines.Model(Path(variant.graph.name), variant), "onnxruntime", threads)
+            run = engines.start(engines.Loadable(Path(variant.graph.name), variant), "onnxruntime", threads)
             answers = ask(run, variant.preprocessing, evaluation.split, index_of, among=among, workers=workers)
             found.append(measure(answers.logits, answers.labels).top1)
         rows.append(SweepRow(size, profile(resized.graph).mult_adds, found[0], found[1] if reestimate else None))
@@ -129,8 +129,8 @@ def sweep(
 
 
 def _reestimation(
-    artifact: Artifact, evaluation: Evaluation, renormed: bool, workers: int | None
-) -> tuple[Callable[[Artifact], Artifact] | None, str]:
+    artifact: Model, evaluation: Evaluation, renormed: bool, workers: int | None
+) -> tuple[Callable[[Model], Model] | None, str]:
     """The function that re-estimates batch norm, or None; and a sentence about it."""
     if not any(isinstance(node.op, ops.BatchNorm) for node in artifact.graph):
         return None, "The network has no batch norm to re-estimate."
@@ -153,7 +153,7 @@ def _reestimation(
     )
 
 
-def statistics_split(artifact: Artifact, evaluation: Evaluation) -> tuple[Split, str]:
+def statistics_split(artifact: Model, evaluation: Evaluation) -> tuple[Split, str]:
     """The images for batch-norm statistics and their description: the training split if there is one.
 
     A data set without splits has one only for a network trained on it, which held out a validation split. For any other

@@ -30,7 +30,6 @@ from smallcnn.checkpoints.match_names import (
 )
 from smallcnn.checkpoints.read import Tensors, Weights, read_weights
 from smallcnn.checkpoints.tflite import TFLite, read_layers
-from smallcnn.data.labels import checked_labels
 from smallcnn.errors import FileError, GraphError, closest
 from smallcnn.foreign.labels import usual_labels
 from smallcnn.image import imagenet
@@ -39,9 +38,11 @@ from smallcnn.image.overrides import Prepared
 from smallcnn.ir.checks import shown
 from smallcnn.ir.graph import Graph
 from smallcnn.keras.reading import read_keras
-from smallcnn.model.model import Artifact
+from smallcnn.model.model import Model
 from smallcnn.onnx.read.reading import read_onnx
 from smallcnn.reference.initial import initial_weights
+from smallcnn.tasks.classification import Classification, classification
+from smallcnn.tasks.labels import checked_labels
 from smallcnn.tflite import read_tflite
 from smallcnn.transform.adapt import with_classes
 from smallcnn.transform.fold import fold_graph
@@ -61,7 +62,7 @@ def import_checkpoint(
     keep_background: bool = False,
     labels: Sequence[str] | None = None,
     prepared: Prepared | None = None,
-) -> Artifact:
+) -> Model:
     """Reads public weights of `model`, a registry name with options such as "mobilenet_v2:width=0.5".
 
     Without `model`, the registered network that the file's names and shapes fit is used.
@@ -119,7 +120,7 @@ def import_onnx(
     keep_background: bool = False,
     labels: Sequence[str] | None = None,
     prepared: Prepared | None = None,
-) -> Artifact:
+) -> Model:
     """Reads an ONNX file, which describes its own network; see `smallcnn.onnx.read_onnx` and `import_checkpoint`.
 
     Raises FileError if the file is missing, damaged, or needs an operator the graph lacks.
@@ -128,7 +129,7 @@ def import_onnx(
     return _whole(read_onnx(path, prepared), path, "onnx", keep_background, labels)
 
 
-def _described(path: Path, prepared: Prepared) -> Artifact | None:
+def _described(path: Path, prepared: Prepared) -> Model | None:
     """The network described by a TensorFlow Lite or Keras file; None if it holds only weights."""
     kind = kind_of(path)
     if kind == "tflite":
@@ -145,19 +146,19 @@ def _described(path: Path, prepared: Prepared) -> Artifact | None:
 
 
 def _whole(
-    made: Artifact,
+    made: Model,
     path: Path,
     origin: str,
     keep_background: bool,
     labels: Sequence[str] | None,
-) -> Artifact:
+) -> Model:
     """A file's own network, with the requested labels and its provenance."""
     try:
         if labels is not None:
-            made = replace(made, labels=_labels(len(made.labels), labels))
+            made = replace(made, task=_named(made, _labels(len(made.labels), labels)))
         elif made.labels[:1] == (imagenet.BACKGROUND,) and not keep_background:
             graph, weights = _without_background(made.graph, dict(made.weights))
-            made = replace(made, graph=graph, weights=weights, labels=made.labels[1:])
+            made = replace(made, graph=graph, weights=weights, task=_named(made, made.labels[1:]))
     except (FileError, GraphError) as error:
         raise FileError(f"{path}: {error}") from error
     facts: dict[str, Any] = {"model": made.graph.name, "origin": origin, "files": [_digest(path)], "fresh": []}
@@ -167,7 +168,12 @@ def _whole(
     return replace(made, facts=made.facts | {"imported": facts})
 
 
-def import_known(known: Checkpoint, path: Path) -> Artifact:
+def _named(made: Model, labels: tuple[str, ...]) -> Classification:
+    """The classifier's task with other labels."""
+    return replace(classification(made.task, "import"), labels=labels)
+
+
+def import_known(known: Checkpoint, path: Path) -> Model:
     """The network of a checkpoint in the catalogue, from its file at `path`."""
     usual = known.preprocessing
     height, _ = usual.size
@@ -185,7 +191,7 @@ def _from_layers(
     keep_background: bool,
     labels: Sequence[str] | None,
     prepared: Prepared,
-) -> Artifact:
+) -> Model:
     """From TensorFlow Lite files."""
     files = [read_layers(path) for path in paths]
     first = files[0]
@@ -211,7 +217,7 @@ def _from_layers(
         mean, std = first.grid.zero / 255, 1 / (255 * first.grid.scale)
     usual = Preprocessing(resolution, (mean,) * channels, (std,) * channels)
     facts = _facts(paths, model, "tflite", [])
-    return Artifact(graph, weights, _labels(classes, labels), prepared.over(usual), facts)
+    return Model(graph, weights, Classification(_labels(classes, labels)), prepared.over(usual), facts)
 
 
 def _without_first_class(file: TFLite) -> TFLite:
@@ -230,7 +236,7 @@ def _from_tensors(
     keep_background: bool,
     labels: Sequence[str] | None,
     prepared: Prepared,
-) -> Artifact:
+) -> Model:
     """From a file of named tensors."""
     notes, resolution = list(found.notes), {} if prepared.plane is None else {"resolution": prepared.plane}
     if origin == ORDER and found.kind in ("hdf5", "keras"):
@@ -283,7 +289,7 @@ def _by_kind(
     fresh_head: bool,
     labels: Sequence[str] | None,
     prepared: Prepared,
-) -> Artifact:
+) -> Model:
     """From Keras weights with automatic names: layers of each kind in execution order."""
     resolution = {} if prepared.plane is None else {"resolution": prepared.plane}
     tensors = numbered(found.tensors) if found.kind == "npz" else found.tensors
@@ -324,9 +330,9 @@ def _artifact(
     origin: str,
     fresh: list[str],
     notes: list[str],
-) -> Artifact:
+) -> Model:
     facts = _facts([path], model, origin, fresh, notes)
-    return Artifact(graph, weights, _labels(graph.output_shape[0], labels), prepared.over(usual), facts)
+    return Model(graph, weights, Classification(_labels(graph.output_shape[0], labels)), prepared.over(usual), facts)
 
 
 def _layout(

@@ -17,6 +17,7 @@ from smallcnn.errors import FileError, GraphError
 from smallcnn.ir import ops
 from smallcnn.ir.builder import same_padding
 from smallcnn.ir.graph import Graph, Node, make_node
+from smallcnn.ir.rewrite import After, only_reader, rewrite
 from smallcnn.tflite.file import Grid
 
 _Tensor = tuple[int, int]  # index of the file, index of the tensor in it
@@ -38,8 +39,8 @@ class _Walk:
         self.graph = graph
         self.layers = [(number, layer) for number, file in enumerate(files) for layer in file.layers]
         self.done = 0
-        self.nodes: dict[str, Node] = {}
-        self.stands_for: dict[str, str] = {}  # our node -> the new node that holds its result
+        self.ops: dict[str, ops.Op] = {}  # operators that replace the network's
+        self.after: dict[str, After] = {}  # limits added after a node
         self.where: dict[str, _Tensor] = {graph.nodes[0].name: (0, files[0].input)}
         self.end: _Tensor = (len(files) - 1, files[-1].output)
         self.joints = {(i + 1, after.input): (i, before.output) for i, (before, after) in enumerate(pairwise(files))}
@@ -52,9 +53,8 @@ class _Walk:
         for node in graph:
             match node.op:
                 case ops.Input():
-                    self._add(node.name, node.op, ())
+                    pass
                 case ops.Dropout() | ops.Flatten():
-                    self._add(node.name, node.op, node.inputs)
                     self._is_same(node)
                 case ops.Activation():
                     self._activation(node, node.op)
@@ -70,8 +70,7 @@ class _Walk:
             )
         if self.where[graph.output] != self.end:
             raise self._error(graph.output, "the network ends here, but the file's output is another tensor")
-        ends = (self.stands_for[name] for name in (graph.output, graph.features))
-        result = Graph(graph.name, tuple(self.nodes.values()), *ends)
+        result = rewrite(graph, ops=self.ops, after=self.after)
         return result, {name: self.weights[name] for name in result.weights}
 
     def _next(self, node: Node) -> tuple[int, Layer]:
@@ -94,20 +93,18 @@ class _Walk:
             dense = isinstance(node.op, ops.Dense)
             self.weights[f"{node.name}.weight"] = weight.reshape(len(weight), -1) if dense else weight
             self.weights[f"{node.name}.bias"] = bias
-        self._add(node.name, node.op, node.inputs)
         if layer.activation or self._expressed(node, layer):
             self.fused[node.name] = replace(layer, activation=layer.activation or self._expressed(node, layer))
         elif layer.grid and not (isinstance(node.op, ops.GlobalPool) and layer.grid == self.grids[node.inputs[0]]):
-            name = f"{node.name}_range"
-            self._add(name, _clip(layer.grid, None), (node.name,))
-            self.stands_for[node.name] = name
+            limits = _clip(layer.grid, None)
+            self.after[node.name] = lambda made: [make_node(f"{made.name}_range", limits, [made])]
 
     def _expressed(self, node: Node, layer: Layer) -> str | None:
         """The activation after `node`, if the file expresses it as its 8-bit tensor's range: from 0, up to 6."""
-        readers = self.graph.consumers[node.name]
-        if layer.grid is None or layer.grid.zero or len(readers) != 1 or not isinstance(readers[0].op, ops.Activation):
+        reader = only_reader(self.graph, node)
+        if layer.grid is None or layer.grid.zero or reader is None or not isinstance(reader.op, ops.Activation):
             return None
-        function = readers[0].op.function
+        function = reader.op.function
         to_six = layer.grid.high <= 6 + layer.grid.scale / 2
         return function if function == "relu" or (function == "relu6" and to_six) else None
 
@@ -116,17 +113,14 @@ class _Walk:
         if layer is None or layer.activation != op.function:
             file = layer.activation if layer else "nothing"
             raise self._error(node.name, f"the network applies {op.function} here, the file {file}")
-        self._add(node.name, _clip(layer.grid, op.function) if layer.grid else op, node.inputs)
+        if layer.grid:
+            self.ops[node.name] = _clip(layer.grid, op.function)
         self._is_same(node)
 
     def _is_same(self, node: Node) -> None:
         """Notes that in the file a node's result is the tensor it reads."""
         self.where[node.name] = self.where[node.inputs[0]]
         self.grids[node.name] = self.grids[node.inputs[0]]
-
-    def _add(self, name: str, op: ops.Op, inputs: Sequence[str]) -> None:
-        self.nodes[name] = make_node(name, op, [self.nodes[self.stands_for[source]] for source in inputs])
-        self.stands_for[name] = name
 
     def _check(self, node: Node, layer: Layer) -> None:
         """Raises FileError unless the layer computes the same as the node."""

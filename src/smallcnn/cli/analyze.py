@@ -67,7 +67,7 @@ def command(
     from smallcnn.analysis.analyze import analyze
     from smallcnn.analysis.findings import as_dict
     from smallcnn.data import duplicates
-    from smallcnn.model import model as artifact
+    from smallcnn.model import store
 
     _check(saved, out, changed=bool(resolution or reestimate or calibrate))
     with progress("analyzing") as bar:
@@ -92,7 +92,7 @@ def command(
     if found.no_sweep:
         remark(f"other input sizes not tried: {found.no_sweep}")
     if saved and found.artifact:
-        artifact.save(found.artifact, saved)
+        store.save(found.artifact, saved)
         remark(f"saved: {saved}")
     if out:
         from smallcnn.report import run as report

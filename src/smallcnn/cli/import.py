@@ -70,9 +70,10 @@ def command(
     from smallcnn.checkpoints.importing import import_checkpoint, import_onnx
     from smallcnn.checkpoints.kinds import kind_of
     from smallcnn.image.overrides import Prepared, described
-    from smallcnn.model import model as artifact
+    from smallcnn.model import store
     from smallcnn.onnx.read.preparation import remarks
     from smallcnn.system.files import check_writable
+    from smallcnn.tasks.classification import classification
 
     if out.suffix.lower() != ".safetensors":
         raise SmallcnnError(f"{out}: a model file's name ends in .safetensors")
@@ -95,9 +96,9 @@ def command(
             files, model, origin=origin, fresh_head=fresh_head, keep_background=keep_background, labels=named,
             prepared=prepared,
         )  # fmt: skip
-    artifact.check_finite(made, ", ".join(map(str, files)))
-    artifact.save(made, out)
-    imported = made.facts["imported"]
+    store.check_finite(made, ", ".join(map(str, files)))
+    store.save(made, out)
+    imported, task = made.facts["imported"], classification(made.task, "import")
     height, width, _ = made.graph.input_shape
     remark(
         f"{made.graph.name} from {imported['origin']}: {len(made.graph.weights)} tensors, {len(made.labels)} classes, "
@@ -115,7 +116,7 @@ def command(
     if json_:
         print_json({
             "file": str(out), "file_bytes": out.stat().st_size, "model": made.graph.name, "classes": len(made.labels),
-            "input_size": list(made.graph.input_shape), "ending": made.ending, "origin": imported["origin"],
+            "input_size": list(made.graph.input_shape), "ending": task.ending, "origin": imported["origin"],
             "untrained": imported["fresh"], "notes": [*imported.get("notes", ()), *remarks(made.facts)],
         })  # fmt: skip
     else:

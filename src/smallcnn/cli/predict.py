@@ -15,7 +15,7 @@ from smallcnn.system.escape import escaped
 from smallcnn.system.files import check_regular
 
 if TYPE_CHECKING:
-    from smallcnn.runtime import Prediction
+    from smallcnn.tasks.classification import Prediction
     from smallcnn.tasks.ending import Ending
 
 

@@ -17,7 +17,7 @@ def _names() -> list[str]:
 
 if TYPE_CHECKING:
     from smallcnn.checkpoints.catalogue import Checkpoint
-    from smallcnn.model.model import Artifact
+    from smallcnn.model.model import Model
 
 
 @click.command("pull")
@@ -31,7 +31,7 @@ def command(name: str | None, out: Path | None, json_: bool) -> None:
     """
     from smallcnn.checkpoints.catalogue import CATALOGUE, find
     from smallcnn.errors import FileError
-    from smallcnn.model import model as artifact
+    from smallcnn.model import store
     from smallcnn.system.files import check_writable
 
     if name is None:
@@ -45,12 +45,12 @@ def command(name: str | None, out: Path | None, json_: bool) -> None:
     if out.suffix.lower() != ".safetensors":
         raise FileError(f"{out}: a model file's name ends in .safetensors")
     check_writable(out)
-    artifact.save(pulled(known), out)
+    store.save(pulled(known), out)
     remark(f"{out}: {size(out.stat().st_size)}")
     say(str(out))
 
 
-def pulled(known: "Checkpoint") -> "Artifact":
+def pulled(known: "Checkpoint") -> "Model":
     """A checkpoint of the catalogue as a model, fetched unless cached; its origin and licence are printed on stderr."""
     from smallcnn.checkpoints.importing import import_known
     from smallcnn.system.fetch import fetch

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from smallcnn.system.escape import escaped
+from smallcnn.tasks.classification import Classification
 
 if TYPE_CHECKING:
-    from smallcnn.model.model import Artifact
+    from smallcnn.model.model import Model
 
 WIDTH = 100
 """Width of a table printed to a pipe or a file, in characters."""
@@ -98,13 +99,14 @@ def warn_untrained(facts: dict[str, Any]) -> None:
         remark(f"note: {what} untrained, so its answers mean nothing yet")
 
 
-def remark_ending(model: "Artifact") -> None:
+def remark_ending(model: "Model") -> None:
     """Prints on stderr how an ONNX file's ending was read, where it is not a softmax over its own outputs."""
     read = model.facts.get("onnx")
     dropped = read.get("dropped") if isinstance(read, dict) else None
-    if model.ending == "sigmoid":
+    ending = model.task.ending if isinstance(model.task, Classification) else ""
+    if ending == "sigmoid":
         remark("its labels are independent: each has its own probability (sigmoid)")
-    elif model.ending == "none":
+    elif ending == "none":
         remark("its outputs are scores, not probabilities")
     elif dropped == "Sigmoid" and len(model.labels) == 2:
         rest, one = model.labels

@@ -13,7 +13,7 @@ from smallcnn.train.recipe import Recipe
 from smallcnn.train.recipes import NAMED
 
 if TYPE_CHECKING:
-    from smallcnn.model.model import Artifact
+    from smallcnn.model.model import Model
 
 
 def _recipe_options(function: Any) -> Any:
@@ -35,11 +35,11 @@ def _recipe_options(function: Any) -> Any:
     return function
 
 
-def _started_from(start: Path) -> "Artifact":
+def _started_from(start: Path) -> "Model":
     """The model file `start`, a bundled model, or public weights of this name, fetched unless cached."""
     from smallcnn.checkpoints.catalogue import find
     from smallcnn.cli.pull import pulled
-    from smallcnn.model import model as artifact
+    from smallcnn.model import store
     from smallcnn.model.shipped import located
 
     start = located(start)
@@ -54,7 +54,7 @@ def _started_from(start: Path) -> "Artifact":
             f"{start}: --from takes a .safetensors model file or a name from `smallcnn pull`; "
             "`smallcnn import` turns other weights into a model file"
         )
-    return artifact.load(start)
+    return store.load(start)
 
 
 def _defaults(name: str) -> str:

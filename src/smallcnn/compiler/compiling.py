@@ -5,7 +5,7 @@ compile_file(artifact, "model.wasm", target="wasm")
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,8 +21,9 @@ from smallcnn.compiler.targets import Target
 from smallcnn.engines import compiled
 from smallcnn.errors import CompileError, SmallcnnError, require
 from smallcnn.model.metadata import describe
-from smallcnn.model.model import Artifact, check_finite
-from smallcnn.model.probe import TOLERANCE, agrees, probe_answer, probe_image, relative_error
+from smallcnn.model.model import Model
+from smallcnn.model.probe import TOLERANCE, agrees, output_error, probe_answer, probe_image
+from smallcnn.model.store import check_finite
 from smallcnn.system.files import check_writable
 from smallcnn.transform.fold import fold
 
@@ -39,7 +40,7 @@ class Compiled:
 
 
 def compile_file(
-    artifact: Artifact,
+    artifact: Model,
     out: Path | str,
     *,
     target: str = "host",
@@ -86,9 +87,9 @@ def compile_file(
 
 
 def to_program(
-    artifact: Artifact,
+    artifact: Model,
     target: Target,
-    expected: np.ndarray,
+    expected: Mapping[str, np.ndarray],
     *,
     threads: int = 2,
     tune: bool = False,
@@ -112,7 +113,7 @@ def to_program(
     elif target.name == targets.host().name:
         made = tuning.remembered(made, machine)
     kernels = build.build([call.spec for call in made], machine, workers, report)
-    facts = describe(artifact, "logits", expected)
+    facts = describe(artifact, answer=expected)
     program = assemble(made, kernels, target, graph.name, facts, graph.input_shape, answer.channels)
     return program, made
 
@@ -128,9 +129,9 @@ def _runs_here(target: str) -> bool:
     return target == host.name
 
 
-def _error(path: Path, artifact: Artifact, answer: np.ndarray) -> float:
+def _error(path: Path, artifact: Model, answer: Mapping[str, np.ndarray]) -> float:
     got = compiled.load(path, 1).run(probe_image(artifact.graph.input_shape))[0]
-    error = relative_error(got, answer)
+    error = output_error(got, *answer.values())
     if not agrees(error):
         raise CompileError(
             f"the compiled {artifact.graph.name} is off by {error:.1e} of its largest output "

@@ -10,6 +10,8 @@ from math import prod
 from smallcnn.ir import ops
 from smallcnn.ir.graph import Graph, Node
 from smallcnn.ir.ops import Shape
+from smallcnn.ir.rewrite import in_order
+from smallcnn.ir.types import SIZES
 from smallcnn.transform.fold import foldable
 
 
@@ -46,7 +48,7 @@ class Profile:
     """Most elements alive at once when layers run one by one in order, freeing tensors after their last reader, with
     batch norm, activation, dropout and flatten in place. The input image counts while it is needed."""
     weight_bytes: int
-    """float32 bytes stored for inference: batch norm folded, biases included."""
+    """Bytes stored for inference, each tensor in its number type: batch norm folded, biases included."""
 
     @property
     def mult_adds(self) -> int:
@@ -87,10 +89,10 @@ def _weight_bytes(graph: Graph) -> int:
     for node in graph:
         if node.name not in folded:
             weights = graph.weights_of(node)
-            count += sum(prod(weight.shape) for weight in weights.values())
+            count += sum(weight.tensor.bytes for weight in weights.values())
             if node.name in gains_bias and "bias" not in weights:
-                count += node.shape[-1]
-    return 4 * count
+                count += SIZES["float32"] * node.shape[-1]
+    return count
 
 
 def mult_adds(graph: Graph, node: Node) -> int:
@@ -103,17 +105,14 @@ def mult_adds(graph: Graph, node: Node) -> int:
 
 def peak_activation_elements(graph: Graph) -> int:
     """See `Profile.peak_activation_elements`."""
-    waiting = {name: len(readers) for name, readers in graph.consumers.items()}
     live: dict[str, int] = {}
     peak = 0
-    for node in graph:
-        in_place = isinstance(node.op, ops.IN_PLACE) and waiting[node.inputs[0]] == 1
+    for node, finished in in_order(graph):
+        in_place = isinstance(node.op, ops.IN_PLACE) and bool(finished)
         live[node.name] = prod(node.shape)
         peak = max(peak, sum(live.values()) - (live[node.inputs[0]] if in_place else 0))
-        for name in set(node.inputs):
-            waiting[name] -= 1
-            if not waiting[name]:
-                del live[name]
+        for name in finished:
+            del live[name]
     return peak
 
 

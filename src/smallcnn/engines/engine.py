@@ -18,7 +18,7 @@ from smallcnn.model.kinds import COMPILED
 from smallcnn.system.fork import Run, forkable, forked
 
 if TYPE_CHECKING:
-    from smallcnn.model.model import Artifact
+    from smallcnn.model.model import Model
 
 ENGINES = {
     "onnxruntime": (".safetensors", ".onnx"),
@@ -55,11 +55,11 @@ def choose(path: Path, engine: str | None) -> str:
 
 
 @dataclass(frozen=True)
-class Model:
+class Loadable:
     """The input of an engine: an artifact, or the path of an ONNX file."""
 
     path: Path
-    artifact: "Artifact | None" = None
+    artifact: "Model | None" = None
 
     @cached_property
     def onnx(self) -> str | bytes:
@@ -71,19 +71,19 @@ class Model:
         return bytes(to_onnx(self.artifact).SerializeToString())
 
 
-def start(model: Model, engine: str, threads: int | None) -> Run:
+def start(model: Loadable, engine: str, threads: int | None) -> Run:
     """Starts an engine for an artifact or an ONNX file. Raises MissingExtra if it is not installed."""
     starts = {"onnxruntime": onnxruntime, "openvino": openvino, "torch": torch}
     path, artifact = model.path, model.artifact  # the lambda must not keep `model`, which caches its ONNX
-    return forkable(starts[engine](model, threads), lambda: starts[engine](Model(path, artifact), threads))
+    return forkable(starts[engine](model, threads), lambda: starts[engine](Loadable(path, artifact), threads))
 
 
-def onnxruntime(model: Model, threads: int | None) -> Run:
+def onnxruntime(model: Loadable, threads: int | None) -> Run:
     """ONNX Runtime on the CPU, all graph optimisations."""
     return _runner(_session(model, threads), model.path)
 
 
-def open_onnx(model: Model, engine: str, threads: int | None) -> tuple[Run, dict[str, str], tuple[Any, ...]]:
+def open_onnx(model: Loadable, engine: str, threads: int | None) -> tuple[Run, dict[str, str], tuple[Any, ...]]:
     """An engine for an ONNX file, the file's metadata, and the shape of its input, as (N, H, W, C).
 
     ONNX Runtime reads the metadata, because it starts faster than the onnx package. If it is the engine, the file is
@@ -99,7 +99,7 @@ def open_onnx(model: Model, engine: str, threads: int | None) -> tuple[Run, dict
     return run, metadata, tuple(session.get_inputs()[0].shape)
 
 
-def plain_answer(model: Model, image: np.ndarray) -> np.ndarray:
+def plain_answer(model: Loadable, image: np.ndarray) -> np.ndarray:
     """ONNX Runtime's answer without graph optimisation, (classes,): the reference for an engine's own rewrites.
 
     The plain definition would take seconds.
@@ -120,7 +120,7 @@ def _runner(session: Any, path: Path) -> Run:
     return run
 
 
-def _session(model: Model, threads: int | None, optimise: bool = True) -> Any:
+def _session(model: Loadable, threads: int | None, optimise: bool = True) -> Any:
     import onnxruntime as ort
 
     source = model.onnx
@@ -137,7 +137,7 @@ def _session(model: Model, threads: int | None, optimise: bool = True) -> Any:
         raise FileError(f"{model.path}: damaged, or not an ONNX model that ONNX Runtime can load ({reason})") from error
 
 
-def openvino(model: Model, threads: int | None) -> Run:
+def openvino(model: Loadable, threads: int | None) -> Run:
     """OpenVINO on the CPU, tuned for latency, float32."""
     try:
         import openvino as ov
@@ -152,7 +152,7 @@ def openvino(model: Model, threads: int | None) -> Run:
     return lambda batch: np.array(request.infer([batch])[0])
 
 
-def torch(model: Model, threads: int | None) -> Run:
+def torch(model: Loadable, threads: int | None) -> Run:
     """The torch module, eager, channels last. `threads` sets torch's threads for the whole process.
 
     A forked process runs on one thread, because OpenMP would wait there for the parent's threads.

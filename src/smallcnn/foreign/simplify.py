@@ -14,7 +14,7 @@ from smallcnn.foreign.entry import Entry, Reach, frontier, nothing
 from smallcnn.foreign.network import Affine, Network
 from smallcnn.foreign.views import Array
 from smallcnn.ir import ops
-from smallcnn.ir.graph import Graph, Node, make_node
+from smallcnn.ir.graph import LOGITS, Graph, Node, Output, make_node
 
 
 @dataclass
@@ -53,7 +53,7 @@ def simplify(network: Network, output: Node, name: str, reach: Reach = "channels
     nodes: dict[str, Node] = {}
     for key, layer in layers.items():
         nodes[key] = make_node(key, layer.op, [nodes[source] for source in layer.inputs])
-    graph = Graph(name, tuple(nodes.values()), end, _features(list(nodes.values())))
+    graph = Graph(name, tuple(nodes.values()), (Output(LOGITS, end),), (_features(list(nodes.values())),))
     weights = {f"{key}.{part}": value for key, layer in layers.items() for part, value in layer.weights.items()}
     return Simplified(graph, {key: weights[key] for key in graph.weights}, entry, done)
 

@@ -10,13 +10,14 @@ Each method takes and returns a Node, whose `shape` is (H, W, C) or (C,). Names 
 (`block1.pointwise.conv`); the default name is the operator's kind and a number. An error names the layer.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from smallcnn.errors import GraphError
 from smallcnn.ir import checks, ops
-from smallcnn.ir.graph import Graph, Node, make_node
-from smallcnn.ir.ops import ActivationKind, Op, Padding, Pair, Shape
+from smallcnn.ir.graph import LOGITS, Graph, Node, Output, make_node
+from smallcnn.ir.ops import ActivationKind, Op, Padding, Pair
+from smallcnn.ir.types import Grid, Number, Shape
 
 Size = int | Pair
 PaddingLike = Literal["same", "ceil", "symmetric"] | int | Padding
@@ -43,10 +44,18 @@ class Builder:
         padding: PaddingLike = "same",
         groups: int = 1,
         bias: bool = True,
+        number: Number = "float32",
+        grid: Grid | None = None,
         name: str | None = None,
     ) -> Node:
-        """Convolution: (H, W, C) -> (H', W', out). `kernel` and `stride` are (height, width) or one number."""
-        return self._add(ops.Conv, (x,), name, window=(kernel, stride, padding), out=out, groups=groups, bias=bias)
+        """Convolution: (H, W, C) -> (H', W', out). `kernel` and `stride` are (height, width) or one number.
+
+        Weights can be stored as whole numbers on a grid, of one entry or one per output.
+        """
+        return self._add(
+            ops.Conv, (x,), name, window=(kernel, stride, padding), out=out, groups=groups, bias=bias, number=number,
+            grid=grid,
+        )  # fmt: skip
 
     def depthwise(
         self,
@@ -156,9 +165,18 @@ class Builder:
         """(H, W, C) -> (H * W * C,), channels fastest."""
         return self._add(ops.Flatten, (x,), name)
 
-    def dense(self, x: Node, out: int, *, bias: bool = True, name: str | None = None) -> Node:
-        """Fully connected: (C,) -> (out,)."""
-        return self._add(ops.Dense, (x,), name, out=out, bias=bias)
+    def dense(
+        self,
+        x: Node,
+        out: int,
+        *,
+        bias: bool = True,
+        number: Number = "float32",
+        grid: Grid | None = None,
+        name: str | None = None,
+    ) -> Node:
+        """Fully connected: (C,) -> (out,). Weights as for `conv`."""
+        return self._add(ops.Dense, (x,), name, out=out, bias=bias, number=number, grid=grid)
 
     def add(self, *xs: Node, name: str | None = None) -> Node:
         """Elementwise sum of tensors of one shape."""
@@ -197,9 +215,24 @@ class Builder:
         """Dropout in training."""
         return self._add(ops.Dropout, (x,), name, rate=rate)
 
-    def graph(self, output: Node, *, features: Node, name: str) -> Graph:
-        """The finished network. `features` is the last node of the backbone; what follows is the head."""
-        return Graph(name, tuple(self._nodes.values()), output.name, features.name)
+    def quantize(self, x: Node, number: Number, *, scale: float, zero: int, name: str | None = None) -> Node:
+        """Real numbers to whole ones on a grid."""
+        return self._add(ops.Quantize, (x,), name, number=number, grid=Grid((scale,), (zero,)))
+
+    def dequantize(self, x: Node, *, name: str | None = None) -> Node:
+        """Whole numbers on a grid to the real ones they stand for."""
+        return self._add(ops.Dequantize, (x,), name)
+
+    def graph(
+        self, output: Node | Mapping[str, Node], *, features: Node, name: str, taps: Sequence[Node] = ()
+    ) -> Graph:
+        """The finished network. Several outputs are given by name; a single one is called "logits".
+
+        `features` is the last node of the backbone; what follows is the head, which may also read the earlier `taps`.
+        """
+        results = output if isinstance(output, Mapping) else {LOGITS: output}
+        outputs = tuple(Output(called, node.name) for called, node in results.items())
+        return Graph(name, tuple(self._nodes.values()), outputs, tuple(node.name for node in (*taps, features)))
 
     def _number(self, kind: str) -> str:
         heads = {name.partition(".")[0] for name in self._nodes}

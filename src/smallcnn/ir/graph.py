@@ -1,8 +1,8 @@
 """A network as data: an immutable list of named nodes in execution order.
 
-    Graph.nodes    Node(name, op, inputs, shape), inputs before their consumers, the Input node first
-    Graph.output   name of the node whose result is the answer (the logits)
-    Graph.features name of the last node of the backbone; the head is everything after it
+    Graph.nodes     Node(name, op, inputs, tensor), inputs before their consumers, the Input node first
+    Graph.outputs   Output(name, node): the results, by the names that files and engines give them
+    Graph.taps      names of the maps that a head may read; the last ends the backbone, the head is everything after it
 
 Everything else in the package reads a graph or turns one into another. Build one with `ir.builder.Builder`.
 """
@@ -18,39 +18,54 @@ from typing import TypeVar
 from smallcnn.errors import GraphError
 from smallcnn.ir import checks, ops
 from smallcnn.ir.checks import shown
-from smallcnn.ir.ops import Op, Shape, Weight
+from smallcnn.ir.ops import Op, Weight
+from smallcnn.ir.types import Shape, Tensor
 
 _NAME = re.compile(r"[A-Za-z_]\w*(\.\w+)*", re.ASCII)
 _LONGEST_NAME = 200
 _LONGEST_JSON = 1000 * checks.MOST_NODES  # a node takes about 250 characters
-_JSON_VERSION = 1
+_JSON_VERSION = 2
+LOGITS = "logits"
+"""The output of a classifier."""
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Node:
-    """One operator in a network; `shape` is its output shape, channels last, without the batch."""
+    """One operator in a network; `tensor` is its result."""
 
     name: str
     op: Op
     inputs: tuple[str, ...]
-    shape: Shape
+    tensor: Tensor
+
+    @property
+    def shape(self) -> Shape:
+        """Shape of the result, channels last, without the batch."""
+        return self.tensor.shape
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A result of the network: the name it has outside, and the node that computes it."""
+
+    name: str
+    node: str
 
 
 def make_node(name: str, op: Op, inputs: Sequence[Node]) -> Node:
-    """A node with its shape inferred; GraphError naming it if the inputs do not fit the operator."""
+    """A node with its result inferred; GraphError naming it if the inputs do not fit the operator."""
     _check_name(name)
     least, most = op.inputs_min, op.inputs_max
     if len(inputs) < least or (most is not None and len(inputs) > most):
         wanted = f"{least}" if least == most else f"at least {least}"
         raise GraphError(f"{name}: {op.kind} takes {wanted} input(s), not {len(inputs)}")
-    shapes = [node.shape for node in inputs]
     try:
-        shape = op.output_shape(*shapes)
-        op.check_bounds(*shapes)
+        tensor = op.output(*(node.tensor for node in inputs))
+        op.check_bounds(*(node.shape for node in inputs))
     except GraphError as error:
         raise GraphError(f"{name}: {error}") from None
-    return Node(name, op, tuple(node.name for node in inputs), shape)
+    return Node(name, op, tuple(node.name for node in inputs), tensor)
 
 
 def check_count(nodes: int) -> None:
@@ -72,8 +87,8 @@ class Graph:
 
     name: str
     nodes: tuple[Node, ...]
-    output: str
-    features: str
+    outputs: tuple[Output, ...]
+    taps: tuple[str, ...]
 
     def __post_init__(self) -> None:
         if not (isinstance(self.name, str) and self.name.isprintable()):
@@ -87,8 +102,10 @@ class Graph:
                 raise GraphError(f"{node.name}: two nodes have this name")
             if missing := [name for name in node.inputs if name not in seen]:
                 raise GraphError(f"{node.name}: its input {missing[0]!r} is not an earlier node")
-            if make_node(node.name, node.op, [seen[name] for name in node.inputs]).shape != node.shape:
-                raise GraphError(f"{node.name}: shape {node.shape} differs from its operator's result")
+            if (made := make_node(node.name, node.op, [seen[name] for name in node.inputs])).tensor != node.tensor:
+                if made.shape != node.shape:
+                    raise GraphError(f"{node.name}: shape {node.shape} differs from its operator's result")
+                raise GraphError(f"{node.name}: {node.tensor.number} differs from its operator's result")
             seen[node.name] = node
         for name in seen:
             parts = name.split(".")
@@ -97,26 +114,38 @@ class Graph:
         self._check_ends(seen)
 
     def _check_ends(self, seen: dict[str, Node]) -> None:
-        for what, name in (("output", self.output), ("features", self.features)):
-            if name not in seen:
-                raise GraphError(f"{what} {shown(name)} is not a node")
+        if not self.outputs or not self.taps:
+            raise GraphError("a graph has at least one output and one tap")
+        for output in self.outputs:
+            _check_name(output.name)
+            if output.node not in seen:
+                raise GraphError(f"output {shown(output.node)} is not a node")
+        for what, names in (("outputs", [output.name for output in self.outputs]), ("taps", self.taps)):
+            if twice := next((name for name in names if names.count(name) > 1), None):
+                raise GraphError(f"two {what} are called {shown(twice)}")
+        for tap in self.taps:
+            if tap not in seen:
+                raise GraphError(f"tap {shown(tap)} is not a node")
         if sum(isinstance(node.op, ops.Input) for node in self.nodes) > 1:
             raise GraphError("a graph has one input node")
         if (numbers := sum(prod(node.shape) for node in self.nodes)) > checks.MOST_NUMBERS_IN_ALL:
             raise GraphError(
                 f"its results hold {numbers:,} numbers per image; at most {checks.MOST_NUMBERS_IN_ALL:,} are allowed"
             )
-        used = {name for node in self.nodes for name in node.inputs}
-        if unused := [node.name for node in self.nodes if node.name not in used and node.name != self.output]:
+        used = {name for node in self.nodes for name in node.inputs} | {output.node for output in self.outputs}
+        if unused := [node.name for node in self.nodes if node.name not in used]:
             raise GraphError(f"{unused[0]}: nothing uses this node")
         position = {name: i for i, name in enumerate(seen)}
+        if list(self.taps) != sorted(self.taps, key=position.__getitem__):
+            raise GraphError(f"taps {', '.join(self.taps)} are not in the order of the nodes")
         split = position[self.features]
         for node in self.nodes[split + 1 :]:
-            if early := [name for name in node.inputs if position[name] < split]:
+            if early := [name for name in node.inputs if position[name] < split and name not in self.taps]:
                 raise GraphError(f"{node.name}: reads {early[0]} past the end of the features, {self.features}")
 
     def __repr__(self) -> str:
-        return f"<Graph {self.name}: {len(self.nodes)} nodes, {self.input_shape} -> {self.output_shape}>"
+        results = ", ".join(str(self[output.node].shape) for output in self.outputs)
+        return f"<Graph {self.name}: {len(self.nodes)} nodes, {self.input_shape} -> {results}>"
 
     def __iter__(self) -> Iterator[Node]:
         return iter(self.nodes)
@@ -135,9 +164,27 @@ class Graph:
         return height, width, channels
 
     @property
+    def output(self) -> str:
+        """The node of the only output. Raises GraphError if there are several."""
+        if len(self.outputs) > 1:
+            names = ", ".join(output.name for output in self.outputs)
+            raise GraphError(f"{self.name} has {len(self.outputs)} outputs ({names}), not one")
+        return self.outputs[0].node
+
+    @property
     def output_shape(self) -> Shape:
-        """Shape of the answer; (classes,) for a classifier."""
+        """Shape of the only output; (classes,) for a classifier. Raises GraphError if there are several."""
         return self[self.output].shape
+
+    @property
+    def results(self) -> dict[str, Tensor]:
+        """What each output carries, by its name."""
+        return {output.name: self[output.node].tensor for output in self.outputs}
+
+    @property
+    def features(self) -> str:
+        """The last tap: the node that ends the backbone."""
+        return self.taps[-1]
 
     @cached_property
     def consumers(self) -> dict[str, tuple[Node, ...]]:
@@ -164,12 +211,16 @@ class Graph:
     def to_json(self) -> str:
         """The graph as a JSON object; shapes are omitted, as they follow from the rest."""
         nodes = [{"name": node.name, "inputs": node.inputs, **ops.to_json(node.op)} for node in self.nodes]
-        record = {"version": _JSON_VERSION, "name": self.name, "output": self.output, "features": self.features}
-        return json.dumps(record | {"nodes": nodes})
+        outputs = [{"name": output.name, "node": output.node} for output in self.outputs]
+        record = {"version": _JSON_VERSION, "name": self.name, "outputs": outputs, "taps": self.taps, "nodes": nodes}
+        return json.dumps(record)
 
     @classmethod
     def from_json(cls, text: str) -> "Graph":
-        """The inverse of `to_json`; GraphError naming the node if anything is missing, unknown or does not fit."""
+        """The inverse of `to_json`; GraphError naming the node if anything is missing, unknown or does not fit.
+
+        Version 1, which had one output and one tap, is read too.
+        """
         if len(text) > _LONGEST_JSON:
             raise GraphError(f"a graph's JSON of {len(text):,} characters; at most {_LONGEST_JSON:,} are allowed")
         try:
@@ -177,8 +228,8 @@ class Graph:
         except (ValueError, RecursionError) as error:
             raise GraphError(f"not the JSON of a graph: {error}") from error
         version = _entry(record, "version", object)
-        if version != _JSON_VERSION:
-            raise GraphError(f"graph of version {shown(version)}; this smallcnn reads version {_JSON_VERSION}")
+        if version not in (1, _JSON_VERSION) or isinstance(version, bool):
+            raise GraphError(f"graph of version {shown(version)}; this smallcnn reads versions 1 to {_JSON_VERSION}")
         nodes: dict[str, Node] = {}
         entries = _entry(record, "nodes", list)
         check_count(len(entries))
@@ -187,8 +238,14 @@ class Graph:
             if node.name in nodes:
                 raise GraphError(f"{node.name}: two nodes have this name")
             nodes[node.name] = node
-        name, output, features = (_entry(record, key, str) for key in ("name", "output", "features"))
-        return cls(name, tuple(nodes.values()), output, features)
+        if version == 1:
+            outputs, taps = [{"name": LOGITS, "node": _entry(record, "output", str)}], [_entry(record, "features", str)]
+        else:
+            outputs, taps = _entry(record, "outputs", list), _entry(record, "taps", list)
+        if not all(isinstance(tap, str) for tap in taps):
+            raise GraphError(f"not the JSON of a graph: 'taps' is {shown(taps)}, not a list of names")
+        ends = tuple(Output(_entry(output, "name", str), _entry(output, "node", str)) for output in outputs)
+        return cls(_entry(record, "name", str), tuple(nodes.values()), ends, tuple(taps))
 
 
 def _node_from_json(entry: object, earlier: dict[str, Node]) -> Node:

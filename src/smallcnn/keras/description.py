@@ -65,12 +65,12 @@ class Layer:
     config: Mapping[str, Any]
     calls: tuple[Called, ...]
     slot: str
-    model: "Model | None" = None
+    model: "Description | None" = None
     foreign: bool = False
 
 
 @dataclass(frozen=True)
-class Model:
+class Description:
     """Layers by name in file order, with the model's inputs and outputs."""
 
     name: str
@@ -87,7 +87,7 @@ class Model:
                 yield from layer.model.leaves((*path, layer))
 
 
-def running(model: Model) -> list[tuple[Ref, Layer, Called]]:
+def running(model: Description) -> list[tuple[Ref, Layer, Called]]:
     """The calls that the model's outputs need, each after its inputs, in the order of its inputs."""
     order: list[tuple[Ref, Layer, Called]] = []
     known = {(ref.layer, ref.call) for ref in model.inputs}
@@ -114,7 +114,7 @@ def running(model: Model) -> list[tuple[Ref, Layer, Called]]:
     return order
 
 
-def running_leaves(model: Model, path: tuple[Layer, ...] = ()) -> Iterator[tuple[Layer, ...]]:
+def running_leaves(model: Description, path: tuple[Layer, ...] = ()) -> Iterator[tuple[Layer, ...]]:
     """The layers that are not models in execution order, each once, preceded by its enclosing models."""
     seen: set[str] = set()
     for _, layer, _ in running(model):
@@ -127,7 +127,7 @@ def running_leaves(model: Model, path: tuple[Layer, ...] = ()) -> Iterator[tuple
             yield from running_leaves(layer.model, (*path, layer))
 
 
-def describe(stored: Any) -> Model:
+def describe(stored: Any) -> Description:
     """The model of a parsed JSON description. Raises FileError if it is damaged or of a class outside Keras."""
     kind = _entry(stored, "class_name", str)
     if kind not in _MODELS:
@@ -138,7 +138,7 @@ def describe(stored: Any) -> Model:
         raise FileError("damaged: its description is nested too deeply") from None
 
 
-def _model(kind: str, config: Any, depth: int) -> Model:
+def _model(kind: str, config: Any, depth: int) -> Description:
     if depth > _DEEPEST:
         raise FileError(f"models nested more than {_DEEPEST} deep")
     name = str(config.get("name") or "model") if isinstance(config, dict) else "model"
@@ -155,7 +155,7 @@ def _model(kind: str, config: Any, depth: int) -> Model:
     if kind == "Sequential":
         return _chained(name, layers, config)
     inputs, outputs = (_ends(config, key) for key in ("input_layers", "output_layers"))
-    return Model(
+    return Description(
         name, {key: _from_first_call(layer, layers, outputs) for key, layer in layers.items()}, inputs, outputs
     )
 
@@ -186,7 +186,7 @@ def _snake(name: str) -> str:
     return text.lower()
 
 
-def _chained(name: str, layers: Mapping[str, Layer], config: Any) -> Model:
+def _chained(name: str, layers: Mapping[str, Layer], config: Any) -> Description:
     """A sequence: each layer reads the previous one, the first an input that the file may omit."""
     if not layers:
         raise FileError(f"the sequence {shown(name)} has no layers")
@@ -201,7 +201,7 @@ def _chained(name: str, layers: Mapping[str, Layer], config: Any) -> Model:
         chain[layer.name] = replace(layer, calls=(Called(read, {}),))
         before = layer.name
     start, end = next(iter(chain)), next(reversed(chain))
-    return Model(name, chain, (Ref(start, 0, 0),), (Ref(end, 0, 0),))
+    return Description(name, chain, (Ref(start, 0, 0),), (Ref(end, 0, 0),))
 
 
 def _first_shape(first: Layer, config: Any) -> Any:

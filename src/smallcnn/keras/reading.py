@@ -25,10 +25,11 @@ from smallcnn.image.overrides import Prepared
 from smallcnn.ir.checks import is_whole, shown
 from smallcnn.ir.graph import Graph
 from smallcnn.keras.call import Call, Value
-from smallcnn.keras.description import Called, Layer, Model, Ref, describe, running
+from smallcnn.keras.description import Called, Description, Layer, Ref, describe, running
 from smallcnn.keras.layers import FUNCTIONS, READERS, tensor_names
 from smallcnn.keras.weights import Tensors, Weights
-from smallcnn.model.model import Artifact
+from smallcnn.model.model import Model
+from smallcnn.tasks.classification import Classification
 from smallcnn.tasks.ending import Ending
 from smallcnn.transform.logits import to_logits, without_sigmoid
 
@@ -43,7 +44,7 @@ class Stored:
     version: int
 
 
-def read_keras(stored: Stored, name: str, prepared: Prepared | None = None) -> Artifact:
+def read_keras(stored: Stored, name: str, prepared: Prepared | None = None) -> Model:
     """The network that the file describes. `prepared` states the image preparation where the file does not.
 
     Raises FileError if it is damaged or needs an operator the graph lacks.
@@ -63,10 +64,11 @@ def read_keras(stored: Stored, name: str, prepared: Prepared | None = None) -> A
         graph, values, ending = to_logits(graph, values)
     preprocessing, said = _preparation(graph, simple, prepared)
     facts = {"keras": {"images": said, "dropped": dropped}}
-    return Artifact(graph, values, usual_labels(graph.output_shape[0]), preprocessing, facts, ending)
+    task = Classification(usual_labels(graph.output_shape[0]), ending)
+    return Model(graph, values, task, preprocessing, facts)
 
 
-def _image(model: Model, plane: tuple[int, int] | None) -> tuple[int, int, int]:
+def _image(model: Description, plane: tuple[int, int] | None) -> tuple[int, int, int]:
     """(H, W, C) of the image."""
     for what, ends in (("inputs", model.inputs), ("outputs", model.outputs)):
         if len(ends) != 1:
@@ -93,7 +95,7 @@ def _image(model: Model, plane: tuple[int, int] | None) -> tuple[int, int, int]:
     return sides[0], sides[1], shape[3]
 
 
-def _resized(model: Model, plane: tuple[int, int] | None) -> tuple[Any, Any]:
+def _resized(model: Description, plane: tuple[int, int] | None) -> tuple[Any, Any]:
     """The input size of a network of open size: the requested one, or that of a layer that resizes the image."""
     first = [layer for layer in model.layers.values() for call in layer.calls if model.inputs[0] in call.refs]
     if plane is None and len(first) == 1 and first[0].kind == "Resizing":
@@ -108,7 +110,7 @@ class _Run:
         self.network, self.weights, self.version = network, weights, version
         self.steps = 0
 
-    def model(self, model: Model, path: tuple[Layer, ...], inputs: list[View]) -> list[View]:
+    def model(self, model: Description, path: tuple[Layer, ...], inputs: list[View]) -> list[View]:
         """The results of a model for these inputs; runs each needed call once, after its inputs."""
         done: dict[tuple[str, int], list[View]] = {}
         if len(inputs) != len(model.inputs):

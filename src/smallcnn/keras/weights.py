@@ -17,7 +17,7 @@ import numpy as np
 
 from smallcnn.errors import FileError
 from smallcnn.ir.checks import shown
-from smallcnn.keras.description import Layer, Model, running_leaves
+from smallcnn.keras.description import Description, Layer, running_leaves
 
 Array = np.ndarray
 Path = tuple[Layer, ...]
@@ -127,7 +127,7 @@ def own_name(stored: str) -> str:
 
 
 def named(
-    file: Any, tensors: Tensors, model: Model | None, wanted: Callable[[Layer], Sequence[str]]
+    file: Any, tensors: Tensors, model: Description | None, wanted: Callable[[Layer], Sequence[str]]
 ) -> dict[str, Array]:
     """The tensors by "layer/tensor", in execution order if the file describes it, else in file order."""
     if model is not None:
@@ -209,7 +209,9 @@ class Weights:
     `wanted` gives the names of a layer's tensors.
     """
 
-    def __init__(self, file: Any, tensors: Tensors, model: Model, wanted: Callable[[Layer], Sequence[str]]) -> None:
+    def __init__(
+        self, file: Any, tensors: Tensors, model: Description, wanted: Callable[[Layer], Sequence[str]]
+    ) -> None:
         self.tensors, self.model, self.wanted = tensors, model, wanted
         self.root = tensors.child(file, "model_weights") or file
         with damaged():

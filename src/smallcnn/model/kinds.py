@@ -11,12 +11,12 @@ from smallcnn.system.files import check_regular
 
 if TYPE_CHECKING:
     from smallcnn.image.overrides import Prepared
-    from smallcnn.model.model import Artifact
+    from smallcnn.model.model import Model
 
 COMPILED = (".so", ".dll")
 
 
-def read(path: Path | str, prepared: "Prepared | None" = None) -> "Artifact":
+def read(path: Path | str, prepared: "Prepared | None" = None) -> "Model":
     """Reads the file. `prepared` gives the preprocessing of an .onnx file that does not contain it.
 
     Raises FileError if the file is missing, damaged, or contains no readable network.
@@ -25,16 +25,16 @@ def read(path: Path | str, prepared: "Prepared | None" = None) -> "Artifact":
     if path.suffix.lower() in COMPILED:
         raise FileError(f"{path}: compiled; its network cannot be read back, use the file it was compiled from")
     if check_kind(path, (".safetensors", ".onnx")) == ".onnx":
-        read_onnx: Callable[[Path, Prepared | None], Artifact] = import_module("smallcnn.onnx").read_onnx
+        read_onnx: Callable[[Path, Prepared | None], Model] = import_module("smallcnn.onnx").read_onnx
         return read_onnx(path, prepared)
-    from smallcnn.model import model as artifact
+    from smallcnn.model import store
 
     if prepared is not None:
         raise FileError(
             f"{path}: contains its own preprocessing and input size; only `smallcnn import` can change them"
         )
-    model = artifact.load(path)
-    artifact.check_finite(model, path)
+    model = store.load(path)
+    store.check_finite(model, path)
     return model
 
 

@@ -1,15 +1,18 @@
-"""Metadata of a converted file (.onnx, compiled): text by name.
+"""Metadata of model files: text by name. `store` has those of .safetensors; a converted file (.onnx, compiled) has
 
-smallcnn.format          version of this layout
+smallcnn.format          version of this layout, "2"
 smallcnn.model           the network's name
 smallcnn.mult_adds       Mult-Adds, for tools that report speed
 smallcnn.layers          JSON object: Mult-Adds by node
-smallcnn.labels          JSON list, one name per class
+smallcnn.task            JSON object, see `tasks.task`
 smallcnn.preprocessing   JSON object, see `Preprocessing`
 smallcnn.facts           JSON object: origin of the weights
-smallcnn.ending          function from logits to answers, see `tasks.ending`; "softmax" if absent
-smallcnn.output          "logits" or "probabilities"
-smallcnn.probe           JSON list: exact answer to `probe.probe_image`, to verify an engine
+smallcnn.results         JSON list of the outputs: name, shape, number type, and the grid of whole numbers
+smallcnn.output          "logits", or "probabilities" if the file of a classifier applies the ending itself
+smallcnn.probe           JSON object: exact outputs for `probe.probe_image` by name, flat, to verify an engine
+
+Format 1, which is read too, had classifiers with one output only: `smallcnn.labels`, a JSON list, and
+`smallcnn.ending`, "softmax" if absent, instead of the task; no results; the probe's one answer as a list.
 """
 
 import json
@@ -19,79 +22,158 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from smallcnn.data.labels import checked_labels
-from smallcnn.errors import FileError
+from smallcnn.errors import FileError, GraphError
 from smallcnn.image.fit import Preprocessing
-from smallcnn.tasks.ending import Ending, check_ending
+from smallcnn.ir.types import Grid, Tensor
+from smallcnn.tasks import kinds
+from smallcnn.tasks.classification import Classification
+from smallcnn.tasks.ending import check_ending
+from smallcnn.tasks.labels import checked_labels
+from smallcnn.tasks.task import Task
 
 if TYPE_CHECKING:
-    from smallcnn.model.model import Artifact
+    from smallcnn.model.model import Model
 
-FORMAT = "1"
+FORMAT = "2"
+_FORMATS = ("1", FORMAT)
 
 
 @dataclass(frozen=True)
 class Description:
-    """Parsed metadata. `layers` is Mult-Adds by node, `answer` the float64 answer to the probe image."""
+    """Parsed metadata of a converted file.
+
+    `layers` is Mult-Adds by node, `results` what each output carries, `answer` the exact outputs for the probe image.
+    """
 
     name: str
     mult_adds: int
     layers: dict[str, int]
-    labels: tuple[str, ...]
+    task: Task
     preprocessing: Preprocessing
     facts: dict[str, Any]
-    ending: Ending
+    results: dict[str, Tensor]
     outputs_probabilities: bool
-    answer: np.ndarray
+    answer: dict[str, np.ndarray]
 
 
-def describe(artifact: "Artifact", output: str, answer: np.ndarray | None = None) -> dict[str, str]:
-    """The entries of a file that ends in `output`; `answer` is its answer to the probe image, if known."""
+def describe(
+    model: "Model", *, probabilities: bool = False, answer: Mapping[str, np.ndarray] | None = None
+) -> dict[str, str]:
+    """The entries of a converted file; `answer` is its outputs for the probe image, if known.
+
+    A classifier's file that applies the ending itself gives `probabilities`.
+    """
     from smallcnn.cost.profile import profile
 
-    cost = profile(artifact.graph)
+    cost = profile(model.graph)
+    output = "probabilities" if probabilities else "logits"
+    results = {output if probabilities else name: tensor for name, tensor in model.graph.results.items()}
     entries = {
         "smallcnn.format": FORMAT,
-        "smallcnn.model": artifact.graph.name,
+        "smallcnn.model": model.graph.name,
         "smallcnn.mult_adds": str(cost.mult_adds),
         "smallcnn.layers": json.dumps({layer.name: layer.mult_adds for layer in cost.layers if layer.mult_adds}),
-        "smallcnn.labels": json.dumps(artifact.labels),
-        "smallcnn.preprocessing": artifact.preprocessing.to_json(),
-        "smallcnn.facts": json.dumps(artifact.facts),
+        "smallcnn.task": kinds.to_json(model.task),
+        "smallcnn.preprocessing": model.preprocessing.to_json(),
+        "smallcnn.facts": json.dumps(model.facts),
+        "smallcnn.results": json.dumps([_result(name, tensor) for name, tensor in results.items()]),
         "smallcnn.output": output,
     }
-    if artifact.ending != "softmax":
-        entries["smallcnn.ending"] = artifact.ending
     if answer is not None:
-        entries["smallcnn.probe"] = json.dumps([float(f"{value:.9g}") for value in answer])
+        entries["smallcnn.probe"] = json.dumps({name: _flat(value) for name, value in answer.items()})
     return entries
+
+
+def _result(name: str, tensor: Tensor) -> dict[str, Any]:
+    record = {"name": name, "shape": tensor.shape, "number": tensor.number}
+    return record | ({"scale": tensor.grid.scale, "zero": tensor.grid.zero} if tensor.grid else {})
+
+
+def _flat(value: np.ndarray) -> list[float]:
+    if np.issubdtype(value.dtype, np.integer):
+        return [int(number) for number in value.ravel()]
+    return [float(f"{number:.9g}") for number in value.ravel()]
 
 
 def parse(entries: Mapping[str, str]) -> Description:
     """The inverse of `describe`. Raises FileError if an entry is missing or damaged, or the format is another."""
-    try:
-        if entries["smallcnn.format"] != FORMAT:
-            raise FileError(f"written in format {entries['smallcnn.format']!r}, this smallcnn reads {FORMAT!r}")
-        labels, facts = (json.loads(entries[f"smallcnn.{key}"]) for key in ("labels", "facts"))
-        answer = np.array(json.loads(entries["smallcnn.probe"]), np.float64)
-        if not isinstance(facts, dict):
-            raise FileError(f"its facts are {type(facts).__name__}, not a JSON object")
-        if not np.isfinite(answer).all():
+    check_format(entries)
+    task, facts = task_of(entries), facts_of(entries)
+    results, answer = _results(entries, task)
+    for name, tensor in results.items():
+        if answer[name].size != np.prod(tensor.shape):
+            raise FileError(f"its answer to the probe image has {answer[name].size} numbers for {name} {tensor.shape}")
+        if not np.isfinite(answer[name]).all():
             raise FileError("its answer to the probe image is not a finite number")
-        if answer.shape != (len(labels),):
-            raise FileError(f"{len(labels)} labels for {answer.size} outputs")
-        return Description(
-            name=entries["smallcnn.model"],
-            mult_adds=int(entries["smallcnn.mult_adds"]),
-            layers=json.loads(entries.get("smallcnn.layers", "{}")),  # older files lack it
-            labels=checked_labels(labels),
-            preprocessing=Preprocessing.from_json(entries["smallcnn.preprocessing"]),
-            facts=facts,
-            ending=check_ending(entries.get("smallcnn.ending", "softmax")),
-            outputs_probabilities=entries["smallcnn.output"] == "probabilities",
-            answer=answer,
-        )
-    except KeyError as error:
-        raise FileError(f"not smallcnn's: its metadata has no {error}") from error
-    except (ValueError, TypeError, RecursionError) as error:  # FileError is a ValueError too
-        raise FileError(str(error)) from error
+    mult_adds, layers = _json(entries, "mult_adds"), json.loads(entries.get("smallcnn.layers", "{}"))  # older: absent
+    if not isinstance(mult_adds, int):
+        raise FileError(f"its mult_adds are {mult_adds!r}")
+    return Description(
+        name=text_of(entries, "model"),
+        mult_adds=mult_adds,
+        layers=layers,
+        task=task,
+        preprocessing=Preprocessing.from_json(text_of(entries, "preprocessing")),
+        facts=facts,
+        results=results,
+        outputs_probabilities=text_of(entries, "output") == "probabilities",
+        answer={name: answer[name].reshape(tensor.shape) for name, tensor in results.items()},
+    )
+
+
+def _results(entries: Mapping[str, str], task: Task) -> tuple[dict[str, Tensor], dict[str, np.ndarray]]:
+    probe = _json(entries, "probe")
+    try:
+        if entries["smallcnn.format"] == "1":
+            name = text_of(entries, "output")
+            return {name: Tensor((len(task.labels),))}, {name: np.array(probe, np.float64)}
+        results = {}
+        for record in _json(entries, "results"):
+            grid = Grid(tuple(record["scale"]), tuple(record["zero"])) if "scale" in record else None
+            results[record["name"]] = Tensor(tuple(record["shape"]), record["number"], grid)
+        return results, {
+            name: np.array(probe[name], np.float64 if tensor.number == "float32" else tensor.number)
+            for name, tensor in results.items()
+        }
+    except (KeyError, ValueError, TypeError, OverflowError, GraphError) as error:
+        raise FileError(f"its outputs and its answer to the probe image do not fit each other: {error}") from error
+
+
+def task_of(entries: Mapping[str, str]) -> Task:
+    """The task that metadata states, in any format. Raises FileError if it is missing or damaged."""
+    if entries.get("smallcnn.format") != "1":
+        return kinds.from_json(text_of(entries, "task"))
+    return Classification(
+        checked_labels(_json(entries, "labels")), check_ending(entries.get("smallcnn.ending", "softmax"))
+    )
+
+
+def facts_of(entries: Mapping[str, str]) -> dict[str, Any]:
+    """The facts that metadata states. Raises FileError if they are missing or not a JSON object."""
+    facts = _json(entries, "facts")
+    if not isinstance(facts, dict):
+        raise FileError(f"its facts are {type(facts).__name__}, not a JSON object")
+    return facts
+
+
+def check_format(entries: Mapping[str, str]) -> None:
+    """Raises FileError unless the metadata is of a format that can be read."""
+    version = entries.get("smallcnn.format")
+    if version is None:
+        raise FileError("not smallcnn's: its metadata has no smallcnn.format")
+    if version not in _FORMATS:
+        raise FileError(f"written in format {version!r}, this smallcnn reads {' and '.join(map(repr, _FORMATS))}")
+
+
+def text_of(entries: Mapping[str, str], key: str) -> str:
+    """One entry. Raises FileError if it is missing."""
+    if f"smallcnn.{key}" not in entries:
+        raise FileError(f"not smallcnn's: its metadata has no smallcnn.{key}")
+    return entries[f"smallcnn.{key}"]
+
+
+def _json(entries: Mapping[str, str], key: str) -> Any:
+    try:
+        return json.loads(text_of(entries, key))
+    except (ValueError, RecursionError) as error:
+        raise FileError(f"its {key} are not JSON: {error}") from error

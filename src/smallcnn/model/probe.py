@@ -25,13 +25,19 @@ def probe_image(shape: tuple[int, int, int]) -> np.ndarray:
     return ((index * 2654435761 >> 13) & 255).astype(np.uint8).reshape(1, *shape)
 
 
-def probe_answer(graph: "Graph", weights: Mapping[str, np.ndarray], preprocessing: Preprocessing) -> np.ndarray:
-    """Logits of the plain definition for the probe image: float64 (classes,). Raises AnswerError if not finite."""
+def probe_answer(
+    graph: "Graph", weights: Mapping[str, np.ndarray], preprocessing: Preprocessing
+) -> dict[str, np.ndarray]:
+    """Outputs of the plain definition for the probe image by name, without the batch: float64, or whole numbers.
+
+    Raises AnswerError if one is not finite.
+    """
     from smallcnn.reference import floating as reference  # a compiled file runs without it
 
     with np.errstate(all="ignore"):
-        answer = reference.run(graph, weights, preprocessing.normalise(probe_image(graph.input_shape)))[0]
-    if not np.isfinite(answer).all():
+        answers = reference.run(graph, weights, preprocessing.normalise(probe_image(graph.input_shape)))
+    answer = {name: value[0] for name, value in answers.items()}
+    if not all(np.isfinite(value).all() for value in answer.values()):
         raise AnswerError(f"{graph.name}: its answer to the probe image is not a finite number; its weights are broken")
     return answer
 
@@ -41,8 +47,25 @@ def agrees(error: float) -> bool:
     return error <= TOLERANCE
 
 
-def relative_error(got: np.ndarray, wanted: np.ndarray) -> float:
-    """Largest difference over the largest wanted value; infinite if the shapes differ or a value is not finite."""
+def relative_error(got: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray]) -> float:
+    """The largest error of any output, see `output_error`; infinite if the outputs have other names."""
+    if got.keys() != wanted.keys():
+        return float("inf")
+    return max(output_error(got[name], wanted[name]) for name in wanted)
+
+
+def output_error(got: np.ndarray, wanted: np.ndarray) -> float:
+    """Largest difference over the largest wanted value; infinite if the shapes differ or a value is not finite.
+
+    Whole numbers must be of the same type. The real number before one may be rounded either way when it lies between
+    two steps, so one number in a thousand, and one more, may be a step off.
+    """
     if got.shape != wanted.shape or not (np.isfinite(got).all() and np.isfinite(wanted).all()):
         return float("inf")
+    if np.issubdtype(wanted.dtype, np.integer):
+        if got.dtype != wanted.dtype:
+            return float("inf")
+        off = np.abs(got.astype(np.int64) - wanted.astype(np.int64))
+        most, few = int(off.max(initial=0)), np.count_nonzero(off) <= 1 + off.size // 1000
+        return 0.0 if few and most <= 1 else most / max(int(np.abs(wanted.astype(np.int64)).max()), 1)
     return float(np.abs(got - wanted).max() / max(np.abs(wanted).max(), np.finfo(np.float32).tiny))

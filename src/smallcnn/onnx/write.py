@@ -13,16 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 import onnx
 from onnx import TensorProto, helper, numpy_helper
-
 from smallcnn.errors import ExportError
 from smallcnn.ir import ops
 from smallcnn.ir.graph import Graph, Node
 from smallcnn.model.metadata import describe
-from smallcnn.model.model import Artifact, check_finite
-from smallcnn.model.probe import TOLERANCE, agrees, probe_answer, probe_image, relative_error
+from smallcnn.model.model import Model
+from smallcnn.model.probe import TOLERANCE, agrees, output_error, probe_answer, probe_image
+from smallcnn.model.store import check_finite
 from smallcnn.system.files import atomic
+from smallcnn.tasks.classification import classification
 from smallcnn.tasks.ending import probabilities as answers
 from smallcnn.transform.fold import fold
 
@@ -33,7 +35,7 @@ _ENDS = ("images", "logits", "probabilities")
 """Names of the file's input and outputs; a graph node with one of them is renamed."""
 
 
-def export(artifact: Artifact, path: Path | str, *, probabilities: bool = False) -> float:
+def export(artifact: Model, path: Path | str, *, probabilities: bool = False) -> float:
     """Checks and writes the file; returns the relative error found. It ends in `probabilities` or in logits.
 
     Raises ExportError, without writing, if probabilities are requested of a network that gives scores, or if ONNX
@@ -44,10 +46,12 @@ def export(artifact: Artifact, path: Path | str, *, probabilities: bool = False)
     model = to_onnx(artifact, probabilities=probabilities)
     answer = probe_answer(artifact.graph, artifact.weights, artifact.preprocessing)
     if probabilities:
-        answer = answers(answer, artifact.ending)
-    helper.set_model_props(model, describe(artifact, _output(probabilities), answer))
+        ending = classification(artifact.task, "probabilities").ending
+        (logits,) = answer.values()
+        answer = {"probabilities": answers(logits, ending)}
+    helper.set_model_props(model, describe(artifact, probabilities=probabilities, answer=answer))
     content = model.SerializeToString()
-    error = relative_error(_run(content, probe_image(artifact.graph.input_shape))[0], answer)
+    error = output_error(_run(content, probe_image(artifact.graph.input_shape))[0], *answer.values())
     if not agrees(error):
         raise ExportError(
             f"the exported {artifact.graph.name} is off by {error:.1e} of its largest output in ONNX Runtime "
@@ -69,9 +73,10 @@ def _output(probabilities: bool) -> str:
     return "probabilities" if probabilities else "logits"
 
 
-def to_onnx(artifact: Artifact, *, probabilities: bool = False) -> onnx.ModelProto:
+def to_onnx(artifact: Model, *, probabilities: bool = False) -> onnx.ModelProto:
     """The model in memory, structurally checked but not run; without the probe's answer, which `export` adds."""
-    if probabilities and artifact.ending == "none":
+    ending = classification(artifact.task, "probabilities").ending if probabilities else "none"
+    if probabilities and ending == "none":
         raise ExportError(f"{artifact.graph.name} gives scores (ending none), not probabilities")
     artifact = artifact.in_rgb()
     graph, weights = fold(artifact.graph, artifact.weights)
@@ -86,7 +91,7 @@ def to_onnx(artifact: Artifact, *, probabilities: bool = False) -> onnx.ModelPro
     for node in graph.nodes[1:]:
         writer.values[node.name] = writer.node(node)
     output = _output(probabilities)
-    last = artifact.ending.capitalize() if probabilities else "Identity"
+    last = ending.capitalize() if probabilities else "Identity"
     writer.emit(last, [writer.values[graph.output]], name=output)
     onnx_graph = helper.make_graph(
         writer.nodes,
@@ -98,7 +103,7 @@ def to_onnx(artifact: Artifact, *, probabilities: bool = False) -> onnx.ModelPro
     model = helper.make_model(
         onnx_graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="smallcnn"
     )
-    helper.set_model_props(model, describe(artifact, output))
+    helper.set_model_props(model, describe(artifact, probabilities=probabilities))
     onnx.checker.check_model(model)
     return model
 

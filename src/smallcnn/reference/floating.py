@@ -4,34 +4,43 @@ Reads a graph and its weights unchanged, including batch norm, and runs node by 
 MobileNet v1 at 224 x 224 takes seconds, not milliseconds.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from smallcnn.ir import ops
 from smallcnn.ir.graph import Graph
 from smallcnn.ir.ops import Padding
+from smallcnn.ir.rewrite import in_order
+from smallcnn.ir.types import RANGES, Tensor
+from smallcnn.reference.numbers import real, stored
 
 Array = np.ndarray
 
 
-def run(graph: Graph, weights: Mapping[str, Array], images: Array) -> Array:
-    """Result of the output node for prepared images, (N, H, W, C) -> (N, classes), float64."""
+def run(graph: Graph, weights: Mapping[str, Array], images: Array) -> dict[str, Array]:
+    """The outputs by name for prepared images (N, H, W, C): float64, or whole numbers in their own type."""
     values: dict[str, Array] = {}
-    waiting = {name: len(readers) for name, readers in graph.consumers.items()}
-    for node in graph:
-        own = {key: np.asarray(weights[f"{node.name}.{key}"], np.float64) for key in graph.weights_of(node)}
+    for node, finished in in_order(graph):
+        own = {
+            key: real(weight.tensor, weights[f"{node.name}.{key}"]) for key, weight in graph.weights_of(node).items()
+        }
         inputs = [values[name] for name in node.inputs] or [np.asarray(images, np.float64)]
-        values[node.name] = apply(node.op, inputs, own)
-        for name in set(node.inputs):
-            waiting[name] -= 1
-            if not waiting[name]:
-                del values[name]
-    return values[graph.output]
+        tensors = [graph[name].tensor for name in node.inputs]
+        values[node.name] = apply(node.op, inputs, own, tensors)
+        for name in finished:
+            del values[name]
+    return {output.name: values[output.node] for output in graph.outputs}
 
 
-def apply(op: ops.Op, inputs: list[Array], weights: Mapping[str, Array]) -> Array:
-    """One operator on a batch, channels last."""
+def answer(graph: Graph, weights: Mapping[str, Array], images: Array) -> Array:
+    """The only output, such as a classifier's logits: (N, H, W, C) -> (N, classes). GraphError if there are several."""
+    assert graph.output
+    return next(iter(run(graph, weights, images).values()))
+
+
+def apply(op: ops.Op, inputs: list[Array], weights: Mapping[str, Array], tensors: Sequence[Tensor] = ()) -> Array:
+    """One operator on a batch, channels last; `tensors` tells the number types of inputs that are not real."""
     x = inputs[0]
     match op:
         case ops.Input() | ops.Dropout():
@@ -48,9 +57,9 @@ def apply(op: ops.Op, inputs: list[Array], weights: Mapping[str, Array]) -> Arra
         case ops.Clip():
             return np.clip(x, op.low, op.high)
         case ops.Pad():
-            return _margins(op, x)
+            return _margins(op, x, _zero(tensors))
         case ops.Pool(function="max"):
-            return np.maximum.reduce(_taps(op, x, -np.inf))
+            return np.maximum.reduce(_taps(op, x, _least(tensors)))
         case ops.Pool():
             inside = np.ones_like(x[:1, :, :, :1])
             count = np.add.reduce(_taps(op, inside, 1.0 if op.count_padding else 0.0))
@@ -69,6 +78,10 @@ def apply(op: ops.Op, inputs: list[Array], weights: Mapping[str, Array]) -> Arra
             return x.reshape(*x.shape[:-1], op.groups, -1).swapaxes(-1, -2).reshape(x.shape)
         case ops.Slice():
             return x[..., op.start : op.stop]
+        case ops.Quantize(number=number, grid=grid):
+            return stored(number, grid, x)
+        case ops.Dequantize():
+            return real(tensors[0], x)
         case ops.LocalResponseNorm():
             return _local_response_norm(op, x)
         case _:
@@ -92,12 +105,24 @@ def _pad(x: Array, padding: Padding, fill: float) -> Array:
     return np.pad(x, ((0, 0), *padding, (0, 0)), constant_values=fill)
 
 
-def _margins(op: ops.Pad, x: Array) -> Array:
+def _zero(tensors: Sequence[Tensor]) -> float:
+    """The stored number that stands for 0."""
+    grid = tensors[0].grid if tensors else None
+    return grid.zero[0] if grid else 0
+
+
+def _least(tensors: Sequence[Tensor]) -> float:
+    """The stored number below which there is none."""
+    number = tensors[0].number if tensors else "float32"
+    return -np.inf if number == "float32" else RANGES[number][0]
+
+
+def _margins(op: ops.Pad, x: Array, zero: float) -> Array:
     """Adds zeros where a margin is positive, crops where it is negative."""
     (top, bottom), (left, right) = op.padding
     height, width = x.shape[1:3]
     kept = x[:, max(-top, 0) : height - max(-bottom, 0), max(-left, 0) : width - max(-right, 0)]
-    return _pad(kept, ((max(top, 0), max(bottom, 0)), (max(left, 0), max(right, 0))), 0.0)
+    return _pad(kept, ((max(top, 0), max(bottom, 0)), (max(left, 0), max(right, 0))), zero)
 
 
 def _conv(op: ops.Conv, x: Array, weight: Array) -> Array:

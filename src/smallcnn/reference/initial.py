@@ -9,6 +9,8 @@ from smallcnn.errors import SmallcnnError
 from smallcnn.ir import ops
 from smallcnn.ir.checks import shown
 from smallcnn.ir.graph import Graph
+from smallcnn.ir.types import Number
+from smallcnn.reference.numbers import stored
 from smallcnn.transform.fold import Weights
 
 
@@ -33,7 +35,8 @@ def initial_weights(graph: Graph, seed: int = 0) -> dict[str, np.ndarray]:
                     value[..., weight.shape[-2] // 2, weight.shape[-1] // 2] += 1
             else:
                 value = np.full(weight.shape, key in ("weight", "running_var"), np.float32)
-            values[f"{node.name}.{key}"] = value
+            grid = weight.tensor.grid
+            values[f"{node.name}.{key}"] = stored(weight.tensor.number, grid, value) if grid else value
     return values
 
 
@@ -46,6 +49,7 @@ def _std(op: ops.Conv | ops.Dense, shape: tuple[int, ...], depthwise: bool) -> f
 def check_weights(graph: Graph, weights: Weights, error: type[SmallcnnError]) -> None:
     """Raises `error` listing missing, surplus and misshapen tensors unless `weights` exactly match `graph`."""
     wanted = {name: weight.shape for name, weight in graph.weights.items()}
+    numbers = {name: weight.tensor.number for name, weight in graph.weights.items()}
     problems = []
     if missing := [name for name in wanted if name not in weights]:
         problems.append(f"{len(missing)} missing ({_some(missing)})")
@@ -55,8 +59,17 @@ def check_weights(graph: Graph, weights: Weights, error: type[SmallcnnError]) ->
     if wrong:
         shapes = (f"{name} is {tuple(weights[name].shape)}, not {wanted[name]}" for name in wrong)
         problems.append(f"{len(wrong)} of a different shape ({_some(shapes)})")
+    if other := [name for name, number in numbers.items() if name in weights and not _holds(weights[name], number)]:
+        kinds = (f"{name} is {weights[name].dtype}, not {numbers[name]}" for name in other)
+        problems.append(f"{len(other)} of a different number type ({_some(kinds)})")
     if problems:
         raise error(f"weights do not fit {graph.name}: {'; '.join(problems)}")
+
+
+def _holds(value: np.ndarray, number: Number) -> bool:
+    """Whether an array has this number type; any floating-point type is float32, once it is stored."""
+    kind = np.asarray(value).dtype
+    return bool(np.issubdtype(kind, np.floating)) if number == "float32" else kind == number
 
 
 def _some(names: Iterable[str], most: int = 3) -> str:

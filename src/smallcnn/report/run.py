@@ -17,7 +17,7 @@ from smallcnn.cost.profile import Profile, profile
 from smallcnn.data.sources import Split
 from smallcnn.errors import ImageError
 from smallcnn.evaluate import Evaluation, evaluate
-from smallcnn.model import model as artifact
+from smallcnn.model import store
 from smallcnn.papers import Comparison
 from smallcnn.report import analysis as sections
 from smallcnn.report import charts, page
@@ -43,7 +43,7 @@ def of_run(run: Path, data: str, root: str | Path | None = None) -> Path:
     """
     net = runtime.open(run / "best.safetensors")
     evaluation = evaluate(net, data, root=root, part="val")
-    trained = artifact.load(net.path)
+    trained = store.load(net.path)
     counted = profile(trained.graph)
     swept = sweep(trained, evaluation, renormed=counted.mult_adds <= _QUICK_TO_RENORM)
     history = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]

@@ -26,7 +26,8 @@ from smallcnn.image.fit import Preprocessing
 from smallcnn.image.overrides import Prepared
 from smallcnn.ir.checks import shown
 from smallcnn.ir.graph import Graph
-from smallcnn.model.model import Artifact
+from smallcnn.model.model import Model
+from smallcnn.tasks.classification import Classification
 from smallcnn.tasks.ending import Ending
 from smallcnn.tflite.call import Call, Value
 from smallcnn.tflite.file import Array, File, Grid, check_image, parse, read_bytes
@@ -57,7 +58,7 @@ class Read:
     ending: Ending
 
 
-def read_tflite(path: Path | str, prepared: Prepared | None = None) -> Artifact:
+def read_tflite(path: Path | str, prepared: Prepared | None = None) -> Model:
     """The network of a TensorFlow Lite file, with the labels and preparation from the file or `prepared`.
 
     Raises FileError if the file is missing, damaged, or needs an operator the graph lacks.
@@ -73,12 +74,12 @@ def read_tflite(path: Path | str, prepared: Prepared | None = None) -> Artifact:
         raise FileError(f"{path}: {error}") from error
 
 
-def _artifact(file: File, metadata: Metadata, stem: str, size: int, prepared: Prepared) -> Artifact:
+def _artifact(file: File, metadata: Metadata, stem: str, size: int, prepared: Prepared) -> Model:
     read = _read(file, stem if stem.isprintable() else "imported", size)
     preprocessing, said = _preparation(file, read, metadata, prepared)
     labels = _labels(metadata.labels, read.graph.output_shape[0])
     facts = {"tflite": {"images": said, "dropped": read.dropped}}
-    return Artifact(read.graph, read.weights, labels, preprocessing, facts, read.ending)
+    return Model(read.graph, read.weights, Classification(labels, read.ending), preprocessing, facts)
 
 
 def _labels(named: tuple[str, ...] | None, classes: int) -> tuple[str, ...]:

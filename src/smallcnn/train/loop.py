@@ -24,10 +24,11 @@ from smallcnn.data.sources import Source
 from smallcnn.errors import DataError, FileError
 from smallcnn.image.fit import Preprocessing
 from smallcnn.ir.graph import Graph
-from smallcnn.model import model as artifact
-from smallcnn.model.model import Artifact
+from smallcnn.model import store
+from smallcnn.model.model import Model
 from smallcnn.module import to_weights
 from smallcnn.system import places
+from smallcnn.tasks.classification import Classification
 from smallcnn.tasks.metrics import Metrics
 from smallcnn.train import budget, checkpoint
 from smallcnn.train.augment import Draws
@@ -149,7 +150,7 @@ class Loop:
         last, best = self.folder / "last.safetensors", self.folder / "best.safetensors"
         with ranks.together():
             if ranks.first and not last.is_file():
-                artifact.save(self._artifact(None), last)
+                store.save(self._artifact(None), last)
         return Result(
             folder=self.folder,
             data=self.data,
@@ -367,8 +368,8 @@ class Loop:
         for name, model in made:
             if model.facts["val_top1"] > self.progress.best_top1:
                 self.progress.best_top1 = model.facts["val_top1"]
-                artifact.save(model, self.folder / "best.safetensors")
-            artifact.save(model, self.folder / name)
+                store.save(model, self.folder / "best.safetensors")
+            store.save(model, self.folder / name)
 
     def _gather_failures(self, log: Quiet) -> None:
         """Shares the images that could not be decoded among all processes."""
@@ -384,7 +385,7 @@ class Loop:
                     log.say(f"skipped ({len(self.progress.failed)} so far): {problem}")
                     known.add(problem)
 
-    def _artifact(self, val: Metrics | None, averaged: bool = False) -> Artifact:
+    def _artifact(self, val: Metrics | None, averaged: bool = False) -> Model:
         facts = {
             "model": self.graph.name,
             "start": self.settings["start"],
@@ -413,7 +414,7 @@ class Loop:
             },
         }
         module = self.learner.averaged if averaged and self.learner.averaged else self.learner.module
-        return Artifact(self.graph, to_weights(module), self.source.classes, self.preprocessing, facts)
+        return Model(self.graph, to_weights(module), Classification(self.source.classes), self.preprocessing, facts)
 
     def _save(self, log: Quiet) -> None:
         """Writes the checkpoint."""

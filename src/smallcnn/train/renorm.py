@@ -22,7 +22,7 @@ from smallcnn.data.order import order
 from smallcnn.data.sources import Split
 from smallcnn.errors import DataError, GraphError
 from smallcnn.ir import ops
-from smallcnn.model.model import Artifact
+from smallcnn.model.model import Model
 from smallcnn.module import to_module
 from smallcnn.train.device import pick_device
 
@@ -31,7 +31,7 @@ _BATCH = 64
 
 
 def reestimate(
-    artifact: Artifact,
+    artifact: Model,
     split: Split,
     *,
     most: int = PICTURES,
@@ -39,7 +39,7 @@ def reestimate(
     device: str = "auto",
     workers: int | None = None,
     report: Callable[[int, int], None] = lambda done, total: None,
-) -> Artifact:
+) -> Model:
     """Re-estimates mean and variance of every batch norm over `most` images of `split`, chosen by `seed`.
 
     Images are preprocessed as the artifact says. They run in batches of 64, each normalised by its own statistics as

@@ -15,16 +15,17 @@ import numpy as np
 import torch
 
 from smallcnn import zoo
-from smallcnn.data.labels import match_labels
 from smallcnn.data.sources import NAMED, Source, open_source
 from smallcnn.errors import DataError, FileError
 from smallcnn.image.fit import Preprocessing
 from smallcnn.ir import ops
 from smallcnn.ir.graph import Graph
-from smallcnn.model.model import Artifact
+from smallcnn.model.model import Model
 from smallcnn.reference.initial import initial_weights
 from smallcnn.system import lock, places
 from smallcnn.system.files import remove_leftovers
+from smallcnn.tasks.classification import classification
+from smallcnn.tasks.labels import match_labels
 from smallcnn.train import checkpoint, recipes
 from smallcnn.train.compute import Way
 from smallcnn.train.distributed import decoding_threads, joined, restarted
@@ -42,7 +43,7 @@ _GENTLE, _GENTLER = 0.1, 0.01
 
 
 def train(
-    model: str | Graph | Artifact,
+    model: str | Graph | Model,
     data: str | Path,
     out: str | Path,
     *,
@@ -243,9 +244,9 @@ def _check_source(source: Source, data: str | Path) -> None:
         raise DataError(f"{data}: too few images for a validation split; every class has only one image or one group")
 
 
-def _start(model: str | Graph | Artifact, source: Source, resolution: int | None, seed: int) -> _Start:
+def _start(model: str | Graph | Model, source: Source, resolution: int | None, seed: int) -> _Start:
     """The network for this data, with its initial weights and preprocessing."""
-    if isinstance(model, Artifact):
+    if isinstance(model, Model):
         return _from_artifact(model, source, resolution, seed)
     graph = _build(model, source, resolution) if isinstance(model, str) else _fitting(model, source)
     height, width, channels = graph.input_shape
@@ -253,7 +254,7 @@ def _start(model: str | Graph | Artifact, source: Source, resolution: int | None
     return _Start(graph, None, Preprocessing((height, width), (0.5,) * channels, (0.5,) * channels, crop), None)
 
 
-def _from_artifact(artifact: Artifact, source: Source, resolution: int | None, seed: int) -> _Start:
+def _from_artifact(artifact: Model, source: Source, resolution: int | None, seed: int) -> _Start:
     graph, weights, preprocessing = artifact.graph, dict(artifact.weights), artifact.preprocessing
     size = (resolution, resolution) if resolution else preprocessing.size
     if size != preprocessing.size:
@@ -266,7 +267,9 @@ def _from_artifact(artifact: Artifact, source: Source, resolution: int | None, s
         weights |= {name: weights[name][known] for name in head}
     except DataError:
         new = True
-    if new or artifact.ending == "none":  # arbitrary scores are not logits, so the last layer is replaced
+    if (
+        new or classification(artifact.task, "train").ending == "none"
+    ):  # arbitrary scores are not logits, so the last layer is replaced
         new = True
         weights = {name: value for name, value in weights.items() if name not in head}
     if new or len(source.classes) < len(artifact.labels):

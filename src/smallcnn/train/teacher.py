@@ -7,10 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from smallcnn.data.labels import match_labels
 from smallcnn.errors import DataError
 from smallcnn.model import kinds as model_file
 from smallcnn.module import to_module
+from smallcnn.tasks.classification import classification
+from smallcnn.tasks.labels import match_labels
 from smallcnn.transform.fold import fold
 
 
@@ -29,8 +30,9 @@ class Teacher:
 
     def __init__(self, path: Path, classes: tuple[str, ...], channels: int, device: torch.device) -> None:
         model = model_file.read(path)
-        if model.ending != "softmax":
-            raise DataError(f"{path}: its ending is {model.ending}; a teacher must end in a softmax")
+        ending = classification(model.task, "a teacher").ending
+        if ending != "softmax":
+            raise DataError(f"{path}: its ending is {ending}; a teacher must end in a softmax")
         self._bgr = model.preprocessing.order == "bgr"
         self._size = model.preprocessing.size
         if model.preprocessing.channels != channels:

@@ -3,7 +3,7 @@
 Operators stay the same; shapes follow, and so does padding that depends on them, such as TensorFlow's SAME.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +13,7 @@ from smallcnn.errors import GraphError
 from smallcnn.ir import ops
 from smallcnn.ir.graph import Graph, Node, make_node
 from smallcnn.ir.ops import Op
+from smallcnn.ir.rewrite import rewrite
 
 
 def with_resolution(graph: Graph, resolution: tuple[int, int]) -> Graph:
@@ -25,7 +26,7 @@ def with_resolution(graph: Graph, resolution: tuple[int, int]) -> Graph:
     """
     first = graph.nodes[0]
     changed = {first.name: ops.Input((*resolution, graph.input_shape[2])), **_windows_at(graph, resolution)}
-    result = rebuilt(graph, changed)
+    result = rewrite(graph, ops=changed)
     for name, weight in graph.weights.items():
         if result.weights[name].shape != weight.shape:
             raise GraphError(
@@ -70,7 +71,7 @@ def with_classes(graph: Graph, classes: int) -> Graph:
     assert isinstance(last.op, ops.Conv | ops.Dense)
     after = graph.nodes[graph.nodes.index(last) :]
     bounds = {node.name for node in after if _bounds(node.op)}
-    changed = rebuilt(graph, {last.name: replace(last.op, out=classes)}, without=bounds)
+    changed = rewrite(graph, ops={last.name: replace(last.op, out=classes)}, without=bounds)
     if changed.output_shape != (classes,):
         raise GraphError(f"{graph.name}: replacing {last.name} gives {changed.output_shape}, not {classes} classes")
     return changed
@@ -92,21 +93,19 @@ def with_input_turned(graph: Graph, weights: Mapping[str, np.ndarray]) -> tuple[
     first = graph.nodes[0]
     readers = graph.consumers[first.name]
     turned = dict(weights)
-    if first.name != graph.features and all(isinstance(node.op, ops.Conv) and node.op.groups == 1 for node in readers):
+    if first.name not in graph.taps and all(isinstance(node.op, ops.Conv) and node.op.groups == 1 for node in readers):
         for node in readers:
             turned[f"{node.name}.weight"] = np.ascontiguousarray(turned[f"{node.name}.weight"][:, ::-1])
         return graph, turned
     names = [f"channel_{i}" for i in range(3)]
     while {"turned", *names} & {node.name.partition(".")[0] for node in graph}:
         names = [f"{name}_" for name in names]
-    parts = [make_node(name, ops.Slice(start=i, stop=i + 1), [first]) for i, name in enumerate(names)]
-    joined = make_node(f"{names[0]}_turned", ops.Concat(), parts[::-1])
-    rest = tuple(
-        replace(node, inputs=tuple(joined.name if name == first.name else name for name in node.inputs))
-        for node in graph.nodes[1:]
-    )
-    output, features = (joined.name if name == first.name else name for name in (graph.output, graph.features))
-    return Graph(graph.name, (first, *parts, joined, *rest), output, features), turned
+
+    def turn(image: Node) -> list[Node]:
+        parts = [make_node(name, ops.Slice(start=i, stop=i + 1), [image]) for i, name in enumerate(names)]
+        return [*parts, make_node(f"{names[0]}_turned", ops.Concat(), parts[::-1])]
+
+    return rewrite(graph, after={first.name: turn}), turned
 
 
 def keep(graph: Graph, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -117,17 +116,3 @@ def keep(graph: Graph, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarra
 
 def _bounds(op: Op) -> bool:
     return isinstance(op, ops.Clip) or (isinstance(op, ops.Activation) and op.function in ("sigmoid", "hard_sigmoid"))
-
-
-def rebuilt(graph: Graph, changed: Mapping[str, Op], *, without: Collection[str] = ()) -> Graph:
-    """The graph with some operators replaced, some single-input nodes removed, and shapes inferred again."""
-    nodes: dict[str, Node] = {}
-    stands_for: dict[str, str] = {}
-    for node in graph:
-        if node.name in without:
-            stands_for[node.name] = stands_for[node.inputs[0]]
-            continue
-        op = changed.get(node.name, node.op)
-        nodes[node.name] = make_node(node.name, op, [nodes[stands_for[name]] for name in node.inputs])
-        stands_for[node.name] = node.name
-    return Graph(graph.name, tuple(nodes.values()), stands_for[graph.output], stands_for[graph.features])

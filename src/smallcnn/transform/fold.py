@@ -10,7 +10,8 @@ from dataclasses import replace
 import numpy as np
 
 from smallcnn.ir import ops
-from smallcnn.ir.graph import Graph, Node, make_node
+from smallcnn.ir.graph import Graph
+from smallcnn.ir.rewrite import only_reader, rewrite
 
 Weights = Mapping[str, np.ndarray]
 
@@ -19,35 +20,24 @@ def foldable(graph: Graph) -> dict[str, str]:
     """Batch norms that can be folded, by name, each with the layer that absorbs it."""
     pairs = {}
     for node in graph:
-        if isinstance(node.op, ops.BatchNorm):
-            source = graph[node.inputs[0]]
-            alone = len(graph.consumers[source.name]) == 1 and source.name != graph.features
-            if alone and isinstance(source.op, ops.Conv | ops.Dense):
-                pairs[node.name] = source.name
+        absorbs = isinstance(node.op, ops.Conv | ops.Dense) and node.op.grid is None and node.name not in graph.taps
+        norm = only_reader(graph, node) if absorbs else None
+        if norm is not None and isinstance(norm.op, ops.BatchNorm):
+            pairs[norm.name] = node.name
     return pairs
 
 
 def fold_graph(graph: Graph) -> Graph:
     """The same network with every foldable batch norm removed and a bias on the layer before it."""
     pairs = foldable(graph)
-    absorbing = set(pairs.values())
-    nodes: dict[str, Node] = {}
-    for node in graph:
-        if node.name in pairs:
-            continue
-        op = replace(node.op, bias=True) if node.name in absorbing else node.op  # type: ignore[call-arg]
-        nodes[node.name] = make_node(node.name, op, [nodes[pairs.get(name, name)] for name in node.inputs])
-    return Graph(
-        graph.name,
-        tuple(nodes.values()),
-        pairs.get(graph.output, graph.output),
-        pairs.get(graph.features, graph.features),
-    )
+    biased: dict[str, ops.Op] = {layer: replace(graph[layer].op, bias=True) for layer in pairs.values()}  # type: ignore[call-arg]
+    return rewrite(graph, ops=biased, without=pairs)
 
 
 def fold(graph: Graph, weights: Weights) -> tuple[Graph, dict[str, np.ndarray]]:
-    """The folded network and its weights, float32; the arithmetic is done in float64."""
-    folded = {name: np.asarray(value, np.float32) for name, value in weights.items()}
+    """The folded network and its weights, each in its number type; the arithmetic is done in float64."""
+    numbers = {name: weight.tensor.number for name, weight in graph.weights.items()}
+    folded = {name: np.asarray(value, numbers[name]) for name, value in weights.items()}
     for norm, layer in foldable(graph).items():
         gamma, beta, mean, variance = (
             folded.pop(f"{norm}.{key}").astype(np.float64) for key in ("weight", "bias", "running_mean", "running_var")

@@ -12,8 +12,8 @@ import numpy as np
 from smallcnn.errors import GraphError
 from smallcnn.ir import ops
 from smallcnn.ir.graph import Graph, Node, make_node
+from smallcnn.ir.rewrite import rewrite
 from smallcnn.tasks.ending import Ending
-from smallcnn.transform.adapt import rebuilt
 
 Weights = Mapping[str, np.ndarray]
 
@@ -48,7 +48,7 @@ def without_sigmoid(graph: Graph) -> Graph | None:
         return None
     if any(reader.name not in moves for name in sigmoids | moves for reader in graph.consumers[name]):
         return None
-    return rebuilt(graph, {}, without=sigmoids)
+    return rewrite(graph, without=sigmoids)
 
 
 def two_classes(graph: Graph, weights: Weights) -> tuple[Graph, dict[str, np.ndarray]]:
@@ -62,9 +62,9 @@ def two_classes(graph: Graph, weights: Weights) -> tuple[Graph, dict[str, np.nda
     layers = _widening(graph)
     if layers is None:
         name = _free(graph, "two_classes")
-        last = make_node(name, ops.Dense(out=2, bias=False), [graph[graph.output]])
         added = {f"{name}.weight": np.array([[0], [1]], np.float32)}
-        return Graph(graph.name, (*graph.nodes, last), name, graph.features), dict(weights) | added
+        widen = ops.Dense(out=2, bias=False)
+        return rewrite(graph, after={graph.output: lambda end: [make_node(name, widen, [end])]}), dict(weights) | added
     first = layers[0]
     assert isinstance(first.op, ops.Conv | ops.Dense)
     result = dict(weights)
@@ -73,7 +73,7 @@ def two_classes(graph: Graph, weights: Weights) -> tuple[Graph, dict[str, np.nda
             value = np.asarray(weights[f"{node.name}.{key}"])
             zero = np.full_like(value, key == "running_var")
             result[f"{node.name}.{key}"] = np.concatenate([zero, value])
-    return rebuilt(graph, {first.name: replace(first.op, out=2)}), result
+    return rewrite(graph, ops={first.name: replace(first.op, out=2)}), result
 
 
 def _widening(graph: Graph) -> list[Node] | None:

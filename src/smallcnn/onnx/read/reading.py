@@ -8,16 +8,14 @@ An operator the graph lacks is an error that names it. The network is read for a
 """
 
 import hashlib
-import json
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+
 import onnx
 from onnx import TensorProto
-
-from smallcnn.data.labels import checked_labels
 from smallcnn.errors import FileError, GraphError
 from smallcnn.foreign import views
 from smallcnn.foreign.budget import Budget
@@ -31,7 +29,8 @@ from smallcnn.image.overrides import Prepared
 from smallcnn.ir.checks import shown
 from smallcnn.ir.graph import Graph, Node
 from smallcnn.ir.ops import NO_PADDING
-from smallcnn.model.model import FORMAT, Artifact
+from smallcnn.model.metadata import check_format, facts_of, task_of, text_of
+from smallcnn.model.model import Model
 from smallcnn.onnx.read import older
 from smallcnn.onnx.read.call import Call, Value
 from smallcnn.onnx.read.constants import Constants, evaluate
@@ -41,7 +40,9 @@ from smallcnn.onnx.read.operators import COMPUTING, MOVING, REFUSED
 from smallcnn.onnx.read.outline import check_ordinary
 from smallcnn.onnx.read.preparation import preparation
 from smallcnn.system.files import check_regular
+from smallcnn.tasks.classification import Classification
 from smallcnn.tasks.ending import Ending, check_ending
+from smallcnn.tasks.labels import checked_labels
 from smallcnn.transform.logits import to_logits, without_sigmoid
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
@@ -67,7 +68,7 @@ class Read:
     ending: Ending
 
 
-def read_onnx(path: Path | str, prepared: Prepared | None = None) -> Artifact:
+def read_onnx(path: Path | str, prepared: Prepared | None = None) -> Model:
     """The network of an ONNX file. `prepared` states the image preparation where the file does not.
 
     Raises FileError if the file is missing, damaged, or needs an operator the graph lacks.
@@ -92,7 +93,7 @@ def from_onnx(model: onnx.ModelProto, *, resolution: tuple[int, int] | None = No
     return _read(file, file.name, resolution)
 
 
-def _artifact(file: File, stem: str, prepared: Prepared) -> Artifact:
+def _artifact(file: File, stem: str, prepared: Prepared) -> Model:
     ours = _is_ours(file)
     name = file.metadata.get("smallcnn.model", stem) if ours else stem
     read = _read(file, name, prepared.plane)
@@ -106,7 +107,7 @@ def _artifact(file: File, stem: str, prepared: Prepared) -> Artifact:
     labels = usual_labels(read.graph.output_shape[0])
     if file.labels and len(file.labels) == len(labels):
         labels = checked_labels(list(file.labels))
-    return Artifact(read.graph, read.weights, labels, preprocessing, {"onnx": said}, read.ending)
+    return Model(read.graph, read.weights, Classification(labels, read.ending), preprocessing, {"onnx": said})
 
 
 def _is_ours(file: File) -> bool:
@@ -119,25 +120,17 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _ours(file: File, read: Read) -> Artifact:
+def _ours(file: File, read: Read) -> Model:
     """The artifact from the metadata that `writing` stored with the network."""
-    if file.metadata["smallcnn.format"] != FORMAT:
-        raise FileError(f"written in format {shown(file.metadata['smallcnn.format'])}, this smallcnn reads {FORMAT!r}")
-    try:
-        labels, facts = (json.loads(file.metadata[f"smallcnn.{key}"]) for key in ("labels", "facts"))
-        preprocessing = Preprocessing.from_json(file.metadata["smallcnn.preprocessing"])
-    except KeyError as error:
-        raise FileError(f"its metadata lacks {error}") from error
-    except (ValueError, RecursionError) as error:
-        raise FileError(f"its metadata is damaged: {error}") from error
-    if not isinstance(facts, dict):
-        raise FileError("its facts are not a JSON object")
+    check_format(file.metadata)
+    task, facts = task_of(file.metadata), facts_of(file.metadata)
+    preprocessing = Preprocessing.from_json(text_of(file.metadata, "preprocessing"))
     if isinstance(facts.get("onnx"), dict):
         facts["onnx"].pop("fed", None)  # the input of the file that this one was imported from
     done = np.array([read.entry.scale, read.entry.shift], np.float32)
     if file.picture.type != TensorProto.UINT8 or not np.array_equal(preprocessing.scale_and_shift(), done):
         raise FileError("was changed after smallcnn wrote it: it prepares images differently from its metadata")
-    return Artifact(read.graph, read.weights, checked_labels(labels), preprocessing, facts, read.ending)
+    return Model(read.graph, read.weights, task, preprocessing, facts)
 
 
 def _read(file: File, name: str, resolution: tuple[int, int] | None) -> Read:

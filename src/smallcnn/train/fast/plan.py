@@ -6,6 +6,7 @@ from torch import nn
 
 from smallcnn.ir import ops
 from smallcnn.ir.graph import Graph, Node
+from smallcnn.ir.rewrite import only_reader
 from smallcnn.module import GraphModule
 from smallcnn.train.fast import steps
 from smallcnn.train.fast.steps import Step
@@ -63,18 +64,18 @@ def _is_native(graph: Graph, node: Node, op: ops.Conv) -> bool:
 
 
 def _take_norm(module: GraphModule, graph: Graph, chain: list[Node]) -> nn.BatchNorm2d | None:
-    readers = graph.consumers[chain[-1].name]
-    if len(readers) != 1 or not isinstance(readers[0].op, ops.BatchNorm):
+    reader = only_reader(graph, chain[-1])
+    if reader is None or not isinstance(reader.op, ops.BatchNorm):
         return None
-    chain.append(readers[0])
-    return cast(nn.BatchNorm2d, module.get_submodule(readers[0].name))
+    chain.append(reader)
+    return cast(nn.BatchNorm2d, module.get_submodule(reader.name))
 
 
 def _take_act(graph: Graph, chain: list[Node]) -> Act:
-    readers = graph.consumers[chain[-1].name]
-    if len(readers) != 1 or not (act := _act(readers[0])):
+    reader = only_reader(graph, chain[-1])
+    if reader is None or not (act := _act(reader)):
         return IDENTITY
-    chain.append(readers[0])
+    chain.append(reader)
     return act
 
 

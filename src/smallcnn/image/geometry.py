@@ -1,0 +1,36 @@
+"""Which part of an image a network sees, and how positions map between the two."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom, in pixels of the whole image; a pixel's area is from its index to its index + 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The part of an image that fills a network's input.
+
+    `image` and `size` are (height, width) of the whole image and of the input. `box` is the part of the image that the
+    input shows from edge to edge: it lies partly outside the image if that has borders, and its left is right of its
+    right if the input is mirrored.
+    """
+
+    image: tuple[int, int]
+    size: tuple[int, int]
+    box: Box
+
+    def to_input(self, points: np.ndarray) -> np.ndarray:
+        """Positions (..., 2) as (x, y) in pixels of the image -> the same in pixels of the input, float64."""
+        left_top, extent = self._frame()
+        return (np.asarray(points, np.float64) - left_top) / extent * self.size[::-1]
+
+    def to_image(self, points: np.ndarray) -> np.ndarray:
+        """The inverse of `to_input`."""
+        left_top, extent = self._frame()
+        return np.asarray(points, np.float64) / self.size[::-1] * extent + left_top
+
+    def _frame(self) -> tuple[np.ndarray, np.ndarray]:
+        left, top, right, bottom = self.box
+        return np.array([left, top]), np.array([right - left, bottom - top])

@@ -1,0 +1,128 @@
+"""Elementwise operators, and those that combine tensors element by element."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal, get_args
+
+from smallcnn.errors import GraphError
+from smallcnn.ir import checks
+from smallcnn.ir.ops.op import Op, listed, passed_on
+from smallcnn.ir.types import Shape, Tensor
+
+ActivationKind = Literal["relu", "relu6", "leaky_relu", "hard_swish", "hard_sigmoid", "sigmoid"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Activation(Op):
+    """An elementwise function.
+
+    relu max(x, 0); relu6 min(max(x, 0), 6); leaky_relu x or slope * x; hard_sigmoid relu6(x + 3) / 6;
+    hard_swish x * hard_sigmoid(x) (MobileNetV3, section 5.2); sigmoid.
+    """
+
+    kind: ClassVar[str] = "activation"
+    function: ActivationKind
+    slope: float = 0.01  # of leaky_relu
+
+    def __post_init__(self) -> None:
+        checks.choice("activation", self.function, get_args(ActivationKind))
+        checks.above_zero("slope", self.slope)
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        """The shape of the input."""
+        return inputs[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip(Op):
+    """min(max(x, low), high): an integer network's saturation in floating point."""
+
+    kind: ClassVar[str] = "clip"
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not (checks.is_number(self.low) and checks.is_number(self.high) and self.low < self.high):
+            raise GraphError(
+                f"a clip needs numbers low < high, not {checks.shown(self.low)} and {checks.shown(self.high)}"
+            )
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        """The shape of the input."""
+        return inputs[0]
+
+
+@dataclass(frozen=True)
+class Add(Op):
+    """Elementwise sum of two or more tensors of one shape."""
+
+    kind: ClassVar[str] = "add"
+    inputs_min: ClassVar[int] = 2
+    inputs_max: ClassVar[int | None] = None
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        """The common shape."""
+        if len(set(inputs)) > 1:
+            raise GraphError(f"cannot add shapes {listed(inputs)}: they differ")
+        return inputs[0]
+
+
+@dataclass(frozen=True)
+class Scale(Op):
+    """Channel c of a map times entry c of a vector, as in squeeze-and-excitation: (H, W, C), (C,) -> (H, W, C)."""
+
+    kind: ClassVar[str] = "scale"
+    inputs_min: ClassVar[int] = 2
+    inputs_max: ClassVar[int | None] = 2
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        """The shape of the map."""
+        channels = checks.as_map(inputs[0])[2]
+        if inputs[1] != (channels,):
+            raise GraphError(f"cannot scale the {channels} channels of {inputs[0]} by {inputs[1]}")
+        return inputs[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalResponseNorm(Op):
+    """y_c = x_c / (bias + alpha / size * sum of x² over the `size` channels around c) ** beta.
+
+    As PyTorch and ONNX define it; AlexNet's paper (section 3.3) has alpha without the division by size.
+    """
+
+    kind: ClassVar[str] = "local_response_norm"
+    size: int
+    alpha: float
+    beta: float
+    bias: float
+
+    def __post_init__(self) -> None:
+        checks.positive("size", self.size)
+        if self.size % 2 == 0:
+            raise GraphError(f"size must be odd, not {self.size}: frameworks place an even window differently")
+        for name in ("alpha", "beta", "bias"):
+            checks.above_zero(name, getattr(self, name))
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        """The shape of the input."""
+        checks.as_map(inputs[0])
+        return inputs[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dropout(Op):
+    """Zeroes entries with this probability in training; does nothing at inference."""
+
+    kind: ClassVar[str] = "dropout"
+    rate: float
+
+    def __post_init__(self) -> None:
+        if not (checks.is_number(self.rate) and 0 <= self.rate < 1):
+            raise GraphError(f"dropout rate must be at least 0 and below 1, not {checks.shown(self.rate)}")
+
+    def output(self, *inputs: Tensor) -> Tensor:
+        """Of any number type."""
+        return passed_on(self, inputs)
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        """The shape of the input."""
+        return inputs[0]

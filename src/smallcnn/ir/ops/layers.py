@@ -1,0 +1,119 @@
+"""Operators with weights."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from smallcnn.errors import GraphError
+from smallcnn.ir import checks
+from smallcnn.ir.ops.op import NO_PADDING, Op, Padding, Pair, Weight
+from smallcnn.ir.ops.plane import padded, window
+from smallcnn.ir.types import NUMBERS, Grid, Number, Shape, Tensor, check_grid
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conv(Op):
+    """Cross-correlation: (H, W, C) -> (H', W', out). `groups` = C is a depthwise convolution."""
+
+    kind: ClassVar[str] = "conv"
+    out: int
+    kernel: Pair = (1, 1)
+    stride: Pair = (1, 1)
+    padding: Padding = NO_PADDING
+    groups: int = 1
+    bias: bool = True
+    number: Number = "float32"  # of the stored weights, not of the bias
+    grid: Grid | None = None  # of the stored weights: one entry, or one per output
+
+    def __post_init__(self) -> None:
+        checks.positive("output channels", self.out)
+        checks.positive("groups", self.groups)
+        checks.flag("bias", self.bias)
+        _check_stored(self)
+        checks.window(self.kernel, self.stride, self.padding)
+        if self.out % self.groups:
+            raise GraphError(f"{self.out} output channels do not divide into {self.groups} groups")
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        """(H', W', out)."""
+        height, width, channels = checks.as_map(inputs[0])
+        if channels % self.groups:
+            raise GraphError(f"{channels} input channels do not divide into {self.groups} groups")
+        return (*window((height, width), self.kernel, self.stride, self.padding), self.out)
+
+    def check_bounds(self, *inputs: Shape) -> None:
+        """As for any operator; padding counts."""
+        checks.result(padded(inputs[0], self.padding), "pads to")
+        super().check_bounds(*inputs)
+
+    def is_depthwise(self, *inputs: Shape) -> bool:
+        """Whether every input channel has its own filters."""
+        return 1 < self.groups == inputs[0][2]
+
+    def weights(self, *inputs: Shape) -> dict[str, Weight]:
+        """`weight` (out, C / groups, kernel height, kernel width) and optionally `bias` (out,)."""
+        shape = (self.out, inputs[0][2] // self.groups, *self.kernel)
+        weights = {"weight": Weight(Tensor(shape, self.number, self.grid))}
+        if self.bias:
+            weights["bias"] = Weight(Tensor((self.out,)))
+        return weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dense(Op):
+    """Fully connected layer: (C,) -> (out,)."""
+
+    kind: ClassVar[str] = "dense"
+    out: int
+    bias: bool = True
+    number: Number = "float32"  # of the stored weights, not of the bias
+    grid: Grid | None = None  # of the stored weights: one entry, or one per output
+
+    def __post_init__(self) -> None:
+        checks.positive("output features", self.out)
+        checks.flag("bias", self.bias)
+        _check_stored(self)
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        """(out,)."""
+        checks.vector(inputs[0])
+        return (self.out,)
+
+    def weights(self, *inputs: Shape) -> dict[str, Weight]:
+        """`weight` (out, C) and optionally `bias` (out,)."""
+        weights = {"weight": Weight(Tensor((self.out, inputs[0][0]), self.number, self.grid))}
+        if self.bias:
+            weights["bias"] = Weight(Tensor((self.out,)))
+        return weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchNorm(Op):
+    """y = (x - mean) / sqrt(variance + epsilon) * weight + bias, per channel."""
+
+    kind: ClassVar[str] = "batch_norm"
+    epsilon: float = 1e-5
+
+    def __post_init__(self) -> None:
+        checks.above_zero("epsilon", self.epsilon)
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        """The shape of the input."""
+        return inputs[0]
+
+    def weights(self, *inputs: Shape) -> dict[str, Weight]:
+        """Scale and shift, which are learned, and the running statistics, which are measured."""
+        shape = (inputs[0][-1],)
+        return {
+            "weight": Weight(Tensor(shape)),
+            "bias": Weight(Tensor(shape)),
+            "running_mean": Weight(Tensor(shape), learned=False),
+            "running_var": Weight(Tensor(shape), learned=False),
+        }
+
+
+def _check_stored(op: Conv | Dense) -> None:
+    checks.choice("number type", op.number, NUMBERS)
+    if op.grid is None and op.number != "float32":
+        raise GraphError(f"weights of {op.number} need a grid")
+    if op.grid is not None:
+        check_grid(op.number, op.grid, 1, op.out)

@@ -1,0 +1,61 @@
+"""Rewriting a graph, and walking it: what every transformation and every executor needs."""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from smallcnn.errors import GraphError
+from smallcnn.ir.graph import Graph, Node, make_node
+from smallcnn.ir.ops import Op
+
+After = Callable[[Node], Sequence[Node]]
+"""New nodes that follow a node; the last stands for it in what reads it."""
+
+
+def rewrite(
+    graph: Graph,
+    *,
+    ops: Mapping[str, Op] = {},
+    without: Collection[str] = (),
+    after: Mapping[str, After] = {},
+) -> Graph:
+    """The graph with operators replaced, nodes of one input removed and nodes added; shapes are inferred again.
+
+    A removed node's input, or the last node added `after` a node, takes its place for readers, outputs and taps.
+    Raises GraphError naming the first node that no longer fits, or that is not in the graph.
+    """
+    names = {node.name for node in graph}
+    if unknown := [name for name in (*ops, *without, *after) if name not in names]:
+        raise GraphError(f"{graph.name} has no node {unknown[0]!r}")
+    nodes: dict[str, Node] = {}
+    stands_for: dict[str, str] = {}
+    for node in graph:
+        if node.name in without:
+            stands_for[node.name] = stands_for[node.inputs[0]]
+            continue
+        op = ops.get(node.name, node.op)
+        made = [make_node(node.name, op, [nodes[stands_for[name]] for name in node.inputs])]
+        made += after[node.name](made[0]) if node.name in after else ()
+        for new in made:
+            if new.name in nodes:
+                raise GraphError(f"{new.name}: two nodes have this name")
+            nodes[new.name] = new
+        stands_for[node.name] = made[-1].name
+    outputs = tuple(replace(output, node=stands_for[output.node]) for output in graph.outputs)
+    taps = tuple(dict.fromkeys(stands_for[tap] for tap in graph.taps))
+    return Graph(graph.name, tuple(nodes.values()), outputs, taps)
+
+
+def in_order(graph: Graph) -> Iterator[tuple[Node, tuple[str, ...]]]:
+    """Each node, with the names of its inputs that nothing reads after it; outputs are never among them."""
+    last = {name: node.name for node in graph for name in node.inputs}
+    kept = {output.node for output in graph.outputs}
+    for node in graph:
+        yield node, tuple(x for x in dict.fromkeys(node.inputs) if last[x] == node.name and x not in kept)
+
+
+def only_reader(graph: Graph, node: Node) -> Node | None:
+    """The node that alone reads this one's result; None if there are several, none, or it is an output."""
+    readers = graph.consumers[node.name]
+    if len(readers) != 1 or any(output.node == node.name for output in graph.outputs):
+        return None
+    return readers[0]
