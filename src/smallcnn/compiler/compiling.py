@@ -130,8 +130,8 @@ def _runs_here(target: str) -> bool:
 
 
 def _error(path: Path, artifact: Model, answer: Mapping[str, np.ndarray]) -> float:
-    got = compiled.load(path, 1).run(probe_image(artifact.graph.input_shape))[0]
-    error = output_error(got, *answer.values())
+    (got,) = compiled.load(path, 1).run(probe_image(artifact.graph.input_shape)).values()
+    error = output_error(got[0], *answer.values())
     if not agrees(error):
         raise CompileError(
             f"the compiled {artifact.graph.name} is off by {error:.1e} of its largest output "

@@ -27,6 +27,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from smallcnn.errors import DataError, FileError, SmallcnnError
+from smallcnn.ir.graph import LOGITS
+from smallcnn.ir.types import Tensor
 
 FORMAT = 1
 _MAGIC = b"smallcnn"
@@ -78,30 +80,30 @@ class CompiledFile:
         self.threads = threads
         self.metadata: dict[str, Any] = json.loads(library.smallcnn_metadata())
         self.input_shape = (library.smallcnn_height(), library.smallcnn_width(), library.smallcnn_channels())
-        self.outputs: int = library.smallcnn_outputs()
+        self.outputs = {LOGITS: Tensor((library.smallcnn_outputs(),))}
         self.labels = tuple(library.smallcnn_label(step).decode() for step in range(library.smallcnn_steps()))
         self._library = library
         self._context = _Context(library, threads)
         weakref.finalize(self, _close, library, self._context).atexit = False  # daemon threads may still be running it
 
-    def run(self, batch: np.ndarray) -> np.ndarray:
-        """Runs C-contiguous uint8 (N, H, W, C) -> float32 (N, outputs). Raises DataError for any other input."""
+    def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+        """Runs C-contiguous uint8 (N, H, W, C); every output by name. Raises DataError for any other input."""
         self._check(batch, 4)
-        answer = np.empty((len(batch), self.outputs), np.float32)
+        answer = np.empty((len(batch), *self.outputs[LOGITS].shape), np.float32)
         if not len(batch):
-            return answer
+            return {LOGITS: answer}
         image, logits = _address(batch), _address(answer)
         with self._context as handle:
             for i in range(len(batch)):
                 error = self._library.smallcnn_run(handle, image + i * batch.strides[0], logits + i * answer.strides[0])
                 if error:
                     raise RuntimeError(f"{self.path}: {_text(self._library, error)}")
-        return answer
+        return {LOGITS: answer}
 
     def time(self, image: np.ndarray) -> np.ndarray:
         """Times one run on uint8 (H, W, C): int64 nanoseconds per step, in the order of `labels`."""
         self._check(image, 3)
-        logits, times = np.empty(self.outputs, np.float32), np.empty(len(self.labels), np.int64)
+        logits, times = np.empty(self.outputs[LOGITS].shape, np.float32), np.empty(len(self.labels), np.int64)
         with self._context as handle:
             error = self._library.smallcnn_run_timed(handle, *map(_address, (image, logits, times)))
         if error:
