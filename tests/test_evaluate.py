@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix
 
-from artifacts import COLOURS, artifact, colour_photos
+from artifacts import COLOURS, LABELS, artifact, colour_photos
 from smallcnn import runtime
 from smallcnn.data.sources import open_source
 from smallcnn.errors import DataError
 from smallcnn.evaluate import evaluate
 from smallcnn.model.store import save
+from smallcnn.tasks.classification import Classification
 from smallcnn.tasks.labels import match_labels
 
 
@@ -99,7 +100,7 @@ def test_a_folder_with_one_of_the_classes(model, photos):
 
 
 def test_scores_have_no_loss_in_the_json(smallcnn, tmp_path, photos):
-    save(replace(artifact(), ending="none"), tmp_path / "m.safetensors")
+    save(replace(artifact(), task=Classification(LABELS, "none")), tmp_path / "m.safetensors")
     code, out, _ = smallcnn("evaluate", tmp_path / "m.safetensors", "--data", photos, "--json")
 
     def refuse(word):

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -58,18 +59,25 @@ def test_what_a_file_says_of_itself_comes_back():
     said = metadata.parse(metadata.describe(model, probabilities=True, answer={"probabilities": answer}))
     assert (said.name, said.mult_adds, said.outputs_probabilities) == ("tiny", 2316, True)
     assert said.layers == {"stem.conv": 16 * 4 * 27, "block.conv": 16 * 4 * 9, "classifier": 4 * 3}
-    assert (said.labels, said.facts, said.preprocessing) == (LABELS, {"note": "hello"}, model.preprocessing)
-    np.testing.assert_array_equal(said.answer, answer)
+    assert (said.task, said.facts, said.preprocessing) == (model.task, {"note": "hello"}, model.preprocessing)
+    np.testing.assert_array_equal(said.answer["probabilities"], answer)
 
 
 @pytest.mark.parametrize(("key", "value", "says"), [
-    ("format", None, "not smallcnn's: its metadata has no 'smallcnn.format'"),
-    ("probe", None, "not smallcnn's: its metadata has no 'smallcnn.probe'"),
-    ("format", "2", "written in format '2', this smallcnn reads '1'"),
+    ("format", None, "not smallcnn's: its metadata has no smallcnn.format"),
+    ("probe", None, "not smallcnn's: its metadata has no smallcnn.probe"),
+    ("results", None, "not smallcnn's: its metadata has no smallcnn.results"),
+    ("format", "3", "written in format '3', this smallcnn reads '1' and '2'"),
     ("facts", "[]", "its facts are list, not a JSON object"),
-    ("labels", '["one"]', "1 labels for 3 outputs"),
-    ("labels", "[" * 100_000, "recursion"),
-    ("mult_adds", "many", "many"),
+    ("task", '{"kind": "classification", "labels": ["one"], "ending": "softmax"}', "1 labels for an output of shape"),
+    ("task", '{"kind": "guessing"}', "no task 'guessing'; "),
+    ("task", "[" * 100_000, "its task is not JSON: "),
+    ("results", "[]", "labels need one output of logits, not none"),
+    ("results", '[{"name": "logits", "shape": [4], "number": "float32"}]', r"3 labels for an output of shape \(4,\)"),
+    ("results", '[{"name": "other", "shape": [3], "number": "float32"}]', "do not fit each other: 'other'"),
+    ("results", '[{"name": "logits", "shape": [3], "number": "float9"}]', "do not fit each other: "),
+    ("mult_adds", "many", "its mult_adds are not JSON"),
+    ("mult_adds", '"many"', "its mult_adds are 'many'"),
     ("preprocessing", "{}", "not a description of preprocessing"),
 ])  # fmt: skip
 def test_damaged_metadata(key, value, says):
@@ -117,8 +125,13 @@ def test_an_engine_that_answers_wrong_is_an_error_before_the_first_answer(folder
 def test_a_safetensors_is_judged_by_the_graph_as_it_is_written(folder, monkeypatch):
     from smallcnn.engines import engine as engines
 
-    right = engines.onnxruntime
-    monkeypatch.setattr(engines, "onnxruntime", lambda *args: lambda batch: right(*args)(batch) * np.float32(1.001))
+    right = engines.ENGINES["onnxruntime"]
+
+    def wrong(loadable, threads):
+        session = right(loadable, threads)
+        return replace(session, run=lambda batch: {"logits": session.run(batch)["logits"] * np.float32(1.001)})
+
+    monkeypatch.setitem(engines.ENGINES, "onnxruntime", wrong)
     with pytest.raises(AnswerError, match=r"m\.safetensors: onnxruntime gives a wrong answer .*, off by 1\.0e-03"):
         runtime.open(folder / "m.safetensors").logits(np.zeros((1, 8, 8, 3), np.uint8))
 

@@ -80,7 +80,7 @@ class Net:
     @property
     def ending(self) -> Ending:
         """A classifier's function from logits to probabilities. Raises GraphError for another task."""
-        return classification(self.task, self.where).ending
+        return classification(self.task, "an ending").ending
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -94,7 +94,7 @@ class Net:
         AnswerError if an answer is not finite or the engine fails the check on the probe image before its first run.
         """
         answers = self._run(batch)
-        if not all(np.isfinite(answer).all() for answer in answers.values()):
+        if not _finite(answers):
             raise self._not_finite()
         return answers
 
@@ -123,23 +123,30 @@ class Net:
         `workers` threads decode ahead of the engine, which runs `batch` images together; None means one per core, at
         most eight. A classifier ranks `top` labels.
         """
-        if isinstance(images, str | bytes | Path | np.ndarray | Image):
-            raise DataError("answers takes a list of images; for one image, write answers([image])")
+        _check_list("answers", images)
         prepared = ahead(self._prepare, images, ready=2 * batch, workers=workers)
         while together := list(islice(prepared, batch)):
             good = [image for image in together if not isinstance(image, ImageError)]
             outputs = self._run(np.stack(good)) if good else {}
-            position = iter(range(len(good)))
+            place = 0
             for image in together:
-                yield image if isinstance(image, ImageError) else self._answer(outputs, next(position), top)
+                if isinstance(image, ImageError):
+                    yield image
+                else:
+                    yield self._answer({name: value[place] for name, value in outputs.items()}, top)
+                    place += 1
+
+    def answer(self, image: ImageInput, *, top: int = 5) -> Any:
+        """What the task says about one image. Raises ImageError if it cannot be decoded, AnswerError as `run`."""
+        outputs = self.run(self.preprocessing.prepare(image)[None])
+        return self._answer({name: value[0] for name, value in outputs.items()}, top)
 
     def classify(self, images: Sequence[ImageInput], *, top: int = 5) -> list[Prediction]:
         """Decodes, prepares and classifies images one at a time, ranking `top` labels.
 
         Raises ImageError for an image that cannot be decoded, GraphError if the task is not classification.
         """
-        if isinstance(images, str | bytes | Path | np.ndarray | Image):
-            raise DataError("classify takes a list of images; for one image, write classify([image])")
+        _check_list("classify", images)
         return [self.classify_prepared(self.preprocessing.prepare(image), top=top) for image in images]
 
     def classify_prepared(self, image: np.ndarray, *, top: int = 5) -> Prediction:
@@ -154,12 +161,13 @@ class Net:
         except ImageError as error:
             return error
 
-    def _answer(self, outputs: Outputs, index: int, top: int) -> Any:
-        """What the task says about one image of a batch."""
-        own = {name: value[index] for name, value in outputs.items()}
-        if not all(np.isfinite(value).all() for value in own.values()):
+    def _answer(self, outputs: Outputs, top: int) -> Any:
+        """What the task says about one image, or the AnswerError for what is not finite."""
+        if not _finite(outputs):
             return self._not_finite()
-        return self.task.answer(own, top=top) if isinstance(self.task, Classification) else self.task.answer(own)
+        if isinstance(self.task, Classification):
+            return self.task.answer(outputs, top=top)
+        return self.task.answer(outputs)
 
     def _run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
         """`run`, whatever the answers are."""
@@ -221,7 +229,7 @@ def open(path: str | Path, *, engine: str | None = None, threads: int | None = N
         preprocessing=said.preprocessing,
         facts=said.facts,
         mult_adds=said.mult_adds,
-        outputs={LOGITS: tensor for tensor in said.results.values()} if said.outputs_probabilities else said.results,
+        outputs=dict(zip([LOGITS], said.results.values(), strict=True)) if said.outputs_probabilities else said.results,
         _probabilities=said.outputs_probabilities,
         _source=path,
         _session=session,
@@ -260,6 +268,15 @@ def _of(model: Model, path: Path | None, engine: str, threads: int | None) -> Ne
         _session=session,
         _proof=Proof(session, where, engine, exact, lambda: engines.plain_answer(loadable)),
     )
+
+
+def _finite(outputs: Outputs) -> bool:
+    return all(np.isfinite(value).all() for value in outputs.values())
+
+
+def _check_list(method: str, images: object) -> None:
+    if isinstance(images, str | bytes | Path | np.ndarray | Image):
+        raise DataError(f"{method} takes a list of images; for one image, write {method}([image])")
 
 
 def _check_settings(engine: str | None, threads: int | None) -> None:

@@ -33,6 +33,7 @@ def start(loadable: Loadable, threads: int | None, *, optimise: bool = True) -> 
     try:
         session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         (image,) = session.get_inputs()
+        _, height, width, channels = image.shape
         outputs = {output.name: _tensor(output) for output in session.get_outputs()}
     except Exception as error:  # its exceptions have no common base
         reason = str(error).splitlines()[0]
@@ -48,7 +49,8 @@ def start(loadable: Loadable, threads: int | None, *, optimise: bool = True) -> 
             reason = str(error).splitlines()[0]
             raise FileError(f"{where}: ONNX Runtime loads it, but cannot run it ({reason})") from error
 
-    return Session(tuple(image.shape[1:]), outputs, session.get_modelmeta().custom_metadata_map, run)
+    metadata: dict[str, str] = session.get_modelmeta().custom_metadata_map
+    return Session((height, width, channels), outputs, metadata, run)
 
 
 def _tensor(output: Any) -> Tensor:

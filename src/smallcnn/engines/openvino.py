@@ -24,9 +24,10 @@ def start(loadable: Loadable, threads: int | None) -> Session:
     if threads:
         hints["INFERENCE_NUM_THREADS"] = str(threads)
     try:
-        compiled = core.compile_model(core.read_model(loadable.onnx), "CPU", hints)
-        outputs = {output.any_name: _tensor(output) for output in compiled.outputs}
-        shape = _shape(compiled.inputs[0])
+        model = core.read_model(loadable.onnx)
+        height, width, channels = _shape(model.inputs[0])
+        outputs = {output.any_name: _tensor(output) for output in model.outputs}  # compiled, they gain other names
+        compiled = core.compile_model(model, "CPU", hints)
     except Exception as error:  # its exceptions have no common base
         reason = str(error).strip().splitlines()[-1]
         raise FileError(f"{loadable.where}: damaged, or not a model that OpenVINO can load ({reason})") from error
@@ -37,7 +38,7 @@ def start(loadable: Loadable, threads: int | None) -> Session:
         answers = request.infer([batch])
         return {name: np.array(answers[index]) for index, name in enumerate(outputs)}
 
-    return Session(shape, outputs, metadata, run)
+    return Session((height, width, channels), outputs, metadata, run)
 
 
 def _tensor(output: Any) -> Tensor:

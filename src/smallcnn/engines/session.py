@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from smallcnn.ir.types import Shape, Tensor
+from smallcnn.ir.types import Tensor
 
 if TYPE_CHECKING:
     from smallcnn.model.model import Model
@@ -24,7 +24,7 @@ class Session:
     `outputs` are as the engine reports them, without grids. A model in memory has no metadata.
     """
 
-    input_shape: Shape
+    input_shape: tuple[int, int, int]
     outputs: dict[str, Tensor]
     metadata: dict[str, str]
     run: Run

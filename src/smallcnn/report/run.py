@@ -43,7 +43,7 @@ def of_run(run: Path, data: str, root: str | Path | None = None) -> Path:
     """
     net = runtime.open(run / "best.safetensors")
     evaluation = evaluate(net, data, root=root, part="val")
-    trained = store.load(net.path)
+    trained = store.load(run / "best.safetensors")
     counted = profile(trained.graph)
     swept = sweep(trained, evaluation, renormed=counted.mult_adds <= _QUICK_TO_RENORM)
     history = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
@@ -84,7 +84,7 @@ def plain_name(name: str) -> str:
 
 def _details(net: Net) -> str:
     size = "x".join(map(str, net.input_shape))
-    return f"{net.name}, input {size}, {len(net.labels)} classes; {net.path.name} in {net.engine}"
+    return f"{net.name}, input {size}, {len(net.labels)} classes; {Path(net.where).name} in {net.engine}"
 
 
 def _training_images(net: Net, evaluation: Evaluation) -> list[Section]:
@@ -215,7 +215,8 @@ def accuracy(evaluation: Evaluation, net: Net, data: str) -> Section:
     metrics = evaluation.metrics
     note = (
         f"{metrics.images} images of {data} ({evaluation.part}): "
-        f"top-1 {metrics.top1:.2%}, top-5 {metrics.top5:.2%}, loss {metrics.loss:.3f}; {net.path.name} in {net.engine}."
+        f"top-1 {metrics.top1:.2%}, top-5 {metrics.top5:.2%}, loss {metrics.loss:.3f}; "
+        f"{Path(net.where).name} in {net.engine}."
     )
     doubt = f"<p>{page.text(evaluation.doubt)}</p>" if evaluation.doubt else ""
     skipped = ""
