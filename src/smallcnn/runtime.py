@@ -137,7 +137,7 @@ def open(path: str | Path, *, engine: str | None = None, threads: int | None = N
         return _open_artifact(path, engine, threads)
     if path.suffix.lower() in COMPILED:
         file = compiled.load(path, threads)
-        return _converted(path, engine, threads, file.metadata, file.run)
+        return _converted(path, engine, threads, file.metadata, lambda batch: next(iter(file.run(batch).values())))
     if "smallcnn.format" not in outline.metadata(path):  # checked before an engine reads the file
         made = path.with_suffix(".safetensors")
         raise FileError(f"{path}: not written by smallcnn; import it with: smallcnn import {path} --out {made}")
