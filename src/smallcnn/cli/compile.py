@@ -80,17 +80,11 @@ def command(
         remark(line)
     warn_untrained(artifact.facts)
     remark_ending(artifact)
-    first: dict[int, int] = {}  # number of kernels asked for -> number found in the cache
     with progress("tuning and compiling" if tune else "compiling") as bar:
-
-        def report(done: int, total: int) -> None:
-            first.setdefault(total, done)
-            bar(done, total)
-
         made = make(
-            artifact, out, target=target, prefix=prefix, threads=threads, tune=tune, workers=workers, report=report
+            artifact, out, target=target, prefix=prefix, threads=threads, tune=tune, workers=workers, report=bar
         )
-    plan = explain(artifact.graph, made.plan, made.program, first)
+    plan = explain(artifact.graph, made.plan, made.program, made.cached)
     bytes_ = out.stat().st_size
     checked = "not run: link it into a program" if out.suffix.lower() == ".o" else "not run: made for another machine"
     if made.error is not None:
