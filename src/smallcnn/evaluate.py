@@ -12,7 +12,7 @@ from types import ModuleType
 
 import numpy as np
 
-from smallcnn.data.loader import batches
+from smallcnn.data.loader import prepared_batches
 from smallcnn.data.sources import Source, Split, open_source
 from smallcnn.errors import DataError
 from smallcnn.runtime import BATCH, Net
@@ -179,14 +179,7 @@ def ask(
     indices: list[np.ndarray] = []
     skipped: dict[str, str] = {}
     done = 0
-    loader = batches(
-        split,
-        lambda index: net.preprocessing.prepare(split.images[index]),
-        chosen,
-        batch_size=BATCH,
-        workers=workers,
-    )
-    for batch in loader:
+    for batch in prepared_batches(split, net.preprocessing, chosen, batch_size=BATCH, workers=workers):
         skipped |= batch.failed
         if len(batch.indices):
             outputs.append(net.run(batch.images))

@@ -8,22 +8,23 @@ net.classify(["a.jpg", pillow_image, array])     -> [Prediction(label, probabili
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL.Image import Image
 
+from smallcnn.data.loader import in_threads
 from smallcnn.engines import engine as engines
 from smallcnn.engines.proof import Proof
 from smallcnn.engines.session import Loadable, Session
 from smallcnn.errors import AnswerError, DataError, FileError, ImageError, SmallcnnError
 from smallcnn.image.decode import ImageInput
 from smallcnn.image.fit import Preprocessing
+from smallcnn.image.geometry import Seen
 from smallcnn.ir.graph import LOGITS
 from smallcnn.ir.types import Tensor
 from smallcnn.model import metadata
@@ -33,7 +34,6 @@ from smallcnn.model.model import Model
 from smallcnn.model.probe import probe_answer
 from smallcnn.model.shipped import located
 from smallcnn.onnx.read import outline
-from smallcnn.system.ahead import ahead
 from smallcnn.system.escape import escaped
 from smallcnn.tasks.classification import Classification, Prediction, classification
 from smallcnn.tasks.ending import Ending, logits_of
@@ -116,7 +116,7 @@ class Net:
         return self._proof.error()
 
     def answers(
-        self, images: Iterable[ImageInput], *, batch: int = BATCH, workers: int | None = None, top: int = 5
+        self, images: Sequence[ImageInput], *, batch: int = BATCH, workers: int | None = None, top: int = 5
     ) -> Iterator[Any]:
         """What the task says about each image, in order: its answer, or the ImageError or AnswerError in its place.
 
@@ -124,22 +124,21 @@ class Net:
         most eight. A classifier ranks `top` labels.
         """
         _check_list("answers", images)
-        prepared = ahead(self._prepare, images, ready=2 * batch, workers=workers)
-        while together := list(islice(prepared, batch)):
-            good = [image for image in together if not isinstance(image, ImageError)]
-            outputs = self._run(np.stack(good)) if good else {}
-            place = 0
-            for image in together:
-                if isinstance(image, ImageError):
-                    yield image
-                else:
-                    yield self._answer({name: value[place] for name, value in outputs.items()}, top)
-                    place += 1
+        together = in_threads(
+            lambda index: self.preprocessing.prepare(images[index]), range(len(images)),
+            batch_size=batch, workers=workers,
+        )  # fmt: skip
+        for _, results in together:
+            good = [one for one in results if not isinstance(one, ImageError)]
+            outputs = self._run(np.stack([one.pixels for one in good])) if good else {}
+            places = iter(range(len(good)))
+            for one in results:
+                yield one if isinstance(one, ImageError) else self._answer(outputs, next(places), one.seen, top)
 
     def answer(self, image: ImageInput, *, top: int = 5) -> Any:
         """What the task says about one image. Raises ImageError if it cannot be decoded, AnswerError as `run`."""
-        outputs = self.run(self.preprocessing.prepare(image)[None])
-        return self._answer({name: value[0] for name, value in outputs.items()}, top)
+        prepared = self.preprocessing.prepare(image)
+        return self._answer(self.run(prepared.pixels[None]), 0, prepared.seen, top)
 
     def classify(self, images: Sequence[ImageInput], *, top: int = 5) -> list[Prediction]:
         """Decodes, prepares and classifies images one at a time, ranking `top` labels.
@@ -147,27 +146,21 @@ class Net:
         Raises ImageError for an image that cannot be decoded, GraphError if the task is not classification.
         """
         _check_list("classify", images)
-        return [self.classify_prepared(self.preprocessing.prepare(image), top=top) for image in images]
+        return [self.classify_prepared(self.preprocessing.prepare(image).pixels, top=top) for image in images]
 
     def classify_prepared(self, image: np.ndarray, *, top: int = 5) -> Prediction:
         """Classifies one image already at the network's size: uint8 (H, W, C)."""
         task = classification(self.task, "classify")
         return task.answer({LOGITS: self.logits(image[None])[0]}, top=top)
 
-    def _prepare(self, image: ImageInput) -> np.ndarray | ImageError:
-        """An image at the network's size, or why it cannot be decoded."""
-        try:
-            return self.preprocessing.prepare(image)
-        except ImageError as error:
-            return error
-
-    def _answer(self, outputs: Outputs, top: int) -> Any:
-        """What the task says about one image, or the AnswerError for what is not finite."""
-        if not _finite(outputs):
+    def _answer(self, outputs: Outputs, place: int, seen: Seen, top: int) -> Any:
+        """What the task says about one image of a batch, or the AnswerError for what is not finite."""
+        own = {name: value[place] for name, value in outputs.items()}
+        if not _finite(own):
             return self._not_finite()
         if isinstance(self.task, Classification):
-            return self.task.answer(outputs, top=top)
-        return self.task.answer(outputs)
+            return self.task.answer(own, seen, top=top)
+        return self.task.answer(own, seen)
 
     def _run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
         """`run`, whatever the answers are."""

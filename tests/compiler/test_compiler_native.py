@@ -701,7 +701,9 @@ def test_size(tmp_path):
     original = program("x86-64-linux")
     weights = original.weights + np.random.default_rng(0).bytes(4 * 470_000)
     objects = original.objects[:3]
-    link.write(replace(original, objects=objects, weights=weights, steps=original.steps[:4] * 10), tmp_path / "large.so")
+    link.write(
+        replace(original, objects=objects, weights=weights, steps=original.steps[:4] * 10), tmp_path / "large.so"
+    )
     assert (tmp_path / "large.so").stat().st_size < len(weights) + 20_000
 
 

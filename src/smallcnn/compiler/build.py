@@ -41,9 +41,7 @@ class Built:
     cached: int
 
 
-def build(
-    specs: Sequence[Spec], machine: Machine, workers: int, report: Report = lambda done, total: None
-) -> Built:
+def build(specs: Sequence[Spec], machine: Machine, workers: int, report: Report = lambda done, total: None) -> Built:
     """The kernels of these specifications, from the cache or newly compiled. `report` receives number done and total."""
     folder = cache_folder() / "kernels" / _version()
     wanted = {kernel_name(spec, machine): spec for spec in specs}

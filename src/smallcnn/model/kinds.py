@@ -11,7 +11,7 @@ from smallcnn.model.shipped import located
 from smallcnn.system.files import check_regular
 
 if TYPE_CHECKING:
-    from smallcnn.image.overrides import Prepared
+    from smallcnn.image.overrides import Overrides
     from smallcnn.model.model import Model
 
 
@@ -49,8 +49,8 @@ SUFFIXES = tuple(KINDS)
 COMPILED = tuple(suffix for suffix, kind in KINDS.items() if kind.engines == ("compiled",))
 
 
-def read(path: Path | str, prepared: "Prepared | None" = None) -> "Model":
-    """Reads the network of a file. `prepared` gives the preprocessing of an .onnx file that does not contain it.
+def read(path: Path | str, overrides: "Overrides | None" = None) -> "Model":
+    """Reads the network of a file. `overrides` give the preprocessing of an .onnx file that does not contain it.
 
     Raises FileError if the file is missing, damaged, or contains no readable network.
     """
@@ -61,15 +61,15 @@ def read(path: Path | str, prepared: "Prepared | None" = None) -> "Model":
     reader = KINDS[check_kind(path, readable)].reader
     assert reader is not None
     module, _, function = reader.partition(":")
-    read_one: Callable[[Path, Prepared | None], Model] = getattr(import_module(module), function)
-    return read_one(path, prepared)
+    read_one: Callable[[Path, Overrides | None], Model] = getattr(import_module(module), function)
+    return read_one(path, overrides)
 
 
-def read_own(path: Path, prepared: "Prepared | None" = None) -> "Model":
+def read_own(path: Path, overrides: "Overrides | None" = None) -> "Model":
     """Reads a .safetensors model file, which contains its own preprocessing. Raises FileError, as `read`."""
     from smallcnn.model import store
 
-    if prepared is not None:
+    if overrides is not None:
         raise FileError(
             f"{path}: contains its own preprocessing and input size; only `smallcnn import` can change them"
         )

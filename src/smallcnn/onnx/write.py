@@ -21,8 +21,8 @@ from smallcnn.model.probe import TOLERANCE, agrees, probe_answer, probe_image, r
 from smallcnn.model.store import check_finite
 from smallcnn.onnx.nodes import NUMBERS, Nodes
 from smallcnn.system.files import atomic
-from smallcnn.tasks.classification import Classification, classification
 from smallcnn.tasks import ending
+from smallcnn.tasks.classification import Classification, classification
 from smallcnn.transform.fold import fold
 
 OPSET, IR_VERSION = 17, 8

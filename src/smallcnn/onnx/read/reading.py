@@ -25,7 +25,7 @@ from smallcnn.foreign.network import Network
 from smallcnn.foreign.simplify import simplify
 from smallcnn.foreign.views import Array, View
 from smallcnn.image.fit import Preprocessing
-from smallcnn.image.overrides import Prepared
+from smallcnn.image.overrides import Overrides
 from smallcnn.ir.checks import shown
 from smallcnn.ir.graph import Graph, Node
 from smallcnn.ir.ops import NO_PADDING
@@ -68,7 +68,7 @@ class Read:
     ending: Ending
 
 
-def read_onnx(path: Path | str, prepared: Prepared | None = None) -> Model:
+def read_onnx(path: Path | str, prepared: Overrides | None = None) -> Model:
     """The network of an ONNX file. `prepared` states the image preparation where the file does not.
 
     Raises FileError if the file is missing, damaged, or needs an operator the graph lacks.
@@ -80,7 +80,7 @@ def read_onnx(path: Path | str, prepared: Prepared | None = None) -> Model:
         if path.stat().st_size > _MOST_BYTES:
             raise FileError(f"{path.stat().st_size:,} bytes; an ONNX file has at most {_MOST_BYTES:,}")
         file = unpack(parse(path.read_bytes()), Beside(path.parent))
-        return _artifact(file, path.stem, prepared or Prepared())
+        return _artifact(file, path.stem, prepared or Overrides())
     except OSError as error:
         raise FileError(f"{path}: cannot be read ({error.strerror})") from error
     except (FileError, GraphError) as error:
@@ -93,7 +93,7 @@ def from_onnx(model: onnx.ModelProto, *, resolution: tuple[int, int] | None = No
     return _read(file, file.name, resolution)
 
 
-def _artifact(file: File, stem: str, prepared: Prepared) -> Model:
+def _artifact(file: File, stem: str, prepared: Overrides) -> Model:
     ours = _is_ours(file)
     name = file.metadata.get("smallcnn.model", stem) if ours else stem
     read = _read(file, name, prepared.plane)
