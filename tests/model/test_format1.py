@@ -103,6 +103,6 @@ def test_training_starts_from_it(smallcnn, tmp_path, name):
 def test_a_compiled_file_is_one_clear_line(refused, tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     said = refused("predict", FOLDER / "softmax.so", tmp_path / "a.png")
-    assert said == f"smallcnn: {FOLDER / 'softmax.so'}: written in format 1, this smallcnn reads 2; compile it again"
+    assert said == f"{FOLDER / 'softmax.so'}: written in format 1, this smallcnn reads 2; compile it again"
     with pytest.raises(FileError, match=r"softmax\.so: compiled; its network cannot be read back"):
         read(FOLDER / "softmax.so")

@@ -26,7 +26,7 @@ from smallcnn import runtime
 from smallcnn.bench.first_use import FirstUse, first_use
 from smallcnn.engines.engine import check_engine, choose
 from smallcnn.errors import SmallcnnError
-from smallcnn.model.kinds import COMPILED, KINDS, check_kind, read
+from smallcnn.model.kinds import COMPILED, KINDS, check_kind
 from smallcnn.model.probe import TOLERANCE, agrees, probe_image
 from smallcnn.model.shipped import located
 from smallcnn.runtime import Net
@@ -178,7 +178,7 @@ def compile_missing(
             progress((before + done / total) / len(making))
 
         made[one] = folder / f"{before}{'.dll' if sys.platform == 'win32' else '.so'}"
-        compile_file(read(one.file), made[one], threads=threads, report=report)
+        compile_file(one.file, made[one], threads=threads, report=report)
     return [made.get(one, one.file) for one in chosen]
 
 

@@ -21,6 +21,7 @@ from smallcnn.compiler.program import Program
 from smallcnn.compiler.targets import Target
 from smallcnn.engines import compiled
 from smallcnn.errors import CompileError, SmallcnnError, require
+from smallcnn.model.kinds import read
 from smallcnn.model.metadata import describe
 from smallcnn.model.model import Model
 from smallcnn.model.probe import TOLERANCE, agrees, probe_answer, probe_image, relative_error
@@ -42,7 +43,7 @@ class Compiled:
 
 
 def compile_file(
-    model: Model,
+    file: Model | Path | str,
     out: Path | str,
     *,
     target: str = "host",
@@ -52,7 +53,7 @@ def compile_file(
     workers: int | None = None,
     report: Report = lambda done, total: None,
 ) -> Compiled:
-    """Compiles a network into one file; `report` receives the number of kernels done and the total.
+    """Compiles a model, or the network in a model file, into one file; `report` receives the number of kernels done and the total.
 
     Names in a .o file begin with `prefix`; default: the file's stem.
 
@@ -70,7 +71,7 @@ def compile_file(
         raise SmallcnnError(f"{out}: a file for {made_for.name} must end in {' or '.join(made_for.suffixes)}")
     link.check_prefix(prefix, out)
     check_writable(out)
-    model = model.in_rgb()
+    model = (file if isinstance(file, Model) else read(file)).in_rgb()
     check_finite(model, model.graph.name)
     answer = probe_answer(model.graph, model.weights, model.preprocessing)
     made = to_program(model, made_for, answer, threads=threads, tune=tune, workers=workers, report=report)

@@ -21,6 +21,7 @@ def start(loadable: Loadable, threads: int | None) -> Session:
         raise MissingExtra("the engine 'openvino'", "openvino") from error
     core = ov.Core()
     hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    hints["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = "0"  # else the input of a dense layer with whole weights is rounded too
     if threads:
         hints["INFERENCE_NUM_THREADS"] = str(threads)
     try:
