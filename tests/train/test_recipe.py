@@ -130,7 +130,7 @@ def test_the_feed_gives_the_same_pictures_from_memory_and_from_files_and_from_an
     pixels = np.random.default_rng(0).integers(0, 256, (23, 16, 16, 3), np.uint8)
     for i, picture in enumerate(pixels):
         Image.fromarray(picture).save(tmp_path / f"{i}.png")
-    labels, names = Classes(np.arange(23) % 3), [str(i) for i in range(23)]
+    labels, names = np.arange(23) % 3, [str(i) for i in range(23)]
     held, files = (
         Split(pixels, Classes(labels), names),
         Split([tmp_path / f"{i}.png" for i in range(23)], Classes(labels), names),
