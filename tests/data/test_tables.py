@@ -85,6 +85,13 @@ class TestWhatATableSays:
         assert source.task == Task(("old", *COLOURS), {"colour": COLOURS})
         same(said(source), {name: [row[3], *row[:2]] for name, row in SAYS.items()})
 
+    def test_the_questions_of_a_task_where_the_table_has_them(self, tmp_path):
+        make(tmp_path)
+        task = Task(("hat", "old", "colour: red"), {"colour": ("colour: red",)})
+        same(said(open_source(tmp_path, columns=task)), said(open_source(tmp_path, columns=["old", "colour"])))
+        for other in (Task(("hat",)), Classification(("a", "b"))):
+            assert open_source(tmp_path, columns=other).fingerprint == open_source(tmp_path).fingerprint
+
     def test_a_short_row_ends_in_unknown(self, tmp_path):
         make(tmp_path, "file,a,b\n1.jpg,yes,no\n\n2.jpg,no\n", images=("1.jpg", "2.jpg"))
         same(said(open_source(tmp_path)), {"1.jpg": [1, 0], "2.jpg": [0, NAN]})
@@ -146,6 +153,19 @@ class TestWhereItLies:
     def test_a_folder_around_it_is_noted(self, tmp_path):
         make(tmp_path / "set")
         assert open_source(tmp_path).notes == (f"the data set is {tmp_path / 'set'}, the only one in {tmp_path}",)
+
+    def test_files_outside_the_splits_are_counted(self, tmp_path):
+        make(tmp_path / "set", images=("train/1.jpg", "train/2.jpg", "train/3.jpg", "val/4.jpg", "5.jpg"))
+        for name in ("README", "set/notes.txt", "set/train/x.pdf"):
+            (tmp_path / name).touch()
+        source = open_source(tmp_path)
+        assert source.left_out.as_dict()["files"] == {
+            ".pdf": 1,
+            ".txt": 1,
+            "outside the splits": 1,
+            "without suffix": 1,
+        }
+        same(said(source), SAYS)
 
     def test_splits_under_one_table(self, tmp_path):
         make(tmp_path, images=("train/1.jpg", "train/deep/2.jpg", "valid/3.jpg", "test/4.jpg"))

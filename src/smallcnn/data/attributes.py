@@ -9,24 +9,19 @@ and every row an image. Images lie in any folders, or under train/, val/ and tes
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
-
-import numpy as np
 
 from smallcnn.data import targets
 from smallcnn.data.archive import File
 from smallcnn.data.left_out import is_image_name
+from smallcnn.data.questions import Columns, answers
 from smallcnn.data.split import Split
 from smallcnn.data.table import Names, Table, is_table, read_table
 from smallcnn.data.tree import DEEPEST, PARTS, Folder, by_split, check_beside
-from smallcnn.errors import DataError, FileError, closest
+from smallcnn.errors import DataError
 from smallcnn.tasks.attributes import Attributes
 from smallcnn.tasks.labels import some
-
-_YES, _NO = {"yes", "true", "1"}, {"no", "false", "0", "-1"}
-_MOST_CHOICES = 1000
-_FEW = 10  # values that may all differ without being the names of the images
 
 
 @dataclass(frozen=True)
@@ -46,7 +41,7 @@ class _Cells:
     table: Table
     by_name: dict[str, list[str]]
 
-    def column(self, title: str, names: Sequence[str]) -> list[str]:
+    def column(self, title: str, names: Collection[str]) -> list[str]:
         """The cells of these images under a title; empty if the table does not have it."""
         if title not in self.table.titles:
             return [""] * len(names)
@@ -54,11 +49,11 @@ class _Cells:
         return [self.by_name[name][place] for name in names]
 
 
-def read(given: Folder, columns: Sequence[str] | None = None, table: str | None = None) -> Labelled | None:
+def read(given: Folder, columns: Columns = None, table: str | None = None) -> Labelled | None:
     """Reads the images of a folder, or of the only folder in it, with the table there; None if there is none.
 
-    Class folders come before a table, unless `table`, its file name, is given. `columns` are the questions; the default
-    is all whose values repeat. Raises DataError if images and rows do not fit each other, or a column cannot be used.
+    Class folders come before a table, unless `table`, its file name, is given. Raises DataError if images and rows do
+    not fit each other, or one of the `columns` cannot be used.
     """
     root = _with_table(given)
     if root is None:
@@ -74,12 +69,18 @@ def read(given: Folder, columns: Sequence[str] | None = None, table: str | None 
     if not own and not any(theirs.values()):
         return None
     check_beside(folders, others)
+    for path in [path for folder in (given, root) if folder not in folders.values() for path in folder.loose()]:
+        root.left_out.file(path, "outside the splits" if is_image_name(path.name) else "")
     images = {key: _images(root, folder) for key, folder in folders.items()}
     if own:
         cells = dict.fromkeys(folders, _cells(root, own, [name for found in images.values() for name in found]))
     else:
         cells = {key: _cells(folder, theirs[key], list(images[key])) for key, folder in folders.items()}
-    task, present, notes = _answers([(cells[key], list(found)) for key, found in images.items()], columns)
+    titles = list(dict.fromkeys(title for each in cells.values() for title in each.table.titles[1:]))
+    column = {
+        title: [cell for key, found in images.items() for cell in cells[key].column(title, found)] for title in titles
+    }
+    task, present, notes = answers(next(iter(cells.values())).table.path, column, columns)
     splits, start = {}, 0
     for key, found in images.items():
         labels = present[start : start + len(found)]
@@ -96,7 +97,7 @@ def _with_table(given: Folder) -> Folder | None:
         splits = [folder for folder in folders if folder.path.name.lower() in PARTS]
         if any(is_table(path) for folder in (here, *splits) for path in folder.loose()):
             return here
-        if len(folders) != 1 or loose:
+        if len(folders) != 1 or any(is_image_name(path.name) for path in loose):
             return None
         here = folders[0]
     return None
@@ -157,52 +158,3 @@ def _cells(folder: Folder, tables: list[Table], names: list[str]) -> _Cells:
         raise DataError(f"{path}: {'; '.join(problems)}")
     width = len(table.titles)
     return _Cells(table, {name: row + [""] * (width - len(row)) for name, [(_, row)] in rows_of.items()})
-
-
-def _answers(
-    parts: list[tuple[_Cells, list[str]]], columns: Sequence[str] | None
-) -> tuple[Attributes, np.ndarray, tuple[str, ...]]:
-    """The task, its targets (N, A), and notes on columns that are not used."""
-    path = parts[0][0].table.path
-    titles = list(dict.fromkeys(title for cells, _ in parts for title in cells.table.titles[1:]))
-    if unknown := [column for column in columns or () if column not in titles]:
-        raise DataError(f"{path}: no column {unknown[0]!r}; {closest(unknown[0], titles)}")
-    labels: list[str] = []
-    choices: dict[str, tuple[str, ...]] = {}
-    found, notes = [], []
-    for title in titles if columns is None else columns:
-        values = [value for cells, names in parts for value in cells.column(title, names)]
-        counts = Counter(filter(None, values))
-        if problem := _useless(counts, columns is not None):
-            notes.append(f"{path}: column {title!r} is not used: {problem}")
-            continue
-        if {value.casefold() for value in counts} <= _YES | _NO:
-            right = {value: float(value.casefold() in _YES) for value in counts}
-            labels.append(title)
-            found.append(np.array([[right.get(value, np.nan)] for value in values], np.float32))
-            continue
-        choices[title] = tuple(f"{title}: {value}" for value in sorted(counts))
-        labels += choices[title]
-        place = {value: index for index, value in enumerate(sorted(counts))}
-        chosen = np.array([place.get(value, -1) for value in values])
-        known = np.where(chosen < 0, np.nan, 1).astype(np.float32)
-        found.append((chosen[:, None] == np.arange(len(place))) * known[:, None])
-    if columns and notes:
-        raise DataError(notes[0])
-    if not labels:
-        raise DataError(f"{path}: no column to learn; " + ("; ".join(notes) or "it only names the files"))
-    try:
-        return Attributes(tuple(labels), choices), np.concatenate(found, 1), tuple(notes)
-    except FileError as error:
-        raise DataError(f"{path}: {error}") from error
-
-
-def _useless(counts: Counter[str], wanted: bool) -> str:
-    """The reason why a column answers no question; empty if it does, or is `wanted` and possible."""
-    if not counts:
-        return "it is empty"
-    if len(counts) > _MOST_CHOICES:
-        return f"it has {len(counts):,} different values, and a question at most {_MOST_CHOICES:,}"
-    if not wanted and len(counts) > _FEW and max(counts.values()) == 1:
-        return f"its {len(counts):,} values are all different"
-    return ""

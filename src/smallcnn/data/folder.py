@@ -14,6 +14,7 @@ import numpy as np
 from smallcnn.data import attributes
 from smallcnn.data.archive import File, files_in
 from smallcnn.data.left_out import LeftOut, is_image_name
+from smallcnn.data.questions import Columns
 from smallcnn.data.split import Split
 from smallcnn.data.targets import Classes
 from smallcnn.data.tree import DEEPEST, PARTS, Folder, InArchive, OnDisk, by_split, check_beside, nfc
@@ -42,12 +43,12 @@ class Read:
         return self.task.labels
 
 
-def read_folder(root: Path, columns: Sequence[str] | None = None) -> Read:
+def read_folder(root: Path, columns: Columns = None) -> Read:
     """Reads a folder; `columns` as in `open_source`. Raises DataError or OSError."""
     return _read(OnDisk(root, LeftOut()), columns)
 
 
-def read_archive(path: Path, columns: Sequence[str] | None = None) -> Read:
+def read_archive(path: Path, columns: Columns = None) -> Read:
     """Reads a tar or zip; `columns` as in `open_source`. Raises DataError."""
     left_out = LeftOut()
     files = files_in(path, left_out)
@@ -68,16 +69,16 @@ def images_in(folder: Path) -> tuple[list[Path], LeftOut]:
     return found, left_out
 
 
-def read_table(path: Path, columns: Sequence[str] | None = None) -> Read:
+def read_table(path: Path, columns: Columns = None) -> Read:
     """Reads a table and the images in its folder; `columns` as in `open_source`. Raises DataError or OSError."""
     return _read(OnDisk(path.parent, LeftOut()), columns, path.name)
 
 
-def _read(root: Folder, columns: Sequence[str] | None, table: str | None = None) -> Read:
+def _read(root: Folder, columns: Columns, table: str | None = None) -> Read:
     left_out, given = root.left_out, root
     if labelled := attributes.read(given, columns, table):
         return Read(labelled.task, labelled.splits, left_out, (*_around(given, labelled.root), *labelled.notes))
-    if columns is not None:
+    if isinstance(columns, Sequence):
         raise DataError(f"{given.path}: columns are those of a table next to the images, and none was found")
     root = _meant(given)
     notes = _around(given, root)

@@ -13,6 +13,7 @@ from smallcnn.data.arrays import read_npz
 from smallcnn.data.folder import read_archive, read_folder, read_table
 from smallcnn.data.left_out import LeftOut
 from smallcnn.data.named import NAMED, read_named
+from smallcnn.data.questions import Columns
 from smallcnn.data.shards.read import is_shards, read_shards
 from smallcnn.data.split import Split
 from smallcnn.data.table import is_table
@@ -55,7 +56,7 @@ class Listing:
         return digest.hexdigest()[:16]
 
 
-def listed(source: str | Path, *, root: str | Path | None = None, columns: Sequence[str] | None = None) -> Listing:
+def listed(source: str | Path, *, root: str | Path | None = None, columns: Columns = None) -> Listing:
     """Lists a data set with its stored splits; the arguments are those of `open_source`. Raises DataError."""
     name, path, root = str(source), Path(source), None if root is None else Path(root)
     make = partial(Listing, name, root)
@@ -82,8 +83,8 @@ def listed(source: str | Path, *, root: str | Path | None = None, columns: Seque
     raise DataError(f"no folder, archive, .npz file or named set {name!r}; {closest(name, NAMED)}")
 
 
-def _classes(names: tuple[str, ...], columns: Sequence[str] | None) -> Classification:
-    if columns is not None:
+def _classes(names: tuple[str, ...], columns: Columns) -> Classification:
+    if isinstance(columns, Sequence):
         raise DataError("columns are those of a table next to images in a folder or archive")
     return Classification(names)
 

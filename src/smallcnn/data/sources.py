@@ -25,6 +25,7 @@ from smallcnn.data.groups import read_groups
 from smallcnn.data.left_out import LeftOut
 from smallcnn.data.listing import Listing, listed
 from smallcnn.data.named import NAMED
+from smallcnn.data.questions import Columns
 from smallcnn.data.split import Split
 from smallcnn.errors import DataError
 from smallcnn.tasks.task import Task
@@ -99,7 +100,7 @@ def open_source(
     source: Data,
     *,
     root: str | Path | None = None,
-    columns: Sequence[str] | None = None,
+    columns: Columns = None,
     seed: int = 0,
     val_fraction: float = 0.2,
     groups: str | Path | None = None,
@@ -108,9 +109,10 @@ def open_source(
     """Lists the images of a folder, an archive, an .npz file, shards or a named set, without decoding them.
 
     A Source is not listed again, only cut anew. `root` is the folder with a copy of a named set: the official files,
-    packed or unpacked, or images. `columns` are the questions to use from a table of attributes, by default all that
-    can be used. `groups` is a table or a pattern that says which images belong together. `cut` is that of an earlier
-    Source; it applies if the images are the same and no groups are given.
+    packed or unpacked, or images. `columns` are those to use of a table of attributes: their titles, or a task whose
+    questions to use as far as the table has them; by default all that can be used. `groups` is a table or a pattern
+    that says which images belong together. `cut` is that of an earlier Source; it applies if the images are the same
+    and no groups are given.
 
     Raises DataError if the data is unusable, such as no images or invalid labels, and FileError if a named set or an
     index cannot be downloaded.
