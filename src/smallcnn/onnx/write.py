@@ -10,9 +10,9 @@ Every export is run in ONNX Runtime and compared with the reference of the unfol
 from pathlib import Path
 
 import numpy as np
-
 import onnx
 from onnx import TensorProto, helper
+
 from smallcnn.errors import ExportError
 from smallcnn.ir.types import Shape
 from smallcnn.model.metadata import describe
@@ -21,8 +21,8 @@ from smallcnn.model.probe import TOLERANCE, agrees, probe_answer, probe_image, r
 from smallcnn.model.store import check_finite
 from smallcnn.onnx.nodes import NUMBERS, Nodes
 from smallcnn.system.files import atomic
-from smallcnn.tasks.classification import Classification, classification
 from smallcnn.tasks import ending
+from smallcnn.tasks.classification import Classification, classification
 from smallcnn.transform.fold import fold
 
 OPSET, IR_VERSION = 17, 8
@@ -91,12 +91,12 @@ def to_onnx(model: Model, *, probabilities: bool = False) -> onnx.ModelProto:
     for node in graph.nodes[1:]:
         nodes.values[node.name] = nodes.node(node)
     outputs = []
-    for name, node in names.items():
-        tensor = graph[node].tensor
+    for name, end in names.items():
+        tensor = graph[end].tensor
         if len(tensor.shape) == 3:
-            nodes.emit("Transpose", [nodes.values[node]], name, perm=[0, 2, 3, 1])
+            nodes.emit("Transpose", [nodes.values[end]], name, perm=[0, 2, 3, 1])
         else:
-            nodes.emit(last, [nodes.values[node]], name)
+            nodes.emit(last, [nodes.values[end]], name)
         outputs.append(_value(name, NUMBERS[tensor.number], tensor.shape))
     onnx_graph = helper.make_graph(
         nodes.made,
