@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+
 from smallcnn.ir import ops
 from smallcnn.ir.graph import Graph, Node
 from smallcnn.ir.types import RANGES, Grid, Number, Tensor

@@ -10,9 +10,9 @@ Every export is run in ONNX Runtime and compared with the reference of the unfol
 from pathlib import Path
 
 import numpy as np
-
 import onnx
 from onnx import TensorProto, helper
+
 from smallcnn.errors import ExportError
 from smallcnn.ir.types import Shape
 from smallcnn.model.metadata import describe
@@ -91,12 +91,12 @@ def to_onnx(model: Model, *, probabilities: bool = False) -> onnx.ModelProto:
     for node in graph.nodes[1:]:
         nodes.values[node.name] = nodes.node(node)
     outputs = []
-    for name, node in names.items():
-        tensor = graph[node].tensor
+    for name, end in names.items():
+        tensor = graph[end].tensor
         if len(tensor.shape) == 3:
-            nodes.emit("Transpose", [nodes.values[node]], name, perm=[0, 2, 3, 1])
+            nodes.emit("Transpose", [nodes.values[end]], name, perm=[0, 2, 3, 1])
         else:
-            nodes.emit(last, [nodes.values[node]], name)
+            nodes.emit(last, [nodes.values[end]], name)
         outputs.append(_value(name, NUMBERS[tensor.number], tensor.shape))
     onnx_graph = helper.make_graph(
         nodes.made,
