@@ -13,7 +13,7 @@ from types import ModuleType
 import numpy as np
 
 from smallcnn.data.loader import prepared_batches
-from smallcnn.data.sources import Source, Split, open_source
+from smallcnn.data.sources import Data, Source, Split, open_source
 from smallcnn.errors import DataError
 from smallcnn.runtime import BATCH, Net
 from smallcnn.runtime import open as open_model
@@ -85,7 +85,7 @@ class Evaluation:
 
 def evaluate(
     net: Net | str | Path,
-    data: str | Path,
+    data: Data,
     *,
     root: str | Path | None = None,
     groups: str | Path | None = None,
@@ -113,11 +113,15 @@ def evaluate(
     trained_on = net.facts.get("data")
     trained_on = trained_on if isinstance(trained_on, dict) else {}
     cut = {key: trained_on[key] for key in ("seed", "val_fraction") if isinstance(trained_on.get(key), int | float)}
-    source = open_source(data, root=root, groups=groups, cut=trained_on.get("cut", ""), **cut)
+    source = open_source(
+        data, root=root, columns=net.task if isinstance(net.task, Attributes) else None, groups=groups,
+        cut=trained_on.get("cut", ""), **cut,
+    )  # fmt: skip
+    where = source.listing.place
     doubt = None
     if part is None:
         same = source.fingerprint == trained_on.get("fingerprint")
-        part = _unseen(source, trained_here=same or Path(data).name == trained_on.get("name"))
+        part = _unseen(source, trained_here=same or Path(where).name == trained_on.get("name"))
         if part == "all" and trained_on:
             doubt = (
                 "all images are used, as the model was trained on another data set; images shared by both would "
@@ -131,10 +135,10 @@ def evaluate(
             if trained_on.get("cut") and not source.cut:
                 doubt += "; it was split by groups: give the same --groups, or this split contains training images"
     if part != "all" and part not in source.splits:
-        raise DataError(f"{data} has no split {part!r}; it has {', '.join([*source.splits, 'all'])}")
+        raise DataError(f"{where} has no split {part!r}; it has {', '.join([*source.splits, 'all'])}")
     split = source.everything() if part == "all" else source.splits[part]
     if not len(split):
-        raise DataError(f"{data} has no images in its split {part!r}")
+        raise DataError(f"{where} has no images in its split {part!r}")
     targets = targets_for(net.task, source, split)
     answers = ask(net, split, targets, workers=workers, report=report)
     found = scores(net.task, answers.outputs, answers.targets)
