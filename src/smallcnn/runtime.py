@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL.Image import Image
@@ -25,12 +25,10 @@ from smallcnn.errors import AnswerError, DataError, FileError, ImageError, Small
 from smallcnn.image.decode import ImageInput
 from smallcnn.image.fit import Preprocessing
 from smallcnn.image.geometry import Seen
-from smallcnn.ir.graph import LOGITS
-from smallcnn.ir.types import Tensor
+from smallcnn.ir.types import LOGITS, Tensor
 from smallcnn.model import metadata
 from smallcnn.model.kinds import KINDS, check_kind, read
 from smallcnn.model.metadata import Description
-from smallcnn.model.model import Model
 from smallcnn.model.probe import probe_answer
 from smallcnn.model.shipped import located
 from smallcnn.onnx.read import outline
@@ -38,6 +36,9 @@ from smallcnn.system.escape import escaped
 from smallcnn.tasks.classification import Classification, Prediction, classification
 from smallcnn.tasks.ending import Ending, logits_of
 from smallcnn.tasks.task import Outputs, Task
+
+if TYPE_CHECKING:
+    from smallcnn.model.model import Model
 
 MOST_THREADS = 256
 """Threads that an engine may be asked for; more than a machine has cores make it crawl."""
@@ -63,7 +64,7 @@ class Net:
     mult_adds: int
     outputs: dict[str, Tensor]
     _probabilities: bool
-    _source: Path | Model
+    _source: "Path | Model"
     _session: Session
     _proof: Proof
 
@@ -230,7 +231,7 @@ def open(path: str | Path, *, engine: str | None = None, threads: int | None = N
     )
 
 
-def of(model: Model, *, engine: str | None = None, threads: int | None = None) -> Net:
+def of(model: "Model", *, engine: str | None = None, threads: int | None = None) -> Net:
     """A model in memory, ready to run, as `open` makes one of a file."""
     _check_settings(engine, threads)
     fits = KINDS[".safetensors"].engines
@@ -239,7 +240,7 @@ def of(model: Model, *, engine: str | None = None, threads: int | None = None) -
     return _of(model, None, engine or fits[0], threads)
 
 
-def _of(model: Model, path: Path | None, engine: str, threads: int | None) -> Net:
+def _of(model: "Model", path: Path | None, engine: str, threads: int | None) -> Net:
     from smallcnn.cost.profile import profile
 
     where = str(path or model.graph.name)
@@ -297,9 +298,9 @@ def _check_promises(said: Description, session: Session) -> None:
 
 
 def _unpickled(
-    source: Path | Model, engine: str, threads: int | None, path: Path | None, preprocessing: Preprocessing
+    source: "Path | Model", engine: str, threads: int | None, path: Path | None, preprocessing: Preprocessing
 ) -> Net:
-    if isinstance(source, Model):
+    if not isinstance(source, Path):
         return replace(of(source, engine=engine, threads=threads), path=path, preprocessing=preprocessing)
     try:
         stat = source.stat()

@@ -14,6 +14,7 @@ from PIL import Image
 from artifacts import COLOURS, LABELS, artifact
 from smallcnn import runtime
 from smallcnn.model.store import save
+from smallcnn.tasks.classification import Classification
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes and devices among files are Unix's")
 
@@ -51,7 +52,7 @@ def test_top(smallcnn, model, photos):
 ])  # fmt: skip
 def test_csv(smallcnn, tmp_path, photos, top, head):
     labels = ('a "quoted" one', "with, comma", "plain")
-    save(replace(artifact(), labels=labels), tmp_path / "m.safetensors")
+    save(replace(artifact(), task=Classification(labels)), tmp_path / "m.safetensors")
     comma = photos / 'c,d "e".png'
     Image.new("RGB", (8, 8)).save(comma)
     code, out, _ = smallcnn("predict", tmp_path / "m.safetensors", photos, "--csv", *top)
@@ -66,7 +67,7 @@ def test_csv(smallcnn, tmp_path, photos, top, head):
 
 
 def test_csv_of_scores(smallcnn, tmp_path, photos):
-    save(replace(artifact(), ending="none"), tmp_path / "m.safetensors")
+    save(replace(artifact(), task=Classification(LABELS, "none")), tmp_path / "m.safetensors")
     assert smallcnn("predict", tmp_path / "m.safetensors", photos, "--csv")[1].startswith("file,label,score\n")
 
 

@@ -30,7 +30,7 @@ from smallcnn.compiler import link, targets
 from smallcnn.compiler.compiling import compile_file
 from smallcnn.engines import compiled
 from smallcnn.errors import FileError, SmallcnnError
-from smallcnn.ir.graph import LOGITS
+from smallcnn.ir.types import LOGITS
 from smallcnn.model import store
 from zoo_models import MODELS, SMALL, build
 

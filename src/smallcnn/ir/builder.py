@@ -15,9 +15,9 @@ from typing import Literal
 
 from smallcnn.errors import GraphError
 from smallcnn.ir import checks, ops
-from smallcnn.ir.graph import LOGITS, Graph, Node, Output, make_node
+from smallcnn.ir.graph import Graph, Node, Output, make_node
 from smallcnn.ir.ops import ActivationKind, Op, Padding, Pair
-from smallcnn.ir.types import Grid, Number, Shape
+from smallcnn.ir.types import LOGITS, Grid, Number, Shape
 
 Size = int | Pair
 PaddingLike = Literal["same", "ceil", "symmetric"] | int | Padding

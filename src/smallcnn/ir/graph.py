@@ -19,14 +19,12 @@ from smallcnn.errors import GraphError
 from smallcnn.ir import checks, ops
 from smallcnn.ir.checks import shown
 from smallcnn.ir.ops import Op, Weight
-from smallcnn.ir.types import Shape, Tensor
+from smallcnn.ir.types import LOGITS, Shape, Tensor
 
 _NAME = re.compile(r"[A-Za-z_]\w*(\.\w+)*", re.ASCII)
 _LONGEST_NAME = 200
 _LONGEST_JSON = 1000 * checks.MOST_NODES  # a node takes about 250 characters
 _JSON_VERSION = 2
-LOGITS = "logits"
-"""The output of a classifier."""
 T = TypeVar("T")
 
 

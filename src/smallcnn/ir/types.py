@@ -17,6 +17,8 @@ from smallcnn.ir import checks
 Shape = tuple[int, ...]
 Number = Literal["float32", "uint8", "int8", "int32"]
 
+LOGITS = "logits"
+"""Name of a classifier's output."""
 NUMBERS: tuple[Number, ...] = get_args(Number)
 SIZES: dict[Number, int] = {"float32": 4, "uint8": 1, "int8": 1, "int32": 4}
 """Bytes of one number."""

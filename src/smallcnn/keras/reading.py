@@ -24,7 +24,7 @@ from smallcnn.foreign.views import View
 from smallcnn.image.fit import Preprocessing
 from smallcnn.image.overrides import Overrides
 from smallcnn.ir.checks import is_whole, shown
-from smallcnn.ir.graph import LOGITS
+from smallcnn.ir.types import LOGITS
 from smallcnn.keras.call import Call, Value
 from smallcnn.keras.description import Called, Description, Layer, Ref, describe, running
 from smallcnn.keras.layers import FUNCTIONS, READERS

@@ -26,7 +26,7 @@ from smallcnn.foreign.views import View
 from smallcnn.image.fit import Preprocessing
 from smallcnn.image.overrides import Overrides
 from smallcnn.ir.checks import shown
-from smallcnn.ir.graph import LOGITS
+from smallcnn.ir.types import LOGITS
 from smallcnn.model.model import Model
 from smallcnn.tasks.classification import Classification
 from smallcnn.tflite.call import Call, Value

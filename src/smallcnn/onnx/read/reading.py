@@ -30,7 +30,8 @@ from smallcnn.foreign.views import Array, View
 from smallcnn.image.fit import Preprocessing
 from smallcnn.image.overrides import Overrides
 from smallcnn.ir.checks import shown
-from smallcnn.ir.graph import LOGITS, Node
+from smallcnn.ir.graph import Node
+from smallcnn.ir.types import LOGITS
 from smallcnn.model.metadata import check_format, facts_of, task_of, text_of
 from smallcnn.model.model import Model
 from smallcnn.onnx.read import older

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import onnx
 from onnx import TensorProto, numpy_helper
+
 from smallcnn.errors import FileError
-from smallcnn.ir.graph import LOGITS
+from smallcnn.ir.types import LOGITS
 
 _CHOOSES = ("ArgMax", "TopK", "ReduceMax")
 """Operators that pick among the classes."""
