@@ -36,6 +36,12 @@ crop = click.option(
     type=click.FloatRange(0, 1, min_open=True),
     help="share of the shorter side to keep; 1 if the images are already cropped  [default: the file's]",
 )
+fit = click.option(
+    "--fit",
+    type=click.Choice(["crop", "stretch", "letterbox"]),
+    help="how an image fills the input: crop (its centre), stretch (all of it) or letterbox (all of it, with borders)"
+    "  [default: the file's, or crop]",
+)
 workers = click.option(
     "--workers", type=click.IntRange(1), help="number of decoding threads  [default: one per core, at most 8]"
 )

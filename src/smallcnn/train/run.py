@@ -17,7 +17,8 @@ import torch
 from smallcnn import zoo
 from smallcnn.data.sources import NAMED, Source, open_source
 from smallcnn.errors import DataError, FileError
-from smallcnn.image.fit import Preprocessing
+from smallcnn.image.fit import Fit, Preprocessing
+from smallcnn.image.overrides import Overrides
 from smallcnn.ir import ops
 from smallcnn.ir.graph import Graph
 from smallcnn.model.model import Model
@@ -48,6 +49,7 @@ def train(
     out: str | Path,
     *,
     resolution: int | None = None,
+    fit: Fit | None = None,
     recipe: Recipe | str = "auto",
     teacher: str | Path | None = None,
     root: str | Path | None = None,
@@ -67,7 +69,8 @@ def train(
       new last layer unless the network knows all classes of the data.
 
     `resolution` applies to a name or an artifact. Its default is the artifact's resolution. For a name it is the
-    network's own (mostly 224) with image files, and the images' size, at least 32, with arrays.
+    network's own (mostly 224) with image files, and the images' size, at least 32, with arrays. `fit` says how images
+    fill it, by default as the artifact's do, else by their centre.
 
     `recipe` is a Recipe, the name of one (see `recipes`), or "auto": the one for fine-tuning, for small images or for
     photographs. `changes` override its fields. `teacher` is a model file to learn from. `root` is the folder with the
@@ -86,6 +89,7 @@ def train(
             plain = replace(_named(recipe, 0, False), **changes)
             source = _open(data, plain, root, groups=groups)
             start = _start(model, source, resolution, plain.seed)
+            start = replace(start, preprocessing=Overrides(fit=fit).over(start.preprocessing))
             chosen = replace(_named(recipe, min(start.graph.input_shape[:2]), start.came_from is not None), **changes)
         resumed = resume or restarted()
         return _run(start, source, data, root, out, chosen, teacher, resumed, compute, on, workers, ranks)

@@ -41,7 +41,7 @@ def first_images(split: Split, recipe: Recipe, preprocessing: Preprocessing, mos
         rows, mix = mix.among(places)
     batch = replace(
         batch, images=batch.images[rows], labels=batch.labels[rows], indices=batch.indices[rows],
-        seen=[batch.seen[row] for row in rows],
+        seen=[batch.seen[row] for row in rows.tolist()],
     )  # fmt: skip
     loaded = Pixels(preprocessing, torch.device("cpu")).load(batch.images)
     seen, own = augmented(recipe, loaded, draws.colours(batch.indices), mix)
