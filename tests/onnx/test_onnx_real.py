@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
-import onnx
 from shared_files import shared
-from smallcnn.image.overrides import Prepared
+from smallcnn.image.overrides import Overrides
 from smallcnn.onnx import read_onnx
 from smallcnn.reference import floating as reference
 from smallcnn.tasks.ending import probabilities
@@ -61,7 +61,7 @@ def needed(model, source, output):
 @pytest.mark.parametrize(("name", "source", "output", "plane", "tolerance"), FILES)
 def test_real_files_agree_with_onnx_runtime(name, source, output, plane, tolerance):
     path = shared(f"cases/{name}")
-    read = read_onnx(path, Prepared(resolution=plane))
+    read = read_onnx(path, Overrides(resolution=plane))
     assert plane in (None, read.graph.input_shape[:2])
     judge = session(path, source, output, plane)
     half = "float16" in judge.get_inputs()[0].type
@@ -71,7 +71,7 @@ def test_real_files_agree_with_onnx_runtime(name, source, output, plane, toleran
         fed = read.preprocessing.normalise(pixels).astype(np.float16 if half else np.float32)
         (wanted,) = judge.run([output], {source: np.ascontiguousarray(fed.transpose(0, 3, 1, 2))})
         logits = reference.answer(read.graph, read.weights, fed.astype(np.float64))[0]
-        worst = max(worst, np.abs(probabilities(logits, read.ending) - wanted.reshape(-1)).max())
+        worst = max(worst, np.abs(probabilities(logits, read.task.ending) - wanted.reshape(-1)).max())
     print(f"{name} {plane or ''}: {worst:.1e}")
     assert worst < tolerance
 

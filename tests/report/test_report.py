@@ -1,5 +1,4 @@
 import dataclasses
-import html.parser
 import json
 import re
 
@@ -8,6 +7,7 @@ import pytest
 
 from artifacts import artifact, colour_photos
 from networks import tiny
+from pages import Page
 from smallcnn import runtime
 from smallcnn.bench.bench import Row, bench
 from smallcnn.cost.profile import profile
@@ -27,36 +27,6 @@ RECORDS = [
     for i in (1, 2, 3)
 ]  # fmt: skip
 HISTORY = [Epoch.from_json(record) for record in RECORDS]
-
-
-class Page(html.parser.HTMLParser):
-    """Checks that tags close in the order they open, and collects tags, names of attributes and the text."""
-
-    void = ("meta", "img", "br", "use", "path", "rect", "input")
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.words, self.tags, self.attributes = [], [], [], []
-        self.feed(text)
-        assert not self.open
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += [name for name, _ in attrs]
-        if tag not in self.void:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        pass
-
-    def handle_endtag(self, tag):
-        if tag not in self.void:
-            while self.open[-1] in ("li", "td", "th", "tr") and self.open[-1] != tag:
-                self.open.pop()
-            assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.words.append(data)
 
 
 @pytest.fixture

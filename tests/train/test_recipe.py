@@ -92,7 +92,7 @@ def test_a_picture_too_long_for_any_box_is_cut_in_the_middle():
 def crop_of(picture, recipe, epoch, index):
     preprocessing = Preprocessing((16, 16))
     decoded = decode(picture, 3, decoded_side(recipe, preprocessing))
-    return random_crop(recipe, preprocessing, epoch, index, decoded)
+    return random_crop(recipe, preprocessing, epoch, index, decoded).pixels
 
 
 def test_crops_depend_on_seed_epoch_and_index_alone():
@@ -109,7 +109,7 @@ def test_without_augmentation_training_sees_what_evaluation_sees():
     split, view = Split(pictures, Classes(np.arange(3)), ["a", "b", "c"]), Preprocessing((16, 16))
     recipe = Recipe(augment="none", mirror=True)
     (batch,) = Feed(split, recipe, view, 1).batches(0, np.arange(3), Draws(recipe, 0, 3), 3)
-    np.testing.assert_array_equal(batch.images, np.stack([view.prepare(picture) for picture in pictures]))
+    np.testing.assert_array_equal(batch.images, np.stack([view.prepare(picture).pixels for picture in pictures]))
 
 
 def test_half_of_the_small_pictures_are_mirrored_unless_forbidden():

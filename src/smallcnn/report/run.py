@@ -44,7 +44,7 @@ def of_run(run: Path, data: str, root: str | Path | None = None, goal: str = "to
     """
     net = runtime.open(run / "best.safetensors")
     evaluation = evaluate(net, data, root=root, part="val")
-    trained = store.load(net.path)
+    trained = store.load(run / "best.safetensors")
     counted = profile(trained.graph)
     swept = sweep(trained, evaluation, renormed=counted.mult_adds <= _QUICK_TO_RENORM)
     history = read_history(run)
@@ -90,7 +90,7 @@ def plain_name(name: str) -> str:
 
 def _details(net: Net) -> str:
     size = "x".join(map(str, net.input_shape))
-    return f"{net.name}, input {size}, {len(net.labels)} classes; {net.path.name} in {net.engine}"
+    return f"{net.name}, input {size}, {len(net.labels)} classes; {Path(net.where).name} in {net.engine}"
 
 
 def _training_images(net: Net, evaluation: Evaluation) -> list[Section]:
@@ -221,7 +221,8 @@ def accuracy(evaluation: Evaluation, net: Net, data: str) -> Section:
     metrics = evaluation.metrics
     note = (
         f"{metrics.images} images of {data} ({evaluation.part}): "
-        f"top-1 {metrics.top1:.2%}, top-5 {metrics.top5:.2%}, loss {metrics.loss:.3f}; {net.path.name} in {net.engine}."
+        f"top-1 {metrics.top1:.2%}, top-5 {metrics.top5:.2%}, loss {metrics.loss:.3f}; "
+        f"{Path(net.where).name} in {net.engine}."
     )
     doubt = f"<p>{page.text(evaluation.doubt)}</p>" if evaluation.doubt else ""
     skipped = ""
@@ -239,7 +240,7 @@ def predictions(net: Net, split: Split, classes: Sequence[str], most: int = 24) 
     figures = []
     for index in np.linspace(0, len(split) - 1, min(most, len(split))).astype(int):
         try:
-            image = net.preprocessing.prepare(split.images[index])
+            image = net.preprocessing.prepare(split.images[index]).pixels
         except ImageError:
             continue  # the section on accuracy counts them
         seen, true = net.classify_prepared(image), classes[split.labels[index]]

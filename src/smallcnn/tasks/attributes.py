@@ -11,7 +11,7 @@ import numpy as np
 
 from smallcnn.errors import DataError, FileError
 from smallcnn.image.geometry import Seen
-from smallcnn.ir.graph import Graph
+from smallcnn.ir.types import Tensor
 from smallcnn.tasks.ending import PRESENT, probabilities
 from smallcnn.tasks.labels import check_logits, checked_labels, some
 from smallcnn.tasks.task import Outputs
@@ -52,9 +52,9 @@ class Attributes:
         if empty := [question for question, labels in self.choices.items() if not labels]:
             raise FileError(f"questions without choices: {some(empty)}")
 
-    def check(self, graph: Graph) -> None:
-        """Raises GraphError unless the network has one output of one real number per label."""
-        check_logits(graph, self.labels)
+    def check(self, results: Mapping[str, Tensor]) -> None:
+        """Raises GraphError unless there is one output of one real number per label."""
+        check_logits(results, self.labels)
 
     def answer(self, outputs: Outputs, seen: Seen | None = None) -> AttributesAnswer:  # noqa: ARG002
         """The labels of one image by probability, from its logits."""

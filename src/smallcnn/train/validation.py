@@ -1,16 +1,13 @@
 """Validation between epochs."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import torch
 
-from smallcnn.data.loader import Batch, batches
+from smallcnn.data.memory import PreparedSplit
 from smallcnn.data.split import Split
 from smallcnn.errors import DataError
 from smallcnn.image.fit import Preprocessing
 from smallcnn.module import GraphModule, named
-from smallcnn.train.feed import held
 from smallcnn.train.objective import Objective
 from smallcnn.train.pixels import Pixels
 from smallcnn.train.ranks import Ranks
@@ -30,10 +27,9 @@ class Validation:
         ranks: Ranks,
     ) -> None:
         share = split if ranks.alone else split.subset(ranks.slice(len(split)))
-        self._split, self.failed, self._held = held(share, preprocessing, workers)
-        self._ranks = ranks
-        self._preprocessing, self._pixels, self._objective = preprocessing, pixels, objective
-        self._batch_size, self._workers = batch_size, workers
+        self._images = PreparedSplit(share, preprocessing, workers)
+        self.failed = self._images.failed
+        self._ranks, self._pixels, self._objective, self._batch_size = ranks, pixels, objective, batch_size
 
     @torch.inference_mode()
     def measure(self, module: GraphModule) -> dict[str, float]:
@@ -45,8 +41,8 @@ class Validation:
         outputs: dict[str, list[np.ndarray]] = {
             name: [np.zeros((0, *tensor.shape), np.float32)] for name, tensor in module.graph.results.items()
         }
-        targets = [self._split.targets.take([]).array]
-        for batch in self._batches():
+        targets = [self._images.split.targets.take([]).array]
+        for batch in self._images.batches(range(len(self._images)), self._batch_size):
             self.failed |= batch.failed
             if len(batch.labels):
                 images = self._pixels.normalise(self._pixels.load(batch.images))
@@ -60,18 +56,3 @@ class Validation:
             self._ranks.refuse(DataError(f"no validation image could be decoded; the first: {problem}"))
         everything = {name: np.concatenate([share[name] for share, _, _ in shares]) for name in outputs}
         return self._objective.scores(everything, np.concatenate([theirs for _, theirs, _ in shares]))
-
-    def _batches(self) -> Iterator[Batch]:
-        split = self._split
-        if self._held is None:
-            yield from batches(
-                split,
-                lambda index: self._preprocessing.prepare(split.images[index]),
-                range(len(split)),
-                batch_size=self._batch_size,
-                workers=self._workers,
-            )
-            return
-        for start in range(0, len(split), self._batch_size):
-            chunk = np.arange(start, min(start + self._batch_size, len(split)))
-            yield Batch(self._held[chunk], split.targets.take(chunk).array, chunk, {})
