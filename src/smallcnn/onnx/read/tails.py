@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import onnx
 from onnx import TensorProto, numpy_helper
-
 from smallcnn.errors import FileError
 from smallcnn.ir.checks import shown
 
