@@ -91,6 +91,11 @@ def _shown(value: Any) -> str:
     help="what the network learns to say about an image  [default: what the data is labelled with]",
 )
 @click.option(
+    "--columns",
+    metavar="NAMES",
+    help="questions to learn from a table of attributes, separated by commas  [default: all columns that can be used]",
+)
+@click.option(
     "--from",
     "start",
     type=click.Path(path_type=Path),
@@ -131,6 +136,7 @@ def command(
     model: str | None,
     data: str | None,
     task: str | None,
+    columns: str | None,
     start: Path | None,
     root: Path | None,
     groups: str | None,
@@ -171,7 +177,7 @@ def command(
         raise SmallcnnError("give MODEL or --from, not both: the file contains its network")
     network = _started_from(start) if start else model
     if resume and network is None:
-        if chosen or task or resolution or groups or recipe != "auto":
+        if chosen or task or columns or resolution or groups or recipe != "auto":
             raise SmallcnnError("--resume takes its settings from the run; give no others, or give all of them")
         result = run.resume(out, data=data, root=root, teacher=teacher, device=device, workers=workers)
     elif network is None or data is None:
@@ -179,8 +185,9 @@ def command(
         raise SmallcnnError(f"train needs {missing} (or --resume without MODEL, to resume the run in --out)")
     else:
         result = run.train(
-            network, data, out, task=task, resolution=resolution, recipe=recipe,
-            teacher=teacher and located(teacher), root=root, groups=groups, resume=resume, compute=compute, device=device, workers=workers, **chosen,
+            network, data, out, task=task, columns=columns.split(",") if columns else None, resolution=resolution,
+            recipe=recipe, teacher=teacher and located(teacher), root=root, groups=groups, resume=resume,
+            compute=compute, device=device, workers=workers, **chosen,
         )  # fmt: skip
     if not result.finished:
         raise click.exceptions.Exit(130)

@@ -5,6 +5,7 @@ log.jsonl, tensorboard/.
 """
 
 import hashlib
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from smallcnn.train.loop import CHECKPOINT, Loop, Result
 from smallcnn.train.ranks import Ranks
 from smallcnn.train.recipe import Recipe, check_names
 from smallcnn.train.settings import Settings, TeacherFile, check_same
-from smallcnn.train.start import Start, named, opened, settled, start
+from smallcnn.train.start import Start, named, opened, questions, settled, start
 from smallcnn.train.teacher import Teacher, digest
 
 
@@ -35,6 +36,7 @@ def train(
     out: str | Path,
     *,
     task: str | None = None,
+    columns: Sequence[str] | None = None,
     resolution: int | None = None,
     recipe: Recipe | str = "auto",
     teacher: str | Path | None = None,
@@ -54,7 +56,8 @@ def train(
     - a model (`model.store.load`): the run starts from its weights and uses its preprocessing, with a new last layer
       unless the network knows all labels of the data.
 
-    `task` is what the data must be labelled for; by default whatever it is.
+    `task` is what the data must be labelled for; by default whatever it is. `columns` are the questions to learn from a
+    table of attributes, by default all that can be used.
 
     `resolution` applies to a name or a model. Its default is the model's resolution. For a name it is the network's
     own (mostly 224) with image files, and the images' size, at least 32, with arrays.
@@ -74,7 +77,7 @@ def train(
     with joined(device) as (ranks, on):
         with ranks.together(), ranks.in_turn():
             plain = replace(named(recipe), **changes)
-            source = opened(data, plain, root, groups=groups, task=task)
+            source = opened(data, plain, root, columns=columns, groups=groups, task=task)
             beginning = start(model, source, resolution, plain.seed)
             chosen = settled(replace(named(recipe, beginning), **changes), source, beginning)
         resumed = resume or restarted()
@@ -105,7 +108,7 @@ def resume(
         assert data is not None
         with ranks.together(), ranks.in_turn():
             recipe = settings.recipe
-            source = opened(data, recipe, root, cut=settings.cut)
+            source = opened(data, recipe, root, columns=questions(settings.task), cut=settings.cut)
         beginning = Start(settings.graph, None, settings.preprocessing, settings.start)
         return _run(beginning, source, data, root, out, recipe, teacher, True, "auto", on, workers, ranks)
 

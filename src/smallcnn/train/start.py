@@ -1,23 +1,25 @@
 """The starting point of a run: the network for the data, its weights and preprocessing, and the settled recipe."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from smallcnn import zoo
-from smallcnn.data.sources import Source, open_source
+from smallcnn.data.sources import Data, Source, open_source
 from smallcnn.errors import DataError
 from smallcnn.image.fit import Preprocessing
 from smallcnn.ir import ops
 from smallcnn.ir.graph import Graph
 from smallcnn.model.model import Model
 from smallcnn.reference.initial import initial_weights
+from smallcnn.tasks.attributes import Attributes
 from smallcnn.tasks.classification import Classification
 from smallcnn.tasks.kinds import TASKS
 from smallcnn.tasks.labels import match_labels
+from smallcnn.tasks.task import Task
 from smallcnn.train import recipes
 from smallcnn.train.recipe import Recipe
 from smallcnn.train.settings import Origin
@@ -41,16 +43,20 @@ class Start:
 
 
 def opened(
-    data: str | Path,
+    data: Data,
     recipe: Recipe,
     root: str | Path | None,
     *,
+    columns: Sequence[str] | None = None,
     groups: str | Path | None = None,
     cut: str = "",
     task: str | None = None,
 ) -> Source:
     """The images of a run. Raises DataError if they cannot be trained on, or are labelled for another `task`."""
-    source = open_source(data, root=root, seed=recipe.seed, val_fraction=recipe.val_fraction, groups=groups, cut=cut)
+    source = open_source(
+        data, root=root, columns=columns, seed=recipe.seed, val_fraction=recipe.val_fraction, groups=groups, cut=cut
+    )
+    data = source.listing.place
     if task is not None and task != source.task.kind:
         known = "" if task in TASKS else f"; there are {', '.join(TASKS)}"
         raise DataError(f"{data}: labelled for {source.task.kind}, not for {task}{known}")
@@ -67,6 +73,14 @@ def opened(
     if not len(source.splits["val"]):
         raise DataError(f"{data}: too few images for a validation split; every class has only one image or one group")
     return source
+
+
+def questions(task: Task | None) -> list[str] | None:
+    """The columns that a table's attributes were read from; None for other tasks."""
+    if not isinstance(task, Attributes):
+        return None
+    answers = {label for labels in task.choices.values() for label in labels}
+    return [*task.choices, *(label for label in task.labels if label not in answers)]
 
 
 def start(model: str | Graph | Model, source: Source, resolution: int | None, seed: int) -> Start:
