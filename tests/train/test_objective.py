@@ -122,10 +122,12 @@ def test_resumed_exactly(table, tmp_path, monkeypatch):
     ]
 
 
-def test_chosen_questions_are_those_of_a_resumed_run_too(table, tmp_path):
+@pytest.mark.parametrize(("columns", "labels"), [(["colour"], COLOURED), (["bright", "colour"], ("bright", *COLOURED))])
+def test_chosen_questions_are_those_of_a_resumed_run_too(table, tmp_path, columns, labels):
     out = tmp_path / "run"
-    run = train(tiny(), table, out, recipe=RECIPE, epochs=1, columns=["colour"], compute="torch")
-    assert store.load(run.last).labels == COLOURED
+    graph = with_classes(tiny(), len(labels))
+    run = train(graph, table, out, recipe=RECIPE, epochs=1, columns=columns, compute="torch")
+    assert store.load(run.last).labels == labels
     assert resume(out).finished
 
 

@@ -31,7 +31,7 @@ columns = click.option(
     "--columns",
     metavar="NAME,...",
     callback=lambda _context, _parameter, value: value and tuple(name.strip() for name in value.split(",")),
-    help="columns to use from a table of attributes, separated by commas  [default: all that can be used]",
+    help="questions to use from a table of attributes, separated by commas  [default: all columns that can be used]",
 )
 part = click.option(
     "--split", "--part", "part", type=click.Choice(["train", "val", "test", "all"]),

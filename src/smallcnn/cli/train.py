@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_h
 
 import click
 
-from smallcnn.cli.options import as_json, completed, compute, device, groups, models, root, threads, workers
+from smallcnn.cli.options import as_json, columns, completed, compute, device, groups, models, root, threads, workers
 from smallcnn.cli.show import print_json, remark, say
 from smallcnn.errors import TRAIN, FileError, SmallcnnError, require
 from smallcnn.tasks.kinds import TASKS
@@ -88,13 +88,9 @@ def _shown(value: Any) -> str:
 @click.option(
     "--task",
     type=click.Choice(list(TASKS)),
-    help="what the network learns to say about an image  [default: what the data is labelled with]",
+    help="task to train for  [default: what the data is labelled with]",
 )
-@click.option(
-    "--columns",
-    metavar="NAMES",
-    help="questions to learn from a table of attributes, separated by commas  [default: all columns that can be used]",
-)
+@columns
 @click.option(
     "--from",
     "start",
@@ -136,7 +132,7 @@ def command(
     model: str | None,
     data: str | None,
     task: str | None,
-    columns: str | None,
+    columns: tuple[str, ...] | None,
     start: Path | None,
     root: Path | None,
     groups: str | None,
@@ -185,7 +181,7 @@ def command(
         raise SmallcnnError(f"train needs {missing} (or --resume without MODEL, to resume the run in --out)")
     else:
         result = run.train(
-            network, data, out, task=task, columns=columns.split(",") if columns else None, resolution=resolution,
+            network, data, out, task=task, columns=columns, resolution=resolution,
             recipe=recipe, teacher=teacher and located(teacher), root=root, groups=groups, resume=resume,
             compute=compute, device=device, workers=workers, **chosen,
         )  # fmt: skip

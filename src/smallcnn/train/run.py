@@ -26,7 +26,7 @@ from smallcnn.train.loop import CHECKPOINT, Loop, Result
 from smallcnn.train.ranks import Ranks
 from smallcnn.train.recipe import Recipe, check_names
 from smallcnn.train.settings import Settings, TeacherFile, check_same
-from smallcnn.train.start import Start, named, opened, questions, settled, start
+from smallcnn.train.start import Start, named, opened, settled, start
 from smallcnn.train.teacher import Teacher, digest
 
 
@@ -108,7 +108,7 @@ def resume(
         assert data is not None
         with ranks.together(), ranks.in_turn():
             recipe = settings.recipe
-            source = opened(data, recipe, root, columns=questions(settings.task), cut=settings.cut)
+            source = opened(data, recipe, root, columns=settings.task, cut=settings.cut)
         beginning = Start(settings.graph, None, settings.preprocessing, settings.start)
         return _run(beginning, source, data, root, out, recipe, teacher, True, "auto", on, workers, ranks)
 

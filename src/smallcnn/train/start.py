@@ -1,13 +1,14 @@
 """The starting point of a run: the network for the data, its weights and preprocessing, and the settled recipe."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from smallcnn import zoo
+from smallcnn.data.questions import Columns
 from smallcnn.data.sources import Data, Source, open_source
 from smallcnn.errors import DataError
 from smallcnn.image.fit import Preprocessing
@@ -15,11 +16,9 @@ from smallcnn.ir import ops
 from smallcnn.ir.graph import Graph
 from smallcnn.model.model import Model
 from smallcnn.reference.initial import initial_weights
-from smallcnn.tasks.attributes import Attributes
 from smallcnn.tasks.classification import Classification
 from smallcnn.tasks.kinds import TASKS
 from smallcnn.tasks.labels import match_labels
-from smallcnn.tasks.task import Task
 from smallcnn.train import recipes
 from smallcnn.train.recipe import Recipe
 from smallcnn.train.settings import Origin
@@ -47,7 +46,7 @@ def opened(
     recipe: Recipe,
     root: str | Path | None,
     *,
-    columns: Sequence[str] | None = None,
+    columns: Columns = None,
     groups: str | Path | None = None,
     cut: str = "",
     task: str | None = None,
@@ -73,14 +72,6 @@ def opened(
     if not len(source.splits["val"]):
         raise DataError(f"{data}: too few images for a validation split; every class has only one image or one group")
     return source
-
-
-def questions(task: Task | None) -> list[str] | None:
-    """The columns that a table's attributes were read from; None for other tasks."""
-    if not isinstance(task, Attributes):
-        return None
-    answers = {label for labels in task.choices.values() for label in labels}
-    return [*task.choices, *(label for label in task.labels if label not in answers)]
 
 
 def start(model: str | Graph | Model, source: Source, resolution: int | None, seed: int) -> Start:
