@@ -60,21 +60,20 @@ def main(models: tuple[str, ...], threads: int, seconds: float, records: Path) -
 
 def measure(model: str, threads: int, seconds: float) -> dict[str, Any]:
     """A record: the row of `smallcnn bench` for each engine, and figures of the compilation."""
-    reports: list[tuple[int, int]] = []  # (kernels done, kernels in all); the first is the state of the cache
     with tempfile.TemporaryDirectory(prefix="smallcnn-", ignore_cleanup_errors=True) as name:
         artifact, onnx, compiled = (Path(name) / f"network{end}" for end in (".safetensors", ".onnx", SUFFIX))
         for command in (("init", model, "--out", artifact), ("export", artifact, "--out", onnx)):
             words = [sys.executable, "-m", "smallcnn", *map(str, command)]
             subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
         start = time.perf_counter()
-        compile_file(read(onnx), compiled, threads=threads, report=lambda *counts: reports.append(counts))
+        made = compile_file(read(onnx), compiled, threads=threads)
         taken = time.perf_counter() - start
         rows = bench([onnx], engines=ENGINES, threads=threads, seconds=seconds)
     return {
         "model": model,
         "threads": threads,
         "engines": {row.engine: asdict(row) for row in rows},
-        "kernels": reports[0],
+        "kernels": (made.cached, len({call.spec for call in made.plan})),
         "compile_seconds": taken,
         "versions": {package: version(package) for package in ("smallcnn", "halide", *ENGINES[1:])},
     }

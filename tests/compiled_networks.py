@@ -12,19 +12,50 @@ from typing import Any
 
 import numpy as np
 
-from artifacts import artifact
+from networks import random_weights
 from smallcnn.compiler import link, targets
-from smallcnn.compiler.compiling import to_program
+from smallcnn.compiler.compiling import Compiled, to_program
 from smallcnn.engines import compiled
+from smallcnn.image.fit import Preprocessing
 from smallcnn.ir.builder import Builder
 from smallcnn.ir.graph import Graph, Node
+from smallcnn.ir.types import Tensor
 from smallcnn.model.model import Model
+from smallcnn.model.probe import output_error
 from smallcnn.reference import floating as reference
 
 TOLERANCE = 1e-5
 """Of the largest value: what is promised for every network. Sums of a few thousand float32 terms are 1e-6 off."""
 THREADS = (1, 2, 3)
+Outputs = Mapping[str, np.ndarray]
 _SECONDS = 100  # for a child to answer, and again to end
+
+
+class AnyTask:
+    """A task that any network can do."""
+
+    kind = "any"
+    labels = ()
+
+    def check(self, graph: Graph) -> None:
+        """Nothing to check."""
+
+    def to_json(self) -> dict[str, Any]:
+        """No fields."""
+        return {}
+
+
+def model_of(graph: Graph) -> Model:
+    """A network with random weights and ImageNet's normalisation."""
+    height, width, channels = graph.input_shape
+    mean, std = (0.485, 0.456, 0.406)[:channels], (0.229, 0.224, 0.225)[:channels]
+    return Model(graph, random_weights(graph), AnyTask(), Preprocessing((height, width), mean, std))
+
+
+def compiled_for(target: str, graph: Graph, **options: Any) -> Compiled:
+    """The network as a program, without an answer to the probe image."""
+    expected = {name: np.zeros(tensor.shape) for name, tensor in graph.results.items()}
+    return to_program(model_of(graph), targets.parse(target), expected, workers=1, **options)
 
 
 def end(g: Builder, *results: Node) -> tuple[Graph, dict[str, int]]:
@@ -40,9 +71,10 @@ def noise(graph: Graph, count: int = 2, seed: int = 1) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (count, *graph.input_shape), np.uint8)
 
 
-def wanted(model: Model, images: np.ndarray) -> np.ndarray:
-    """The plain definition, float64."""
-    return reference.answer(model.graph, model.weights, model.preprocessing.normalise(images))
+def wanted(graph: Graph, images: np.ndarray) -> dict[str, np.ndarray]:
+    """The plain definition: float64, or whole numbers."""
+    model = model_of(graph)
+    return reference.run(graph, model.weights, model.preprocessing.normalise(images))
 
 
 def check(
@@ -56,55 +88,70 @@ def check(
 ) -> None:
     """Fails unless the compiled graph is right on any number of threads and in memory that holds anything.
 
-    `parts` are names and lengths of what the output is joined from; each is compared on its own scale. `planned_for` is
-    the number of threads that the plan has work for.
+    `parts` are names and lengths of what a single output is joined from; each is compared on its own scale.
+    `planned_for` is the number of threads that the plan has work for.
     """
-    model = artifact(graph)
     images = noise(graph) if images is None else images
-    want = wanted(model, images)
+    want = wanted(graph, images)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"network{targets.host().suffixes[0]}"
-        options = {"threads": planned_for, "tune": tune, "workers": 1}
-        link.write(to_program(model, targets.parse(target), want[0], **options)[0], path)
-        got = in_child(_run, path, images, want.shape[1])
-    for how, logits in got.items():
-        start = 0
-        for part, length in (parts or {"output": want.shape[1]}).items():
-            ours, theirs = (values[:, start : start + length] for values in (logits, want))
-            start += length
-            error = np.abs(ours - theirs).max() / max(np.abs(theirs).max(), 0.1)
-            assert error < TOLERANCE, f"{part}, {how}: relative error {error:.1e}"
+        link.write(compiled_for(target, graph, threads=planned_for, tune=tune).program, path)
+        got = in_child(_run, path, images, graph.results)
+    for how, outputs in got.items():
+        agree(outputs, want, how, parts)
     first, *others = got.items()
-    for how, logits in others:
-        assert np.array_equal(first[1], logits), f"{how} differs from {first[0]} by {np.abs(first[1] - logits).max()}"
+    for how, outputs in others:
+        for name, ours in outputs.items():
+            assert np.array_equal(first[1][name], ours), f"{name}, {how}: differs from {first[0]}"
 
 
-def _run(path: Path, images: np.ndarray, outputs: int) -> dict[str, np.ndarray]:
-    """Logits by the way in which they were computed."""
-    got = {"memory of NaN": run_guarded(path, images, outputs)}
+def agree(got: Outputs, want: Outputs, how: str = "", parts: Mapping[str, int] | None = None) -> None:
+    """Fails unless every output is the plain definition's, to `TOLERANCE` or, for whole numbers, to rare roundings."""
+    assert got.keys() == want.keys()
+    for name, theirs in want.items():
+        if np.issubdtype(theirs.dtype, np.integer):
+            assert output_error(got[name], theirs) == 0, f"{name}, {how}: other whole numbers"
+            continue
+        start = 0
+        for part, length in (parts or {name: theirs.shape[-1]}).items():
+            one, other = (values[..., start : start + length] for values in (got[name], theirs))
+            start += length
+            error = np.abs(one - other).max() / max(np.abs(other).max(), 0.1)
+            assert error < TOLERANCE, f"{part}, {how}: relative error {error:.1e}"
+
+
+def _run(path: Path, images: np.ndarray, results: Mapping[str, Tensor]) -> dict[str, Outputs]:
+    """Outputs by the way in which they were computed."""
+    got: dict[str, Outputs] = {"memory of NaN": run_guarded(path, images, results)}
     for threads in THREADS:
         net = compiled.load(path, threads)
+        assert net.outputs == results
         got[f"{threads} threads"] = net.run(images)
-        got[f"{threads} threads again"] = net.run(images[::-1].copy())[::-1]  # on what another image left in memory
+        again = net.run(images[::-1].copy())  # on what another image left in memory
+        got[f"{threads} threads again"] = {name: array[::-1] for name, array in again.items()}
     return got
 
 
-def run_guarded(path: Path, images: np.ndarray, outputs: int) -> np.ndarray:
-    """Logits from the C interface: everything the network is given ends where the memory ends, and all of it is NaN."""
+def run_guarded(path: Path, images: np.ndarray, results: Mapping[str, Tensor]) -> Outputs:
+    """Outputs from the C interface: everything the network is given ends where the memory ends, and all of it is NaN."""
     library = ctypes.CDLL(str(path))
     library.smallcnn_memory.restype = ctypes.c_size_t
     size = library.smallcnn_memory(1)
-    net, logits = ctypes.c_void_p(), np.empty((len(images), outputs), np.float32)
-    memory, answer, picture = Guarded(size), Guarded(4 * outputs), Guarded(images[0].size)
+    net = ctypes.c_void_p()
+    arrays = {name: np.empty((len(images), *tensor.shape), tensor.number) for name, tensor in results.items()}
+    memory, picture = Guarded(size), Guarded(images[0].size)
+    answers = [Guarded(tensor.bytes) for tensor in results.values()]
+    places = (ctypes.c_void_p * len(answers))(*(answer.address for answer in answers))
     # one byte further, so that the network's memory, which starts on a multiple of 128, ends with the page
     error = library.smallcnn_create_in(ctypes.c_void_p(memory.address + 1), ctypes.c_size_t(size), ctypes.byref(net))
     assert not error, error
-    for image, row in zip(images, logits, strict=True):
+    for i, image in enumerate(images):
         picture.write(image.tobytes())
-        error = library.smallcnn_run(net, ctypes.c_void_p(picture.address), ctypes.c_void_p(answer.address))
+        error = library.smallcnn_run(net, ctypes.c_void_p(picture.address), places)
         assert not error, error
-        row[:] = np.frombuffer(answer.read(), np.float32)
-    return logits
+        for answer, array in zip(answers, arrays.values(), strict=True):
+            array[i] = np.frombuffer(answer.read(), array.dtype).reshape(array.shape[1:])
+    return arrays
 
 
 class Guarded:

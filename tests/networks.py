@@ -16,7 +16,7 @@ def every_op() -> Graph:
 
 
 def every_number() -> Graph:
-    """`every_op`, two weights and a branch on grids, and two outputs: 5 logits, and a map of bytes (4, 5, 8)."""
+    """`every_op`, two weights and a branch on grids, and two outputs: 5 logits, and a map of bytes (3, 5, 8)."""
     g = Builder(input=(9, 8, 3))
     logits, features = _every_op(g)
     q = g.quantize(features, "uint8", scale=0.004, zero=3, name="q.bytes")
@@ -26,7 +26,7 @@ def every_number() -> Graph:
     back = g.dequantize(codes, name="q.back")
     per_output = Grid(tuple(0.01 + 0.001 * i for i in range(6)), (0,) * 6)
     y = g.conv(back, 6, kernel=3, number="int8", grid=per_output, name="q.conv")
-    y = g.flatten(g.quantize(y, "int8", scale=0.03, zero=-5, name="q.signed"), name="q.flatten")
+    y = g.flatten(g.quantize(y, "int8", scale=0.031, zero=-5, name="q.signed"), name="q.flatten")
     y = g.dense(g.dequantize(y, name="q.real"), 5, number="uint8", grid=Grid((0.002,), (128,)), name="q.dense")
     total = g.add(logits, y, name="q.sum")
     return g.graph({"logits": total, "codes": codes}, features=features, name="every_number")

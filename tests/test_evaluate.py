@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix
 
-from artifacts import COLOURS, artifact, colour_photos
+from artifacts import COLOURS, LABELS, artifact, colour_photos
 from smallcnn import runtime
 from smallcnn.data.sources import open_source
 from smallcnn.errors import DataError
 from smallcnn.evaluate import evaluate
+from smallcnn.ir.builder import Builder
 from smallcnn.model.store import save
+from smallcnn.tasks.attributes import Attributes
+from smallcnn.tasks.classification import Classification
 from smallcnn.tasks.labels import match_labels
 
 
@@ -99,7 +102,7 @@ def test_a_folder_with_one_of_the_classes(model, photos):
 
 
 def test_scores_have_no_loss_in_the_json(smallcnn, tmp_path, photos):
-    save(replace(artifact(), ending="none"), tmp_path / "m.safetensors")
+    save(replace(artifact(), task=Classification(LABELS, "none")), tmp_path / "m.safetensors")
     code, out, _ = smallcnn("evaluate", tmp_path / "m.safetensors", "--data", photos, "--json")
 
     def refuse(word):
@@ -125,3 +128,89 @@ def test_an_unknown_part_is_an_error(model, photos):
 def test_a_network_trained_on_folders_named_by_wnid():
     assert match_labels(("n01440764", "n01443537"), ("n01440764", "n01443537")).tolist() == [0, 1]
     assert match_labels(("n01443537",), ("tench", "goldfish")).tolist() == [1]
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Nine images of three colours with a table: colour is a question of three choices, warm and dark yes or no."""
+    photos = colour_photos(tmp_path / "photos", per_class=3)
+    lines = ["file,colour,warm,dark"]
+    for i, path in enumerate(sorted(photos.glob("*/*.png"))):
+        colour = path.parent.name
+        warm = "" if i == 4 else "yes" if colour == "red" else "no"
+        path.rename(photos / f"{colour}{path.name}")
+        lines.append(f"{colour}{path.name},{colour},{warm},{'yes' if i % 2 else 'no'}")
+    for colour in COLOURS:
+        (photos / colour).rmdir()
+    (photos / "labels.csv").write_text("\n".join(lines) + "\n")
+    return photos
+
+
+def attributes_model(tmp_path):
+    """A network of five logits for the labels of the table."""
+    g = Builder(input=(8, 8, 3))
+    x = g.conv(g.input, 4, kernel=3)
+    graph = g.graph(g.dense(g.global_pool(x), 5), features=x, name="five")
+    labels = ("dark", "colour: red", "warm", "colour: blue", "colour: green")
+    colours = ("colour: blue", "colour: green", "colour: red")
+    path = tmp_path / "m.safetensors"
+    made = artifact(graph)
+    save(replace(made, task=Attributes(labels, {"colour": colours})), path)
+    return path
+
+
+def test_attributes_are_scored_by_average_precision(smallcnn, tmp_path, table):
+    """scikit-learn's average precision of what the network answers to each image, in the network's order of labels."""
+    metrics = pytest.importorskip("sklearn.metrics")
+    path = attributes_model(tmp_path)
+    code, out, err = smallcnn("evaluate", path, "--data", table, "--split", "all", "--json")
+    assert code == 0, err
+    said = json.loads(out)
+    net = runtime.open(path)
+    files = [line.split(",") for line in (table / "labels.csv").read_text().splitlines()[1:]]
+    answers = [dict(answer.ranked) for answer in net.answers([table / row[0] for row in files])]
+    wanted = {}
+    for label in net.labels:
+        if label.startswith("colour: "):
+            true = [label == f"colour: {row[1]}" for row in files]
+        else:
+            true = [row[2 if label == "warm" else 3] for row in files]
+        known = [i for i, value in enumerate(true) if value != ""]
+        right = [true[i] in (True, "yes") for i in known]
+        wanted[label] = metrics.average_precision_score(right, [answers[i][label] for i in known])
+    assert said["average_precision"] == pytest.approx(wanted)
+    assert said["mean_average_precision"] == pytest.approx(np.mean(list(wanted.values())))
+    assert (said["images"], said["labels"], said["split"]) == (9, list(net.labels), "all")
+    assert "top1" not in said
+    _, out, _ = smallcnn("evaluate", path, "--data", table, "--split", "all")
+    assert f"mean average precision {np.mean(list(wanted.values())):.2%}   loss " in out
+
+
+def test_predict_of_attributes(smallcnn, tmp_path, table):
+    path = attributes_model(tmp_path)
+    image = table / "red0.png"
+    ((record,), words, rows) = (
+        json.loads(smallcnn("predict", path, image, "--json", "--top", 2)[1]),
+        smallcnn("predict", path, image)[1],
+        smallcnn("predict", path, image, "--csv", "--top", 5)[1].splitlines(),
+    )
+    (answer,) = runtime.open(path).answers([image])
+    (best,) = answer.chosen.items()
+    assert record["chosen"] == {"colour": {"label": best[1][0], "probability": pytest.approx(best[1][1])}}
+    assert [one["label"] for one in record["present"]] == [label for label, _ in answer.present]
+    assert [one["label"] for one in record["top"]] == [label for label, _ in answer.ranked[:2]]
+    assert words == f"{image}: " + ", ".join(f"{label} {value:.1%}" for label, value in answer.present) + "\n"
+    assert rows[0].startswith("file,label,probability,label 2,")
+    assert rows[1].split(",")[1::2] == [label for label, _ in answer.ranked]
+
+
+def test_a_network_and_data_for_different_tasks(refused, tmp_path, table, model):
+    assert "labels do not match: the network is for classification, the data for attributes" in refused(
+        "evaluate", model, "--data", table
+    )
+    assert "a confusion matrix is for classifiers, not for attributes" in refused(
+        "evaluate", attributes_model(tmp_path), "--data", table, "--plot", tmp_path / "c.png"
+    )
+    assert "analyze is for classifiers, not for attributes" in refused(
+        "analyze", attributes_model(tmp_path), "--data", table
+    )

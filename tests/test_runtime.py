@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,11 +9,13 @@ from PIL import Image
 import smallcnn
 from artifacts import COLOURS, LABELS, artifact
 from smallcnn import onnx, runtime
-from smallcnn.errors import AnswerError, DataError, FileError, ImageError, SmallcnnError
+from smallcnn.errors import AnswerError, DataError, FileError, GraphError, ImageError, SmallcnnError
 from smallcnn.model import metadata
 from smallcnn.model.probe import TOLERANCE
 from smallcnn.model.store import save
 from smallcnn.reference import floating as reference
+from smallcnn.tasks.attributes import Attributes
+from smallcnn.tasks.classification import Prediction
 
 
 @pytest.fixture(scope="module")
@@ -58,18 +61,25 @@ def test_what_a_file_says_of_itself_comes_back():
     said = metadata.parse(metadata.describe(model, probabilities=True, answer={"probabilities": answer}))
     assert (said.name, said.mult_adds, said.outputs_probabilities) == ("tiny", 2316, True)
     assert said.layers == {"stem.conv": 16 * 4 * 27, "block.conv": 16 * 4 * 9, "classifier": 4 * 3}
-    assert (said.labels, said.facts, said.preprocessing) == (LABELS, {"note": "hello"}, model.preprocessing)
-    np.testing.assert_array_equal(said.answer, answer)
+    assert (said.task, said.facts, said.preprocessing) == (model.task, {"note": "hello"}, model.preprocessing)
+    np.testing.assert_array_equal(said.answer["probabilities"], answer)
 
 
 @pytest.mark.parametrize(("key", "value", "says"), [
-    ("format", None, "not smallcnn's: its metadata has no 'smallcnn.format'"),
-    ("probe", None, "not smallcnn's: its metadata has no 'smallcnn.probe'"),
-    ("format", "2", "written in format '2', this smallcnn reads '1'"),
+    ("format", None, "not smallcnn's: its metadata has no smallcnn.format"),
+    ("probe", None, "not smallcnn's: its metadata has no smallcnn.probe"),
+    ("results", None, "not smallcnn's: its metadata has no smallcnn.results"),
+    ("format", "3", "written in format '3', this smallcnn reads '1' and '2'"),
     ("facts", "[]", "its facts are list, not a JSON object"),
-    ("labels", '["one"]', "1 labels for 3 outputs"),
-    ("labels", "[" * 100_000, "recursion"),
-    ("mult_adds", "many", "many"),
+    ("task", '{"kind": "classification", "labels": ["one"], "ending": "softmax"}', "1 labels for an output of shape"),
+    ("task", '{"kind": "guessing"}', "no task 'guessing'; "),
+    ("task", "[" * 100_000, "its task is not JSON: "),
+    ("results", "[]", "labels need one output of logits, not none"),
+    ("results", '[{"name": "logits", "shape": [4], "number": "float32"}]', r"3 labels for an output of shape \(4,\)"),
+    ("results", '[{"name": "other", "shape": [3], "number": "float32"}]', "do not fit each other: 'other'"),
+    ("results", '[{"name": "logits", "shape": [3], "number": "float9"}]', "do not fit each other: "),
+    ("mult_adds", "many", "its mult_adds are not JSON"),
+    ("mult_adds", '"many"', "its mult_adds are 'many'"),
     ("preprocessing", "{}", "not a description of preprocessing"),
 ])  # fmt: skip
 def test_damaged_metadata(key, value, says):
@@ -117,8 +127,13 @@ def test_an_engine_that_answers_wrong_is_an_error_before_the_first_answer(folder
 def test_a_safetensors_is_judged_by_the_graph_as_it_is_written(folder, monkeypatch):
     from smallcnn.engines import engine as engines
 
-    right = engines.onnxruntime
-    monkeypatch.setattr(engines, "onnxruntime", lambda *args: lambda batch: right(*args)(batch) * np.float32(1.001))
+    right = engines.ENGINES["onnxruntime"]
+
+    def wrong(loadable, threads):
+        session = right(loadable, threads)
+        return replace(session, run=lambda batch: {"logits": session.run(batch)["logits"] * np.float32(1.001)})
+
+    monkeypatch.setitem(engines.ENGINES, "onnxruntime", wrong)
     with pytest.raises(AnswerError, match=r"m\.safetensors: onnxruntime gives a wrong answer .*, off by 1\.0e-03"):
         runtime.open(folder / "m.safetensors").logits(np.zeros((1, 8, 8, 3), np.uint8))
 
@@ -154,13 +169,65 @@ def test_a_batch_of_another_kind_is_refused(folder, batch):
 
 @pytest.mark.parametrize("picture", ["photo.jpg", b"bytes", np.zeros((8, 8, 3), np.uint8), Image.new("RGB", (8, 8))])
 def test_one_picture_instead_of_a_list_is_refused(folder, picture):
+    net = runtime.open(folder / "m.onnx")
     with pytest.raises(DataError, match=r"write classify\(\[image\]\)"):
-        runtime.open(folder / "m.onnx").classify(picture)
+        net.classify(picture)
+    with pytest.raises(DataError, match=r"write answers\(\[image\]\)"):
+        next(net.answers(picture))
 
 
 def test_a_damaged_picture_is_an_error(folder):
     with pytest.raises(ImageError):
         runtime.open(folder / "m.onnx").classify([b"no image"])
+
+
+def test_answers_come_in_order_with_the_errors_in_their_places(folder):
+    """More images than a batch and than those decoded ahead, of different sizes."""
+    net = runtime.open(folder / "m.onnx", threads=1)
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (8 + i, 9, 3), np.uint8) for i in range(40)]
+    wanted = net.classify(images, top=2)
+    broken = {0: b"no image", 17: b"", 39: b"GIF89a"}
+    for batch, workers in ((1, 1), (16, None), (64, 3)):
+        mixed = [broken.get(i, image) for i, image in enumerate(images)]
+        answers = list(net.answers(mixed, batch=batch, workers=workers, top=2))
+        assert len(answers) == 40
+        for i, (got, alone) in enumerate(zip(answers, wanted, strict=True)):
+            if i in broken:
+                assert isinstance(got, ImageError)
+            else:
+                assert [label for label, _ in got.ranked] == [label for label, _ in alone.ranked]
+                assert got.probability == pytest.approx(alone.probability, abs=1e-6)
+    assert [type(one) for one in net.answers([b"", b""])] == [ImageError, ImageError]
+    assert list(net.answers([])) == []
+
+
+def test_an_answer_that_is_not_finite_stands_in_its_place(tmp_path):
+    """Weights that overflow float32 on a white image and not on a black one."""
+    made = artifact()
+    weights = {name: 9 * np.abs(value) for name, value in made.weights.items()}
+    weights |= {name: np.zeros_like(value) for name, value in weights.items() if name.endswith(("bias", "_mean"))}
+    weights["classifier.weight"][:] = 3e38
+    plain = replace(made.preprocessing, mean=(0.0,) * 3, std=(1.0,) * 3)
+    net = runtime.of(replace(made, weights=weights, preprocessing=plain), threads=1)
+    white, black = np.full((8, 8, 3), 255, np.uint8), np.zeros((8, 8, 3), np.uint8)
+    answers = list(net.answers([black, white, black]))
+    assert [type(one) for one in answers] == [Prediction, AnswerError, Prediction]
+    assert str(answers[1]) == "tiny: its answer is not a finite number; the model is broken"
+
+
+def test_what_is_for_classifiers_says_so():
+    model = artifact()
+    net = runtime.of(replace(model, task=Attributes(LABELS, {"hue": ("red", "blue")})), threads=1)
+    picture = np.full((8, 8, 3), 90, np.uint8)
+    with pytest.raises(GraphError, match="classify is for classifiers, not for attributes"):
+        net.classify([picture])
+    (answer,) = net.answers([picture])
+    values = 1 / (
+        1 + np.exp(-reference.answer(model.graph, model.weights, model.preprocessing.normalise(picture[None])))
+    )
+    np.testing.assert_allclose([dict(answer.ranked)[label] for label in LABELS], values[0], atol=1e-5)
+    assert answer.chosen["hue"] in answer.present
 
 
 def test_foreign_and_damaged_files_are_refused_in_one_line(folder, tmp_path):

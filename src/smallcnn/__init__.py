@@ -20,12 +20,12 @@ from smallcnn._version import __version__
 
 if TYPE_CHECKING:
     from smallcnn import zoo
+    from smallcnn.compiler.compiling import compile_file as compile  # noqa: F401
     from smallcnn.cost.profile import Profile, profile
     from smallcnn.errors import SmallcnnError
     from smallcnn.evaluate import evaluate
     from smallcnn.ir.builder import Builder
     from smallcnn.ir.graph import Graph
-    from smallcnn.making import compile as compile
     from smallcnn.making import export, init
     from smallcnn.model.model import Model
     from smallcnn.module import to_module
@@ -38,7 +38,7 @@ _HOMES = {
     "Graph": "ir.graph",
     "Profile": "cost.profile",
     "SmallcnnError": "errors",
-    "compile": "making",
+    "compile": "compiler.compiling:compile_file",
     "evaluate": "",
     "export": "making",
     "init": "making",
@@ -48,7 +48,10 @@ _HOMES = {
     "train": "",
     "zoo": "",
 }
-"""The module that defines each name; "" for a module itself. The modules `evaluate` and `train` are callable."""
+"""The module that defines each name, and its name there if it has another; "" for a module itself.
+
+The modules `evaluate` and `train` are callable.
+"""
 
 __all__ = [
     "Builder",
@@ -72,7 +75,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'smallcnn' has no attribute {name!r}")
     if not _HOMES[name]:
         return importlib.import_module(f"smallcnn.{name}")
-    return getattr(importlib.import_module(f"smallcnn.{_HOMES[name]}"), name)
+    module, _, attribute = _HOMES[name].partition(":")
+    return getattr(importlib.import_module(f"smallcnn.{module}"), attribute or name)
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""Evaluation of a model file on labelled images: metrics, and the answer to each image.
+"""Evaluation of a model file on labelled images: the task's scores, and the answer to each image.
 
 The module is callable, as its function `evaluate`: smallcnn.evaluate("flowers.onnx", "photos").
 """
@@ -6,50 +6,76 @@ The module is callable, as its function `evaluate`: smallcnn.evaluate("flowers.o
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 
 from smallcnn.data.loader import prepared_batches
-from smallcnn.data.sources import Source, Split, open_source
+from smallcnn.data.sources import Data, Source, Split, open_source
 from smallcnn.errors import DataError
-from smallcnn.image.fit import Preprocessing
-from smallcnn.runtime import Net
+from smallcnn.runtime import BATCH, Net
 from smallcnn.runtime import open as open_model
+from smallcnn.tasks.attributes import Attributes
+from smallcnn.tasks.classification import classification
 from smallcnn.tasks.labels import match_labels
-from smallcnn.tasks.metrics import Metrics, measure
-
-_BATCH = 16
+from smallcnn.tasks.metrics import Metrics, measure, scores
+from smallcnn.tasks.task import Task
 
 
 @dataclass(frozen=True)
 class Answers:
     """A network's answers to the images of a split that can be decoded.
 
-    `logits` is float32 (N, classes). `labels` (N,) use the network's class numbers, and `indices` (N,) are the images'
-    positions in the split. `skipped` maps each image that could not be decoded to the reason.
+    `outputs` are (N, ...) by name. `targets` are what the images are labelled with, as the network's task numbers it:
+    the array of `data.targets`. `indices` (N,) are the images' positions in the split. `skipped` maps each image that
+    could not be decoded to the reason.
     """
 
-    logits: np.ndarray
-    labels: np.ndarray
+    outputs: dict[str, np.ndarray]
+    targets: np.ndarray
     indices: np.ndarray
     skipped: dict[str, str]
+
+    @property
+    def logits(self) -> np.ndarray:
+        """A classifier's only output, float32 (N, classes)."""
+        (logits,) = self.outputs.values()
+        return logits
+
+    @property
+    def labels(self) -> np.ndarray:
+        """A classifier's class numbers (N,)."""
+        return self.targets
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics and answers over one split of a data set: `part` is its name, `split` its images.
+    """Scores and answers over one split of a data set: `part` is its name, `split` its images.
 
-    `doubt` says why the split might be the wrong one; None if it was given or is certain.
+    `scores` are the task's, by name (see `tasks.metrics.scores`). `doubt` says why the split might be the wrong one;
+    None if it was given or is certain.
     """
 
     part: str
     doubt: str | None
-    metrics: Metrics
+    task: Task
+    scores: dict[str, float]
     answers: Answers
     split: Split
     source: Source
+
+    @cached_property
+    def metrics(self) -> Metrics:
+        """A classifier's metrics. Raises GraphError for another task."""
+        ending = classification(self.task, "a confusion matrix").ending
+        return measure(self.answers.logits, self.answers.labels, ending)
+
+    @property
+    def images(self) -> int:
+        """Number of images that were decoded."""
+        return len(self.answers.indices)
 
     @property
     def skipped(self) -> dict[str, str]:
@@ -59,7 +85,7 @@ class Evaluation:
 
 def evaluate(
     net: Net | str | Path,
-    data: str | Path,
+    data: Data,
     *,
     root: str | Path | None = None,
     groups: str | Path | None = None,
@@ -87,11 +113,15 @@ def evaluate(
     trained_on = net.facts.get("data")
     trained_on = trained_on if isinstance(trained_on, dict) else {}
     cut = {key: trained_on[key] for key in ("seed", "val_fraction") if isinstance(trained_on.get(key), int | float)}
-    source = open_source(data, root=root, groups=groups, cut=trained_on.get("cut", ""), **cut)
+    source = open_source(
+        data, root=root, columns=net.task if isinstance(net.task, Attributes) else None, groups=groups,
+        cut=trained_on.get("cut", ""), **cut,
+    )  # fmt: skip
+    where = source.listing.place
     doubt = None
     if part is None:
         same = source.fingerprint == trained_on.get("fingerprint")
-        part = _unseen(source, trained_here=same or Path(data).name == trained_on.get("name"))
+        part = _unseen(source, trained_here=same or Path(where).name == trained_on.get("name"))
         if part == "all" and trained_on:
             doubt = (
                 "all images are used, as the model was trained on another data set; images shared by both would "
@@ -105,13 +135,26 @@ def evaluate(
             if trained_on.get("cut") and not source.cut:
                 doubt += "; it was split by groups: give the same --groups, or this split contains training images"
     if part != "all" and part not in source.splits:
-        raise DataError(f"{data} has no split {part!r}; it has {', '.join([*source.splits, 'all'])}")
+        raise DataError(f"{where} has no split {part!r}; it has {', '.join([*source.splits, 'all'])}")
     split = source.everything() if part == "all" else source.splits[part]
     if not len(split):
-        raise DataError(f"{data} has no images in its split {part!r}")
-    index_of = match_labels(source.classes, net.labels)
-    answers = ask(net.logits, net.preprocessing, split, index_of, workers=workers, report=report)
-    return Evaluation(part, doubt, measure(answers.logits, answers.labels, net.ending), answers, split, source)
+        raise DataError(f"{where} has no images in its split {part!r}")
+    targets = targets_for(net.task, source, split)
+    answers = ask(net, split, targets, workers=workers, report=report)
+    found = scores(net.task, answers.outputs, answers.targets)
+    return Evaluation(part, doubt, net.task, found, answers, split, source)
+
+
+def targets_for(task: Task, source: Source, split: Split) -> np.ndarray:
+    """What the images of a split are labelled with, as `task` numbers it: the array of `data.targets`.
+
+    Raises DataError if the data set is labelled for another task, or with what the task does not know.
+    """
+    if task.kind != source.task.kind:
+        raise DataError(f"labels do not match: the network is for {task.kind}, the data for {source.task.kind}")
+    if isinstance(task, Attributes) and isinstance(source.task, Attributes):
+        return task.present(source.task, split.targets.array)
+    return match_labels(source.classes, task.labels)[split.labels]
 
 
 def _unseen(source: Source, trained_here: bool) -> str:
@@ -123,34 +166,35 @@ def _unseen(source: Source, trained_here: bool) -> str:
 
 
 def ask(
-    logits_of: Callable[[np.ndarray], np.ndarray],
-    preprocessing: Preprocessing,
+    net: Net,
     split: Split,
-    index_of: np.ndarray,
+    targets: np.ndarray,
     *,
     among: Sequence[int] | None = None,
     workers: int | None = None,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Answers:
-    """Runs a network, uint8 (N, H, W, C) -> (N, classes), on the images of `split`, or on those at the indices `among`.
+    """Runs a network on the images of `split`, or on those at the indices `among`.
 
-    `index_of` is the network's number of each class of the split. Raises DataError if no image can be decoded.
+    `targets` are those of the whole split (see `targets_for`). Raises DataError if no image can be decoded.
     """
     chosen = range(len(split)) if among is None else among
-    logits, labels, indices = [], [], []
+    outputs: list[dict[str, np.ndarray]] = []
+    indices: list[np.ndarray] = []
     skipped: dict[str, str] = {}
     done = 0
-    for batch in prepared_batches(split, preprocessing, chosen, batch_size=_BATCH, workers=workers):
+    for batch in prepared_batches(split, net.preprocessing, chosen, batch_size=BATCH, workers=workers):
         skipped |= batch.failed
-        if len(batch.labels):
-            logits.append(logits_of(batch.images))
-            labels.append(index_of[batch.labels])
+        if len(batch.indices):
+            outputs.append(net.run(batch.images))
             indices.append(batch.indices)
-        done += len(batch.labels) + len(batch.failed)
+        done += len(batch.indices) + len(batch.failed)
         report(done, len(chosen))
-    if not labels:
+    if not indices:
         raise DataError(f"none of {len(chosen)} images could be decoded; first error: {next(iter(skipped.values()))}")
-    return Answers(np.concatenate(logits), np.concatenate(labels), np.concatenate(indices), skipped)
+    together = {name: np.concatenate([answer[name] for answer in outputs]) for name in outputs[0]}
+    answered = np.concatenate(indices)
+    return Answers(together, targets[answered], answered, skipped)
 
 
 class _Evaluate(ModuleType):

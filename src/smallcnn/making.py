@@ -1,27 +1,21 @@
-"""`init`, `export` and `compile`: model files from a network's name or from other model files.
+"""`init` and `export`: model files from a network's name, or from other model files.
 
 smallcnn.init("mobilenet_v1:width=0.5", "untrained.safetensors", classes=5)
 smallcnn.export("runs/flowers/best.safetensors", "flowers.onnx")
-smallcnn.compile("flowers.onnx", "flowers.so")
 """
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from smallcnn import zoo
 from smallcnn.errors import FileError
 from smallcnn.image.fit import Preprocessing
 from smallcnn.model import store
-from smallcnn.model.kinds import read
+from smallcnn.model.kinds import KINDS, check_kind
 from smallcnn.model.model import Model
 from smallcnn.model.shipped import located
 from smallcnn.reference.initial import initial_weights
 from smallcnn.system.files import check_writable
 from smallcnn.tasks.classification import Classification
-
-if TYPE_CHECKING:
-    from smallcnn.compiler.compiling import Compiled
 
 
 def init(
@@ -61,34 +55,11 @@ def export(file: str | Path | Model, out: str | Path, *, probabilities: bool = F
     out = _ending(out, ".onnx", "an ONNX file")
     if not isinstance(file, Model):
         file = located(file)
-        if file.suffix.lower() != ".safetensors":
+        if not KINDS[check_kind(file)].trainable:
             raise FileError(f"{file}: export starts from a .safetensors model file")
         check_writable(out)
         file = store.load(file)
     return onnx.export(file, out, probabilities=probabilities)
-
-
-def compile(
-    file: str | Path | Model,
-    out: str | Path,
-    *,
-    target: str = "host",
-    prefix: str | None = None,
-    threads: int = 2,
-    tune: bool = False,
-    workers: int | None = None,
-    report: Callable[[int, int], None] = lambda done, total: None,
-) -> "Compiled":
-    """Turns a model file (.safetensors or .onnx), or its contents, into machine code.
-
-    See `compiler.compiling.compile_file` for the options and the errors.
-    """
-    from smallcnn.compiler.compiling import compile_file
-
-    network = file if isinstance(file, Model) else read(file)
-    return compile_file(
-        network, out, target=target, prefix=prefix, threads=threads, tune=tune, workers=workers, report=report
-    )
 
 
 def _ending(path: str | Path, suffix: str, what: str) -> Path:

@@ -1,12 +1,14 @@
-"""Opens a model file and classifies images with it. Needs numpy and an engine, and torch only as the engine.
+"""Runs models: opens a model file, or takes a model in memory. Needs numpy and an engine, and torch only as the engine.
 
 net = smallcnn.open("model.onnx", threads=1)
+net.run(batch)                                   uint8 (N, H, W, C) -> {output: (N, ...)}
+net.logits(batch)                                the same for a network with one output: float32 (N, classes)
+net.answers(paths)                               what the task makes of each image, or why it cannot be decoded
 net.classify(["a.jpg", pillow_image, array])     -> [Prediction(label, probability, ranked), ...]
-net.logits(batch)                                uint8 (N, H, W, C) -> float32 (N, classes)
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
@@ -15,44 +17,60 @@ from typing import Any
 import numpy as np
 from PIL.Image import Image
 
-from smallcnn.engines import compiled
+from smallcnn.data.loader import in_threads
 from smallcnn.engines import engine as engines
-from smallcnn.engines.engine import Loadable
-from smallcnn.errors import AnswerError, DataError, FileError, SmallcnnError
+from smallcnn.engines.proof import Proof
+from smallcnn.engines.session import Loadable, Session
+from smallcnn.errors import AnswerError, DataError, FileError, ImageError, SmallcnnError
 from smallcnn.image.decode import ImageInput
 from smallcnn.image.fit import Preprocessing
+from smallcnn.image.geometry import Seen
 from smallcnn.ir.graph import LOGITS
+from smallcnn.ir.types import Tensor
 from smallcnn.model import metadata
-from smallcnn.model.kinds import COMPILED, check_kind
-from smallcnn.model.probe import agrees, output_error, probe_answer, probe_image
+from smallcnn.model.kinds import KINDS, check_kind, read
+from smallcnn.model.metadata import Description
+from smallcnn.model.model import Model
+from smallcnn.model.probe import probe_answer
 from smallcnn.model.shipped import located
 from smallcnn.onnx.read import outline
 from smallcnn.system.escape import escaped
-from smallcnn.system.fork import Run
 from smallcnn.tasks.classification import Classification, Prediction, classification
 from smallcnn.tasks.ending import Ending, logits_of
+from smallcnn.tasks.task import Outputs, Task
 
 MOST_THREADS = 256
 """Threads that an engine may be asked for; more than a machine has cores make it crawl."""
 
+BATCH = 16
+"""Images run together by default."""
+
 
 @dataclass(frozen=True, repr=False)
 class Net:
-    """An opened model file; see `open`."""
+    """A network in an engine; see `open` and `of`.
 
-    path: Path
+    `path` is the file; None if there is none. `outputs` are those of one image, by name.
+    """
+
+    path: Path | None
     engine: str
     threads: int | None
     name: str
-    task: Classification
+    task: Task
     preprocessing: Preprocessing
     facts: dict[str, Any]
     mult_adds: int
-    outputs_probabilities: bool
-    _opened: Path
-    _expected: Callable[[], np.ndarray]
-    _run: Run
-    _check: Callable[[Run, tuple[int, int, int]], None]
+    outputs: dict[str, Tensor]
+    _probabilities: bool
+    _source: Path | Model
+    _session: Session
+    _proof: Proof
+
+    @property
+    def where(self) -> str:
+        """The file, or without one the network's name, for messages."""
+        return str(self.path or self.name)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -61,56 +79,114 @@ class Net:
 
     @property
     def ending(self) -> Ending:
-        """The function from logits to probabilities."""
-        return self.task.ending
+        """A classifier's function from logits to probabilities. Raises GraphError for another task."""
+        return classification(self.task, "an ending").ending
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
         """(H, W, C) of one image."""
         return (*self.preprocessing.size, self.preprocessing.channels)
 
-    def logits(self, batch: np.ndarray) -> np.ndarray:
-        """Logits: a prepared uint8 batch (N, H, W, C) -> float32 (N, classes), before the network's ending.
+    def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+        """Every output by name, (N, ...) each: a prepared uint8 batch (N, H, W, C), before a classifier's ending.
 
         A file that ends in softmax gives log-probabilities. Raises DataError if the batch has another shape or type,
         AnswerError if an answer is not finite or the engine fails the check on the probe image before its first run.
         """
-        if batch.dtype != np.uint8 or batch.shape[1:] != self.input_shape:
-            wanted = ", ".join(map(str, self.input_shape))
-            raise DataError(f"the network takes uint8 (N, {wanted}), not {batch.dtype} {batch.shape}")
-        self._check(self._run, self.input_shape)
-        answer = self._run(batch)
-        if not np.isfinite(answer).all():
-            raise AnswerError(f"{self.path}: its answer is not a finite number; the model is broken")
-        return logits_of(answer, self.ending) if self.outputs_probabilities else answer
+        answers = self._run(batch)
+        if not _finite(answers):
+            raise self._not_finite()
+        return answers
+
+    def logits(self, batch: np.ndarray) -> np.ndarray:
+        """The only output of a network that has one, see `run`: float32 (N, classes) of a classifier.
+
+        Raises DataError if there are several outputs.
+        """
+        if len(self.outputs) > 1:
+            raise DataError(f"{self.where}: has the outputs {', '.join(self.outputs)}; `run` gives them by name")
+        (answer,) = self.run(batch).values()
+        return answer
 
     def verify(self) -> float:
-        """Relative error of this engine on the probe image, against the plain definition of the network.
+        """The largest relative error of any output on the probe image, against the plain definition of the network.
 
-        Compare with `probe.TOLERANCE`. The right answer is stored in the file, or for a .safetensors computed now.
+        Compare with `probe.TOLERANCE`. The right answer is stored in the file, or for a model computed now.
         """
-        return output_error(self._run(probe_image(self.input_shape))[0], self._expected())
+        return self._proof.error()
+
+    def answers(
+        self, images: Sequence[ImageInput], *, batch: int = BATCH, workers: int | None = None, top: int = 5
+    ) -> Iterator[Any]:
+        """What the task says about each image, in order: its answer, or the ImageError or AnswerError in its place.
+
+        `workers` threads decode ahead of the engine, which runs `batch` images together; None means one per core, at
+        most eight. A classifier ranks `top` labels.
+        """
+        _check_list("answers", images)
+        together = in_threads(
+            lambda index: self.preprocessing.prepare(images[index]), range(len(images)),
+            batch_size=batch, workers=workers,
+        )  # fmt: skip
+        for _, results in together:
+            good = [one for one in results if not isinstance(one, ImageError)]
+            outputs = self._run(np.stack([one.pixels for one in good])) if good else {}
+            places = iter(range(len(good)))
+            for one in results:
+                yield one if isinstance(one, ImageError) else self._answer(outputs, next(places), one.seen, top)
+
+    def answer(self, image: ImageInput, *, top: int = 5) -> Any:
+        """What the task says about one image. Raises ImageError if it cannot be decoded, AnswerError as `run`."""
+        prepared = self.preprocessing.prepare(image)
+        return self._answer(self.run(prepared.pixels[None]), 0, prepared.seen, top)
 
     def classify(self, images: Sequence[ImageInput], *, top: int = 5) -> list[Prediction]:
         """Decodes, prepares and classifies images one at a time, ranking `top` labels.
 
-        Raises ImageError for an image that cannot be decoded.
+        Raises ImageError for an image that cannot be decoded, GraphError if the task is not classification.
         """
-        if isinstance(images, str | bytes | Path | np.ndarray | Image):
-            raise DataError("classify takes a list of images; for one image, write classify([image])")
+        _check_list("classify", images)
         return [self.classify_prepared(self.preprocessing.prepare(image).pixels, top=top) for image in images]
 
     def classify_prepared(self, image: np.ndarray, *, top: int = 5) -> Prediction:
         """Classifies one image already at the network's size: uint8 (H, W, C)."""
-        return self.task.answer({LOGITS: self.logits(image[None])[0]}, top=top)
+        task = classification(self.task, "classify")
+        return task.answer({LOGITS: self.logits(image[None])[0]}, top=top)
+
+    def _answer(self, outputs: Outputs, place: int, seen: Seen, top: int) -> Any:
+        """What the task says about one image of a batch, or the AnswerError for what is not finite."""
+        own = {name: value[place] for name, value in outputs.items()}
+        if not _finite(own):
+            return self._not_finite()
+        if isinstance(self.task, Classification):
+            return self.task.answer(own, seen, top=top)
+        return self.task.answer(own, seen)
+
+    def _run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+        """`run`, whatever the answers are."""
+        if batch.dtype != np.uint8 or batch.shape[1:] != self.input_shape:
+            wanted = ", ".join(map(str, self.input_shape))
+            raise DataError(f"the network takes uint8 (N, {wanted}), not {batch.dtype} {batch.shape}")
+        self._proof.check()
+        answers = self._session.run(batch)
+        if not self._probabilities:
+            return answers
+        (answer,) = answers.values()
+        return {LOGITS: logits_of(answer, self.ending)}
+
+    def _not_finite(self) -> AnswerError:
+        return AnswerError(f"{self.where}: its answer is not a finite number; the model is broken")
 
     def __repr__(self) -> str:
         size = "x".join(map(str, self.input_shape))
-        return escaped(f"<Net {self.name}: {len(self.labels)} classes, input {size}, {self.engine}, {self.path}>")
+        what = f"{len(self.labels)} classes" if isinstance(self.task, Classification) else self.task.kind
+        file = f", {self.path}" if self.path else ""
+        return escaped(f"<Net {self.name}: {what}, input {size}, {self.engine}{file}>")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickles the path of the file, which each process then opens once."""
-        return _unpickled, (self._opened.resolve(), self.engine, self.threads, self.path, self.preprocessing)
+        """Pickles the path of the file, which each process then opens once, or the model if there is no file."""
+        source = self._source.resolve() if isinstance(self._source, Path) else self._source
+        return _unpickled, (source, self.engine, self.threads, self.path, self.preprocessing)
 
 
 def open(path: str | Path, *, engine: str | None = None, threads: int | None = None) -> Net:
@@ -123,6 +199,81 @@ def open(path: str | Path, *, engine: str | None = None, threads: int | None = N
     does not exist or does not run such a file.
     """
     path = located(path)
+    _check_settings(engine, threads)
+    kind = KINDS[check_kind(path)]
+    engine = engines.choose(path, engine)
+    if kind.trainable:
+        return _of(read(path), path, engine, threads)
+    if kind.suffix == ".onnx" and "smallcnn.format" not in outline.metadata(path):  # before an engine reads the file
+        made = path.with_suffix(".safetensors")
+        raise FileError(f"{path}: not written by smallcnn; import it with: smallcnn import {path} --out {made}")
+    session = engines.start(Loadable(path, str(path)), engine, threads)
+    try:
+        said = metadata.parse(session.metadata)
+        _check_promises(said, session)
+    except FileError as error:
+        raise FileError(f"{path}: {error}") from error
+    return Net(
+        path=path,
+        engine=engine,
+        threads=threads,
+        name=said.name,
+        task=said.task,
+        preprocessing=said.preprocessing,
+        facts=said.facts,
+        mult_adds=said.mult_adds,
+        outputs=dict(zip([LOGITS], said.results.values(), strict=True)) if said.outputs_probabilities else said.results,
+        _probabilities=said.outputs_probabilities,
+        _source=path,
+        _session=session,
+        _proof=Proof(session, str(path), engine, lambda: said.answer, lambda: said.answer),
+    )
+
+
+def of(model: Model, *, engine: str | None = None, threads: int | None = None) -> Net:
+    """A model in memory, ready to run, as `open` makes one of a file."""
+    _check_settings(engine, threads)
+    fits = KINDS[".safetensors"].engines
+    if engine is not None and engine not in fits:
+        raise SmallcnnError(f"{model.graph.name}: a model in memory runs in {' or '.join(fits)}, not in {engine}")
+    return _of(model, None, engine or fits[0], threads)
+
+
+def _of(model: Model, path: Path | None, engine: str, threads: int | None) -> Net:
+    from smallcnn.cost.profile import profile
+
+    where = str(path or model.graph.name)
+    loadable = Loadable(model, where)
+    session = engines.start(loadable, engine, threads)
+    exact = cache(lambda: probe_answer(model.graph, model.weights, model.preprocessing))
+    return Net(
+        path=path,
+        engine=engine,
+        threads=threads,
+        name=model.graph.name,
+        task=model.task,
+        preprocessing=model.preprocessing,
+        facts=model.facts,
+        mult_adds=profile(model.graph).mult_adds,
+        outputs=model.graph.results,
+        _probabilities=False,
+        _source=path or model,
+        _session=session,
+        _proof=Proof(session, where, engine, exact, lambda: engines.plain_answer(loadable)),
+    )
+
+
+def _finite(outputs: Outputs) -> bool:
+    return all(np.isfinite(value).all() for value in outputs.values())
+
+
+def _check_list(method: str, images: object) -> None:
+    if isinstance(images, str | bytes | Path | np.ndarray | Image):
+        raise DataError(f"{method} takes a list of images; for one image, write {method}([image])")
+
+
+def _check_settings(engine: str | None, threads: int | None) -> None:
+    """Raises SmallcnnError unless there is such an engine and it may have so many threads."""
     if engine is not None:
         engines.check_engine(engine)
     if threads is not None and threads < 1:
@@ -131,30 +282,30 @@ def open(path: str | Path, *, engine: str | None = None, threads: int | None = N
         raise SmallcnnError(
             f"threads must be at most {MOST_THREADS}, not {threads}; this machine has {os.cpu_count()} cores"
         )
-    check_kind(path, engines.SUFFIXES)
-    engine = engines.choose(path, engine)
-    if path.suffix.lower() == ".safetensors":
-        return _open_artifact(path, engine, threads)
-    if path.suffix.lower() in COMPILED:
-        file = compiled.load(path, threads)
-        return _converted(path, engine, threads, file.metadata, file.run)
-    if "smallcnn.format" not in outline.metadata(path):  # checked before an engine reads the file
-        made = path.with_suffix(".safetensors")
-        raise FileError(f"{path}: not written by smallcnn; import it with: smallcnn import {path} --out {made}")
-    run, entries, shape = engines.open_onnx(Loadable(path), engine, threads)
-    net = _converted(path, engine, threads, entries, run)
-    if shape[1:] != net.input_shape:
-        said, takes = ("x".join(map(str, sides)) for sides in (net.input_shape, shape[1:]))
-        raise FileError(f"{path}: prepares images to {said}, but takes {takes}; it was changed after smallcnn wrote it")
-    return net
 
 
-def _unpickled(opened: Path, engine: str, threads: int | None, path: Path, preprocessing: Preprocessing) -> Net:
+def _check_promises(said: Description, session: Session) -> None:
+    """Raises FileError unless a file takes and gives what its metadata says."""
+    prepared = (*said.preprocessing.size, said.preprocessing.channels)
+    if session.input_shape != prepared:
+        says, takes = ("x".join(map(str, sides)) for sides in (prepared, session.input_shape))
+        raise FileError(f"prepares images to {says}, but takes {takes}; it was changed after smallcnn wrote it")
+    promised = {name: (tensor.shape, tensor.number) for name, tensor in said.results.items()}
+    given = {name: (tensor.shape, tensor.number) for name, tensor in session.outputs.items()}
+    if promised != given:
+        raise FileError(f"promises the outputs {promised}, but gives {given}; it was changed after smallcnn wrote it")
+
+
+def _unpickled(
+    source: Path | Model, engine: str, threads: int | None, path: Path | None, preprocessing: Preprocessing
+) -> Net:
+    if isinstance(source, Model):
+        return replace(of(source, engine=engine, threads=threads), path=path, preprocessing=preprocessing)
     try:
-        stat = opened.stat()
+        stat = source.stat()
     except OSError as error:
-        raise FileError(f"{opened}: cannot be opened again ({error.strerror})") from error
-    net = _opened_again(opened, engine, threads, (stat.st_mtime_ns, stat.st_size))
+        raise FileError(f"{source}: cannot be opened again ({error.strerror})") from error
+    net = _opened_again(source, engine, threads, (stat.st_mtime_ns, stat.st_size))
     return replace(net, path=path, preprocessing=preprocessing)
 
 
@@ -162,77 +313,3 @@ def _unpickled(opened: Path, engine: str, threads: int | None, path: Path, prepr
 def _opened_again(path: Path, engine: str, threads: int | None, stamp: tuple[int, int]) -> Net:  # noqa: ARG001
     """Shares one Net among all unpickled in a process while the file is unchanged; a pool unpickles one per task."""
     return open(path, engine=engine, threads=threads)
-
-
-def _open_artifact(path: Path, engine: str, threads: int | None) -> Net:
-    from smallcnn.cost.profile import profile
-    from smallcnn.model import store
-
-    artifact = store.load(path)
-    store.check_finite(artifact, path)
-    model = Loadable(path, artifact)
-    return Net(
-        path=path,
-        engine=engine,
-        threads=threads,
-        name=artifact.graph.name,
-        task=classification(artifact.task, str(path)),
-        preprocessing=artifact.preprocessing,
-        facts=artifact.facts,
-        mult_adds=profile(artifact.graph).mult_adds,
-        outputs_probabilities=False,
-        _opened=path,
-        _expected=cache(lambda: _only(probe_answer(artifact.graph, artifact.weights, artifact.preprocessing))),
-        _run=engines.start(model, engine, threads),
-        _check=_once(path, engine, lambda image: engines.plain_answer(model, image)),
-    )
-
-
-def _converted(path: Path, engine: str, threads: int | None, entries: dict[str, str], run: Run) -> Net:
-    try:
-        said = metadata.parse(entries)
-    except FileError as error:
-        raise FileError(f"{path}: {error}") from error
-    return Net(
-        path=path,
-        engine=engine,
-        threads=threads,
-        name=said.name,
-        task=classification(said.task, str(path)),
-        preprocessing=said.preprocessing,
-        facts=said.facts,
-        mult_adds=said.mult_adds,
-        outputs_probabilities=said.outputs_probabilities,
-        _opened=path,
-        _expected=lambda: _only(said.answer),
-        _run=run,
-        _check=_once(path, engine, lambda image: _only(said.answer)),
-    )
-
-
-def _only(answer: Mapping[str, np.ndarray]) -> np.ndarray:
-    (value,) = answer.values()
-    return value
-
-
-def _once(
-    path: Path, engine: str, expected: Callable[[np.ndarray], np.ndarray]
-) -> Callable[[Run, tuple[int, int, int]], None]:
-    """A check of an engine that runs on the first call and then frees its data."""
-    waiting = [expected]
-
-    def check(run: Run, shape: tuple[int, int, int]) -> None:
-        for answer in tuple(waiting):
-            image = probe_image(shape)
-            wanted = answer(image)
-            error = output_error(run(image)[0], wanted)
-            if np.isfinite(wanted).all() and not agrees(
-                error
-            ):  # otherwise `logits` refuses each answer that is not finite
-                raise AnswerError(
-                    f"{path}: {engine} gives a wrong answer on the probe image, off by {error:.1e} of its largest "
-                    "output; the file was changed or the engine is faulty: try another --engine"
-                )
-        waiting.clear()
-
-    return check

@@ -5,10 +5,10 @@ import re
 
 import numpy as np
 import pytest
-from test_report import Page
 
 from artifacts import COLOURS, colour_photos
 from networks import tiny
+from pages import Page
 from smallcnn import onnx, runtime
 from smallcnn.analysis.calibration import fit_temperature
 from smallcnn.evaluate import evaluate

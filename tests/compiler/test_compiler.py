@@ -21,15 +21,16 @@ from test_imagenet_pictures import CHECKPOINTS, pictures  # noqa: F401
 
 import machine
 from artifacts import artifact
-from compiled_networks import TOLERANCE, check, noise, wanted
-from networks import every_op, tiny
+from compiled_networks import TOLERANCE, agree, check, compiled_for, noise, wanted
+from networks import every_number, every_op, tiny
 from shared_files import shared
 from smallcnn import runtime
 from smallcnn.checkpoints.importing import import_checkpoint
 from smallcnn.compiler import link, targets
-from smallcnn.compiler.compiling import compile_file, to_program
+from smallcnn.compiler.compiling import compile_file
 from smallcnn.engines import compiled
 from smallcnn.errors import FileError, SmallcnnError
+from smallcnn.ir.graph import LOGITS
 from smallcnn.model import store
 from zoo_models import MODELS, SMALL, build
 
@@ -47,6 +48,10 @@ ODD = (65, 97)
 
 def test_every_operator():
     check(every_op())
+
+
+def test_every_number_type():
+    check(every_number())
 
 
 @pytest.mark.parametrize("text", QUICK)
@@ -86,7 +91,7 @@ def runs(level: str) -> bool:
 def test_feature_level(level):
     if not runs(level):
         pytest.skip(f"this machine has no {level}")
-    check(every_op(), target=f"x86-64-linux-{level}")
+    check(every_number(), target=f"x86-64-linux-{level}")
 
 
 @pytest.mark.long
@@ -112,14 +117,20 @@ IN_C = """
 #include "net.h"
 
 int main(void) {
-    size_t size = (size_t)net_height() * net_width() * net_channels();
+    size_t size = (size_t)net_height() * net_width() * net_channels(), bytes[10];
     uint8_t *image = malloc(size);
-    float *logits = malloc(sizeof(float) * net_outputs());
+    void *outputs[10];
+    for (int i = 0; i < net_output_count(); i++) {
+        int shape[NET_DIMENSIONS], dimensions = net_output_shape(i, shape);
+        bytes[i] = net_output_number(i) == NET_FLOAT32 || net_output_number(i) == NET_INT32 ? 4 : 1;
+        for (int j = 0; j < dimensions; j++) bytes[i] *= shape[j];
+        outputs[i] = malloc(bytes[i]);
+    }
     net_net *net;
     if (net_create(2, &net)) return 100;
     while (fread(image, 1, size, stdin) == size) {
-        if (net_run(net, image, logits)) return 101;
-        fwrite(logits, sizeof(float), net_outputs(), stdout);
+        if (net_run(net, image, outputs)) return 101;
+        for (int i = 0; i < net_output_count(); i++) fwrite(outputs[i], 1, bytes[i], stdout);
     }
     return 0;
 }
@@ -130,43 +141,55 @@ const fs = require("fs");
 const module = new WebAssembly.Module(fs.readFileSync("net.wasm"));
 const net = new WebAssembly.Instance(module).exports;
 const size = net.smallcnn_height() * net.smallcnn_width() * net.smallcnn_channels();
-const outputs = net.smallcnn_outputs(), bytes = net.smallcnn_memory(1), all = fs.readFileSync(0);
-const handle = net.__heap_base.value, logits = handle + 16, image = logits + 4 * outputs, memory = image + size;
-net.memory.grow(Math.ceil((memory + bytes) / 65536));
-new Uint8Array(net.memory.buffer, memory, bytes).fill(255);
-if (net.smallcnn_create_in(memory, bytes, handle)) process.exit(100);
-const context = new Int32Array(net.memory.buffer, handle, 1)[0];
+const count = net.smallcnn_output_count(), memory_bytes = net.smallcnn_memory(1), all = fs.readFileSync(0);
+let end = net.__heap_base.value;
+const take = (bytes) => { const at = (end + 7) & ~7; end = at + bytes; return at; };
+const handle = take(4), shape = take(12), places = take(4 * count), image = take(size), memory = take(memory_bytes);
+const outputs = [];
+const numbers = () => new Int32Array(net.memory.buffer);
+const room = () => net.memory.grow(Math.max(0, Math.ceil((end - net.memory.buffer.byteLength) / 65536)));
+room();
+for (let i = 0; i < count; i++) {
+    const dimensions = net.smallcnn_output_shape(i, shape);
+    let bytes = [4, 1, 1, 4][net.smallcnn_output_number(i)];
+    for (let j = 0; j < dimensions; j++) bytes *= numbers()[shape / 4 + j];
+    outputs.push([take(bytes), bytes]);
+    room();
+    numbers()[places / 4 + i] = outputs[i][0];
+}
+new Uint8Array(net.memory.buffer, memory, memory_bytes).fill(255);
+if (net.smallcnn_create_in(memory, memory_bytes, handle)) process.exit(100);
+const context = numbers()[handle / 4];
 for (let at = 0; at < all.length; at += size) {
     new Uint8Array(net.memory.buffer, image, size).set(all.subarray(at, at + size));
-    if (net.smallcnn_run(context, image, logits)) process.exit(101);
-    fs.writeSync(1, new Uint8Array(net.memory.buffer, logits, 4 * outputs));
+    if (net.smallcnn_run(context, image, places)) process.exit(101);
+    for (const [start, bytes] of outputs) fs.writeSync(1, new Uint8Array(net.memory.buffer, start, bytes));
 }
 """
 
 
 def run_elsewhere(command, folder, graph):
-    """The program, given images, prints the logits of the plain definition."""
-    model, images = artifact(graph), noise(graph)
+    """The program, given images, prints the outputs of the plain definition, one after the other for each image."""
+    images = noise(graph)
     done = subprocess.run(command, input=images.tobytes(), cwd=folder, capture_output=True, check=False, timeout=100)
     assert done.returncode == 0, done.stderr
-    want = wanted(model, images)
-    got = np.frombuffer(done.stdout, np.float32).reshape(want.shape)
-    assert np.abs(got - want).max() < TOLERANCE * np.abs(want).max()
+    record = np.dtype([(name, tensor.number, tensor.shape) for name, tensor in graph.results.items()])
+    got = np.frombuffer(done.stdout, record)
+    agree({name: got[name] for name in graph.results}, wanted(graph, images))
 
 
 def write_for(target, path, graph):
-    program, _ = to_program(artifact(graph), targets.parse(target), np.zeros(graph.output_shape), workers=1)
-    link.write(program, path, prefix="net")
+    link.write(compiled_for(target, graph).program, path, prefix="net")
 
 
 ELSEWHERE = [
-    pytest.param("every_op", id="every_op"),
+    pytest.param("every_number", id="every_number"),
     *[pytest.param(text, marks=pytest.mark.long) for text in ("mobilenet_v2:width=0.35", "effnet_cifar")],
 ]
 
 
 def graph_of(text):
-    return every_op() if text == "every_op" else build(text, resolution=32)
+    return every_number() if text == "every_number" else build(text, resolution=32)
 
 
 @pytest.mark.skipif(not shutil.which("qemu-aarch64"), reason="needs qemu-aarch64")
@@ -214,7 +237,7 @@ def test_same_answers_as_onnxruntime(files, text, most, pictures, tmp_path):  # 
     other = 0
     for path in sorted(pictures.glob("*/*"))[:most]:
         image = model.preprocessing.prepare(path).pixels[None]
-        want, got = peer.logits(image)[0], net.run(image)[0]
+        want, got = peer.logits(image)[0], net.run(image)[LOGITS][0]
         error = np.abs(got - want).max() / np.abs(want).max()
         assert error < TOLERANCE, f"{path.name}: {error:.1e}"
         if got.argmax() != want.argmax():

@@ -30,8 +30,10 @@ pytest.importorskip("ziglang")
 
 from smallcnn.compiler import link, symbols, targets  # noqa: E402
 from smallcnn.compiler.program import Buffer, Program, Step  # noqa: E402
+from smallcnn.ir.types import Grid, Tensor  # noqa: E402
 
 H, W, C, OUT = 7, 5, 3, 8
+OUTPUTS = {"logits": Tensor((OUT,)), "codes": Tensor((H, W, C), "int8", Grid((0.1,), (-3,)))}
 SCRATCH = 2 * (64 + 448)  # of mix: 420 bytes in blocks of 64, behind a head of 64, twice
 NATIVE = files("smallcnn.compiler") / "native"
 LINUX = sys.platform == "linux"
@@ -49,12 +51,17 @@ def answers(images):
 
 
 def close(got, images=IMAGES):
+    """Whether both outputs are right, or the logits if there are no others."""
+    if isinstance(got, dict):
+        np.testing.assert_array_equal(got["codes"], images.view(np.int8) // 2)
+        got = got["logits"]
     np.testing.assert_allclose(got, answers(images), rtol=0, atol=35 * 20 * 2**-23)  # 35 float32 sums near 20
 
 
 @cache
 def kernels(target):
-    """scale: uint8 -> float32; mix: squares, in memory from halide_malloc, then a 1x1 convolution; total: a sum."""
+    """scale: uint8 -> float32; mix: squares, in memory from halide_malloc, then a 1x1 convolution; total: a sum; halve:
+    uint8 -> int8, half of the byte read as int8, rounded down."""
     c, x, y, o = (hl.Var(name) for name in "cxyo")
     image, activation = hl.ImageParam(hl.UInt(8), 3, "image"), hl.ImageParam(hl.Float(32), 3, "activation")
     matrix, bias = hl.ImageParam(hl.Float(32), 2, "matrix"), hl.ImageParam(hl.Float(32), 1, "bias")
@@ -71,10 +78,13 @@ def kernels(target):
     plane = hl.RDom([(0, W), (0, H)])
     total[o] = 0.0
     total[o] += activation[o, plane.x, plane.y]
+    halve = hl.Func("halve")
+    halve[c, x, y] = hl.cast(hl.Int(8), image[c, x, y]) / 2
     return (
         compile_object("scale", scale, [image], target),
         compile_object("mix", mix, [activation, matrix, bias], target),
         compile_object("total", total, [activation], target),
+        compile_object("halve", halve, [image], target),
     )
 
 
@@ -93,6 +103,7 @@ def program(target="host"):
     matrix = Buffer("weights", 0, "float32", (OUT, C), (1, OUT))
     bias = Buffer("weights", MATRIX.nbytes, "float32", (OUT,), (1,))
     logits = Buffer("output", 0, "float32", (OUT,), (1,))
+    codes = Buffer("output", 0, "int8", (C, W, H), (1, C, C * W), output=1)
     return Program(
         name="Tiny net 2",
         target=found.name,
@@ -103,13 +114,14 @@ def program(target="host"):
             Step("mix", (scaled, matrix, bias, mixed), 2, 2, "mix"),
             Step("mix", (scaled, matrix, bias, mixed), 2, 2, 'odd "label" \\ 猫'),  # finds its scratch as it was
             Step("total", (mixed, logits), None, 1, "total"),
+            Step("halve", (image, codes), 2, 1, "halve"),
         ),
         arena_bytes=512 + 4 * OUT * W * H,
         scratch_bytes=SCRATCH,
         weights=MATRIX.tobytes() + BIAS.tobytes(),
         metadata=METADATA,
         input_shape=(H, W, C),
-        outputs=OUT,
+        outputs=OUTPUTS,
     )
 
 
@@ -146,11 +158,11 @@ class TestRunning:
         spare = Buffer("arena", original.arena_bytes, "float32", (8,), (1,))
         wait = Step("slow", (Buffer("weights", 0, "float32", (8,), (1,)), spare), None, 1, "slow")
         objects = (*original.objects, compile_object("slow", slow, [value], original.target))
-        scale, _, mix, total = original.steps
+        scale, _, mix, total, halve = original.steps
         for steps in (
-            (wait, replace(scale, split=None), mix, total),
-            (scale, wait, replace(mix, split=None), replace(total, split=0)),
-            (replace(step, split=None) for step in (scale, mix, total)),
+            (wait, replace(scale, split=None), mix, total, halve),
+            (scale, wait, replace(mix, split=None), replace(total, split=0), halve),
+            (replace(step, split=None) for step in (scale, mix, total, halve)),
         ):
             arena = original.arena_bytes + 32
             link.write(replace(original, objects=objects, steps=tuple(steps), arena_bytes=arena), path)
@@ -159,13 +171,14 @@ class TestRunning:
                 close(net.run(IMAGES))
 
     def test_no_picture(self, library):
-        assert compiled.load(library, 1).run(IMAGES[:0]).shape == (0, OUT)
+        none = compiled.load(library, 1).run(IMAGES[:0])
+        assert {name: array.shape for name, array in none.items()} == {"logits": (0, OUT), "codes": (0, H, W, C)}
 
     def test_what_is_in_the_file(self, library):
         net = compiled.load(library, 1)
         assert net.metadata == METADATA
-        assert (net.input_shape, net.outputs) == ((H, W, C), OUT)
-        assert net.labels == ("stem/scale", "mix", 'odd "label" \\ 猫', "total")
+        assert (net.input_shape, net.outputs) == ((H, W, C), OUTPUTS)
+        assert net.labels == ("stem/scale", "mix", 'odd "label" \\ 猫', "total", "halve")
         assert net.scratch_bytes == 0
         net.run(IMAGES)
         assert net.scratch_bytes == SCRATCH
@@ -179,7 +192,7 @@ class TestRunning:
     def test_times_of_steps(self, library):
         net = compiled.load(library, 2)
         times = net.time(IMAGES[0])
-        assert times.shape == (4,)
+        assert times.shape == (5,)
         assert (times >= 0).all()
         assert times.sum() < 10**10
 
@@ -226,7 +239,7 @@ class TestRunning:
         def call(seed):
             images = np.random.default_rng(seed).integers(0, 256, (4, H, W, C), np.uint8)
             net, want = make(), answers(images)
-            wrong.extend(i for i in range(50) if np.abs(net.run(images) - want).max() > 1e-3)
+            wrong.extend(i for i in range(50) if np.abs(net.run(images)["logits"] - want).max() > 1e-3)
 
         callers = [threading.Thread(target=call, args=(seed,)) for seed in range(4)]
         for caller in callers:
@@ -314,9 +327,13 @@ class TestRefusing:
 
     def test_another_format(self, tmp_path, monkeypatch):
         with monkeypatch.context() as patch:
-            patch.setattr(compiled, "FORMAT", 2)
+            patch.setattr(compiled, "FORMAT", 3)
             newer = compiled.seal(b"never loaded", targets.host().name)
-        assert "format 2" in self.refused(tmp_path / "newer.so", newer)
+            patch.setattr(compiled, "FORMAT", 1)
+            older = compiled.seal(b"never loaded", targets.host().name)
+        assert "written in format 3, this smallcnn reads 2" in self.refused(tmp_path / "newer.so", newer)
+        message = self.refused(tmp_path / "older.so", older)
+        assert message.endswith("written in format 1, this smallcnn reads 2; compile it again")
 
     def test_sealed_but_no_library(self, tmp_path):
         self.refused(tmp_path / "text.so", compiled.seal(b"not a library", targets.host().name))
@@ -371,7 +388,8 @@ class TestReplacing:
         first = compiled.load(path, 2)
         for factor in (2, 3, 5):
             link.write(replace(original, weights=(np.frombuffer(original.weights, "f4") * factor).tobytes()), path)
-            np.testing.assert_allclose(compiled.load(path, 2).run(IMAGES), factor * answers(IMAGES), rtol=1e-5)
+            logits = compiled.load(path, 2).run(IMAGES)["logits"]
+            np.testing.assert_allclose(logits, factor * answers(IMAGES), rtol=1e-5)
         close(first.run(IMAGES))
 
     def test_written_twice_is_the_same(self, tmp_path, library):
@@ -387,6 +405,7 @@ class TestPrograms:
             replace(step.buffers[1], offset=-4),
             replace(step.buffers[1], strides=(1, C, C * W + 1000)),
             replace(step.buffers[1], space="output"),
+            replace(step.buffers[1], space="output", output=1),
             replace(step.buffers[1], space="input"),
             replace(step.buffers[1], space="weights", extents=(1, 1, 1)),
         ):
@@ -413,7 +432,7 @@ class TestPrograms:
     def test_a_kernel_that_is_not_there(self, tmp_path):
         some = program("x86-64-linux")
         with pytest.raises(ValueError, match="no object has total_argv"):
-            link.write(replace(some, objects=some.objects[:2]), tmp_path / "some.so")
+            link.write(replace(some, objects=some.objects[:2] + some.objects[3:]), tmp_path / "some.so")
 
 
 class TestTargets:
@@ -461,8 +480,10 @@ def c_compiler():
 
 
 def example_prints(image):
-    logits = answers(image[None])[0]
-    return f"class {logits.argmax()}, logit {logits.max():.4f}\n".encode()
+    """Of both outputs, where the largest is, and the real number it stands for."""
+    logits, codes = answers(image[None])[0], image.view(np.int8) // 2
+    largest = 0.1 * (int(codes.max()) + 3)
+    return f"logits: {logits.argmax()}, {logits.max():.4f}\ncodes: {codes.argmax()}, {largest:.4f}\n".encode()
 
 
 class TestFromC:
@@ -531,11 +552,13 @@ MAIN_OF_TWO = """
 int main(void) {
     uint8_t image[7 * 5 * 3];
     float logits[2][8];
+    int8_t codes[7 * 5 * 3];
     one_net *one;
     net_2_two_net *two;
     memset(image, 200, sizeof image);
     if (one_create(2, &one) || net_2_two_create(2, &two)) return ONE_THREAD;
-    if (one_run(one, image, logits[0]) || net_2_two_run(two, image, logits[1])) return NET_2_TWO_KERNEL;
+    void *const outputs[] = {logits[0], codes}, *const others[] = {logits[1], codes};
+    if (one_run(one, image, outputs) || net_2_two_run(two, image, others)) return NET_2_TWO_KERNEL;
     one_destroy(one);
     net_2_two_destroy(two);
     for (int i = 0; i < 16; i++) printf("%.7g ", logits[i / 8][i % 8]);
@@ -552,11 +575,14 @@ static uint8_t memory[1 << 16];
 int main(void) {
     uint8_t image[7 * 5 * 3];
     float logits[8];
+    int8_t codes[7 * 5 * 3];
+    void *const outputs[] = {logits, codes}, *const missing[] = {logits, NULL};
     tiny_net *net;
     if (fread(image, 1, sizeof image, stdin) != sizeof image) return 100;
     if (tiny_create_in(memory + 1, tiny_memory(1) - 1, &net) != TINY_ARGUMENT) return 101;
     if (tiny_create_in(memory + 1, tiny_memory(1), &net)) return 102;
-    if (tiny_run(net, image, logits)) return 103;
+    if (tiny_run(net, image, outputs)) return 103;
+    if (tiny_run(net, image, NULL) != TINY_ARGUMENT || tiny_run(net, image, missing) != TINY_ARGUMENT) return 104;
     for (int i = 0; i < 8; i++) printf("%.7g ", logits[i]);
     tiny_destroy(net);
     return 0;
@@ -568,15 +594,16 @@ const fs = require("fs");
 const module = new WebAssembly.Module(fs.readFileSync("tiny.wasm"));
 const net = new WebAssembly.Instance(module).exports;
 const size = net.smallcnn_height() * net.smallcnn_width() * net.smallcnn_channels();
-const outputs = net.smallcnn_outputs(), bytes = net.smallcnn_memory(1);
-const handle = net.__heap_base.value, logits = handle + 16, image = logits + 4 * outputs, memory = image + size;
+const bytes = net.smallcnn_memory(1), handle = net.__heap_base.value;
+const places = handle + 4, logits = handle + 12, codes = logits + 4 * 8, image = codes + size, memory = image + size;
 const missing = memory + bytes - net.memory.buffer.byteLength;
 if (missing > 0) net.memory.grow(Math.ceil(missing / 65536));
 new Uint8Array(net.memory.buffer, image, size).set(fs.readFileSync(0));
 let error = net.smallcnn_create_in(memory, bytes, handle);
 const context = new Int32Array(net.memory.buffer, handle, 1)[0];
-error = error || net.smallcnn_run(context, image, logits);
-console.log(error, WebAssembly.Module.imports(module).length, ...new Float32Array(net.memory.buffer, logits, outputs));
+new Int32Array(net.memory.buffer, places, 2).set([logits, codes]);
+error = error || net.smallcnn_run(context, image, places);
+console.log(error, WebAssembly.Module.imports(module).length, ...new Float32Array(net.memory.buffer, logits, 8));
 """
 
 
@@ -673,7 +700,10 @@ def test_size(tmp_path):
     """MobileNet v1 0.25 has 470,000 parameters and 30 layers, and is to fit in 2.2 MB."""
     original = program("x86-64-linux")
     weights = original.weights + np.random.default_rng(0).bytes(4 * 470_000)
-    link.write(replace(original, weights=weights, steps=original.steps * 10), tmp_path / "large.so")
+    objects = original.objects[:3]
+    link.write(
+        replace(original, objects=objects, weights=weights, steps=original.steps[:4] * 10), tmp_path / "large.so"
+    )
     assert (tmp_path / "large.so").stat().st_size < len(weights) + 20_000
 
 

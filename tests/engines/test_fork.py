@@ -117,5 +117,5 @@ def test_a_forked_process_answers_and_ends(folder, engine):
 def test_a_short_repr(folder):
     net = runtime.open(folder / "m.onnx")
     assert repr(net) == f"<Net tiny: 3 classes, input 8x8x3, onnxruntime, {folder / 'm.onnx'}>"
-    assert repr(artifact()) == "<Model tiny: 3 classes, 12 tensors, softmax>"
+    assert repr(artifact()) == "<Model tiny: classification, 3 labels, 12 tensors>"
     assert repr(artifact().graph) == "<Graph tiny: 9 nodes, (8, 8, 3) -> (3,)>"

@@ -45,7 +45,7 @@ def check(made, name, rtol=0):
     """Keras' answers, computed in float32 through some hundred sums."""
     said = json.loads(content("answers.json"))[name]
     images = made.preprocessing.normalise(np.array(said["images"]))
-    got = probabilities(run(made.graph, made.weights, images), made.ending)
+    got = probabilities(run(made.graph, made.weights, images), made.task.ending)
     answers = np.array(said["answers"])
     np.testing.assert_allclose(got if answers.shape[1] > 1 else got[:, 1:], answers, rtol=rtol, atol=1e-5)
 

@@ -1,10 +1,10 @@
 import json
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
-import onnx
 from artifacts import artifact
 from networks import every_op, tiny
 from smallcnn import Builder, zoo
@@ -92,7 +92,7 @@ def test_metadata_makes_the_file_self_contained(tmp_path):
     model = artifact(origin="a test")
     export(model, tmp_path / "m.onnx")
     found = {entry.key: entry.value for entry in onnx.load(tmp_path / "m.onnx").metadata_props}
-    assert json.loads(found["smallcnn.labels"]) == ["blue", "green", "red"]
+    assert json.loads(found["smallcnn.task"])["labels"] == ["blue", "green", "red"]
     assert json.loads(found["smallcnn.facts"]) == {"origin": "a test"}
     assert json.loads(found["smallcnn.preprocessing"])["size"] == [8, 8]
     assert found["smallcnn.output"] == "logits"

@@ -3,10 +3,10 @@
 import os
 
 import numpy as np
-import pytest
-
 import onnx
+import pytest
 from onnx import TensorProto, helper, numpy_helper
+
 from onnx_files import STEM, STORED, TOLERANCE, answer, checked, head, kinds, made, node, random
 from smallcnn.errors import FileError
 from smallcnn.model.probe import output_error
@@ -358,7 +358,7 @@ def test_tails_are_cut_off_and_their_labels_kept(name, tmp_path):
     it.graph.output.extend(outputs)
     read = read_onnx(saved(it, tmp_path))
     assert read.labels == (("cat", "dog") if labelled else ("class 0", "class 1"))
-    assert (read.ending, read.facts["onnx"]["dropped"]) == ("softmax", "Softmax")
+    assert (read.task.ending, read.facts["onnx"]["dropped"]) == ("softmax", "Softmax")
     bare = from_onnx(it)
     x = random(*SHAPE)
     logits = reference.answer(bare.graph, bare.weights, x.transpose(0, 2, 3, 1))

@@ -3,13 +3,13 @@
 import functools
 
 import numpy as np
-import pytest
-
 import onnx
+import pytest
+from onnx import AttributeProto, TensorProto, helper, numpy_helper
+
 from artifacts import artifact
 from fuzz import damage, survive
 from networks import every_op, tiny
-from onnx import AttributeProto, TensorProto, helper, numpy_helper
 from onnx_files import STORED, head, made, node, random
 from smallcnn import zoo
 from smallcnn.cost.profile import profile

@@ -3,11 +3,11 @@
 import os
 import time
 
-import pytest
-
 import onnx
-from artifacts import artifact
+import pytest
 from onnx import helper
+
+from artifacts import artifact
 from onnx_files import STEM, STORED, head, made, node
 from smallcnn import runtime
 from smallcnn.errors import FileError

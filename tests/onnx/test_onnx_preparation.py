@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from artifacts import artifact
 from networks import every_op, tiny
-from onnx import TensorProto, helper
 from onnx_files import STORED, answer, head, made, node
 from smallcnn.engines.engine import Loadable, start
 from smallcnn.errors import FileError

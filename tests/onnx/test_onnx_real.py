@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
-import onnx
 from shared_files import shared
 from smallcnn.image.overrides import Overrides
 from smallcnn.onnx import read_onnx
@@ -71,7 +71,7 @@ def test_real_files_agree_with_onnx_runtime(name, source, output, plane, toleran
         fed = read.preprocessing.normalise(pixels).astype(np.float16 if half else np.float32)
         (wanted,) = judge.run([output], {source: np.ascontiguousarray(fed.transpose(0, 3, 1, 2))})
         logits = reference.answer(read.graph, read.weights, fed.astype(np.float64))[0]
-        worst = max(worst, np.abs(probabilities(logits, read.ending) - wanted.reshape(-1)).max())
+        worst = max(worst, np.abs(probabilities(logits, read.task.ending) - wanted.reshape(-1)).max())
     print(f"{name} {plane or ''}: {worst:.1e}")
     assert worst < tolerance
 

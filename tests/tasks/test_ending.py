@@ -100,7 +100,7 @@ def test_a_file_s_ending_becomes_the_model_s(tmp_path, image, case):
     if case == "logits":
         wanted = np.exp(wanted) / np.exp(wanted).sum()
     model = taken_over(path)
-    assert model.ending == ending
+    assert model.task.ending == ending
     save(model, tmp_path / "m.safetensors")
     seen = runtime.open(tmp_path / "m.safetensors").classify_prepared(image)
     if "one sigmoid" in case:
@@ -137,7 +137,7 @@ def test_a_part_of_independent_labels_is_read(tmp_path, image):
     model = taken_over(path)
     save(model, tmp_path / "m.safetensors")
     seen = runtime.open(tmp_path / "m.safetensors").classify_prepared(image)
-    assert model.ending == "sigmoid"
+    assert model.task.ending == "sigmoid"
     np.testing.assert_allclose(sorted(value for _, value in seen.top5), sorted(in_onnxruntime(path, image)), atol=1e-5)
 
 
@@ -202,13 +202,13 @@ def test_an_exported_file_reads_back_as_the_model(tmp_path, ending):
             continue
         export(model, tmp_path / name, probabilities=probabilities)
         again = read_onnx(tmp_path / name)
-        assert (again.ending, again.labels) == (ending, model.labels)
+        assert again.task == model.task
         assert isinstance(again.graph.nodes[-1].op, type(model.graph.nodes[-1].op))
         last = onnx.load(tmp_path / name).graph.node[-1].op_type
         assert last == (ending.capitalize() if probabilities else "Identity")
 
 
-def test_a_file_without_an_ending_is_one_of_softmax(tmp_path):
+def test_a_file_of_format_1_without_an_ending_is_one_of_softmax(tmp_path):
     import safetensors
     import safetensors.numpy
 
@@ -216,9 +216,10 @@ def test_a_file_without_an_ending_is_one_of_softmax(tmp_path):
     with safetensors.safe_open(tmp_path / "m.safetensors", "numpy") as file:
         metadata = file.metadata()
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
-    assert metadata.pop("smallcnn.ending") == "sigmoid"
+    assert json.loads(metadata.pop("smallcnn.task"))["ending"] == "sigmoid"
+    metadata |= {"smallcnn.format": "1", "smallcnn.labels": '["a", "b", "c"]'}
     safetensors.numpy.save_file(tensors, tmp_path / "old.safetensors", metadata)
-    assert load(tmp_path / "old.safetensors").ending == "softmax"
+    assert load(tmp_path / "old.safetensors").task == Classification(("a", "b", "c"), "softmax")
     safetensors.numpy.save_file(tensors, tmp_path / "odd.safetensors", metadata | {"smallcnn.ending": "tanh"})
     with pytest.raises(FileError, match="its ending is 'tanh'; there are softmax, sigmoid, none"):
         load(tmp_path / "odd.safetensors")

@@ -232,7 +232,7 @@ def test_endings(tmp_path):
         if code is not None:
             net.then(code, (1, classes), **({"Beta": 1.0} if code == OP.SOFTMAX else {}))
         made = net.read(tmp_path / "w.tflite")
-        assert (made.ending, len(made.labels)) == (ending, outputs)
+        assert (made.task.ending, len(made.labels)) == (ending, outputs)
         if classes == 1:  # p and 1 - p
             image = normal(1, 9, 8, 3)
             logit = np.diff(run(made.graph, made.weights, image))[0, 0]

@@ -1,6 +1,5 @@
 """Analysis of a model file on labelled images, with optional changes that need no training."""
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,9 +12,9 @@ from smallcnn.analysis.sweep import Sweep, at_size, statistics_split, sweep
 from smallcnn.errors import DataError, FileError, GraphError, require
 from smallcnn.evaluate import Evaluation, evaluate
 from smallcnn.model import kinds as model_file
-from smallcnn.model import store
 from smallcnn.model.model import Model
 from smallcnn.runtime import Net
+from smallcnn.tasks.classification import classification
 
 Report = Callable[[str, int, int], None]
 """Called with the name of the current task, the amount done and the total."""
@@ -74,9 +73,10 @@ def analyze(
     Raises SmallcnnError for a change that the file does not allow.
     """
     net = runtime.open(file, engine=engine, threads=threads)
-    if net.ending == "none":
+    ending = classification(net.task, "analyze").ending
+    if ending == "none":
         raise DataError(f"{file}: gives scores; only probabilities can be analyzed (evaluate measures accuracy)")
-    if net.ending == "sigmoid" and calibrate:
+    if ending == "sigmoid" and calibrate:
         raise DataError(f"{file}: ends in independent sigmoids; only a softmax has a temperature")
     own_crop = net.preprocessing.crop
     crop = crop or own_crop
@@ -97,7 +97,7 @@ def analyze(
     for change in changes:
         assert artifact is not None
         what, artifact = change(artifact, evaluation)
-        net = _opened(artifact, net, threads)
+        net = replace(runtime.of(artifact, engine=net.engine, threads=threads), path=net.path)
         evaluation = judge(net)
         steps.append(_step(what, net, evaluation))
     findings = examine(evaluation, net.labels, net.ending)
@@ -126,14 +126,6 @@ def _read(file: Path, crop: float, needed: bool) -> tuple[Model | None, str]:
             raise
         return None, str(error)
     return replace(artifact, preprocessing=replace(artifact.preprocessing, crop=crop)), ""
-
-
-def _opened(artifact: Model, net: Net, threads: int | None) -> Net:
-    """Opens the changed network in the engine of the unchanged one."""
-    with tempfile.TemporaryDirectory(prefix="smallcnn-") as folder:
-        path = Path(folder) / f"{net.path.stem}.safetensors"
-        store.save(artifact, path)
-        return replace(runtime.open(path, engine=net.engine, threads=threads), path=net.path)
 
 
 def _renormed(artifact: Model, evaluation: Evaluation, workers: int | None, report: Report) -> tuple[str, Model]:

@@ -4,18 +4,16 @@ import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import sqrt
-from pathlib import Path
 
 import numpy as np
 
+from smallcnn import runtime
 from smallcnn.cost.profile import profile
 from smallcnn.data.sources import Split
-from smallcnn.engines import engine as engines
 from smallcnn.errors import GraphError
-from smallcnn.evaluate import Evaluation, ask
+from smallcnn.evaluate import Evaluation, ask, targets_for
 from smallcnn.ir import ops
 from smallcnn.model.model import Model
-from smallcnn.tasks.labels import match_labels
 from smallcnn.tasks.metrics import measure
 from smallcnn.transform.adapt import with_resolution
 
@@ -61,15 +59,15 @@ class Sweep:
         return sqrt(own * (1 - own) / self.images)
 
 
-def at_size(artifact: Model, size: tuple[int, int]) -> Model:
+def at_size(model: Model, size: tuple[int, int]) -> Model:
     """The same weights at another input size. Raises GraphError if the network cannot have it."""
-    if size == artifact.preprocessing.size:
-        return artifact
+    if size == model.preprocessing.size:
+        return model
     return replace(
-        artifact,
-        graph=with_resolution(artifact.graph, size),
-        preprocessing=replace(artifact.preprocessing, size=size),
-        facts=artifact.facts | {"resized_from": list(artifact.preprocessing.size)},
+        model,
+        graph=with_resolution(model.graph, size),
+        preprocessing=replace(model.preprocessing, size=size),
+        facts=model.facts | {"resized_from": list(model.preprocessing.size)},
     )
 
 
@@ -85,13 +83,13 @@ def _part(side: int, sevenths: int) -> int:
     return max(round(side * sevenths / 7 / step), 1) * step
 
 
-def affordable(artifact: Model) -> int:
+def affordable(model: Model) -> int:
     """The default number of images at each size: 1000 for a small network, 100 for a very large one."""
-    return int(np.clip(_MULT_ADDS / max(profile(artifact.graph).mult_adds, 1), _FEWEST, _MOST))
+    return int(np.clip(_MULT_ADDS / max(profile(model.graph).mult_adds, 1), _FEWEST, _MOST))
 
 
 def sweep(
-    artifact: Model,
+    model: Model,
     evaluation: Evaluation,
     *,
     images: int | None = None,
@@ -100,45 +98,45 @@ def sweep(
     workers: int | None = None,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Sweep:
-    """Accuracy on `images` images spread evenly over those of `evaluation`, at each of `sizes_around` the artifact's.
+    """Accuracy on `images` images spread evenly over those of `evaluation`, at each of `sizes_around` the model's.
 
     The default for `images` takes a few seconds per size. `renormed` adds the accuracy with batch norm re-estimated,
     which is slow for a large network. `report` is called with the number of sizes done and their total.
     """
-    index_of = match_labels(evaluation.source.classes, artifact.labels)
+    targets = targets_for(model.task, evaluation.source, evaluation.split)
     decoded = evaluation.answers.indices
-    count = min(images or affordable(artifact), len(decoded))
+    count = min(images or affordable(model), len(decoded))
     among = decoded[np.linspace(0, len(decoded) - 1, count).round().astype(int)].tolist()
-    sizes = sizes_around(artifact.preprocessing.size)
-    reestimate, note = _reestimation(artifact, evaluation, renormed, workers)
+    sizes = sizes_around(model.preprocessing.size)
+    reestimate, note = _reestimation(model, evaluation, renormed, workers)
     rows, refused = [], {}
     for done, size in enumerate(sizes, start=1):
         try:
-            resized = at_size(artifact, size)
+            resized = at_size(model, size)
         except GraphError as error:
             refused[size] = str(error)
             continue
         found = []
         for variant in [resized, *([reestimate(resized)] if reestimate else [])]:
-            run = engines.start(engines.Loadable(Path(variant.graph.name), variant), "onnxruntime", threads)
-            answers = ask(run, variant.preprocessing, evaluation.split, index_of, among=among, workers=workers)
+            net = runtime.of(variant, threads=threads)
+            answers = ask(net, evaluation.split, targets, among=among, workers=workers)
             found.append(measure(answers.logits, answers.labels).top1)
         rows.append(SweepRow(size, profile(resized.graph).mult_adds, found[0], found[1] if reestimate else None))
         report(done, len(sizes))
-    return Sweep(tuple(rows), artifact.preprocessing.size, count, refused, note)
+    return Sweep(tuple(rows), model.preprocessing.size, count, refused, note)
 
 
 def _reestimation(
-    artifact: Model, evaluation: Evaluation, renormed: bool, workers: int | None
+    model: Model, evaluation: Evaluation, renormed: bool, workers: int | None
 ) -> tuple[Callable[[Model], Model] | None, str]:
     """The function that re-estimates batch norm, or None; and a sentence about it."""
-    if not any(isinstance(node.op, ops.BatchNorm) for node in artifact.graph):
+    if not any(isinstance(node.op, ops.BatchNorm) for node in model.graph):
         return None, "The network has no batch norm to re-estimate."
     if not renormed:
         return None, "Batch norm was not re-estimated at each size; `smallcnn analyze` does that."
     if importlib.util.find_spec("torch") is None:
         return None, "Batch norm was not re-estimated: it needs the 'train' extra."
-    sample, whose = statistics_split(artifact, evaluation)
+    sample, whose = statistics_split(model, evaluation)
     if len(sample) < _FEWEST:
         return (
             None,
@@ -153,13 +151,13 @@ def _reestimation(
     )
 
 
-def statistics_split(artifact: Model, evaluation: Evaluation) -> tuple[Split, str]:
+def statistics_split(model: Model, evaluation: Evaluation) -> tuple[Split, str]:
     """The images for batch-norm statistics and their description: the training split if there is one.
 
     A data set without splits has one only for a network trained on it, which held out a validation split. For any other
     network all of it is held out, and only the evaluated images remain.
     """
-    source, trained_on = evaluation.source, artifact.facts.get("data")
+    source, trained_on = evaluation.source, model.facts.get("data")
     trained_here = isinstance(trained_on, dict) and trained_on.get("fingerprint") == source.fingerprint
     if "train" in source.splits and (trained_here or not source.val_is_cut):
         return source.splits["train"], "the training split"

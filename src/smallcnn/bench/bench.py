@@ -24,9 +24,9 @@ from PIL import Image
 
 from smallcnn import runtime
 from smallcnn.bench.first_use import FirstUse, first_use
-from smallcnn.engines.engine import SUFFIXES, check_engine, choose, fitting
+from smallcnn.engines.engine import check_engine, choose
 from smallcnn.errors import SmallcnnError
-from smallcnn.model.kinds import COMPILED, check_kind, read
+from smallcnn.model.kinds import COMPILED, KINDS, check_kind
 from smallcnn.model.probe import TOLERANCE, agrees, probe_image
 from smallcnn.model.shipped import located
 from smallcnn.runtime import Net
@@ -104,13 +104,13 @@ def candidates(files: Sequence[str | Path], chosen: Sequence[str] = ()) -> tuple
     """
     paths = [located(file) for file in files]
     for path in paths:
-        check_kind(path, SUFFIXES)
+        check_kind(path)
     for engine in chosen:
         check_engine(engine)
     if not chosen:
         return [Candidate(path, choose(path, None)) for path in paths], []
     pairs = [Candidate(path, engine) for path in paths for engine in chosen]
-    possible = [pair for pair in pairs if pair.compile or pair.engine in fitting(pair.file)]
+    possible = [pair for pair in pairs if pair.compile or pair.engine in KINDS[pair.file.suffix.lower()].engines]
     if not possible:
         choose(pairs[0].file, pairs[0].engine)  # raises the reason
     return possible, [pair for pair in pairs if pair not in possible]
@@ -142,9 +142,9 @@ def bench(
         report(20, 100)
         meter = peak_meter(threads)
         inputs = [probe_image(net.input_shape) for net in nets]
-        inference = [lambda net=net, x=x: net.logits(x) for net, x in zip(nets, inputs, strict=True)]
+        inference = [lambda net=net, x=x: net.run(x) for net, x in zip(nets, inputs, strict=True)]
         photo = _photo()
-        whole = [lambda net=net: net.classify([photo]) for net in nets]
+        whole = [lambda net=net: net.answer(photo) for net in nets]
         timed = [*inference, meter.run] if meter else inference
         times = take_turns(timed, seconds, lambda done: report(20 + round(60 * done), 100))
         end_to_end = take_turns(whole, seconds / 4, lambda done: report(80 + round(20 * done), 100))
@@ -152,8 +152,10 @@ def bench(
             verified(net)
         peak = meter.speed if meter else None
         rows = [
-            _row(one, net, threads, error, np.array(ms), float(np.median(e2e)), use, peak)
-            for one, net, error, ms, e2e, use in zip(chosen, nets, errors, times, end_to_end, uses, strict=False)
+            _row(one, path, net, error, np.array(ms), float(np.median(e2e)), use, peak)
+            for one, path, net, error, ms, e2e, use in zip(
+                chosen, paths, nets, errors, times, end_to_end, uses, strict=False
+            )
         ]
     return _compared(rows)
 
@@ -176,7 +178,7 @@ def compile_missing(
             progress((before + done / total) / len(making))
 
         made[one] = folder / f"{before}{'.dll' if sys.platform == 'win32' else '.so'}"
-        compile_file(read(one.file), made[one], threads=threads, report=report)
+        compile_file(one.file, made[one], threads=threads, report=report)
     return [made.get(one, one.file) for one in chosen]
 
 
@@ -194,7 +196,7 @@ def verified(net: Net) -> float:
     error = net.verify()
     if not agrees(error):
         raise SmallcnnError(
-            f"{net.path}: {net.engine} gives a wrong answer on the probe image, off by {error:.1e} "
+            f"{net.where}: {net.engine} gives a wrong answer on the probe image, off by {error:.1e} "
             f"(allowed: {TOLERANCE:.0e}); not timed"
         )
     return error
@@ -239,8 +241,8 @@ def _photo() -> bytes:
 
 def _row(
     one: Candidate,
+    path: Path,
     net: Net,
-    threads: int,
     error: float,
     ms: np.ndarray,
     end_to_end: float,
@@ -254,7 +256,7 @@ def _row(
         model=net.name,
         engine=net.engine,
         precision="float32",
-        threads=threads,
+        threads=net.threads or 1,
         median_ms=median,
         min_ms=float(ms.min()),
         max_ms=float(ms.max()),
@@ -272,7 +274,7 @@ def _row(
         peak_memory_bytes=use.peak_memory_bytes,
         added_memory_bytes=use.added_memory_bytes,
         added_private_bytes=use.added_private_bytes,
-        file_bytes=net.path.stat().st_size,
+        file_bytes=path.stat().st_size,
         verified=True,
         error=error,
         cpu=cpu_name(),

@@ -61,7 +61,7 @@ def _measure(file: str, engine: str, threads: str) -> None:
         load = time.perf_counter() - start
         image = probe_image(net.input_shape)
         start = time.perf_counter()
-        net.logits(image)
+        net.run(image)
         first = time.perf_counter() - start
     except SmallcnnError as error:
         print(error, file=sys.stderr)

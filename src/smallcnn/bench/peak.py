@@ -19,11 +19,12 @@ from smallcnn.compiler.program import Buffer, Program, Step
 from smallcnn.compiler.targets import Target
 from smallcnn.engines.compiled import FORMAT, CompiledFile, load
 from smallcnn.errors import FileError
+from smallcnn.ir.types import Tensor
 from smallcnn.system.cache import cache_folder, kept, passing_folder
 from smallcnn.system.files import write
 
 _KERNEL = "peak"
-_PICTURE = np.zeros((1, 1, 1), np.uint8)
+_IMAGE = np.zeros((1, 1, 1), np.uint8)
 _LENGTH, _CHAINS = 1500, 120
 """Links of a chain, and how often all registers are filled: a third of a millisecond on one thread of a Zen 3. Splits
 evenly over 2 to 6, 8, 10 and 12 threads."""
@@ -39,7 +40,7 @@ class Meter:
 
     def run(self) -> None:
         """Runs once on all threads."""
-        self.taken.append(int(self.file.time(_PICTURE)[0]))
+        self.taken.append(int(self.file.time(_IMAGE)[0]))
 
     @property
     def speed(self) -> float:
@@ -94,7 +95,7 @@ def _program(target: Target, vectors: int) -> Program:
         weights=np.concatenate(list(reads.values())).astype(np.float32).tobytes(),
         metadata={},
         input_shape=(1, 1, 1),
-        outputs=1,
+        outputs={"unused": Tensor((1,))},
     )
 
 

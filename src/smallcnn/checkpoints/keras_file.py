@@ -18,9 +18,9 @@ from smallcnn.checkpoints.kinds import kind_of
 from smallcnn.checkpoints.zips import open_zip, read_member
 from smallcnn.errors import FileError, require
 from smallcnn.keras.description import describe
-from smallcnn.keras.layers import tensor_names
 from smallcnn.keras.reading import Stored
 from smallcnn.keras.survey import survey
+from smallcnn.keras.tensors import tensor_names
 from smallcnn.keras.weights import Tensors, damaged, named, text
 
 _LONGEST = 64 * 2**20  # bytes of a description; large networks take a few hundred kilobytes

@@ -68,29 +68,23 @@ def command(
 
     --resolution, --mean, --std, --scale and --order apply to an .onnx file from another program, as in import.
     """
+    from smallcnn.compiler.compiling import compile_file
     from smallcnn.compiler.explain import explain
     from smallcnn.image.overrides import Overrides
-    from smallcnn.making import compile as make
     from smallcnn.model.kinds import read
     from smallcnn.onnx.read.preparation import remarks
 
     said = Overrides(resolution, mean, std, scale=scale, order=order)
-    artifact = read(file, None if said == Overrides() else said).in_rgb()
-    for line in remarks(artifact.facts) if file.suffix.lower() == ".onnx" else []:
+    model = read(file, None if said == Overrides() else said).in_rgb()
+    for line in remarks(model.facts) if file.suffix.lower() == ".onnx" else []:
         remark(line)
-    warn_untrained(artifact.facts)
-    remark_ending(artifact)
-    first: dict[int, int] = {}  # number of kernels asked for -> number found in the cache
+    warn_untrained(model.facts)
+    remark_ending(model)
     with progress("tuning and compiling" if tune else "compiling") as bar:
-
-        def report(done: int, total: int) -> None:
-            first.setdefault(total, done)
-            bar(done, total)
-
-        made = make(
-            artifact, out, target=target, prefix=prefix, threads=threads, tune=tune, workers=workers, report=report
+        made = compile_file(
+            model, out, target=target, prefix=prefix, threads=threads, tune=tune, workers=workers, report=bar
         )
-    plan = explain(artifact.graph, made.plan, made.program, first)
+    plan = explain(model.graph, made.plan, made.program, made.cached)
     bytes_ = out.stat().st_size
     checked = "not run: link it into a program" if out.suffix.lower() == ".o" else "not run: made for another machine"
     if made.error is not None:

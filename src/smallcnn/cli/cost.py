@@ -21,11 +21,9 @@ def command(model: str, by: str, json_: bool, **chosen: int | None) -> None:
     """
     from smallcnn.compiler.explain import peak_activation_bytes
     from smallcnn.cost.profile import profile
-    from smallcnn.engines import engine as engines
+    from smallcnn.model.kinds import KINDS, read
 
-    if Path(model).suffix.lower() in engines.SUFFIXES or Path(model).is_dir():
-        from smallcnn.model.kinds import read
-
+    if Path(model).suffix.lower() in KINDS or Path(model).is_dir():
         if given(chosen):
             raise click.UsageError(
                 f"{model} has its own input and classes; these options only apply to the name of a MODEL"

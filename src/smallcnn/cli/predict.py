@@ -13,10 +13,12 @@ from smallcnn.cli.show import print_json, progress, remark, say, warn_untrained
 from smallcnn.errors import AnswerError, FileError, ImageError
 from smallcnn.system.escape import escaped
 from smallcnn.system.files import check_regular
+from smallcnn.tasks.classification import Classification, Prediction
+from smallcnn.tasks.ending import PRESENT
 
 if TYPE_CHECKING:
-    from smallcnn.tasks.classification import Prediction
-    from smallcnn.tasks.ending import Ending
+    from smallcnn.tasks.attributes import AttributesAnswer
+    from smallcnn.tasks.task import Task
 
 
 @click.command("predict")
@@ -45,26 +47,26 @@ def command(
     Without FILE, the bundled model is used, which knows the ten classes of CIFAR-10. An image that cannot be decoded is
     reported, the others are still labelled, and the exit code is 2.
 
-    For a network with independent labels (sigmoids), every label of at least 50 % is printed. Scores are printed as
-    they are.
+    For a network with independent labels (sigmoids), every label of at least 50 % is printed, and the best answer to
+    each question of attributes. Scores are printed as they are.
 
     A compiled FILE (.so, .dll) is a program: opening it runs it with your permissions. Open only files that you made
     or trust. All other kinds of FILE are data.
     """
     from smallcnn import runtime
-    from smallcnn.engines import engine as engines
     from smallcnn.image.decode import SUFFIXES
     from smallcnn.model import shipped
+    from smallcnn.model.kinds import KINDS
 
     if json_ and csv_:
         raise click.UsageError("--json and --csv cannot be combined")
     if file is None:
         raise click.UsageError("no IMAGE given")
-    alone = not images and file.suffix.lower() not in engines.SUFFIXES and str(file) != shipped.DEFAULT
+    alone = not images and file.suffix.lower() not in KINDS and str(file) != shipped.DEFAULT
     if alone and not file.exists():
         raise FileError(f"{file}: no such file")
     if file.suffix.lower() in SUFFIXES or alone:
-        if last := next((image for image in images if image.suffix.lower() in engines.SUFFIXES), None):
+        if last := next((image for image in images if image.suffix.lower() in KINDS), None):
             raise click.UsageError(f"the model file goes first: smallcnn predict {last} IMAGE...")
         file, images = Path(shipped.DEFAULT), (file, *images)
     if not images:
@@ -75,22 +77,21 @@ def command(
     warn_untrained(net.facts)
     paths = [inside for image in images for inside in _images(image)]
     if csv_:
-        _print_row("file", *_columns(net.ending, min(top or 1, len(net.labels))))
+        _print_row("file", *_columns(net.task, min(top or 1, len(net.labels))))
     records, problems = [], []
     with progress("predicting", drawn=json_ or not sys.stdout.isatty()) as report:
-        for done, path in enumerate(paths, 1):
-            try:
-                (seen,) = net.classify([path], top=max(top or 5, 5))
-            except (ImageError, AnswerError) as error:
-                problems.append(str(error) if isinstance(error, ImageError) else f"{path}: {error}")
+        for done, (path, seen) in enumerate(zip(paths, net.answers(paths, top=max(top or 5, 5)), strict=True), 1):
+            if isinstance(seen, ImageError):
+                problems.append(str(seen))
+            elif isinstance(seen, AnswerError):
+                problems.append(f"{path}: {seen}")
+            elif json_:
+                records.append({"image": str(path), **_as_dict(seen, top)})
+            elif csv_:
+                cells = [cell for label, value in seen.ranked[: top or 1] for cell in (label, f"{value:.6g}")]
+                _print_row(str(path), *cells)
             else:
-                if json_:
-                    records.append({"image": str(path), **_as_dict(seen, top)})
-                elif csv_:
-                    cells = [cell for label, value in seen.ranked[: top or 1] for cell in (label, f"{value:.6g}")]
-                    _print_row(str(path), *cells)
-                else:
-                    say(f"{path}: {_in_words(seen, top)}")
+                say(f"{path}: {_in_words(seen, top)}")
             report(done, len(paths))
     if json_:
         print_json(records)
@@ -100,8 +101,8 @@ def command(
         raise ImageError(problems[-1])
 
 
-def _columns(ending: "Ending", count: int) -> list[str]:
-    what = "score" if ending == "none" else "probability"
+def _columns(task: "Task", count: int) -> list[str]:
+    what = "score" if isinstance(task, Classification) and task.ending == "none" else "probability"
     return ["label", what] + [f"{name} {place}" for place in range(2, count + 1) for name in ("label", what)]
 
 
@@ -111,27 +112,30 @@ def _print_row(*cells: str) -> None:
     click.echo(row.getvalue())
 
 
-def _as_dict(seen: "Prediction", top: int | None) -> dict[str, Any]:
-    what = "score" if seen.ending == "none" else "probability"
+def _as_dict(seen: "Prediction | AttributesAnswer", top: int | None) -> dict[str, Any]:
+    what = "score" if isinstance(seen, Prediction) and seen.ending == "none" else "probability"
 
     def entries(ranked: tuple[tuple[str, float], ...]) -> list[dict[str, Any]]:
         return [{"label": label, what: value} for label, value in ranked]
 
-    record = {"label": seen.label, what: seen.probability, "top5": entries(seen.top5)}
+    record: dict[str, Any] = {}
+    if isinstance(seen, Prediction):
+        record |= {"label": seen.label, what: seen.probability, "top5": entries(seen.top5)}
+    else:
+        chosen = {question: {"label": label, what: value} for question, (label, value) in seen.chosen.items()}
+        record |= {"present": entries(seen.present), "chosen": chosen}
     if top is not None:
         record["top"] = entries(seen.ranked[:top])
-    if seen.ending == "sigmoid":
+    if isinstance(seen, Prediction) and seen.ending == "sigmoid":
         record["present"] = entries(seen.present)
     return record
 
 
-def _in_words(seen: "Prediction", top: int | None) -> str:
-    form = "{} {:.4g}" if seen.ending == "none" else "{} {:.1%}"
+def _in_words(seen: "Prediction | AttributesAnswer", top: int | None) -> str:
+    form = "{} {:.4g}" if isinstance(seen, Prediction) and seen.ending == "none" else "{} {:.1%}"
     if top is not None:
         return ", ".join(form.format(*one) for one in seen.ranked[:top])
-    if seen.ending == "sigmoid":
-        from smallcnn.tasks.ending import PRESENT
-
+    if not isinstance(seen, Prediction) or seen.ending == "sigmoid":
         if seen.present:
             return ", ".join(form.format(*one) for one in seen.present)
         return f"no label reaches {PRESENT:.0%}; highest: {form.format(*seen.ranked[0])}"

@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 
 from smallcnn.compiler.build import kernel_name
-from smallcnn.compiler.calls import Answer, Arena, Call, Constant, Picture, Table, Tensor
-from smallcnn.compiler.layers import root
+from smallcnn.compiler.calls import Call
 from smallcnn.compiler.memory import arrange
+from smallcnn.compiler.operands import Answer, Arena, Constant, InputImage, Map, Table
 from smallcnn.compiler.program import Buffer, Program, Step
+from smallcnn.compiler.storage import Storage, View
 from smallcnn.compiler.targets import Target
+from smallcnn.ir.types import SIZES, Tensor
 
 
 class Blob:
@@ -45,56 +47,59 @@ def assemble(
     name: str,
     metadata: dict[str, Any],
     input_shape: tuple[int, int, int],
-    outputs: int,
+    outputs: Mapping[str, Tensor],
 ) -> Program:
     """The program of a plan; `kernels` are the object files by kernel name."""
-    places, floats = arrange(calls)
+    places, arena_bytes = arrange(calls)
     blob, steps = Blob(), []
     for call in calls:
         buffers = []
         base = 0
         for operand in call.operands:
             match operand:
-                case Tensor(storage, first, extents, strides):
-                    offset = (places[root(storage)] + first) * 4
-                    buffers.append(Buffer("arena", offset, "float32", extents, strides))
+                case Map(storage, first, extents, strides):
+                    offset = places[storage.root] + first * SIZES[storage.number]
+                    buffers.append(Buffer("arena", offset, storage.number, extents, strides))
                 case Constant(pack):
                     kept = pack().astype(np.float32)
                     extents = kept.shape[::-1]
                     buffers.append(Buffer("weights", blob.add(kept), "float32", extents, _dense(extents)))
                 case Arena(view, pixels):
-                    base = min(places[root(storage)] for storage in view.storages)
-                    lanes = max(
-                        places[root(s)] + slot - base for s, slot in zip(view.storages, view.slots, strict=True)
-                    )
+                    base = min(places[storage.root] for storage in view.storages)
+                    lanes = max(_lanes(view, places, base))
                     pitch = view.storages[0].pitch
                     strides = (1, pitch) if len(pixels) == 1 else (1, pitch, pitch * pixels[0])
-                    buffers.append(Buffer("arena", base * 4, "float32", (lanes + 1, *pixels), strides))
+                    buffers.append(Buffer("arena", base, view.number, (lanes + 1, *pixels), strides))
                 case Table(view, groups):
-                    pairs = zip(view.storages, view.slots, strict=True)
-                    table = np.array([places[root(storage)] + slot - base for storage, slot in pairs], np.int32)
+                    table = np.array(_lanes(view, places, base), np.int32)
                     extents = table.shape if groups is None else (len(table) // groups, groups)
                     buffers.append(Buffer("weights", blob.add(table), "int32", extents, _dense(extents)))
-                case Picture(extents):
+                case InputImage(extents):
                     buffers.append(Buffer("input", 0, "uint8", extents, _dense(extents)))
-                case Answer(extents):
-                    buffers.append(Buffer("output", 0, "float32", extents, _dense(extents)))
+                case Answer(index, extents, number):
+                    buffers.append(Buffer("output", 0, number, extents, _dense(extents), index))
         kernel = kernel_name(call.spec, target.machine)
         steps.append(Step(kernel, tuple(buffers), call.split, call.grain, call.label))
-    scratch = max((call.scratch for call in calls), default=0)
+    scratch = max((call.scratch_bytes for call in calls), default=0)
     return Program(
         name=name,
         target=target.name,
         features=target.features,
         objects=tuple(kernels.values()),
         steps=tuple(steps),
-        arena_bytes=floats * 4 + 256,
-        scratch_bytes=scratch * 4 + 4096 if scratch else 0,
+        arena_bytes=arena_bytes + 256,
+        scratch_bytes=scratch + 4096 if scratch else 0,
         weights=blob.content(),
         metadata=metadata,
         input_shape=input_shape,
         outputs=outputs,
     )
+
+
+def _lanes(view: View, places: Mapping[Storage, int], base: int) -> list[int]:
+    """Where each channel lies, in numbers from byte `base` of the arena on."""
+    size = SIZES[view.number]
+    return [(places[s.root] - base) // size + slot for s, slot in zip(view.storages, view.slots, strict=True)]
 
 
 def _dense(extents: tuple[int, ...]) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -32,10 +33,16 @@ def kernel_name(spec: Spec, machine: Machine) -> str:
     return "k" + hashlib.sha256(repr((spec, machine)).encode()).hexdigest()[:20]
 
 
-def build(
-    specs: Sequence[Spec], machine: Machine, workers: int, report: Report = lambda done, total: None
-) -> dict[str, bytes]:
-    """Object files by kernel name, from the cache or newly compiled. `report` receives number done and total."""
+@dataclass(frozen=True)
+class Built:
+    """Object files by kernel name; `cached` of them had been compiled before."""
+
+    objects: dict[str, bytes]
+    cached: int
+
+
+def build(specs: Sequence[Spec], machine: Machine, workers: int, report: Report = lambda done, total: None) -> Built:
+    """The kernels of these specifications, from the cache or newly compiled. `report` receives number done and total."""
     folder = cache_folder() / "kernels" / _version()
     wanted = {kernel_name(spec, machine): spec for spec in specs}
     found = {name: content for name in wanted if (content := recalled(folder / f"{name}.o"))}
@@ -44,7 +51,8 @@ def build(
     for item in missing:
         waiting.put(item)
     errors: list[BaseException] = []
-    report(len(found), len(wanted))
+    cached = len(found)
+    report(cached, len(wanted))
 
     def work() -> None:
         try:
@@ -67,7 +75,7 @@ def build(
         thread.join()
     if errors:
         raise errors[0]
-    return {name: found[name] for name in wanted}
+    return Built({name: found[name] for name in wanted}, cached)
 
 
 @cache

@@ -1,77 +1,35 @@
 """Turns layers into kernel calls: which kernel, with which constants, on which operands.
 
-    Call      a kernel's specification and its operands in order, the output last
-    Operand   a tensor in memory (Tensor), constants (Constant), lanes gathered from the arena (Arena, then Table), the
-              network's input (Image) and output (Answer)
+    call(layers, choice, context) -> Call      one layer, two (depthwise, pointwise), or a chain of more
 
-No decisions are made here: tiles, rows and fusion are arguments from `plan`.
+No decisions are made here: what is fused comes from `plan`, tiles and strips from a `Choice`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from smallcnn.compiler import specs
-from smallcnn.compiler.layers import Act, Affine, Layer, Plus, Storage, View, dense_lanes, up
-from smallcnn.compiler.specs import Elementwise, Sink, Source, Spec, Tile, Window
+from smallcnn.compiler import packing, specs
+from smallcnn.compiler.choices import Choice
+from smallcnn.compiler.layers import Act, Affine, Layer, OffGrid, OntoGrid, Plus
+from smallcnn.compiler.operands import (
+    Answer,
+    Arena,
+    Constant,
+    InputImage,
+    Map,
+    Operand,
+    Table,
+    by_group,
+    by_plane,
+    flat,
+)  # fmt: skip
+from smallcnn.compiler.specs import Elementwise, Machine, Sink, Source, Spec, Tile, Window
+from smallcnn.compiler.storage import View
 from smallcnn.errors import CompileError
 from smallcnn.ir import ops
-
-
-@dataclass(frozen=True, eq=False)
-class Tensor:
-    """Lanes of a storage from `first` on, with the extents and strides (in floats) that the kernel expects."""
-
-    storage: Storage
-    first: int
-    extents: tuple[int, ...]
-    strides: tuple[int, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Constant:
-    """Weights; `pack` builds the array when it is stored. Dimension 0 of the kernel's operand is its last axis."""
-
-    pack: Callable[[], np.ndarray]
-
-    @classmethod
-    def of(cls, value: np.ndarray) -> "Constant":
-        """A constant that needs no packing."""
-        return cls(lambda: value)
-
-
-@dataclass(frozen=True, eq=False)
-class Arena:
-    """The storages of a view as one operand of (lane, pixel) or (lane, x, y)."""
-
-    view: View
-    pixels: tuple[int, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Table:
-    """Where each channel of a view lies, relative to the Arena before it: (groups, channels), flat without groups."""
-
-    view: View
-    groups: int | None
-
-
-@dataclass(frozen=True)
-class Picture:
-    """The network's input, bytes."""
-
-    extents: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The network's output, floats."""
-
-    extents: tuple[int, ...]
-
-
-Operand = Tensor | Constant | Arena | Table | Picture | Answer
+from smallcnn.ir.types import RANGES
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,12 +41,17 @@ class Call:
     operands: tuple[Operand, ...]
     split: int | None
     grain: int
-    scratch: int = 0  # floats per thread
+    choice: Choice = Choice()
 
     @property
     def label(self) -> str:
         """The graph nodes computed."""
         return "+".join(layer.label for layer in self.layers) or "answer"
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Working memory per thread."""
+        return getattr(self.spec, "scratch_bytes", 0)
 
 
 @dataclass(frozen=True)
@@ -99,195 +62,46 @@ class Normalisation:
     shift: np.ndarray
 
 
-def pointwise(layer: Layer, tile: Tile, vector: int, blocks: int = 1) -> Call:
-    """1x1 convolution, fully connected layer. Threads can share `blocks` of the output's lanes (of a single group)."""
-    view, out = layer.inputs[0], layer.output.storage
-    groups = groups_of(layer)
-    source, reads = _source(view, groups, (out.pixels,))
-    shares = groups * blocks
-    if blocks > 1:
-        reads = [Tensor(view.storage, view.slots[0], (view.channels, out.pixels, blocks), (1, view.storage.pitch, 0))]
-    lanes = lanes_of(layer, vector) // shares
-    spec = specs.Pointwise(source, Sink(lanes, out.pitch, _steps(layer), shares), tile)
-    operands = [
-        *reads,
-        *_packed(layer, vector, shares),
-        *_ends(layer, (lanes, out.pixels, shares), _by_group(lanes), vector),
-    ]
-    split, grain = (2, 1) if blocks > 1 else (1, tile.pixels)
-    return Call((layer,), spec, tuple(operands), split, grain)
+@dataclass(frozen=True)
+class Context:
+    """What all calls of a network share: the machine, and how its input image is read; `input_shape` is (H, W, C)."""
+
+    machine: Machine
+    image: Normalisation
+    input_shape: tuple[int, int, int]
+
+    @property
+    def vector(self) -> int:
+        """Floats per register."""
+        return self.machine.vector
 
 
-def convolution(
-    layer: Layer, tile: Tile, rows: int, vector: int, image: Normalisation | None, shape: ops.Shape
-) -> Call:
-    """Any other dense or grouped convolution. `shape` is the input's (H, W, C)."""
-    out, groups = layer.output.storage, groups_of(layer)
-    height, width, _ = shape
-    reads: list[Operand]
-    if image is not None:
-        source, reads = _picture(shape, image)
-    else:
-        source, reads = _source(layer.inputs[0], groups, (width, height))
-    lanes = lanes_of(layer, vector) // groups
-    sink = Sink(lanes, out.pitch, _steps(layer), groups)
-    spec = specs.Conv(_window(layer, (height, width)), source, image is not None, sink, tile, rows)
-    operands = [
-        *reads,
-        *_packed(layer, vector, groups),
-        *_ends(layer, (lanes, out.pixels, groups), _by_group(lanes), vector),
-    ]
-    return Call((layer,), spec, tuple(operands), 1, rows * out.width, spec.scratch)
+def call(layers: Sequence[Layer], choice: Choice, context: Context) -> Call:
+    """The call that computes these layers, by these choices."""
+    first, *more = layers
+    if len(more) > 1:
+        return _chain(layers, choice, context)
+    if more:
+        return _separable(first, *more, choice, context.vector)
+    if first.op == "image":
+        return _image(first, context)
+    if first.depthwise:
+        return _depthwise(first, choice, context.vector)
+    if isinstance(first.op, ops.Dense) or first.pointwise(grouped=True):
+        return _pointwise(first, choice, context.vector)
+    if isinstance(first.op, ops.Conv):
+        return _convolution(first, choice, context)
+    return _lanewise(first, context.vector)
 
 
-def depthwise_conv(layer: Layer, pixels: int, vector: int) -> Call:
-    """One filter per channel."""
-    spec, operands = _taps(layer, pixels, vector)
-    out = layer.output.storage
-    operands += _ends(layer, (spec.sink.lanes, out.width, out.height), _by_plane(out.width), vector)
-    return Call((layer,), spec, tuple(operands), 2, 1)
-
-
-def separable(first: Layer, second: Layer, pixels: int, tile: Tile, rows: int, vector: int) -> Call:
-    """A depthwise convolution fused with the pointwise one after it."""
-    taps, operands = _taps(first, pixels, vector)
-    middle, out = first.output.storage, second.output.storage
-    operands += _epilogue(first, (taps.sink.lanes, middle.width, middle.height), _by_plane(middle.width), vector)
-    source, tail = _projection(first, second, vector)
-    spec = specs.Separable(taps, source, Sink(lanes_of(second, vector), out.pitch, _steps(second)), tile, rows)
-    return Call((first, second), spec, (*operands, *tail), 1, rows * out.width, spec.scratch)
-
-
-def chain(
-    layers: Sequence[Layer],
-    tiles: Sequence[Tile],
-    rows: int,
-    vector: int,
-    image: Normalisation,
-    input_shape: ops.Shape,
-) -> Call:
-    """Layers that feed each other, the last one pointwise, as one kernel; a tile for each (pixels for depthwise)."""
-    stages: list[specs.Conv | specs.Pointwise | specs.Depthwise] = []
-    operands: list[Operand] = []
-    plane = (input_shape[1], input_shape[0])
-    for i, (layer, tile) in enumerate(zip(layers, tiles, strict=True)):
-        out, last = layer.output.storage, i == len(layers) - 1
-        lanes = lanes_of(layer, vector)
-        sink = Sink(lanes, out.pitch, _steps(layer))
-        if layer.from_image:
-            source, reads = _picture(input_shape, image)
-            operands += reads
-            stages.append(specs.Conv(_window(layer, plane[::-1]), source, True, sink, tile, rows))
-            order, depth = None, 0
-        elif is_depthwise(layer):
-            spec, constants = _taps(layer, tile.pixels, vector)
-            stages.append(spec)
-            if i == 0:
-                plane = (spec.window.width, spec.window.height)
-                operands.append(constants[0])
-            operands += [
-                *constants[1:],
-                *_epilogue(layer, (lanes, out.width, out.height), _by_plane(out.width), vector),
-            ]
-            continue
-        elif i == 0:
-            view = layer.inputs[0]
-            plane = (view.storage.width, view.storage.height)
-            source = Source(view.channels, view.storage.pitch)
-            extents = (view.channels, *plane)
-            operands.append(Tensor(view.storage, view.slots[0], extents, _by_plane(plane[0])(view.storage.pitch)))
-            stages.append(specs.Pointwise(source, sink, tile))
-            order, depth = None, 0
-        else:
-            before = layers[i - 1]
-            depth, low = lanes_of(before, vector), low_lane(before.output, vector)
-            stages.append(specs.Pointwise(Source(depth, depth), sink, tile))
-            order = [slot - low for slot in layer.inputs[0].slots]
-        if last:
-            operands += _packed(layer, vector, 1, order, depth)
-            operands += _ends(layer, (lanes, out.pixels, 1), _by_group(lanes), vector)
-        else:
-            operands += _packed(layer, vector, None, order, depth)
-            operands += _epilogue(layer, (lanes, out.width, out.height), _by_plane(out.width), vector)
-    *head, final = stages
-    assert isinstance(final, specs.Pointwise)
-    made = specs.Chain(plane, tuple(head), final, rows)
-    return Call(tuple(layers), made, tuple(operands), 1, rows * layers[-1].output.storage.width, made.scratch)
-
-
-def answer(view: View) -> Call:
-    """The logits, copied out."""
-    spec = specs.Gather(Source(view.channels, view.storage.pitch, table=True), view.channels, view.channels)
-    return Call((), spec, (Arena(view, (1,)), Table(view, None), Answer((view.channels, 1))), None, 1)
-
-
-def image(layer: Layer, normalisation: Normalisation, vector: int) -> Call:
-    """Converts the image to floats where the first reader is not a convolution."""
-    out, channels, lanes = layer.output.storage, layer.output.channels, lanes_of(layer, vector)
-    constants = [Constant.of(v) for v in (normalisation.scale, normalisation.shift)]
-    operands = (Picture((channels, out.pixels)), *constants, *_ends(layer, (lanes, out.pixels), _flat, vector))
-    return Call((layer,), specs.Image(channels, lanes, out.pitch), operands, 1, 1)
-
-
-def per_lane(layer: Layer, vector: int) -> Call:
-    """Pooling, padding, elementwise work, copies, local response normalisation."""
-    source, out = layer.inputs[0], layer.output.storage
-    lanes, pitch, low = lanes_of(layer, vector), source.storage.pitch, low_lane(source, vector)
-    sink = Sink(lanes, out.pitch, _steps(layer))
-    plane = (source.storage.height, source.storage.width)
-    reads: list[Operand] = [Tensor(source.storage, low, (lanes, *plane[::-1]), _by_plane(plane[1])(pitch))]
-    extents: tuple[int, ...] = (lanes, out.width, out.height)
-    strides, split = _by_plane(out.width), 2
-    spec: Spec
-    match layer.op:
-        case "copy":
-            reads = [Arena(source, (out.pixels,)), Table(source, None)]
-            spec = specs.Gather(Source(source.channels, pitch, table=True), lanes, out.pitch)
-            extents, strides, split = (lanes, out.pixels), _flat, 1
-        case ops.Pool() as op:
-            spec = specs.Pool(op.function, _window(layer, plane), op.count_padding, pitch, sink)
-        case ops.Pad():
-            spec = specs.Pad(_window(layer, plane), pitch, sink)
-        case ops.GlobalPool():
-            spec = specs.GlobalPool(*plane, pitch, sink)
-            operands = [*reads, *_ends(layer, (lanes,), lambda _: (1,), vector)]
-            return Call((layer,), spec, tuple(operands), None, 1)
-        case ops.LocalResponseNorm() as op:
-            spec = specs.Response(op.size, op.alpha, op.beta, op.bias, source.channels, pitch, sink)
-            extents, strides, split = (lanes, out.pixels), _flat, 1
-            reads = [Tensor(source.storage, low, extents, _flat(pitch))]
-        case ops.Scale() | ops.Add() | ops.Activation() | ops.Clip() | ops.BatchNorm():
-            extents, strides, split = (lanes, out.pixels), _flat, 1
-            reads = [Tensor(source.storage, low, extents, _flat(pitch))]
-            plus: tuple[Elementwise, ...] = ()
-            for other in layer.inputs[1:]:
-                first = min(other.slots) - (min(source.slots) - low)
-                if isinstance(layer.op, ops.Scale):
-                    reads.append(Tensor(other.storage, first, (lanes,), (1,)))
-                else:
-                    reads.append(Tensor(other.storage, first, extents, _flat(other.storage.pitch)))
-                    plus += (Elementwise("plus", pitch=other.storage.pitch),)
-            spec = specs.Lanes(pitch, isinstance(layer.op, ops.Scale), Sink(lanes, out.pitch, (*plus, *_steps(layer))))
-        case op:
-            raise CompileError(f"{layer.label}: the compiler has no kernel for {op}")
-    operands = [*reads, *_ends(layer, extents, strides, vector)]
-    return Call((layer,), spec, tuple(operands), split, 1)
-
-
-def is_depthwise(layer: Layer) -> bool:
-    """Whether every channel has its own single filter."""
-    op = layer.op
-    return isinstance(op, ops.Conv) and bool(layer.inputs) and 1 < op.groups == op.out == layer.inputs[0].channels
-
-
-def groups_of(layer: Layer) -> int:
-    """The groups of a convolution; 1 for other layers."""
-    return layer.op.groups if isinstance(layer.op, ops.Conv) else 1
-
-
-def low_lane(view: View, vector: int) -> int:
-    """The first lane of the whole vectors that hold a view."""
-    return view.span(vector)[0]
+def answer(view: View, index: int) -> Call:
+    """An output, copied out of the arena."""
+    spec = specs.Gather(
+        Source(view.channels, view.storage.pitch, table=True), view.channels, view.channels, view.number
+    )
+    pixels = view.storage.pixels
+    operands = (Arena(view, (pixels,)), Table(view, None), Answer(index, (view.channels, pixels), view.number))
+    return Call((), spec, operands, 1 if pixels > 1 else None, 1)
 
 
 def even_step(view: View, groups: int) -> int | None:
@@ -301,79 +115,196 @@ def even_step(view: View, groups: int) -> int | None:
     return int(steps[0]) if len(steps) else 0
 
 
+def _pointwise(layer: Layer, choice: Choice, vector: int) -> Call:
+    """1x1 convolution, fully connected layer."""
+    view, out, (tile,) = layer.inputs[0], layer.output.storage, choice.tiles
+    source, reads = _source(view, layer.groups, (out.pixels,))
+    shares = layer.groups * choice.shares
+    if choice.shares > 1:
+        extents = (view.channels, out.pixels, choice.shares)
+        reads = [Map(view.storage, view.slots[0], extents, (1, view.storage.pitch, 0))]
+    lanes = layer.lanes(vector) // shares
+    operands = (
+        *reads,
+        *packing.matrix(layer, vector, shares),
+        *packing.ends(layer, (lanes, out.pixels, shares), by_group(lanes), vector),
+    )
+    split, grain = (2, 1) if choice.shares > 1 else (1, tile.pixels)
+    return Call((layer,), specs.Pointwise(source, _sink(layer, lanes, shares), tile), operands, split, grain, choice)
+
+
+def _convolution(layer: Layer, choice: Choice, context: Context) -> Call:
+    """Any other dense or grouped convolution."""
+    out, (tile,), vector = layer.output.storage, choice.tiles, context.vector
+    if layer.from_image:
+        height, width, _ = context.input_shape
+        source, reads = _image_rows(context)
+    else:
+        height, width = layer.inputs[0].storage.height, layer.inputs[0].storage.width
+        source, reads = _source(layer.inputs[0], layer.groups, (width, height))
+    lanes = layer.lanes(vector) // layer.groups
+    sink = _sink(layer, lanes, layer.groups)
+    spec = specs.Conv(_window(layer, (height, width)), source, layer.from_image, sink, tile, choice.rows)
+    operands = (
+        *reads,
+        *packing.matrix(layer, vector, layer.groups),
+        *packing.ends(layer, (lanes, out.pixels, layer.groups), by_group(lanes), vector),
+    )
+    return Call((layer,), spec, operands, 1, choice.rows * out.width, choice)
+
+
+def _depthwise(layer: Layer, choice: Choice, vector: int) -> Call:
+    """One filter per channel."""
+    spec, operands = _taps(layer, choice.tiles[0], vector)
+    out = layer.output.storage
+    operands += packing.ends(layer, (spec.sink.lanes, out.width, out.height), by_plane(out.width), vector)
+    return Call((layer,), spec, tuple(operands), 2, 1, choice)
+
+
+def _separable(first: Layer, second: Layer, choice: Choice, vector: int) -> Call:
+    """A depthwise convolution fused with the pointwise one after it."""
+    neighbours, tile = choice.tiles
+    taps, operands = _taps(first, neighbours, vector)
+    middle, out = first.output.storage, second.output.storage
+    depth, lanes = first.lanes(vector), second.lanes(vector)
+    operands += packing.epilogue(first, (depth, middle.width, middle.height), by_plane(middle.width), vector)
+    operands += packing.matrix(second, vector, 1, _order(second, first, vector), depth)
+    operands += packing.ends(second, (lanes, out.pixels, 1), by_group(lanes), vector)
+    spec = specs.Separable(taps, Source(depth, depth), _sink(second, lanes), tile, choice.rows)
+    return Call((first, second), spec, tuple(operands), 1, choice.rows * out.width, choice)
+
+
+def _chain(layers: Sequence[Layer], choice: Choice, context: Context) -> Call:
+    """Layers that feed each other, the last one pointwise, as one kernel."""
+    stages: list[specs.Conv | specs.Pointwise | specs.Depthwise] = []
+    operands: list[Operand] = []
+    vector = context.vector
+    plane = (context.input_shape[1], context.input_shape[0])
+    for i, (layer, tile) in enumerate(zip(layers, choice.tiles, strict=True)):
+        out, last = layer.output.storage, i == len(layers) - 1
+        lanes = layer.lanes(vector)
+        extents, strides = (lanes, out.width, out.height), by_plane(out.width)
+        if layer.depthwise:
+            spec, constants = _taps(layer, tile, vector)
+            stages.append(spec)
+            if i == 0:
+                plane = (spec.window.width, spec.window.height)
+                operands.append(constants[0])
+            operands += [*constants[1:], *packing.epilogue(layer, extents, strides, vector)]
+            continue
+        order, depth = None, 0
+        if layer.from_image:
+            source, reads = _image_rows(context)
+            operands += reads
+            window = _window(layer, plane[::-1])
+            stages.append(specs.Conv(window, source, True, _sink(layer, lanes), tile, choice.rows))
+        elif i == 0:
+            view = layer.inputs[0]
+            plane = (view.storage.width, view.storage.height)
+            pitch = view.storage.pitch
+            operands.append(Map(view.storage, view.slots[0], (view.channels, *plane), by_plane(plane[0])(pitch)))
+            stages.append(specs.Pointwise(Source(view.channels, pitch), _sink(layer, lanes), tile))
+        else:
+            order, depth = _order(layer, layers[i - 1], vector), layers[i - 1].lanes(vector)
+            stages.append(specs.Pointwise(Source(depth, depth), _sink(layer, lanes), tile))
+        if last:
+            operands += packing.matrix(layer, vector, 1, order, depth)
+            operands += packing.ends(layer, (lanes, out.pixels, 1), by_group(lanes), vector)
+        else:
+            operands += packing.matrix(layer, vector, None, order, depth)
+            operands += packing.epilogue(layer, extents, strides, vector)
+    *head, final = stages
+    assert isinstance(final, specs.Pointwise)
+    grain = choice.rows * layers[-1].output.storage.width
+    return Call(tuple(layers), specs.Chain(plane, tuple(head), final, choice.rows), tuple(operands), 1, grain, choice)
+
+
+def _image(layer: Layer, context: Context) -> Call:
+    """Converts the image to floats where the first reader is not a convolution."""
+    out, channels, lanes = layer.output.storage, layer.output.channels, layer.lanes(context.vector)
+    operands = (
+        InputImage((channels, out.pixels)),
+        *(Constant.of(values) for values in (context.image.scale, context.image.shift)),
+        *packing.ends(layer, (lanes, out.pixels), flat, context.vector),
+    )
+    return Call((layer,), specs.Image(channels, lanes, out.pitch), operands, 1, 1)
+
+
+def _lanewise(layer: Layer, vector: int) -> Call:
+    """Pooling, padding, elementwise work, copies, local response normalisation."""
+    source, out = layer.inputs[0], layer.output.storage
+    lanes, pitch, low, number = layer.lanes(vector), source.storage.pitch, source.low(vector), source.number
+    sink = _sink(layer, lanes)
+    plane = (source.storage.height, source.storage.width)
+    reads: list[Operand] = [_plane_of(source, lanes, vector)]
+    extents: tuple[int, ...] = (lanes, out.width, out.height)
+    strides, split = by_plane(out.width), 2
+    spec: Spec
+    match layer.op:
+        case "copy":
+            reads = [Arena(source, (out.pixels,)), Table(source, None)]
+            spec = specs.Gather(Source(source.channels, pitch, table=True), lanes, out.pitch, number)
+            extents, strides, split = (lanes, out.pixels), flat, 1
+        case ops.Pool() as op:
+            spec = specs.Pool(op.function, _window(layer, plane), op.count_padding, pitch, sink, number)
+        case ops.Pad():
+            spec = specs.Pad(_window(layer, plane), pitch, sink, number, layer.zero)
+        case ops.GlobalPool():
+            spec = specs.GlobalPool(*plane, pitch, sink)
+            operands = [*reads, *packing.ends(layer, (lanes,), lambda _: (1,), vector)]
+            return Call((layer,), spec, tuple(operands), None, 1)
+        case ops.LocalResponseNorm() as op:
+            spec = specs.Response(op.size, op.alpha, op.beta, op.bias, source.channels, pitch, sink)
+            extents, strides, split = (lanes, out.pixels), flat, 1
+            reads = [Map(source.storage, low, extents, flat(pitch))]
+        case (
+            ops.Scale() | ops.Add() | ops.Activation() | ops.Clip() | ops.BatchNorm() | ops.Quantize()
+            | ops.Dequantize()
+        ):  # fmt: skip
+            extents, strides, split = (lanes, out.pixels), flat, 1
+            reads = [Map(source.storage, low, extents, flat(pitch))]
+            plus: tuple[Elementwise, ...] = ()
+            for other in layer.inputs[1:]:
+                first = min(other.slots) - (min(source.slots) - low)
+                if isinstance(layer.op, ops.Scale):
+                    reads.append(Map(other.storage, first, (lanes,), (1,)))
+                else:
+                    reads.append(Map(other.storage, first, extents, flat(other.storage.pitch)))
+                    plus += (Elementwise("plus", pitch=other.storage.pitch),)
+            sink = Sink(lanes, out.pitch, (*plus, *sink.epilogue), number=sink.number)
+            spec = specs.Lanes(pitch, isinstance(layer.op, ops.Scale), sink, number)
+        case op:
+            raise CompileError(f"{layer.label}: the compiler has no kernel for {op}")
+    operands = [*reads, *packing.ends(layer, extents, strides, vector)]
+    return Call((layer,), spec, tuple(operands), split, 1)
+
+
 def _source(view: View, groups: int, pixels: tuple[int, ...]) -> tuple[Source, list[Operand]]:
     channels, pitch, step = view.channels // groups, view.storage.pitch, even_step(view, groups)
     if step is None:
         return Source(channels, pitch, table=True), [Arena(view, pixels), Table(view, groups)]
     strides = (1, pitch, step) if len(pixels) == 1 else (1, pitch, pitch * pixels[0], step)
-    return Source(channels, pitch, step), [Tensor(view.storage, view.slots[0], (channels, *pixels, groups), strides)]
+    return Source(channels, pitch, step), [Map(view.storage, view.slots[0], (channels, *pixels, groups), strides)]
 
 
-def lanes_of(layer: Layer, vector: int) -> int:
-    """Lanes that the layer writes: whole vectors, per group for grouped convolutions."""
-    groups = 1 if is_depthwise(layer) else groups_of(layer)
-    if groups > 1:
-        return groups * up(layer.op.out // groups, vector)  # type: ignore[union-attr]
-    if isinstance(layer.op, ops.Dense):
-        return dense_lanes(layer.op.out, vector)
-    low, high = layer.output.span(vector)
-    return high - low
+def _order(layer: Layer, before: Layer, vector: int) -> list[int]:
+    """Where each input channel of `layer` lies among the lanes of `before`."""
+    low = before.output.low(vector)
+    return [slot - low for slot in layer.inputs[0].slots]
 
 
-def _matrix(layer: Layer, vector: int, order: Sequence[int] | None = None, depth: int = 0) -> np.ndarray:
-    """(out, in, kh, kw) -> (groups, vectors, taps * channels, vector), rows in the order (ky, kx, channel).
-
-    With `order`, channel i of the input is row order[i] of `depth`; the other rows are zero.
-    """
-    assert layer.weight is not None
-    weight = layer.weight.reshape(*layer.weight.shape[:2], *(layer.weight.shape[2:] or (1, 1)))
-    groups = groups_of(layer)
-    rows = weight.transpose(0, 2, 3, 1).reshape(groups, len(weight) // groups, -1)
-    if order is not None:
-        scattered = np.zeros((*rows.shape[:2], depth), np.float32)
-        for i, row in enumerate(order):
-            scattered[:, :, row] += rows[:, :, i]  # a channel may be read twice
-        rows = scattered
-    padded = np.zeros((groups, lanes_of(layer, vector) // groups, rows.shape[2]), np.float32)
-    padded[:, : rows.shape[1]] = rows
-    return padded.reshape(groups, -1, vector, rows.shape[2]).transpose(0, 1, 3, 2)
-
-
-def _packed(
-    layer: Layer, vector: int, shares: int | None, order: Sequence[int] | None = None, depth: int = 0
-) -> list[Operand]:
-    """Weight and bias of a matrix product with lanes in `shares` groups; None: one group, without the dimension."""
-    groups = () if shares is None else (shares,)
-
-    def weight() -> np.ndarray:
-        packed = _matrix(layer, vector, order, depth)
-        return packed.reshape(*groups, -1, *packed.shape[2:])
-
-    return [Constant(weight), Constant.of(_per_lane(layer, layer.bias, vector).reshape(*groups, -1))]
-
-
-def _projection(first: Layer, second: Layer, vector: int) -> tuple[Source, list[Operand]]:
-    """Weight, bias, epilogue and output of a pointwise `second` that reads the lanes of `first` in their order."""
-    out, lanes = second.output.storage, lanes_of(second, vector)
-    depth, low = lanes_of(first, vector), low_lane(first.output, vector)
-    packed = _packed(second, vector, 1, [slot - low for slot in second.inputs[0].slots], depth)
-    return Source(depth, depth), [*packed, *_ends(second, (lanes, out.pixels, 1), _by_group(lanes), vector)]
-
-
-def _picture(shape: ops.Shape, image: Normalisation) -> tuple[Source, list[Operand]]:
+def _image_rows(context: Context) -> tuple[Source, list[Operand]]:
     """The network's input by rows, with scale and shift for each byte of a row."""
-    height, width, channels = shape
-    tables = [Constant.of(np.tile(values, width)) for values in (image.scale, image.shift)]
-    return Source(channels, channels), [Picture((width * channels, height)), *tables]
+    height, width, channels = context.input_shape
+    tables = [Constant.of(np.tile(values, width)) for values in (context.image.scale, context.image.shift)]
+    return Source(channels, channels), [InputImage((width * channels, height)), *tables]
 
 
-def _per_lane(layer: Layer, values: np.ndarray | None, vector: int) -> np.ndarray:
-    """One value per output channel, on the lanes that the layer writes; zero elsewhere."""
-    result = np.zeros(lanes_of(layer, vector), np.float32)
-    if values is not None:
-        low = low_lane(layer.output, vector)
-        result[[slot - low for slot in layer.output.slots]] = values
-    return result
+def _plane_of(view: View, lanes: int, vector: int) -> Map:
+    """All lanes of a map."""
+    storage = view.storage
+    extents = (lanes, storage.width, storage.height)
+    return Map(storage, view.low(vector), extents, by_plane(storage.width)(storage.pitch))
 
 
 def _window(layer: Layer, plane: tuple[int, int]) -> Window:
@@ -384,66 +315,27 @@ def _window(layer: Layer, plane: tuple[int, int]) -> Window:
     return Window(*plane, out.height, out.width, kernel, stride, before, after)
 
 
-def _taps(layer: Layer, pixels: int, vector: int) -> tuple[specs.Depthwise, list[Operand]]:
-    source, out = layer.inputs[0], layer.output.storage
-    assert layer.weight is not None
-    lanes = lanes_of(layer, vector)
-    plane = (source.storage.height, source.storage.width)
-    sink = Sink(lanes, out.pitch, _steps(layer))
-    spec = specs.Depthwise(_window(layer, plane), source.storage.pitch, sink, min(pixels, out.width), layer.relu_first)
-    weight = np.zeros((*layer.weight.shape[2:], lanes), np.float32)
-    low = low_lane(layer.output, vector)
-    weight[:, :, [slot - low for slot in layer.output.slots]] = layer.weight[:, 0].transpose(1, 2, 0)
-    first = low_lane(source, vector)
-    read = Tensor(source.storage, first, (lanes, *plane[::-1]), _by_plane(plane[1])(source.storage.pitch))
-    return spec, [read, Constant.of(weight), Constant.of(_per_lane(layer, layer.bias, vector))]
+def _taps(layer: Layer, neighbours: Tile, vector: int) -> tuple[specs.Depthwise, list[Operand]]:
+    source, out, lanes = layer.inputs[0], layer.output.storage, layer.lanes(vector)
+    window = _window(layer, (source.storage.height, source.storage.width))
+    pixels = min(neighbours.pixels, out.width)
+    spec = specs.Depthwise(window, source.storage.pitch, _sink(layer, lanes), pixels, layer.relu_first)
+    return spec, [_plane_of(source, lanes, vector), *packing.filters(layer, vector)]
 
 
-def _steps(layer: Layer) -> specs.Epilogue:
+def _sink(layer: Layer, lanes: int, groups: int = 1) -> Sink:
+    """Where a layer writes, after its epilogue."""
     steps = []
-    for part in layer.epilogue:
-        match part:
+    for step in layer.epilogue:
+        match step:
             case Act(function, low, high):
                 steps.append(Elementwise(function, low, high))
             case Affine():
                 steps.append(Elementwise("affine"))
             case Plus(other):
                 steps.append(Elementwise("plus", pitch=other.storage.pitch))
-    return tuple(steps)
-
-
-Strides = Callable[[int], tuple[int, ...]]  # by pitch
-
-
-def _by_group(lanes: int) -> Strides:
-    """(lane, pixel, group)."""
-    return lambda pitch: (1, pitch, lanes)
-
-
-def _by_plane(width: int) -> Strides:
-    """(lane, x, y)."""
-    return lambda pitch: (1, pitch, pitch * width)
-
-
-def _flat(pitch: int) -> tuple[int, ...]:
-    """(lane, pixel)."""
-    return (1, pitch)
-
-
-def _ends(layer: Layer, extents: tuple[int, ...], strides: Strides, vector: int) -> list[Operand]:
-    """Operands of the epilogue, and the output."""
-    place = layer.output.storage
-    output = Tensor(place, low_lane(layer.output, vector), extents, strides(place.pitch))
-    return [*_epilogue(layer, extents, strides, vector), output]
-
-
-def _epilogue(layer: Layer, extents: tuple[int, ...], strides: Strides, vector: int) -> list[Operand]:
-    operands: list[Operand] = []
-    for part in layer.epilogue:
-        if isinstance(part, Affine):
-            operands += [Constant.of(_per_lane(layer, values, vector)) for values in (part.scale, part.shift)]
-        elif isinstance(part, Plus):
-            other = part.other
-            first = min(other.slots) - min(layer.output.slots) + low_lane(layer.output, vector)
-            operands.append(Tensor(other.storage, first, extents, strides(other.storage.pitch)))
-    return operands
+            case OntoGrid(number):
+                steps.append(Elementwise("quantize", *map(float, RANGES[number]), number=number))
+            case OffGrid():
+                steps.append(Elementwise("dequantize"))
+    return Sink(lanes, layer.output.storage.pitch, tuple(steps), groups, layer.output.number)

@@ -1,28 +1,30 @@
-"""Compilation end to end: artifact -> layers -> plan -> kernels -> one file, then a check of that file.
+"""Compilation end to end: model -> layers -> plan -> kernels -> one file, then a check of that file.
 
-compile_file(artifact, "model.so")          for this machine
-compile_file(artifact, "model.wasm", target="wasm")
+compile_file(model, "model.so")          for this machine
+compile_file(model, "model.wasm", target="wasm")
 """
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from smallcnn.compiler import build, layers, link, targets
+from smallcnn.compiler import build, link, targets
 from smallcnn.compiler import tune as tuning
 from smallcnn.compiler.assemble import assemble
-from smallcnn.compiler.calls import Call, Normalisation
+from smallcnn.compiler.calls import Call, Context, Normalisation
+from smallcnn.compiler.lower import lower
 from smallcnn.compiler.plan import plan
 from smallcnn.compiler.program import Program
 from smallcnn.compiler.targets import Target
 from smallcnn.engines import compiled
 from smallcnn.errors import CompileError, SmallcnnError, require
+from smallcnn.model.kinds import read
 from smallcnn.model.metadata import describe
 from smallcnn.model.model import Model
-from smallcnn.model.probe import TOLERANCE, agrees, output_error, probe_answer, probe_image
+from smallcnn.model.probe import TOLERANCE, agrees, probe_answer, probe_image, relative_error
 from smallcnn.model.store import check_finite
 from smallcnn.system.files import check_writable
 from smallcnn.transform.fold import fold
@@ -32,15 +34,16 @@ Report = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Compiled:
-    """The result: the linked program, its plan, and the relative error found (host only)."""
+    """The program, its plan, how many of its kernels had been compiled before, and the file's relative error, if known."""
 
     program: Program = field(repr=False)
     plan: tuple[Call, ...] = field(repr=False)
-    error: float | None
+    cached: int
+    error: float | None = None
 
 
 def compile_file(
-    artifact: Model,
+    file: Model | Path | str,
     out: Path | str,
     *,
     target: str = "host",
@@ -50,7 +53,7 @@ def compile_file(
     workers: int | None = None,
     report: Report = lambda done, total: None,
 ) -> Compiled:
-    """Compiles a network into one file; `report` receives the number of kernels done and the total.
+    """Compiles a model, or the network in a model file, into one file; `report` receives the number of kernels done and the total.
 
     Names in a .o file begin with `prefix`; default: the file's stem.
 
@@ -68,26 +71,25 @@ def compile_file(
         raise SmallcnnError(f"{out}: a file for {made_for.name} must end in {' or '.join(made_for.suffixes)}")
     link.check_prefix(prefix, out)
     check_writable(out)
-    artifact = artifact.in_rgb()
-    check_finite(artifact, artifact.graph.name)
-    answer = probe_answer(artifact.graph, artifact.weights, artifact.preprocessing)
-    program, made = to_program(artifact, made_for, answer, threads=threads, tune=tune, workers=workers, report=report)
-    error = None
-    if kind in (".so", ".dll") and _runs_here(program.target):
-        beside = out.with_name(f".{out.stem}.{os.getpid()}{kind}")
-        try:
-            link.write(program, beside)
-            error = _error(beside, artifact, answer)
-            beside.replace(out)
-        finally:
-            beside.unlink(missing_ok=True)
-    else:
-        link.write(program, out, prefix)
-    return Compiled(program, tuple(made), error)
+    model = (file if isinstance(file, Model) else read(file)).in_rgb()
+    check_finite(model, model.graph.name)
+    answer = probe_answer(model.graph, model.weights, model.preprocessing)
+    made = to_program(model, made_for, answer, threads=threads, tune=tune, workers=workers, report=report)
+    if kind not in (".so", ".dll") or not _runs_here(made_for.name):
+        link.write(made.program, out, prefix)
+        return made
+    beside = out.with_name(f".{out.stem}.{os.getpid()}{kind}")
+    try:
+        link.write(made.program, beside)
+        error = _error(beside, model, answer)
+        beside.replace(out)
+    finally:
+        beside.unlink(missing_ok=True)
+    return replace(made, error=error)
 
 
 def to_program(
-    artifact: Model,
+    model: Model,
     target: Target,
     expected: Mapping[str, np.ndarray],
     *,
@@ -95,27 +97,25 @@ def to_program(
     tune: bool = False,
     workers: int | None = None,
     report: Report = lambda done, total: None,
-) -> tuple[Program, list[Call]]:
-    """The compiled but not yet linked network and its plan; cached kernels are reused.
+) -> Compiled:
+    """The compiled but not yet linked network; cached kernels are reused.
 
     `expected` is the answer to the probe image, stored in the file's metadata.
     """
-    machine = target.machine
-    graph, weights = fold(artifact.graph, artifact.weights)
-    image = Normalisation(*artifact.preprocessing.scale_and_shift())
-    made_layers, answer = layers.lower(graph, weights, machine.vector)
-    made = plan(made_layers, answer, machine, image, graph.input_shape, threads)
+    graph, weights = fold(model.graph, model.weights)
+    context = Context(target.machine, Normalisation(*model.preprocessing.scale_and_shift()), graph.input_shape)
+    calls = plan(*lower(graph, weights, context.vector), context, threads)
     workers = workers or os.cpu_count() or 1
     if tune and target.name != targets.host().name:
         raise SmallcnnError(f"kernels for {target.name} cannot be timed on this machine, {targets.host().name}")
     if tune:
-        made = tuning.search(made, target, graph.input_shape, answer.channels, workers, report)
+        calls = tuning.search(calls, context, target, graph.results, workers, report)
     elif target.name == targets.host().name:
-        made = tuning.remembered(made, machine)
-    kernels = build.build([call.spec for call in made], machine, workers, report)
-    facts = describe(artifact, answer=expected)
-    program = assemble(made, kernels, target, graph.name, facts, graph.input_shape, answer.channels)
-    return program, made
+        calls = tuning.remembered(calls, context)
+    kernels = build.build([call.spec for call in calls], context.machine, workers, report)
+    facts = describe(model, answer=expected)
+    program = assemble(calls, kernels.objects, target, graph.name, facts, graph.input_shape, graph.results)
+    return Compiled(program, tuple(calls), kernels.cached)
 
 
 def _runs_here(target: str) -> bool:
@@ -129,12 +129,12 @@ def _runs_here(target: str) -> bool:
     return target == host.name
 
 
-def _error(path: Path, artifact: Model, answer: Mapping[str, np.ndarray]) -> float:
-    got = compiled.load(path, 1).run(probe_image(artifact.graph.input_shape))[0]
-    error = output_error(got, *answer.values())
+def _error(path: Path, model: Model, answer: Mapping[str, np.ndarray]) -> float:
+    got = compiled.load(path, 1).run(probe_image(model.graph.input_shape))
+    error = relative_error({name: batch[0] for name, batch in got.items()}, answer)
     if not agrees(error):
         raise CompileError(
-            f"the compiled {artifact.graph.name} is off by {error:.1e} of its largest output "
+            f"the compiled {model.graph.name} is off by {error:.1e} of its largest output "
             f"(allowed: {TOLERANCE:.0e}); nothing written"
         )
     return error

@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from smallcnn.compiler import layers, memory, targets
-from smallcnn.compiler.calls import Answer, Call, Normalisation, Tensor
+from smallcnn.compiler import memory, targets
+from smallcnn.compiler.calls import Call, Context, Normalisation
+from smallcnn.compiler.lower import lower
+from smallcnn.compiler.operands import Answer, Map
 from smallcnn.compiler.plan import plan
 from smallcnn.compiler.program import Program
 from smallcnn.compiler.specs import Depthwise, Tile
@@ -57,21 +59,17 @@ class Explanation:
     cached: int
 
 
-def explain(graph: Graph, calls: Sequence[Call], program: Program, first: Mapping[int, int]) -> Explanation:
-    """Explains what `calls` do for `graph` (folded or not), with the totals of the resulting program.
-
-    `first` is the first report of `compile_file` for each total: the number of kernels from the cache.
-    """
+def explain(graph: Graph, calls: Sequence[Call], program: Program, cached: int) -> Explanation:
+    """Explains what `calls` do for `graph` (folded or not), with the totals of the resulting program."""
     counts = {node.name: mult_adds(graph, node) for node in graph}
-    kernels = len({call.spec for call in calls})
     return Explanation(
         target=program.target,
         steps=tuple(_step(call, counts) for call in calls),
         arena_bytes=program.arena_bytes,
         scratch_bytes_per_thread=program.scratch_bytes,
         weight_bytes=len(program.weights),
-        kernels=kernels,
-        cached=first[kernels],
+        kernels=len({call.spec for call in calls}),
+        cached=cached,
     )
 
 
@@ -83,18 +81,18 @@ def peak_activation_bytes(graph: Graph) -> int:
     target = targets.parse(_REFERENCE)
     machine = target.machine
     folded = fold_graph(graph)
-    weights = {name: np.zeros(weight.shape, np.float32) for name, weight in folded.weights.items()}
-    lowered, answer = layers.lower(folded, weights, machine.vector)
+    weights = {name: np.zeros(weight.shape, weight.tensor.number) for name, weight in folded.weights.items()}
+    layers, answers = lower(folded, weights, machine.vector)
     channels = graph.input_shape[2]
     image = Normalisation(np.ones(channels, np.float32), np.zeros(channels, np.float32))
-    calls = plan(lowered, answer, machine, image, folded.input_shape)
-    _, floats = memory.arrange(calls)
-    return 4 * (floats + max(call.scratch for call in calls))
+    calls = plan(layers, answers, Context(machine, image, folded.input_shape))
+    _, arena_bytes = memory.arrange(calls)
+    return arena_bytes + max(call.scratch_bytes for call in calls)
 
 
 def _step(call: Call, counts: Mapping[str, int]) -> PlannedStep:
     output = call.operands[-1]
-    assert isinstance(output, Tensor | Answer)
+    assert isinstance(output, Map | Answer)
     nodes = tuple(call.label.split("+"))
     counted = [node for node in nodes if counts.get(node)]
     return PlannedStep(
@@ -105,7 +103,7 @@ def _step(call: Call, counts: Mapping[str, int]) -> PlannedStep:
         rows=getattr(call.spec, "rows", None),
         parts=1 if call.split is None else -(-output.extents[call.split] // call.grain),
         mult_adds=sum(counts[node] for node in counted),
-        scratch_bytes=4 * call.scratch,
+        scratch_bytes=call.scratch_bytes,
     )
 
 

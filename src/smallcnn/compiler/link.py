@@ -24,11 +24,12 @@ from smallcnn.compiler.program import Program
 from smallcnn.compiler.targets import Target
 from smallcnn.engines.compiled import seal
 from smallcnn.errors import SmallcnnError, require
+from smallcnn.ir.types import NUMBERS, Tensor
 from smallcnn.system.files import atomic
 
 _SOURCES = ("smallcnn.h", "runtime.c", "system.h", "cpu.h")
 _SPACES = {"arena": "ARENA", "weights": "WEIGHTS", "input": "INPUT", "output": "OUTPUT"}
-_TYPES = {"int32": (0, 32), "uint8": (1, 8), "float32": (2, 32)}  # code and bits
+_TYPES = {"int8": (0, 8), "int32": (0, 32), "uint8": (1, 8), "float32": (2, 32)}  # code and bits
 _RUNTIME = {"halide_malloc", "halide_free", "halide_error"}
 _C_LIBRARY = {"memcpy", "memset", "memmove", "bzero", "memset_pattern16", "__chkstk_darwin"}
 """Everything compiled code may import from its host; a system that does not need one does not import it."""
@@ -135,7 +136,7 @@ def _table(program: Program, names: Mapping[str, str]) -> str:
         "HEIGHT": height,
         "WIDTH": width,
         "CHANNELS": channels,
-        "OUTPUTS": program.outputs,
+        "OUTPUTS": len(program.outputs),
         "ARENA": program.arena_bytes,
         "SCRATCH": program.scratch_bytes,
         "STEPS": len(program.steps),
@@ -148,10 +149,19 @@ def _table(program: Program, names: Mapping[str, str]) -> str:
     lines += ["_Alignas(64) static const unsigned char NETWORK_WEIGHTS[] = {", '#embed "weights.bin"', "};"]
     lines += [f"int {name}(void **);" for name in sorted(kernels.values())]
     lines += _array("dimension DIMENSIONS", (pair for b in buffers for pair in zip(b.extents, b.strides, strict=True)))
-    lines += _array("buffer BUFFERS", ((b.offset, _SPACES[b.space], *_TYPES[b.type], len(b.extents)) for b in buffers))
+    spaces = (f"{_SPACES[buffer.space]} + {buffer.output}" for buffer in buffers)
+    places = zip(buffers, spaces, strict=True)
+    lines += _array("buffer BUFFERS", ((b.offset, space, *_TYPES[b.type], len(b.extents)) for b, space in places))
+    lines += _array("output OUTPUTS", (_output(name, tensor) for name, tensor in program.outputs.items()))
     steps = ((s.kernel, s.label, len(s.buffers), -1 if s.split is None else s.split, s.grain) for s in program.steps)
     lines += _array("step STEPS", ((kernels[kernel], _literal(label), *rest) for kernel, label, *rest in steps))
     return "\n".join(lines) + "\n"
+
+
+def _output(name: str, tensor: Tensor) -> tuple[object, ...]:
+    shape = f"{{{', '.join(map(str, tensor.shape))}}}"
+    scale, zero = (tensor.grid.scale[0], tensor.grid.zero[0]) if tensor.grid else (0.0, 0)
+    return _literal(name), NUMBERS.index(tensor.number), len(tensor.shape), shape, zero, scale
 
 
 def _array(name: str, rows: Iterable[Sequence[object]]) -> list[str]:

@@ -6,27 +6,28 @@ overlap. Placed largest first, each in the lowest gap that fits.
 
 from collections.abc import Sequence
 
-from smallcnn.compiler.calls import Arena, Call, Tensor
-from smallcnn.compiler.layers import Storage, root
+from smallcnn.compiler.calls import Call
+from smallcnn.compiler.operands import Arena, Map
+from smallcnn.compiler.storage import Storage, up
 
-_ALIGN = 16  # floats
-_SLACK = 64
-"""Floats after every tensor: the last vector of the last pixel may be read or written past the end."""
+_ALIGN = 64
+_SLACK = 256
+"""Bytes after every tensor: the last vector of the last pixel may be read or written past the end."""
 
 
 def storages(call: Call) -> set[Storage]:
     """The storages that a call reads and writes."""
     found: set[Storage] = set()
     for operand in call.operands:
-        if isinstance(operand, Tensor):
-            found.add(root(operand.storage))
+        if isinstance(operand, Map):
+            found.add(operand.storage.root)
         elif isinstance(operand, Arena):
-            found |= {root(storage) for storage in operand.view.storages}
+            found |= {storage.root for storage in operand.view.storages}
     return found
 
 
 def arrange(calls: Sequence[Call]) -> tuple[dict[Storage, int], int]:
-    """Offset of every storage and the arena's size, in floats."""
+    """Offset of every storage and the arena's size, in bytes."""
     first: dict[Storage, int] = {}
     last: dict[Storage, int] = {}
     for i, call in enumerate(calls):
@@ -34,7 +35,7 @@ def arrange(calls: Sequence[Call]) -> tuple[dict[Storage, int], int]:
             first.setdefault(storage, i)
             last[storage] = i
     offsets: dict[Storage, int] = {}
-    for storage in sorted(first, key=lambda s: (-s.floats, first[s])):
+    for storage in sorted(first, key=lambda s: (-s.bytes, first[s])):
         taken = sorted(
             (offsets[other], offsets[other] + _size(other))
             for other in offsets
@@ -50,4 +51,4 @@ def arrange(calls: Sequence[Call]) -> tuple[dict[Storage, int], int]:
 
 
 def _size(storage: Storage) -> int:
-    return -(-(storage.floats + _SLACK) // _ALIGN) * _ALIGN
+    return up(storage.bytes + _SLACK, _ALIGN)

@@ -1,9 +1,9 @@
 """Plans layers as calls: what is fused, in which register tiles and strips, and how threads split it.
 
-    plan(layers, answer, machine, ...) -> list[Call]
+    plan(layers, answers, context, ...) -> list[Call]
 
-The choices come from a small cost model whose numbers were measured on one thread of a Zen 3 (32 KiB first-level and
-512 KiB second-level cache, 16 registers of 8 floats).
+The choices come from a small cost model whose numbers were measured on one thread of a Zen 3 (512 KiB second-level
+cache); see also `choices`.
 """
 
 import itertools
@@ -11,88 +11,54 @@ from collections import Counter
 from collections.abc import Sequence
 
 from smallcnn.compiler import calls
-from smallcnn.compiler.calls import Call, Normalisation
-from smallcnn.compiler.layers import Layer, Plus, Storage, View, root, up
-from smallcnn.compiler.specs import Machine, Tile
+from smallcnn.compiler.calls import Call, Context
+from smallcnn.compiler.choices import Choice, best_tiles, neighbours, strip_rows
+from smallcnn.compiler.layers import Layer, Plus
+from smallcnn.compiler.specs import Tile
+from smallcnn.compiler.storage import Storage, View, up
 from smallcnn.ir import ops
+from smallcnn.ir.types import SIZES
 
-_CACHE = 40_000
-"""Maximum floats of a strip between two fused layers: a third of the second-level cache."""
-_CACHE_HEAVY = 100_000
+_CACHE = 160_000
+"""Maximum bytes of a strip between two fused layers: a third of the second-level cache."""
+_CACHE_HEAVY = 400_000
 """The same where the weights exceed that cache and are reread for every strip."""
 _SMALL = 40_000
 """Maximum number of weights that stay in the second-level cache along with a strip."""
-_CHAIN = 100_000
-"""Maximum floats of the rows kept of an expanded map."""
-_LARGE = 150_000
-"""Floats from which an expanded map is never written whole: saves 15 % at 112x112x96, 3 % at 28x28x192, a loss at
+_CHAIN = 400_000
+"""Maximum bytes of the rows kept of an expanded map."""
+_LARGE = 600_000
+"""Bytes from which an expanded map is never written whole: saves 15 % at 112x112x96, 3 % at 28x28x192, a loss at
 14x14x384."""
-_HUGE = 1_200_000
-"""Floats of a map from which the blocks on both sides become one chain; at 800,000, which fits the third-level cache,
+_HUGE = 4_800_000
+"""Bytes of a map from which the blocks on both sides become one chain; at 3,200,000, which fits the third-level cache,
 one chain per block is as fast."""
 _HEAVY = 150_000
 """Number of weights from which a few long strips are best, although they exceed the second-level cache: 19x19x728 to
 728 takes 3 % less in one strip than in four."""
 _SHARED = 100_000
 """Number of weights from which threads split a pointwise layer by lanes instead of pixels: each reads a share."""
-_PANEL = 7_000
-"""Floats of a tile's weights that stay in the first-level cache across pixels; beyond that they come from the second
-level, and wide tiles cost more than they save."""
 _FEW_PIXELS = 100
 """Pixels below which strips are too short to split between threads."""
+_FLOAT = SIZES["float32"]
 
 
-def plan(
-    layers: Sequence[Layer],
-    answer: View,
-    machine: Machine,
-    image: Normalisation,
-    input_shape: ops.Shape,
-    threads: int = 2,
-) -> list[Call]:
-    """Calls in order; the last copies `answer` out. Every strip has work for up to `threads` threads."""
-    planner = _Planner(machine, image, input_shape, threads, *_uses(layers, answer))
+def plan(layers: Sequence[Layer], answers: Sequence[View], context: Context, threads: int = 2) -> list[Call]:
+    """Calls in order; the last copy the `answers` out. Every strip has work for up to `threads` threads."""
+    planner = _Planner(context, threads, *_uses(layers, answers))
     waiting, result = list(layers), []
     while waiting:
         call = planner.chain(waiting) or planner.strips(waiting) or planner.single(waiting[0])
         result.append(call)
         del waiting[: len(call.layers)]
-    return [*result, calls.answer(answer)]
-
-
-def best_tiles(pixels: int, lanes: int, depth: int, machine: Machine) -> list[Tile]:
-    """Register tiles for `pixels` x `lanes` sums of `depth` terms, least estimated work first."""
-    vectors = lanes // machine.vector
-
-    def work(tile: tuple[int, int]) -> float:
-        p, v = tile
-        products = p * v
-        loads = 1.6 * p + 0.75 * v  # in multiply-adds: 13x1 runs at 62 % of the peak
-        far = 3.2 * v if v * depth * machine.vector > _PANEL else 0.0
-        busy = max(products, loads, far, 9.3 if products < 10 else 0)  # 8 sums do not hide the latency
-        return -(-pixels // p) * -(-vectors // v) * (busy * depth + 2 * products + 10)
-
-    def fits(p: int, v: int) -> bool:
-        return p <= pixels and v <= vectors and p * v + v + 1 <= machine.registers
-
-    tiles = [(p, v) for p in range(1, machine.registers) for v in range(1, 13) if fits(p, v)]
-    unroll = next(u for u in (4, 3, 2, 1) if depth % u == 0)
-    return [Tile(p, v, unroll) for p, v in sorted(tiles, key=work)]
+    return [*result, *(calls.answer(view, i) for i, view in enumerate(answers))]
 
 
 class _Planner:
-    def __init__(
-        self,
-        machine: Machine,
-        image: Normalisation,
-        input_shape: ops.Shape,
-        threads: int,
-        readers: Counter[Storage],
-        writers: Counter[Storage],
-    ) -> None:
-        self.machine, self.image, self.input_shape, self.threads = machine, image, input_shape, threads
+    def __init__(self, context: Context, threads: int, readers: Counter[Storage], writers: Counter[Storage]) -> None:
+        self.context, self.threads = context, threads
+        self.machine, self.vector = context.machine, context.vector
         self.readers, self.writers = readers, writers
-        self.vector = machine.vector
 
     def chain(self, waiting: Sequence[Layer]) -> Call | None:
         """A whole inverted residual, the first convolution with the block after it, or several blocks, where the maps
@@ -100,13 +66,13 @@ class _Planner:
         layers, end = list(waiting[:1]), 0
         first = layers[0]
         of_image = first.from_image and first.op != "image"
-        if not (of_image or calls.is_depthwise(first) or (_is_pointwise(first) and first.inputs[0].contiguous)):
+        if not (of_image or first.depthwise or (first.pointwise() and first.inputs[0].contiguous)):
             return None
         for before, following in itertools.pairwise(waiting):
-            windowed, between = calls.is_depthwise(following), before.output.storage.floats
+            windowed, between = following.depthwise, before.output.storage.bytes
             if windowed and (between < (_HUGE if end else _LARGE) or not _covers(following, before, self.vector)):
                 break
-            if _adds(before) or not self._feeds(before, following) or not (windowed or _is_pointwise(following)):
+            if _adds(before) or not self._feeds(before, following) or not (windowed or following.pointwise()):
                 break
             if end == len(layers) and not windowed:
                 break
@@ -118,27 +84,29 @@ class _Planner:
         layers = layers[:end]
         height = layers[-1].output.storage.height
         fitting = max((r for r in range(1, height + 1) if self._kept(layers, r) <= _CHAIN), default=1)
-        rows = _rows(height, fitting, self.threads)
-        tiles = [self._chain_tile(layer, layer is layers[-1], rows) for layer in layers]
-        return calls.chain(layers, tiles, rows, self.vector, self.image, self.input_shape)
+        rows = strip_rows(height, fitting, self.threads)
+        tiles = tuple(self._chain_tile(layer, layer is layers[-1], rows) for layer in layers)
+        return calls.call(layers, Choice(tiles, rows), self.context)
 
     def _kept(self, layers: Sequence[Layer], rows: int) -> int:
-        """Floats that the stages before the last keep for strips of `rows`."""
+        """Bytes that the stages before the last keep for strips of `rows`."""
         total = 0
         for layer, following in zip(layers[-2::-1], layers[:0:-1], strict=True):
-            if calls.is_depthwise(following):
+            if following.depthwise:
                 assert isinstance(following.op, ops.Conv)
                 rows = (rows - 1) * following.op.stride[0] + following.op.kernel[0]
-            total += rows * layer.output.storage.width * layer.output.storage.lanes
+            total += rows * layer.output.storage.width * layer.output.storage.lanes * _FLOAT
         return total
 
     def _chain_tile(self, layer: Layer, last: bool, rows: int) -> Tile:
         out = layer.output.storage
-        if calls.is_depthwise(layer):
-            return Tile(_neighbours(out.width), 1)
+        if layer.depthwise:
+            return neighbours(out.width)
         assert isinstance(layer.op, ops.Conv)
-        channels = self.input_shape[2] * layer.op.kernel[1] if layer.from_image else layer.inputs[0].channels
-        channels = channels if layer.from_image else up(channels, self.vector)
+        if layer.from_image:
+            channels = self.context.input_shape[2] * layer.op.kernel[1]
+        else:
+            channels = up(layer.inputs[0].channels, self.vector)
         return best_tiles(out.width * (rows if last else 1), self._lanes(layer), channels, self.machine)[0]
 
     def strips(self, waiting: Sequence[Layer]) -> Call | None:
@@ -151,55 +119,48 @@ class _Planner:
             return None
         limit = _CACHE if middle.lanes * lanes <= _SMALL else _CACHE_HEAVY
         heavy = middle.lanes * lanes > _HEAVY
-        fitting = middle.height if heavy else limit // (middle.width * middle.lanes)
-        rows = _rows(middle.height, fitting, self.threads)
+        fitting = middle.height if heavy else limit // (middle.width * middle.lanes * _FLOAT)
+        rows = strip_rows(middle.height, fitting, self.threads)
         tile = best_tiles(rows * middle.width, lanes, middle.lanes, self.machine)[0]
-        return calls.separable(first, second, _neighbours(middle.width), tile, rows, self.vector)
+        return calls.call((first, second), Choice((neighbours(middle.width), tile), rows), self.context)
 
     def single(self, layer: Layer) -> Call:
         """A layer on its own."""
+        return calls.call((layer,), self._choice(layer), self.context)
+
+    def _choice(self, layer: Layer) -> Choice:
         if layer.op == "image":
-            return calls.image(layer, self.image, self.vector)
-        if calls.is_depthwise(layer):
-            return calls.depthwise_conv(layer, _neighbours(layer.output.storage.width), self.vector)
-        if isinstance(layer.op, ops.Dense) or _is_pointwise(layer, grouped=True):
+            return Choice()
+        if layer.depthwise:
+            return Choice((neighbours(layer.output.storage.width),))
+        if isinstance(layer.op, ops.Dense) or layer.pointwise(grouped=True):
             return self._matrix(layer)
-        if isinstance(layer.op, ops.Conv):
-            return self._windows(layer)
-        return calls.per_lane(layer, self.vector)
+        return self._windows(layer) if isinstance(layer.op, ops.Conv) else Choice()
 
-    def _matrix(self, layer: Layer) -> Call:
-        groups, out = calls.groups_of(layer), layer.output.storage
-        depth, lanes, blocks = layer.inputs[0].channels // groups, self._lanes(layer), 1
-        if (
-            self.threads > 1
-            and groups == 1
-            and depth * lanes > _SHARED
-            and calls.even_step(layer.inputs[0], 1) is not None
-        ):
+    def _matrix(self, layer: Layer) -> Choice:
+        out, view = layer.output.storage, layer.inputs[0]
+        depth, lanes, shares = view.channels // layer.groups, self._lanes(layer), 1
+        heavy = layer.groups == 1 and depth * lanes > _SHARED
+        if self.threads > 1 and heavy and calls.even_step(view, 1) is not None:
             vectors = lanes // self.vector
-            blocks = max(b for b in (1, 2, 4) if vectors % b == 0 and (b == 1 or vectors // b >= 4))
-        tile = best_tiles(out.pixels, lanes // blocks, depth, self.machine)[0]
-        return calls.pointwise(layer, tile, self.vector, blocks)
+            shares = max(n for n in (1, 2, 4) if vectors % n == 0 and (n == 1 or vectors // n >= 4))
+        return Choice((best_tiles(out.pixels, lanes // shares, depth, self.machine)[0],), shares=shares)
 
-    def _windows(self, layer: Layer) -> Call:
+    def _windows(self, layer: Layer) -> Choice:
         assert isinstance(layer.op, ops.Conv)
-        out, groups = layer.output.storage, layer.op.groups
-        shape: ops.Shape = self.input_shape
+        out = layer.output.storage
+        _, width, channels = self.context.input_shape
         if not layer.from_image:
-            source = layer.inputs[0]
-            shape = (source.storage.height, source.storage.width, source.channels)
+            width, channels = layer.inputs[0].storage.width, layer.inputs[0].channels
         (kernel, columns), stride = layer.op.kernel, layer.op.stride[0]
-        width = (shape[1] + columns) * shape[2]
-        fitting = (_CACHE // width - kernel) // stride + 1
-        rows = _rows(out.height, fitting, self.threads)
-        depth = shape[2] // groups * columns
-        tile = best_tiles(rows * out.width, self._lanes(layer), depth, self.machine)[0]
-        return calls.convolution(layer, tile, rows, self.vector, self.image if layer.from_image else None, shape)
+        fitting = (_CACHE // ((width + columns) * channels * _FLOAT) - kernel) // stride + 1
+        rows = strip_rows(out.height, fitting, self.threads)
+        depth = channels // layer.groups * columns
+        return Choice((best_tiles(rows * out.width, self._lanes(layer), depth, self.machine)[0],), rows)
 
     def _lanes(self, layer: Layer) -> int:
         """Lanes of one group."""
-        return calls.lanes_of(layer, self.vector) // calls.groups_of(layer)
+        return layer.lanes(self.vector) // layer.groups
 
     def _feeds(self, first: Layer, second: Layer) -> bool:
         """Whether `second` is the only reader of the result of `first`, which has its own storage."""
@@ -208,7 +169,7 @@ class _Planner:
         return alone and bool(second.inputs) and set(second.inputs[0].storages) == {made}
 
     def _is_separable(self, first: Layer, second: Layer) -> bool:
-        return calls.is_depthwise(first) and _is_pointwise(second) and self._feeds(first, second)
+        return first.depthwise and second.pointwise() and self._feeds(first, second)
 
 
 def _adds(layer: Layer) -> bool:
@@ -220,34 +181,8 @@ def _covers(layer: Layer, before: Layer, vector: int) -> bool:
     return layer.inputs[0].span(vector) == before.output.span(vector)
 
 
-def _uses(layers: Sequence[Layer], answer: View) -> tuple[Counter[Storage], Counter[Storage]]:
-    """How many layers read each storage (including the copy of the output) and how many write it."""
-    reads = [*(view for layer in layers for view in layer.reads), answer]
-    readers = Counter(storage for view in reads for storage in {root(storage) for storage in view.storages})
-    return readers, Counter(root(layer.output.storage) for layer in layers)
-
-
-def _is_pointwise(layer: Layer, grouped: bool = False) -> bool:
-    op = layer.op
-    return (
-        isinstance(op, ops.Conv)
-        and (grouped or op.groups == 1)
-        and op.kernel == op.stride == (1, 1)
-        and op.padding == ops.NO_PADDING
-        and not layer.from_image
-    )
-
-
-def _neighbours(width: int) -> int:
-    """Pixels of a row that a depthwise kernel computes together: up to 7, with the least overlap at the row's end."""
-    return min(width, min((7, 6, 5, 4), key=lambda pixels: up(width, pixels) * (pixels + 2) / pixels))
-
-
-def _rows(height: int, fitting: int, threads: int) -> int:
-    """Rows per strip, at most `fitting`: first minimises the busiest thread's work, then maximises rows."""
-    most = max(1, min(fitting, -(-height // threads)))
-
-    def longest(rows: int) -> int:
-        return -(-height // (rows * threads)) * rows
-
-    return min(range(max(1, most // 2), most + 1), key=lambda rows: (longest(rows), -rows))
+def _uses(layers: Sequence[Layer], answers: Sequence[View]) -> tuple[Counter[Storage], Counter[Storage]]:
+    """How many layers read each storage (including the copies of the outputs) and how many write it."""
+    reads = [*(view for layer in layers for view in layer.reads), *answers]
+    readers = Counter(storage for view in reads for storage in {storage.root for storage in view.storages})
+    return readers, Counter(layer.output.storage.root for layer in layers)

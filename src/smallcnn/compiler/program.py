@@ -6,33 +6,35 @@ A kernel is a Halide function compiled with `Target.halide`; it is called throug
 front of the buffers. Kernels take intermediates from the calling thread's scratch through halide_malloc.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Space = Literal["arena", "weights", "input", "output"]
-Element = Literal["float32", "uint8", "int32"]
+from smallcnn.ir.types import SIZES, Number, Tensor
 
-ELEMENT_BYTES: dict[Element, int] = {"float32": 4, "uint8": 1, "int32": 4}
+Space = Literal["arena", "weights", "input", "output"]
 
 
 @dataclass(frozen=True)
 class Buffer:
     """A view of one space: element i, j, ... is at `offset` bytes + (i, j, ...) . `strides` elements.
 
-    Dimension 0 is the innermost. Arena and weights start on a 64-byte boundary; input and output anywhere.
+    Dimension 0 is the innermost. Arena and weights start on a 64-byte boundary; input and outputs anywhere. `output` is
+    the position of an output among the program's.
     """
 
     space: Space
     offset: int
-    type: Element
+    type: Number
     extents: tuple[int, ...]
     strides: tuple[int, ...]
+    output: int = 0
 
     @property
     def end(self) -> int:
         """Bytes from the start of the space to the end of the last element."""
         last = sum((extent - 1) * stride for extent, stride in zip(self.extents, self.strides, strict=True))
-        return self.offset + (last + 1) * ELEMENT_BYTES[self.type]
+        return self.offset + (last + 1) * SIZES[self.type]
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Program:
     """Everything in a compiled file. `target` is a name for `targets.parse`; `features` are what it needs.
 
     `scratch_bytes` is per thread; each block that a kernel takes from it costs its size rounded up to 64 bytes, and 64
-    more. `input_shape` is (H, W, C) of the uint8 image, `outputs` the number of float32 logits.
+    more. `input_shape` is (H, W, C) of the uint8 image; `outputs` are what the network gives, by name.
     """
 
     name: str
@@ -68,18 +70,17 @@ class Program:
     weights: bytes
     metadata: dict[str, Any]
     input_shape: tuple[int, int, int]
-    outputs: int
+    outputs: Mapping[str, Tensor]
 
     def __post_init__(self) -> None:
         height, width, channels = self.input_shape
-        sizes = {"arena": self.arena_bytes, "weights": len(self.weights)}
-        sizes |= {"input": height * width * channels, "output": self.outputs * ELEMENT_BYTES["float32"]}
+        sizes = {"arena": self.arena_bytes, "weights": len(self.weights), "input": height * width * channels}
+        outputs = [tensor.bytes for tensor in self.outputs.values()]
         for step in self.steps:
             for buffer in step.buffers:
-                if buffer.offset < 0 or buffer.end > sizes[buffer.space] or min(buffer.strides, default=0) < 0:
-                    raise ValueError(
-                        f"{step.label}: {buffer} is not within the {sizes[buffer.space]} bytes of its space"
-                    )
+                size = outputs[buffer.output] if buffer.space == "output" else sizes[buffer.space]
+                if buffer.offset < 0 or buffer.end > size or min(buffer.strides, default=0) < 0:
+                    raise ValueError(f"{step.label}: {buffer} is not within the {size} bytes of its space")
             output = step.buffers[-1]
             if output.space not in ("arena", "output"):
                 raise ValueError(f"{step.label}: its output is in the {output.space}")

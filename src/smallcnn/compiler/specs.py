@@ -2,10 +2,15 @@
 
 A specification is hashable and small; equal ones are compiled once. `kernels` turns one into a Halide pipeline. Its
 operands come in the order given in its docstring, the output last. Maps are (lane, x, y) or flattened (lane, pixel),
-lanes innermost; a `pitch` is the floats from one pixel to the next. Lanes are channels rounded up to whole vectors.
+lanes innermost; a `pitch` is the numbers from one pixel to the next. Lanes are channels rounded up to whole vectors of
+floats. A source holds numbers of type `number`, float32 if there is no such field; an epilogue may change the type.
 """
 
 from dataclasses import dataclass
+
+from smallcnn.ir.types import SIZES, Number
+
+_FLOAT = SIZES["float32"]
 
 
 @dataclass(frozen=True)
@@ -19,12 +24,14 @@ class Machine:
 
 @dataclass(frozen=True)
 class Elementwise:
-    """One operation of an epilogue: "relu", "clip" (low, high), ..., "affine" (two operands), "plus" (one, `pitch`)."""
+    """One operation of an epilogue: "relu", "clip" (low, high), ..., "affine" (two operands), "plus" (one, `pitch`),
+    "quantize" (scale and zero; to `number`, between low and high), "dequantize" (scale and zero)."""
 
     kind: str
     low: float = 0.0
     high: float = 0.0
     pitch: int = 0
+    number: Number = "float32"
 
 
 Epilogue = tuple[Elementwise, ...]
@@ -66,12 +73,13 @@ class Window:
 
 @dataclass(frozen=True)
 class Sink:
-    """Where a kernel writes: `lanes` per group, `groups` adjacent groups, after an epilogue."""
+    """Where a kernel writes numbers of type `number`: `lanes` per group, `groups` adjacent groups, after an epilogue."""
 
     lanes: int
     pitch: int
     epilogue: Epilogue
     groups: int = 1
+    number: Number = "float32"
 
 
 @dataclass(frozen=True)
@@ -109,13 +117,13 @@ class Conv:
         return inside and window.kernel[1] == 1 and not self.source.table and not self.image
 
     @property
-    def scratch(self) -> int:
-        """Floats of working memory: a strip of the source with its border."""
+    def scratch_bytes(self) -> int:
+        """Working memory: a strip of the source with its border."""
         if self.direct:
             return 0
         (rows, columns), (down, right) = self.window.kernel, self.window.stride
         height, width = (self.rows - 1) * down + rows, (self.window.out_width - 1) * right + columns
-        return height * (width * self.source.channels + 64) * self.sink.groups
+        return height * (width * self.source.channels + 64) * self.sink.groups * _FLOAT
 
 
 @dataclass(frozen=True)
@@ -146,9 +154,9 @@ class Separable:
     rows: int
 
     @property
-    def scratch(self) -> int:
-        """Floats of working memory: a strip of the depthwise result."""
-        return self.depthwise.sink.lanes * self.depthwise.window.out_width * (self.rows + 1)
+    def scratch_bytes(self) -> int:
+        """Working memory: a strip of the depthwise result."""
+        return self.depthwise.sink.lanes * self.depthwise.window.out_width * (self.rows + 1) * _FLOAT
 
 
 @dataclass(frozen=True)
@@ -180,8 +188,8 @@ class Chain:
         return tuple(isinstance(reader, Depthwise) for reader in (*self.stages[1:], self.last))
 
     @property
-    def scratch(self) -> int:
-        """Floats of working memory: the rows kept of each stage, and of the image."""
+    def scratch_bytes(self) -> int:
+        """Working memory: the rows kept of each stage, and of the image."""
         total, (width, _) = 0, self.plane
         for stage, rows in zip(self.stages, self.folds, strict=True):
             if isinstance(stage, Conv):
@@ -191,7 +199,7 @@ class Chain:
             if not isinstance(stage, Pointwise):
                 width = stage.window.out_width
             total += stage.sink.lanes * width * (rows + 2) + 64
-        return total
+        return total * _FLOAT
 
 
 @dataclass(frozen=True)
@@ -206,6 +214,7 @@ class Pool:
     count_padding: bool
     pitch: int
     sink: Sink
+    number: Number = "float32"
 
 
 @dataclass(frozen=True)
@@ -220,11 +229,13 @@ class GlobalPool:
 
 @dataclass(frozen=True)
 class Pad:
-    """Zeros around a map; negative numbers cut. Operands: source, epilogue's, output (lane, x, y)."""
+    """`zero` around a map; negative numbers cut. Operands: source, epilogue's, output (lane, x, y)."""
 
     window: Window
     pitch: int
     sink: Sink
+    number: Number = "float32"
+    zero: int = 0
 
 
 @dataclass(frozen=True)
@@ -237,6 +248,7 @@ class Lanes:
     pitch: int
     scale: bool
     sink: Sink
+    number: Number = "float32"
 
 
 @dataclass(frozen=True)
@@ -246,6 +258,7 @@ class Gather:
     source: Source
     lanes: int
     pitch: int
+    number: Number = "float32"
 
 
 @dataclass(frozen=True)

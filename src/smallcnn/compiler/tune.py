@@ -7,20 +7,20 @@ CPU, so later compilations for this machine use them without measuring.
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from smallcnn.compiler import build, link
+from smallcnn.compiler import build, calls, link
 from smallcnn.compiler.assemble import assemble
-from smallcnn.compiler.calls import Call
-from smallcnn.compiler.plan import best_tiles
-from smallcnn.compiler.specs import Chain, Conv, Depthwise, Machine, Pointwise, Separable, Tile
+from smallcnn.compiler.calls import Call, Context
+from smallcnn.compiler.choices import Choice, best_tiles
+from smallcnn.compiler.specs import Chain, Conv, Machine, Pointwise, Separable, Tile
 from smallcnn.compiler.targets import Target
 from smallcnn.engines import compiled
+from smallcnn.ir.types import Tensor
 from smallcnn.system.cache import cache_folder, keep
 from smallcnn.system.cpu import cpu_name
 
@@ -28,123 +28,101 @@ _TILES, _RUNS = 4, 30
 Report = Callable[[int, int], None]
 
 
-def remembered(calls: Sequence[Call], machine: Machine) -> list[Call]:
+def remembered(plan: Sequence[Call], context: Context) -> list[Call]:
     """The plan with every choice already measured on this CPU."""
-    return [_chosen(call, machine) or call for call in calls]
+    return [_remembered(call, context) or call for call in plan]
 
 
 def search(
-    calls: Sequence[Call], target: Target, input_shape: tuple[int, int, int], outputs: int, workers: int, report: Report
+    plan: Sequence[Call],
+    context: Context,
+    target: Target,
+    outputs: Mapping[str, Tensor],
+    workers: int,
+    report: Report,
 ) -> list[Call]:
     """The plan with the fastest variant of every kernel; earlier measurements are reused."""
-    machine = target.machine
+    machine = context.machine
     forms: dict[str, list[Call]] = {}
-    measured: dict[str, str] = {}
-    for call in calls:
-        if _chosen(call, machine) is None and len(options := _forms(call, machine)) > 1:
+    measured: dict[str, Choice] = {}
+    for call in plan:
+        if _remembered(call, context) is None and len(options := _forms(call, context)) > 1:
             forms.setdefault(build.kernel_name(call.spec, machine), options)
     if forms:
         everything = [form for options in forms.values() for form in options]
-        times = _time(everything, target, input_shape, outputs, workers, report)
+        times = _time(everything, context, target, outputs, workers, report)
         start = 0
         for name, options in forms.items():
             best = int(times[start : start + len(options)].argmin())
-            measured[name] = _choice(options[best])
-            keep(_place(options[0], machine), measured[name].encode())
+            measured[name] = options[best].choice
+            keep(_place(options[0], machine), json.dumps(asdict(measured[name])).encode())
             start += len(options)
     return [
-        _with(call, json.loads(choice))
+        calls.call(call.layers, choice, context)
         if (choice := measured.get(build.kernel_name(call.spec, machine)))
-        else _chosen(call, machine) or call
-        for call in calls
+        else _remembered(call, context) or call
+        for call in plan
     ]
 
 
 def _time(
-    calls: Sequence[Call],
+    forms: Sequence[Call],
+    context: Context,
     target: Target,
-    input_shape: tuple[int, int, int],
-    outputs: int,
+    outputs: Mapping[str, Tensor],
     workers: int,
     report: Report,
 ) -> np.ndarray:
     """Minimum nanoseconds of each call on one thread."""
-    kernels = build.build([call.spec for call in calls], target.machine, workers, report)
-    program = assemble(calls, kernels, target, "tuning", {}, input_shape, outputs)
+    kernels = build.build([form.spec for form in forms], context.machine, workers, report).objects
+    program = assemble(forms, kernels, target, "tuning", {}, context.input_shape, outputs)
     with tempfile.TemporaryDirectory(prefix="smallcnn-") as folder:
         path = Path(folder) / f"tuning{target.suffixes[0]}"
         link.write(program, path)
         net = compiled.load(path, 1)
-        picture = np.random.default_rng(0).integers(0, 256, input_shape, np.uint8)
-        return np.min([net.time(picture) for _ in range(_RUNS)], axis=0)
+        image = np.random.default_rng(0).integers(0, 256, context.input_shape, np.uint8)
+        return np.min([net.time(image) for _ in range(_RUNS)], axis=0)
 
 
-def _forms(call: Call, machine: Machine) -> list[Call]:
+def _forms(call: Call, context: Context) -> list[Call]:
     """A call as planned, and with other tiles and strips."""
-    spec, out = call.spec, call.layers[-1].output.storage if call.layers else None
-    if out is None or not isinstance(spec, Pointwise | Conv | Separable | Chain):
+    spec = call.spec
+    if not isinstance(spec, Pointwise | Conv | Separable | Chain):
         return [call]
+    out = call.layers[-1].output.storage
     last = spec.last if isinstance(spec, Chain) else spec
     depth = last.source.channels * (spec.window.kernel[1] if isinstance(spec, Conv) else 1)
-    found = {_choice(call): call}
+    found = {call.choice: call}
     for rows in _strips(call):
         pixels = (rows or out.height) * out.width
-        for tile in best_tiles(pixels, last.sink.lanes, depth, machine)[:_TILES]:
+        for tile in best_tiles(pixels, last.sink.lanes, depth, context.machine)[:_TILES]:
             for neighbours in _neighbours(call):
-                form = _with(call, {"tile": [tile.pixels, tile.vectors, tile.unroll], "rows": rows, "taps": neighbours})
-                found.setdefault(_choice(form), form)
+                form = calls.call(call.layers, _varied(call, tile, rows, neighbours), context)
+                found.setdefault(form.choice, form)
     return list(found.values())
 
 
+def _varied(call: Call, tile: Tile, rows: int, neighbours: int) -> Choice:
+    """The call's choice with another last tile, and other strips and neighbours."""
+    pairs = zip(call.layers, call.choice.tiles, strict=True)
+    tiles = [Tile(neighbours, 1) if layer.depthwise else planned for layer, planned in pairs]
+    return replace(call.choice, tiles=(*tiles[:-1], tile), rows=rows)
+
+
 def _strips(call: Call) -> list[int]:
-    if isinstance(call.spec, Pointwise):
+    rows, height = call.choice.rows, call.layers[-1].output.storage.height
+    if not rows:
         return [0]
-    rows, height = call.spec.rows, call.layers[-1].output.storage.height  # type: ignore[union-attr]
     most = max(rows, -(-height // 2))
     return sorted({min(most, max(1, r)) for r in (rows // 2, rows, rows * 2)})
 
 
 def _neighbours(call: Call) -> list[int]:
     """Pixels that a depthwise stage computes together; 0 without such a stage."""
-    stage = _depthwise(call)
-    return sorted({stage.pixels, min(4, stage.window.out_width)}) if stage else [0]
-
-
-def _depthwise(call: Call) -> Depthwise | None:
-    if isinstance(call.spec, Separable):
-        return call.spec.depthwise
-    stages = call.spec.stages if isinstance(call.spec, Chain) else ()
-    return next((stage for stage in stages if isinstance(stage, Depthwise)), None)
-
-
-def _choice(call: Call) -> str:
-    """The choices in a call, as JSON."""
-    spec: Any = call.spec
-    tile = spec.last.tile if isinstance(spec, Chain) else spec.tile
-    stage = _depthwise(call)
-    return json.dumps({
-        "tile": [tile.pixels, tile.vectors, tile.unroll],
-        "rows": getattr(spec, "rows", 0),
-        "taps": stage.pixels if stage else 0,
-    })  # fmt: skip
-
-
-def _with(call: Call, choice: dict[str, Any]) -> Call:
-    """The call with that choice."""
-    spec: Any = call.spec
-    tile, rows = Tile(*choice["tile"]), choice["rows"]
-    if isinstance(spec, Pointwise):
-        return replace(call, spec=replace(spec, tile=tile), grain=tile.pixels if call.split == 1 else call.grain)
-    if isinstance(spec, Chain):
-        stages = tuple(replace(s, pixels=choice["taps"]) if isinstance(s, Depthwise) else s for s in spec.stages)
-        stages = tuple(replace(s, rows=rows) if isinstance(s, Conv) else s for s in stages)
-        spec = replace(spec, stages=stages, last=replace(spec.last, tile=tile), rows=rows)
-    elif isinstance(spec, Separable):
-        spec = replace(spec, depthwise=replace(spec.depthwise, pixels=choice["taps"]), tile=tile, rows=rows)
-    else:
-        spec = replace(spec, tile=tile, rows=rows)
-    width = call.layers[-1].output.storage.width
-    return replace(call, spec=spec, grain=rows * width, scratch=spec.scratch)
+    for layer, tile in zip(call.layers, call.choice.tiles, strict=True):
+        if layer.depthwise:
+            return sorted({tile.pixels, min(4, layer.output.storage.width)})
+    return [0]
 
 
 def _place(call: Call, machine: Machine) -> Path:
@@ -152,10 +130,12 @@ def _place(call: Call, machine: Machine) -> Path:
     return cache_folder() / "tuned" / cpu / f"{build.kernel_name(call.spec, machine)}.json"
 
 
-def _chosen(call: Call, machine: Machine) -> Call | None:
+def _remembered(call: Call, context: Context) -> Call | None:
     if not isinstance(call.spec, Pointwise | Conv | Separable | Chain):
         return None
     try:
-        return _with(call, json.loads(_place(call, machine).read_text()))
+        record = json.loads(_place(call, context.machine).read_text())
+        tiles = tuple(Tile(**tile) for tile in record["tiles"])
+        return calls.call(call.layers, Choice(tiles, record["rows"], record["shares"]), context)
     except (OSError, ValueError, KeyError, TypeError):  # not measured or unreadable: measure again
         return None

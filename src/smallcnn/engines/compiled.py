@@ -1,7 +1,8 @@
 """Loads and runs a compiled network in a .so or .dll through ctypes; needs only numpy.
 
 net = compiled.load("mobilenet_v2.so", threads=2)
-net.run(batch)            uint8 (N, H, W, C) -> float32 (N, outputs)
+net.run(batch)            uint8 (N, H, W, C) -> {output: array (N, ...)}
+net.outputs               what each output carries, by name
 net.metadata              metadata written by `smallcnn compile`
 
 Such a file is a program: loading it runs its code, like any shared library. Before that, only integrity and target
@@ -27,8 +28,9 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from smallcnn.errors import DataError, FileError, SmallcnnError
+from smallcnn.ir.types import NUMBERS, Grid, Tensor
 
-FORMAT = 1
+FORMAT = 2
 _MAGIC = b"smallcnn"
 _SEAL = struct.Struct("<II8s")
 _CHUNK, _BLOCK = 1 << 20, 1 << 16
@@ -78,22 +80,24 @@ class CompiledFile:
         self.threads = threads
         self.metadata: dict[str, Any] = json.loads(library.smallcnn_metadata())
         self.input_shape = (library.smallcnn_height(), library.smallcnn_width(), library.smallcnn_channels())
-        self.outputs: int = library.smallcnn_outputs()
+        outputs = range(library.smallcnn_output_count())
+        self.outputs = {library.smallcnn_output_name(i).decode(): _output(library, i) for i in outputs}
         self.labels = tuple(library.smallcnn_label(step).decode() for step in range(library.smallcnn_steps()))
         self._library = library
         self._context = _Context(library, threads)
         weakref.finalize(self, _close, library, self._context).atexit = False  # daemon threads may still be running it
 
-    def run(self, batch: np.ndarray) -> np.ndarray:
-        """Runs C-contiguous uint8 (N, H, W, C) -> float32 (N, outputs). Raises DataError for any other input."""
+    def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+        """Runs C-contiguous uint8 (N, H, W, C); outputs by name, (N, ...). Raises DataError for any other input."""
         self._check(batch, 4)
-        answer = np.empty((len(batch), self.outputs), np.float32)
+        answer = self._empty(len(batch))
         if not len(batch):
             return answer
-        image, logits = _address(batch), _address(answer)
+        image, rows = _address(batch), [(_address(array), array.strides[0]) for array in answer.values()]
         with self._context as handle:
             for i in range(len(batch)):
-                error = self._library.smallcnn_run(handle, image + i * batch.strides[0], logits + i * answer.strides[0])
+                places = (ctypes.c_void_p * len(rows))(*(start + i * step for start, step in rows))
+                error = self._library.smallcnn_run(handle, image + i * batch.strides[0], places)
                 if error:
                     raise RuntimeError(f"{self.path}: {_text(self._library, error)}")
         return answer
@@ -101,9 +105,10 @@ class CompiledFile:
     def time(self, image: np.ndarray) -> np.ndarray:
         """Times one run on uint8 (H, W, C): int64 nanoseconds per step, in the order of `labels`."""
         self._check(image, 3)
-        logits, times = np.empty(self.outputs, np.float32), np.empty(len(self.labels), np.int64)
+        answer, times = self._empty(1), np.empty(len(self.labels), np.int64)
+        places = (ctypes.c_void_p * len(answer))(*map(_address, answer.values()))
         with self._context as handle:
-            error = self._library.smallcnn_run_timed(handle, *map(_address, (image, logits, times)))
+            error = self._library.smallcnn_run_timed(handle, _address(image), places, _address(times))
         if error:
             raise RuntimeError(f"{self.path}: {_text(self._library, error)}")
         return times
@@ -118,6 +123,9 @@ class CompiledFile:
         """Peak scratch used by kernels so far on one thread, out of the planned scratch."""
         with self._context as handle:
             return int(self._library.smallcnn_scratch(handle))
+
+    def _empty(self, images: int) -> dict[str, np.ndarray]:
+        return {name: np.empty((images, *tensor.shape), tensor.number) for name, tensor in self.outputs.items()}
 
     def _check(self, batch: np.ndarray, dimensions: int) -> None:
         if batch.dtype != np.uint8 or batch.ndim != dimensions or batch.shape[-3:] != self.input_shape:
@@ -240,7 +248,12 @@ def _open(path: Path, descriptor: int) -> ctypes.CDLL:
         "height": (number,),
         "width": (number,),
         "channels": (number,),
-        "outputs": (number,),
+        "output_count": (number,),
+        "output_name": (text, number),
+        "output_shape": (number, number, pointer),
+        "output_number": (number, number),
+        "output_scale": (ctypes.c_double, number),
+        "output_zero": (number, number),
         "has": (number, text),
         "features": (text,),
         "supported": (number,),
@@ -257,6 +270,17 @@ def _open(path: Path, descriptor: int) -> ctypes.CDLL:
         function = getattr(library, f"smallcnn_{name}")
         function.restype, function.argtypes = result, arguments
     return library
+
+
+_DIMENSIONS = 3  # SMALLCNN_DIMENSIONS of the C header
+
+
+def _output(library: ctypes.CDLL, output: int) -> Tensor:
+    """What an output carries."""
+    shape = (ctypes.c_int * _DIMENSIONS)()
+    count, scale = library.smallcnn_output_shape(output, shape), library.smallcnn_output_scale(output)
+    grid = Grid((scale,), (library.smallcnn_output_zero(output),)) if scale else None
+    return Tensor(tuple(shape[:count]), NUMBERS[library.smallcnn_output_number(output)], grid)
 
 
 def _check_cpu(library: ctypes.CDLL, target: str) -> None:

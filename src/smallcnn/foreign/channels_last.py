@@ -10,7 +10,6 @@ import numpy as np
 from smallcnn.errors import FileError
 from smallcnn.foreign import views
 from smallcnn.foreign.entry import Entry, Pixels, pixels_of
-from smallcnn.foreign.gates import gated
 from smallcnn.foreign.network import Network
 from smallcnn.foreign.views import Array, View
 from smallcnn.image.fit import Preprocessing
@@ -41,35 +40,6 @@ def map_last(net: Network, view: View) -> Node:
     if len(node.shape) != 3:
         raise FileError(f"needs a plane, but its input {shown(view.sizes)} was already averaged over it")
     return node
-
-
-def per_channel(net: Network, view: View, constant: Array) -> tuple[View, Array]:
-    """`constant` as one number or one per channel of `view`, which it must not broadcast; float64."""
-    view = net.ordered(view)
-    axes = max(len(view.dims), constant.ndim)
-    dims, channels = views.broadcast(view.dims, axes), view.node.shape[-1]
-    for dim, size in zip(dims, (1,) * (axes - constant.ndim) + constant.shape, strict=True):
-        if size != 1 and (dim != (views.Atom(views.CHANNELS, channels),) or size != channels):
-            raise FileError(f"combines {shown(view.sizes)} with a constant of {shown(constant.shape)}, "
-                            "which is not one number or one per channel")  # fmt: skip
-    return View(view.node, dims, view.label), constant.reshape(-1).astype(np.float64)
-
-
-def answer(net: Network, result: View) -> Node:
-    """The node of the result if that is a vector: one number per class."""
-    view = net.ordered(result)
-    plane = [atom for dim in view.dims for atom in dim if atom.axis != views.CHANNELS]
-    if plane or sum(1 for dim in view.dims if dim) > 1:
-        raise FileError(f"gives {shown(result.sizes)}, not one number per class")
-    if view.node == net.input:
-        raise FileError("returns its input unchanged")
-    return net.vector(view).node
-
-
-def product(net: Network, a: View, b: View, label: str) -> View:
-    """The product of two results: x times a clipped line of x, or a map times a number per channel."""
-    swish = [gated(net, x, gate, label) for x, gate in ((a, b), (b, a)) if x.dims == gate.dims]
-    return next(filter(None, swish), None) or net.gate(a, b, label)
 
 
 def told(done: Sequence[Entry]) -> Pixels | None:

@@ -5,7 +5,7 @@ the preparation, and reveals which pixel range the file expects: 0..255, 0..1 or
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -74,10 +74,10 @@ Reach = Literal["constants", "channels", "pools"]
 """How far to look: past constants; also past batch norm, slices and joins; or even past clips, margins and pools."""
 
 
-def frontier(network: Network, wanted: Mapping[str, object], output: str, reach: Reach) -> dict[str, Entry]:
+def frontier(network: Network, wanted: Collection[str], ends: Collection[str], reach: Reach) -> dict[str, Entry]:
     """The last nodes among `wanted` where each number is still a scaled and shifted channel of the image.
 
-    Only nodes that another operator reads, or the `output`.
+    Only nodes that another operator reads, or that are `ends` of the network.
     """
     known: dict[str, Entry] = {}
     for name in wanted:
@@ -85,7 +85,7 @@ def frontier(network: Network, wanted: Mapping[str, object], output: str, reach:
         if entry is not None:
             known[name] = entry
     read = Counter(source for name in wanted if name not in known for source in network.nodes[name].inputs)
-    read[output] += 1
+    read.update(ends)
     return {name: entry for name, entry in known.items() if read[name]}
 
 

@@ -10,7 +10,9 @@ and d are 0 and one term remains.
 
 import numpy as np
 
-from smallcnn.foreign.network import Affine, Network, close
+from smallcnn.foreign import idioms
+from smallcnn.foreign.idioms import close
+from smallcnn.foreign.network import Affine, Network
 from smallcnn.foreign.views import Array, View
 from smallcnn.ir import ops
 from smallcnn.ir.graph import Node
@@ -22,13 +24,13 @@ _NOTHING = 1e-6
 
 def gated(net: Network, x: View, gate: View, label: str) -> View | None:
     """The product of two results of one layout; None unless both are lines of one result and the second is clipped."""
-    for outer in net.lines(gate.node):
+    for outer in idioms.lines(net, gate.node):
         clipped = _clipped(outer.source)
         if clipped is None:
             continue
         low, high, after = clipped
-        for inner in net.lines(net.nodes[outer.source.inputs[0]]):
-            for line in net.lines(x.node):
+        for inner in idioms.lines(net, net.nodes[outer.source.inputs[0]]):
+            for line in idioms.lines(net, x.node):
                 if line.source is inner.source and (inner.scale != 0).all():
                     c, d = outer.scale * after[0], outer.scale * after[1] + outer.shift
                     u = 6 * inner.scale / (high - low), 6 * (inner.shift - low) / (high - low) - 3
@@ -57,15 +59,15 @@ def _product(
         slope, offset = np.ones(1), np.zeros(1)
     a, b = line.scale / slope, line.shift - line.scale * offset / slope
     b, d = _or_nothing(b, a), _or_nothing(d, c)
-    at = net.scale_and_shift(View(line.source, x.dims), slope, offset, f"{label}.line")
+    at = idioms.scale_and_shift(net, View(line.source, x.dims), slope, offset, f"{label}.line")
     terms = [(net.activation(at, "hard_swish", label), a * c)]
     if b.any():
         terms.append((net.activation(at, "hard_sigmoid", f"{label}.gate"), b * c))
     if d.any():
         terms.append((at, a * d))
     zero = np.zeros(1)
-    first = net.scale_and_shift(terms[0][0], terms[0][1], b * d, f"{label}.scaled")
-    rest = [net.scale_and_shift(term, scale, zero, f"{label}.scaled") for term, scale in terms[1:]]
+    first = idioms.scale_and_shift(net, terms[0][0], terms[0][1], b * d, f"{label}.scaled")
+    rest = [idioms.scale_and_shift(net, term, scale, zero, f"{label}.scaled") for term, scale in terms[1:]]
     return net.sum([first, *rest], f"{label}.sum") if rest else first
 
 

@@ -1,32 +1,24 @@
-"""A network under construction while a file is read: nodes, weights, and exporters' spellings of one operator.
+"""A network under construction while a file is read: nodes, weights, and tensors whose axes are moved, cut and joined.
 
-Operators that a file writes as several elementwise steps are recognised here as steps are added: constants that scale
-and shift, ReLU with an upper bound, hard sigmoid.
+`idioms` has exporters' spellings of one operator.
 """
 
-import re
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from math import inf
 
 import numpy as np
 
 from smallcnn.errors import FileError
 from smallcnn.foreign import views
 from smallcnn.foreign.budget import Budget
-from smallcnn.foreign.views import Array, View, decimal
+from smallcnn.foreign.names import Names
+from smallcnn.foreign.views import Array, View
 from smallcnn.ir import ops
 from smallcnn.ir.checks import shown
 from smallcnn.ir.graph import Node, make_node
+from smallcnn.ir.types import Grid, Number
 
-EPSILON = 1e-30
-"""Epsilon of a batch norm that only scales and shifts: too small to change a variance of 1."""
-
-FLOAT32 = float(np.finfo(np.float32).max)
-_PEEPHOLE = 4  # maximum steps of scale and shift that spell one operator
-_LONGEST_NAME = 150
 _MOST_RUNS = 256
 
 
@@ -52,7 +44,7 @@ class Network:
         self.weights: dict[str, dict[str, Array]] = {}
         self.affine: dict[str, Affine] = {}
         self._moved: dict[tuple[str, ops.Op], Node] = {}
-        self._names = _Names()
+        self._names = Names()
         self.input = self.add(ops.Input(input_shape), [], "input")
 
     def add(self, op: ops.Op, inputs: Sequence[Node], label: str, **weights: Array) -> Node:
@@ -63,11 +55,13 @@ class Network:
             if weights[key].shape != weight.shape:
                 raise FileError(f"has a {key} of {weights[key].shape}, not {weight.shape}")
         self.nodes[node.name] = node
-        self.weights[node.name] = {key: self._stored(weights[key], key) for key in wanted}
+        self.weights[node.name] = {key: self._stored(weights[key], key, weight) for key, weight in wanted.items()}
         return node
 
-    def _stored(self, value: Array, key: str) -> Array:
+    def _stored(self, value: Array, key: str, weight: ops.Weight) -> Array:
         self.budget.spend(value.size)
+        if weight.tensor.number != "float32":
+            return value.astype(weight.tensor.number, copy=False)
         with np.errstate(over="ignore"):
             stored = value.astype(np.float32, copy=False)
         if not np.isfinite(stored).all():
@@ -124,81 +118,6 @@ class Network:
     def on(self, view: View, op: ops.Op, label: str) -> View:
         """An operator that treats every element alike."""
         return replace(view, node=self.add(op, [view.node], label))
-
-    def clip(self, view: View, low: float, high: float, label: str) -> View:
-        """min(max(x, low), high), as a named activation if there is one."""
-        node, most = view.node, decimal(FLOAT32)
-        low, high = (-inf if low <= -most else low), (inf if high >= most else high)
-        if not low < high:
-            raise FileError(f"clips between {low} and {high}")
-        if inner := _bounds(node.op):
-            both = min(max(inner[0], low), high), min(max(inner[1], low), high)
-            if both[0] < both[1] and (both[0] == 0 or isinstance(node.op, ops.Clip)):
-                (low, high), node = both, self.nodes[node.inputs[0]]
-                view = replace(view, node=node)
-        if (low, high) == (0, 1) and (source := self._spelled(node, 1 / 6, 0.5)):
-            return self.activation(replace(view, node=source), "hard_sigmoid", label)
-        if (low, high) == (0, 6):
-            return self.activation(view, "relu6", label)
-        if (low, high) == (0, inf):
-            return self.activation(view, "relu", label)
-        if (low, high) == (-inf, inf):
-            return view
-        return self.on(view, ops.Clip(low=max(low, -FLOAT32), high=min(high, FLOAT32)), label)
-
-    def scale_and_shift(self, view: View, scale: Array, shift: Array, label: str) -> View:
-        """Scale and shift per channel; recognises a step that undoes earlier ones or completes a hard sigmoid."""
-        channels = view.node.shape[-1]
-        self.budget.spend(4 * channels)
-        scale, shift = (np.broadcast_to(np.asarray(value, np.float64), (channels,)) for value in (scale, shift))
-        if not (np.isfinite(scale).all() and np.isfinite(shift).all()):
-            raise FileError("scales or shifts by an infinite or NaN value")
-        node = view.node
-        if _equal(scale, shift, 1, 0):
-            return view
-        if node.op == ops.Activation(function="relu6") and _equal(scale, shift, 1 / 6, 0):
-            source = self._spelled(self.nodes[node.inputs[0]], 1, 3)
-            if source:
-                return self.activation(replace(view, node=source), "hard_sigmoid", label)
-        for line in self.lines(node):
-            if line.source is not node and _equal(*line.after(scale, shift), 1, 0):
-                return replace(view, node=line.source)
-        one, zero = np.ones(channels, np.float32), np.zeros(channels, np.float32)
-        made = self.add(ops.BatchNorm(epsilon=EPSILON), [node], label,
-                        weight=scale, bias=shift, running_mean=zero, running_var=one)  # fmt: skip
-        self.affine[made.name] = Affine(node, scale, shift)
-        return replace(view, node=made)
-
-    def gate(self, a: View, b: View, label: str) -> View:
-        """A map times a vector, per channel."""
-        a, b = self.ordered(a), self.ordered(b)
-        if _has_plane(b) or (len(a.node.shape) == 1 and not _has_plane(a)):
-            a, b = b, a
-        axes = max(len(a.dims), len(b.dims))
-        pairs = zip(views.broadcast(a.dims, axes), views.broadcast(b.dims, axes), strict=True)
-        aligned = all(factors in ((), over) for over, factors in pairs)
-        if len(a.node.shape) != 3 or _has_plane(b) or not aligned or a.node.shape[-1] != b.node.shape[-1]:
-            raise FileError(
-                f"multiplies two results, {shown(a.sizes)} and {shown(b.sizes)}; the graph can only multiply a map by "
-                "a vector with one number per channel, or x by hard_sigmoid(x)"
-            )
-        node = self.add(ops.Scale(), [a.node, self.vector(b).node], label)
-        return View(node, views.broadcast(a.dims, axes))
-
-    def lines(self, node: Node) -> Iterator[Affine]:
-        """The nodes that `node` scales and shifts: itself and the sources of the steps before it."""
-        line = Affine(node, np.ones(1), np.zeros(1))
-        for _ in range(_PEEPHOLE):
-            yield line
-            step = self.affine.get(line.source.name)
-            if step is None:
-                return
-            line = Affine(step.source, *step.after(line.scale, line.shift))
-        yield line
-
-    def _spelled(self, node: Node, scale: float, shift: float) -> Node | None:
-        """The result r with `node` = `scale` * r + `shift`, in one or a few steps."""
-        return next((line.source for line in self.lines(node) if _equal(line.scale, line.shift, scale, shift)), None)
 
     def sum(self, terms: Sequence[View], label: str) -> View:
         """The sum of results of one shape."""
@@ -275,7 +194,16 @@ class Network:
         ]
         return replace(self.join(parts, axis, label), pixels=view.pixels)
 
-    def dense(self, view: View, weight: Array, bias: Array | None, label: str) -> View:
+    def dense(
+        self,
+        view: View,
+        weight: Array,
+        bias: Array | None,
+        label: str,
+        *,
+        number: Number = "float32",
+        grid: Grid | None = None,
+    ) -> View:
         """Fully connected, (out, in) over the tensor's last axis, which holds everything."""
         if any(view.dims[:-1]) or weight.ndim != 2 or view.sizes[-1:] != weight.shape[1:]:
             raise FileError(f"multiplies {shown(view.sizes)} by a matrix of {shown(weight.shape[::-1])}")
@@ -288,21 +216,9 @@ class Network:
             weight = turned
         if len(node.shape) == 3:
             node = self._once(ops.Flatten(), view)
-        op = ops.Dense(out=len(weight), bias=bias is not None)
+        op = ops.Dense(out=len(weight), bias=bias is not None, number=number, grid=grid)
         made = self.add(op, [node], label, weight=weight, **({} if bias is None else {"bias": bias}))
         return View(made, views.plain(made.shape, (views.CHANNELS,)))
-
-
-def _bounds(op: ops.Op) -> tuple[float, float] | None:
-    """The bounds of an operator that only clips."""
-    match op:
-        case ops.Activation(function="relu"):
-            return 0, inf
-        case ops.Activation(function="relu6"):
-            return 0, 6
-        case ops.Clip(low=low, high=high):
-            return (-inf if low <= -FLOAT32 else low), (inf if high >= FLOAT32 else high)
-    return None
 
 
 def _shuffles(index: Array, size: int) -> int | None:
@@ -312,47 +228,3 @@ def _shuffles(index: Array, size: int) -> int | None:
     columns = int(index[1])
     groups = size // columns
     return groups if (index == np.arange(size).reshape(groups, columns).T.reshape(-1)).all() else None
-
-
-def _has_plane(view: View) -> bool:
-    return any(atom.axis != views.CHANNELS for dim in view.dims for atom in dim)
-
-
-def _equal(scale: Array, shift: Array, wanted_scale: float, wanted_shift: float) -> bool:
-    """Whether these equal the wanted numbers, to a few roundings of float32."""
-    return close(scale, wanted_scale) and close(shift, wanted_shift)
-
-
-def close(values: Array | float, wanted: float) -> bool:
-    """Whether all equal the wanted number, to a few roundings of float32."""
-    return bool((np.abs(np.asarray(values) - wanted) <= 5e-7 * max(abs(wanted), 0.1)).all())
-
-
-class _Names:
-    """Node names from the file's: letters, digits, _ and dots; unique, and never also a group of nodes."""
-
-    def __init__(self) -> None:
-        self._nodes: set[str] = set()
-        self._groups: set[str] = set()
-        self._tried: Counter[str] = Counter()
-
-    def new(self, label: str, kind: str) -> str:
-        """A node name from the file's `label`, or else from its kind."""
-        parts = [re.sub(r"\W", "_", part, flags=re.ASCII) for part in re.split(r"[./]", label[-_LONGEST_NAME:])]
-        name = ".".join(part for part in parts if part) or kind
-        if not re.match(r"[A-Za-z_]", name):
-            name = f"{kind}_{name}"
-        if not self._nodes.isdisjoint(_groups(name)):
-            name = name.replace(".", "_")
-        free = name
-        while free in self._nodes or free in self._groups:
-            self._tried[name] += 1
-            free = f"{name}_{self._tried[name] + 1}"
-        self._nodes.add(free)
-        self._groups.update(_groups(free))
-        return free
-
-
-def _groups(name: str) -> list[str]:
-    parts = name.split(".")
-    return [".".join(parts[:i]) for i in range(1, len(parts))]

@@ -4,7 +4,7 @@ Scale and shift go into the convolution, dense layer or batch norm before them, 
 around a map go into the padding of a convolution or of an average pool that counts its padding.
 """
 
-from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,16 +14,10 @@ from smallcnn.foreign.entry import Entry, Reach, frontier, nothing
 from smallcnn.foreign.network import Affine, Network
 from smallcnn.foreign.views import Array
 from smallcnn.ir import ops
-from smallcnn.ir.graph import LOGITS, Graph, Node, Output, make_node
+from smallcnn.ir.graph import Graph, Node, Output
+from smallcnn.ir.rewrite import only_reader, rewrite
 
-
-@dataclass
-class _Layer:
-    """A mutable node."""
-
-    op: ops.Op
-    inputs: list[str]
-    weights: dict[str, Array]
+_Weights = dict[str, Array]
 
 
 @dataclass(frozen=True)
@@ -31,116 +25,117 @@ class Simplified:
     """The graph, its weights, the steps moved from its start into `entry`, and all steps `done` on the image."""
 
     graph: Graph
-    weights: dict[str, Array]
+    weights: _Weights
     entry: Entry
     done: tuple[Entry, ...]
 
 
-def simplify(network: Network, output: Node, name: str, reach: Reach = "channels") -> Simplified:
-    """The network that ends in `output`. The first steps on the image are moved out of it as far as `reach` allows."""
-    layers = {
-        key: _Layer(node.op, list(node.inputs), dict(network.weights[key])) for key, node in network.nodes.items()
-    }
-    layers = _used(layers, output.name)
-    if network.input.name not in layers:
-        raise FileError("its output does not depend on the image")
-    done = tuple(frontier(network, layers, output.name, "pools").values())
-    entry = _move_entry(layers, network, output.name, reach)
-    moved = _merge_affine(layers, network, output.name)
-    end = moved.get(output.name, output.name)
-    _merge_pads(layers)
-    layers = _used(layers, end)
-    nodes: dict[str, Node] = {}
-    for key, layer in layers.items():
-        nodes[key] = make_node(key, layer.op, [nodes[source] for source in layer.inputs])
-    graph = Graph(name, tuple(nodes.values()), (Output(LOGITS, end),), (_features(list(nodes.values())),))
-    weights = {f"{key}.{part}": value for key, layer in layers.items() for part, value in layer.weights.items()}
+def simplify(network: Network, outputs: Mapping[str, Node], name: str, reach: Reach = "channels") -> Simplified:
+    """The network that ends in `outputs`. The first steps on the image are moved out of it as far as `reach` allows."""
+    graph = _used(network, outputs, name)
+    ends = {output.node for output in graph.outputs}
+    wanted = [node.name for node in graph]
+    done = tuple(frontier(network, wanted, ends, "pools").values())
+    graph, entry = _without_entry(graph, network, frontier(network, wanted, ends, reach))
+    graph, weights = _without_affine(graph, network)
+    graph = _without_pads(graph)
+    graph = replace(graph, taps=(_features(graph.nodes),))
     return Simplified(graph, {key: weights[key] for key in graph.weights}, entry, done)
 
 
-def _used(layers: dict[str, _Layer], output: str) -> dict[str, _Layer]:
-    """The layers that the output depends on."""
-    wanted = {output}
-    for key in reversed(layers):
-        if key in wanted:
-            wanted.update(layers[key].inputs)
-    return {key: layer for key, layer in layers.items() if key in wanted}
+def _used(network: Network, outputs: Mapping[str, Node], name: str) -> Graph:
+    """The nodes that the outputs depend on; every node is a tap until the end of the features is known."""
+    wanted = {node.name for node in outputs.values()}
+    for node in reversed(network.nodes.values()):
+        if node.name in wanted:
+            wanted.update(node.inputs)
+    if network.input.name not in wanted:
+        raise FileError("its output does not depend on the image")
+    nodes = tuple(node for node in network.nodes.values() if node.name in wanted)
+    ends = tuple(Output(called, node.name) for called, node in outputs.items())
+    return Graph(name, nodes, ends, tuple(node.name for node in nodes))
 
 
-def _move_entry(layers: dict[str, _Layer], network: Network, output: str, reach: Reach) -> Entry:
-    """The first steps on the image, removed from `layers` if a preparation can do them."""
-    start = network.input.name
-    ends = frontier(network, layers, output, reach)
+def _without_entry(graph: Graph, network: Network, ends: Mapping[str, Entry]) -> tuple[Graph, Entry]:
+    """The graph without the first steps on the image, if a preparation can do them, and these steps."""
     end, entry = next(iter(ends.items()))
-    if len(ends) > 1 or end in (start, output) or not entry.movable or len(entry.channels) != network.input.shape[2]:
-        return nothing(network.input.shape[2])
-    for layer in layers.values():
-        layer.inputs = [start if source == end else source for source in layer.inputs]
-    used = _used(layers, output)
-    for key in layers.keys() - used.keys():
-        del layers[key]
-    return entry
+    fixed = {network.input.name, *(output.node for output in graph.outputs)}
+    if len(ends) > 1 or end in fixed or not entry.movable or len(entry.channels) != network.input.shape[2]:
+        return graph, nothing(network.input.shape[2])
+    steps = {end}
+    for node in reversed(graph.nodes):
+        if node.name in steps:
+            steps.update(node.inputs)
+    return rewrite(graph, without=steps - {network.input.name}), entry
 
 
-def _merge_affine(layers: dict[str, _Layer], network: Network, output: str) -> dict[str, str]:
-    """Merges scale and shift; maps each removed node to the node that absorbed it."""
-    readers = Counter(source for layer in layers.values() for source in layer.inputs)
-    readers[output] += 1
-    moved: dict[str, str] = {}
-    for key, layer in list(layers.items()):
-        layer.inputs = [moved.get(source, source) for source in layer.inputs]
-        step = network.affine.get(key)
-        if step is None:
+def _without_affine(graph: Graph, network: Network) -> tuple[Graph, _Weights]:
+    """Scale and shift merged into the layers before them."""
+    weights = {node.name: dict(network.weights[node.name]) for node in graph}
+    merged: dict[str, str] = {}
+    changed: dict[str, ops.Op] = {}
+    for node in graph:
+        step = network.affine.get(node.name)
+        if step is None or only_reader(graph, graph[node.inputs[0]]) != node:
             continue
-        (before,) = layer.inputs
-        source = layers[before]
-        if readers[before] != 1:
+        layer = graph[merged.get(node.inputs[0], node.inputs[0])]
+        if not isinstance(layer.op, ops.Conv | ops.Dense | ops.BatchNorm) or _on_grid(layer.op):
             continue
-        if not isinstance(source.op, ops.Conv | ops.Dense | ops.BatchNorm):
-            continue
-        _absorb(source, step, network)
-        moved[key] = before
-        readers[before] = readers[key]
-        del layers[key]
-    return moved
+        weights[layer.name] = _absorbed(weights[layer.name], step, network)
+        if not isinstance(layer.op, ops.BatchNorm):
+            changed[layer.name] = replace(layer.op, bias=True)
+        merged[node.name] = layer.name
+    flat = {f"{name}.{key}": value for name, own in weights.items() for key, value in own.items()}
+    return rewrite(graph, ops=changed, without=merged), flat
 
 
-def _absorb(layer: _Layer, step: Affine, network: Network) -> None:
-    """Merges a following scale and shift into the layer."""
-    values = {key: value.astype(np.float64) for key, value in layer.weights.items()}
+def _on_grid(op: ops.Op) -> bool:
+    return isinstance(op, ops.Conv | ops.Dense) and op.grid is not None
+
+
+def _absorbed(own: _Weights, step: Affine, network: Network) -> _Weights:
+    """A layer's weights with a following scale and shift merged into them."""
+    values = {key: value.astype(np.float64) for key, value in own.items()}
     network.budget.spend(sum(value.size for value in values.values()))
     scale = step.scale.reshape(-1, *[1] * (values["weight"].ndim - 1))
     changed = {"weight": values["weight"] * scale, "bias": values.get("bias", 0.0) * step.scale + step.shift}
-    if not isinstance(layer.op, ops.BatchNorm):
-        layer.op = replace(layer.op, bias=True)  # type: ignore[call-arg]
-    for key, value in changed.items():
-        with np.errstate(over="ignore"):
-            layer.weights[key] = value.astype(np.float32)
-        if not np.isfinite(layer.weights[key]).all():
-            raise FileError("scales its weights beyond the range of float32")
+    with np.errstate(over="ignore"):
+        stored = {key: value.astype(np.float32) for key, value in changed.items()}
+    if not all(np.isfinite(value).all() for value in stored.values()):
+        raise FileError("scales its weights beyond the range of float32")
+    return own | stored
 
 
-def _merge_pads(layers: dict[str, _Layer]) -> None:
-    for layer in layers.values():
-        op = layer.op
-        if not isinstance(op, ops.Conv | ops.Pool):
-            continue
-        source = layers[layer.inputs[0]]
-        if not isinstance(source.op, ops.Pad) or min(map(min, source.op.padding)) < 0:
-            continue
-        rows, columns = ((a[0] + b[0], a[1] + b[1]) for a, b in zip(op.padding, source.op.padding, strict=True))
-        if isinstance(op, ops.Conv):
-            layer.op = replace(op, padding=(rows, columns))
-        elif op.function == "average" and op.padding == ops.NO_PADDING:
-            if max(*rows) >= op.kernel[0] or max(*columns) >= op.kernel[1]:
-                continue  # a pool cannot absorb it
-            layer.op = replace(op, padding=(rows, columns), count_padding=True)
-        else:
-            continue
-        layer.inputs = list(source.inputs)
+def _without_pads(graph: Graph) -> Graph:
+    """Zeros around a map merged into the operators that read it, if all of them can."""
+    changed: dict[str, ops.Op] = {}
+    gone = []
+    ends = {output.node for output in graph.outputs}
+    for node in graph:
+        if isinstance(node.op, ops.Pad) and min(map(min, node.op.padding)) >= 0 and node.name not in ends:
+            padded = {reader.name: _padded(reader.op, node.op) for reader in graph.consumers[node.name]}
+            whole = {name: op for name, op in padded.items() if op is not None}
+            if whole.keys() == padded.keys():
+                changed |= whole
+                gone.append(node.name)
+    return rewrite(graph, ops=changed, without=gone)
 
 
-def _features(nodes: list[Node]) -> str:
+def _padded(op: ops.Op, pad: ops.Pad) -> ops.Op | None:
+    """The operator that pads its input like `pad` itself; None if there is none."""
+    if not isinstance(op, ops.Conv | ops.Pool):
+        return None
+    rows, columns = ((a[0] + b[0], a[1] + b[1]) for a, b in zip(op.padding, pad.padding, strict=True))
+    if isinstance(op, ops.Conv):
+        return replace(op, padding=(rows, columns))
+    if op.function == "max" or op.padding != ops.NO_PADDING:
+        return None
+    if max(rows) >= op.kernel[0] or max(columns) >= op.kernel[1]:
+        return None
+    return replace(op, padding=(rows, columns), count_padding=True)
+
+
+def _features(nodes: tuple[Node, ...]) -> str:
     """The end of the backbone: the last global pool's input, or else the last map; no later node reads before it."""
     position = {node.name: i for i, node in enumerate(nodes)}
     # how far back the later nodes read

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from smallcnn.errors import FileError
+from smallcnn.foreign.network import Network
 from smallcnn.foreign.views import Array, View
 from smallcnn.ir.checks import is_number, shown
 from smallcnn.keras.description import Layer
@@ -113,3 +114,14 @@ def _constant(value: object) -> Array:
     if not array.size or array.ndim > 4 or not np.isfinite(array).all():
         raise FileError(f"computes with {shown(value)}, which is not a number or a list of them")
     return array
+
+
+def check_channels_last(call: Call) -> None:
+    """FileError if a layer says that its channels come first."""
+    said = call.option("data_format", "dim_ordering", default="channels_last")
+    if said not in ("channels_last", "tf", "default"):
+        raise FileError(f"has data_format {shown(said)}; only channels_last is supported")
+
+
+Reader = Callable[[Network, Call], View]
+"""Adds a layer to the network and returns its result."""

@@ -14,24 +14,24 @@ from typing import Any
 
 from smallcnn.errors import FileError, GraphError
 from smallcnn.foreign.budget import Budget
-from smallcnn.foreign.channels_last import FED, answer, fed, plain, told
+from smallcnn.foreign.channels_last import FED, fed, plain, told
 from smallcnn.foreign.entry import composed
 from smallcnn.foreign.labels import usual_labels
 from smallcnn.foreign.network import Network
-from smallcnn.foreign.simplify import Simplified, simplify
+from smallcnn.foreign.reading import Read, vector
+from smallcnn.foreign.reading import read as foreign
 from smallcnn.foreign.views import View
 from smallcnn.image.fit import Preprocessing
 from smallcnn.image.overrides import Overrides
 from smallcnn.ir.checks import is_whole, shown
-from smallcnn.ir.graph import Graph
+from smallcnn.ir.graph import LOGITS
 from smallcnn.keras.call import Call, Value
 from smallcnn.keras.description import Called, Description, Layer, Ref, describe, running
-from smallcnn.keras.layers import FUNCTIONS, READERS, tensor_names
+from smallcnn.keras.layers import FUNCTIONS, READERS
+from smallcnn.keras.tensors import tensor_names
 from smallcnn.keras.weights import Tensors, Weights
 from smallcnn.model.model import Model
 from smallcnn.tasks.classification import Classification
-from smallcnn.tasks.ending import Ending
-from smallcnn.transform.logits import to_logits, without_sigmoid
 
 
 @dataclass(frozen=True)
@@ -55,17 +55,11 @@ def read_keras(stored: Stored, name: str, prepared: Overrides | None = None) -> 
     weights = Weights(stored.weights, tensors, model, tensor_names)
     network = Network(_image(model, prepared.plane), Budget(tensors.allowed // 32))
     (result,) = _Run(network, weights, stored.version).model(model, (), [plain(network.input)])
-    node = answer(network, result)
-    simple = simplify(network, node, name if name.isprintable() else "imported")
-    graph, values, dropped = simple.graph, simple.weights, result.ended
-    ending: Ending = "softmax"
-    if dropped is None:
-        dropped = None if without_sigmoid(graph) is None else "sigmoid"
-        graph, values, ending = to_logits(graph, values)
-    preprocessing, said = _preparation(graph, simple, prepared)
-    facts = {"keras": {"images": said, "dropped": dropped}}
-    task = Classification(usual_labels(graph.output_shape[0]), ending)
-    return Model(graph, values, task, preprocessing, facts)
+    read = foreign(network, {LOGITS: vector(network, result)}, name, result.ended, "sigmoid")
+    preprocessing, said = _preparation(read, prepared)
+    facts = {"keras": {"images": said, "dropped": read.dropped}}
+    task = Classification(usual_labels(read.graph.output_shape[0]), read.ending)
+    return Model(read.graph, read.weights, task, preprocessing, facts)
 
 
 def _image(model: Description, plane: tuple[int, int] | None) -> tuple[int, int, int]:
@@ -194,9 +188,9 @@ def _refusal(layer: Layer) -> str:
     return "the graph has no operator for it"
 
 
-def _preparation(graph: Graph, simple: Simplified, prepared: Overrides) -> tuple[Preprocessing, str]:
+def _preparation(read: Read, prepared: Overrides) -> tuple[Preprocessing, str]:
     """The image preparation, and whether it was "given", is "in the file" or "assumed"."""
-    pixels = None if prepared.says_numbers else told(simple.done)
-    usual = prepared.over(fed(graph, *FED[pixels or "-1..1"]))
+    pixels = None if prepared.says_numbers else told(read.done)
+    usual = prepared.over(fed(read.graph, *FED[pixels or "-1..1"]))
     said = "given" if prepared.says_numbers else "in the file" if pixels else "assumed"
-    return composed(usual, simple.entry), said
+    return composed(usual, read.entry), said

@@ -1,6 +1,7 @@
-"""Reads the network of a model file: .safetensors, or .onnx from any program."""
+"""The kinds of model file: what reads each, and what may be done with it."""
 
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,23 +14,62 @@ if TYPE_CHECKING:
     from smallcnn.image.overrides import Overrides
     from smallcnn.model.model import Model
 
-COMPILED = (".so", ".dll")
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of model file, known by its suffix.
+
+    `engines` run it, the default first. `reader` names the function (path, overrides) -> Model, as module:function; it
+    is None if the network cannot be read back, so that nothing can be made from it. `trainable` files hold weights and
+    graph as they were trained: training and export start from them.
+    """
+
+    suffix: str
+    engines: tuple[str, ...]
+    reader: str | None = None
+    trainable: bool = False
+
+    @property
+    def compilable(self) -> bool:
+        """Whether its network can be compiled."""
+        return self.reader is not None
 
 
-def read(path: Path | str, prepared: "Overrides | None" = None) -> "Model":
-    """Reads the file. `prepared` gives the preprocessing of an .onnx file that does not contain it.
+KINDS = {
+    kind.suffix: kind
+    for kind in (
+        Kind(".safetensors", ("onnxruntime", "openvino", "torch"), "smallcnn.model.kinds:read_own", trainable=True),
+        Kind(".onnx", ("onnxruntime", "openvino"), "smallcnn.onnx:read_onnx"),
+        Kind(".so", ("compiled",)),
+        Kind(".dll", ("compiled",)),
+    )
+}
+
+SUFFIXES = tuple(KINDS)
+COMPILED = tuple(suffix for suffix, kind in KINDS.items() if kind.engines == ("compiled",))
+
+
+def read(path: Path | str, overrides: "Overrides | None" = None) -> "Model":
+    """Reads the network of a file. `overrides` give the preprocessing of an .onnx file that does not contain it.
 
     Raises FileError if the file is missing, damaged, or contains no readable network.
     """
     path = located(path)
-    if path.suffix.lower() in COMPILED:
+    readable = [suffix for suffix, kind in KINDS.items() if kind.reader]
+    if path.suffix.lower() in KINDS.keys() - readable:
         raise FileError(f"{path}: compiled; its network cannot be read back, use the file it was compiled from")
-    if check_kind(path, (".safetensors", ".onnx")) == ".onnx":
-        read_onnx: Callable[[Path, Overrides | None], Model] = import_module("smallcnn.onnx").read_onnx
-        return read_onnx(path, prepared)
+    reader = KINDS[check_kind(path, readable)].reader
+    assert reader is not None
+    module, _, function = reader.partition(":")
+    read_one: Callable[[Path, Overrides | None], Model] = getattr(import_module(module), function)
+    return read_one(path, overrides)
+
+
+def read_own(path: Path, overrides: "Overrides | None" = None) -> "Model":
+    """Reads a .safetensors model file, which contains its own preprocessing. Raises FileError, as `read`."""
     from smallcnn.model import store
 
-    if prepared is not None:
+    if overrides is not None:
         raise FileError(
             f"{path}: contains its own preprocessing and input size; only `smallcnn import` can change them"
         )
@@ -38,7 +78,7 @@ def read(path: Path | str, prepared: "Overrides | None" = None) -> "Model":
     return model
 
 
-def check_kind(path: Path, suffixes: Collection[str]) -> str:
+def check_kind(path: Path, suffixes: Collection[str] = SUFFIXES) -> str:
     """The file's suffix in lower case. Raises FileError, with a hint, if it is not among `suffixes`."""
     check_regular(path)
     if path.suffix.lower() in suffixes:

@@ -100,6 +100,10 @@ def parse(entries: Mapping[str, str]) -> Description:
     check_format(entries)
     task, facts = task_of(entries), facts_of(entries)
     results, answer = _results(entries, task)
+    try:
+        task.check(results)
+    except GraphError as error:
+        raise FileError(str(error)) from error
     for name, tensor in results.items():
         if answer[name].size != np.prod(tensor.shape):
             raise FileError(f"its answer to the probe image has {answer[name].size} numbers for {name} {tensor.shape}")
@@ -173,7 +177,8 @@ def text_of(entries: Mapping[str, str], key: str) -> str:
 
 
 def _json(entries: Mapping[str, str], key: str) -> Any:
+    text = text_of(entries, key)
     try:
-        return json.loads(text_of(entries, key))
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise FileError(f"its {key} are not JSON: {error}") from error

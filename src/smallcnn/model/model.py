@@ -27,7 +27,7 @@ class Model:
     def __post_init__(self) -> None:
         check_weights(self.graph, self.weights, FileError)
         try:
-            self.task.check(self.graph)
+            self.task.check(self.graph.results)
         except GraphError as error:
             raise FileError(str(error)) from error
         height, width, channels = self.graph.input_shape

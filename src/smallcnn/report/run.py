@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,6 +24,11 @@ from smallcnn.report import charts, page
 from smallcnn.report.page import Section, write
 from smallcnn.runtime import Net
 from smallcnn.system import places
+from smallcnn.tasks.classification import Classification
+from smallcnn.tasks.metrics import average_precision
+from smallcnn.tasks.task import Task
+from smallcnn.train.epochs import Epoch
+from smallcnn.train.epochs import title as title_of
 
 if TYPE_CHECKING:
     from smallcnn.train.recipe import Recipe
@@ -36,35 +41,46 @@ _QUICK_TO_RENORM = 2e7
 """Most Mult-Adds for which batch norm is re-estimated at six sizes in a few seconds."""
 
 
-def of_run(run: Path, data: str, root: str | Path | None = None) -> Path:
+def of_run(run: Path, data: str, root: str | Path | None = None, goal: str = "top1") -> Path:
     """Writes report.html about the best weights of a training run on `data` to the run's folder; returns its path.
 
-    `root` is the folder with the files of a named set.
+    `root` is the folder with the files of a named set, `goal` the score that made the weights the best.
     """
     net = runtime.open(run / "best.safetensors")
     evaluation = evaluate(net, data, root=root, part="val")
-    trained = store.load(net.path)
+    trained = store.load(run / "best.safetensors")
     counted = profile(trained.graph)
-    swept = sweep(trained, evaluation, renormed=counted.mult_adds <= _QUICK_TO_RENORM)
-    history = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     name = places.name(data)
+    if isinstance(trained.task, Classification):
+        score = evaluation.metrics.top1
+        swept = sweep(trained, evaluation, renormed=counted.mult_adds <= _QUICK_TO_RENORM)
+        about_answers = [
+            accuracy(evaluation, net, name),
+            *sections.of_findings(examine(evaluation, net.labels, net.ending), net.preprocessing),
+            sections.of_sweep(swept),
+        ]
+    else:
+        score, about_answers = evaluation.scores[goal], [labels(evaluation, net, name)]
     path = run / "report.html"
     write(
         path,
         f"{plain_name(net.name)} on {name}",
-        [(f"{evaluation.metrics.top1:.1%}", "validation top-1"), *_size(counted)],
+        [(f"{score:.1%}", f"validation {title_of(goal)}"), *_size(counted)],
         [
-            curves(history),
+            curves(read_history(run), goal),
             *_training_images(net, evaluation),
-            accuracy(evaluation, net, name),
-            *sections.of_findings(examine(evaluation, net.labels, net.ending), net.preprocessing),
-            sections.of_sweep(swept),
+            *about_answers,
             cost(counted),
             facts(net, []),
         ],
         _details(net),
     )
     return path
+
+
+def read_history(run: Path) -> list[Epoch]:
+    """The finished epochs of the run in this folder."""
+    return [Epoch.from_json(json.loads(line)) for line in (run / "log.jsonl").read_text().splitlines()]
 
 
 def plain_name(name: str) -> str:
@@ -84,7 +100,7 @@ def plain_name(name: str) -> str:
 
 def _details(net: Net) -> str:
     size = "x".join(map(str, net.input_shape))
-    return f"{net.name}, input {size}, {len(net.labels)} classes; {net.path.name} in {net.engine}"
+    return f"{net.name}, input {size}, {len(net.labels)} classes; {Path(net.where).name} in {net.engine}"
 
 
 def _training_images(net: Net, evaluation: Evaluation) -> list[Section]:
@@ -98,14 +114,21 @@ def _training_images(net: Net, evaluation: Evaluation) -> list[Section]:
     recipe = Recipe.from_dict(stored)
     seen = first_images(split, recipe, net.preprocessing, _TRAINING_IMAGES)
     figures = []
-    for image, label, own, partner in zip(seen.images, seen.labels, seen.own, seen.partners, strict=True):
-        names = [evaluation.source.classes[index] for index in (label, partner)]
+    for image, target, own, partner in zip(seen.images, seen.targets, seen.own, seen.partners, strict=True):
+        names = [_named(evaluation.source.task, of) for of in (target, partner)]
         shown = [(share, name) for share, name in zip((own, 1 - own), names, strict=True) if share >= 0.005]
         mixed = len(set(names)) == len(shown) == 2
         caption = ", ".join(f"{name} {share:.0%}" for share, name in sorted(shown, reverse=True))
         figures.append(page.figure(image, None, caption if mixed else shown[0][1]))
     note = f"Training images as the network saw them in the first epoch: {_changes(recipe)}."
     return [Section("Training images", f"<p>{page.text(note)}</p>{page.grid(figures)}")]
+
+
+def _named(task: Task, target: np.ndarray) -> str:
+    """What one image is labelled with: its class, or the attributes present."""
+    if isinstance(task, Classification):
+        return task.labels[int(target)]
+    return ", ".join(label for label, present in zip(task.labels, target, strict=True) if present == 1)
 
 
 def _changes(recipe: "Recipe") -> str:
@@ -197,17 +220,17 @@ def _paper_table(entries: Sequence[Comparison]) -> Section:
     return Section(f"{table.id}: {table.title}", page.table(head, rows))
 
 
-def curves(history: Sequence[dict[str, Any]]) -> Section:
-    """Loss and accuracy over the epochs."""
-    rate = np.median([record["images_per_second"] for record in history])
-    minutes = sum(record["seconds"] for record in history) / 60
+def curves(history: Sequence[Epoch], goal: str) -> Section:
+    """Loss and the score `goal` over the epochs."""
+    rate = np.median([epoch.images_per_second for epoch in history])
+    minutes = sum(epoch.seconds for epoch in history) / 60
     note = (
         f"{len(history)} epoch{'s' * (len(history) > 1)}, {minutes:.1f} minutes of training, "
         f"{rate:,.0f} images/s (median epoch). "
         "The training curves are measured on augmented images, with smoothed or mixed labels if the recipe has them. "
         "They are not comparable with validation."
     )
-    return Section("Training", f"<p>{page.text(note)}</p>{charts.svg(charts.curves(history))}")
+    return Section("Training", f"<p>{page.text(note)}</p>{charts.svg(charts.curves(history, goal))}")
 
 
 def accuracy(evaluation: Evaluation, net: Net, data: str) -> Section:
@@ -215,7 +238,8 @@ def accuracy(evaluation: Evaluation, net: Net, data: str) -> Section:
     metrics = evaluation.metrics
     note = (
         f"{metrics.images} images of {data} ({evaluation.part}): "
-        f"top-1 {metrics.top1:.2%}, top-5 {metrics.top5:.2%}, loss {metrics.loss:.3f}; {net.path.name} in {net.engine}."
+        f"top-1 {metrics.top1:.2%}, top-5 {metrics.top5:.2%}, loss {metrics.loss:.3f}; "
+        f"{Path(net.where).name} in {net.engine}."
     )
     doubt = f"<p>{page.text(evaluation.doubt)}</p>" if evaluation.doubt else ""
     skipped = ""
@@ -226,6 +250,22 @@ def accuracy(evaluation: Evaluation, net: Net, data: str) -> Section:
         )
     figure = charts.svg(charts.confusion_matrix(metrics.confusion, net.labels))
     return Section("Accuracy", f"<p>{page.text(note)}</p>{doubt}{skipped}{figure}")
+
+
+def labels(evaluation: Evaluation, net: Net, data: str) -> Section:
+    """Average precision of each attribute."""
+    (logits,) = evaluation.answers.outputs.values()
+    present = evaluation.answers.targets
+    precision = average_precision(logits, present)
+    rows = [
+        [label, f"{np.nansum(present[:, i]):.0f}", f"{(~np.isnan(present[:, i])).sum()}",
+         "" if np.isnan(precision[i]) else f"{precision[i]:.1%}"]
+        for i, label in enumerate(evaluation.task.labels)
+    ]  # fmt: skip
+    scores = ", ".join(f"{title_of(name)} {score:.4g}" for name, score in evaluation.scores.items())
+    note = f"{evaluation.images} images of {data} ({evaluation.part}): {scores}; {net.path.name} in {net.engine}."
+    table = page.table(["label", "images with it", "images known", "average precision"], rows)
+    return Section("Labels", f"<p>{page.text(note)}</p>{table}")
 
 
 def predictions(net: Net, split: Split, classes: Sequence[str], most: int = 24) -> Section:

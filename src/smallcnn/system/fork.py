@@ -8,25 +8,30 @@ import os
 import sys
 import weakref
 from collections.abc import Callable
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-Run = Callable[[np.ndarray], np.ndarray]
+Answer = TypeVar("Answer")
 
 
-def forkable(run: Run, again: Callable[[], Run]) -> Run:
+def forkable(
+    run: Callable[[np.ndarray], Answer], again: Callable[[], Callable[[np.ndarray], Answer]]
+) -> Callable[[np.ndarray], Answer]:
     """Runs `run` in this process; a process forked from it runs what `again` makes there."""
     engine = _Forkable(run, again)
     _ENGINES.add(engine)
     return engine
 
 
-class _Forkable:
-    def __init__(self, run: Run, again: Callable[[], Run]) -> None:
-        self._run: Run | None = run
+class _Forkable(Generic[Answer]):
+    def __init__(
+        self, run: Callable[[np.ndarray], Answer], again: Callable[[], Callable[[np.ndarray], Answer]]
+    ) -> None:
+        self._run: Callable[[np.ndarray], Answer] | None = run
         self._again = again
 
-    def __call__(self, batch: np.ndarray) -> np.ndarray:
+    def __call__(self, batch: np.ndarray) -> Answer:
         if self._run is None:
             self._run = self._again()
         return self._run(batch)
@@ -36,7 +41,7 @@ class _Forkable:
         self._run = None
 
 
-_ENGINES: "weakref.WeakSet[_Forkable]" = weakref.WeakSet()
+_ENGINES: "weakref.WeakSet[_Forkable[Any]]" = weakref.WeakSet()
 
 
 _PARENT = os.getpid()

@@ -8,7 +8,7 @@ import numpy as np
 
 from smallcnn.errors import DataError, FileError, GraphError
 from smallcnn.image.geometry import Seen
-from smallcnn.ir.graph import Graph
+from smallcnn.ir.types import Tensor
 from smallcnn.tasks.ending import PRESENT, Ending, check_ending, probabilities
 from smallcnn.tasks.labels import check_logits, checked_labels
 from smallcnn.tasks.task import Outputs, Task
@@ -45,9 +45,9 @@ class Classification:
     def __post_init__(self) -> None:
         check_ending(self.ending)
 
-    def check(self, graph: Graph) -> None:
-        """Raises GraphError unless the network has one output of one real number per label."""
-        check_logits(graph, self.labels)
+    def check(self, results: Mapping[str, Tensor]) -> None:
+        """Raises GraphError unless there is one output of one real number per label."""
+        check_logits(results, self.labels)
 
     def answer(self, outputs: Outputs, seen: Seen | None = None, *, top: int = 5) -> Prediction:  # noqa: ARG002
         """The classes of one image by probability, from its logits."""

@@ -1,12 +1,12 @@
 """Labels: checking those of a file against its network, and matching them to the classes of a data set."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from smallcnn.errors import DataError, FileError, GraphError
 from smallcnn.image import imagenet
-from smallcnn.ir.graph import Graph
+from smallcnn.ir.types import Tensor
 
 _LONGEST = 1000
 
@@ -23,9 +23,11 @@ def checked_labels(value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
-def check_logits(graph: Graph, labels: tuple[str, ...]) -> None:
-    """Raises GraphError unless the network has one output of one real number per label."""
-    tensor = graph[graph.output].tensor
+def check_logits(results: Mapping[str, Tensor], labels: tuple[str, ...]) -> None:
+    """Raises GraphError unless there is one output of one real number per label."""
+    if len(results) != 1:
+        raise GraphError(f"labels need one output of logits, not {', '.join(results) or 'none'}")
+    (tensor,) = results.values()
     if tensor.shape != (len(labels),):
         raise GraphError(f"{len(labels)} labels for an output of shape {tensor.shape}")
     if tensor.number != "float32":

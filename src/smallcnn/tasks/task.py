@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from smallcnn.image.geometry import Seen
-from smallcnn.ir.graph import Graph
+from smallcnn.ir.types import Tensor
 
 Outputs = Mapping[str, np.ndarray]
 """A network's outputs for one image by name, without the batch."""
@@ -25,8 +25,8 @@ class Task(Protocol):
     def labels(self) -> tuple[str, ...]:
         """Names of what the network tells apart, in the order of its outputs; empty if it names nothing."""
 
-    def check(self, graph: Graph) -> None:
-        """Raises GraphError unless a network's outputs can be read as this task."""
+    def check(self, results: Mapping[str, Tensor]) -> None:
+        """Raises GraphError unless outputs that carry these tensors can be read as this task."""
 
     def answer(self, outputs: Outputs, seen: Seen | None = None) -> object:
         """What the outputs say about one image; `seen` is the part of it that the network was shown."""

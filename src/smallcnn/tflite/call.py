@@ -1,11 +1,12 @@
 """One operator of the file while the network is built: checks of its inputs, and its settings."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from smallcnn.errors import FileError
+from smallcnn.foreign.network import Network
 from smallcnn.foreign.views import View
 from smallcnn.ir.checks import shown
 from smallcnn.tflite.file import Array, Operator, Tensor
@@ -99,3 +100,7 @@ class Call:
         if not np.isfinite(value):
             raise FileError(f"has a {name} of {value}")
         return value
+
+
+Reader = Callable[[Network, Call], View | list[View]]
+"""Adds an operator to the network and returns its result, or one for each of its outputs."""

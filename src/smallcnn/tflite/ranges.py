@@ -10,6 +10,7 @@ from math import inf
 import numpy as np
 
 from smallcnn.errors import FileError
+from smallcnn.foreign import idioms
 from smallcnn.foreign.network import Network
 from smallcnn.foreign.views import View
 from smallcnn.ir import ops
@@ -86,7 +87,7 @@ class Ranges:
         if isinstance(op, ops.Clip) and max(low, op.low) < min(high, op.high):  # both limits in one clip
             low, high = max(low, op.low), min(high, op.high)
             view = replace(view, node=self.net.nodes[view.node.inputs[0]])
-        return self.net.clip(view, low, high, label)
+        return idioms.clip(self.net, view, low, high, label)
 
 
 def _line(scale: Array, shift: Array, end: float) -> Array:

@@ -1,14 +1,14 @@
-"""Reads any small CNN's TensorFlow Lite file as an artifact: its operators are converted to the graph's one by one.
+"""Reads any small CNN's TensorFlow Lite file as a model: its operators are converted to the graph's one by one.
 
 A quantized file becomes a float network: weights are scale * (code - zero point), and a clip saturates where a layer's
 8-bit result does. Labels and image preparation come from the file's metadata or its input quantization; otherwise
-images are assumed to be scaled to -1..1. A softmax or sigmoid at the end becomes the artifact's ending.
+images are assumed to be scaled to -1..1. A softmax or sigmoid at the end becomes the task's ending.
 
 An operator the graph lacks is an error that names it.
 """
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,46 +16,29 @@ import numpy as np
 from smallcnn.errors import FileError, GraphError
 from smallcnn.foreign import views
 from smallcnn.foreign.budget import Budget
-from smallcnn.foreign.channels_last import FED, ORDER, answer, fed, told
-from smallcnn.foreign.entry import Entry, composed
+from smallcnn.foreign.channels_last import FED, ORDER, fed, told
+from smallcnn.foreign.entry import composed
 from smallcnn.foreign.labels import usual_labels
 from smallcnn.foreign.network import Network
-from smallcnn.foreign.simplify import simplify
+from smallcnn.foreign.reading import Read, vector
+from smallcnn.foreign.reading import read as foreign
 from smallcnn.foreign.views import View
 from smallcnn.image.fit import Preprocessing
 from smallcnn.image.overrides import Overrides
 from smallcnn.ir.checks import shown
-from smallcnn.ir.graph import Graph
+from smallcnn.ir.graph import LOGITS
 from smallcnn.model.model import Model
 from smallcnn.tasks.classification import Classification
-from smallcnn.tasks.ending import Ending
 from smallcnn.tflite.call import Call, Value
-from smallcnn.tflite.file import Array, File, Grid, check_image, parse, read_bytes
+from smallcnn.tflite.file import File, Grid, check_image, parse, read_bytes
 from smallcnn.tflite.metadata import Metadata, read_metadata
 from smallcnn.tflite.operators import FUSED, READERS
 from smallcnn.tflite.ranges import Ranges
-from smallcnn.transform.logits import to_logits, without_sigmoid
 
 _FIRST = (views.CHANNELS, views.HEIGHT, views.WIDTH)
 _SHAPES = ("SHAPE", "PACK", "STRIDED_SLICE", "GATHER", "CONCATENATION", "MUL", "ADD", "SUB", "CAST", "REDUCE_PROD",
            "EXPAND_DIMS", "SQUEEZE", "RESHAPE", "FILL", "SLICE")  # fmt: skip
 """Operators that files use to compute shapes."""
-
-
-@dataclass(frozen=True)
-class Read:
-    """The computation of a file.
-
-    `entry`: the graph's input from the file's input; `done`: all first steps on the image. `dropped`: the operator
-    after the logits; `ending` turns the logits into answers.
-    """
-
-    graph: Graph
-    weights: dict[str, Array]
-    entry: Entry
-    done: tuple[Entry, ...]
-    dropped: str | None
-    ending: Ending
 
 
 def read_tflite(path: Path | str, prepared: Overrides | None = None) -> Model:
@@ -67,15 +50,15 @@ def read_tflite(path: Path | str, prepared: Overrides | None = None) -> Model:
     try:
         content = read_bytes(path)
         file = parse(content)
-        return _artifact(
+        return _model(
             file, read_metadata(content, dict(file.metadata)), path.stem, len(content), prepared or Overrides()
         )
     except (FileError, GraphError) as error:
         raise FileError(f"{path}: {error}") from error
 
 
-def _artifact(file: File, metadata: Metadata, stem: str, size: int, prepared: Overrides) -> Model:
-    read = _read(file, stem if stem.isprintable() else "imported", size)
+def _model(file: File, metadata: Metadata, stem: str, size: int, prepared: Overrides) -> Model:
+    read = _read(file, stem, size)
     preprocessing, said = _preparation(file, read, metadata, prepared)
     labels = _labels(metadata.labels, read.graph.output_shape[0])
     facts = {"tflite": {"images": said, "dropped": read.dropped}}
@@ -126,13 +109,7 @@ def _read(file: File, name: str, size: int) -> Read:
     result = values.get(file.outputs[0])
     if not isinstance(result, View):
         raise FileError("its output does not depend on the image")
-    simple = simplify(network, answer(network, result), name)
-    parts = (simple.entry, simple.done)
-    if result.ended in ("SOFTMAX", "LOG_SOFTMAX"):
-        return Read(simple.graph, simple.weights, *parts, result.ended, "softmax")
-    graph, weights, ending = to_logits(simple.graph, simple.weights)
-    dropped = result.ended if without_sigmoid(simple.graph) is None else "LOGISTIC"
-    return Read(graph, weights, *parts, dropped, ending)
+    return foreign(network, {LOGITS: vector(network, result)}, name, result.ended, "LOGISTIC")
 
 
 def _run(network: Network, ranges: Ranges, call: Call) -> list[Value]:

@@ -11,19 +11,19 @@ from smallcnn.image.fit import Preprocessing
 from smallcnn.train.augment import Draws, augmented
 from smallcnn.train.feed import Feed
 from smallcnn.train.loss import draw_mix
+from smallcnn.train.pixels import Pixels
 from smallcnn.train.recipe import Recipe
-from smallcnn.train.validation import Pixels
 
 
 @dataclass(frozen=True)
 class Sight:
-    """uint8 `images` (N, H, W, C) and their `labels` (N,).
+    """uint8 `images` (N, H, W, C) and their `targets` (N, ...), as a batch carries them.
 
-    For mixed images `own` (N,) is the share of the image itself and `partners` (N,) are the labels of the rest.
+    For mixed images `own` (N,) is the share of the image itself and `partners` (N, ...) are the targets of the rest.
     """
 
     images: np.ndarray
-    labels: np.ndarray
+    targets: np.ndarray
     own: np.ndarray
     partners: np.ndarray
 

@@ -54,7 +54,7 @@ def _strip(pipe: Pipe, spec: Conv) -> Any:
     strip = hl.Func("strip")
     if source.table:
         arena = pipe.operand((None, window.width, window.height), strides)
-        table = pipe.operand((source.channels, groups), (1, source.channels), hl.Int(32))
+        table = pipe.operand((source.channels, groups), (1, source.channels), "int32")
         bordered = hl.BoundaryConditions.constant_exterior(arena, 0.0, inside)
         strip[k, x, y, g] = bordered[lane(table[k, g]), x - left, y - top]
         return strip
@@ -70,7 +70,7 @@ def image_rows(pipe: Pipe, spec: Conv) -> Any:
     """strip(x * channels + k, y): a row of the image as one vector."""
     window, channels = spec.window, spec.source.channels
     (top, left), row = window.before, window.width * channels
-    image = pipe.operand((row, window.height), (1, row), hl.UInt(8))
+    image = pipe.operand((row, window.height), (1, row), "uint8")
     scale, shift = pipe.vector(row), pipe.vector(row)
     i, y = variables("i", "y")
     normal, strip = hl.Func("normal"), hl.Func("strip")

@@ -1,25 +1,28 @@
-"""Kernels that treat every lane alike (pooling, elementwise work, copies, the image as floats), and local response
-normalisation, which reads neighbouring lanes."""
+"""Kernels that treat every lane alike (pooling, elementwise work, changes of the number type, copies, the image as
+floats), and local response normalisation, which reads neighbouring lanes."""
 
 from typing import Any
 
 import halide as hl
 
-from smallcnn.compiler.kernels.pipe import ANY, GUARD, SHIFT, Pipe, lane, variables
+from smallcnn.compiler.kernels.pipe import ANY, GUARD, SHIFT, Pipe, constant, lane, variables
 from smallcnn.compiler.specs import Gather, GlobalPool, Image, Lanes, Machine, Pad, Pool, Response
+from smallcnn.ir.types import RANGES
 
 _UNROLLED = 9  # pixels of a window
 
 
 def pool(spec: Pool, machine: Machine) -> Any:
     """Maximum or average over a window."""
-    pipe, window, sink, vector = Pipe(machine), spec.window, spec.sink, machine.vector
+    pipe, window, sink = Pipe(machine), spec.window, spec.sink
+    vector = pipe.width(sink.lanes, spec.number, sink.number)
     (rows, columns), (down, right), (top, left) = window.kernel, window.stride, window.before
     c, x, y = variables("c", "x", "y")
-    source = pipe.plane(sink.lanes, window.width, window.height, spec.pitch)
+    source = pipe.plane(sink.lanes, window.width, window.height, spec.pitch, spec.number)
     r = hl.RDom([(0, columns), (0, rows)], "window")
     over, out = hl.Func("over_window"), hl.Func("pool")
-    outside = hl.f32(float("-inf") if spec.function == "max" else 0.0)
+    least = RANGES[spec.number][0] if spec.number in RANGES else float("-inf")
+    outside = constant(spec.number, least if spec.function == "max" else 0.0)
     bordered = hl.BoundaryConditions.constant_exterior(source, outside, [ANY, (0, window.width), (0, window.height)])
     value = bordered[c, x * right + r[0] - left, y * down + r[1] - top]
     over[c, x, y] = outside
@@ -78,12 +81,13 @@ def pad(spec: Pad, machine: Machine) -> Any:
     """Adds zeros around a map, or cuts rows and columns."""
     pipe, window, sink = Pipe(machine), spec.window, spec.sink
     c, x, y = variables("c", "x", "y")
-    source = pipe.plane(sink.lanes, window.width, window.height, spec.pitch)
-    bordered = hl.BoundaryConditions.constant_exterior(source, 0.0, [ANY, (0, window.width), (0, window.height)])
+    source = pipe.plane(sink.lanes, window.width, window.height, spec.pitch, spec.number)
+    zero = constant(spec.number, spec.zero)
+    bordered = hl.BoundaryConditions.constant_exterior(source, zero, [ANY, (0, window.width), (0, window.height)])
     finish = pipe.epilogue(sink, lambda step: pipe.plane(sink.lanes, window.out_width, window.out_height, step.pitch))
     out = hl.Func("pad")
     out[c, x, y] = finish(bordered[c, x - window.before[1], y - window.before[0]], c, x, y)
-    out.vectorize(c, machine.vector, SHIFT)
+    out.vectorize(c, pipe.width(sink.lanes, spec.number, sink.number), SHIFT)
     return pipe.output(out, (sink.lanes, window.out_width, None), (1, sink.pitch, sink.pitch * window.out_width))
 
 
@@ -91,7 +95,7 @@ def elementwise(spec: Lanes, machine: Machine) -> Any:
     """An epilogue alone, or a multiplication by a vector and an epilogue."""
     pipe, sink = Pipe(machine), spec.sink
     c, p = variables("c", "p")
-    source = pipe.operand((sink.lanes, None), (1, spec.pitch))
+    source = pipe.operand((sink.lanes, None), (1, spec.pitch), spec.number)
     value = source[c, p] * pipe.vector(sink.lanes)[c] if spec.scale else source[c, p]
     finish = pipe.epilogue(sink, lambda step: pipe.operand((sink.lanes, None), (1, step.pitch)))
     out = hl.Func("elementwise")
@@ -104,11 +108,11 @@ def gather(spec: Gather, machine: Machine) -> Any:
     """Channel c of the output is lane table[c] of the arena."""
     pipe, channels, lanes = Pipe(machine), spec.source.channels, spec.lanes
     c, p = variables("c", "p")
-    arena = pipe.operand((None, None), (1, spec.source.pitch))
-    table = pipe.operand((channels,), (1,), hl.Int(32))
+    arena = pipe.operand((None, None), (1, spec.source.pitch), spec.number)
+    table = pipe.operand((channels,), (1,), "int32")
     out = hl.Func("gather")
     value = arena[lane(table[hl.min(c, channels - 1)]), p]
-    out[c, p] = value if lanes == channels else hl.select(c < channels, value, 0.0)
+    out[c, p] = value if lanes == channels else hl.select(c < channels, value, constant(spec.number, 0.0))
     out.unroll(c, 4, GUARD)
     return pipe.output(out, (lanes, None), (1, spec.pitch))
 
@@ -117,11 +121,11 @@ def image(spec: Image, machine: Machine) -> Any:
     """Bytes to normalised floats."""
     pipe = Pipe(machine)
     c, p = variables("c", "p")
-    picture = pipe.operand((spec.channels, None), (1, spec.channels), hl.UInt(8))
+    pixels = pipe.operand((spec.channels, None), (1, spec.channels), "uint8")
     scale, shift = pipe.vector(spec.channels), pipe.vector(spec.channels)
     out = hl.Func("image")
     at = hl.min(c, spec.channels - 1)
-    out[c, p] = hl.select(c < spec.channels, hl.f32(picture[at, p]) * scale[at] + shift[at], 0.0)
+    out[c, p] = hl.select(c < spec.channels, hl.f32(pixels[at, p]) * scale[at] + shift[at], 0.0)
     return pipe.output(out, (spec.lanes, None), (1, spec.pitch))
 
 

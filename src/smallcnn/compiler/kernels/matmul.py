@@ -26,7 +26,7 @@ def pointwise(spec: Pointwise, machine: Machine) -> Any:
     source, groups = spec.source, spec.sink.groups
     if source.table:
         arena = pipe.operand((None, None), (1, source.pitch))
-        table = pipe.operand((source.channels, groups), (1, source.channels), hl.Int(32))
+        table = pipe.operand((source.channels, groups), (1, source.channels), "int32")
         product = Product(pipe, spec.sink, lambda k, p, g: arena[lane(table[k, g]), p], (source.channels,))
     else:
         maps = pipe.operand((source.channels, None, groups), (1, source.pitch, source.step))

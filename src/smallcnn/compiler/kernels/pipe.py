@@ -6,8 +6,10 @@ from typing import Any
 import halide as hl
 
 from smallcnn.compiler.specs import Elementwise, Machine, Sink
+from smallcnn.ir.types import SIZES, Number
 
 SHIFT, EXACT, GUARD = hl.TailStrategy.ShiftInwards, hl.TailStrategy.RoundUp, hl.TailStrategy.GuardWithIf
+TYPES = {"float32": hl.Float(32), "uint8": hl.UInt(8), "int8": hl.Int(8), "int32": hl.Int(32)}
 ANY = (hl.Expr(), hl.Expr())
 """A dimension without a border."""
 
@@ -19,9 +21,9 @@ class Pipe:
         self.machine = machine
         self.parameters: list[Any] = []
 
-    def operand(self, extents: Sequence[int | None], strides: Sequence[int], kind: Any = None) -> Any:
+    def operand(self, extents: Sequence[int | None], strides: Sequence[int], number: Number = "float32") -> Any:
         """The next input, its dimension 0 innermost; an extent of None is not fixed."""
-        param = hl.ImageParam(kind or hl.Float(32), len(strides), f"operand{len(self.parameters)}")
+        param = hl.ImageParam(TYPES[number], len(strides), f"operand{len(self.parameters)}")
         for i, (extent, stride) in enumerate(zip(extents, strides, strict=True)):
             if extent is not None:
                 param.dim(i).set_bounds(0, extent)
@@ -33,9 +35,14 @@ class Pipe:
         """The next input, one value per lane."""
         return self.operand((length,), (1,))
 
-    def plane(self, lanes: int, width: int, height: int, pitch: int) -> Any:
+    def plane(self, lanes: int, width: int, height: int, pitch: int, number: Number = "float32") -> Any:
         """The next input, a map."""
-        return self.operand((lanes, width, height), (1, pitch, pitch * width))
+        return self.operand((lanes, width, height), (1, pitch, pitch * width), number)
+
+    def width(self, lanes: int, *numbers: Number) -> int:
+        """Lanes computed together: a register of floats, or of bytes if all `numbers` are and there are enough lanes."""
+        vector, size = self.machine.vector, max(SIZES[number] for number in numbers)
+        return max(n * vector for n in (1, 2, 4) if n == 1 or (n * size <= 4 and n * vector <= lanes))
 
     def epilogue(self, sink: Sink, like: Callable[[Elementwise], Any]) -> Callable[..., Any]:
         """Turns (sum, lane, *place) into the result; `like(step)` makes a "plus" its operand, shaped as the output."""
@@ -72,6 +79,18 @@ class Pipe:
             case "affine":
                 scale, shift = self.vector(lanes), self.vector(lanes)
                 return lambda v, c, *place: v * scale[at(c, place)] + shift[at(c, place)]
+            case "quantize":
+                scale, zero = self.vector(lanes), self.vector(lanes)
+
+                def quantize(v: Any, c: Any, *place: Any) -> Any:
+                    nearest = hl.strict_float(hl.round(v / scale[at(c, place)]))  # a real division, ties to even
+                    stored = hl.max(hl.min(nearest + zero[at(c, place)], hl.f32(step.high)), hl.f32(step.low))
+                    return hl.cast(TYPES[step.number], stored)
+
+                return quantize
+            case "dequantize":
+                scale, zero = self.vector(lanes), self.vector(lanes)
+                return lambda v, c, *place: (hl.f32(v) - zero[at(c, place)]) * scale[at(c, place)]
             case "plus":
                 other = like(step)
                 return lambda v, *place: v + other[place]
@@ -95,6 +114,11 @@ class Pipe:
                 buffer.dim(i).set_extent(buffer.dim(i).extent() / whole * whole)
             buffer.dim(i).set_stride(stride)
         return hl.Pipeline([func]), self.parameters
+
+
+def constant(number: Number, value: float) -> Any:
+    """A number of this type."""
+    return hl.f32(value) if number == "float32" else hl.cast(TYPES[number], int(value))
 
 
 def lane(index: Any) -> Any:

@@ -1,9 +1,10 @@
 /* Runs a compiled network: executes the steps of its table, alone or with other threads.
 
-   Compiled once per network together with network.h, which the linker writes: the table of steps, the weights, and
+   Compiled once per network together with network.h, which the linker writes: the tables of steps and outputs, the
+   weights, and
 
-       NETWORK_FEATURES  NETWORK_METADATA  NETWORK_HEIGHT  _WIDTH  _CHANNELS  _OUTPUTS
-       NETWORK_ARENA  NETWORK_SCRATCH  bytes        NETWORK_STEPS  _BUFFERS  _DIMENSIONS  lengths of the tables
+       NETWORK_FEATURES  NETWORK_METADATA  NETWORK_HEIGHT  _WIDTH  _CHANNELS
+       NETWORK_ARENA  NETWORK_SCRATCH  bytes      NETWORK_STEPS  _BUFFERS  _DIMENSIONS  _OUTPUTS  lengths of the tables
 
    A context is one block of memory: the context itself, the kernels' arguments per thread, the arena, and each thread's
    scratch. Everything is laid out at creation; running only calls kernels. */
@@ -36,7 +37,7 @@ typedef struct {
 } buffer_t;
 
 /* The tables in network.h. */
-enum space { ARENA, WEIGHTS, INPUT, OUTPUT };
+enum space { ARENA, WEIGHTS, INPUT, OUTPUT }; /* OUTPUT + i: output i */
 
 struct dimension {
     int32_t extent, stride;
@@ -44,7 +45,14 @@ struct dimension {
 
 struct buffer {
     uint64_t offset;
-    uint8_t space, code, bits, dimensions; /* dimensions: how many of DIMENSIONS belong to it, in order */
+    uint16_t space;
+    uint8_t code, bits, dimensions; /* dimensions: how many of DIMENSIONS belong to it, in order */
+};
+
+struct output {
+    const char *name;
+    int32_t number, dimensions, shape[SMALLCNN_DIMENSIONS], zero;
+    double scale;
 };
 
 struct step {
@@ -69,8 +77,8 @@ struct thread {
     struct smallcnn_net *net;
     int index, error;
     uint32_t runs, meetings;
-    const uint8_t *image; /* the image that `buffers` point into */
-    uint8_t *logits;
+    const uint8_t *image; /* what `buffers` point into */
+    uint8_t *outputs[NETWORK_OUTPUTS];
     uint8_t *scratch;
     struct block *top;
     size_t used, most_used;
@@ -84,7 +92,7 @@ struct smallcnn_net {
     struct signal go; /* the run that has started */
     int threads, stop;
     const uint8_t *image;
-    uint8_t *logits;
+    uint8_t *outputs[NETWORK_OUTPUTS];
     struct thread *thread;
 #ifndef NO_SYSTEM
     int own; /* whether smallcnn_create allocated the memory */
@@ -246,22 +254,26 @@ static void meet(struct thread *thread, int step) {
 
 /* ---- Running. */
 
-/* Points the buffers of image and logits to those of this run. */
-static void bind(struct thread *thread, const uint8_t *image, uint8_t *logits) {
-    const uintptr_t moved[OUTPUT + 1] = {[INPUT] = (uintptr_t)image - (uintptr_t)thread->image,
-                                         [OUTPUT] = (uintptr_t)logits - (uintptr_t)thread->logits};
-    for (int i = 0; i < NETWORK_BUFFERS; i++)
+/* Points the buffers of the image and the outputs to those of this run. */
+static void bind(struct thread *thread) {
+    const struct smallcnn_net *net = thread->net;
+    uintptr_t moved[OUTPUT + NETWORK_OUTPUTS] = {[INPUT] = (uintptr_t)net->image - (uintptr_t)thread->image};
+    int same = !moved[INPUT];
+    thread->image = net->image;
+    for (int i = 0; i < NETWORK_OUTPUTS; i++) {
+        moved[OUTPUT + i] = (uintptr_t)net->outputs[i] - (uintptr_t)thread->outputs[i];
+        thread->outputs[i] = net->outputs[i];
+        same &= !moved[OUTPUT + i];
+    }
+    for (int i = 0; !same && i < NETWORK_BUFFERS; i++)
         thread->buffers[i].host = (uint8_t *)((uintptr_t)thread->buffers[i].host + moved[BUFFERS[i].space]);
-    thread->image = image;
-    thread->logits = logits;
 }
 
 static void walk(struct thread *thread, uint64_t *times) {
     thread->error = SMALLCNN_OK;
     thread->top = NULL;
     thread->used = 0;
-    if (thread->image != thread->net->image || thread->logits != thread->net->logits)
-        bind(thread, thread->net->image, thread->net->logits);
+    bind(thread);
     for (int i = 0; i < NETWORK_STEPS; i++) {
         meet(thread, i);
         if (times) times[i] = nanoseconds();
@@ -270,10 +282,12 @@ static void walk(struct thread *thread, uint64_t *times) {
     meet(thread, NETWORK_STEPS);
 }
 
-static int run(struct smallcnn_net *net, const uint8_t *image, float *logits, uint64_t *times) {
-    if (!net || !image || !logits) return SMALLCNN_ARGUMENT;
+static int run(struct smallcnn_net *net, const uint8_t *image, void *const *outputs, uint64_t *times) {
+    if (!net || !image || !outputs) return SMALLCNN_ARGUMENT;
+    for (int i = 0; i < NETWORK_OUTPUTS; i++)
+        if (!outputs[i]) return SMALLCNN_ARGUMENT;
     net->image = image;
-    net->logits = (uint8_t *)logits;
+    for (int i = 0; i < NETWORK_OUTPUTS; i++) net->outputs[i] = outputs[i];
 #ifndef NO_SYSTEM
     if (net->threads > 1) raise(net, &net->go, ++net->thread[0].runs);
 #endif
@@ -283,14 +297,14 @@ static int run(struct smallcnn_net *net, const uint8_t *image, float *logits, ui
     return SMALLCNN_OK;
 }
 
-int smallcnn_run(struct smallcnn_net *net, const uint8_t *image, float *logits) {
-    return run(net, image, logits, NULL);
+int smallcnn_run(struct smallcnn_net *net, const uint8_t *image, void *const *outputs) {
+    return run(net, image, outputs, NULL);
 }
 
 #ifndef NO_SYSTEM
-int smallcnn_run_timed(struct smallcnn_net *net, const uint8_t *image, float *logits, uint64_t *times) {
+int smallcnn_run_timed(struct smallcnn_net *net, const uint8_t *image, void *const *outputs, uint64_t *times) {
     if (!times) return SMALLCNN_ARGUMENT;
-    int error = run(net, image, logits, times);
+    int error = run(net, image, outputs, times);
     uint64_t end = nanoseconds();
     if (error) return error;
     for (int i = 0; i < NETWORK_STEPS; i++) times[i] = (i + 1 < NETWORK_STEPS ? times[i + 1] : end) - times[i];
@@ -335,7 +349,7 @@ static int crop(buffer_t *buffer, dimension_t *dimension, int grain, int index, 
 
 /* Writes the arguments of each step's kernel into `tables`. */
 static void lay_tables(struct thread *thread, uint8_t *tables, uint8_t *arena, int threads) {
-    uint8_t *const spaces[OUTPUT + 1] = {[ARENA] = arena, [WEIGHTS] = (uint8_t *)NETWORK_WEIGHTS}; /* see bind */
+    uint8_t *const spaces[OUTPUT + NETWORK_OUTPUTS] = {[ARENA] = arena, [WEIGHTS] = (uint8_t *)NETWORK_WEIGHTS}; /* see bind */
     buffer_t *buffer = thread->buffers = (buffer_t *)(void *)tables;
     void **argument = (void **)(void *)(buffer + NETWORK_BUFFERS);
     thread->calls = (void ***)(void *)(argument + NETWORK_BUFFERS + NETWORK_STEPS);
@@ -450,9 +464,24 @@ const char *smallcnn_features(void) { return NETWORK_FEATURES; }
 int smallcnn_height(void) { return NETWORK_HEIGHT; }
 int smallcnn_width(void) { return NETWORK_WIDTH; }
 int smallcnn_channels(void) { return NETWORK_CHANNELS; }
-int smallcnn_outputs(void) { return NETWORK_OUTPUTS; }
 int smallcnn_steps(void) { return NETWORK_STEPS; }
 const char *smallcnn_label(int step) { return step >= 0 && step < NETWORK_STEPS ? STEPS[step].label : NULL; }
+
+static const struct output *output_at(int output) {
+    return output >= 0 && output < NETWORK_OUTPUTS ? &OUTPUTS[output] : NULL;
+}
+
+int smallcnn_output_count(void) { return NETWORK_OUTPUTS; }
+const char *smallcnn_output_name(int output) { return output_at(output) ? output_at(output)->name : NULL; }
+int smallcnn_output_number(int output) { return output_at(output) ? output_at(output)->number : -1; }
+double smallcnn_output_scale(int output) { return output_at(output) ? output_at(output)->scale : 0; }
+int smallcnn_output_zero(int output) { return output_at(output) ? output_at(output)->zero : 0; }
+
+int smallcnn_output_shape(int output, int *dimensions) {
+    const struct output *found = output_at(output);
+    for (int i = 0; dimensions && found && i < found->dimensions; i++) dimensions[i] = found->shape[i];
+    return found ? found->dimensions : 0;
+}
 
 const char *smallcnn_error(int error) {
     switch (error) {

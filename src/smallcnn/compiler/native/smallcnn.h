@@ -1,8 +1,10 @@
-/* A compiled network: one image in, logits out. It needs only the C library (or kernel32 on Windows).
+/* A compiled network: one image in, one or more outputs. It needs only the C library (or kernel32 on Windows).
 
        smallcnn_net *net;
+       float logits[10];                   // a classifier: one output, as smallcnn_output_shape says
+       void *const outputs[] = {logits};
        int error = smallcnn_create(2, &net);
-       if (!error) error = smallcnn_run(net, image, logits);
+       if (!error) error = smallcnn_run(net, image, outputs);
        if (error) puts(smallcnn_error(error));
        smallcnn_destroy(net);
 
@@ -33,6 +35,9 @@ enum {
     SMALLCNN_SCRATCH,  /* a kernel needed more working memory than planned; smallcnn_scratch returns how much */
     SMALLCNN_KERNEL    /* a kernel reported an error */
 };
+enum { SMALLCNN_FLOAT32, SMALLCNN_UINT8, SMALLCNN_INT8, SMALLCNN_INT32 }; /* types of numbers */
+#define SMALLCNN_DIMENSIONS 3 /* the most that an output has */
+
 const char *smallcnn_error(int error); /* one line */
 
 /* Contents of the file. */
@@ -41,7 +46,15 @@ const char *smallcnn_metadata(void); /* JSON: labels, preprocessing, origin of t
 int smallcnn_height(void);
 int smallcnn_width(void);
 int smallcnn_channels(void);
-int smallcnn_outputs(void); /* number of logits */
+
+/* The outputs, counted from 0; without such an output: null, 0 dimensions, -1, 0 and 0. */
+int smallcnn_output_count(void);
+const char *smallcnn_output_name(int output);
+int smallcnn_output_shape(int output, int *dimensions); /* writes up to SMALLCNN_DIMENSIONS sizes, the innermost last;
+                                                           returns how many. Null is allowed */
+int smallcnn_output_number(int output);   /* SMALLCNN_FLOAT32, ... */
+double smallcnn_output_scale(int output); /* whole numbers stand for scale * (number - zero); 0 if for themselves */
+int smallcnn_output_zero(int output);
 
 /* Requirements of the file. These functions run on any CPU of the architecture. */
 const char *smallcnn_features(void);  /* CPU features, separated by spaces; may be empty */
@@ -55,17 +68,18 @@ int smallcnn_create(int threads, smallcnn_net **net);
 int smallcnn_create_in(void *memory, size_t bytes, smallcnn_net **net);
 void smallcnn_destroy(smallcnn_net *net); /* null is allowed */
 
-int smallcnn_run(smallcnn_net *net, const uint8_t *image, float *logits);
+/* Writes each output to where `outputs` points, one array for each, densely packed. */
+int smallcnn_run(smallcnn_net *net, const uint8_t *image, void *const *outputs);
 
 /* The same, with the time of each step in nanoseconds. Not in files for WebAssembly and firmware. */
-int smallcnn_run_timed(smallcnn_net *net, const uint8_t *image, float *logits, uint64_t *nanoseconds);
+int smallcnn_run_timed(smallcnn_net *net, const uint8_t *image, void *const *outputs, uint64_t *nanoseconds);
 int smallcnn_steps(void);             /* length of that array */
 const char *smallcnn_label(int step); /* the layers that a step computes */
 
 /* The peak working memory, in bytes, that kernels used on one thread besides the network's tensors. */
 size_t smallcnn_scratch(const smallcnn_net *net);
 
-#define SMALLCNN_FORMAT 1
+#define SMALLCNN_FORMAT 2
 
 #ifdef __cplusplus
 }

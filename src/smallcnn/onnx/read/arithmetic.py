@@ -7,13 +7,16 @@ from math import inf
 import numpy as np
 
 from smallcnn.errors import FileError
-from smallcnn.foreign import views
-from smallcnn.foreign.gates import gated
-from smallcnn.foreign.network import EPSILON, Network, close
-from smallcnn.foreign.views import Array, View, decimal
+from smallcnn.foreign import arithmetic, idioms, views
+from smallcnn.foreign.arithmetic import Operand
+from smallcnn.foreign.idioms import EPSILON, close
+from smallcnn.foreign.network import Network
+from smallcnn.foreign.views import View, decimal
 from smallcnn.ir import ops
 from smallcnn.ir.checks import shown
+from smallcnn.ir.types import RANGES
 from smallcnn.onnx.read.call import Call
+from smallcnn.onnx.read.quantized import Stored
 
 
 def batch_norm(net: Network, call: Call) -> View:
@@ -40,7 +43,7 @@ def elementwise(function: ops.ActivationKind) -> Callable[[Network, Call], View]
 
 def relu(net: Network, call: Call) -> View:
     """Relu, a lower bound."""
-    return net.clip(call.view(), 0, inf, call.label)
+    return idioms.clip(net, call.view(), 0, inf, call.label)
 
 
 def leaky_relu(net: Network, call: Call) -> View:
@@ -53,8 +56,8 @@ def hard_sigmoid(net: Network, call: Call) -> View:
     alpha, beta = call.attributes.real("alpha", 0.2), call.attributes.real("beta", 0.5)
     if close(alpha, 1 / 6) and close(beta, 0.5):
         return net.activation(call.view(), "hard_sigmoid", call.label)
-    line = net.scale_and_shift(call.view(), np.array(alpha), np.array(beta), f"{call.label}.line")
-    return net.clip(line, 0, 1, call.label)
+    line = idioms.scale_and_shift(net, call.view(), np.array(alpha), np.array(beta), f"{call.label}.line")
+    return idioms.clip(net, line, 0, 1, call.label)
 
 
 def prelu(net: Network, call: Call) -> View:
@@ -69,7 +72,7 @@ def line(net: Network, call: Call) -> View:
     """Affine (operator set 1) and Neg."""
     alpha, beta = (-1.0, 0.0) if call.kind == "Neg" else (
         call.attributes.real("alpha", 1.0), call.attributes.real("beta", 0.0))  # fmt: skip
-    return net.scale_and_shift(call.view(), np.array(alpha), np.array(beta), call.label)
+    return idioms.scale_and_shift(net, call.view(), np.array(alpha), np.array(beta), call.label)
 
 
 def image_scaler(net: Network, call: Call) -> View:
@@ -80,14 +83,26 @@ def image_scaler(net: Network, call: Call) -> View:
     channels = view.node.shape[-1]
     if bias.size not in (1, channels) or len(view.sizes) != 4 or view.sizes[1] != channels:
         raise FileError(f"has a bias of {bias.size} numbers for {shown(view.sizes)}")
-    return net.scale_and_shift(view, np.array(scale), bias, call.label)
+    return idioms.scale_and_shift(net, view, np.array(scale), bias, call.label)
 
 
 def clip(net: Network, call: Call) -> View:
     """Clip, with its bounds as inputs or attributes."""
+    view = call.view()
+    if view.node.tensor.number != "float32":
+        return _unclipped(call, view)
     low = call.attributes.real("min", call.number(1, "lower bound", -inf))
     high = call.attributes.real("max", call.number(2, "upper bound", inf))
-    return net.clip(call.view(), decimal(low), decimal(high), call.label)
+    return idioms.clip(net, view, decimal(low), decimal(high), call.label)
+
+
+def _unclipped(call: Call, view: View) -> View:
+    """A result of whole numbers, whose clip must not change any."""
+    least, most = RANGES[view.node.tensor.number]
+    low, high = call.constant(1), call.constant(2)
+    if (low or [least]) != [least] or (high or [most]) != [most]:
+        raise FileError("clips quantized numbers; clip before they are quantized")
+    return view
 
 
 def bound(net: Network, call: Call) -> View:
@@ -97,91 +112,44 @@ def bound(net: Network, call: Call) -> View:
         raise FileError("needs exactly two inputs")
     value = decimal(call.number(1 - i, "bound", 0))
     low, high = (-inf, value) if call.kind == "Min" else (value, inf)
-    return net.clip(call.view(i), low, high, call.label)
+    return idioms.clip(net, call.view(i), low, high, call.label)
 
 
 def add(net: Network, call: Call) -> View:
     """Add and Sum, of results and constants."""
-    values = [call.value(i) for i in range(len(call.values))]
+    values = [call.operand(i) for i in range(len(call.values))]
     terms = [value for value in values if isinstance(value, View)]
     view = net.sum(terms, call.label) if len(terms) > 1 else terms[0]
     for value in values:
         if not isinstance(value, View):
-            view, shift = _per_channel(net, view, value)
-            view = net.scale_and_shift(view, np.array(1.0), shift, call.label)
+            view = arithmetic.plus(net, view, value, call.label)
     return view
 
 
-def sub(net: Network, call: Call) -> View:
-    """Sub, of a result and a constant."""
-    a, b = call.value(0), call.value(1)
-    if isinstance(a, View) and isinstance(b, View):
-        raise FileError("subtracts one result from another; the graph can add them")
-    if isinstance(a, View):
-        assert not isinstance(b, View)
-        view, shift = _per_channel(net, a, b)
-        return net.scale_and_shift(view, np.array(1.0), -shift, call.label)
-    assert isinstance(b, View)
-    view, shift = _per_channel(net, b, a)
-    return net.scale_and_shift(view, np.array(-1.0), shift, call.label)
-
-
-def mul(net: Network, call: Call) -> View:
-    """Mul."""
-    a, b = call.value(0), call.value(1)
-    if isinstance(a, View) and isinstance(b, View):
-        swish = [gated(net, x, gate, call.label) for x, gate in ((a, b), (b, a)) if x.dims == gate.dims]
-        return next(filter(None, swish), None) or net.gate(a, b, call.label)
-    view, constant = (a, b) if isinstance(a, View) else (b, a)
-    assert isinstance(view, View)
-    assert not isinstance(constant, View)
-    view, scale = _per_channel(net, view, constant)
-    return net.scale_and_shift(view, scale, np.array(0.0), call.label)
-
-
-def div(net: Network, call: Call) -> View:
-    """Div, of a result by a constant."""
-    a, b = call.value(0), call.value(1)
-    if isinstance(b, View) or not isinstance(a, View):
-        raise FileError("divides by a value that depends on the image")
-    view, divisor = _per_channel(net, a, b)
-    with np.errstate(divide="ignore"):
-        scale = 1 / divisor
-    return net.scale_and_shift(view, scale, np.array(0.0), call.label)
-
-
-def _per_channel(net: Network, view: View, constant: Array) -> tuple[View, Array]:
-    """`constant` as one number or one per channel of `view`, which it must not broadcast; float64."""
-    if constant.dtype.kind != "f":
-        raise FileError(f"computes with a constant of {constant.dtype}")
-    view = net.ordered(view)
-    axes = max(len(view.dims), constant.ndim)
-    dims = views.broadcast(view.dims, axes)
-    whole_axis = (views.Atom(views.CHANNELS, view.node.shape[-1]),)
-    for dim, size in zip(dims, (1,) * (axes - constant.ndim) + constant.shape, strict=True):
-        if size != 1 and (dim != whole_axis or size != view.node.shape[-1]):
-            raise FileError(f"combines {shown(view.sizes)} with a constant of {shown(constant.shape)}, "
-                            "which is not one number or one per channel")  # fmt: skip
-    return replace(view, dims=dims), constant.reshape(-1).astype(np.float64)
+def binary(function: Callable[[Network, Operand, Operand, str], View]) -> Callable[[Network, Call], View]:
+    """Sub, Mul and Div."""
+    return lambda net, call: function(net, call.operand(0), call.operand(1), call.label)
 
 
 def gemm(net: Network, call: Call) -> View:
     """Gemm."""
-    view, weight, bias = call.view(), call.weight(1, "weight"), call.bias(2)
+    view, bias = call.view(), call.bias(2)
     alpha, beta = call.attributes.real("alpha", 1.0), call.attributes.real("beta", 1.0)
+    weight, stored = call.stored(1, outputs=0 if call.attributes.whole("transB", 0) else 1)
     if len(view.dims) != 2 or weight.ndim != 2:
         raise FileError(f"multiplies {shown(view.sizes)} by {shown(weight.shape)}, not two matrices")
     if call.attributes.whole("transA", 0):
         view = replace(view, dims=view.dims[::-1])
-    weight = weight if call.attributes.whole("transB", 0) else weight.T
-    weight = weight if alpha == 1 else weight * alpha
+    if alpha != 1:
+        weight, stored = stored.real(weight) * alpha, Stored()
     if bias is not None:
         if bias.size not in (1, len(weight)) or bias.shape[-1:] not in ((), (1,), (len(weight),)):
             raise FileError(f"adds {shown(bias.shape)} to {len(weight)} numbers")
         bias = np.broadcast_to(bias.reshape(-1), len(weight)) * beta
-    return net.dense(view, weight, bias, call.label)
+    return net.dense(view, weight, bias, call.label, number=stored.number, grid=stored.grid)
 
 
 def matmul(net: Network, call: Call) -> View:
     """MatMul, of a result by a constant."""
-    return net.dense(call.view(), call.weight(1, "weight").T, None, call.label)
+    weight, stored = call.stored(1, outputs=1)
+    return net.dense(call.view(), weight, None, call.label, number=stored.number, grid=stored.grid)

@@ -7,8 +7,9 @@ from smallcnn.foreign.views import Array, View
 from smallcnn.ir.checks import shown
 from smallcnn.ir.ops import NO_PADDING, Padding
 from smallcnn.onnx.read.constants import Constants, along, whole
+from smallcnn.onnx.read.quantized import Coded, Stored
 
-Value = View | Array
+Value = View | Array | Coded
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Call(Constants):
     values: list[Value | None]
     label: str
 
-    def value(self, index: int) -> Value:
+    def value(self, index: int) -> View | Array:
         """An input that computations may read, or a constant."""
         value = self.values[index] if index < len(self.values) else None
         if value is None:
@@ -29,6 +30,16 @@ class Call(Constants):
             raise FileError(f"reads the result of {value.ended}, which is supported only as the last operator")
         if isinstance(value, View) and value.margins != NO_PADDING:
             raise FileError("reads an input padded with minus infinity; only a max pool can")
+        if isinstance(value, Coded):
+            self.budget.spend(value.codes.size)
+            return value.real()
+        return value
+
+    def operand(self, index: int) -> View | Array:
+        """An input of real numbers, a result or a constant."""
+        value = self.value(index)
+        if not isinstance(value, View) and value.dtype.kind != "f":
+            raise FileError(f"computes with a constant of {value.dtype}")
         return value
 
     def view(self, index: int = 0) -> View:
@@ -62,6 +73,15 @@ class Call(Constants):
         if value.dtype.kind != "f":
             raise FileError(f"has a {what} of {value.dtype}; floats of 16, 32 and 64 bits are read")
         return value
+
+    def stored(self, index: int, outputs: int) -> tuple[Array, Stored]:
+        """A layer's weight as the file stores it, with its axis of `outputs`, 0 or the last of two, first."""
+        value = self.values[index] if index < len(self.values) else None
+        if isinstance(value, Coded) and value.is_per(outputs):
+            weight, stored = value.codes, Stored(value.number, value.grid)
+        else:
+            weight, stored = self.weight(index, "weight"), Stored()
+        return (weight.T if outputs else weight), stored
 
     def bias(self, index: int) -> Array | None:
         """An optional weight."""

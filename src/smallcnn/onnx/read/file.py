@@ -10,16 +10,16 @@ from math import prod
 from typing import Any
 
 import numpy as np
+
 import onnx
 from onnx import AttributeProto, TensorProto
-
 from smallcnn.errors import FileError
 from smallcnn.foreign.views import Array, decimal
 from smallcnn.ir.checks import MOST_STORED, shown
 from smallcnn.onnx.read.external import Beside
 from smallcnn.onnx.read.functions import inlined
 from smallcnn.onnx.read.outline import outline
-from smallcnn.onnx.read.tails import cut
+from smallcnn.onnx.read.tails import Cut, cut
 
 OPSETS = range(1, 27)
 """Supported operator sets; newer ones may have changed meanings."""
@@ -61,18 +61,31 @@ class Picture:
 
 @dataclass(frozen=True)
 class File:
-    """The content of an ONNX file that a network needs. `labels` come from a classifier's tail."""
+    """The content of an ONNX file that a network needs.
+
+    `outputs`: tensors by the names of the graph's outputs. `labels` come from a classifier's tail.
+    """
 
     name: str
     producer: str
     opset: int
     picture: Picture
-    output: str
+    outputs: Mapping[str, str]
     steps: tuple[Step, ...]
     constants: Mapping[str, Array]
     metadata: Mapping[str, str]
     labels: tuple[str, ...] | None
     beside: Beside
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether smallcnn wrote it."""
+        return "smallcnn.format" in self.metadata
+
+    @property
+    def gives_probabilities(self) -> bool:
+        """Whether a file of ours applies the ending of its classifier."""
+        return self.metadata.get("smallcnn.output") == "probabilities"
 
 
 def parse(content: bytes) -> onnx.ModelProto:
@@ -96,9 +109,11 @@ def unpack(model: onnx.ModelProto, beside: Beside | None = None) -> File:
     if graph.sparse_initializer:
         raise FileError("stores sparse tensors; store them densely")
     opset = _opset(model)
-    end = cut(graph)
-    steps = _steps(graph, end.output)
-    read = {name for step in steps for name in step.inputs} | {end.output}
+    metadata = {_words(entry.key): _words(entry.value) for entry in model.metadata_props}
+    ours = "smallcnn.format" in metadata
+    end = Cut({value.name: value.name for value in graph.output}, None) if ours else cut(graph)
+    steps = _steps(graph, end.outputs.values())
+    read = {name for step in steps for name in step.inputs} | {*end.outputs.values()}
     constants: dict[str, Array] = {}
     for stored in graph.initializer:
         if stored.name in constants:
@@ -124,10 +139,10 @@ def unpack(model: onnx.ModelProto, beside: Beside | None = None) -> File:
         producer=f"{_words(model.producer_name)} {_words(model.producer_version)}".strip(),
         opset=opset,
         picture=_picture(used[0]),
-        output=end.output,
+        outputs=end.outputs,
         steps=steps,
         constants=constants,
-        metadata={_words(entry.key): _words(entry.value) for entry in model.metadata_props},
+        metadata=metadata,
         labels=end.labels,
         beside=beside,
     )
@@ -153,8 +168,8 @@ def _picture(value: onnx.ValueInfoProto) -> Picture:
     return Picture(value.name, kind.elem_type, sides)
 
 
-def _steps(graph: onnx.GraphProto, output: str) -> tuple[Step, ...]:
-    """The steps `output` depends on, each after its inputs, otherwise in file order."""
+def _steps(graph: onnx.GraphProto, outputs: Iterable[str]) -> tuple[Step, ...]:
+    """The steps `outputs` depend on, each after its inputs, otherwise in file order."""
     taken = {value.name for value in (*graph.input, *graph.initializer)}
     maker: dict[str, int] = {}
     for i, node in enumerate(graph.node):
@@ -163,7 +178,7 @@ def _steps(graph: onnx.GraphProto, output: str) -> tuple[Step, ...]:
                 raise FileError(f"produces {shown(name)} twice")
             maker[name] = i
     wanted: set[int] = set()
-    ahead = [maker[output]] if output in maker else []
+    ahead = [maker[output] for output in outputs if output in maker]
     while ahead:
         at = ahead.pop()
         if at not in wanted:

@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 import numpy as np
-from onnx import TensorProto
 
+from onnx import TensorProto
 from smallcnn.errors import FileError
 from smallcnn.foreign import views
 from smallcnn.foreign.network import Network
@@ -13,6 +13,7 @@ from smallcnn.ir.checks import shown
 from smallcnn.onnx.read.call import Call, Value
 from smallcnn.onnx.read.constants import along, slices, target_shape
 from smallcnn.onnx.read.file import number_type
+from smallcnn.onnx.read.quantized import Coded
 
 _MOST_COPIES = 16  # of a channel
 
@@ -135,7 +136,7 @@ def dropout(call: Call) -> View:
     call.attributes.real("ratio", 0.5)
     call.attributes.whole("seed", 0)
     training = call.values[2] if len(call.values) > 2 else None
-    if training is not None and (isinstance(training, View) or training.any()):
+    if training is not None and (not isinstance(training, Array) or training.any()):
         raise FileError("is dropout in training mode")
     return call.any_view()
 
@@ -146,18 +147,26 @@ def cast(call: Call) -> View:
     call.attributes.whole("saturate", 1)
     if to not in (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE):
         raise FileError(f"casts a result to {number_type(to)}; only floats are supported")
-    return replace(view, pixels=False)
+    return _floats(view)
 
 
 def cast_like(call: Call) -> Value:
     """CastLike, to floats."""
     value, like = call.values[0], call.values[1] if len(call.values) > 1 else None
+    value, like = (given.real() if isinstance(given, Coded) else given for given in (value, like))
     if value is None or like is None or (like.pixels if isinstance(like, View) else like.dtype.kind != "f"):
         raise FileError("casts a result to something other than floats")
     if isinstance(value, View):
-        return replace(call.any_view(), pixels=False)
+        return _floats(call.any_view())
     call.budget.spend(value.size)
     return value.astype(np.float32 if isinstance(like, View) else like.dtype)
+
+
+def _floats(view: View) -> View:
+    """Floats or an image's bytes as floats."""
+    if view.node.tensor.number != "float32":
+        raise FileError("casts quantized numbers to floats; only DequantizeLinear can")
+    return replace(view, pixels=False)
 
 
 def transpose(call: Call) -> View:
@@ -222,6 +231,8 @@ def softmax(call: Call) -> View:
     older = call.opset < 13  # all axes from this one on, merged
     axis = along(call.attributes.whole("axis", 1 if older else -1), len(view.dims))
     over = view.dims[axis:] if older else view.dims[axis : axis + 1]
+    if view.node.tensor.number != "float32":
+        raise FileError("is of quantized numbers; dequantize them first")
     if sum(map(len, over)) != sum(map(len, view.dims)):
         raise FileError(f"is over axis {axis} of {shown(view.sizes)}, which is not all classes")
     return replace(view, ended=call.kind)

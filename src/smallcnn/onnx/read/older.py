@@ -5,9 +5,10 @@ dropout had a training flag; some operators named the inputs that they overwrite
 """
 
 from dataclasses import replace
+from typing import TypeGuard
 
 from smallcnn.errors import FileError
-from smallcnn.foreign.views import View
+from smallcnn.foreign.views import Array, View
 from smallcnn.onnx.read.call import Value
 from smallcnn.onnx.read.constants import along
 from smallcnn.onnx.read.file import Attributes
@@ -29,7 +30,7 @@ def modernised(kind: str, values: list[Value | None], attributes: Attributes) ->
     aligned = attributes.has("axis")
     axis, broadcast = attributes.whole("axis", -1), attributes.whole("broadcast", 0)
     first, second = (*values, None, None)[:2]
-    if not (aligned and broadcast) or first is None or second is None:
+    if not (aligned and broadcast) or not _has_axes(first) or not _has_axes(second):
         return values
     axes, own = _axes(first), _axes(second)
     after = axes - along(axis, axes) - own
@@ -38,11 +39,15 @@ def modernised(kind: str, values: list[Value | None], attributes: Attributes) ->
     return [first, _with_axes_after(second, after)]
 
 
-def _axes(value: Value) -> int:
+def _has_axes(value: Value | None) -> TypeGuard[View | Array]:
+    return isinstance(value, View | Array)
+
+
+def _axes(value: View | Array) -> int:
     return len(value.dims) if isinstance(value, View) else value.ndim
 
 
-def _with_axes_after(value: Value, count: int) -> Value:
+def _with_axes_after(value: View | Array, count: int) -> View | Array:
     if isinstance(value, View):
         return replace(value, dims=value.dims + ((),) * count)
     return value.reshape(value.shape + (1,) * count)

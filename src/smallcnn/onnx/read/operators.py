@@ -6,45 +6,49 @@ data take just the call. An unused attribute is an error.
 
 from collections.abc import Callable
 
+from smallcnn.foreign import arithmetic
 from smallcnn.foreign.network import Network
 from smallcnn.foreign.views import View
-from smallcnn.onnx.read import arithmetic, moving, spatial
+from smallcnn.onnx.read import arithmetic as reader
+from smallcnn.onnx.read import moving, requantized, spatial
 from smallcnn.onnx.read.call import Call, Value
 
 COMPUTING: dict[str, Callable[[Network, Call], View | list[View]]] = {
-    "Add": arithmetic.add,
-    "Affine": arithmetic.line,
+    "Add": reader.add,
+    "Affine": reader.line,
     "AveragePool": spatial.pool,
-    "BatchNormalization": arithmetic.batch_norm,
-    "Clip": arithmetic.clip,
+    "BatchNormalization": reader.batch_norm,
+    "Clip": reader.clip,
     "Concat": moving.concat,
     "Conv": spatial.conv,
-    "Div": arithmetic.div,
+    "DequantizeLinear": requantized.dequantize,
+    "Div": reader.binary(arithmetic.over),
     "Expand": moving.repeated,
     "Gather": moving.gather,
     "GatherND": moving.gather_nd,
-    "Gemm": arithmetic.gemm,
+    "Gemm": reader.gemm,
     "GlobalAveragePool": spatial.global_average_pool,
-    "HardSigmoid": arithmetic.hard_sigmoid,
-    "HardSwish": arithmetic.elementwise("hard_swish"),
-    "ImageScaler": arithmetic.image_scaler,
+    "HardSigmoid": reader.hard_sigmoid,
+    "HardSwish": reader.elementwise("hard_swish"),
+    "ImageScaler": reader.image_scaler,
     "LRN": spatial.lrn,
-    "LeakyRelu": arithmetic.leaky_relu,
-    "MatMul": arithmetic.matmul,
-    "Max": arithmetic.bound,
+    "LeakyRelu": reader.leaky_relu,
+    "MatMul": reader.matmul,
+    "Max": reader.bound,
     "MaxPool": spatial.pool,
-    "Min": arithmetic.bound,
-    "Mul": arithmetic.mul,
-    "Neg": arithmetic.line,
-    "PRelu": arithmetic.prelu,
+    "Min": reader.bound,
+    "Mul": reader.binary(arithmetic.times),
+    "Neg": reader.line,
+    "PRelu": reader.prelu,
     "Pad": spatial.pad,
+    "QuantizeLinear": requantized.quantize,
     "ReduceMean": spatial.reduce_mean,
-    "Relu": arithmetic.relu,
-    "Sigmoid": arithmetic.elementwise("sigmoid"),
+    "Relu": reader.relu,
+    "Sigmoid": reader.elementwise("sigmoid"),
     "Slice": moving.cut,
     "Split": moving.split,
-    "Sub": arithmetic.sub,
-    "Sum": arithmetic.add,
+    "Sub": reader.binary(arithmetic.minus),
+    "Sum": reader.add,
     "Tile": moving.repeated,
 }
 
@@ -63,7 +67,7 @@ MOVING: dict[str, Callable[[Call], Value]] = {
     "Unsqueeze": moving.unsqueeze,
 }
 
-_QUANTIZED = "quantized networks are not supported yet; export the float network"
+_QUANTIZED = "integer operators are not supported; export floats, or QuantizeLinear and DequantizeLinear"
 
 _RESIZED = "the graph cannot resize maps; images are resized before the network"
 
@@ -71,8 +75,6 @@ REFUSED: dict[str, str] = {
     "GlobalMaxPool": "the graph's global pool is a mean, not a maximum",
     "Upsample": _RESIZED,
     "Resize": _RESIZED,
-    "QuantizeLinear": _QUANTIZED,
-    "DequantizeLinear": _QUANTIZED,
     "DynamicQuantizeLinear": _QUANTIZED,
     "QLinearConv": _QUANTIZED,
     "QLinearMatMul": _QUANTIZED,

@@ -7,19 +7,17 @@ If the file's first steps are ambiguous, that is an error instead of a guess.
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 import numpy as np
-from onnx import TensorProto
 
+from onnx import TensorProto
 from smallcnn.errors import FileError
 from smallcnn.foreign.entry import IMAGENET, Entry, Pixels, composed, undoes_imagenet
+from smallcnn.foreign.reading import Read
 from smallcnn.image.fit import Order, Preprocessing
 from smallcnn.image.overrides import Overrides, described, listed
 from smallcnn.onnx.read.file import File
-
-if TYPE_CHECKING:
-    from smallcnn.onnx.read.reading import Read
 
 # a file's input: mean and standard deviation of pixels in 0..1
 _FED: dict[Pixels, tuple[float, float]] = {"0..255": (0.0, 1 / 255), "0..1": (0.0, 1.0), "-1..1": (0.5, 0.5)}
@@ -37,7 +35,7 @@ _ALIKE = 0.012
 """Of pixels of 0..1: what people round the mean by, as Caffe's 104, 117 and 123; red's and blue's differ by 0.08."""
 
 
-def preparation(file: File, read: "Read", prepared: Overrides) -> tuple[Preprocessing, dict[str, str]]:
+def preparation(file: File, read: Read, prepared: Overrides) -> tuple[Preprocessing, dict[str, str]]:
     """The preparation from images to the graph's input, and its source. FileError if it cannot be determined."""
     height, width, channels = read.graph.input_shape
     pixels = None if prepared.says_numbers else _pixels(file, read)
@@ -81,14 +79,14 @@ def remarks(facts: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _doubt(read: "Read", fed: Preprocessing) -> Pixels | None:
+def _doubt(read: Read, fed: Preprocessing) -> Pixels | None:
     """The pixel range implied by the file's steps, if the chosen input is far from it."""
     asks = _told(read)
     highest = max((1 - mean) / std for mean, std in zip(fed.mean, fed.std, strict=True))
     return asks if asks and (asks == "0..255") != (highest > 20) else None
 
 
-def _pixels(file: File, read: "Read") -> Pixels | None:
+def _pixels(file: File, read: Read) -> Pixels | None:
     """The pixel range of the file's input; None without any evidence. FileError if the evidence is ambiguous."""
     if file.picture.type == TensorProto.UINT8 or any(step.kind == "ImageScaler" for step in file.steps):
         return "0..255"  # Core ML's scaler is for byte images
@@ -120,11 +118,11 @@ def _order(entry: Entry, pixels: Pixels | None) -> Order | None:
     return None
 
 
-def _told(read: "Read") -> Pixels | None:
+def _told(read: Read) -> Pixels | None:
     """The pixel range implied by the file's steps; None if they are ambiguous."""
     told = {entry.told for entry in _steps(read)} - {None}
     return told.pop() if len(told) == 1 else None
 
 
-def _steps(read: "Read") -> list[Entry]:
+def _steps(read: Read) -> list[Entry]:
     return [entry for entry in read.done if entry.told or not (entry.says_nothing or undoes_imagenet(entry))]

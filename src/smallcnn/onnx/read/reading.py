@@ -1,34 +1,36 @@
-"""Reads any small CNN's ONNX file as an artifact: its operators are converted to the graph's one by one.
+"""Reads any small CNN's ONNX file as a model: its operators are converted to the graph's one by one.
 
 Files from `writing` keep their labels, preprocessing and facts. Other files take an image of floats or bytes, channels
 first or last; `preparation` determines its preparation. Labels come from the file's tail, or are ImageNet's for 1,000
-classes. A softmax or sigmoid at the end is removed and becomes the artifact's ending.
+classes. A softmax or sigmoid at the end is removed and becomes the task's ending.
 
 An operator the graph lacks is an error that names it. The network is read for a batch of one.
 """
 
 import hashlib
-from collections.abc import Collection
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-
 import onnx
 from onnx import TensorProto
+
 from smallcnn.errors import FileError, GraphError
 from smallcnn.foreign import views
 from smallcnn.foreign.budget import Budget
-from smallcnn.foreign.entry import Entry, Reach
+from smallcnn.foreign.channels_last import ORDER
 from smallcnn.foreign.labels import usual_labels
+from smallcnn.foreign.names import Names
 from smallcnn.foreign.network import Network
+from smallcnn.foreign.reading import Read, vector
+from smallcnn.foreign.reading import read as foreign
 from smallcnn.foreign.simplify import simplify
 from smallcnn.foreign.views import Array, View
 from smallcnn.image.fit import Preprocessing
 from smallcnn.image.overrides import Overrides
 from smallcnn.ir.checks import shown
-from smallcnn.ir.graph import Graph, Node
-from smallcnn.ir.ops import NO_PADDING
+from smallcnn.ir.graph import LOGITS, Node
 from smallcnn.model.metadata import check_format, facts_of, task_of, text_of
 from smallcnn.model.model import Model
 from smallcnn.onnx.read import older
@@ -39,33 +41,17 @@ from smallcnn.onnx.read.file import Attributes, File, Picture, Step, number_type
 from smallcnn.onnx.read.operators import COMPUTING, MOVING, REFUSED
 from smallcnn.onnx.read.outline import check_ordinary
 from smallcnn.onnx.read.preparation import preparation
+from smallcnn.onnx.read.quantized import Coded
+from smallcnn.onnx.read.requantized import of_constants
 from smallcnn.system.files import check_regular
 from smallcnn.tasks.classification import Classification
-from smallcnn.tasks.ending import Ending, check_ending
 from smallcnn.tasks.labels import checked_labels
-from smallcnn.transform.logits import to_logits, without_sigmoid
+from smallcnn.transform.logits import without_sigmoid
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 _ALIKE = ("Add", "Cast", "Div", "Identity", "Mul", "Pad", "Sub")  # operators that may come before a transpose
 _MOST_BYTES = 2**31 - 1
 """Largest message the format's encoding allows."""
-
-
-@dataclass(frozen=True)
-class Read:
-    """The computation of an ONNX file.
-
-    `entry`: the graph's input from the file's input; `done`: all steps on the image before the network, as evidence of
-    its pixel range. `dropped`: the operator after the logits, "Softmax", "LogSoftmax" or "Sigmoid". `ending` turns the
-    graph's outputs into answers; a single output with a sigmoid becomes two logits.
-    """
-
-    graph: Graph
-    weights: dict[str, Array]
-    entry: Entry
-    done: tuple[Entry, ...]
-    dropped: str | None
-    ending: Ending
 
 
 def read_onnx(path: Path | str, prepared: Overrides | None = None) -> Model:
@@ -80,7 +66,7 @@ def read_onnx(path: Path | str, prepared: Overrides | None = None) -> Model:
         if path.stat().st_size > _MOST_BYTES:
             raise FileError(f"{path.stat().st_size:,} bytes; an ONNX file has at most {_MOST_BYTES:,}")
         file = unpack(parse(path.read_bytes()), Beside(path.parent))
-        return _artifact(file, path.stem, prepared or Overrides())
+        return _model(file, path.stem, prepared or Overrides())
     except OSError as error:
         raise FileError(f"{path}: cannot be read ({error.strerror})") from error
     except (FileError, GraphError) as error:
@@ -93,25 +79,21 @@ def from_onnx(model: onnx.ModelProto, *, resolution: tuple[int, int] | None = No
     return _read(file, file.name, resolution)
 
 
-def _artifact(file: File, stem: str, prepared: Overrides) -> Model:
-    ours = _is_ours(file)
+def _model(file: File, stem: str, prepared: Overrides) -> Model:
+    ours = file.is_ours
     name = file.metadata.get("smallcnn.model", stem) if ours else stem
     read = _read(file, name, prepared.plane)
     if ours:
         made = _ours(file, read)
         return replace(made, preprocessing=prepared.over(made.preprocessing))
+    labels = usual_labels(read.graph.output_shape[0])
+    if file.labels and len(file.labels) == len(labels):
+        labels = checked_labels(list(file.labels))
     preprocessing, how = preparation(file, read, prepared)
     said = {"producer": file.producer, "opset": file.opset, "dropped": read.dropped} | how
     if file.beside.files:
         said["beside"] = {name: digest(path) for name, path in file.beside.files.items()}
-    labels = usual_labels(read.graph.output_shape[0])
-    if file.labels and len(file.labels) == len(labels):
-        labels = checked_labels(list(file.labels))
     return Model(read.graph, read.weights, Classification(labels, read.ending), preprocessing, {"onnx": said})
-
-
-def _is_ours(file: File) -> bool:
-    return "smallcnn.format" in file.metadata
 
 
 def digest(path: Path) -> str:
@@ -121,7 +103,7 @@ def digest(path: Path) -> str:
 
 
 def _ours(file: File, read: Read) -> Model:
-    """The artifact from the metadata that `writing` stored with the network."""
+    """The model from the metadata that `writing` stored with the network."""
     check_format(file.metadata)
     task, facts = task_of(file.metadata), facts_of(file.metadata)
     preprocessing = Preprocessing.from_json(text_of(file.metadata, "preprocessing"))
@@ -145,7 +127,7 @@ def _read(file: File, name: str, resolution: tuple[int, int] | None) -> Read:
     picture = View(network.input, views.plain(shape, order), pixels=pixels)
     values: dict[str, Value] = {**file.constants, file.picture.name: picture}
     last = {name: i for i, step in enumerate(file.steps) for name in step.inputs}
-    last[file.output] = len(file.steps)
+    last |= dict.fromkeys(file.outputs.values(), len(file.steps))
     for i, step in enumerate(file.steps):
         try:
             made = _run(step, values, network, file, last)
@@ -156,30 +138,54 @@ def _read(file: File, name: str, resolution: tuple[int, int] | None) -> Read:
         for source in step.inputs:
             if last[source] == i:
                 values.pop(source, None)
-    result = values.get(file.output)
-    if not isinstance(result, View):
-        raise FileError("its output does not depend on the image")
-    answer = _answer(network, result)
-    reach: Reach = "constants" if _is_ours(file) else "channels"
-    simple = simplify(network, answer, name if name.isprintable() else "imported", reach)
-    return _ended(Read(simple.graph, simple.weights, simple.entry, simple.done, result.ended, "softmax"), file)
+    results = {}
+    for called, source in file.outputs.items():
+        result = values.get(source)
+        if not isinstance(result, View):
+            raise FileError("its output does not depend on the image")
+        results[called] = result
+    return _ended(network, results, name, file)
 
 
-def _ended(read: Read, file: File) -> Read:
+def _ended(network: Network, results: Mapping[str, View], name: str, file: File) -> Read:
     """The graph up to its ending, and the ending stated or shown by the file."""
-    if read.dropped is not None:  # by a softmax
-        return read
-    if not _is_ours(file):
-        graph, weights, ending = to_logits(read.graph, read.weights)
-        dropped = None if without_sigmoid(read.graph) is None else "Sigmoid"
-        return replace(read, graph=graph, weights=weights, ending=ending, dropped=dropped)
-    ending = check_ending(file.metadata.get("smallcnn.ending", "softmax"))
-    if file.metadata.get("smallcnn.output") == "probabilities":
-        without = without_sigmoid(read.graph) if ending == "sigmoid" else None
+    ended = next((result.ended for result in results.values() if result.ended), None)
+    if ended and len(results) > 1:
+        raise FileError(f"ends one of its outputs in {ended}, which is supported only for a single output")
+    several = len(results) > 1 or file.is_ours
+    names = results if file.is_ours or not several else _names(results)
+    if file.gives_probabilities:
+        names = [LOGITS]
+    nodes = {
+        called: _map(network, result) if several else vector(network, result)
+        for called, result in zip(names, results.values(), strict=True)
+    }
+    if not file.is_ours:
+        return foreign(network, nodes, name, ended, "Sigmoid")
+    simple = simplify(network, nodes, name, "constants")
+    graph, weights, task = simple.graph, simple.weights, task_of(file.metadata)
+    ending = task.ending if isinstance(task, Classification) else "none"
+    if file.gives_probabilities and ended is None:
+        without = without_sigmoid(graph) if ending == "sigmoid" else None
         if without is None:
             raise FileError(f"was changed after smallcnn wrote it: it does not end in {ending}")
-        return replace(read, graph=without, ending=ending, dropped="Sigmoid")
-    return replace(read, ending=ending)
+        graph, ended = without, "Sigmoid"
+    return Read(graph, weights, simple.entry, simple.done, ended, ending)
+
+
+def _names(outputs: Iterable[str]) -> list[str]:
+    """Names of a graph's outputs from the file's."""
+    names = Names()
+    return [names.new(name, "output") for name in outputs]
+
+
+def _map(network: Network, result: View) -> Node:
+    """The node of an output: a vector, or a map with its channels first or last."""
+    shape = network.ordered(result).node.shape
+    for dims in (views.channels_first(shape), views.plain(shape, ORDER)):
+        if len(shape) == 3 and result.dims == dims:
+            return network.ordered(result).node
+    return vector(network, result)
 
 
 def _run(step: Step, values: dict[str, Value], network: Network, file: File, read: Collection[str]) -> list[Value]:
@@ -190,7 +196,7 @@ def _run(step: Step, values: dict[str, Value], network: Network, file: File, rea
         given = older.modernised(step.kind, given, attributes)
     if step.kind == "Reshape":
         given = _for_one(given, file.picture.sides[0])
-    constants = [None if isinstance(value, View) else value for value in given]
+    constants = [_constant(value) for value in given]
     outputs = len(step.outputs)
     made: list[Value]
     if step.kind in REFUSED:
@@ -206,7 +212,9 @@ def _run(step: Step, values: dict[str, Value], network: Network, file: File, rea
             raise FileError("no operator of the graph computes this")
         made = [replace(value, label=step.name) if isinstance(value, View) else value for value in made]
     else:
-        made = [*evaluate(Constants(step.kind, opset, constants, attributes, outputs, network.budget))]
+        computed = Constants(step.kind, opset, constants, attributes, outputs, network.budget)
+        codes = of_constants(computed, given[0] if given else None)
+        made = [*evaluate(computed)] if codes is None else [codes]
     attributes.finish()
     if unknown := [name for name in step.outputs[len(made) :] if name in read]:
         raise FileError(
@@ -215,12 +223,17 @@ def _run(step: Step, values: dict[str, Value], network: Network, file: File, rea
     return made
 
 
+def _constant(value: Value | None) -> Array | None:
+    """A constant's numbers; None for a result."""
+    return value.real() if isinstance(value, Coded) else None if isinstance(value, View) else value
+
+
 def _for_one(given: list[Value | None], batch: int | None) -> list[Value | None]:
     """The inputs of a Reshape for one image, if the file was written for a `batch` of several."""
     if len(given) != 2 or not isinstance(given[0], View) or batch in (None, 1):
         return given
     shape = given[1]
-    if isinstance(shape, View) or shape is None or shape.ndim != 1 or shape.size < 2 or shape[0] != batch:
+    if not isinstance(shape, np.ndarray) or shape.ndim != 1 or shape.size < 2 or shape[0] != batch:
         return given
     return [given[0], np.array([1, *shape[1:]], shape.dtype)]
 
@@ -277,14 +290,3 @@ def _turned(file: File) -> bool:
 
 def _sides(picture: Picture) -> str:
     return "x".join(str(side or "?") for side in picture.sides)
-
-
-def _answer(network: Network, result: View) -> Node:
-    """The node of the logits, a vector."""
-    if result.pixels or result.margins != NO_PADDING:
-        raise FileError("returns its input, or only pads it")
-    view = network.ordered(result)
-    plane = [atom for dim in view.dims for atom in dim if atom.axis != views.CHANNELS]
-    if plane or sum(1 for dim in view.dims if dim) > 1:
-        raise FileError(f"gives {shown(result.sizes)}, not one number per class")
-    return network.vector(view).node

@@ -1,20 +1,23 @@
 """Operators on the plane: convolution, pools, means, padding, normalisation over neighbouring channels."""
 
 from dataclasses import replace
+from math import inf
 
 from smallcnn.errors import FileError
 from smallcnn.foreign import views
-from smallcnn.foreign.network import FLOAT32, Network
+from smallcnn.foreign.idioms import FLOAT32
+from smallcnn.foreign.network import Network
 from smallcnn.foreign.views import View
 from smallcnn.ir import ops
 from smallcnn.ir.builder import same_padding
 from smallcnn.ir.checks import shown
+from smallcnn.ir.types import RANGES, Tensor
 from smallcnn.onnx.read.call import Call
 
 
 def conv(net: Network, call: Call) -> View:
     """Conv over a plane; over a single pixel, a dense layer."""
-    weight, bias = call.weight(1, "weight"), call.bias(2)
+    (weight, stored), bias = call.stored(1, outputs=0), call.bias(2)
     if weight.ndim != 4:
         raise FileError(f"convolves over {max(weight.ndim - 2, 0)} axes, not two")
     groups, kernel = call.attributes.whole("group", 1), (weight.shape[2], weight.shape[3])
@@ -27,14 +30,15 @@ def conv(net: Network, call: Call) -> View:
     own = {"weight": weight, **({} if bias is None else {"bias": bias})}
     if len(node.shape) == 3:
         op = ops.Conv(
-            out=weight.shape[0], kernel=kernel, stride=stride, padding=padding, groups=groups, bias=bias is not None
-        )
+            out=weight.shape[0], kernel=kernel, stride=stride, padding=padding, groups=groups, bias=bias is not None,
+            number=stored.number, grid=stored.grid,
+        )  # fmt: skip
         made = net.add(op, [node], call.label, **own)
         return View(made, views.channels_first(made.shape))
     if kernel != (1, 1) or padding != ops.NO_PADDING or groups != 1:
         raise FileError("convolves an input averaged over the plane with a kernel larger than 1x1 or with groups")
-    made = net.add(ops.Dense(out=weight.shape[0], bias=bias is not None), [node], call.label,
-                   **own | {"weight": weight[:, :, 0, 0]})  # fmt: skip
+    dense = ops.Dense(out=weight.shape[0], bias=bias is not None, number=stored.number, grid=stored.grid)
+    made = net.add(dense, [node], call.label, **own | {"weight": weight[:, :, 0, 0]})
     return View(made, views.channels_first(made.shape))
 
 
@@ -142,7 +146,7 @@ def pad(net: Network, call: Call) -> View:
     pads = call.constant(1)
     if pads is None:
         pads = call.attributes.ints("pads", call.attributes.ints("paddings")) or []  # the latter in operator set 1
-    value = call.attributes.real("value", call.number(2, "value", 0.0))
+    value = _fill(call, view.node.tensor)
     axes = call.axes(3)
     axes = list(range(len(view.dims))) if axes is None else axes
     if len(pads) != 2 * len(axes) or len(set(axes)) != len(axes):
@@ -171,6 +175,15 @@ def pad(net: Network, call: Call) -> View:
         side = axis - 5 if usual else view.dims[axis][0].axis
         dims[axis] = (views.Atom(side, made.shape[side]),) if made.shape[side] > 1 else ()
     return View(made, tuple(dims))
+
+
+def _fill(call: Call, tensor: Tensor) -> float:
+    """The real number that Pad fills in; minus infinity for the least of whole numbers, unless that is 0."""
+    if tensor.grid is None:
+        return call.attributes.real("value", call.number(2, "value", 0.0))
+    (code,) = call.constant(2) or (0,)
+    (zero,), (scale,) = tensor.grid.zero, tensor.grid.scale
+    return -inf if code == RANGES[tensor.number][0] != zero else scale * (code - zero)
 
 
 def lrn(net: Network, call: Call) -> View:

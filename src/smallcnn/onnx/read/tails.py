@@ -9,9 +9,8 @@ from dataclasses import dataclass
 
 import onnx
 from onnx import TensorProto, numpy_helper
-
 from smallcnn.errors import FileError
-from smallcnn.ir.checks import shown
+from smallcnn.ir.graph import LOGITS
 
 _CHOOSES = ("ArgMax", "TopK", "ReduceMax")
 """Operators that pick among the classes."""
@@ -30,27 +29,28 @@ _MOST_LABELS = 2**16
 
 @dataclass(frozen=True)
 class Cut:
-    """Where the network ends, and the names of the classes if the file has them."""
+    """Where the network ends, by the name of each output, and the names of the classes if the file has them."""
 
-    output: str
+    outputs: Mapping[str, str]
     labels: tuple[str, ...] | None
 
 
 def cut(graph: onnx.GraphProto) -> Cut:
-    """The tensor from which all of the file's outputs derive. FileError if there is no single one."""
+    """The tensor from which all of the file's outputs derive, called "logits"; or else those of each output."""
     makers = {name: node for node in graph.node for name in node.output if name}
     stored = {tensor.name: tensor for tensor in graph.initializer}
-    ends: dict[str, tuple[str, ...] | None] = {}
+    ends: dict[str, str] = {}
+    labels: dict[str, tuple[str, ...] | None] = {}
     for value in graph.output:
-        end, labels = _end(value.name, makers, stored)
-        ends[end] = ends.get(end) or labels
+        end, known = _end(value.name, makers, stored)
+        ends.setdefault(end, value.name)
+        labels[end] = labels.get(end) or known
     if not ends:
         raise FileError("gives no output")
     deepest = max(ends, key=lambda name: len(_before(name, makers)))
-    if others := [name for name in ends if name not in _before(deepest, makers)]:
-        names = ", ".join(shown(name) for name in (deepest, *others)[:3])
-        raise FileError(f"gives {len(graph.output)} outputs ({names}); keep only the one with the classes")
-    return Cut(deepest, next((labels for labels in ends.values() if labels), None))
+    if ends.keys() <= {*_before(deepest, makers)}:
+        return Cut({LOGITS: deepest}, next((names for names in labels.values() if names), None))
+    return Cut({name: end for end, name in ends.items()}, None)
 
 
 def _before(name: str, makers: Mapping[str, onnx.NodeProto]) -> list[str]:

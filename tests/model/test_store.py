@@ -15,6 +15,7 @@ from networks import every_op, tiny
 from smallcnn import zoo
 from smallcnn.errors import FileError
 from smallcnn.model.store import load, save
+from smallcnn.tasks.classification import Classification
 
 GRAPHS = [tiny(), every_op(), zoo.mobilenet_v1(width=0.25, resolution=32, channels=1, classes=4)]
 
@@ -72,7 +73,7 @@ def test_round_trip_is_bitwise(graph, path):
     before = artifact(graph, recipe="digits", seed=3, accuracy={"top1": 0.75, "images": 100}, note="Zürich\n")
     save(before, path)
     after = load(path)
-    assert (after.graph, after.labels, after.preprocessing) == (before.graph, before.labels, before.preprocessing)
+    assert (after.graph, after.task, after.preprocessing) == (before.graph, before.task, before.preprocessing)
     assert after.facts == before.facts
     assert [(name, value.tobytes()) for name, value in after.weights.items()] == [
         (name, value.tobytes()) for name, value in before.weights.items()
@@ -85,7 +86,7 @@ def test_odd_values_and_labels_survive(path):
     odd = np.array([np.nan, -0.0, np.inf], np.float32)
     weights["classifier.bias"] = odd
     labels = ("日本", 'a, b\t"c"', "")
-    save(replace(artifact(), weights=weights, labels=labels), path)
+    save(replace(artifact(), weights=weights, task=Classification(labels)), path)
     assert load(path).labels == labels
     assert load(path).weights["classifier.bias"].tobytes() == odd.tobytes()
 
@@ -102,17 +103,17 @@ def test_views_are_stored_by_value(path):
 
 
 def test_what_the_file_holds(path):
-    """Format 1. If this test fails, files that people have saved can no longer be read."""
+    """Format 2. If this test fails, files that people have saved can no longer be read."""
     save(artifact(epochs=2), path)
     stored = header(path)
     metadata = stored.pop("__metadata__")
     assert {name: (entry["dtype"], tuple(entry["shape"])) for name, entry in stored.items()} == {
         name: ("F32", weight.shape) for name, weight in tiny().weights.items()
     }
-    assert metadata.pop("smallcnn.format") == "1"
+    assert metadata.pop("smallcnn.format") == "2"
     assert {key: json.loads(value) for key, value in metadata.items()} == {
         "smallcnn.graph": json.loads(tiny().to_json()),
-        "smallcnn.labels": ["blue", "green", "red"],
+        "smallcnn.task": {"kind": "classification", "labels": ["blue", "green", "red"], "ending": "softmax"},
         "smallcnn.preprocessing": {
             "size": [8, 8], "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "crop": 0.875,
             "interpolation": "bilinear",
@@ -127,8 +128,8 @@ def test_what_the_file_holds(path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"labels": ("a", "b")}, r"2 labels for an output of shape \(3,\)"),
-        ({"labels": ("a",) * 4}, r"4 labels for an output of shape \(3,\)"),
+        ({"task": Classification(("a", "b"))}, r"2 labels for an output of shape \(3,\)"),
+        ({"task": Classification(("a",) * 4)}, r"4 labels for an output of shape \(3,\)"),
         ({"weights": {}}, r"weights do not fit tiny: 12 missing \(stem.conv.weight, .*\)"),
         ({"graph": every_op()}, "weights do not fit every_op: .* missing .*; .* surplus .*; .* of a different shape"),
         (
@@ -192,26 +193,39 @@ def test_a_type_numpy_lacks_is_named(path, content):
 # --- files that are not ours, or no longer whole ---
 
 
+def task(labels: str) -> dict[str, str]:
+    """Metadata of a classifier with these labels, as JSON."""
+    return {"task": f'{{"kind": "classification", "ending": "softmax", "labels": {labels}}}'}
+
+
 @pytest.mark.parametrize(
     ("metadata", "message"),
     [
         ({"graph": None}, "a .safetensors file, but not smallcnn's: it holds weights without a graph"),
-        ({"format": "2"}, "written in format '2', this smallcnn reads '1'"),
-        ({"format": None}, "written in format None, this smallcnn reads '1'"),
-        ({"labels": None}, "its metadata lack 'smallcnn.labels'"),
-        ({"preprocessing": None}, "its metadata lack 'smallcnn.preprocessing'"),
-        ({"facts": None}, "its metadata lack 'smallcnn.facts'"),
+        ({"format": "3"}, "written in format '3', this smallcnn reads '1' and '2'"),
+        ({"format": None}, "not smallcnn's: its metadata has no smallcnn.format"),
+        ({"task": None}, "not smallcnn's: its metadata has no smallcnn.task"),
+        ({"format": "1"}, "not smallcnn's: its metadata has no smallcnn.labels"),
+        ({"preprocessing": None}, "not smallcnn's: its metadata has no smallcnn.preprocessing"),
+        ({"facts": None}, "not smallcnn's: its metadata has no smallcnn.facts"),
         ({"graph": "{"}, "not the JSON of a graph: "),
         ({"graph": tiny().to_json().replace("conv", "konv")}, "stem.konv: no operator 'konv'; "),
         ({"graph": every_op().to_json()}, "weights do not fit every_op: "),
-        ({"labels": '["a", "b"'}, "its labels are not JSON: "),
-        ({"labels": '"abc"'}, "its labels are not a list of names"),
-        ({"labels": '["a", "b", 3]'}, "its labels are not a list of names"),
-        ({"labels": '["a", "b"]'}, "2 labels for an output of shape (3,)"),
-        ({"labels": "[" * 100_000}, "damaged or not a .safetensors file"),
-        ({"labels": "1" * 5000}, "its labels are not JSON: "),
-        ({"facts": "[]"}, "its facts are not a JSON object"),
-        ({"facts": '{"a": ' * 100_000}, "damaged or not a .safetensors file"),
+        ({"task": '{"kind": "classification"'}, "its task is not JSON: "),
+        ({"task": '"abc"'}, "no task None; "),
+        ({"task": '{"kind": "classification"}'}, "a classification has labels and an ending, not nothing"),
+        (task('"abc"'), "its labels are not a list of names"),
+        (task('["a", "b", 3]'), "its labels are not a list of names"),
+        (task('["a", "b"]'), "2 labels for an output of shape (3,)"),
+        (task("[" * 100_000), "its task is not JSON: "),
+        (task("1" * 5000), "its task is not JSON: "),
+        ({"format": "1", "labels": '["a", "b"'}, "its labels are not JSON: "),
+        ({"format": "1", "labels": '"abc"'}, "its labels are not a list of names"),
+        ({"format": "1", "labels": '["a", "b"]'}, "2 labels for an output of shape (3,)"),
+        ({"format": "1", "labels": "[" * 100_000}, "its labels are not JSON: "),
+        ({"format": "1", "labels": '["a", "b", "c"]', "ending": "tanh"}, "its ending is 'tanh'; there are softmax, "),
+        ({"facts": "[]"}, "its facts are list, not a JSON object"),
+        ({"facts": '{"a": ' * 100_000}, "its facts are not JSON: "),
         ({"facts": "{"}, "its facts are not JSON: "),
         ({"preprocessing": "{}"}, "not a description of preprocessing: "),
         ({"preprocessing": "[" * 100_000}, ""),

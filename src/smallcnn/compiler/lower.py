@@ -1,0 +1,295 @@
+"""Lowers a folded graph to the layers that will run: what is computed, from where, to where.
+
+Shuffles, slices and concatenations compute nothing; they only create a view. An activation, a residual addition, a
+change of the number type or a batch norm that could not be folded becomes part of the layer before it (its epilogue).
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from smallcnn.compiler.layers import Act, Affine, Epilogue, Layer, OffGrid, OntoGrid, Plus, dense_lanes
+from smallcnn.compiler.storage import Flat, Storage, View, up
+from smallcnn.errors import CompileError
+from smallcnn.ir import ops
+from smallcnn.ir.graph import Graph, Node
+from smallcnn.ir.rewrite import only_reader
+from smallcnn.ir.types import Tensor
+from smallcnn.reference.numbers import real
+
+
+def lower(graph: Graph, weights: Mapping[str, np.ndarray], vector: int) -> tuple[list[Layer], list[View]]:
+    """Layers in order and a view of each output. `vector` is floats per register.
+
+    Weights on a grid become the real numbers they stand for. Raises CompileError naming an operator that the compiler
+    does not support.
+    """
+    lowering = _Lowering(graph, weights, vector)
+    for node in graph.nodes[1:]:
+        if node.name not in lowering.done:
+            lowering.node(node)
+    answers = [lowering.contiguous(output.node) for output in graph.outputs]
+    return lowering.layers, answers
+
+
+class _Lowering:
+    def __init__(self, graph: Graph, weights: Mapping[str, np.ndarray], vector: int) -> None:
+        self.graph, self.vector = graph, vector
+        self.weights = {
+            name: real(weight.tensor, weights[name]).astype(np.float32) if weight.tensor.grid else weights[name]
+            for name, weight in graph.weights.items()
+        }
+        self.layers: list[Layer] = []
+        self.views: dict[str, View] = {}
+        self.done: set[str] = set()
+        self.copies: dict[str, View] = {}
+        self.rectified: set[str] = set()  # activations that a depthwise convolution applies to its input
+        self.places = self._places()
+        self.image = graph.nodes[0].name
+
+    def node(self, node: Node) -> None:
+        """Lowers one node and the elementwise nodes that follow it."""
+        match node.op:
+            case ops.Dropout():
+                self.views[node.name] = self.read(node.inputs[0])
+            case ops.Slice(start=start, stop=stop):
+                self.views[node.name] = self.read(node.inputs[0]).pick(range(start, stop))
+            case ops.Shuffle(groups=groups):
+                order = np.arange(node.shape[-1]).reshape(groups, -1).T.ravel().tolist()
+                self.views[node.name] = self.read(node.inputs[0]).pick(order)
+            case ops.Concat():
+                self.views[node.name] = self._concat(node)
+            case ops.Conv() as op if op.is_depthwise(*self.graph.input_shapes(node)) and op.out == op.groups:
+                self._per_channel(node)
+            case ops.Conv() | ops.Dense():
+                self._matrix(node)
+            case ops.Pool() | ops.GlobalPool() | ops.Pad() | ops.Scale() | ops.Add():
+                self._per_channel(node)
+            case ops.Activation(function="relu") if self._only_depthwise(node):
+                self.views[node.name] = self.read(node.inputs[0])
+                self.rectified.add(node.name)
+            case ops.Activation() | ops.Clip() | ops.BatchNorm() | ops.Quantize() | ops.Dequantize():
+                self._per_channel(node)
+            case ops.Flatten() | ops.LocalResponseNorm():
+                self._whole(node)
+            case op:
+                raise CompileError(f"{node.name}: the compiler does not support the operator {op.kind}")
+
+    def _only_depthwise(self, node: Node) -> bool:
+        """Whether a depthwise convolution is the only reader of a node."""
+        reader = only_reader(self.graph, node)
+        return (
+            reader is not None
+            and isinstance(reader.op, ops.Conv)
+            and reader.op.is_depthwise(node.shape)
+            and reader.op.out == reader.op.groups
+        )
+
+    def read(self, name: str) -> View:
+        """The view of a node's result; for the image, adds a layer that converts it to floats."""
+        if name == self.image and name not in self.views:
+            height, width, channels = self.graph.input_shape
+            storage = Storage(height, width, up(channels, self.vector))
+            self.views[name] = View.of(storage, range(channels))
+            self.layers.append(Layer((name,), "image", (), self.views[name], from_image=True))
+        return self.views[name]
+
+    def contiguous(self, name: str) -> View:
+        """The view, gathered into its own storage if its channels are scattered."""
+        view = self.read(name)
+        if view.contiguous and view.slots[0] % self.vector == 0:
+            return view
+        if name not in self.copies:
+            storage = self._storage(self.graph[name].tensor)
+            self.copies[name] = View.of(storage, range(view.channels))
+            self.layers.append(Layer((f"{name}.gather",), "copy", (view,), self.copies[name]))
+        return self.copies[name]
+
+    def lanewise(self, name: str) -> View:
+        """A view in one storage, in any order and with few idle lanes: for layers that treat all lanes alike."""
+        view = self.read(name)
+        if name in self.copies:
+            return self.copies[name]
+        if view.single and len(set(view.slots)) == view.channels:
+            low, high = view.span(self.vector)
+            if high - low <= 1.5 * up(view.channels, self.vector):
+                return view
+        return self.contiguous(name)
+
+    def _storage(self, tensor: Tensor, lanes: int | None = None) -> Storage:
+        height, width = tensor.shape[:2] if len(tensor.shape) == 3 else (1, 1)
+        return Storage(height, width, up(lanes or tensor.shape[-1], self.vector), tensor.number)
+
+    def _target(self, node: Node, slots: Sequence[int], lanes: int) -> View:
+        """Where the result of a chain ending in `node` goes: a concatenation's storage or its own."""
+        if node.name in self.places:
+            storage, start, width = self.places[node.name]
+            if lanes <= width:
+                return View.of(storage, [start + slot for slot in slots])
+        return View.of(self._storage(node.tensor, lanes), slots)
+
+    def _places(self) -> dict[str, tuple[Storage, int, int]]:
+        """For each result read only by a concatenation: its storage, first lane there, and lanes reserved for it.
+
+        Except where only shuffles and slices read the concatenation: separate parts are better there, because a later
+        reader gathers from parts of equal pitch.
+        """
+        places: dict[str, tuple[Storage, int, int]] = {}
+        for node in self.graph:
+            if not isinstance(node.op, ops.Concat) or len(node.shape) != 3:
+                continue
+            if all(isinstance(reader.op, ops.Shuffle | ops.Slice) for reader in self.graph.consumers[node.name]):
+                continue
+            if not all(self._owned(name) for name in node.inputs) or len(set(node.inputs)) < len(node.inputs):
+                continue
+            widths = [self._lanes(self.graph[name]) for name in node.inputs]
+            storage = self._storage(node.tensor, sum(widths))
+            for name, width, end in zip(node.inputs, widths, np.cumsum(widths).tolist(), strict=True):
+                places[name] = (storage, end - width, width)
+        return places
+
+    def _owned(self, name: str) -> bool:
+        node = self.graph[name]
+        views = (ops.Input, ops.Dropout, ops.Slice, ops.Shuffle, ops.Concat, ops.Flatten)
+        return len(self.graph.consumers[name]) == 1 and not isinstance(node.op, views)
+
+    def _lanes(self, node: Node) -> int:
+        """Lanes that a result is expected to need before its layer is known: grouped convolutions round every group
+        up; layers that treat all lanes alike keep them."""
+        views = (ops.Concat, ops.Slice, ops.Shuffle, ops.Input, ops.Dense)
+        while not isinstance(node.op, (ops.Conv, *views)) or (
+            isinstance(node.op, ops.Conv) and node.op.is_depthwise(*self.graph.input_shapes(node))
+        ):
+            node = self.graph[node.inputs[0]]
+        if isinstance(node.op, ops.Conv) and node.op.groups > 1:
+            return node.op.groups * up(node.shape[-1] // node.op.groups, self.vector)
+        return up(node.shape[-1], self.vector)
+
+    def _concat(self, node: Node) -> View:
+        parts = [self.read(name) for name in node.inputs]
+        view = View(sum((part.storages for part in parts), ()), sum((part.slots for part in parts), ()))
+        if view.uniform:
+            return view
+        storage = self._storage(node.tensor, sum(up(part.channels, self.vector) for part in parts))
+        start = 0
+        slots: list[int] = []
+        for name, part in zip(node.inputs, parts, strict=True):
+            target = View.of(storage, range(start, start + part.channels))
+            self.layers.append(Layer((f"{node.name}.{name}",), "copy", (part,), target))
+            slots += target.slots
+            start += up(part.channels, self.vector)
+        return View.of(storage, slots)
+
+    def _matrix(self, node: Node) -> None:
+        """Dense and grouped convolutions, fully connected layers: read any lanes, write groups of whole vectors."""
+        op = node.op
+        groups = op.groups if isinstance(op, ops.Conv) else 1
+        image = node.inputs[0] == self.image and isinstance(op, ops.Conv) and groups == 1
+        per_group = node.shape[-1] // groups
+        step = dense_lanes(per_group, self.vector) if isinstance(op, ops.Dense) else up(per_group, self.vector)
+        slots = [g * step + c for g in range(groups) for c in range(per_group)]
+        inputs = () if image else (self.read(node.inputs[0]),)
+        self._add(node, op, inputs, slots, groups * step, from_image=image)
+
+    def _per_channel(self, node: Node) -> None:
+        """Layers that treat all lanes alike keep the lanes of their first input."""
+        sources = [self.lanewise(name) for name in node.inputs]
+        first = sources[0]
+        if isinstance(node.op, ops.Scale | ops.Add) and any(
+            not (other.single and other.lies_like(first.slots)) for other in sources[1:]
+        ):
+            sources = [self.contiguous(name) for name in node.inputs]
+            first = sources[0]
+        low, high = first.span(self.vector)
+        rectified = isinstance(node.op, ops.Conv) and node.inputs[0] in self.rectified
+        self._add(node, node.op, tuple(sources), [slot - low for slot in first.slots], high - low, relu_first=rectified)
+
+    def _whole(self, node: Node) -> None:
+        source = self.contiguous(node.inputs[0])
+        if isinstance(node.op, ops.Flatten):
+            storage = source.storage
+            slots = [p * storage.pitch + s for p in range(storage.pixels) for s in source.slots]
+            self.views[node.name] = View.of(Flat(storage), slots)
+            return
+        self._add(node, node.op, (source,), range(source.channels), up(source.channels, self.vector))
+
+    def _add(
+        self,
+        node: Node,
+        op: ops.Op,
+        inputs: tuple[View, ...],
+        slots: Sequence[int],
+        lanes: int,
+        *,
+        from_image: bool = False,
+        relu_first: bool = False,
+    ) -> None:
+        """Appends the layer with the longest epilogue that fits."""
+        names, last = [node.name], node
+        elementwise = isinstance(op, ops.Activation | ops.Clip | ops.BatchNorm | ops.Quantize | ops.Dequantize)
+        epilogue = self._elementwise(node) if elementwise else ()
+        while (follower := only_reader(self.graph, last)) is not None:
+            step = self._absorb(follower, last, slots)
+            if step is None:
+                break
+            epilogue += step
+            names.append(follower.name)
+            self.done.add(follower.name)
+            last = follower
+        target = self._target(last, slots, lanes)
+        weight, bias = (self.weights.get(f"{node.name}.{key}") for key in ("weight", "bias"))
+        if not isinstance(op, ops.Conv | ops.Dense):
+            weight = bias = None
+        grid = self.graph[node.inputs[0]].tensor.grid
+        zero = grid.zero[0] if grid else 0
+        self.layers.append(
+            Layer(tuple(names), op, inputs, target, epilogue, weight, bias, zero, from_image, relu_first)
+        )
+        self.views[last.name] = target
+
+    def _absorb(self, follower: Node, last: Node, slots: Sequence[int]) -> Epilogue | None:
+        """`follower` as epilogue steps, or None if it needs its own layer."""
+        match follower.op:
+            case ops.Activation() | ops.Clip() | ops.BatchNorm() | ops.Quantize() | ops.Dequantize():
+                return self._elementwise(follower)
+            case ops.Dropout():
+                return ()
+            case ops.Add():
+                others = [name for name in follower.inputs if name != last.name]
+                if len(others) != len(follower.inputs) - 1 or any(name not in self.views for name in others):
+                    return None
+                steps: Epilogue = ()
+                for name in others:
+                    view = self.views[name]
+                    if not (view.single and view.lies_like(slots)):
+                        view = self.contiguous(name)
+                    if not (view.single and view.lies_like(slots)):
+                        return None
+                    steps += (Plus(view),)
+                return steps
+            case _:
+                return None
+
+    def _elementwise(self, node: Node) -> Epilogue:
+        match node.op:
+            case ops.Activation(function="leaky_relu", slope=slope):
+                return (Act("leaky_relu", slope),)
+            case ops.Activation(function=function):
+                return (Act(function),)
+            case ops.Clip(low=low, high=high):
+                return (Act("clip", low, high),)
+            case ops.BatchNorm(epsilon=epsilon):
+                gamma, beta, mean, variance = (
+                    self.weights[f"{node.name}.{key}"].astype(np.float64)
+                    for key in ("weight", "bias", "running_mean", "running_var")
+                )
+                scale = gamma / np.sqrt(variance + epsilon)
+                return (Affine(scale, beta - mean * scale),)
+            case ops.Quantize(number=number, grid=grid):
+                return (OntoGrid(number, grid),)
+            case ops.Dequantize():
+                grid = self.graph[node.inputs[0]].tensor.grid
+                assert grid is not None
+                return (OffGrid(grid),)
+            case op:
+                raise CompileError(f"{node.name}: {op.kind} is not elementwise")

@@ -1,0 +1,48 @@
+"""An engine proves itself on the probe image before it answers anything else; see `model.probe`."""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from smallcnn.engines.session import Session
+from smallcnn.errors import AnswerError
+from smallcnn.model.probe import agrees, probe_image, relative_error
+
+Outputs = Mapping[str, np.ndarray]
+
+
+class Proof:
+    """A session's outputs for the probe image, compared with `exact`, those of the network's plain definition.
+
+    The first answer waits only for `first`, outputs that are known sooner and nearly as good. Both are called when
+    needed.
+    """
+
+    def __init__(
+        self, session: Session, where: str, engine: str, exact: Callable[[], Outputs], first: Callable[[], Outputs]
+    ) -> None:
+        self._session, self._where, self._engine = session, where, engine
+        self._exact = exact
+        self._first: Callable[[], Outputs] | None = first
+
+    def error(self) -> float:
+        """The largest relative error of any output; compare with `probe.TOLERANCE`."""
+        return self._error(self._exact())
+
+    def check(self) -> None:
+        """Raises AnswerError if an output is wrong; once right, the session is not checked again."""
+        if self._first is None:
+            return
+        wanted = self._first()
+        error = self._error(wanted)
+        # the network's own answer may not be finite; then each answer is refused where it is given
+        if all(np.isfinite(value).all() for value in wanted.values()) and not agrees(error):
+            raise AnswerError(
+                f"{self._where}: {self._engine} gives a wrong answer on the probe image, off by {error:.1e} of its "
+                "largest output; the file was changed or the engine is faulty: try another --engine"
+            )
+        self._first = None  # and with it the data it needs
+
+    def _error(self, wanted: Outputs) -> float:
+        answers = self._session.run(probe_image(self._session.input_shape))
+        return relative_error({name: value[0] for name, value in answers.items()}, wanted)

@@ -1,0 +1,92 @@
+"""Whole numbers on a grid: weights that a file stores so, and the operators to them and back."""
+
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+
+from smallcnn.errors import FileError
+from smallcnn.foreign.views import Array, decimal
+from smallcnn.ir.checks import shown
+from smallcnn.ir.types import RANGES, Grid, Number, Tensor
+from smallcnn.reference import numbers
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The number type of a weight, and the grid of whole numbers: one entry, or one per output."""
+
+    number: Number = "float32"
+    grid: Grid | None = None
+
+    def real(self, values: Array) -> Array:
+        """The real numbers of a weight with its outputs first."""
+        return numbers.real(Tensor(values.shape, self.number, self.grid), values).astype(np.float32)
+
+
+_FIRST = 10
+"""The operator set that has these operators first."""
+
+
+@dataclass(frozen=True)
+class Coded:
+    """A constant of whole numbers on a grid; several entries are along `axis`."""
+
+    codes: Array
+    grid: Grid
+    axis: int
+
+    @property
+    def number(self) -> Number:
+        """Their type."""
+        return cast(Number, str(self.codes.dtype))
+
+    def real(self) -> Array:
+        """The real numbers, float32."""
+        along = np.moveaxis(self.codes, self.axis, 0) if self.codes.ndim else self.codes
+        real = Stored(self.number, self.grid).real(along)
+        return np.moveaxis(real, 0, self.axis) if self.codes.ndim else real
+
+    def stored(self, number: Number) -> Array:
+        """The codes that stand for these numbers, if they are still the real ones."""
+        along = np.moveaxis(self.codes, self.axis, 0) if self.codes.ndim else self.codes
+        codes = numbers.stored(number, self.grid, along)
+        return np.moveaxis(codes, 0, self.axis) if self.codes.ndim else codes
+
+    def transposed(self, order: list[int] | None) -> "Coded":
+        """With its axes in another order."""
+        order = list(range(self.codes.ndim))[::-1] if order is None else order
+        if sorted(order) != list(range(self.codes.ndim)):
+            raise FileError(f"transposes {shown(self.codes.shape)} by {shown(order)}")
+        return Coded(self.codes.transpose(order), self.grid, order.index(self.axis) if order else 0)
+
+    def is_per(self, axis: int) -> bool:
+        """Whether the grid has one entry, or one per entry of this axis."""
+        return len(self.grid.scale) == 1 or self.axis == axis
+
+
+def grid_of(scale: Array, zero: Array | None, opset: int) -> Grid:
+    """The grid of QuantizeLinear's or DequantizeLinear's inputs."""
+    if opset < _FIRST:
+        raise FileError(f"is of operator set {_FIRST} and later")
+    zero = np.zeros(scale.shape, np.int8) if zero is None else zero
+    if scale.dtype.kind != "f" or zero.dtype.kind not in "iu" or scale.ndim > 1 or scale.size != zero.size:
+        raise FileError(f"has a scale of {shown(scale.shape)} and a zero point of {shown(zero.shape)}")
+    return Grid(tuple(decimal(value) for value in scale.flat), tuple(int(value) for value in zero.flat))
+
+
+def number_of(zero: Array | None) -> Number:
+    """The type that QuantizeLinear gives: its zero point's, bytes by default."""
+    given = "uint8" if zero is None else str(zero.dtype)
+    for number in RANGES:
+        if given == number:
+            return number
+    raise FileError(f"quantizes to {given}; {', '.join(RANGES)} are supported")
+
+
+def coded(codes: Array, grid: Grid, axis: int) -> Coded:
+    """Constants on a grid. FileError if they do not fit each other."""
+    entries = len(grid.scale)
+    if entries > 1 and not (-codes.ndim <= axis < codes.ndim and codes.shape[axis] == entries):
+        raise FileError(f"has {entries} scales for axis {axis} of {shown(codes.shape)}")
+    return Coded(codes, grid, axis % codes.ndim if entries > 1 else 0)

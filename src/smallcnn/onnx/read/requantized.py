@@ -1,0 +1,61 @@
+"""The operators from real numbers to whole ones on a grid and back, of results and of constants."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from smallcnn.errors import FileError
+from smallcnn.foreign import idioms
+from smallcnn.foreign.network import Network
+from smallcnn.foreign.views import Array, View
+from smallcnn.ir import ops
+from smallcnn.ir.types import RANGES, Grid
+from smallcnn.onnx.read.call import Call, Value
+from smallcnn.onnx.read.constants import Constants
+from smallcnn.onnx.read.quantized import Coded, coded, grid_of, number_of
+
+
+def quantize(net: Network, call: Call) -> View:
+    """QuantizeLinear, on a grid of one entry."""
+    view = call.view()
+    grid, number = _grid(call), number_of(call.get(2))
+    if len(grid.scale) > 1:
+        raise FileError(f"quantizes a result with {len(grid.scale)} scales; one is supported")
+    return net.on(view, ops.Quantize(number=number, grid=grid), call.label)
+
+
+def dequantize(net: Network, call: Call) -> View:
+    """DequantizeLinear, of a result of QuantizeLinear, or of an image of bytes."""
+    view, grid = call.any_view(), _grid(call)
+    if view.pixels:
+        if len(grid.scale) > 1:
+            raise FileError(f"dequantizes its image with {len(grid.scale)} scales; one is supported")
+        scale = np.array(grid.scale[0])
+        return idioms.scale_and_shift(net, replace(view, pixels=False), scale, -scale * grid.zero[0], call.label)
+    if view.node.tensor.grid != grid:
+        raise FileError("dequantizes with another scale or zero point than its input was quantized with")
+    return net.on(view, ops.Dequantize(), call.label)
+
+
+def _grid(call: Constants) -> Grid:
+    call.attributes.whole("saturate", 1)
+    if call.attributes.whole("block_size", 0) or call.attributes.whole("output_dtype", 0):
+        raise FileError("quantizes in blocks, or to a type it names; neither is supported")
+    return grid_of(call[1], call.get(2), call.opset)
+
+
+def of_constants(call: Constants, first: Value | None) -> Array | Coded | None:
+    """The result of an operator that makes codes, or that only moves them; None if it is another."""
+    match call.kind:
+        case "QuantizeLinear":
+            call.budget.spend(call[0].size)
+            return coded(call[0], _grid(call), call.attributes.whole("axis", 1)).stored(number_of(call.get(2)))
+        case "DequantizeLinear":
+            if str(call[0].dtype) not in RANGES:
+                raise FileError(f"dequantizes {call[0].dtype}; {', '.join(RANGES)} are supported")
+            return coded(call[0], _grid(call), call.attributes.whole("axis", 1))
+        case "Transpose" if isinstance(first, Coded):
+            return first.transposed(call.attributes.ints("perm"))
+        case "Identity" if isinstance(first, Coded):
+            return first
+    return None
