@@ -142,6 +142,9 @@ def test_the_files_page_prepares_as_smallcnn_does(tmp_path, kind, channels):
     for preprocessing in (
         Preprocessing((24, 32), (0.5,) * channels, (0.5,) * channels),
         Preprocessing((56, 40), (0.5,) * channels, (0.5,) * channels, crop=1, interpolation="lanczos"),
+        Preprocessing((23, 31), (0.5,) * channels, (0.5,) * channels, fit="stretch", crop=0.7),
+        Preprocessing((61, 40), (0.2,) * channels, (0.5,) * channels, fit="letterbox", crop=1.0),
+        Preprocessing((40, 61), (0.8,) * channels, (0.5,) * channels, fit="letterbox", crop=0.9),
     ):
         got = scope["prepare"](tmp_path / "image", json.loads(preprocessing.to_json()))
         want = preprocessing.prepare(tmp_path / "image").pixels

@@ -14,7 +14,7 @@ from smallcnn.report import run as report
 @pytest.fixture
 def root(tmp_path):
     """Three colours that pass for three classes of ImageNet."""
-    folder = colour_photos(tmp_path / "pictures", per_class=10)
+    folder = colour_photos(tmp_path / "photos", per_class=10)
     for colour, wnid in (("blue", "n01440764"), ("green", "n01443537"), ("red", "n01484850")):
         (folder / colour).rename(folder / wnid)
     return folder

@@ -27,7 +27,7 @@ from smallcnn.image.decode import decode
 RNG = np.random.default_rng(0)
 
 
-def picture(value, kind="JPEG", side=9):
+def image_file(value, kind="JPEG", side=9):
     Image.new("RGB", (side, side), (value, 100, 200)).save(file := io.BytesIO(), kind)
     return file.getvalue()
 
@@ -109,10 +109,10 @@ def gtsrb(folder, unpacked):
         for sign in range(7):
             for frame in range(2):
                 name = f"{label:05d}/{sign:05d}_{frame:05d}.ppm"
-                files[f"GTSRB/Final_Training/Images/{name}"] = content = picture(10 * sign, "PPM")
+                files[f"GTSRB/Final_Training/Images/{name}"] = content = image_file(10 * sign, "PPM")
                 (val if sign == 4 else train).append((content, label))
         files[f"GTSRB/Final_Training/Images/{label:05d}/GT-{label:05d}.csv"] = b"Filename;ClassId\n"
-    test = [(picture(i, "PPM"), (i * 7) % 43) for i in range(6)]
+    test = [(image_file(i, "PPM"), (i * 7) % 43) for i in range(6)]
     tests = {f"GTSRB/Final_Test/Images/{i:05d}.ppm": content for i, (content, _) in enumerate(test)}
     rows = ["Filename;Width;Height;Roi.X1;Roi.Y1;Roi.X2;Roi.Y2;ClassId"]
     rows += [f"{i:05d}.ppm;9;9;1;1;8;8;{label}" for i, (_, label) in enumerate(test)]
@@ -128,7 +128,7 @@ def gtsrb(folder, unpacked):
 def flowers102(folder, unpacked):
     savemat = pytest.importorskip("scipy.io").savemat
     labels = RNG.integers(1, 103, 12)
-    files = {f"jpg/image_{i:05d}.jpg": picture(20 * i) for i in range(1, 13)}
+    files = {f"jpg/image_{i:05d}.jpg": image_file(20 * i) for i in range(1, 13)}
     tar(folder / "102flowers.tgz", files)
     put(unpacked, files)
     numbers = {"trnid": [3, 1, 12], "valid": [2, 5], "tstid": [4, 6, 7, 8, 9, 10, 11]}
@@ -147,7 +147,7 @@ def imagenette(folder, unpacked):
         found = []
         for label, wnid in enumerate(("n01440764", "n02102040")):
             for i in range(3):
-                files[f"imagenette2-320/{part}/{wnid}/{i}.JPEG"] = content = picture(30 * i + label)
+                files[f"imagenette2-320/{part}/{wnid}/{i}.JPEG"] = content = image_file(30 * i + label)
                 found.append((content, label))
         want[part] = tuple(zip(*found, strict=True))
     files["imagenette2-320/noisy_imagenette.csv"] = b"path\n"
@@ -186,12 +186,12 @@ def official(tmp_path, monkeypatch):
 
 def check(source, want):
     """The stored parts are `want`: part -> (pixels or file contents, labels)."""
-    for part, (pictures, labels) in want.items():
+    for part, (images, labels) in want.items():
         names = {"train", "val"} if part == "train" and source.val_is_cut else {part}
         found = [(image, label) for name in names for image, label in zip(
             source.splits[name].images, source.splits[name].labels, strict=True)]  # fmt: skip
-        assert len(found) == len(pictures)
-        wanted = [(decode(image, 3).image.tobytes(), int(label)) for image, label in zip(pictures, labels, strict=True)]
+        assert len(found) == len(images)
+        wanted = [(decode(image, 3).image.tobytes(), int(label)) for image, label in zip(images, labels, strict=True)]
         assert sorted((decode(image, 3).image.tobytes(), int(label)) for image, label in found) == sorted(wanted)
 
 
@@ -320,12 +320,12 @@ def test_damaged_cifar(official, damage):
         open_source("cifar10", root=unpacked)
 
 
-def test_pictures_in_place_of_the_official_files(tmp_path):
+def test_images_in_place_of_the_official_files(tmp_path):
     classes = NAMED["cifar10"].read.keywords["classes"]
     for part in ("train", "test"):
-        files = {f"cifar10_{part}/{name}/{i}.jpg": picture(i) for name in classes for i in range(5)}
+        files = {f"cifar10_{part}/{name}/{i}.jpg": image_file(i) for name in classes for i in range(5)}
         tar(tmp_path / f"cifar10-jpeg-{part}.tar.gz", files)
-        tar(tmp_path / f"cifar100-jpeg-{part}.tar.gz", {"cifar100/apple/0.jpg": picture(0)})  # another set
+        tar(tmp_path / f"cifar100-jpeg-{part}.tar.gz", {"cifar100/apple/0.jpg": image_file(0)})  # another set
         put(tmp_path / "folders", files)
         put(tmp_path / "plain" / part, {name.partition("/")[2]: content for name, content in files.items()})
     prints = set()
@@ -337,8 +337,8 @@ def test_pictures_in_place_of_the_official_files(tmp_path):
     assert len(prints) == 1
 
 
-def test_pictures_of_another_set(tmp_path):
-    put(tmp_path, {f"{name}/{i}.jpg": picture(i) for name in ("daisy", "rose") for i in range(3)})
+def test_images_of_another_set(tmp_path):
+    put(tmp_path, {f"{name}/{i}.jpg": image_file(i) for name in ("daisy", "rose") for i in range(3)})
     with pytest.raises(DataError, match="2 classes of images, cifar10 has 10"):
         open_source("cifar10", root=tmp_path)
 

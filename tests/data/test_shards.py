@@ -40,9 +40,9 @@ def cache(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
+def photos(tmp_path_factory):
     """A folder of 60 small images, train and val, of two kinds of files."""
-    root, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    root, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
     for part, count in (("train", 20), ("val", 10)):
         for name in ("ant", "bee"):
             (root / part / name).mkdir(parents=True)
@@ -53,10 +53,10 @@ def pictures(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def made(pictures, tmp_path_factory):
+def made(photos, tmp_path_factory):
     """The same as shards."""
     out = tmp_path_factory.mktemp("made") / "shards"
-    source = open_source(pictures)
+    source = open_source(photos)
     write.write_shards(source.classes, source.splits, out, shard_bytes=SHARD_BYTES, seed=0)
     return out
 
@@ -87,18 +87,18 @@ def same(one, other):
         assert contents(split) == contents(other.splits[part])
 
 
-def test_shards_are_the_folder(pictures, made):
+def test_shards_are_the_folder(photos, made):
     assert len(list(made.glob("train-*.tar"))) == 3
-    same(open_source(made), open_source(pictures))
-    same(open_source(made / "index.json"), open_source(pictures))
-    assert open_source(made).fingerprint == open_source(pictures).fingerprint, "and in the same order"
+    same(open_source(made), open_source(photos))
+    same(open_source(made / "index.json"), open_source(photos))
+    assert open_source(made).fingerprint == open_source(photos).fingerprint, "and in the same order"
     assert all(path.stat().st_size <= SHARD_BYTES + 10240 for path in made.glob("*.tar"))  # a tar is padded
 
 
-def test_the_validation_part_is_cut_alike(pictures, tmp_path):
-    source = open_source(pictures / "train", seed=3)
+def test_the_validation_split_is_cut_alike(photos, tmp_path):
+    source = open_source(photos / "train", seed=3)
     assert source.val_is_cut
-    result = CliRunner().invoke(command, [str(pictures / "train"), "--out", str(tmp_path / "out")])
+    result = CliRunner().invoke(command, [str(photos / "train"), "--out", str(tmp_path / "out")])
     assert (result.exit_code, result.stdout) == (0, f"{tmp_path / 'out'}\n"), result.output
     assert "train: 40 images in 1 shards" in result.stderr
     again = open_source(tmp_path / "out", seed=3)
@@ -108,27 +108,27 @@ def test_the_validation_part_is_cut_alike(pictures, tmp_path):
         assert contents(again.splits[part]) == contents(source.splits[part])
 
 
-def test_webdataset_reads_them(pictures, made):
+def test_webdataset_reads_them(photos, made):
     import webdataset
 
     files = sorted(str(path) for path in made.glob("train-*.tar"))
     found = [(s.get("jpg") or s.get("png"), int(s["cls"])) for s in webdataset.WebDataset(files, shardshuffle=False)]
-    want = contents(open_source(pictures).splits["train"]).values()
+    want = contents(open_source(photos).splits["train"]).values()
     assert sorted(found) == sorted((data, label) for label, data in want)
     assert [label for _, label in found] != sorted(label for _, label in found), "they are shuffled"
 
 
-def test_writing_depends_on_the_seed_alone(pictures, made, tmp_path):
-    source = open_source(pictures)
+def test_writing_depends_on_the_seed_alone(photos, made, tmp_path):
+    source = open_source(photos)
     for seed, equal in ((0, True), (1, False)):
         out = tmp_path / str(seed)
         write.write_shards(source.classes, source.splits, out, shard_bytes=SHARD_BYTES, seed=seed)
         assert ((out / "index.json").read_bytes() == (made / "index.json").read_bytes()) is equal
 
 
-def test_a_stopped_run_is_taken_up(pictures, made, tmp_path, monkeypatch):
+def test_a_stopped_run_is_taken_up(photos, made, tmp_path, monkeypatch):
     """Stopped while the second shard is written; the first is kept, and all ends as if nothing had happened."""
-    source, out, began = open_source(pictures), tmp_path / "out", []
+    source, out, began = open_source(photos), tmp_path / "out", []
     whole = write._write
 
     def stopping(path, split, indices):
@@ -152,17 +152,17 @@ def test_a_stopped_run_is_taken_up(pictures, made, tmp_path, monkeypatch):
         run()
 
 
-def test_a_shard_of_another_run_is_written_anew(pictures, made, tmp_path):
+def test_a_shard_of_another_run_is_written_again(photos, made, tmp_path):
     out = shutil.copytree(made, tmp_path / "out")
     (out / "index.json").unlink()
     (out / "train-000000.tar").write_bytes((out / "train-000001.tar").read_bytes())
     (out / "train-000001.tar").write_bytes((out / "train-000002.tar").read_bytes()[:2000])
-    source = open_source(pictures)
+    source = open_source(photos)
     write.write_shards(source.classes, source.splits, out, shard_bytes=SHARD_BYTES, seed=0)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == {p.name: p.read_bytes() for p in made.iterdir()}
 
 
-def test_pictures_that_changed_between_two_runs_are_written_anew(tmp_path):
+def test_images_that_changed_between_two_runs_are_written_again(tmp_path):
     """Of the same size, as images without compression are."""
     for name in ("ant", "bee"):
         (tmp_path / "set" / name).mkdir(parents=True)
@@ -216,7 +216,7 @@ def test_a_missing_shard(shards):
     assert 0 < done == 40 - len(failed)
 
 
-def test_damaged_bytes_are_found_picture_by_picture(shards):
+def test_damaged_bytes_are_found_image_by_image(shards):
     path = shards / "train-000000.tar"
     entry = json.loads((shards / "index.json").read_text())["parts"]["train"][0]
     data = bytearray(path.read_bytes())
@@ -228,20 +228,20 @@ def test_damaged_bytes_are_found_picture_by_picture(shards):
     assert "damaged in storage" in failed[entry["names"][3]]
 
 
-def test_over_http(pictures, shards, cache):
+def test_over_http(photos, shards, cache):
     with served(shards) as server:
         source = open_source(f"{server.url}/index.json")
         assert server.asked == ["/index.json"], "no shard before it is wanted"
-        same(source, open_source(pictures))
+        same(source, open_source(photos))
         assert len(server.asked) == 1 + len(list(shards.glob("*.tar"))), "each once"
         asked = len(server.asked)
         assert loaded(source.splits["train"]) == (40, {})
         assert len(server.asked) == asked
 
 
-def test_over_a_command(pictures, shards):
+def test_over_a_command(photos, shards):
     """`pipe:` runs a command of the user's; for object storage it would be `aws s3 cp ... -`."""
-    same(open_source(f"pipe:cat {shards}/index.json"), open_source(pictures))
+    same(open_source(f"pipe:cat {shards}/index.json"), open_source(photos))
     with pytest.raises(FileError, match=r"^pipe:false index\.json: the command ended with exit code 1$"):
         open_source("pipe:false index.json")
 
@@ -403,8 +403,8 @@ def test_an_index_is_not_trusted(made):
 
 
 class TestOrder:
-    def test_of_local_pictures_is_any(self, pictures, shards):
-        for source in (open_source(pictures), open_source(shards)):
+    def test_of_local_images_is_any(self, photos, shards):
+        for source in (open_source(photos), open_source(shards)):
             split = source.splits["train"]
             for seed, epoch in ((0, 0), (0, 1), (5, 0)):
                 want = np.random.default_rng((seed, epoch)).permutation(40)

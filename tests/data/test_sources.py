@@ -81,7 +81,7 @@ class TestFolder:
         source = open_source(make(tmp_path, *numbered("train", 2), *numbered("plane", 2), *numbered("test", 2)))
         assert source.classes == ("plane", "test", "train")
 
-    def test_what_counts_as_a_picture(self, tmp_path):
+    def test_what_counts_as_an_image(self, tmp_path):
         make(tmp_path, "a/1.JPG", "a/2.tif", "a/deep/er/3.webp", "a/folder.jpg/4.png", "b/Ünï 花.jpeg")
         make(tmp_path, "a/.DS_Store", "a/._1.jpg", "a/.ipynb_checkpoints/1.jpg", ".git/c/5.jpg", "6.jpg", "a/empty/")
         make(tmp_path, "a/notes.txt", "a/deep/Thumbs.db", "b/7.jpg.part", "README")
@@ -126,7 +126,7 @@ class TestFolder:
             pytest.skip("this file system knows one of them")
         assert "two folders called 'caf\u00e9', in different Unicode forms" in problem(tmp_path)
 
-    def test_a_pipe_is_no_picture(self, tmp_path):
+    def test_a_pipe_is_no_image(self, tmp_path):
         make(tmp_path, "a/1.jpg", "b/1.jpg")
         os.mkfifo(tmp_path / "a" / "pipe.jpg")  # opening it would wait for ever
         assert open_source(tmp_path).left_out.files == {tmp_path / "a" / "pipe.jpg": "special (pipe, socket or device)"}
@@ -229,7 +229,7 @@ class TestCut:
         fraction=st.floats(0.01, 0.99),
         seed=st.integers(0, 99),
     )
-    def test_every_class_keeps_pictures_on_both_sides(self, tmp_path_factory, counts, fraction, seed):
+    def test_every_class_keeps_images_on_both_sides(self, tmp_path_factory, counts, fraction, seed):
         labels = np.repeat(np.arange(len(counts)), counts)
         path = tmp_path_factory.mktemp("cut") / "set.npz"
         np.savez(path, x=np.zeros((len(labels), 1, 1), np.uint8), y=labels)
@@ -242,7 +242,7 @@ class TestCut:
             assert held_out >= min(1, count - 1)
             assert abs(held_out - count * fraction) <= 1
 
-    def test_a_new_picture_hardly_changes_it(self, tmp_path):
+    def test_a_new_image_hardly_changes_it(self, tmp_path):
         make(tmp_path, *numbered("a", 50), *numbered("b", 50))
         before = set(open_source(tmp_path).splits["val"].names)
         for i in range(10):
@@ -440,8 +440,8 @@ class TestArchive:
         else:
             assert {part: len(split) for part, split in source.splits.items()} == {"train": 1675, "val": 341}
         for split in source.splits.values():
-            picture = decode(split.images[-1], 3)
-            assert min(picture.size) == (32 if file.startswith("cifar") else 160)
+            image = decode(split.images[-1], 3)
+            assert min(image.size) == (32 if file.startswith("cifar") else 160)
 
     @pytest.mark.parametrize("suffix", [".tar", ".tar.gz", ".zip"])
     def test_cut_short(self, tmp_path, suffix):

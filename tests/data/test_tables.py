@@ -5,8 +5,11 @@ import zipfile
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from shared_files import shared
+from smallcnn.data.shards.write import write_shards
 from smallcnn.data.sources import open_source
 from smallcnn.data.split import Split
 from smallcnn.data.targets import Attributes, Classes
@@ -221,7 +224,7 @@ class TestWhereItLies:
         sides = [{name[0] for name in split.names} for split in source.splits.values()]
         assert not sides[0] & sides[1]
 
-    def test_a_source_is_cut_anew_without_being_listed(self, tmp_path):
+    def test_a_source_is_cut_again_without_being_listed(self, tmp_path):
         images = [f"{i}.jpg" for i in range(20)]
         make(tmp_path, "\n".join(["file,a", *(f"{image},yes" for image in images)]), images=images)
         source = open_source(tmp_path, seed=3)
@@ -286,6 +289,26 @@ class TestRefused:
     def test_damaged_tables(self, tmp_path):
         make(tmp_path, b"\xff\xfe")
         assert problem(tmp_path / "labels.csv").startswith(f"{tmp_path / 'labels.csv'}: not a table")
+
+    def test_shards_of_attributes(self, tmp_path):
+        pytest.importorskip("webdataset")
+        source = open_source(make(tmp_path))
+        with pytest.raises(DataError, match="shards hold one class per image, not attributes"):
+            write_shards(source.classes, source.splits, tmp_path / "out", shard_bytes=1 << 20, seed=0)
+        assert not (tmp_path / "out").exists()
+
+    @settings(max_examples=200, deadline=None)
+    @given(text=st.text(alphabet='12.jpg,;\t"\n\r\0ayesno ', max_size=60) | st.binary(max_size=20))
+    def test_any_text_is_a_table_or_one_line(self, tmp_path_factory, text):
+        root = make(tmp_path_factory.getbasetemp() / "any", text, images=("1.jpg", "2.jpg"))
+        try:
+            found = open_source(root / "labels.csv")
+        except DataError as error:
+            found = error
+        if isinstance(found, DataError):
+            assert "\n" not in str(found)
+        else:
+            assert found.everything().targets.array.shape == (2, len(found.classes))
 
 
 class TestTargets:

@@ -105,15 +105,16 @@ def test_decoding_a_photograph_smaller_changes_little(height, width, size, orien
     height=st.integers(1, 600),
     size=st.tuples(st.integers(1, 64), st.integers(1, 64)),
     crop=st.floats(0.3, 1),
+    fit=st.sampled_from(["crop", "stretch", "letterbox"]),
 )
-@example(width=255, height=255, size=(64, 64), crop=1.0)  # its half is 127.5 pixels
+@example(width=255, height=255, size=(64, 64), crop=1.0, fit="crop")  # its half is 127.5 pixels
 @settings(deadline=None)
-def test_what_was_decoded_smaller_is_still_made_half_as_large(width, height, size, crop):
+def test_what_was_decoded_smaller_is_still_made_half_as_large(width, height, size, crop, fit):
     """Resizing to the half or less smooths; anything nearer would show how the decoder shrinks."""
     file = io.BytesIO()
     Image.new("L", (width, height)).save(file, "JPEG")
     decoded = decode(file.getvalue(), 1, Preprocessing(size, crop=crop).decoded_side(crop))
-    left, top, right, bottom = (edge / decoded.factor for edge in centre_box(decoded.size, size, crop))
+    left, top, right, bottom = (edge / decoded.factor for edge in centre_box(decoded.size, size, crop, fit))
     just = 1 + 1e-9  # rounding
     assert decoded.factor == 1 or (just * (right - left) >= 2 * size[1] and just * (bottom - top) >= 2 * size[0])
 
@@ -135,10 +136,21 @@ def test_normalise():
         std=st.tuples(*[st.floats(1e-3, 2)] * 3),
         crop=st.floats(0.1, 1),
         interpolation=st.sampled_from(list(RESAMPLING)),
+        order=st.sampled_from(["rgb", "bgr"]),
+        fit=st.sampled_from(["crop", "stretch", "letterbox"]),
     )
 )
 def test_json_round_trip(preprocessing):
     assert Preprocessing.from_json(preprocessing.to_json()) == preprocessing
+
+
+def test_json_of_format_1_is_read_and_written():
+    assert Preprocessing.from_json(json.dumps(GOOD)) == Preprocessing(
+        (8, 8), (0.5,), (0.5,), 1.0, "bilinear", "rgb", "crop"
+    )
+    assert json.loads(Preprocessing.from_json(json.dumps(GOOD)).to_json()) == GOOD
+    other = GOOD | {"mean": [0.5] * 3, "std": [0.5] * 3, "order": "bgr", "fit": "letterbox"}
+    assert json.loads(Preprocessing.from_json(json.dumps(other)).to_json()) == other
 
 
 GOOD = {"size": [8, 8], "mean": [0.5], "std": [0.5], "crop": 1.0, "interpolation": "bilinear"}
@@ -158,6 +170,8 @@ GOOD = {"size": [8, 8], "mean": [0.5], "std": [0.5], "crop": 1.0, "interpolation
         ({"crop": 1.5}, "crop must be above 0 and at most 1, not 1.5"),
         ({"crop": "all"}, "not a description"),
         ({"interpolation": "nearest"}, "interpolation must be bilinear, bicubic, lanczos, not nearest"),
+        ({"fit": "pad"}, "fit must be crop, stretch, letterbox, not pad"),
+        ({"fit": ["crop"]}, "fit must be crop, stretch, letterbox"),
         ({"gamma": 2.2}, "gamma"),
     ],
     ids=str,

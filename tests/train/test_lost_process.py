@@ -11,6 +11,7 @@ import os
 import random
 import re
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -314,3 +315,36 @@ def test_a_process_killed_a_few_times(tmp_path, photos):
 def test_a_process_killed_many_times(tmp_path, photos, way, request):
     ends = killed(way, tmp_path, photos, request.config.getoption("--kills"), seed=0)
     assert ends["said by all"] + ends["said by some"] > ends.total() / 4  # or the moments are not those of a run
+
+
+SCRIPT = """
+import sys
+import smallcnn
+smallcnn.train(sys.argv[1], sys.argv[2], sys.argv[3], resolution=32, epochs=500, batch_size=6, device="cpu")
+"""
+
+
+def test_a_script_ends_as_the_command_does(tmp_path):
+    data, out = colour_photos(tmp_path / "photos"), tmp_path / "run"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, MODEL, data, out], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env=os.environ | shared | {"RANK": str(number), "LOCAL_RANK": str(number)},
+        )
+        for number in (0, 1)
+    ]  # fmt: skip
+    try:
+        until((out / "last.safetensors").is_file)
+        both[1].kill()
+        said = both[0].communicate(timeout=SECONDS)[1]
+    finally:
+        for process in both:
+            process.kill()
+            process.wait()
+    assert both[0].returncode == 2, said
+    assert LOST.search(said)
+    assert not any(bad in said for bad in BAD), said

@@ -46,4 +46,4 @@ def test_an_image_that_cannot_be_decoded_is_left_out(tmp_path):
     good = sum(path.read_bytes() != b"no image" for path in split.images)
     for mix in ({}, {"mixup": 0.4}):
         seen = first_images(split, Recipe(augment="photo", mirror=True, **mix), Preprocessing((8, 8)), 64)
-        assert len(seen.images) == len(seen.labels) == len(seen.own) == len(seen.partners) == good
+        assert len(seen.images) == len(seen.targets) == len(seen.own) == len(seen.partners) == good

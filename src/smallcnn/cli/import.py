@@ -10,7 +10,7 @@ from smallcnn.cli.show import print_json, remark, remark_ending, say, size
 from smallcnn.errors import SmallcnnError
 
 if TYPE_CHECKING:
-    from smallcnn.image.fit import Order
+    from smallcnn.image.fit import Fit, Order
 
 
 @click.command("import")
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     "--labels", type=click.Path(path_type=Path), help="text file with one class per line  [default: ImageNet's]"
 )
 @options.resolution
+@options.fit
 @click.option("--crop", type=click.FloatRange(0, 1, min_open=True), help="share of the shorter side to keep")
 @click.option(
     "--interpolation", type=click.Choice(["bilinear", "bicubic", "lanczos"]), help="interpolation for resizing images"
@@ -47,6 +48,7 @@ def command(
     keep_background: bool,
     labels: Path | None,
     resolution: tuple[int, int] | None,
+    fit: "Fit | None",
     crop: float | None,
     interpolation: str | None,
     mean: tuple[float, ...] | None,
@@ -83,7 +85,7 @@ def command(
         if file.name.lower().endswith(".onnx.data"):
             raise SmallcnnError(f"{file}: holds the weights of {file.with_suffix('').name}; give that file")
     check_writable(out)
-    prepared = Overrides(resolution, mean, std, crop, interpolation, scale, order)
+    prepared = Overrides(resolution, mean, std, crop, interpolation, scale, order, fit)
     named = None if labels is None else _lines(labels)
     if {kind_of(file) for file in files} == {"onnx"}:
         if model or origin or fresh_head or len(files) > 1:

@@ -31,7 +31,7 @@ columns = click.option(
     "--columns",
     metavar="NAME,...",
     callback=lambda _context, _parameter, value: value and tuple(name.strip() for name in value.split(",")),
-    help="columns to use from a table of attributes, separated by commas  [default: all that can be used]",
+    help="questions to use from a table of attributes, separated by commas  [default: all columns that can be used]",
 )
 part = click.option(
     "--split", "--part", "part", type=click.Choice(["train", "val", "test", "all"]),
@@ -41,6 +41,12 @@ crop = click.option(
     "--crop",
     type=click.FloatRange(0, 1, min_open=True),
     help="share of the shorter side to keep; 1 if the images are already cropped  [default: the file's]",
+)
+fit = click.option(
+    "--fit",
+    type=click.Choice(["crop", "stretch", "letterbox"]),
+    help="how an image fills the input: crop (its centre), stretch (all of it) or letterbox (all of it, with borders)"
+    "  [default: the file's, or crop]",
 )
 workers = click.option(
     "--workers", type=click.IntRange(1), help="number of decoding threads  [default: one per core, at most 8]"

@@ -6,7 +6,19 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_h
 
 import click
 
-from smallcnn.cli.options import as_json, completed, compute, device, groups, models, root, threads, workers
+from smallcnn.cli.options import (
+    as_json,
+    columns,
+    completed,
+    compute,
+    device,
+    fit,
+    groups,
+    models,
+    root,
+    threads,
+    workers,
+)
 from smallcnn.cli.show import print_json, remark, say
 from smallcnn.errors import TRAIN, FileError, SmallcnnError, require
 from smallcnn.tasks.kinds import TASKS
@@ -14,6 +26,7 @@ from smallcnn.train.recipe import Recipe
 from smallcnn.train.recipes import NAMED
 
 if TYPE_CHECKING:
+    from smallcnn.image.fit import Fit
     from smallcnn.model.model import Model
 
 
@@ -88,8 +101,9 @@ def _shown(value: Any) -> str:
 @click.option(
     "--task",
     type=click.Choice(list(TASKS)),
-    help="what the network learns to say about an image  [default: what the data is labelled with]",
+    help="task to train for  [default: what the data is labelled with]",
 )
+@columns
 @click.option(
     "--from",
     "start",
@@ -116,6 +130,7 @@ def _shown(value: Any) -> str:
     help="side of the input in pixels  [default: the file's with --from; else 224 for image files, the image size for "
     "arrays]",
 )
+@fit
 @click.option(
     "--resume",
     is_flag=True,
@@ -131,6 +146,7 @@ def command(
     model: str | None,
     data: str | None,
     task: str | None,
+    columns: tuple[str, ...] | None,
     start: Path | None,
     root: Path | None,
     groups: str | None,
@@ -138,6 +154,7 @@ def command(
     teacher: Path | None,
     out: Path,
     resolution: int | None,
+    fit: "Fit | None",
     resume: bool,
     compute: Any,
     device: str,
@@ -171,7 +188,7 @@ def command(
         raise SmallcnnError("give MODEL or --from, not both: the file contains its network")
     network = _started_from(start) if start else model
     if resume and network is None:
-        if chosen or task or resolution or groups or recipe != "auto":
+        if chosen or task or columns or resolution or fit or groups or recipe != "auto":
             raise SmallcnnError("--resume takes its settings from the run; give no others, or give all of them")
         result = run.resume(out, data=data, root=root, teacher=teacher, device=device, workers=workers)
     elif network is None or data is None:
@@ -179,8 +196,9 @@ def command(
         raise SmallcnnError(f"train needs {missing} (or --resume without MODEL, to resume the run in --out)")
     else:
         result = run.train(
-            network, data, out, task=task, resolution=resolution, recipe=recipe,
-            teacher=teacher and located(teacher), root=root, groups=groups, resume=resume, compute=compute, device=device, workers=workers, **chosen,
+            network, data, out, task=task, columns=columns, resolution=resolution, fit=fit,
+            recipe=recipe, teacher=teacher and located(teacher), root=root, groups=groups, resume=resume,
+            compute=compute, device=device, workers=workers, **chosen,
         )  # fmt: skip
     if not result.finished:
         raise click.exceptions.Exit(130)

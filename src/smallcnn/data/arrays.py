@@ -10,12 +10,12 @@ from smallcnn.data.stores import ZipStore
 from smallcnn.data.targets import Classes
 from smallcnn.errors import DataError
 
-_PARTS = {"x": "train", "x_train": "train", "x_val": "val", "x_test": "test"}
+_SPLITS = {"x": "train", "x_train": "train", "x_val": "val", "x_test": "test"}
 
 
 def read_npz(path: Path) -> tuple[tuple[str, ...], dict[str, Split]]:
     """(class names, splits). Executes nothing from the file. Raises DataError."""
-    labels_of = {key: "y" + key[1:] for key in _PARTS}
+    labels_of = {key: "y" + key[1:] for key in _SPLITS}
     wanted = {*labels_of.keys(), *labels_of.values(), "classes"}
     try:
         _check_size(path, wanted)
@@ -28,7 +28,7 @@ def read_npz(path: Path) -> tuple[tuple[str, ...], dict[str, Split]]:
         why = " ".join(str(error).split())
         raise DataError(f"{path}: not a readable .npz file without pickled objects ({why})") from error
     splits: dict[str, Split] = {}
-    for key, name in _PARTS.items():
+    for key, name in _SPLITS.items():
         if key not in arrays:
             continue
         if labels_of[key] not in arrays:
@@ -39,7 +39,7 @@ def read_npz(path: Path) -> tuple[tuple[str, ...], dict[str, Split]]:
     if not splits:
         have = ", ".join(present) or "nothing"
         raise DataError(f"{path}: needs x_train and y_train, or x and y; the file has {have}")
-    shapes = {arrays[key].shape[1:] for key in _PARTS if key in arrays}
+    shapes = {arrays[key].shape[1:] for key in _SPLITS if key in arrays}
     if len(shapes) > 1:
         raise DataError(f"{path}: all splits need images of one shape, not {' and '.join(map(str, sorted(shapes)))}")
     labels = np.unique(np.concatenate([split.labels for split in splits.values()]))

@@ -18,7 +18,7 @@ from smallcnn.data.left_out import is_image_name
 from smallcnn.data.questions import Columns, answers
 from smallcnn.data.split import Split
 from smallcnn.data.table import Names, Table, is_table, read_table
-from smallcnn.data.tree import DEEPEST, PARTS, Folder, by_split, check_beside
+from smallcnn.data.tree import DEEPEST, SPLITS, Folder, by_split, check_beside
 from smallcnn.errors import DataError
 from smallcnn.tasks.attributes import Attributes
 from smallcnn.tasks.labels import some
@@ -61,7 +61,7 @@ def read(given: Folder, columns: Columns = None, table: str | None = None) -> La
     folders, others = by_split(root)
     if not folders or (others and not any(folder.folders() for folder in folders.values())):
         folders, others = {"train": root}, []  # a folder of images may be called "train"
-    folders = {key: folders[key] for key in dict.fromkeys(PARTS.values()) if key in folders}  # train's columns first
+    folders = {key: folders[key] for key in dict.fromkeys(SPLITS.values()) if key in folders}  # train's columns first
     if table is None and any(len(folder.folders()) > 1 for folder in folders.values()):
         return None
     own = _tables(root, table)
@@ -94,7 +94,7 @@ def _with_table(given: Folder) -> Folder | None:
     here = given
     for _ in range(DEEPEST):
         folders, loose = here.folders(), here.loose()
-        splits = [folder for folder in folders if folder.path.name.lower() in PARTS]
+        splits = [folder for folder in folders if folder.path.name.lower() in SPLITS]
         if any(is_table(path) for folder in (here, *splits) for path in folder.loose()):
             return here
         if len(folders) != 1 or any(is_image_name(path.name) for path in loose):

@@ -17,7 +17,7 @@ from smallcnn.data.left_out import LeftOut, is_image_name
 from smallcnn.data.questions import Columns
 from smallcnn.data.split import Split
 from smallcnn.data.targets import Classes
-from smallcnn.data.tree import DEEPEST, PARTS, Folder, InArchive, OnDisk, by_split, check_beside, nfc
+from smallcnn.data.tree import DEEPEST, SPLITS, Folder, InArchive, OnDisk, by_split, check_beside, nfc
 from smallcnn.errors import DataError, ImageError
 from smallcnn.tasks.classification import Classification
 from smallcnn.tasks.task import Task
@@ -136,7 +136,7 @@ def _meant(root: Folder) -> Folder:
     here = root
     for _ in range(DEEPEST):
         folders = here.folders()
-        if any(folder.path.name.lower() in PARTS for folder in folders):
+        if any(folder.path.name.lower() in SPLITS for folder in folders):
             break
         sets = [folder for folder in folders if _is_split(folder)]
         others = [folder.path.name for folder in folders if folder not in sets and sets and folder.images()]
@@ -158,7 +158,7 @@ def _meant(root: Folder) -> Folder:
 
 def _is_split(folder: Folder) -> bool:
     """Whether it holds train/, val/ or test/ with class folders in them."""
-    return any(inner.path.name.lower() in PARTS and inner.folders() for inner in folder.folders())
+    return any(inner.path.name.lower() in SPLITS and inner.folders() for inner in folder.folders())
 
 
 def _by_class(folder: Folder) -> dict[str, dict[str, File]]:

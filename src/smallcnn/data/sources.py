@@ -32,7 +32,7 @@ from smallcnn.tasks.task import Task
 
 __all__ = ["NAMED", "Data", "Source", "Split", "open_source"]
 
-_PARTS = ("train", "val", "test")
+_SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def open_source(
         splits["val"] = train.subset(held_out)
     elif groups is not None:
         notes.append(_on_both_sides(splits, groups, given.place))
-    ordered = dict(sorted(splits.items(), key=lambda item: _PARTS.index(item[0])))
+    ordered = dict(sorted(splits.items(), key=lambda item: _SPLITS.index(item[0])))
     return Source(given, ordered, is_cut, tuple(notes), kept)
 
 

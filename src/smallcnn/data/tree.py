@@ -10,7 +10,7 @@ from smallcnn.data.archive import File
 from smallcnn.data.left_out import LeftOut, is_image_name, is_skipped
 from smallcnn.errors import DataError
 
-PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 DEEPEST = 8  # folders around a set; links may lead in circles
 
 
@@ -40,7 +40,7 @@ def by_split(root: Folder) -> tuple[dict[str, Folder], list[Folder]]:
     splits: dict[str, Folder] = {}
     others = []
     for folder in root.folders():
-        split = PARTS.get(folder.path.name.lower())
+        split = SPLITS.get(folder.path.name.lower())
         if split in splits:
             one, other = splits[split].path.name, folder.path.name
             raise DataError(f"{root.path}: {one} and {other} mean the same split; keep one of them")

@@ -20,6 +20,10 @@ FILTERS = {
 """Antialiasing filters by name."""
 
 
+_HALF = 0.5 + 1e-6
+"""Added before rounding down, so that a half goes up even if float64 falls short of it: letterboxes often end there."""
+
+
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """An image as a network's input: uint8 `pixels` (H, W, C), and the part of the image that they show."""
@@ -66,7 +70,7 @@ def _placed(
     if start >= 0 and end <= length:
         return (start, end), (0, pixels), (start, end)
     visible = max(start, 0.0), min(end, float(length))
-    first, last = (floor((edge - start) / (end - start) * pixels + 0.5) for edge in visible)
+    first, last = (floor((edge - start) / (end - start) * pixels + _HALF) for edge in visible)
     first = min(first, pixels - 1)
     last = max(last, first + 1)  # an image thinner than a pixel still fills one
     each = (visible[1] - visible[0]) / (last - first)

@@ -24,7 +24,11 @@ from smallcnn.report import charts, page
 from smallcnn.report.page import Section, write
 from smallcnn.runtime import Net
 from smallcnn.system import places
+from smallcnn.tasks.classification import Classification
+from smallcnn.tasks.metrics import average_precision
+from smallcnn.tasks.task import Task
 from smallcnn.train.epochs import Epoch
+from smallcnn.train.epochs import title as title_of
 
 if TYPE_CHECKING:
     from smallcnn.train.recipe import Recipe
@@ -46,20 +50,26 @@ def of_run(run: Path, data: str, root: str | Path | None = None, goal: str = "to
     evaluation = evaluate(net, data, root=root, part="val")
     trained = store.load(run / "best.safetensors")
     counted = profile(trained.graph)
-    swept = sweep(trained, evaluation, renormed=counted.mult_adds <= _QUICK_TO_RENORM)
-    history = read_history(run)
     name = places.name(data)
+    if isinstance(trained.task, Classification):
+        score = evaluation.metrics.top1
+        swept = sweep(trained, evaluation, renormed=counted.mult_adds <= _QUICK_TO_RENORM)
+        about_answers = [
+            accuracy(evaluation, net, name),
+            *sections.of_findings(examine(evaluation, net.labels, net.ending), net.preprocessing),
+            sections.of_sweep(swept),
+        ]
+    else:
+        score, about_answers = evaluation.scores[goal], [labels(evaluation, net, name)]
     path = run / "report.html"
     write(
         path,
         f"{plain_name(net.name)} on {name}",
-        [(f"{evaluation.metrics.top1:.1%}", "validation top-1"), *_size(counted)],
+        [(f"{score:.1%}", f"validation {title_of(goal)}"), *_size(counted)],
         [
-            curves(history, goal),
+            curves(read_history(run), goal),
             *_training_images(net, evaluation),
-            accuracy(evaluation, net, name),
-            *sections.of_findings(examine(evaluation, net.labels, net.ending), net.preprocessing),
-            sections.of_sweep(swept),
+            *about_answers,
             cost(counted),
             facts(net, []),
         ],
@@ -104,14 +114,21 @@ def _training_images(net: Net, evaluation: Evaluation) -> list[Section]:
     recipe = Recipe.from_dict(stored)
     seen = first_images(split, recipe, net.preprocessing, _TRAINING_IMAGES)
     figures = []
-    for image, label, own, partner in zip(seen.images, seen.labels, seen.own, seen.partners, strict=True):
-        names = [evaluation.source.classes[index] for index in (label, partner)]
+    for image, target, own, partner in zip(seen.images, seen.targets, seen.own, seen.partners, strict=True):
+        names = [_named(evaluation.source.task, of) for of in (target, partner)]
         shown = [(share, name) for share, name in zip((own, 1 - own), names, strict=True) if share >= 0.005]
         mixed = len(set(names)) == len(shown) == 2
         caption = ", ".join(f"{name} {share:.0%}" for share, name in sorted(shown, reverse=True))
         figures.append(page.figure(image, None, caption if mixed else shown[0][1]))
     note = f"Training images as the network saw them in the first epoch: {_changes(recipe)}."
     return [Section("Training images", f"<p>{page.text(note)}</p>{page.grid(figures)}")]
+
+
+def _named(task: Task, target: np.ndarray) -> str:
+    """What one image is labelled with: its class, or the attributes present."""
+    if isinstance(task, Classification):
+        return task.labels[int(target)]
+    return ", ".join(label for label, present in zip(task.labels, target, strict=True) if present == 1)
 
 
 def _changes(recipe: "Recipe") -> str:
@@ -233,6 +250,22 @@ def accuracy(evaluation: Evaluation, net: Net, data: str) -> Section:
         )
     figure = charts.svg(charts.confusion_matrix(metrics.confusion, net.labels))
     return Section("Accuracy", f"<p>{page.text(note)}</p>{doubt}{skipped}{figure}")
+
+
+def labels(evaluation: Evaluation, net: Net, data: str) -> Section:
+    """Average precision of each attribute."""
+    (logits,) = evaluation.answers.outputs.values()
+    present = evaluation.answers.targets
+    precision = average_precision(logits, present)
+    rows = [
+        [label, f"{np.nansum(present[:, i]):.0f}", f"{(~np.isnan(present[:, i])).sum()}",
+         "" if np.isnan(precision[i]) else f"{precision[i]:.1%}"]
+        for i, label in enumerate(evaluation.task.labels)
+    ]  # fmt: skip
+    scores = ", ".join(f"{title_of(name)} {score:.4g}" for name, score in evaluation.scores.items())
+    note = f"{evaluation.images} images of {data} ({evaluation.part}): {scores}; {net.path.name} in {net.engine}."
+    table = page.table(["label", "images with it", "images known", "average precision"], rows)
+    return Section("Labels", f"<p>{page.text(note)}</p>{table}")
 
 
 def predictions(net: Net, split: Split, classes: Sequence[str], most: int = 24) -> Section:

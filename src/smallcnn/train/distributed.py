@@ -32,7 +32,7 @@ from torch.nn.parallel import DistributedDataParallel
 from smallcnn.errors import DataError, LostProcess, SmallcnnError
 from smallcnn.train.device import pick_device
 from smallcnn.train.ranks import Ranks
-from smallcnn.train.stopping import end_by_itself
+from smallcnn.train.stopping import end_at_once_if_uncaught, end_by_itself
 from smallcnn.train.sync_norm import synchronise
 
 _PATIENCE = timedelta(minutes=30)  # torch's default: for all processes to start, and later for a slow one
@@ -86,6 +86,7 @@ def joined(device: str) -> Iterator[tuple[Ranks, torch.device]]:
     finally:
         _leave()
     if lost is not None:
+        end_at_once_if_uncaught(LostProcess)
         raise LostProcess(
             f"process {ranks.number} of {ranks.count} lost another process of this run, or cannot reach it: {lost}"
         )

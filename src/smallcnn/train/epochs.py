@@ -68,7 +68,7 @@ class Epoch:
                     values[name][key.removeprefix(prefix)] = value
                     break
             else:
-                values[_TIMES[key] if key in _TIMES else key] = value
+                values[_TIMES.get(str(key), str(key))] = value
         try:
             made = cls(**values)
         except TypeError as error:

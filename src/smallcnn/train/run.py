@@ -5,6 +5,7 @@ log.jsonl, tensorboard/.
 """
 
 import hashlib
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,8 @@ import torch
 
 from smallcnn.data.sources import NAMED, Source
 from smallcnn.errors import DataError, FileError
+from smallcnn.image.fit import Fit
+from smallcnn.image.overrides import Overrides
 from smallcnn.ir.graph import Graph
 from smallcnn.model.model import Model
 from smallcnn.system import lock, places
@@ -35,7 +38,9 @@ def train(
     out: str | Path,
     *,
     task: str | None = None,
+    columns: Sequence[str] | None = None,
     resolution: int | None = None,
+    fit: Fit | None = None,
     recipe: Recipe | str = "auto",
     teacher: str | Path | None = None,
     root: str | Path | None = None,
@@ -54,10 +59,12 @@ def train(
     - a model (`model.store.load`): the run starts from its weights and uses its preprocessing, with a new last layer
       unless the network knows all labels of the data.
 
-    `task` is what the data must be labelled for; by default whatever it is.
+    `task` is what the data must be labelled for; by default whatever it is. `columns` are the questions to learn from a
+    table of attributes, by default all that can be used.
 
     `resolution` applies to a name or a model. Its default is the model's resolution. For a name it is the network's
-    own (mostly 224) with image files, and the images' size, at least 32, with arrays.
+    own (mostly 224) with image files, and the images' size, at least 32, with arrays. `fit` says how images fill
+    it, by default as the model's do, else by their centre.
 
     `recipe` is a Recipe, the name of one (see `recipes`), or "auto": the one for fine-tuning, for small images or for
     photographs. `changes` override its fields. `teacher` is a model file to learn from. `root` is the folder with the
@@ -74,8 +81,9 @@ def train(
     with joined(device) as (ranks, on):
         with ranks.together(), ranks.in_turn():
             plain = replace(named(recipe), **changes)
-            source = opened(data, plain, root, groups=groups, task=task)
+            source = opened(data, plain, root, columns=columns, groups=groups, task=task)
             beginning = start(model, source, resolution, plain.seed)
+            beginning = replace(beginning, preprocessing=Overrides(fit=fit).over(beginning.preprocessing))
             chosen = settled(replace(named(recipe, beginning), **changes), source, beginning)
         resumed = resume or restarted()
         return _run(beginning, source, data, root, out, chosen, teacher, resumed, compute, on, workers, ranks)
@@ -105,7 +113,7 @@ def resume(
         assert data is not None
         with ranks.together(), ranks.in_turn():
             recipe = settings.recipe
-            source = opened(data, recipe, root, cut=settings.cut)
+            source = opened(data, recipe, root, columns=settings.task, cut=settings.cut)
         beginning = Start(settings.graph, None, settings.preprocessing, settings.start)
         return _run(beginning, source, data, root, out, recipe, teacher, True, "auto", on, workers, ranks)
 

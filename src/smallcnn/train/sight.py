@@ -17,13 +17,13 @@ from smallcnn.train.recipe import Recipe
 
 @dataclass(frozen=True)
 class Sight:
-    """uint8 `images` (N, H, W, C) and their `labels` (N,).
+    """uint8 `images` (N, H, W, C) and their `targets` (N, ...), as a batch carries them.
 
-    For mixed images `own` (N,) is the share of the image itself and `partners` (N,) are the labels of the rest.
+    For mixed images `own` (N,) is the share of the image itself and `partners` (N, ...) are the targets of the rest.
     """
 
     images: np.ndarray
-    labels: np.ndarray
+    targets: np.ndarray
     own: np.ndarray
     partners: np.ndarray
 
@@ -41,7 +41,7 @@ def first_images(split: Split, recipe: Recipe, preprocessing: Preprocessing, mos
         rows, mix = mix.among(places)
     batch = replace(
         batch, images=batch.images[rows], labels=batch.labels[rows], indices=batch.indices[rows],
-        seen=[batch.seen[row] for row in rows],
+        seen=[batch.seen[row] for row in rows.tolist()],
     )  # fmt: skip
     loaded = Pixels(preprocessing, torch.device("cpu")).load(batch.images)
     seen, own = augmented(recipe, loaded, draws.colours(batch.indices), mix)

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from smallcnn import zoo
-from smallcnn.data.sources import Source, open_source
+from smallcnn.data.questions import Columns
+from smallcnn.data.sources import Data, Source, open_source
 from smallcnn.errors import DataError
 from smallcnn.image.fit import Preprocessing
 from smallcnn.ir import ops
@@ -41,16 +42,20 @@ class Start:
 
 
 def opened(
-    data: str | Path,
+    data: Data,
     recipe: Recipe,
     root: str | Path | None,
     *,
+    columns: Columns = None,
     groups: str | Path | None = None,
     cut: str = "",
     task: str | None = None,
 ) -> Source:
     """The images of a run. Raises DataError if they cannot be trained on, or are labelled for another `task`."""
-    source = open_source(data, root=root, seed=recipe.seed, val_fraction=recipe.val_fraction, groups=groups, cut=cut)
+    source = open_source(
+        data, root=root, columns=columns, seed=recipe.seed, val_fraction=recipe.val_fraction, groups=groups, cut=cut
+    )
+    data = source.listing.place
     if task is not None and task != source.task.kind:
         known = "" if task in TASKS else f"; there are {', '.join(TASKS)}"
         raise DataError(f"{data}: labelled for {source.task.kind}, not for {task}{known}")

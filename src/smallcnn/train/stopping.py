@@ -1,10 +1,15 @@
-"""Ctrl-C and SIGTERM during a run: finish the step and write a checkpoint first."""
+"""Ends of a run before its time: Ctrl-C and SIGTERM, which finish the step first, and a lost process."""
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import TracebackType
 
+from smallcnn.errors import SmallcnnError
+from smallcnn.system.escape import escaped
 from smallcnn.train.log import Quiet
 
 
@@ -46,3 +51,22 @@ def end_by_itself() -> None:
     """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def end_at_once_if_uncaught(kind: type[SmallcnnError]) -> None:
+    """Makes an uncaught error of this kind end the process with one line and exit code 2, as the command does.
+
+    Nothing is torn down: a thread of a half-made connection would abort an ordinary exit.
+    """
+    usual = sys.excepthook
+
+    def hook(raised: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not issubclass(raised, kind):
+            usual(raised, error, trace)
+            return
+        print(f"smallcnn: {escaped(' '.join(str(error).split()))}", file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(2)
+
+    sys.excepthook = hook

@@ -16,7 +16,7 @@ from smallcnn.errors import DataError
 
 NAME = "index.json"
 _FORMAT = "smallcnn shards 1"
-_PARTS = {"train", "val", "test"}
+_SPLITS = {"train", "val", "test"}
 _LARGEST = 1 << 40
 
 
@@ -58,7 +58,7 @@ class Index:
             classes = tuple(fields["classes"])
             _check(bool(classes) and all(isinstance(name, str) for name in classes), "classes must be names")
             _check(len(set(classes)) == len(classes), "a class is named twice")
-            _check(bool(fields["parts"]) and fields["parts"].keys() <= _PARTS, "parts must be train, val or test")
+            _check(bool(fields["parts"]) and fields["parts"].keys() <= _SPLITS, "splits must be train, val or test")
             parts = {
                 split: [_shard(entry, len(classes)) for entry in shards] for split, shards in fields["parts"].items()
             }

@@ -16,6 +16,7 @@ import numpy as np
 from smallcnn.data.archive import LARGEST, File, content, tar_members
 from smallcnn.data.shards.index import NAME, Index, Shard
 from smallcnn.data.split import Split
+from smallcnn.data.targets import Classes
 from smallcnn.errors import DataError, ImageError, MissingExtra
 from smallcnn.image.stored import Stored
 from smallcnn.system.files import atomic, check_writable, remove_leftovers
@@ -48,6 +49,8 @@ def write_shards(
         raise MissingExtra("writing shards", "train") from error
     if any(isinstance(split.images, np.ndarray) for split in splits.values()):
         raise DataError("arrays are already in memory and need no shards; shards are for images in files")
+    if any(not isinstance(split.targets, Classes) for split in splits.values()):
+        raise DataError("shards hold one class per image, not attributes")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
