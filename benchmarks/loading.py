@@ -14,12 +14,13 @@ from statistics import median
 import click
 import numpy as np
 
-from smallcnn.data.loader import Prepare, batches
-from smallcnn.data.memory import Remembered, prepared
+from smallcnn.data.loader import batches
+from smallcnn.data.memory import PreparedSplit, Remembered
 from smallcnn.data.sources import open_source
 from smallcnn.image.crops import shifted
 from smallcnn.image.decode import decode
 from smallcnn.image.fit import Preprocessing
+from smallcnn.image.resample import Prepared
 from smallcnn.train.augment import decoded_side, random_crop
 from smallcnn.train.recipe import Recipe
 
@@ -40,14 +41,14 @@ def main(source: str, resolution: int) -> None:
     shorter = decoded_side(recipe, preprocessing)
     remembered = Remembered(split, 3, shorter)
 
-    def loader(prepare: Prepare) -> Callable[[], None]:
+    def loader(prepare: Callable[[int], Prepared]) -> Callable[[], None]:
         def run() -> None:
             for _ in batches(split, prepare, range(len(split)), batch_size=_BATCH, workers=1):
                 pass
 
         return run
 
-    array = np.asarray(prepared(split, preprocessing, workers=1)[0].images)
+    array = np.asarray(PreparedSplit(split, preprocessing, workers=1).split.images)
     ways = {
         "as evaluation prepares them": loader(lambda i: preprocessing.prepare(split.images[i])),
         "random crops": loader(lambda i: random_crop(recipe, preprocessing, 0, i, decode(split.images[i], 3, shorter))),

@@ -90,7 +90,7 @@ def test_the_files_page_reads_a_model_without_smallcnn(tmp_path):
     assert done.returncode == 0, done.stderr
     label, *logits = done.stdout.split()
     net = runtime.open(tmp_path / "model.onnx")
-    expected = net.logits(net.preprocessing.prepare(tmp_path / "photo.jpg")[None])[0]
+    expected = net.logits(net.preprocessing.prepare(tmp_path / "photo.jpg").pixels[None])[0]
     # rounding of the printed digits, and sums that the two sessions may add in another order
     np.testing.assert_allclose(np.array(logits, float), expected, atol=1e-5 * np.abs(expected).max())
     assert label == net.labels[expected.argmax()]
@@ -144,7 +144,7 @@ def test_the_files_page_prepares_as_smallcnn_does(tmp_path, kind, channels):
         Preprocessing((56, 40), (0.5,) * channels, (0.5,) * channels, crop=1, interpolation="lanczos"),
     ):
         got = scope["prepare"](tmp_path / "image", json.loads(preprocessing.to_json()))
-        want = preprocessing.prepare(tmp_path / "image")
+        want = preprocessing.prepare(tmp_path / "image").pixels
         assert (got.dtype, got.shape) == (want.dtype, want.shape)
         np.testing.assert_allclose(got.astype(int), want, atol=2 if kind == "sRGB by a profile" else 0)
 

@@ -11,7 +11,7 @@ from types import ModuleType
 
 import numpy as np
 
-from smallcnn.data.loader import batches
+from smallcnn.data.loader import prepared_batches
 from smallcnn.data.sources import Source, Split, open_source
 from smallcnn.errors import DataError
 from smallcnn.image.fit import Preprocessing
@@ -140,14 +140,7 @@ def ask(
     logits, labels, indices = [], [], []
     skipped: dict[str, str] = {}
     done = 0
-    loader = batches(
-        split,
-        lambda index: preprocessing.prepare(split.images[index]),
-        chosen,
-        batch_size=_BATCH,
-        workers=workers,
-    )
-    for batch in loader:
+    for batch in prepared_batches(split, preprocessing, chosen, batch_size=_BATCH, workers=workers):
         skipped |= batch.failed
         if len(batch.labels):
             logits.append(logits_of(batch.images))

@@ -98,7 +98,7 @@ class Net:
         """
         if isinstance(images, str | bytes | Path | np.ndarray | Image):
             raise DataError("classify takes a list of images; for one image, write classify([image])")
-        return [self.classify_prepared(self.preprocessing.prepare(image), top=top) for image in images]
+        return [self.classify_prepared(self.preprocessing.prepare(image).pixels, top=top) for image in images]
 
     def classify_prepared(self, image: np.ndarray, *, top: int = 5) -> Prediction:
         """Classifies one image already at the network's size: uint8 (H, W, C)."""

@@ -117,7 +117,7 @@ def test_the_sweep_is_evaluation_at_each_size(photos, tmp_path):
         resized = with_resolution(model.graph, row.size)
         assert row.mult_adds == profile(resized).mult_adds
         prepared = Preprocessing(row.size)
-        pictures = [prepared.prepare(path) for path in evaluation.split.images]
+        pictures = [prepared.prepare(path).pixels for path in evaluation.split.images]
         logits = run(resized, model.weights, prepared.normalise(np.stack(pictures)))
         assert row.top1 == measure(logits, evaluation.split.labels).top1
     assert found.rows[3].top1 == evaluation.metrics.top1
@@ -136,7 +136,7 @@ def test_batch_norm_is_re_estimated_at_each_size(tmp_path):
     for row in found.rows:
         again = reestimate(at_size(model, row.size), evaluation.source.splits["train"])
         some = evaluation.split.subset(np.linspace(0, 26, 10).round().astype(int).tolist())
-        x = again.preprocessing.normalise(np.stack([again.preprocessing.prepare(path) for path in some.images]))
+        x = again.preprocessing.normalise(np.stack([again.preprocessing.prepare(path).pixels for path in some.images]))
         assert row.top1_reestimated == measure(run(again.graph, again.weights, x), some.labels).top1
     plain = sweep(model, evaluation, images=10, renormed=False, threads=1)
     assert [row.top1 for row in plain.rows] == [row.top1 for row in found.rows]

@@ -6,6 +6,7 @@ import pytest
 from artifacts import artifact, colour_photos
 from networks import tiny
 from smallcnn.data.sources import Split, open_source
+from smallcnn.data.targets import Classes
 from smallcnn.errors import DataError, GraphError
 from smallcnn.ir import ops
 from smallcnn.ir.builder import Builder
@@ -45,7 +46,7 @@ def statistics(model, batches):
 def pictures(count, side=10, seed=0):
     rng = np.random.default_rng(seed)
     images = np.clip(rng.normal(rng.uniform(50, 200, (count, 1, 1, 3)), 40, (count, side, side, 3)), 0, 255)
-    return Split(images.astype(np.uint8), rng.integers(0, 3, count), [str(i) for i in range(count)])
+    return Split(images.astype(np.uint8), Classes(rng.integers(0, 3, count)), [str(i) for i in range(count)])
 
 
 @pytest.mark.parametrize("count", [2, 50, 64, 150])
@@ -54,7 +55,7 @@ def test_statistics_are_those_of_the_pictures(graph, count):
     model, split = artifact(graph), pictures(count)
     got = reestimate(model, split, workers=1)
     order = np.random.default_rng(0).permutation(count)
-    prepared = np.stack([model.preprocessing.prepare(split.images[i]) for i in order])
+    prepared = np.stack([model.preprocessing.prepare(split.images[i]).pixels for i in order])
     want = statistics(model, [prepared[start : start + 64] for start in range(0, count, 64)])
     assert len(want) == sum(isinstance(node.op, ops.BatchNorm) for node in graph)
     for name, (mean, variance) in want.items():
@@ -72,7 +73,7 @@ def test_nothing_else_changes_and_the_answers_follow():
     for name, value in model.weights.items():
         np.testing.assert_array_equal(value, before[name])
         assert np.array_equal(got.weights[name], value) != ("running" in name)
-    x = model.preprocessing.normalise(np.stack([model.preprocessing.prepare(image) for image in split.images]))
+    x = model.preprocessing.normalise(np.stack([model.preprocessing.prepare(image).pixels for image in split.images]))
     values = run(got.graph, got.weights, x)
     assert not np.allclose(values, run(model.graph, model.weights, x))
 

@@ -213,7 +213,7 @@ def test_same_answers_as_onnxruntime(files, text, most, pictures, tmp_path):  # 
     )
     other = 0
     for path in sorted(pictures.glob("*/*"))[:most]:
-        image = model.preprocessing.prepare(path)[None]
+        image = model.preprocessing.prepare(path).pixels[None]
         want, got = peer.logits(image)[0], net.run(image)[0]
         error = np.abs(got - want).max() / np.abs(want).max()
         assert error < TOLERANCE, f"{path.name}: {error:.1e}"

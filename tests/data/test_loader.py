@@ -10,22 +10,31 @@ from PIL import Image
 
 from smallcnn.data.loader import batches, rate
 from smallcnn.data.sources import Split, open_source
+from smallcnn.data.targets import Classes
 from smallcnn.errors import ImageError
 from smallcnn.image.fit import Preprocessing
+from smallcnn.image.geometry import Seen
+from smallcnn.image.resample import Prepared
 
 COUNT = 50
 ORDER = np.random.default_rng(0).permutation(COUNT)
 SPLIT = Split(
     np.arange(COUNT, dtype=np.uint8).repeat(4).reshape(COUNT, 2, 2),
-    np.arange(COUNT) % 7,
+    Classes(np.arange(COUNT) % 7),
     [f"image {i}" for i in range(COUNT)],
 )
+
+
+def show(pixels):
+    """These pixels as they are, as the whole of an image."""
+    height, width = pixels.shape[:2]
+    return Prepared(pixels, Seen((height, width), (height, width), (0, 0, width, height)))
 
 
 def pixels(index):
     """(2, 2, 1), every pixel the image's index; later ones are faster, so that threads finish out of order."""
     time.sleep((COUNT - index) * 2e-5)
-    return SPLIT.images[index][..., None]
+    return show(SPLIT.images[index][..., None])
 
 
 def loaded(prepare=pixels, order=ORDER, *, batch_size=12, workers=2, **options):
@@ -66,7 +75,7 @@ def test_decoding_in_threads_is_decoding_one_after_the_other():
         image.save(file := io.BytesIO(), kind)
         files.append(file.getvalue())
     prepare = Preprocessing((24, 24)).prepare
-    want = np.stack([prepare(file) for file in files])
+    want = np.stack([prepare(file).pixels for file in files])
     got = loaded(lambda index: prepare(files[index]), range(COUNT), workers=8)
     np.testing.assert_array_equal(np.concatenate([batch.images for batch in got]), want)
 
@@ -176,7 +185,7 @@ def test_the_rate_is_pictures_by_time(monkeypatch):
 
     def slow(index):
         time.sleep(0.005)
-        return SPLIT.images[index][..., None]
+        return show(SPLIT.images[index][..., None])
 
     one, two = (rate(batches(SPLIT, slow, range(COUNT), batch_size=10, workers=n), 2.0) for n in (1, 2))
     assert 10 < one < 200

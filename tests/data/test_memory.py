@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 
 from smallcnn.data import memory
-from smallcnn.data.memory import Remembered, prepared, prepared_bytes
-from smallcnn.data.sources import open_source
+from smallcnn.data.memory import PreparedSplit, Remembered
+from smallcnn.data.sources import Split, open_source
+from smallcnn.data.targets import Classes
 from smallcnn.errors import ImageError
 from smallcnn.image.crops import shifted
 from smallcnn.image.decode import decode
@@ -58,15 +59,48 @@ def broken(split):
 @pytest.mark.parametrize("batch", [1, 7, 256])
 def test_prepared_pictures_are_those_of_preprocessing(photos, preprocessing, batch, monkeypatch):
     monkeypatch.setattr(memory, "_BATCH", batch)
-    split, failed = prepared(photos, preprocessing, workers=3)
-    assert set(failed) == broken(photos)
-    assert split.images.nbytes == prepared_bytes(split, preprocessing) == 17 * np.prod(split.images.shape[1:])
-    assert prepared_bytes(photos, preprocessing) == 20 * np.prod(split.images.shape[1:])
+    ready = PreparedSplit(photos, preprocessing, workers=3)
+    split = ready.split
+    assert ready.held
+    assert set(ready.failed) == broken(photos)
+    assert split.images.nbytes == 17 * np.prod(split.images.shape[1:])
     files = dict(zip(photos.names, zip(photos.images, photos.labels, strict=True), strict=True))
-    assert list(split.names) == [name for name in photos.names if name not in failed]
+    assert list(split.names) == [name for name in photos.names if name not in ready.failed]
     for image, label, name in zip(split.images, split.labels, split.names, strict=True):
-        np.testing.assert_array_equal(image, preprocessing.prepare(files[name][0]))
+        np.testing.assert_array_equal(image, preprocessing.prepare(files[name][0]).pixels)
         assert label == files[name][1]
+
+
+@pytest.mark.parametrize("fit", ["crop", "letterbox"])
+def test_batches_are_the_same_from_memory_and_from_files(photos, fit):
+    preprocessing = Preprocessing((12, 20), fit=fit)
+    good = photos.subset([i for i, name in enumerate(photos.names) if name not in broken(photos)])
+    order = np.random.default_rng(0).permutation(len(good))
+    most = 17 * 12 * 20 * 3
+    held, files = (PreparedSplit(good, preprocessing, 2, budget) for budget in (most, most - 1))
+    assert (held.held, files.held) == (True, False)
+    for batch, other in zip(held.batches(order, 5), files.batches(order, 5), strict=True):
+        np.testing.assert_array_equal(batch.images, other.images)
+        np.testing.assert_array_equal(batch.labels, other.labels)
+        assert batch.indices.tolist() == other.indices.tolist()
+        assert [one.image for one in batch.seen] == [(150 - i, 100 + 7 * i) for i in map(number(good), batch.indices)]
+        assert batch.seen == other.seen
+
+
+def number(split):
+    """The number in an image's name, from its index."""
+    return lambda index: int(split.names[index][2:4])
+
+
+def test_an_array_of_the_right_size_is_used_as_it_is():
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 10), np.uint8)
+    split = Split(pixels, Classes(np.arange(6)), list("abcdef"))
+    ready = PreparedSplit(split, Preprocessing((8, 10), (0.5,), (0.5,), crop=1.0), 1, budget=0)
+    assert ready.held
+    (batch,) = ready.batches([4, 1], 8)
+    np.testing.assert_array_equal(batch.images[..., 0], pixels[[4, 1]])
+    assert batch.labels.tolist() == [4, 1]
+    np.testing.assert_array_equal(batch.seen[0].to_image([[3, 2]]), [[3, 2]])
 
 
 @pytest.mark.parametrize("shorter", [10, 60, 1000])

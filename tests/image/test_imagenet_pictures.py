@@ -99,7 +99,7 @@ def test_mobilenet_v2_differs_from_its_8_bit_original_by_the_rounding(pictures, 
             setattr(module.get_submodule(parent), leaf, _Rounded(node.op))
     prepared = replace(made.preprocessing, crop=1.0)
     source = open_source(pictures).everything()
-    images = np.stack([prepared.prepare(path) for path in source.images])
+    images = np.stack([prepared.prepare(path).pixels for path in source.images])
     with torch.inference_mode():
         logits = [
             module(torch.from_numpy(prepared.normalise(images[i : i + 50])).permute(0, 3, 1, 2)).numpy()

@@ -32,7 +32,7 @@ def test_is_resize_then_centre_crop(interpolation, turned):
     image = Image.fromarray(pixels).resize((256, 320) if turned else (320, 256), RESAMPLING[interpolation])
     left, top = (16, 48) if turned else (48, 16)
     want = image.crop((left, top, left + 224, top + 224))
-    got = Preprocessing((224, 224), crop=0.875, interpolation=interpolation).prepare(pixels)
+    got = Preprocessing((224, 224), crop=0.875, interpolation=interpolation).prepare(pixels).pixels
     np.testing.assert_array_equal(got, want)
 
 
@@ -45,7 +45,7 @@ def test_is_resize_then_centre_crop(interpolation, turned):
 )
 @settings(max_examples=60, deadline=None)
 def test_every_output_pixel_shows_its_place_in_the_picture(width, height, size, crop):
-    got = Preprocessing(size, crop=crop).prepare(ramp(width, height)).astype(float)
+    got = Preprocessing(size, crop=crop).prepare(ramp(width, height)).pixels.astype(float)
     scale = crop * min(width / size[1], height / size[0])  # input pixels per output pixel
     for channel, (outputs, inputs) in enumerate([(size[1], width), (size[0], height)]):
         centre = inputs / 2 + (np.arange(outputs) + 0.5 - outputs / 2) * scale
@@ -67,17 +67,17 @@ def test_any_picture_fits(width, height, size, crop):
     left, top, right, bottom = centre_box((width, height), size, crop)
     assert 0 <= left < right <= width + 1e-9
     assert 0 <= top < bottom <= height + 1e-9
-    got = Preprocessing(size, crop=crop).prepare(np.full((height, width, 3), 200, np.uint8))
+    got = Preprocessing(size, crop=crop).prepare(np.full((height, width, 3), 200, np.uint8)).pixels
     assert got.shape == (*size, 3)
     assert (got == 200).all()
 
 
 def test_a_picture_of_the_right_size_is_kept_bit_for_bit():
-    np.testing.assert_array_equal(Preprocessing((512, 640), crop=1.0).prepare(NOISE), NOISE)
+    np.testing.assert_array_equal(Preprocessing((512, 640), crop=1.0).prepare(NOISE).pixels, NOISE)
 
 
 def test_grey():
-    got = Preprocessing((512, 640), (0.5,), (0.5,), crop=1.0).prepare(NOISE)
+    got = Preprocessing((512, 640), (0.5,), (0.5,), crop=1.0).prepare(NOISE).pixels
     assert got.shape == (512, 640, 1)
     np.testing.assert_allclose(got[..., 0], NOISE @ (0.299, 0.587, 0.114), atol=1)  # ITU-R BT.601
 
@@ -95,9 +95,9 @@ def test_decoding_a_photograph_smaller_changes_little(height, width, size, orien
     photo.save(tmp_path / "photo.jpg", quality=95, exif=exif)
     whole = Image.open(tmp_path / "photo.jpg")
     preprocessing = Preprocessing(size)
-    got, want = (preprocessing.prepare(picture).astype(int) for picture in (tmp_path / "photo.jpg", whole))
+    got, want = (preprocessing.prepare(picture).pixels.astype(int) for picture in (tmp_path / "photo.jpg", whole))
     assert abs(got - want).max() <= 3
-    np.testing.assert_array_equal(preprocessing.prepare((tmp_path / "photo.jpg").read_bytes()), got)
+    np.testing.assert_array_equal(preprocessing.prepare((tmp_path / "photo.jpg").read_bytes()).pixels, got)
 
 
 @given(

@@ -10,7 +10,7 @@ from onnx_files import STORED, answer, head, made, node
 from smallcnn.engines.engine import Loadable, start
 from smallcnn.errors import FileError
 from smallcnn.image.fit import Preprocessing
-from smallcnn.image.overrides import Prepared, described
+from smallcnn.image.overrides import Overrides, described
 from smallcnn.model.model import Model
 from smallcnn.model.probe import output_error, probe_answer, relative_error
 from smallcnn.model.store import load, save
@@ -291,29 +291,29 @@ def test_what_does_not_tell_is_not_guessed(tmp_path, nodes):
     path = saved(network(nodes, {"two": f(2)}, False), tmp_path)
     with pytest.raises(FileError, match=r"net.onnx: first computes image \* 2 \+ [04], which does not fix the range"):
         read_onnx(path)
-    assert read_onnx(path, Prepared(mean=(0.0,), std=(1.0,))).facts["onnx"]["pictures"] == "given"
+    assert read_onnx(path, Overrides(mean=(0.0,), std=(1.0,))).facts["onnx"]["pictures"] == "given"
 
 
 # what people say
 
 SAID = {
-    "Caffe's": (Prepared(mean=(104.0, 117.0, 123.0), order="bgr"), lambda p: p[..., ::-1] - [104, 117, 123]),
+    "Caffe's": (Overrides(mean=(104.0, 117.0, 123.0), order="bgr"), lambda p: p[..., ::-1] - [104, 117, 123]),
     "Caffe's with a factor": (
-        Prepared(mean=(103.94, 116.78, 123.68), scale=(0.017,), order="bgr"),
+        Overrides(mean=(103.94, 116.78, 123.68), scale=(0.017,), order="bgr"),
         lambda p: (p[..., ::-1] - [103.94, 116.78, 123.68]) * 0.017,
     ),
     "of 0..255": (
-        Prepared(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375)),
+        Overrides(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375)),
         lambda p: (p - [123.675, 116.28, 103.53]) / [58.395, 57.12, 57.375],
     ),
     "of 0..1": (
-        Prepared(mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6)),
+        Overrides(mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6)),
         lambda p: (p / 255 - [0.1, 0.2, 0.3]) / [0.4, 0.5, 0.6],
     ),
-    "bytes as they are": (Prepared(scale=(1.0,)), lambda p: p),
-    "a std of bytes alone": (Prepared(mean=(0.0,), std=(255.0,)), lambda p: p / 255),
-    "one number for all": (Prepared(mean=(127.5,), std=(127.5,)), lambda p: p / 127.5 - 1),
-    "blue first alone": (Prepared(order="bgr"), lambda p: ((p / 255 - MEAN) / STD)[..., ::-1]),
+    "bytes as they are": (Overrides(scale=(1.0,)), lambda p: p),
+    "a std of bytes alone": (Overrides(mean=(0.0,), std=(255.0,)), lambda p: p / 255),
+    "one number for all": (Overrides(mean=(127.5,), std=(127.5,)), lambda p: p / 127.5 - 1),
+    "blue first alone": (Overrides(order="bgr"), lambda p: ((p / 255 - MEAN) / STD)[..., ::-1]),
 }
 
 
@@ -328,20 +328,20 @@ def test_what_is_said_comes_before_what_the_file_does(tmp_path):
     """The file turns its channels and divides by 255; it is fed blue first, less a mean."""
     nodes = [node("Gather", "x i", "b", axis=1), node("Div", "b k", "a")]
     it = network(nodes, {"i": np.array([2, 1, 0]), "k": f(255)}, False)
-    read = read_onnx(saved(it, tmp_path), Prepared(mean=(10.0, 20.0, 30.0), order="bgr"))
+    read = read_onnx(saved(it, tmp_path), Overrides(mean=(10.0, 20.0, 30.0), order="bgr"))
     agrees(read, it, PIXELS[..., ::-1].astype(np.float64) - [10, 20, 30], False)
 
 
 @pytest.mark.parametrize(
     ("said", "says"),
     [
-        (Prepared(mean=(104.0, 117.0, 123.0), std=(0.017,)), "give a factor as --scale"),
-        (Prepared(mean=(0.485, 0.456, 0.406), std=(58.0,)), "give both on one scale"),
-        (Prepared(std=(1.0,), scale=(1.0,)), "give only one of them"),
-        (Prepared(scale=(0.0,)), "scale must be above 0"),
-        (Prepared(mean=(float("inf"),)), "mean must be finite"),
-        (Prepared(mean=(1.0, 2.0)), "mean must be"),
-        (Prepared(scale=(1.0, 2.0)), "std must be"),
+        (Overrides(mean=(104.0, 117.0, 123.0), std=(0.017,)), "give a factor as --scale"),
+        (Overrides(mean=(0.485, 0.456, 0.406), std=(58.0,)), "give both on one scale"),
+        (Overrides(std=(1.0,), scale=(1.0,)), "give only one of them"),
+        (Overrides(scale=(0.0,)), "scale must be above 0"),
+        (Overrides(mean=(float("inf"),)), "mean must be finite"),
+        (Overrides(mean=(1.0, 2.0)), "mean must be"),
+        (Overrides(scale=(1.0, 2.0)), "std must be"),
     ],
 )
 def test_what_cannot_be_meant(tmp_path, said, says):

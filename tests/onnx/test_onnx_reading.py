@@ -18,7 +18,7 @@ from smallcnn.cost.profile import profile
 from smallcnn.errors import FileError
 from smallcnn.image import imagenet
 from smallcnn.image.fit import Preprocessing
-from smallcnn.image.overrides import Prepared
+from smallcnn.image.overrides import Overrides
 from smallcnn.ir import ops
 from smallcnn.model.model import Model
 from smallcnn.model.probe import output_error, probe_answer, relative_error
@@ -545,17 +545,17 @@ def test_an_open_size_needs_a_resolution(tmp_path):
     path = saved(plain(sides=["N", 3, "H", "W"]), tmp_path)
     with pytest.raises(FileError, match=r"net.onnx: takes \?x3x\?x\?, any height and width: choose one"):
         read_onnx(path)
-    assert read_onnx(path, Prepared(resolution=9)).graph.input_shape == (9, 9, 3)
-    assert read_onnx(path, Prepared(resolution=(9, 12))).graph.input_shape == (9, 12, 3)
+    assert read_onnx(path, Overrides(resolution=9)).graph.input_shape == (9, 9, 3)
+    assert read_onnx(path, Overrides(resolution=(9, 12))).graph.input_shape == (9, 12, 3)
 
 
 def test_a_size_other_than_the_declared_one_is_read_where_the_operators_allow_it(tmp_path):
-    assert read_onnx(saved(plain(), tmp_path), Prepared(resolution=(7, 9))).graph.input_shape == (7, 9, 3)
+    assert read_onnx(saved(plain(), tmp_path), Overrides(resolution=(7, 9))).graph.input_shape == (7, 9, 3)
     flat = made(
         [STEM, node("Flatten", "s", "f"), node("Gemm", "f big", "y")], [1, 3, 5, 6], STORED | {"big": random(120, 2)}
     )
     with pytest.raises(FileError, match=r"net.onnx: 'Gemm' \('Gemm_y'\): multiplies \(1, 252\)"):
-        read_onnx(saved(flat, tmp_path), Prepared(resolution=(7, 9)))
+        read_onnx(saved(flat, tmp_path), Overrides(resolution=(7, 9)))
 
 
 def test_import_from_the_command_line(smallcnn, refused, tmp_path):

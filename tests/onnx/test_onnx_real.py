@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 
 from shared_files import shared
-from smallcnn.image.overrides import Prepared
+from smallcnn.image.overrides import Overrides
 from smallcnn.onnx import read_onnx
 from smallcnn.reference import floating as reference
 from smallcnn.tasks.ending import probabilities
@@ -61,7 +61,7 @@ def needed(model, source, output):
 @pytest.mark.parametrize(("name", "source", "output", "plane", "tolerance"), FILES)
 def test_real_files_agree_with_onnx_runtime(name, source, output, plane, tolerance):
     path = shared(f"cases/{name}")
-    read = read_onnx(path, Prepared(resolution=plane))
+    read = read_onnx(path, Overrides(resolution=plane))
     assert plane in (None, read.graph.input_shape[:2])
     judge = session(path, source, output, plane)
     half = "float16" in judge.get_inputs()[0].type

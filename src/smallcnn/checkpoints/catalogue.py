@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from smallcnn.errors import FileError
-from smallcnn.image.fit import Interpolation, Preprocessing
+from smallcnn.image.fit import Preprocessing
+from smallcnn.image.resample import Interpolation
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from smallcnn.errors import FileError, GraphError, closest
 from smallcnn.foreign.labels import usual_labels
 from smallcnn.image import imagenet
 from smallcnn.image.fit import Preprocessing
-from smallcnn.image.overrides import Prepared
+from smallcnn.image.overrides import Overrides
 from smallcnn.ir.checks import shown
 from smallcnn.ir.graph import Graph
 from smallcnn.keras.reading import read_keras
@@ -61,7 +61,7 @@ def import_checkpoint(
     fresh_head: bool = False,
     keep_background: bool = False,
     labels: Sequence[str] | None = None,
-    prepared: Prepared | None = None,
+    prepared: Overrides | None = None,
 ) -> Model:
     """Reads public weights of `model`, a registry name with options such as "mobilenet_v2:width=0.5".
 
@@ -80,7 +80,7 @@ def import_checkpoint(
     Raises FileError with both sides if the file does not fit the network, GraphError for a wrong `model`.
     """
     paths, chosen = [Path(file) for file in files], None if model is None else zoo.parse(model)
-    prepared = prepared or Prepared()
+    prepared = prepared or Overrides()
     kinds = {kind_of(path) for path in paths}
     if kinds == {"tflite"} and (origin or fresh_head):
         raise FileError("a .tflite file is matched layer by layer and in full: origin and fresh head do not apply")
@@ -119,7 +119,7 @@ def import_onnx(
     *,
     keep_background: bool = False,
     labels: Sequence[str] | None = None,
-    prepared: Prepared | None = None,
+    prepared: Overrides | None = None,
 ) -> Model:
     """Reads an ONNX file, which describes its own network; see `smallcnn.onnx.read_onnx` and `import_checkpoint`.
 
@@ -129,7 +129,7 @@ def import_onnx(
     return _whole(read_onnx(path, prepared), path, "onnx", keep_background, labels)
 
 
-def _described(path: Path, prepared: Prepared) -> Model | None:
+def _described(path: Path, prepared: Overrides) -> Model | None:
     """The network described by a TensorFlow Lite or Keras file; None if it holds only weights."""
     kind = kind_of(path)
     if kind == "tflite":
@@ -178,7 +178,7 @@ def import_known(known: Checkpoint, path: Path) -> Model:
     usual = known.preprocessing
     height, _ = usual.size
     by_name = path.suffix != ".tflite"  # those files state their own preparation
-    prepared = Prepared(height, usual.mean, usual.std, usual.crop, usual.interpolation) if by_name else None
+    prepared = Overrides(height, usual.mean, usual.std, usual.crop, usual.interpolation) if by_name else None
     made = import_checkpoint([path], known.model, origin=known.layout, prepared=prepared)
     published = {"name": known.name, "origin": known.origin, "licence": known.licence, "url": known.url}
     accuracy = {"top1": known.top1, "top5": known.top5}
@@ -190,7 +190,7 @@ def _from_layers(
     model: zoo.Model,
     keep_background: bool,
     labels: Sequence[str] | None,
-    prepared: Prepared,
+    prepared: Overrides,
 ) -> Model:
     """From TensorFlow Lite files."""
     files = [read_layers(path) for path in paths]
@@ -235,7 +235,7 @@ def _from_tensors(
     fresh_head: bool,
     keep_background: bool,
     labels: Sequence[str] | None,
-    prepared: Prepared,
+    prepared: Overrides,
 ) -> Model:
     """From a file of named tensors."""
     notes, resolution = list(found.notes), {} if prepared.plane is None else {"resolution": prepared.plane}
@@ -288,7 +288,7 @@ def _by_kind(
     model: zoo.Model,
     fresh_head: bool,
     labels: Sequence[str] | None,
-    prepared: Prepared,
+    prepared: Overrides,
 ) -> Model:
     """From Keras weights with automatic names: layers of each kind in execution order."""
     resolution = {} if prepared.plane is None else {"resolution": prepared.plane}
@@ -324,7 +324,7 @@ def _artifact(
     weights: dict[str, np.ndarray],
     labels: Sequence[str] | None,
     usual: Preprocessing,
-    prepared: Prepared,
+    prepared: Overrides,
     path: Path,
     model: zoo.Model,
     origin: str,

@@ -69,13 +69,13 @@ def command(
     --resolution, --mean, --std, --scale and --order apply to an .onnx file from another program, as in import.
     """
     from smallcnn.compiler.explain import explain
-    from smallcnn.image.overrides import Prepared
+    from smallcnn.image.overrides import Overrides
     from smallcnn.making import compile as make
     from smallcnn.model.kinds import read
     from smallcnn.onnx.read.preparation import remarks
 
-    said = Prepared(resolution, mean, std, scale=scale, order=order)
-    artifact = read(file, None if said == Prepared() else said).in_rgb()
+    said = Overrides(resolution, mean, std, scale=scale, order=order)
+    artifact = read(file, None if said == Overrides() else said).in_rgb()
     for line in remarks(artifact.facts) if file.suffix.lower() == ".onnx" else []:
         remark(line)
     warn_untrained(artifact.facts)

@@ -69,7 +69,7 @@ def command(
     """
     from smallcnn.checkpoints.importing import import_checkpoint, import_onnx
     from smallcnn.checkpoints.kinds import kind_of
-    from smallcnn.image.overrides import Prepared, described
+    from smallcnn.image.overrides import Overrides, described
     from smallcnn.model import store
     from smallcnn.onnx.read.preparation import remarks
     from smallcnn.system.files import check_writable
@@ -83,7 +83,7 @@ def command(
         if file.name.lower().endswith(".onnx.data"):
             raise SmallcnnError(f"{file}: holds the weights of {file.with_suffix('').name}; give that file")
     check_writable(out)
-    prepared = Prepared(resolution, mean, std, crop, interpolation, scale, order)
+    prepared = Overrides(resolution, mean, std, crop, interpolation, scale, order)
     named = None if labels is None else _lines(labels)
     if {kind_of(file) for file in files} == {"onnx"}:
         if model or origin or fresh_head or len(files) > 1:

@@ -25,7 +25,7 @@ import numpy as np
 from PIL import Image
 
 from smallcnn.data.archive import File
-from smallcnn.data.loader import batches
+from smallcnn.data.loader import in_threads
 from smallcnn.data.shards.remote import RemoteStore
 from smallcnn.data.split import Split
 from smallcnn.image.decode import decode
@@ -133,16 +133,15 @@ def _looks(split: Split, workers: int | None) -> _Looks:
     features = np.zeros((len(split), 3 * _SIDE * _SIDE), np.float32)
     digests = [b""] * len(split)
 
-    def look(index: int) -> np.ndarray:
+    def look(index: int) -> None:
         image = decode(split.images[index], 3, 2 * _SMALLEST).image
         small = image.resize((_SIDE, _SIDE), Image.Resampling.BOX)
         if min(image.size) < _SMALLEST:
             digests[index] = hashlib.sha256(f"{image.size}".encode() + image.tobytes()).digest()
         else:
             features[index] = _feature(np.asarray(small, np.float32))
-        return np.zeros((1, 1, 1), np.uint8)
 
-    for _ in batches(split, look, range(len(split)), batch_size=64, workers=workers):
+    for _ in in_threads(look, range(len(split)), batch_size=64, workers=workers):
         pass  # decoding failures are reported where the images are used
     return _Looks(features, digests)
 

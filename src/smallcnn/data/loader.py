@@ -11,51 +11,87 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 
 from smallcnn.data.split import Split
 from smallcnn.errors import ImageError
+from smallcnn.image.fit import Preprocessing
+from smallcnn.image.geometry import Seen
+from smallcnn.image.resample import Prepared
 
-Prepare = Callable[[int], np.ndarray]
-"""Index of an image -> uint8 (H, W, C). Raises ImageError if it cannot be decoded."""
-
+_Result = TypeVar("_Result")
 
 _TOGETHER = 8  # images per task; passing 32x32 arrays one by one cost as much as preprocessing them
 
 
 @dataclass(frozen=True)
 class Batch:
-    """uint8 images (N, H, W, C), labels (N,), indices (N,), and decoding failures as name -> message.
+    """uint8 images (N, H, W, C), labels (N, ...), indices (N,), and decoding failures as name -> message.
 
-    If no image of a batch could be decoded, N is 0 and the other dimensions of `images` are arbitrary.
+    `labels` is the array of the split's targets; `seen` says which part of its image each one shows. If no image of a
+    batch could be decoded, N is 0 and the other dimensions of `images` are arbitrary.
     """
 
     images: np.ndarray
     labels: np.ndarray
     indices: np.ndarray
     failed: dict[str, str]
+    seen: Sequence[Seen]
+
+
+def prepared_batches(
+    split: Split,
+    preprocessing: Preprocessing,
+    order: Sequence[int] | None = None,
+    *,
+    batch_size: int,
+    workers: int | None = None,
+) -> Iterator[Batch]:
+    """The images of `split` as network input, in `order` if given; see `batches`."""
+    return batches(
+        split,
+        lambda index: preprocessing.prepare(split.images[index]),
+        range(len(split)) if order is None else order,
+        batch_size=batch_size,
+        workers=workers,
+    )
 
 
 def batches(
-    split: Split, prepare: Prepare, order: Sequence[int], *, batch_size: int, workers: int | None, ahead: int = 3
+    split: Split,
+    prepare: Callable[[int], Prepared],
+    order: Sequence[int],
+    *,
+    batch_size: int,
+    workers: int | None,
+    ahead: int = 3,
 ) -> Iterator[Batch]:
-    """The images of `split` in `order`, `batch_size` at a time; images that fail are dropped from their batch.
+    """The images of `split` in `order`, `batch_size` at a time; those for which `prepare` fails are dropped."""
+    for indices, results in in_threads(prepare, order, batch_size=batch_size, workers=workers, ahead=ahead):
+        yield _collect(split, indices, results)
+
+
+def in_threads(
+    work: Callable[[int], _Result], order: Sequence[int], *, batch_size: int, workers: int | None, ahead: int = 3
+) -> Iterator[tuple[Sequence[int], list[_Result | ImageError]]]:
+    """(indices, the result of `work` or its ImageError for each), in `order`, `batch_size` at a time.
 
     `workers` threads keep `ahead` batches ready; None means one per core, at most eight.
     """
     chunks = (order[start : start + batch_size] for start in range(0, len(order), batch_size))
     pool = ThreadPoolExecutor(workers or min(os.cpu_count() or 1, 8), thread_name_prefix="decode")
-    waiting: deque[tuple[Sequence[int], list[Future[list[np.ndarray | ImageError]]]]] = deque()
+    waiting: deque[tuple[Sequence[int], list[Future[list[_Result | ImageError]]]]] = deque()
     try:
         while True:
             for chunk in islice(chunks, ahead + 1 - len(waiting)):
                 tasks = [chunk[start : start + _TOGETHER] for start in range(0, len(chunk), _TOGETHER)]
-                waiting.append((chunk, [pool.submit(_prepare_all, prepare, task) for task in tasks]))
+                waiting.append((chunk, [pool.submit(_each, work, task) for task in tasks]))
             if not waiting:
                 return
             chunk, futures = waiting.popleft()
-            yield _collect(split, chunk, [result for future in futures for result in future.result()])
+            yield chunk, [result for future in futures for result in future.result()]
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
@@ -65,29 +101,30 @@ def rate(found: Iterable[Batch], seconds: float) -> float:
     started = time.perf_counter()
     done = 0
     for batch in found:
-        done += len(batch.labels) + len(batch.failed)
+        done += len(batch.indices) + len(batch.failed)
         if time.perf_counter() - started > seconds:
             break
     return done / (time.perf_counter() - started)
 
 
-def _prepare_all(prepare: Prepare, indices: Sequence[int]) -> list[np.ndarray | ImageError]:
-    results: list[np.ndarray | ImageError] = []
+def _each(work: Callable[[int], _Result], indices: Sequence[int]) -> list[_Result | ImageError]:
+    results: list[_Result | ImageError] = []
     for index in indices:
         try:
-            results.append(prepare(int(index)))
+            results.append(work(int(index)))
         except ImageError as error:
             results.append(error)
     return results
 
 
-def _collect(split: Split, indices: Sequence[int], results: list[np.ndarray | ImageError]) -> Batch:
-    images, kept, failed = [], [], {}
+def _collect(split: Split, indices: Sequence[int], results: Sequence[Prepared | ImageError]) -> Batch:
+    good, kept, failed = [], [], {}
     for index, result in zip(indices, results, strict=True):
         if isinstance(result, ImageError):
             failed[split.names[index]] = str(result)
         else:
-            images.append(result)
+            good.append(result)
             kept.append(int(index))
-    stacked = np.stack(images) if images else np.zeros((0, 1, 1, 1), np.uint8)
-    return Batch(stacked, split.labels[kept], np.array(kept, np.int64), failed)
+    images = np.stack([one.pixels for one in good]) if good else np.zeros((0, 1, 1, 1), np.uint8)
+    labels = split.targets.take(kept).array
+    return Batch(images, labels, np.array(kept, np.int64), failed, [one.seen for one in good])

@@ -1,18 +1,20 @@
 """Decoded images kept in memory, so that an image is decoded once instead of in every epoch.
 
-Small images are kept as network input, in one array (`prepared`). Photographs, cropped differently in every epoch, are
-kept as decoded (`Remembered`). Either way the pixels are exactly those that decoding gives.
+Small images are kept as network input, in one array (`PreparedSplit`). Photographs, cropped differently in every epoch,
+are kept as decoded (`Remembered`). Either way the pixels are exactly those that decoding gives.
 """
 
 import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from smallcnn.data.loader import batches
+from smallcnn.data.loader import Batch, prepared_batches
 from smallcnn.data.split import Split
 from smallcnn.image.decode import Decoded, decode
 from smallcnn.image.fit import Preprocessing
+from smallcnn.image.geometry import Seen
 
 BUDGET = 1 << 30
 """Default limit on the bytes of decoded images."""
@@ -20,33 +22,73 @@ BUDGET = 1 << 30
 _BATCH = 256
 
 
-def prepared_bytes(split: Split, preprocessing: Preprocessing) -> int:
-    """Bytes that `prepared` would hold."""
-    return len(split) * preprocessing.size[0] * preprocessing.size[1] * preprocessing.channels
+class PreparedSplit:
+    """The images of a split as network input: held in memory if they take at most `budget` bytes, else decoded anew.
 
-
-def prepared(split: Split, preprocessing: Preprocessing, *, workers: int | None) -> tuple[Split, dict[str, str]]:
-    """The split with images as network input, uint8 (N, H, W, C), and decoding failures as name -> message.
-
-    Images that fail are dropped. The rest must not be preprocessed again.
+    If they are held, `split` lacks the images that cannot be decoded, and `failed` has their names and messages.
     """
-    array = np.empty((len(split), *preprocessing.size, preprocessing.channels), np.uint8)
-    kept: list[int] = []
-    failed: dict[str, str] = {}
-    loader = batches(
-        split,
-        lambda index: preprocessing.prepare(split.images[index]),
-        range(len(split)),
-        batch_size=_BATCH,
-        workers=workers,
-    )
-    for batch in loader:
-        if len(batch.labels):
-            array[len(kept) : len(kept) + len(batch.labels)] = batch.images
-        kept += batch.indices.tolist()
-        failed |= batch.failed
-    names = [split.names[index] for index in kept]
-    return replace(split, images=array[: len(kept)], labels=split.labels[kept], names=names), failed
+
+    def __init__(self, split: Split, preprocessing: Preprocessing, workers: int | None, budget: int = BUDGET) -> None:
+        self.split, self.failed = split, dict[str, str]()
+        self._preprocessing, self._workers = preprocessing, workers
+        self._images: np.ndarray | None = None
+        self._seen: list[Seen] = []
+        if (ready := _ready(split, preprocessing)) is not None:
+            (height, width), self._images = preprocessing.size, ready
+            self._seen = [Seen((height, width), (height, width), (0, 0, width, height))] * len(split)
+        elif len(split) * input_bytes(preprocessing) <= budget:
+            self._hold()
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    @property
+    def held(self) -> bool:
+        """Whether the images are in memory."""
+        return self._images is not None
+
+    def batches(self, order: Sequence[int] | np.ndarray, batch_size: int) -> Iterator[Batch]:
+        """The images with these indices in `split`, `batch_size` at a time."""
+        if self._images is None:
+            yield from prepared_batches(
+                self.split, self._preprocessing, list(order), batch_size=batch_size, workers=self._workers
+            )
+            return
+        for start in range(0, len(order), batch_size):
+            chunk = np.asarray(order[start : start + batch_size])
+            seen = [self._seen[index] for index in chunk]
+            yield Batch(self._images[chunk], self.split.targets.take(chunk).array, chunk, {}, seen)
+
+    def _hold(self) -> None:
+        split = self.split
+        try:
+            images = np.empty((len(split), *self._preprocessing.size, self._preprocessing.channels), np.uint8)
+        except MemoryError:
+            return
+        kept: list[int] = []
+        for batch in prepared_batches(split, self._preprocessing, batch_size=_BATCH, workers=self._workers):
+            if len(batch.indices):
+                images[len(kept) : len(kept) + len(batch.indices)] = batch.images
+            kept += batch.indices.tolist()
+            self._seen += batch.seen
+            self.failed |= batch.failed
+        self._images = images[: len(kept)]
+        names = [split.names[index] for index in kept]
+        self.split = replace(split, images=self._images, targets=split.targets.take(kept), names=names)
+
+
+def input_bytes(preprocessing: Preprocessing) -> int:
+    """Bytes of one image as network input."""
+    return preprocessing.size[0] * preprocessing.size[1] * preprocessing.channels
+
+
+def _ready(split: Split, preprocessing: Preprocessing) -> np.ndarray | None:
+    """The split's own array, if preparing it would change nothing."""
+    images = split.images
+    if not isinstance(images, np.ndarray) or images.shape[1:3] != preprocessing.size or preprocessing.crop != 1:
+        return None
+    array = images.reshape(*images.shape[:3], -1)
+    return array if array.shape[3] == preprocessing.channels else None
 
 
 class Remembered:

@@ -1,33 +1,38 @@
 """Preprocessing of an image of any size to the network's input, for training, evaluation, prediction and export alike.
 
-The shorter side is scaled to size / crop with an antialiasing filter, and the centre is cropped. Both happen in one
-step: the crop box is resampled directly to the final size.
+    fit         shown of the image                                        scaled
+    crop        the largest box of the input's shape inside it            alike in both directions
+    stretch     all of it                                                 to the input's height and width
+    letterbox   the smallest box of the input's shape around it           alike in both directions
+
+Each box is centred, and `crop` is the share of its sides that is kept: with "crop", 0.875 scales the shorter side to
+size / 0.875 and cuts out the centre. The box is resampled directly to the final size, with an antialiasing filter.
 """
 
 import json
 from dataclasses import asdict, dataclass, replace
-from math import isfinite
-from typing import Any, Literal
+from math import floor, isfinite
+from typing import Any, Literal, get_args
 
 import numpy as np
-from PIL import Image
 
 from smallcnn.errors import FileError
 from smallcnn.image.decode import Decoded, ImageInput, decode
+from smallcnn.image.geometry import Box
+from smallcnn.image.resample import FILTERS, Interpolation, Prepared, resample
 from smallcnn.ir.checks import MOST_SIDE
 
-Box = tuple[float, float, float, float]
-Interpolation = Literal["bilinear", "bicubic", "lanczos"]
 Order = Literal["rgb", "bgr"]
+Fit = Literal["crop", "stretch", "letterbox"]
 
 
 @dataclass(frozen=True)
 class Preprocessing:
     """Preprocessing of an image to the network's input.
 
-    `size` is (height, width) in pixels and `crop` the fraction of the shorter side that is kept. `mean` and `std` are
-    per channel, for pixels scaled to 0..1: input = (pixel / 255 - mean) / std. One mean makes a grey network, three a
-    colour one.
+    `size` is (height, width) in pixels; `fit` and `crop` choose the part of the image that fills it, as the module's
+    table says. `mean` and `std` are per channel, for pixels scaled to 0..1: input = (pixel / 255 - mean) / std. One
+    mean makes a grey network, three a colour one.
 
     `order` is the order of the network's channels, and so of mean and std. Images are red first everywhere; `normalise`
     reverses them for a network that expects blue first, as Caffe's do.
@@ -39,6 +44,7 @@ class Preprocessing:
     crop: float = 0.875
     interpolation: Interpolation = "bilinear"
     order: Order = "rgb"
+    fit: Fit = "crop"
 
     def __post_init__(self) -> None:
         sides = len(self.size) == 2 and all(isinstance(side, int) and 1 <= side <= MOST_SIDE for side in self.size)
@@ -49,9 +55,10 @@ class Preprocessing:
         spread = len(self.std) == len(self.mean) and all(isfinite(value) and value > 0 for value in self.std)
         _check("std", self.std, spread, "as many numbers as the mean, above 0")
         _check("crop", self.crop, 0 < self.crop <= 1, "above 0 and at most 1")
-        _check("interpolation", self.interpolation, self.interpolation in _FILTERS, ", ".join(_FILTERS))
+        _check("interpolation", self.interpolation, self.interpolation in FILTERS, ", ".join(FILTERS))
         _check("order", self.order, self.order in ("rgb", "bgr"), "rgb or bgr")
         _check("order", self.order, self.order == "rgb" or self.channels == 3, "rgb for a grey network")
+        _check("fit", self.fit, self.fit in get_args(Fit), ", ".join(get_args(Fit)))
 
     @property
     def channels(self) -> int:
@@ -63,21 +70,24 @@ class Preprocessing:
         height, width = (max(1, round(side * scale)) for side in self.size)
         return replace(self, size=(height, width))
 
-    def prepare(self, image: ImageInput) -> np.ndarray:
-        """Decodes, crops and resizes an image: uint8 (H, W, C). Raises ImageError if it cannot be decoded."""
+    @property
+    def border(self) -> tuple[int, ...]:
+        """The fill outside an image, per channel, red first: the mean, which the network reads as 0."""
+        mean = self.mean[::-1] if self.order == "bgr" else self.mean
+        return tuple(min(max(floor(255 * value + 0.5), 0), 255) for value in mean)
+
+    def prepare(self, image: ImageInput) -> Prepared:
+        """Decodes an image and resamples the part to show. Raises ImageError if it cannot be decoded."""
         decoded = decode(image, self.channels, self.decoded_side(self.crop))
-        return self.resample(decoded, centre_box(decoded.size, self.size, self.crop))
+        return self.resample(decoded, centre_box(decoded.size, self.size, self.crop, self.fit))
 
     def decoded_side(self, fraction: float) -> float:
         """Shorter side to decode to if `fraction` of it will be kept: twice the output, so that resizing smooths."""
         return 2 * max(self.size) / fraction
 
-    def resample(self, decoded: Decoded, box: Box) -> np.ndarray:
-        """Resamples `box` (left, top, right, bottom, in pixels of the whole image) to `size`: uint8 (H, W, C)."""
-        height, width = self.size
-        left, top, right, bottom = (edge / decoded.factor for edge in box)
-        resized = decoded.image.resize((width, height), _FILTERS[self.interpolation], (left, top, right, bottom))
-        return np.asarray(resized).reshape(height, width, self.channels)
+    def resample(self, decoded: Decoded, box: Box) -> Prepared:
+        """Resamples `box`, in pixels of the whole image, to `size`; it may be mirrored and reach outside the image."""
+        return resample(decoded, box, self.size, self.interpolation, self.border)
 
     def scale_and_shift(self) -> tuple[np.ndarray, np.ndarray]:
         """(scale, shift), float32 (C,) each: network input = pixel * scale + shift, in the network's channel order."""
@@ -91,11 +101,9 @@ class Preprocessing:
         return (batch[..., ::-1] if self.order == "bgr" else batch) * scale + shift
 
     def to_json(self) -> str:
-        """A JSON object with one entry per field; without `order` it means "rgb", as in older files."""
-        fields = asdict(self)
-        if self.order == "rgb":
-            del fields["order"]
-        return json.dumps(fields)
+        """A JSON object with one entry per field; `order` "rgb" and `fit` "crop" are left out, as in older files."""
+        usual = {"order": "rgb", "fit": "crop"}
+        return json.dumps({key: value for key, value in asdict(self).items() if usual.get(key) != value})
 
     @classmethod
     def from_json(cls, text: str) -> "Preprocessing":
@@ -109,22 +117,20 @@ class Preprocessing:
             raise FileError(f"not a description of preprocessing: {error}") from error
 
 
-def centre_box(image_size: tuple[int, int], size: tuple[int, int], crop: float) -> Box:
-    """The centred box of an image (width, height) with the aspect ratio of `size` (height, width)."""
+def centre_box(image_size: tuple[int, int], size: tuple[int, int], crop: float, fit: Fit = "crop") -> Box:
+    """The centred box of an image (width, height) that fills `size` (height, width); see the module's table."""
     width, height = image_size
-    scale = min(width / size[1], height / size[0]) * crop
-    kept_width, kept_height = min(size[1] * scale, width), min(size[0] * scale, height)  # rounding may exceed by 1e-16
-    left, top = (width - kept_width) / 2, (height - kept_height) / 2
-    return (left, top, left + kept_width, top + kept_height)
+    if fit == "stretch":
+        box_width, box_height = width * crop, height * crop
+    else:
+        scale = (min if fit == "crop" else max)(width / size[1], height / size[0]) * crop
+        box_width, box_height = size[1] * scale, size[0] * scale
+    if fit == "crop":
+        box_width, box_height = min(box_width, width), min(box_height, height)  # rounding may exceed by 1e-16
+    left, top = (width - box_width) / 2, (height - box_height) / 2
+    return (left, top, left + box_width, top + box_height)
 
 
 def _check(name: str, value: object, good: bool, allowed: str) -> None:
     if not good:
         raise FileError(f"preprocessing: {name} must be {allowed}, not {value}")
-
-
-_FILTERS = {
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}

@@ -1,6 +1,6 @@
 """Which part of an image a network sees, and how positions map between the two."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -30,6 +30,14 @@ class Seen:
         """The inverse of `to_input`."""
         left_top, extent = self._frame()
         return np.asarray(points, np.float64) / self.size[::-1] * extent + left_top
+
+    def shifted(self, down: int, right: int, *, mirrored: bool = False) -> "Seen":
+        """The same input seen through a window moved `down` and `right` by pixels of the input, then mirrored."""
+        height, width = self.size
+        x0, y0, x1, y1 = self.box
+        across, along = (x1 - x0) / width * right, (y1 - y0) / height * down
+        x0, x1 = x0 + across, x1 + across
+        return replace(self, box=(x1, y0 + along, x0, y1 + along) if mirrored else (x0, y0 + along, x1, y1 + along))
 
     def _frame(self) -> tuple[np.ndarray, np.ndarray]:
         left, top, right, bottom = self.box

@@ -13,7 +13,7 @@ from math import isfinite
 from typing import Any
 
 from smallcnn.errors import FileError
-from smallcnn.image.fit import Order, Preprocessing
+from smallcnn.image.fit import Fit, Order, Preprocessing
 
 _MOST = 65536  # largest plausible mean or standard deviation of pixels
 _STD_OF_BYTES = 16
@@ -21,7 +21,7 @@ _STD_OF_BYTES = 16
 
 
 @dataclass(frozen=True)
-class Prepared:
+class Overrides:
     """The given settings; None for those not given. A single `mean`, `std` or `scale` applies to all channels.
 
     `resolution` is (height, width), or one number for both.
@@ -34,6 +34,7 @@ class Prepared:
     interpolation: str | None = None
     scale: tuple[float, ...] | None = None
     order: Order | None = None
+    fit: Fit | None = None
 
     @property
     def plane(self) -> tuple[int, int] | None:
@@ -52,8 +53,11 @@ class Prepared:
         return self.scale is not None or mean > 1 or std > _STD_OF_BYTES
 
     def over(self, usual: Preprocessing) -> Preprocessing:
-        """`usual` with the settings given here replaced."""
-        given = {key: value for key in ("crop", "interpolation", "order") if (value := getattr(self, key)) is not None}
+        """`usual` with the settings given here replaced; "stretch" and "letterbox" alone show the whole image."""
+        names = ("crop", "interpolation", "order", "fit")
+        given = {name: value for name in names if (value := getattr(self, name)) is not None}
+        if self.fit not in (None, "crop"):
+            given.setdefault("crop", 1.0)
         return replace(usual, **given, **self._numbers(usual))
 
     def _numbers(self, usual: Preprocessing) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from smallcnn.foreign.reading import Read, vector
 from smallcnn.foreign.reading import read as foreign
 from smallcnn.foreign.views import View
 from smallcnn.image.fit import Preprocessing
-from smallcnn.image.overrides import Prepared
+from smallcnn.image.overrides import Overrides
 from smallcnn.ir.checks import is_whole, shown
 from smallcnn.ir.graph import LOGITS
 from smallcnn.keras.call import Call, Value
@@ -44,12 +44,12 @@ class Stored:
     version: int
 
 
-def read_keras(stored: Stored, name: str, prepared: Prepared | None = None) -> Model:
+def read_keras(stored: Stored, name: str, prepared: Overrides | None = None) -> Model:
     """The network that the file describes. `prepared` states the image preparation where the file does not.
 
     Raises FileError if it is damaged or needs an operator the graph lacks.
     """
-    prepared = prepared or Prepared()
+    prepared = prepared or Overrides()
     model = describe(stored.description)
     tensors = Tensors(stored.size)
     weights = Weights(stored.weights, tensors, model, tensor_names)
@@ -188,7 +188,7 @@ def _refusal(layer: Layer) -> str:
     return "the graph has no operator for it"
 
 
-def _preparation(read: Read, prepared: Prepared) -> tuple[Preprocessing, str]:
+def _preparation(read: Read, prepared: Overrides) -> tuple[Preprocessing, str]:
     """The image preparation, and whether it was "given", is "in the file" or "assumed"."""
     pixels = None if prepared.says_numbers else told(read.done)
     usual = prepared.over(fed(read.graph, *FED[pixels or "-1..1"]))

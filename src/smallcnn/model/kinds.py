@@ -10,13 +10,13 @@ from smallcnn.model.shipped import located
 from smallcnn.system.files import check_regular
 
 if TYPE_CHECKING:
-    from smallcnn.image.overrides import Prepared
+    from smallcnn.image.overrides import Overrides
     from smallcnn.model.model import Model
 
 COMPILED = (".so", ".dll")
 
 
-def read(path: Path | str, prepared: "Prepared | None" = None) -> "Model":
+def read(path: Path | str, prepared: "Overrides | None" = None) -> "Model":
     """Reads the file. `prepared` gives the preprocessing of an .onnx file that does not contain it.
 
     Raises FileError if the file is missing, damaged, or contains no readable network.
@@ -25,7 +25,7 @@ def read(path: Path | str, prepared: "Prepared | None" = None) -> "Model":
     if path.suffix.lower() in COMPILED:
         raise FileError(f"{path}: compiled; its network cannot be read back, use the file it was compiled from")
     if check_kind(path, (".safetensors", ".onnx")) == ".onnx":
-        read_onnx: Callable[[Path, Prepared | None], Model] = import_module("smallcnn.onnx").read_onnx
+        read_onnx: Callable[[Path, Overrides | None], Model] = import_module("smallcnn.onnx").read_onnx
         return read_onnx(path, prepared)
     from smallcnn.model import store
 

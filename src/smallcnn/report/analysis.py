@@ -86,7 +86,7 @@ def _samples(
 
 def _figure(findings: Findings, preprocessing: Preprocessing, place: int, right: bool, caption: str) -> str:
     index = findings.evaluation.answers.indices[place]
-    image = preprocessing.prepare(findings.evaluation.split.images[index])
+    image = preprocessing.prepare(findings.evaluation.split.images[index]).pixels
     return page.figure(image, right, caption, findings.name(place))
 
 

@@ -233,7 +233,7 @@ def predictions(net: Net, split: Split, classes: Sequence[str], most: int = 24) 
     figures = []
     for index in np.linspace(0, len(split) - 1, min(most, len(split))).astype(int):
         try:
-            image = net.preprocessing.prepare(split.images[index])
+            image = net.preprocessing.prepare(split.images[index]).pixels
         except ImageError:
             continue  # the section on accuracy counts them
         seen, true = net.classify_prepared(image), classes[split.labels[index]]

@@ -24,7 +24,7 @@ from smallcnn.foreign.reading import Read, vector
 from smallcnn.foreign.reading import read as foreign
 from smallcnn.foreign.views import View
 from smallcnn.image.fit import Preprocessing
-from smallcnn.image.overrides import Prepared
+from smallcnn.image.overrides import Overrides
 from smallcnn.ir.checks import shown
 from smallcnn.ir.graph import LOGITS
 from smallcnn.model.model import Model
@@ -41,7 +41,7 @@ _SHAPES = ("SHAPE", "PACK", "STRIDED_SLICE", "GATHER", "CONCATENATION", "MUL", "
 """Operators that files use to compute shapes."""
 
 
-def read_tflite(path: Path | str, prepared: Prepared | None = None) -> Model:
+def read_tflite(path: Path | str, prepared: Overrides | None = None) -> Model:
     """The network of a TensorFlow Lite file, with the labels and preparation from the file or `prepared`.
 
     Raises FileError if the file is missing, damaged, or needs an operator the graph lacks.
@@ -51,13 +51,13 @@ def read_tflite(path: Path | str, prepared: Prepared | None = None) -> Model:
         content = read_bytes(path)
         file = parse(content)
         return _model(
-            file, read_metadata(content, dict(file.metadata)), path.stem, len(content), prepared or Prepared()
+            file, read_metadata(content, dict(file.metadata)), path.stem, len(content), prepared or Overrides()
         )
     except (FileError, GraphError) as error:
         raise FileError(f"{path}: {error}") from error
 
 
-def _model(file: File, metadata: Metadata, stem: str, size: int, prepared: Prepared) -> Model:
+def _model(file: File, metadata: Metadata, stem: str, size: int, prepared: Overrides) -> Model:
     read = _read(file, stem, size)
     preprocessing, said = _preparation(file, read, metadata, prepared)
     labels = _labels(metadata.labels, read.graph.output_shape[0])
@@ -186,7 +186,7 @@ def _turned(file: File) -> bool:
     return any(operator.kind == "TRANSPOSE" and file.inputs[0] in operator.inputs for operator in file.operators)
 
 
-def _preparation(file: File, read: Read, metadata: Metadata, prepared: Prepared) -> tuple[Preprocessing, str]:
+def _preparation(file: File, read: Read, metadata: Metadata, prepared: Overrides) -> tuple[Preprocessing, str]:
     """The image preparation, and whether it was "given", is "in the file" or "assumed"."""
     graph, tensor = read.graph, file.tensors[file.inputs[0]]
     if prepared.plane not in (None, graph.input_shape[:2]):

@@ -3,6 +3,8 @@
 Photographs are cropped and mirrored at random as they are decoded, so only the crop has to be resampled. Small images
 are shifted and mirrored a batch at a time. Colours are changed on the training device.
 
+Either way an image comes with the part of the original that it shows (`Seen`), so that positions can follow it.
+
 All randomness is a function of (seed, epoch, image), independent of earlier work and of the process that does it. A run
 can stop and resume at any step, even on another number of machines, and see the same images.
 """
@@ -14,7 +16,9 @@ import torch
 from torch import Tensor
 
 from smallcnn.image.decode import Decoded
-from smallcnn.image.fit import Box, Preprocessing, centre_box
+from smallcnn.image.fit import Fit, Preprocessing, centre_box
+from smallcnn.image.geometry import Box
+from smallcnn.image.resample import Prepared
 from smallcnn.train.loss import Mix, mixed
 from smallcnn.train.recipe import Recipe
 
@@ -47,24 +51,37 @@ def decoded_side(recipe: Recipe, preprocessing: Preprocessing) -> float:
     return preprocessing.decoded_side(sqrt(recipe.min_area / _MAX_STRETCH))
 
 
-def random_crop(recipe: Recipe, preprocessing: Preprocessing, epoch: int, index: int, image: Decoded) -> np.ndarray:
-    """A photograph, cropped and mirrored at random: uint8 (H, W, C)."""
+def random_crop(recipe: Recipe, preprocessing: Preprocessing, epoch: int, index: int, image: Decoded) -> Prepared:
+    """A photograph, cropped and mirrored at random."""
     rng = np.random.default_rng((recipe.seed, epoch, index))
-    pixels = preprocessing.resample(image, random_box(rng, image.size, preprocessing.size, recipe.min_area))
-    return pixels[:, ::-1] if recipe.mirror and rng.random() < 0.5 else pixels
+    left, top, right, bottom = random_box(rng, image.size, preprocessing.size, recipe.min_area, preprocessing.fit)
+    mirrored = recipe.mirror and rng.random() < 0.5
+    return preprocessing.resample(image, (right, top, left, bottom) if mirrored else (left, top, right, bottom))
 
 
-def random_box(rng: np.random.Generator, image_size: tuple[int, int], size: tuple[int, int], min_area: float) -> Box:
-    """A random box over `min_area` to 1 of the image's area, with the aspect ratio of `size` stretched by up to 4/3."""
+def random_box(
+    rng: np.random.Generator, image_size: tuple[int, int], size: tuple[int, int], min_area: float, fit: Fit = "crop"
+) -> Box:
+    """A random box over `min_area` to 1 of the image's area, with the shape that `fit` gives it stretched by up to 4/3.
+
+    For "letterbox" the area is that of the image with its borders. A box wider or higher than the image contains it
+    in that direction; all others lie inside.
+    """
     width, height = image_size
+    aspect = width / height if fit == "stretch" else size[1] / size[0]
+    whole_width, whole_height = (
+        (max(width, height * aspect), max(height, width / aspect)) if fit == "letterbox" else image_size
+    )
     for _ in range(10):
-        area = width * height * rng.uniform(min_area, 1)
-        aspect = size[1] / size[0] * exp(rng.uniform(-log(_MAX_STRETCH), log(_MAX_STRETCH)))
-        box_width, box_height = sqrt(area * aspect), sqrt(area / aspect)
-        if box_width <= width and box_height <= height:
-            left, top = rng.uniform(0, width - box_width), rng.uniform(0, height - box_height)
+        area = whole_width * whole_height * rng.uniform(min_area, 1)
+        shape = aspect * exp(rng.uniform(-log(_MAX_STRETCH), log(_MAX_STRETCH)))
+        box_width, box_height = sqrt(area * shape), sqrt(area / shape)
+        if box_width <= whole_width and box_height <= whole_height:
+            left, top = (
+                rng.uniform(min(0, spare), max(0, spare)) for spare in (width - box_width, height - box_height)
+            )
             return (left, top, left + box_width, top + box_height)
-    return centre_box(image_size, size, 1.0)
+    return centre_box(image_size, size, 1.0, fit)
 
 
 def augmented(recipe: Recipe, images: Tensor, colours: np.ndarray, mix: Mix | None) -> tuple[Tensor, Tensor | None]:

@@ -10,10 +10,11 @@ from dataclasses import replace
 import numpy as np
 
 from smallcnn.data.loader import Batch, batches, rate
-from smallcnn.data.memory import BUDGET, Remembered, prepared, prepared_bytes
+from smallcnn.data.memory import BUDGET, PreparedSplit, Remembered
 from smallcnn.data.split import Split
 from smallcnn.image.crops import shifted
 from smallcnn.image.fit import Preprocessing
+from smallcnn.image.resample import Prepared
 from smallcnn.train.augment import Draws, decoded_side, random_crop
 from smallcnn.train.recipe import Recipe
 
@@ -29,8 +30,9 @@ class Feed:
     ) -> None:
         self.recipe, self.view, self.workers = recipe, view, workers
         self._crops = recipe.augment == "photo"
-        hold = hold and not self._crops
-        self.split, self.failed, self._held = held(split, view, workers) if hold else (split, {}, None)
+        budget = BUDGET if hold and not self._crops else 0
+        self._prepared = PreparedSplit(split, view, workers, budget)
+        self.split, self.failed = self._prepared.split, self._prepared.failed
         self._photo = Remembered(split, view.channels, decoded_side(recipe, view))
 
     def __len__(self) -> int:
@@ -38,10 +40,16 @@ class Feed:
 
     def batches(self, epoch: int, order: np.ndarray, draws: Draws, batch_size: int) -> Iterator[Batch]:
         """The images of `order`, `batch_size` at a time."""
-        for batch in self._prepared(epoch, order, batch_size):
-            if self.recipe.augment == "small" and len(batch.labels):
-                shifts = draws.shifts(batch.indices, self.view.size)
-                yield replace(batch, images=shifted(batch.images, np.arange(len(batch.labels)), *shifts))
+        if self._crops:
+
+            def cropped(index: int) -> Prepared:
+                return random_crop(self.recipe, self.view, epoch, index, self._photo(index))
+
+            yield from batches(self.split, cropped, order.tolist(), batch_size=batch_size, workers=self.workers)
+            return
+        for batch in self._prepared.batches(order, batch_size):
+            if self.recipe.augment == "small" and len(batch.indices):
+                yield _shifted(batch, *draws.shifts(batch.indices, self.view.size))
             else:
                 yield batch
 
@@ -49,37 +57,11 @@ class Feed:
         """Images per second of loading alone, measured for at most about `seconds`."""
         return rate(self.batches(0, order, Draws(self.recipe, 0, len(self)), batch_size), seconds)
 
-    def _prepared(self, epoch: int, order: np.ndarray, batch_size: int) -> Iterator[Batch]:
-        split = self.split
-        if self._held is not None:
-            for start in range(0, len(order), batch_size):
-                chunk = order[start : start + batch_size]
-                yield Batch(self._held[chunk], split.labels[chunk], chunk, {})
-            return
 
-        def prepare(index: int) -> np.ndarray:
-            if self._crops:
-                return random_crop(self.recipe, self.view, epoch, index, self._photo(index))
-            return self.view.prepare(split.images[index])
-
-        yield from batches(split, prepare, order.tolist(), batch_size=batch_size, workers=self.workers)
-
-
-def held(split: Split, view: Preprocessing, workers: int | None) -> tuple[Split, dict[str, str], np.ndarray | None]:
-    """(split, decoding failures as name -> message, the preprocessed images).
-
-    The images are uint8 (N, H, W, C), or None if they would take too much memory; the split then still contains images
-    that cannot be decoded.
-    """
-    images = split.images
-    if isinstance(images, np.ndarray) and images.shape[1:3] == view.size and view.crop == 1:
-        array = images.reshape(*images.shape[:3], -1)
-        if array.shape[3] == view.channels:
-            return split, {}, array
-    if prepared_bytes(split, view) > BUDGET:
-        return split, {}, None
-    try:
-        kept, failed = prepared(split, view, workers=workers)
-    except MemoryError:
-        return split, {}, None
-    return kept, failed, np.asarray(kept.images)
+def _shifted(batch: Batch, down: np.ndarray, right: np.ndarray, mirrored: np.ndarray) -> Batch:
+    moves = zip(batch.seen, down.tolist(), right.tolist(), mirrored.tolist(), strict=True)
+    return replace(
+        batch,
+        images=shifted(batch.images, np.arange(len(batch.images)), down, right, mirrored),
+        seen=[seen.shifted(dy, dx, mirrored=flip) for seen, dy, dx, flip in moves],
+    )

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from smallcnn.data.loader import batches
+from smallcnn.data.loader import prepared_batches
 from smallcnn.data.order import order
 from smallcnn.data.sources import Split
 from smallcnn.errors import DataError, GraphError
@@ -62,13 +62,7 @@ def reestimate(
             pools[name] = _Pool()
             layer.register_forward_hook(pools[name].add)
     seen = 0
-    loader = batches(
-        split,
-        lambda index: artifact.preprocessing.prepare(split.images[index]),
-        chosen,
-        batch_size=_BATCH,
-        workers=workers,
-    )
+    loader = prepared_batches(split, artifact.preprocessing, chosen, batch_size=_BATCH, workers=workers)
     with torch.inference_mode():
         for batch in loader:
             if len(batch.labels) > 1:  # one image has no variance

@@ -39,7 +39,10 @@ def first_images(split: Split, recipe: Recipe, preprocessing: Preprocessing, mos
     rows = np.arange(len(places))
     if mix:
         rows, mix = mix.among(places)
-    batch = replace(batch, images=batch.images[rows], labels=batch.labels[rows], indices=batch.indices[rows])
+    batch = replace(
+        batch, images=batch.images[rows], labels=batch.labels[rows], indices=batch.indices[rows],
+        seen=[batch.seen[row] for row in rows],
+    )  # fmt: skip
     loaded = Pixels(preprocessing, torch.device("cpu")).load(batch.images)
     seen, own = augmented(recipe, loaded, draws.colours(batch.indices), mix)
     images = (seen * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()

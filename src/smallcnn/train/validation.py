@@ -1,18 +1,15 @@
 """Validation between epochs, and the conversion of images to the network's input."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import torch
 from torch import Tensor
 
-from smallcnn.data.loader import Batch, batches
+from smallcnn.data.memory import PreparedSplit
 from smallcnn.data.split import Split
 from smallcnn.errors import DataError
 from smallcnn.image.fit import Preprocessing
 from smallcnn.module import GraphModule
 from smallcnn.tasks.metrics import Metrics, measure
-from smallcnn.train.feed import held
 from smallcnn.train.ranks import Ranks
 
 
@@ -50,10 +47,9 @@ class Validation:
         ranks: Ranks,
     ) -> None:
         share = split if ranks.alone else split.subset(ranks.slice(len(split)))
-        self._split, self.failed, self._held = held(share, preprocessing, workers)
-        self._ranks = ranks
-        self._preprocessing, self._pixels = preprocessing, pixels
-        self._batch_size, self._workers = batch_size, workers
+        self._images = PreparedSplit(share, preprocessing, workers)
+        self.failed = self._images.failed
+        self._ranks, self._pixels, self._batch_size = ranks, pixels, batch_size
 
     @torch.inference_mode()
     def measure(self, module: GraphModule) -> Metrics:
@@ -61,7 +57,7 @@ class Validation:
         module.eval()
         logits = [np.zeros((0, *module.graph.output_shape), np.float32)]
         labels = [np.zeros(0, np.int64)]
-        for batch in self._batches():
+        for batch in self._images.batches(range(len(self._images)), self._batch_size):
             self.failed |= batch.failed
             if len(batch.labels):
                 images = self._pixels.normalise(self._pixels.load(batch.images))
@@ -72,18 +68,3 @@ class Validation:
             problem = next(problem for _, _, failed in found for problem in failed.values())
             self._ranks.refuse(DataError(f"no validation image could be decoded; the first: {problem}"))
         return measure(np.concatenate([one for one, _, _ in found]), np.concatenate([one for _, one, _ in found]))
-
-    def _batches(self) -> Iterator[Batch]:
-        split = self._split
-        if self._held is None:
-            yield from batches(
-                split,
-                lambda index: self._preprocessing.prepare(split.images[index]),
-                range(len(split)),
-                batch_size=self._batch_size,
-                workers=self._workers,
-            )
-            return
-        for start in range(0, len(split), self._batch_size):
-            chunk = np.arange(start, min(start + self._batch_size, len(split)))
-            yield Batch(self._held[chunk], split.labels[chunk], chunk, {})

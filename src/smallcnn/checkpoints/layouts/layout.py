@@ -13,7 +13,7 @@ import numpy as np
 
 from smallcnn.checkpoints.read import Tensors
 from smallcnn.errors import FileError
-from smallcnn.image.fit import Interpolation
+from smallcnn.image.resample import Interpolation
 from smallcnn.ir import ops
 from smallcnn.ir.graph import Graph, Node
 

@@ -16,7 +16,7 @@ from smallcnn.errors import FileError
 from smallcnn.foreign.entry import IMAGENET, Entry, Pixels, composed, undoes_imagenet
 from smallcnn.foreign.reading import Read
 from smallcnn.image.fit import Order, Preprocessing
-from smallcnn.image.overrides import Prepared, described, listed
+from smallcnn.image.overrides import Overrides, described, listed
 from smallcnn.onnx.read.file import File
 
 # a file's input: mean and standard deviation of pixels in 0..1
@@ -35,7 +35,7 @@ _ALIKE = 0.012
 """Of pixels of 0..1: what people round the mean by, as Caffe's 104, 117 and 123; red's and blue's differ by 0.08."""
 
 
-def preparation(file: File, read: Read, prepared: Prepared) -> tuple[Preprocessing, dict[str, str]]:
+def preparation(file: File, read: Read, prepared: Overrides) -> tuple[Preprocessing, dict[str, str]]:
     """The preparation from images to the graph's input, and its source. FileError if it cannot be determined."""
     height, width, channels = read.graph.input_shape
     pixels = None if prepared.says_numbers else _pixels(file, read)

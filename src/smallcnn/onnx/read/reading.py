@@ -28,7 +28,7 @@ from smallcnn.foreign.reading import read as foreign
 from smallcnn.foreign.simplify import simplify
 from smallcnn.foreign.views import Array, View
 from smallcnn.image.fit import Preprocessing
-from smallcnn.image.overrides import Prepared
+from smallcnn.image.overrides import Overrides
 from smallcnn.ir.checks import shown
 from smallcnn.ir.graph import LOGITS, Node
 from smallcnn.model.metadata import check_format, facts_of, task_of, text_of
@@ -54,7 +54,7 @@ _MOST_BYTES = 2**31 - 1
 """Largest message the format's encoding allows."""
 
 
-def read_onnx(path: Path | str, prepared: Prepared | None = None) -> Model:
+def read_onnx(path: Path | str, prepared: Overrides | None = None) -> Model:
     """The network of an ONNX file. `prepared` states the image preparation where the file does not.
 
     Raises FileError if the file is missing, damaged, or needs an operator the graph lacks.
@@ -66,7 +66,7 @@ def read_onnx(path: Path | str, prepared: Prepared | None = None) -> Model:
         if path.stat().st_size > _MOST_BYTES:
             raise FileError(f"{path.stat().st_size:,} bytes; an ONNX file has at most {_MOST_BYTES:,}")
         file = unpack(parse(path.read_bytes()), Beside(path.parent))
-        return _model(file, path.stem, prepared or Prepared())
+        return _model(file, path.stem, prepared or Overrides())
     except OSError as error:
         raise FileError(f"{path}: cannot be read ({error.strerror})") from error
     except (FileError, GraphError) as error:
@@ -79,7 +79,7 @@ def from_onnx(model: onnx.ModelProto, *, resolution: tuple[int, int] | None = No
     return _read(file, file.name, resolution)
 
 
-def _model(file: File, stem: str, prepared: Prepared) -> Model:
+def _model(file: File, stem: str, prepared: Overrides) -> Model:
     ours = file.is_ours
     name = file.metadata.get("smallcnn.model", stem) if ours else stem
     read = _read(file, name, prepared.plane)
