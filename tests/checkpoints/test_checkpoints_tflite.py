@@ -14,10 +14,11 @@ from shared_files import shared
 pytest.importorskip("tflite")
 
 from smallcnn import zoo
-from smallcnn.checkpoints.importing import Prepared, import_checkpoint
+from smallcnn.checkpoints.importing import import_checkpoint
 from smallcnn.checkpoints.match_layers import lay_layers
 from smallcnn.checkpoints.tflite import Layer, TFLite, read_layers
 from smallcnn.errors import FileError
+from smallcnn.image.overrides import Overrides
 from smallcnn.ir import ops
 from smallcnn.ir.builder import Builder
 from smallcnn.reference.floating import answer as run
@@ -478,10 +479,10 @@ def test_another_network(model, says):
 
 def test_the_resolution_is_the_files():
     path = shared("weights/mobilenet_v1_0.25_128_quant.tflite")
-    made = import_checkpoint([path], "mobilenet_v1:width=0.25", prepared=Prepared(resolution=128, crop=1.0))
+    made = import_checkpoint([path], "mobilenet_v1:width=0.25", prepared=Overrides(resolution=128, crop=1.0))
     assert (made.graph.input_shape, made.preprocessing.crop) == ((128, 128, 3), 1.0)
     with pytest.raises(FileError, match="made for 128 pixels"):
-        import_checkpoint([path], "mobilenet_v1:width=0.25", prepared=Prepared(resolution=160))
+        import_checkpoint([path], "mobilenet_v1:width=0.25", prepared=Overrides(resolution=160))
 
 
 def test_mobilenet_v2_has_its_linear_bottlenecks_and_sums_cut_off():

@@ -60,7 +60,7 @@ class Nodes:
         """The real numbers that a stored tensor's stand for; a grid of several entries is along its first axis."""
         if tensor.grid is None:
             return value
-        axis = {"axis": 0} if len(tensor.grid.scale) > 1 else {}
+        axis: dict[str, Any] = {"axis": 0} if len(tensor.grid.scale) > 1 else {}
         return self.emit("DequantizeLinear", [value, *self._grid(name, tensor.number, tensor.grid)], name, **axis)
 
     def _grid(self, name: str, number: Number, grid: Grid) -> list[str]:
@@ -172,6 +172,6 @@ class Nodes:
         return self.emit("Reshape", [x, self.constant(f"{node.name}.together", together)], name)
 
 
-def _window(op: ops.Conv | ops.Pool) -> dict[str, list[int]]:
+def _window(op: ops.Conv | ops.Pool) -> dict[str, Any]:
     (top, bottom), (left, right) = op.padding
     return {"kernel_shape": list(op.kernel), "strides": list(op.stride), "pads": [top, left, bottom, right]}
