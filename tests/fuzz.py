@@ -34,8 +34,7 @@ def survive(module: str, first: int, count: int) -> Counter[str]:
 
 def _until_death(module: str, first: int, end: int, outcomes: Counter[str]) -> int:
     """Runs cases until all are done or the process dies in another's code; the next case to run."""
-    paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "fuzz", module, str(first), str(end - first)]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None

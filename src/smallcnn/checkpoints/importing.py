@@ -43,7 +43,7 @@ def import_checkpoint(
     and standard deviation of PyTorch. With `fresh_head`, missing layers at the end start from initial weights. `labels`
     are required unless the classes are ImageNet's 1,000.
 
-    Decisions and assumptions are listed in the artifact's facts, under "imported", as "notes".
+    Decisions and assumptions are listed in the model's facts, under "imported", as "notes".
 
     TensorFlow's 1,001st class, "background", is dropped unless `keep_background`. 8-bit files become float networks
     with their saturation as clips.
