@@ -21,6 +21,7 @@ from smallcnn.errors import FileError
 from smallcnn.image.overrides import Overrides
 from smallcnn.ir import ops
 from smallcnn.ir.builder import Builder
+from smallcnn.ir.graph import LOGITS, Output
 from smallcnn.reference.floating import answer as run
 from smallcnn.tflite.file import Grid
 from smallcnn.transform.fold import fold_graph
@@ -379,7 +380,7 @@ def test_clips_compute_what_the_integers_would():
 
     def beginning(last):
         nodes = graph.nodes[: graph.nodes.index(graph[last]) + 1]
-        return run(replace(graph, nodes=nodes, output=last, features=last), weights, image)
+        return run(replace(graph, nodes=nodes, outputs=(Output(LOGITS, last),), taps=(last,)), weights, image)
 
     stem, low, high = beginning("stem.act"), -128 / 255, 127 / 255
     assert (stem.min(), stem.max()) == (0, high)
@@ -388,7 +389,9 @@ def test_clips_compute_what_the_integers_would():
     assert project.min() < low  # something is cut off
     wanted = np.clip(stem + np.clip(project, low, high), low, high)
     nodes = graph.nodes[: graph.nodes.index(graph["add_range"]) + 1]
-    found = run(replace(graph, nodes=nodes, output="add_range", features="add_range"), weights, image)
+    found = run(
+        replace(graph, nodes=nodes, outputs=(Output(LOGITS, "add_range"),), taps=("add_range",)), weights, image
+    )
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-9)
 
 
