@@ -35,6 +35,7 @@ from smallcnn.model.metadata import check_format, facts_of, task_of, text_of
 from smallcnn.model.model import Model
 from smallcnn.onnx.read import older
 from smallcnn.onnx.read.call import Call, Value
+from smallcnn.onnx.read.codes import Coded
 from smallcnn.onnx.read.constants import Constants, evaluate
 from smallcnn.onnx.read.external import Beside
 from smallcnn.onnx.read.file import Attributes, File, Step, parse, unpack
@@ -42,8 +43,7 @@ from smallcnn.onnx.read.layout import input_shape, sides_of
 from smallcnn.onnx.read.operators import COMPUTING, MOVING, REFUSED
 from smallcnn.onnx.read.outline import check_ordinary
 from smallcnn.onnx.read.preparation import preparation
-from smallcnn.onnx.read.quantized import Coded
-from smallcnn.onnx.read.requantized import of_constants
+from smallcnn.onnx.read.quantization import of_constants
 from smallcnn.system.files import check_regular
 from smallcnn.tasks.classification import Classification
 from smallcnn.tasks.labels import checked_labels

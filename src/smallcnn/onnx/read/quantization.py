@@ -11,8 +11,8 @@ from smallcnn.foreign.views import Array, View
 from smallcnn.ir import ops
 from smallcnn.ir.types import RANGES, Grid
 from smallcnn.onnx.read.call import Call, Value
+from smallcnn.onnx.read.codes import Coded, along_entries, grid_of, number_of, quantized
 from smallcnn.onnx.read.constants import Constants
-from smallcnn.onnx.read.quantized import Coded, along_entries, grid_of, number_of, quantized
 
 
 def quantize(net: Network, call: Call) -> View:
