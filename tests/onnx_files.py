@@ -2,8 +2,8 @@
 
 import numpy as np
 import onnxruntime
-
 from onnx import TensorProto, helper, numpy_helper
+
 from smallcnn.ir import ops
 from smallcnn.model.probe import output_error
 from smallcnn.onnx import from_onnx

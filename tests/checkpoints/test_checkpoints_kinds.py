@@ -8,11 +8,11 @@ import tarfile
 import zipfile
 
 import numpy as np
+import onnx
 import pytest
 import safetensors.numpy
 import torch
 
-import onnx
 from smallcnn.checkpoints.kinds import READ, kind_of
 from smallcnn.errors import FileError
 

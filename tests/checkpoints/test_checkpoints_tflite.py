@@ -14,12 +14,14 @@ from shared_files import shared
 pytest.importorskip("tflite")
 
 from smallcnn import zoo
-from smallcnn.checkpoints.importing import Prepared, import_checkpoint
+from smallcnn.checkpoints.importing import import_checkpoint
 from smallcnn.checkpoints.match_layers import lay_layers
 from smallcnn.checkpoints.tflite import Layer, TFLite, read_layers
 from smallcnn.errors import FileError
+from smallcnn.image.overrides import Overrides
 from smallcnn.ir import ops
 from smallcnn.ir.builder import Builder
+from smallcnn.ir.graph import LOGITS, Output
 from smallcnn.reference.floating import answer as run
 from smallcnn.tflite.file import Grid
 from smallcnn.transform.fold import fold_graph
@@ -378,7 +380,7 @@ def test_clips_compute_what_the_integers_would():
 
     def beginning(last):
         nodes = graph.nodes[: graph.nodes.index(graph[last]) + 1]
-        return run(replace(graph, nodes=nodes, output=last, features=last), weights, image)
+        return run(replace(graph, nodes=nodes, outputs=(Output(LOGITS, last),), taps=(last,)), weights, image)
 
     stem, low, high = beginning("stem.act"), -128 / 255, 127 / 255
     assert (stem.min(), stem.max()) == (0, high)
@@ -387,7 +389,9 @@ def test_clips_compute_what_the_integers_would():
     assert project.min() < low  # something is cut off
     wanted = np.clip(stem + np.clip(project, low, high), low, high)
     nodes = graph.nodes[: graph.nodes.index(graph["add_range"]) + 1]
-    found = run(replace(graph, nodes=nodes, output="add_range", features="add_range"), weights, image)
+    found = run(
+        replace(graph, nodes=nodes, outputs=(Output(LOGITS, "add_range"),), taps=("add_range",)), weights, image
+    )
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-9)
 
 
@@ -478,10 +482,10 @@ def test_another_network(model, says):
 
 def test_the_resolution_is_the_files():
     path = shared("weights/mobilenet_v1_0.25_128_quant.tflite")
-    made = import_checkpoint([path], "mobilenet_v1:width=0.25", prepared=Prepared(resolution=128, crop=1.0))
+    made = import_checkpoint([path], "mobilenet_v1:width=0.25", prepared=Overrides(resolution=128, crop=1.0))
     assert (made.graph.input_shape, made.preprocessing.crop) == ((128, 128, 3), 1.0)
     with pytest.raises(FileError, match="made for 128 pixels"):
-        import_checkpoint([path], "mobilenet_v1:width=0.25", prepared=Prepared(resolution=160))
+        import_checkpoint([path], "mobilenet_v1:width=0.25", prepared=Overrides(resolution=160))
 
 
 def test_mobilenet_v2_has_its_linear_bottlenecks_and_sums_cut_off():

@@ -7,9 +7,9 @@ from importlib.util import find_spec
 
 import click
 import numpy as np
+import onnx as onnx_package
 import pytest
 
-import onnx as onnx_package
 from artifacts import artifact
 from networks import every_op
 from smallcnn import onnx, runtime, zoo

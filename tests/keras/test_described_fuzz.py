@@ -1,6 +1,7 @@
 """Damaged TensorFlow Lite and Keras files: each is an error of one line, or a network, in little time and memory."""
 
 import functools
+import sys
 import tempfile
 import zipfile
 from pathlib import Path
@@ -20,6 +21,7 @@ CASES = 120
 
 @functools.cache
 def whole() -> dict[str, bytes]:
+    sys.path.append(str(Path(__file__).parents[1] / "tflite"))
     from test_tflite_reading import Net, hard_swish_spelled, with_metadata
 
     with tempfile.TemporaryDirectory() as folder:

@@ -4,13 +4,13 @@ import json
 from importlib.util import find_spec
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-import onnx
 from artifacts import artifact
 from networks import random_weights, tiny
-from onnx import TensorProto, helper, numpy_helper
 from smallcnn import runtime
 from smallcnn.errors import DataError, ExportError, FileError, GraphError
 from smallcnn.image.fit import Preprocessing

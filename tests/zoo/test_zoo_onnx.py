@@ -3,11 +3,11 @@
 from math import prod
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
 
-import onnx
 from networks import random_weights
 from smallcnn.cost.profile import profile
 from smallcnn.image.fit import Preprocessing

@@ -20,7 +20,6 @@ from smallcnn.errors import FileError, require
 from smallcnn.keras.description import describe
 from smallcnn.keras.reading import Stored
 from smallcnn.keras.survey import survey
-from smallcnn.keras.tensors import tensor_names
 from smallcnn.keras.weights import Tensors, damaged, named, text
 
 _LONGEST = 64 * 2**20  # bytes of a description; large networks take a few hundred kilobytes
@@ -60,7 +59,7 @@ def keras_tensors(path: Path) -> dict[str, np.ndarray]:
     """The weights by "layer/tensor", in execution order if the file describes it."""
     with open_keras(path) as stored:
         model = None if stored.description is None else describe(stored.description)
-        found = named(stored.weights, Tensors(stored.size), model, tensor_names)
+        found = named(stored.weights, Tensors(stored.size), model)
     if not found:
         raise FileError("holds no weights")
     return {name: value.astype(np.float32) for name, value in found.items()}

@@ -28,7 +28,6 @@ from smallcnn.ir.types import LOGITS
 from smallcnn.keras.call import Call, Value
 from smallcnn.keras.description import Called, Description, Layer, Ref, describe, running
 from smallcnn.keras.layers import FUNCTIONS, READERS
-from smallcnn.keras.tensors import tensor_names
 from smallcnn.keras.weights import Tensors, Weights
 from smallcnn.model.model import Model
 from smallcnn.tasks.classification import Classification
@@ -52,7 +51,7 @@ def read_keras(stored: Stored, name: str, prepared: Overrides | None = None) -> 
     prepared = prepared or Overrides()
     model = describe(stored.description)
     tensors = Tensors(stored.size)
-    weights = Weights(stored.weights, tensors, model, tensor_names)
+    weights = Weights(stored.weights, tensors, model)
     network = Network(_image(model, prepared.plane), Budget(tensors.allowed // 32))
     (result,) = _Run(network, weights, stored.version).model(model, (), [plain(network.input)])
     read = foreign(network, {LOGITS: vector(network, result)}, name, result.ended, "sigmoid")

@@ -9,7 +9,7 @@ The file is HDF5. Links out of it are not followed, and no more is read than its
 
 import re
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,6 +18,7 @@ import numpy as np
 from smallcnn.errors import FileError
 from smallcnn.ir.checks import shown
 from smallcnn.keras.description import Description, Layer, running_leaves
+from smallcnn.keras.tensors import tensor_names
 
 Array = np.ndarray
 Path = tuple[Layer, ...]
@@ -126,15 +127,12 @@ def own_name(stored: str) -> str:
     return next((key for key in ("gamma", "beta") if name.endswith(key)), name)
 
 
-def named(
-    file: Any, tensors: Tensors, model: Description | None, wanted: Callable[[Layer], Sequence[str]]
-) -> dict[str, Array]:
+def named(file: Any, tensors: Tensors, model: Description | None) -> dict[str, Array]:
     """The tensors by "layer/tensor", in execution order if the file describes it, else in file order."""
     if model is not None:
-        weights = Weights(file, tensors, model, wanted)
-        layers = [
-            (path[-1].name, wanted(path[-1]), weights.of(path)) for path in running_leaves(model) if wanted(path[-1])
-        ]
+        weights = Weights(file, tensors, model)
+        leaves = [(path, keys) for path in running_leaves(model) if (keys := tensor_names(path[-1]))]
+        layers = [(path[-1].name, keys, weights.of(path)) for path, keys in leaves]
         return _unique(
             [(name, key, value) for name, keys, values in layers for key, value in zip(keys, values, strict=False)]
         )
@@ -204,15 +202,10 @@ def _walked(group: Any, tensors: Tensors, depth: int) -> Iterator[tuple[str, str
 
 
 class Weights:
-    """The tensors of each layer of a model, in Keras' creation order.
+    """The tensors of each layer of a model, in Keras' creation order."""
 
-    `wanted` gives the names of a layer's tensors.
-    """
-
-    def __init__(
-        self, file: Any, tensors: Tensors, model: Description, wanted: Callable[[Layer], Sequence[str]]
-    ) -> None:
-        self.tensors, self.model, self.wanted = tensors, model, wanted
+    def __init__(self, file: Any, tensors: Tensors, model: Description) -> None:
+        self.tensors, self.model = tensors, model
         self.root = tensors.child(file, "model_weights") or file
         with damaged():
             self.by_order = any(key in self.root.attrs for key in ("layer_names", "layer_names0"))
@@ -251,7 +244,7 @@ class Weights:
     def _told_apart(self, outer: Layer, names: list[str]) -> Mapping[Names, list[str]]:
         """Assigns a model's tensors to its layers: by layer name, or else in order, kind by kind."""
         assert outer.model is not None
-        leaves = {tuple(layer.name for layer in path): list(self.wanted(path[-1])) for path in outer.model.leaves()}
+        leaves = {tuple(layer.name for layer in path): list(tensor_names(path[-1])) for path in outer.model.leaves()}
         by_layer: dict[str, list[str]] = defaultdict(list)
         for name in names:
             by_layer[name.split("/")[-2] if "/" in name else ""].append(name)

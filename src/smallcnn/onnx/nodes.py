@@ -35,10 +35,12 @@ class Nodes:
     constants: dict[str, onnx.TensorProto] = field(default_factory=dict)
     values: dict[str, str] = field(default_factory=dict)
 
-    def emit(self, kind: str, inputs: list[str], name: str | None = None, **attributes: Any) -> str:
-        """Adds one ONNX node with one output and returns the output's name."""
+    def emit(
+        self, kind: str, inputs: list[str], name: str | None = None, *, label: str | None = None, **attributes: Any
+    ) -> str:
+        """Adds one ONNX node with one output and returns the output's name; `label` is the node's, if another."""
         name = name or f"/{kind}_{len(self.made)}"  # our node names never contain /
-        self.made.append(helper.make_node(kind, inputs, [name], name=name, **attributes))
+        self.made.append(helper.make_node(kind, inputs, [name], name=label or name, **attributes))
         return name
 
     def constant(self, name: str, value: np.ndarray) -> str:
@@ -58,7 +60,8 @@ class Nodes:
         """The real numbers that a stored tensor's stand for; a grid of several entries is along its first axis."""
         if tensor.grid is None:
             return value
-        return self.emit("DequantizeLinear", [value, *self._grid(name, tensor.number, tensor.grid)], name, axis=0)
+        axis: dict[str, Any] = {"axis": 0} if len(tensor.grid.scale) > 1 else {}
+        return self.emit("DequantizeLinear", [value, *self._grid(name, tensor.number, tensor.grid)], name, **axis)
 
     def _grid(self, name: str, number: Number, grid: Grid) -> list[str]:
         """Scale and zero point, one number or a list of them."""
@@ -101,7 +104,8 @@ class Nodes:
                     "AveragePool", self._held(inputs, source.number), name, count_include_pad=counts, **_window(op)
                 )
             case ops.GlobalPool():
-                return self.emit("Flatten", [self.emit("GlobalAveragePool", inputs)], name)
+                pooled = self.emit("GlobalAveragePool", inputs, label=name)
+                return self.emit("Flatten", [pooled], name, label=f"/{name}.flatten")
             case ops.Flatten():
                 return self.emit("Flatten", [self.emit("Transpose", inputs, perm=[0, 2, 3, 1])], name)
             case ops.Add():
@@ -168,6 +172,6 @@ class Nodes:
         return self.emit("Reshape", [x, self.constant(f"{node.name}.together", together)], name)
 
 
-def _window(op: ops.Conv | ops.Pool) -> dict[str, list[int]]:
+def _window(op: ops.Conv | ops.Pool) -> dict[str, Any]:
     (top, bottom), (left, right) = op.padding
     return {"kernel_shape": list(op.kernel), "strides": list(op.stride), "pads": [top, left, bottom, right]}

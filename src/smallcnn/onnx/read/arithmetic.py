@@ -16,7 +16,7 @@ from smallcnn.ir import ops
 from smallcnn.ir.checks import shown
 from smallcnn.ir.types import RANGES
 from smallcnn.onnx.read.call import Call
-from smallcnn.onnx.read.quantized import Stored
+from smallcnn.onnx.read.codes import Stored
 
 
 def batch_norm(net: Network, call: Call) -> View:

@@ -6,8 +6,8 @@ from smallcnn.errors import FileError
 from smallcnn.foreign.views import Array, View
 from smallcnn.ir.checks import shown
 from smallcnn.ir.ops import NO_PADDING, Padding
+from smallcnn.onnx.read.codes import Coded, Stored
 from smallcnn.onnx.read.constants import Constants, along, whole
-from smallcnn.onnx.read.quantized import Coded, Stored
 
 Value = View | Array | Coded
 

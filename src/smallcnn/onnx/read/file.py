@@ -51,7 +51,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Picture:
+class ImageInput:
     """The file's input: name, number type and sides, None where they are open."""
 
     name: str
@@ -69,7 +69,7 @@ class File:
     name: str
     producer: str
     opset: int
-    picture: Picture
+    image: ImageInput
     outputs: Mapping[str, str]
     steps: tuple[Step, ...]
     constants: Mapping[str, Array]
@@ -138,7 +138,7 @@ def unpack(model: onnx.ModelProto, beside: Beside | None = None) -> File:
         name=_words(graph.name),
         producer=f"{_words(model.producer_name)} {_words(model.producer_version)}".strip(),
         opset=opset,
-        picture=_picture(used[0]),
+        image=_image(used[0]),
         outputs=end.outputs,
         steps=steps,
         constants=constants,
@@ -158,14 +158,14 @@ def _opset(model: onnx.ModelProto) -> int:
     return versions.pop()
 
 
-def _picture(value: onnx.ValueInfoProto) -> Picture:
+def _image(value: onnx.ValueInfoProto) -> ImageInput:
     kind = value.type.tensor_type
     if not value.type.HasField("tensor_type"):
         raise FileError(f"its input {shown(value.name)} is not a tensor")
     if not kind.HasField("shape"):
-        return Picture(value.name, kind.elem_type, (None,) * 4)
+        return ImageInput(value.name, kind.elem_type, (None,) * 4)
     sides = tuple(dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None for dim in kind.shape.dim)
-    return Picture(value.name, kind.elem_type, sides)
+    return ImageInput(value.name, kind.elem_type, sides)
 
 
 def _steps(graph: onnx.GraphProto, outputs: Iterable[str]) -> tuple[Step, ...]:

@@ -10,7 +10,7 @@ from smallcnn.foreign import arithmetic
 from smallcnn.foreign.network import Network
 from smallcnn.foreign.views import View
 from smallcnn.onnx.read import arithmetic as reader
-from smallcnn.onnx.read import moving, requantized, spatial
+from smallcnn.onnx.read import moving, quantization, spatial
 from smallcnn.onnx.read.call import Call, Value
 
 COMPUTING: dict[str, Callable[[Network, Call], View | list[View]]] = {
@@ -21,7 +21,7 @@ COMPUTING: dict[str, Callable[[Network, Call], View | list[View]]] = {
     "Clip": reader.clip,
     "Concat": moving.concat,
     "Conv": spatial.conv,
-    "DequantizeLinear": requantized.dequantize,
+    "DequantizeLinear": quantization.dequantize,
     "Div": reader.binary(arithmetic.over),
     "Expand": moving.repeated,
     "Gather": moving.gather,
@@ -41,7 +41,7 @@ COMPUTING: dict[str, Callable[[Network, Call], View | list[View]]] = {
     "Neg": reader.line,
     "PRelu": reader.prelu,
     "Pad": spatial.pad,
-    "QuantizeLinear": requantized.quantize,
+    "QuantizeLinear": quantization.quantize,
     "ReduceMean": spatial.reduce_mean,
     "Relu": reader.relu,
     "Sigmoid": reader.elementwise("sigmoid"),

@@ -88,7 +88,7 @@ def _doubt(read: Read, fed: Preprocessing) -> Pixels | None:
 
 def _pixels(file: File, read: Read) -> Pixels | None:
     """The pixel range of the file's input; None without any evidence. FileError if the evidence is ambiguous."""
-    if file.picture.type == TensorProto.UINT8 or any(step.kind == "ImageScaler" for step in file.steps):
+    if file.image.type == TensorProto.UINT8 or any(step.kind == "ImageScaler" for step in file.steps):
         return "0..255"  # Core ML's scaler is for byte images
     if told := _told(read):
         return told

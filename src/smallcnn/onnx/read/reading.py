@@ -36,21 +36,20 @@ from smallcnn.model.metadata import check_format, facts_of, task_of, text_of
 from smallcnn.model.model import Model
 from smallcnn.onnx.read import older
 from smallcnn.onnx.read.call import Call, Value
+from smallcnn.onnx.read.codes import Coded
 from smallcnn.onnx.read.constants import Constants, evaluate
 from smallcnn.onnx.read.external import Beside
-from smallcnn.onnx.read.file import Attributes, File, Picture, Step, number_type, parse, unpack
+from smallcnn.onnx.read.file import Attributes, File, Step, parse, unpack
+from smallcnn.onnx.read.layout import input_shape, sides_of
 from smallcnn.onnx.read.operators import COMPUTING, MOVING, REFUSED
 from smallcnn.onnx.read.outline import check_ordinary
 from smallcnn.onnx.read.preparation import preparation
-from smallcnn.onnx.read.quantized import Coded
-from smallcnn.onnx.read.requantized import of_constants
+from smallcnn.onnx.read.quantization import of_constants
 from smallcnn.system.files import check_regular
 from smallcnn.tasks.classification import Classification
 from smallcnn.tasks.labels import checked_labels
 from smallcnn.transform.logits import without_sigmoid
 
-_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
-_ALIKE = ("Add", "Cast", "Div", "Identity", "Mul", "Pad", "Sub")  # operators that may come before a transpose
 _MOST_BYTES = 2**31 - 1
 """Largest message the format's encoding allows."""
 
@@ -111,7 +110,7 @@ def _ours(file: File, read: Read) -> Model:
     if isinstance(facts.get("onnx"), dict):
         facts["onnx"].pop("fed", None)  # the input of the file that this one was imported from
     done = np.array([read.entry.scale, read.entry.shift], np.float32)
-    if file.picture.type != TensorProto.UINT8 or not np.array_equal(preprocessing.scale_and_shift(), done):
+    if file.image.type != TensorProto.UINT8 or not np.array_equal(preprocessing.scale_and_shift(), done):
         raise FileError("was changed after smallcnn wrote it: it prepares images differently from its metadata")
     return Model(read.graph, read.weights, task, preprocessing, facts)
 
@@ -119,14 +118,14 @@ def _ours(file: File, read: Read) -> Model:
 def _read(file: File, name: str, resolution: tuple[int, int] | None) -> Read:
     stored = sum(value.size for value in file.constants.values())
     budget = Budget(stored)
-    shape, order = _input(file, resolution)
+    shape, order = input_shape(file, resolution)
     try:
         network = Network(shape, budget)
     except GraphError as error:
-        raise FileError(f"takes {_sides(file.picture)}: {error}") from error
-    pixels = file.picture.type == TensorProto.UINT8
-    picture = View(network.input, views.plain(shape, order), pixels=pixels)
-    values: dict[str, Value] = {**file.constants, file.picture.name: picture}
+        raise FileError(f"takes {sides_of(file.image)}: {error}") from error
+    pixels = file.image.type == TensorProto.UINT8
+    image = View(network.input, views.plain(shape, order), pixels=pixels)
+    values: dict[str, Value] = {**file.constants, file.image.name: image}
     last = {name: i for i, step in enumerate(file.steps) for name in step.inputs}
     last |= dict.fromkeys(file.outputs.values(), len(file.steps))
     for i, step in enumerate(file.steps):
@@ -196,7 +195,7 @@ def _run(step: Step, values: dict[str, Value], network: Network, file: File, rea
     if opset < older.FIRST_MODERN:
         given = older.modernised(step.kind, given, attributes)
     if step.kind == "Reshape":
-        given = _for_one(given, file.picture.sides[0])
+        given = _for_one(given, file.image.sides[0])
     constants = [_constant(value) for value in given]
     outputs = len(step.outputs)
     made: list[Value]
@@ -237,57 +236,3 @@ def _for_one(given: list[Value | None], batch: int | None) -> list[Value | None]
     if not isinstance(shape, np.ndarray) or shape.ndim != 1 or shape.size < 2 or shape[0] != batch:
         return given
     return [given[0], np.array([1, *shape[1:]], shape.dtype)]
-
-
-def _input(file: File, resolution: tuple[int, int] | None) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-    """(H, W, C) and the file's order of them, after the batch."""
-    picture = file.picture
-    if picture.type not in (*_FLOATS, TensorProto.UINT8):
-        raise FileError(f"takes {number_type(picture.type)}; an image is floats or bytes")
-    if len(picture.sides) != 4:
-        raise FileError(f"takes {len(picture.sides)} axes; an image has (batch, channels, height, width)")
-    first, last = picture.sides[1] in (1, 3), picture.sides[3] in (1, 3)
-    if not first and not last and None in (picture.sides[1], picture.sides[3]):
-        first, last = picture.sides[1] is None, picture.sides[3] is None
-    if not (first or last):
-        raise FileError(f"takes {_sides(picture)}; one or three channels must be first or last")
-    if first and last:
-        first = not _turned(file)
-    order = (views.CHANNELS, views.HEIGHT, views.WIDTH) if first else (views.HEIGHT, views.WIDTH, views.CHANNELS)
-    sides = dict(zip(order, picture.sides[1:], strict=True))
-    channels = sides[views.CHANNELS] or _read_channels(file)
-    height, width = resolution or (sides[views.HEIGHT], sides[views.WIDTH])
-    if height is None or width is None:
-        raise FileError(f"takes {_sides(picture)}, any height and width: choose one, as in --resolution 224x224")
-    return (height, width, channels), order
-
-
-def _read_channels(file: File) -> int:
-    """The channels that the first convolution reads, if the input leaves them open."""
-    for step in file.steps:
-        if step.kind == "Conv" and len(step.inputs) > 1:
-            weight, group = file.constants.get(step.inputs[1]), step.attributes.get("group")
-            if weight is None or weight.ndim != 4:
-                break
-            channels = int(weight.shape[1]) * (group.i if group else 1)
-            if channels in (1, 3):
-                return channels
-            break
-    raise FileError(f"takes {_sides(file.picture)}; one or three channels must be first or last")
-
-
-def _turned(file: File) -> bool:
-    """Whether the first step on the image, apart from elementwise ones, moves its channels first."""
-    at = file.picture.name
-    while (step := next((step for step in file.steps if at in step.inputs), None)) is not None:
-        if step.kind == "Transpose":
-            perm = step.attributes.get("perm")
-            return perm is not None and list(perm.ints) == [0, 3, 1, 2]
-        if step.kind not in _ALIKE:
-            return False
-        at = step.outputs[0]
-    return False
-
-
-def _sides(picture: Picture) -> str:
-    return "x".join(str(side or "?") for side in picture.sides)

@@ -1,5 +1,6 @@
-"""Whole numbers on a grid: weights that a file stores so, and the operators to them and back."""
+"""Constants on a grid: weights that a file stores as whole numbers."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
@@ -43,15 +44,7 @@ class Coded:
 
     def real(self) -> Array:
         """The real numbers, float32."""
-        along = np.moveaxis(self.codes, self.axis, 0) if self.codes.ndim else self.codes
-        real = Stored(self.number, self.grid).real(along)
-        return np.moveaxis(real, 0, self.axis) if self.codes.ndim else real
-
-    def stored(self, number: Number) -> Array:
-        """The codes that stand for these numbers, if they are still the real ones."""
-        along = np.moveaxis(self.codes, self.axis, 0) if self.codes.ndim else self.codes
-        codes = numbers.stored(number, self.grid, along)
-        return np.moveaxis(codes, 0, self.axis) if self.codes.ndim else codes
+        return _first(Stored(self.number, self.grid).real, self.codes, self.axis)
 
     def transposed(self, order: list[int] | None) -> "Coded":
         """With its axes in another order."""
@@ -84,9 +77,22 @@ def number_of(zero: Array | None) -> Number:
     raise FileError(f"quantizes to {given}; {', '.join(RANGES)} are supported")
 
 
-def coded(codes: Array, grid: Grid, axis: int) -> Coded:
-    """Constants on a grid. FileError if they do not fit each other."""
+def quantized(values: Array, number: Number, grid: Grid, axis: int) -> Array:
+    """The codes of constants."""
+    axis = along_entries(values, grid, axis)
+    return _first(lambda rows: numbers.stored(number, grid, rows), values, axis)
+
+
+def along_entries(values: Array, grid: Grid, axis: int) -> int:
+    """The axis of a grid's entries, 0 for a single one. FileError if it has another number of them."""
     entries = len(grid.scale)
-    if entries > 1 and not (-codes.ndim <= axis < codes.ndim and codes.shape[axis] == entries):
-        raise FileError(f"has {entries} scales for axis {axis} of {shown(codes.shape)}")
-    return Coded(codes, grid, axis % codes.ndim if entries > 1 else 0)
+    if entries == 1:
+        return 0
+    if not (-values.ndim <= axis < values.ndim and values.shape[axis] == entries):
+        raise FileError(f"has {entries} scales for axis {axis} of {shown(values.shape)}")
+    return axis % values.ndim
+
+
+def _first(function: Callable[[Array], Array], values: Array, axis: int) -> Array:
+    """A function of arrays with this axis first."""
+    return np.moveaxis(function(np.moveaxis(values, axis, 0)), 0, axis) if values.ndim else function(values)

@@ -11,14 +11,14 @@ from smallcnn.foreign.views import Array, View
 from smallcnn.ir import ops
 from smallcnn.ir.types import RANGES, Grid
 from smallcnn.onnx.read.call import Call, Value
+from smallcnn.onnx.read.codes import Coded, along_entries, grid_of, number_of, quantized
 from smallcnn.onnx.read.constants import Constants
-from smallcnn.onnx.read.quantized import Coded, coded, grid_of, number_of
 
 
 def quantize(net: Network, call: Call) -> View:
     """QuantizeLinear, on a grid of one entry."""
     view = call.view()
-    grid, number = _grid(call), number_of(call.get(2))
+    (grid, _), number = _grid(call), number_of(call.get(2))
     if len(grid.scale) > 1:
         raise FileError(f"quantizes a result with {len(grid.scale)} scales; one is supported")
     return net.on(view, ops.Quantize(number=number, grid=grid), call.label)
@@ -26,7 +26,7 @@ def quantize(net: Network, call: Call) -> View:
 
 def dequantize(net: Network, call: Call) -> View:
     """DequantizeLinear, of a result of QuantizeLinear, or of an image of bytes."""
-    view, grid = call.any_view(), _grid(call)
+    view, (grid, _) = call.any_view(), _grid(call)
     if view.pixels:
         if len(grid.scale) > 1:
             raise FileError(f"dequantizes its image with {len(grid.scale)} scales; one is supported")
@@ -37,11 +37,12 @@ def dequantize(net: Network, call: Call) -> View:
     return net.on(view, ops.Dequantize(), call.label)
 
 
-def _grid(call: Constants) -> Grid:
+def _grid(call: Constants) -> tuple[Grid, int]:
+    """The operator's grid, and the axis of several entries."""
     call.attributes.whole("saturate", 1)
     if call.attributes.whole("block_size", 0) or call.attributes.whole("output_dtype", 0):
         raise FileError("quantizes in blocks, or to a type it names; neither is supported")
-    return grid_of(call[1], call.get(2), call.opset)
+    return grid_of(call[1], call.get(2), call.opset), call.attributes.whole("axis", 1)
 
 
 def of_constants(call: Constants, first: Value | None) -> Array | Coded | None:
@@ -49,11 +50,12 @@ def of_constants(call: Constants, first: Value | None) -> Array | Coded | None:
     match call.kind:
         case "QuantizeLinear":
             call.budget.spend(call[0].size)
-            return coded(call[0], _grid(call), call.attributes.whole("axis", 1)).stored(number_of(call.get(2)))
+            return quantized(call[0], number_of(call.get(2)), *_grid(call))
         case "DequantizeLinear":
             if str(call[0].dtype) not in RANGES:
                 raise FileError(f"dequantizes {call[0].dtype}; {', '.join(RANGES)} are supported")
-            return coded(call[0], _grid(call), call.attributes.whole("axis", 1))
+            grid, axis = _grid(call)
+            return Coded(call[0], grid, along_entries(call[0], grid, axis))
         case "Transpose" if isinstance(first, Coded):
             return first.transposed(call.attributes.ints("perm"))
         case "Identity" if isinstance(first, Coded):

@@ -1,0 +1,57 @@
+"""What every imported model has: the labels asked for, where it came from, and no background class."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from smallcnn import zoo
+from smallcnn.errors import FileError
+from smallcnn.foreign.labels import usual_labels
+from smallcnn.ir.graph import Graph
+from smallcnn.model.model import Model
+from smallcnn.tasks.classification import Classification, classification
+from smallcnn.tasks.labels import checked_labels
+from smallcnn.transform.adapt import with_classes
+
+
+def labels_of(classes: int, labels: Sequence[str] | None) -> tuple[str, ...]:
+    """The given labels, ImageNet's, or numbers."""
+    if labels is not None:
+        if len(set(labels)) != len(labels):
+            raise FileError("two labels are the same")
+        if len(labels) != classes:
+            kept = "; --keep-background keeps the first" if len(labels) == classes + 1 else ""
+            raise FileError(f"{len(labels)} labels for {classes} classes{kept}")
+        return checked_labels(list(labels))
+    return usual_labels(classes)
+
+
+def with_labels(made: Model, labels: tuple[str, ...]) -> Classification:
+    """The classifier's task with other labels."""
+    return replace(classification(made.task, "import"), labels=labels)
+
+
+def without_background(graph: Graph, weights: dict[str, np.ndarray]) -> tuple[Graph, dict[str, np.ndarray]]:
+    """Without the first of TensorFlow's 1,001 classes."""
+    fewer = with_classes(graph, graph.output_shape[0] - 1)
+    return fewer, {
+        name: value if value.shape == fewer.weights[name].shape else value[1:] for name, value in weights.items()
+    }
+
+
+def imported(
+    paths: Sequence[Path], model: zoo.Model, origin: str, fresh: list[str], notes: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The facts of weights of `model`; `fresh` are the layers that the files lack."""
+    files = [digest(path) for path in paths]
+    return {"imported": {"model": str(model), "origin": origin, "files": files, "fresh": fresh, "notes": list(notes)}}
+
+
+def digest(path: Path) -> dict[str, str]:
+    """Name and SHA-256 of a file."""
+    with path.open("rb") as file:
+        return {"name": path.name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
