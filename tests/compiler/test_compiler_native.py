@@ -700,8 +700,8 @@ def test_size(tmp_path):
     """MobileNet v1 0.25 has 470,000 parameters and 30 layers, and is to fit in 2.2 MB."""
     original = program("x86-64-linux")
     weights = original.weights + np.random.default_rng(0).bytes(4 * 470_000)
-    objects = original.objects[:3]
-    link.write(replace(original, objects=objects, weights=weights, steps=original.steps[:4] * 10), tmp_path / "large.so")
+    objects, steps = original.objects[:3], original.steps[:4] * 10
+    link.write(replace(original, objects=objects, weights=weights, steps=steps), tmp_path / "large.so")
     assert (tmp_path / "large.so").stat().st_size < len(weights) + 20_000
 
 

@@ -14,7 +14,16 @@ from smallcnn.compiler import packing, specs
 from smallcnn.compiler.choices import Choice
 from smallcnn.compiler.layers import Act, Affine, Layer, OffGrid, OntoGrid, Plus
 from smallcnn.compiler.operands import (
-    Answer, Arena, Constant, InputImage, Map, Operand, Table, by_group, by_plane, flat,
+    Answer,
+    Arena,
+    Constant,
+    InputImage,
+    Map,
+    Operand,
+    Table,
+    by_group,
+    by_plane,
+    flat,
 )  # fmt: skip
 from smallcnn.compiler.specs import Elementwise, Machine, Sink, Source, Spec, Tile, Window
 from smallcnn.compiler.storage import View
@@ -73,7 +82,7 @@ def call(layers: Sequence[Layer], choice: Choice, context: Context) -> Call:
     if len(more) > 1:
         return _chain(layers, choice, context)
     if more:
-        return _separable(first, *more, choice, context.vector)
+        return _separable(first, more[0], choice, context.vector)
     if first.op == "image":
         return _image(first, context)
     if first.depthwise:
@@ -87,7 +96,9 @@ def call(layers: Sequence[Layer], choice: Choice, context: Context) -> Call:
 
 def answer(view: View, index: int) -> Call:
     """An output, copied out of the arena."""
-    spec = specs.Gather(Source(view.channels, view.storage.pitch, table=True), view.channels, view.channels, view.number)
+    spec = specs.Gather(
+        Source(view.channels, view.storage.pitch, table=True), view.channels, view.channels, view.number
+    )
     pixels = view.storage.pixels
     operands = (Arena(view, (pixels,)), Table(view, None), Answer(index, (view.channels, pixels), view.number))
     return Call((), spec, operands, 1 if pixels > 1 else None, 1)
@@ -205,9 +216,7 @@ def _chain(layers: Sequence[Layer], choice: Choice, context: Context) -> Call:
     *head, final = stages
     assert isinstance(final, specs.Pointwise)
     grain = choice.rows * layers[-1].output.storage.width
-    return Call(
-        tuple(layers), specs.Chain(plane, tuple(head), final, choice.rows), tuple(operands), 1, grain, choice
-    )
+    return Call(tuple(layers), specs.Chain(plane, tuple(head), final, choice.rows), tuple(operands), 1, grain, choice)
 
 
 def _image(layer: Layer, context: Context) -> Call:
@@ -326,7 +335,8 @@ def _sink(layer: Layer, lanes: int, groups: int = 1) -> Sink:
             case Plus(other):
                 steps.append(Elementwise("plus", pitch=other.storage.pitch))
             case OntoGrid(number):
-                steps.append(Elementwise("quantize", *map(float, RANGES[number]), number=number))
+                least, most = RANGES[number]
+                steps.append(Elementwise("quantize", least, most, number=number))
             case OffGrid():
                 steps.append(Elementwise("dequantize"))
     return Sink(lanes, layer.output.storage.pitch, tuple(steps), groups, layer.output.number)

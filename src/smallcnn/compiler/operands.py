@@ -1,10 +1,10 @@
 """Operands of kernel calls, before they have addresses.
 
-    Map          lanes of a storage, with the extents and strides that the kernel expects
-    Constant     weights
-    Arena        the storages of a view as a whole; a Table after it says where each channel lies
-    InputImage   the network's input
-    Answer       one of the network's outputs
+Map          lanes of a storage, with the extents and strides that the kernel expects
+Constant     weights
+Arena        the storages of a view as a whole; a Table after it says where each channel lies
+InputImage   the network's input
+Answer       one of the network's outputs
 """
 
 from collections.abc import Callable

@@ -1,7 +1,7 @@
 """Memory of tensors at the level of channels.
 
-    Storage   memory of one tensor: (height, width, pitch) numbers of one type, channels innermost
-    View      a logical tensor (H, W, C): for every channel, the storage and the lane that holds it
+Storage   memory of one tensor: (height, width, pitch) numbers of one type, channels innermost
+View      a logical tensor (H, W, C): for every channel, the storage and the lane that holds it
 """
 
 from collections.abc import Sequence
