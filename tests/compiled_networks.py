@@ -133,7 +133,7 @@ def _run(path: Path, images: np.ndarray, results: Mapping[str, Tensor]) -> dict[
 
 
 def run_guarded(path: Path, images: np.ndarray, results: Mapping[str, Tensor]) -> Outputs:
-    """Outputs from the C interface: everything the network is given ends where the memory ends, and all of it is NaN."""
+    """Outputs from the C interface: all that the network is given ends where the memory ends, and all of it is NaN."""
     library = ctypes.CDLL(str(path))
     library.smallcnn_memory.restype = ctypes.c_size_t
     size = library.smallcnn_memory(1)

@@ -17,10 +17,13 @@ from hypothesis import strategies as st
 pytest.importorskip("halide")
 pytest.importorskip("ziglang")
 
-from compiled_networks import check, end
+from compiled_networks import check, compiled_for, end, noise
+from smallcnn.compiler import link, targets
+from smallcnn.engines import compiled
 from smallcnn.ir import ops
 from smallcnn.ir.builder import Builder
 from smallcnn.ir.graph import Node
+from smallcnn.ir.types import Grid
 
 ACTIVATIONS = ("relu", "relu6", "leaky_relu", "hard_swish", "hard_sigmoid", "sigmoid")
 CHANNELS = st.integers(1, 70)
@@ -321,6 +324,86 @@ STEPS = (
 @pytest.mark.parametrize("count", BOTH)
 def test_network(count):
     sweep(networks(), count)
+
+
+# --- whole numbers ---------------------------------------------------------------------------------------------------
+
+
+@st.composite
+def stored_maps(draw):
+    """A map on a grid, moved about by what may move bytes; its numbers, and the real ones they stand for, come out."""
+    g = Builder(input=(*draw(planes()), 3))
+    number = draw(st.sampled_from(["uint8", "int8"]))
+    zero = draw(st.integers(0, 127))
+    x = g.conv(g.input, draw(CHANNELS))
+    x = g.quantize(x if draw(st.booleans()) else g.activation(x, "relu"), number, scale=0.01, zero=zero)
+    for _ in range(draw(st.integers(0, 4))):
+        x = draw(st.sampled_from([max_pool, pad, halves, shuffled, thrice]))(draw, g, x)
+    real = g.dequantize(x)
+    if draw(st.booleans()):
+        real = g.activation(real, "relu")
+    flat = g.flatten(x)
+    outputs = {"stored": x, "flat": flat, "real": real, "of_flat": g.dequantize(flat)}
+    return g.graph(outputs, features=x, name="stored"), None
+
+
+def halves(draw, g, x):
+    """The two halves the other way round, or one of them."""
+    at = draw(st.integers(1, x.shape[2]))
+    if at == x.shape[2]:
+        return x
+    first, second = g.split(x, (at, x.shape[2] - at))
+    return g.concat(second, first)
+
+
+def shuffled(draw, g, x):
+    return g.shuffle(x, draw(st.sampled_from([n for n in range(1, x.shape[2] + 1) if x.shape[2] % n == 0])))
+
+
+def thrice(draw, g, x):
+    return g.concat(x, max_pool_of_one(g, x), x)
+
+
+def max_pool_of_one(g, x):
+    return g.max_pool(x, kernel=1, stride=1)
+
+
+@pytest.mark.parametrize("count", BOTH)
+def test_stored_map(count):
+    sweep(stored_maps(), count)
+
+
+def test_ties_go_to_the_even_neighbour_and_ranges_end(tmp_path):
+    """Multiples of 1/64 in steps of 1/32: every second one lies between two. Python's round is to even, too."""
+    g = Builder(input=(16, 16, 3))
+    fine = g.quantize(g.input, "int8", scale=1 / 64, zero=5)
+    coarse = g.quantize(g.dequantize(fine), "uint8", scale=1 / 32, zero=3)
+    graph = g.graph({"fine": fine, "coarse": coarse}, features=fine, name="ties")
+    path = tmp_path / f"ties{targets.host().suffixes[0]}"
+    link.write(compiled_for("host", graph).program, path)
+    got = compiled.load(path, 2).run(noise(graph))
+    steps = got["fine"].astype(int).ravel() - 5
+    assert got["coarse"].ravel().tolist() == [min(max(round(step / 2) + 3, 0), 255) for step in steps.tolist()]
+    assert (steps % 2 == 1).sum() > 100
+    assert got["fine"].max() == 127
+    assert got["coarse"].min() == 0
+
+
+def test_quantized_within_the_kernel_before():
+    """Of a grouped convolution, a separable one, a chain, a mean, a fully connected layer; weights on grids."""
+    g = Builder(input=(90, 90, 3))
+    x = g.conv(g.input, 8, kernel=3, stride=1, name="stem")
+    y = g.conv(g.depthwise(g.conv(x, 40), kernel=3), 12, number="int8", grid=Grid((0.01,), (0,)), name="project")
+    grouped = g.conv(
+        x, 12, groups=4, number="uint8", grid=Grid(tuple(0.01 + 0.001 * i for i in range(12)), (100,) * 12)
+    )
+    outputs = {
+        "of_chain": g.quantize(y, "uint8", scale=0.05, zero=128),
+        "of_groups": g.quantize(grouped, "int8", scale=0.03, zero=0),
+        "of_mean": g.quantize(g.global_pool(x), "int8", scale=0.002, zero=-7),
+        "of_dense": g.quantize(g.dense(g.global_pool(y), 300), "uint8", scale=0.01, zero=100),
+    }
+    check(g.graph(outputs, features=x, name="within"))
 
 
 # --- where layers must not be fused, or share memory, though it looks as if they could ------------------------------

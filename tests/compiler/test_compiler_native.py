@@ -183,6 +183,19 @@ class TestRunning:
         net.run(IMAGES)
         assert net.scratch_bytes == SCRATCH
 
+    def test_outputs_in_c(self, library):
+        """What a program in C reads about each output, and about outputs that are not there."""
+        c = ctypes.CDLL(str(library))
+        c.smallcnn_output_name.restype, c.smallcnn_output_scale.restype = ctypes.c_char_p, ctypes.c_double
+        shape = (ctypes.c_int * 3)()
+        assert (c.smallcnn_format(), c.smallcnn_output_count()) == (2, 2)
+        assert [c.smallcnn_output_name(i) for i in (-1, 0, 1, 2)] == [None, b"logits", b"codes", None]
+        assert [c.smallcnn_output_shape(i, None) for i in (-1, 0, 1, 2)] == [0, 1, 3, 0]
+        assert (c.smallcnn_output_shape(1, shape), list(shape)) == (3, [H, W, C])
+        assert [c.smallcnn_output_number(i) for i in (-1, 0, 1, 2)] == [-1, 0, 2, -1]  # float32 and int8
+        assert [c.smallcnn_output_scale(i) for i in (-1, 0, 1, 2)] == [0, 0, 0.1, 0]
+        assert [c.smallcnn_output_zero(i) for i in (-1, 0, 1, 2)] == [0, 0, -3, 0]
+
     def test_memory_grows_by_the_scratch_of_each_thread(self, library):
         one, two, three = (compiled.load(library, threads).working_bytes for threads in (1, 2, 3))
         assert three - two == two - one
@@ -700,10 +713,8 @@ def test_size(tmp_path):
     """MobileNet v1 0.25 has 470,000 parameters and 30 layers, and is to fit in 2.2 MB."""
     original = program("x86-64-linux")
     weights = original.weights + np.random.default_rng(0).bytes(4 * 470_000)
-    objects = original.objects[:3]
-    link.write(
-        replace(original, objects=objects, weights=weights, steps=original.steps[:4] * 10), tmp_path / "large.so"
-    )
+    objects, steps = original.objects[:3], original.steps[:4] * 10
+    link.write(replace(original, objects=objects, weights=weights, steps=steps), tmp_path / "large.so")
     assert (tmp_path / "large.so").stat().st_size < len(weights) + 20_000
 
 

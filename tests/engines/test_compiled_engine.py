@@ -21,6 +21,7 @@ from smallcnn.compiler.compiling import compile_file
 from smallcnn.engines import compiled
 from smallcnn.errors import FileError, SmallcnnError
 from smallcnn.evaluate import evaluate
+from smallcnn.ir.types import Tensor
 from smallcnn.model.probe import TOLERANCE
 from smallcnn.model.store import save
 from smallcnn.reference import floating as reference
@@ -228,8 +229,8 @@ def test_the_peak_does_every_product(tmp_path):
     output = replace(step.buffers[-1], space="output")
     seen = replace(step, buffers=(*step.buffers[:-1], output))
     path = tmp_path / f"peak{target.suffixes[0]}"
-    link.write(replace(program, steps=(seen,), outputs=lanes * peak._CHAINS), path)
-    sums = compiled.load(path, 2).run(peak._PICTURE[None]).reshape(peak._CHAINS, lanes)
+    link.write(replace(program, steps=(seen,), outputs={"sums": Tensor((peak._CHAINS, lanes))}), path)
+    sums = compiled.load(path, 2).run(peak._IMAGE[None])["sums"][0]
     weights = np.frombuffer(program.weights, np.float32).astype(np.float64)
     expected, factors, terms = np.split(weights, [lanes, lanes + peak._LENGTH])
     for factor, term in zip(factors, terms, strict=True):

@@ -42,7 +42,7 @@ class Built:
 
 
 def build(specs: Sequence[Spec], machine: Machine, workers: int, report: Report = lambda done, total: None) -> Built:
-    """The kernels of these specifications, from the cache or newly compiled. `report` receives number done and total."""
+    """The kernels, from the cache or newly compiled; `report` receives the number done and the total."""
     folder = cache_folder() / "kernels" / _version()
     wanted = {kernel_name(spec, machine): spec for spec in specs}
     found = {name: content for name in wanted if (content := recalled(folder / f"{name}.o"))}

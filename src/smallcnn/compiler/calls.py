@@ -82,7 +82,7 @@ def call(layers: Sequence[Layer], choice: Choice, context: Context) -> Call:
     if len(more) > 1:
         return _chain(layers, choice, context)
     if more:
-        return _separable(first, *more, choice, context.vector)
+        return _separable(first, more[0], choice, context.vector)
     if first.op == "image":
         return _image(first, context)
     if first.depthwise:
@@ -335,7 +335,8 @@ def _sink(layer: Layer, lanes: int, groups: int = 1) -> Sink:
             case Plus(other):
                 steps.append(Elementwise("plus", pitch=other.storage.pitch))
             case OntoGrid(number):
-                steps.append(Elementwise("quantize", *map(float, RANGES[number]), number=number))
+                least, most = RANGES[number]
+                steps.append(Elementwise("quantize", least, most, number=number))
             case OffGrid():
                 steps.append(Elementwise("dequantize"))
     return Sink(lanes, layer.output.storage.pitch, tuple(steps), groups, layer.output.number)

@@ -34,7 +34,8 @@ Report = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Compiled:
-    """The program, its plan, how many of its kernels had been compiled before, and the file's relative error, if known."""
+    """The program and its plan; `cached` of its kernels had been compiled before. `error` is the file's relative error,
+    None if it does not run here."""
 
     program: Program = field(repr=False)
     plan: tuple[Call, ...] = field(repr=False)

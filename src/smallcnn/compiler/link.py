@@ -9,6 +9,7 @@ kernels.
 """
 
 import importlib.util
+import itertools
 import json
 import os
 import re
@@ -153,8 +154,13 @@ def _table(program: Program, names: Mapping[str, str]) -> str:
     places = zip(buffers, spaces, strict=True)
     lines += _array("buffer BUFFERS", ((b.offset, space, *_TYPES[b.type], len(b.extents)) for b, space in places))
     lines += _array("output OUTPUTS", (_output(name, tensor) for name, tensor in program.outputs.items()))
-    steps = ((s.kernel, s.label, len(s.buffers), -1 if s.split is None else s.split, s.grain) for s in program.steps)
-    lines += _array("step STEPS", ((kernels[kernel], _literal(label), *rest) for kernel, label, *rest in steps))
+    labels = [step.label for step in program.steps]
+    starts = itertools.accumulate((len(label.encode()) + 1 for label in labels), initial=0)
+    steps = ((s.kernel, len(s.buffers), -1 if s.split is None else s.split, s.grain) for s in program.steps)
+    lines += [f"static const char LABELS[] = {_literal(chr(0).join(labels))};"]
+    lines += _array(
+        "step STEPS", ((kernels[kernel], start, *rest) for (kernel, *rest), start in zip(steps, starts, strict=False))
+    )
     return "\n".join(lines) + "\n"
 
 

@@ -288,8 +288,8 @@ class _Lowering:
             case ops.Quantize(number=number, grid=grid):
                 return (OntoGrid(number, grid),)
             case ops.Dequantize():
-                grid = self.graph[node.inputs[0]].tensor.grid
-                assert grid is not None
-                return (OffGrid(grid),)
+                source = self.graph[node.inputs[0]].tensor
+                assert source.grid is not None
+                return (OffGrid(source.grid),)
             case op:
                 raise CompileError(f"{node.name}: {op.kind} is not elementwise")

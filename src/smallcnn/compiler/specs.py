@@ -73,7 +73,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Sink:
-    """Where a kernel writes numbers of type `number`: `lanes` per group, `groups` adjacent groups, after an epilogue."""
+    """Where a kernel writes, after an epilogue: `lanes` per group, `groups` adjacent groups, of type `number`."""
 
     lanes: int
     pitch: int

@@ -40,7 +40,7 @@ class Pipe:
         return self.operand((lanes, width, height), (1, pitch, pitch * width), number)
 
     def width(self, lanes: int, *numbers: Number) -> int:
-        """Lanes computed together: a register of floats, or of bytes if all `numbers` are and there are enough lanes."""
+        """Lanes computed together: a register of the largest of these numbers, if there are as many."""
         vector, size = self.machine.vector, max(SIZES[number] for number in numbers)
         return max(n * vector for n in (1, 2, 4) if n == 1 or (n * size <= 4 and n * vector <= lanes))
 

@@ -57,7 +57,7 @@ struct output {
 
 struct step {
     int (*kernel)(void **);
-    const char *label;
+    int32_t label;   /* where it starts in LABELS; a pointer would cost a relocation */
     int32_t buffers; /* how many of BUFFERS belong to it, in order; the last is the output */
     int32_t split;   /* the output's dimension that threads split, or -1 */
     int32_t grain;
@@ -465,7 +465,7 @@ int smallcnn_height(void) { return NETWORK_HEIGHT; }
 int smallcnn_width(void) { return NETWORK_WIDTH; }
 int smallcnn_channels(void) { return NETWORK_CHANNELS; }
 int smallcnn_steps(void) { return NETWORK_STEPS; }
-const char *smallcnn_label(int step) { return step >= 0 && step < NETWORK_STEPS ? STEPS[step].label : NULL; }
+const char *smallcnn_label(int step) { return step >= 0 && step < NETWORK_STEPS ? LABELS + STEPS[step].label : NULL; }
 
 static const struct output *output_at(int output) {
     return output >= 0 && output < NETWORK_OUTPUTS ? &OUTPUTS[output] : NULL;
