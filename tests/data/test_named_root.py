@@ -24,7 +24,7 @@ def test_every_command_takes_it(smallcnn, root, tmp_path, monkeypatch):
     out, given = tmp_path / "run", ("--data", "imagenet", "--root", root)
     with monkeypatch.context() as quick:
         asked = []
-        quick.setattr(report, "of_run", lambda *args: asked.append(args))
+        quick.setattr(report, "of_run", lambda *args: asked.append(args[:3]))
         code, best, err = smallcnn(
             "train", "effnet_cifar:block=shufflenet", *given, "--out", out, "--resolution", 16, "--epochs", 1,
             "--compute", "torch", "--batch-size", 8,

@@ -45,9 +45,9 @@ class TestAnswer:
 
 class TestCheck:
     def test_one_logit_per_label(self):
-        TASK.check(with_outputs(5))
+        TASK.check(with_outputs(5).results)
         with pytest.raises(GraphError, match=r"5 labels for an output of shape \(4,\)"):
-            TASK.check(with_outputs(4))
+            TASK.check(with_outputs(4).results)
 
 
 class TestJson:
