@@ -16,7 +16,7 @@ def every_op() -> Graph:
 
 
 def every_number() -> Graph:
-    """`every_op`, two weights and a branch on grids, and two outputs: 5 logits, and a map of bytes (4, 5, 8)."""
+    """`every_op`, two weights and a branch on grids, and two outputs: 5 logits, and a map of bytes (3, 5, 8)."""
     g = Builder(input=(9, 8, 3))
     logits, features = _every_op(g)
     q = g.quantize(features, "uint8", scale=0.004, zero=3, name="q.bytes")
