@@ -36,7 +36,7 @@ NETWORKS = {
 }
 
 # The least side that every window fits, by hand from the kernels and strides up to the last pool; 1 where all windows
-# are padded. With `small_input` beside it.
+# are padded. Then the same with `small_input`.
 LEAST_SIDE = {
     "alexnet": (64, 15),
     "googlenet": (31, 8),
@@ -111,7 +111,7 @@ def test_every_network_is_exported_with_the_common_options_last(name):
 
 @pytest.mark.parametrize("text", [*zoo.names(), *SMALL])
 @pytest.mark.parametrize("resolution", [(1, 1), (33, 33), (97, 65), (65, 97)], ids=str)
-def test_odd_and_tiny_pictures(text, resolution):
+def test_odd_and_tiny_images(text, resolution):
     if min(resolution) >= least_side(text):
         assert build(text, resolution=resolution).input_shape == (*resolution, 3)
     else:
@@ -119,7 +119,7 @@ def test_odd_and_tiny_pictures(text, resolution):
 
 
 @pytest.mark.parametrize("text", [text for text in [*zoo.names(), *SMALL] if least_side(text) > 1])
-def test_the_smallest_picture(text):
+def test_the_smallest_image(text):
     side = least_side(text)
     assert build(text, resolution=side)[build(text).features].shape[:2] == (1, 1)
     refuses(text, (side - 1, side - 1))

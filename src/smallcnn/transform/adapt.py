@@ -94,7 +94,8 @@ def with_input_turned(graph: Graph, weights: Mapping[str, np.ndarray]) -> tuple[
     first = graph.nodes[0]
     readers = graph.consumers[first.name]
     turned = dict(weights)
-    if first.name not in graph.taps and all(isinstance(node.op, ops.Conv) and node.op.groups == 1 for node in readers):
+    seen = {*graph.taps, *(output.node for output in graph.outputs)}
+    if first.name not in seen and all(isinstance(node.op, ops.Conv) and node.op.groups == 1 for node in readers):
         for node in readers:
             turned[f"{node.name}.weight"] = np.ascontiguousarray(turned[f"{node.name}.weight"][:, ::-1])
         return graph, turned

@@ -9,7 +9,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Concatenate, ParamSpec, cast, overload
+from typing import Any, Concatenate, ParamSpec, Unpack, cast, overload
 
 from smallcnn.errors import GraphError, closest
 from smallcnn.ir.builder import Builder
@@ -79,8 +79,8 @@ class Configuration:
     options: dict[str, Any]
     given: frozenset[str] = field(default=frozenset(), compare=False)
 
-    def build(self, **common: Any) -> Graph:
-        """The graph; `common` are resolution, classes and channels."""
+    def build(self, **common: Unpack[Common]) -> Graph:
+        """The graph."""
         return architecture(self.name)(**self.options, **common)
 
     def __str__(self) -> str:
