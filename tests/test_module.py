@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from networks import every_op, images, random_weights, tiny
+from networks import every_number, every_op, images, random_weights, tiny
 from smallcnn import zoo
 from smallcnn.errors import GraphError
 from smallcnn.ir import ops
@@ -32,7 +32,7 @@ def answer(graph: Graph, weights: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def test_the_toy_network_has_every_operator():
-    found = [node.op for node in every_op()]
+    found = [node.op for node in every_number()]
     assert {op.kind for op in found} == set(ops.OPS)
     assert {op.function for op in found if isinstance(op, ops.Activation)} == set(get_args(ops.ActivationKind))
 
@@ -45,6 +45,45 @@ def test_agrees_with_the_reference(graph):
     with torch.no_grad():
         got = to_module(graph, weights).eval().double()(inputs(graph))
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-13 * np.abs(want).max())
+
+
+def test_several_outputs_are_real_numbers_by_name():
+    """Bytes come out as what they stand for: 0.004 (stored - 3), the scale rounded to float32."""
+    graph = every_number()
+    weights = random_weights(graph)
+    want = reference.run(graph, weights, images(graph))
+    with torch.no_grad():
+        got = to_module(graph, weights).eval().double()(inputs(graph))
+    assert list(got) == ["logits", "codes"]
+    codes = (want["codes"].astype(np.float64) - 3) * np.float64(np.float32(0.004))
+    np.testing.assert_allclose(got["codes"].movedim(1, -1), codes, rtol=1e-7)
+    np.testing.assert_allclose(got["logits"], want["logits"], rtol=0, atol=1e-6 * np.abs(want["logits"]).max())
+
+
+@pytest.mark.parametrize("number", ["uint8", "int8"])
+def test_quantize_is_straight_through(number):
+    """Values by numpy's definition, exactly; the gradient 1 where the value is within the grid, else 0."""
+    g = Builder(input=(1, 64, 1))
+    end = g.dequantize(g.quantize(g.input, number, scale=0.1, zero=5))
+    module = to_module(g.graph(end, features=g.input, name="grid"))
+    x = torch.linspace(-20, 40, 64).reshape(1, 1, 1, 64).requires_grad_()
+    y = module(x)
+    y.sum().backward()
+    scale = np.float32(0.1)
+    low, high = (np.iinfo(number).min - 5, np.iinfo(number).max - 5)
+    steps = np.clip(np.rint(x.detach().numpy() / scale), low, high)
+    np.testing.assert_array_equal(y.detach().numpy(), steps * scale)
+    inside = (x.detach() >= float(low * scale)) & (x.detach() <= float(high * scale))
+    assert torch.equal(x.grad, inside.float())
+    assert 0 < inside.sum() < 64
+
+
+def test_stored_weights_come_back_as_they_were():
+    weights = random_weights(every_number())
+    got = to_weights(to_module(every_number(), weights))
+    assert {name: (value.dtype, value.tobytes()) for name, value in got.items()} == {
+        name: (value.dtype, value.tobytes()) for name, value in weights.items()
+    }
 
 
 @pytest.mark.parametrize("function", ["max", "average"])
@@ -183,6 +222,22 @@ def test_the_features_may_be_the_image_or_the_answer():
     assert torch.equal(all_head.forward_features(batch), batch)
     assert torch.equal(all_backbone.forward_features(batch), all_head(batch))
     assert torch.equal(all_backbone.forward_head(batch), batch)
+
+
+def test_a_head_that_reads_an_earlier_map_cannot_run_alone():
+    g = Builder(input=(4, 4, 2))
+    early = g.conv(g.input, 3, name="early")
+    late = g.conv(early, 3, name="late")
+    module = to_module(g.graph(g.add(early, late), features=late, taps=[early], name="taps"))
+    batch = torch.ones(1, 2, 4, 4)
+    with pytest.raises(GraphError, match=r"^taps: its head also reads early$"):
+        module.forward_head(module.forward_features(batch))
+
+
+def test_the_head_of_several_outputs_cannot_run_alone():
+    module = to_module(every_number())
+    with pytest.raises(GraphError, match=r"^every_number has 2 outputs \(logits, codes\), not one$"):
+        module.forward_head(module.forward_features(inputs(every_number(), torch.float32)))
 
 
 @pytest.mark.parametrize("graph", GRAPHS, ids=lambda graph: graph.name)

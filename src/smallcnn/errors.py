@@ -96,5 +96,6 @@ def closest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str:
     `cutoff` is the least similarity, from 0 to 1, as difflib defines it.
     """
     known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=3, cutoff=cutoff)
+    longer = [other for other in known if name and other.startswith(f"{name}_")]  # a family's name: its members
+    near = (longer + [x for x in difflib.get_close_matches(name, known, n=3, cutoff=cutoff) if x not in longer])[:3]
     return f"closest: {', '.join(near)}" if near else f"known: {', '.join(known)}"

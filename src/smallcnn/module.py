@@ -267,7 +267,7 @@ class _Quantize(nn.Module):
         least, most = (self.scale * (end - self.zero) for end in (self.low, self.high))
         inside = x.clamp(least, most)
         steps = torch.clamp(torch.round(x.float() / self.scale) + self.zero, self.low, self.high) - self.zero
-        return inside + (steps * self.scale - inside).detach()
+        return (steps * self.scale).detach() + (inside - inside.detach())  # the second term is 0, exactly
 
 
 class _GlobalPool(nn.Module):

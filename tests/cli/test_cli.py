@@ -56,7 +56,8 @@ def test_cost_json(smallcnn, args, mult_adds, parameters):
     assert code == 0
     assert (found["mult_adds"], found["parameters"]) == (mult_adds, parameters)
     assert found.keys() == {"model", "options", "input_size", "mult_adds", "parameters", "peak_activation_elements",
-                            "peak_activation_bytes_fused", "weight_bytes", "layers"}  # fmt: skip
+                            "peak_activation_bytes", "peak_activation_bytes_fused", "weight_bytes",
+                            "weight_bytes_by_number", "layers"}  # fmt: skip
     assert sum(layer["mult_adds"] for layer in found["layers"]) == mult_adds
 
 

@@ -5,9 +5,11 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from networks import every_op, tiny
+from networks import every_number, every_op, tiny
 from smallcnn import zoo
-from smallcnn.cost.profile import mult_adds, peak_activation_elements, profile
+from smallcnn.cost import memory
+from smallcnn.cost.memory import peak_bytes, peak_elements
+from smallcnn.cost.profile import mult_adds, profile
 from smallcnn.ir.builder import Builder
 from smallcnn.module import to_module
 
@@ -136,7 +138,7 @@ def nothing_but_relu(g):
 def test_peak_activation_by_hand(case):
     g = Builder(input=(4, 4, 2))
     end, want = case(g)
-    assert peak_activation_elements(g.graph(end, features=end, name=case.__name__)) == want
+    assert peak_elements(g.graph(end, features=end, name=case.__name__)) == want
 
 
 def test_peak_activation_of_mobilenet_v1():
@@ -172,3 +174,29 @@ def test_counting_imports_no_framework():
     code = f"import sys, smallcnn.cost.profile, smallcnn.zoo; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=100)
     assert done.stdout.strip() == "[]"
+
+
+# --- number types ---
+
+
+def test_bytes_of_each_number_type_by_hand():
+    """The added branch: int8 weights of a 3x3 convolution from 8 to 6 channels, uint8 ones of a dense layer."""
+    plain, mixed = memory.weight_bytes(every_op()), memory.weight_bytes(every_number())
+    conv, dense = 6 * 8 * 3 * 3, 3 * 5 * 6 * 5
+    assert mixed == {"float32": plain["float32"] + 4 * (6 + 5), "int8": conv, "uint8": dense}
+    cost = profile(every_number())
+    assert cost.weight_bytes == sum(mixed.values())
+    assert cost.mult_adds == profile(every_op()).mult_adds + 3 * 5 * conv + dense
+
+
+def test_a_peak_in_bytes_counts_each_tensor_in_its_type():
+    """4 x 4 x 2 elements: the image and its bytes; bytes and pooled bytes; pooled bytes and real numbers."""
+    g = Builder(input=(4, 4, 2))
+    x = g.max_pool(g.quantize(g.input, "uint8", scale=0.5, zero=1), kernel=3, stride=1)
+    graph = g.graph(g.dequantize(x), features=x, name="bytes")
+    assert (peak_elements(graph), peak_bytes(graph)) == (64, 4 * 32 + 32)
+
+
+def test_a_change_of_the_number_type_is_a_row():
+    types = [layer.type for layer in profile(every_number()).layers]
+    assert (types.count("quantize"), types.count("dequantize")) == (2, 2)

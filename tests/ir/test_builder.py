@@ -6,6 +6,7 @@ from smallcnn.errors import GraphError
 from smallcnn.ir import ops
 from smallcnn.ir.builder import Builder, same_padding
 from smallcnn.ir.graph import Node
+from smallcnn.ir.types import Grid
 
 
 @pytest.fixture
@@ -111,6 +112,15 @@ METHODS = {
         ops.LocalResponseNorm(size=5, alpha=1e-4, beta=0.75, bias=2.0),
     ),
     "dropout": (lambda g, x: g.dropout(x, 0.25), ops.Dropout(rate=0.25)),
+    "quantize": (
+        lambda g, x: g.quantize(x, "int8", scale=0.5, zero=-3),
+        ops.Quantize(number="int8", grid=Grid((0.5,), (-3,))),
+    ),
+    "dequantize": (lambda g, x: g.dequantize(g.quantize(x, "uint8", scale=0.5, zero=3)), ops.Dequantize()),
+    "conv on a grid": (
+        lambda g, x: g.conv(x, 2, number="int8", grid=Grid((0.5, 1.0), (0, 1))),
+        ops.Conv(out=2, number="int8", grid=Grid((0.5, 1.0), (0, 1))),
+    ),
 }  # fmt: skip
 
 

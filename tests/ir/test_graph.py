@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from networks import every_op, tiny
+from networks import every_number, every_op, tiny
 from smallcnn import zoo
 from smallcnn.cost.profile import profile
 from smallcnn.errors import GraphError
 from smallcnn.ir import ops
 from smallcnn.ir.builder import Builder
 from smallcnn.ir.graph import Graph, Node, Output, make_node
-from smallcnn.ir.types import Tensor
+from smallcnn.ir.types import Grid, Tensor
 
 INPUT = make_node("input", ops.Input((4, 4, 2)), [])
 RELU = ops.Activation(function="relu")
@@ -136,6 +136,59 @@ def test_inputs_of_a_node(op, count, message):
         make_node("x", op, [INPUT] * count)
 
 
+# --- outputs and taps ---
+
+
+def several(outputs: dict[str, str], taps: Sequence[str]) -> Graph:
+    """input -> a -> b -> c, and q, the bytes of b, with these outputs and taps."""
+    nodes = chain("a", "b", "c")
+    q = make_node("q", ops.Quantize(number="uint8", grid=Grid((0.5,), (0,))), [nodes[2]])
+    return Graph("net", (*nodes, q), tuple(Output(*pair) for pair in outputs.items()), tuple(taps))
+
+
+def test_outputs_by_name_in_order():
+    graph = several({"bytes": "q", "last": "c"}, ["a", "b"])
+    assert graph.results == {
+        "bytes": Tensor((4, 4, 2), "uint8", Grid((0.5,), (0,))),
+        "last": Tensor((4, 4, 2)),
+    }
+    assert list(graph.results) == ["bytes", "last"]
+    assert graph.features == "b"
+    for read in (lambda: graph.output, lambda: graph.output_shape):
+        with pytest.raises(GraphError, match=r"^net has 2 outputs \(bytes, last\), not one$"):
+            read()
+
+
+def test_a_head_may_read_any_tap_and_one_node_may_be_two_outputs():
+    nodes = branch()
+    graph = Graph("net", tuple(nodes), (Output("x", "sum"), Output("y", "sum")), ("a", "b"))
+    assert graph.results == {"x": Tensor((4, 4, 2)), "y": Tensor((4, 4, 2))}
+
+
+@pytest.mark.parametrize(
+    ("outputs", "taps", "message"),
+    [
+        ({}, ["b"], "a graph has at least one output and one tap"),
+        ({"x": "c", "y": "q"}, [], "a graph has at least one output and one tap"),
+        ({"x": "c", "y": "d"}, ["b"], "output 'd' is not a node"),
+        ({"x": "c", "two words": "q"}, ["b"], "'two words' is not a node name"),
+        ({"x": "c"}, ["b"], "q: nothing uses this node"),
+        ({"x": "c", "y": "q"}, ["b", "b"], "two taps are called 'b'"),
+        ({"x": "c", "y": "q"}, ["b", "a"], "taps b, a are not in the order of the nodes"),
+        ({"x": "c", "y": "q"}, ["c"], "q: reads b past the end of the features, c"),
+    ],
+    ids=str,
+)
+def test_ends_that_cannot_be(outputs, taps, message):
+    with pytest.raises(GraphError, match=f"^{message}"):
+        several(outputs, taps)
+
+
+def test_two_outputs_of_one_name():
+    with pytest.raises(GraphError, match=r"^two outputs are called 'x'$"):
+        Graph("net", tuple(chain("a")), (Output("x", "a"), Output("x", "a")), ("a",))
+
+
 # --- JSON ---
 
 # What a version 1 file holds. Files people have saved look like this: if this test fails, they can no longer be read.
@@ -149,17 +202,43 @@ VERSION_1 = """{"version": 1, "name": "net", "output": "fc", "features": "act", 
     {"name": "fc", "inputs": ["pool"], "op": "dense", "out": 10, "bias": true}]}"""
 
 
-def test_version_1_is_read_and_written():
+def test_version_1_is_read():
     g = Builder(input=(8, 9, 3))
     x = g.conv(g.input, 4, kernel=3, stride=(2, 1), padding=((0, 1), (1, 1)), bias=False, name="conv")
     x = g.activation(g.batch_norm(x, epsilon=0.001, name="bn"), "relu6", name="act")
     graph = g.graph(g.dense(g.global_pool(x, name="pool"), 10, name="fc"), features=x, name="net")
     assert Graph.from_json(VERSION_1) == graph
-    assert json.loads(graph.to_json()) == json.loads(VERSION_1)
+
+
+# What a version 2 file holds: several outputs and taps, a grid on an edge and one per output of a weight.
+VERSION_2 = """{"version": 2, "name": "net", "taps": ["conv", "act"],
+    "outputs": [{"name": "logits", "node": "fc"}, {"name": "codes", "node": "q"}], "nodes": [
+    {"name": "input", "inputs": [], "op": "input", "shape": [8, 9, 3]},
+    {"name": "conv", "inputs": ["input"], "op": "conv", "out": 2, "kernel": [3, 3], "stride": [2, 1],
+     "padding": [[0, 1], [1, 1]], "groups": 1, "bias": false,
+     "number": "int8", "grid": {"scale": [0.5, 0.25], "zero": [0, -3]}},
+    {"name": "act", "inputs": ["conv"], "op": "activation", "function": "relu6", "slope": 0.01},
+    {"name": "q", "inputs": ["conv"], "op": "quantize", "number": "uint8", "grid": {"scale": [0.125], "zero": [128]}},
+    {"name": "pool", "inputs": ["act"], "op": "global_pool"},
+    {"name": "fc", "inputs": ["pool"], "op": "dense", "out": 10, "bias": true}]}"""
+
+
+def test_version_2_is_read_and_written():
+    g = Builder(input=(8, 9, 3))
+    x = g.conv(
+        g.input, 2, kernel=3, stride=(2, 1), padding=((0, 1), (1, 1)), bias=False, number="int8",
+        grid=Grid((0.5, 0.25), (0, -3)), name="conv",
+    )  # fmt: skip
+    act = g.activation(x, "relu6", name="act")
+    codes = g.quantize(x, "uint8", scale=0.125, zero=128, name="q")
+    logits = g.dense(g.global_pool(act, name="pool"), 10, name="fc")
+    graph = g.graph({"logits": logits, "codes": codes}, features=act, taps=[x], name="net")
+    assert Graph.from_json(VERSION_2) == graph
+    assert json.loads(graph.to_json()) == json.loads(VERSION_2)
 
 
 @pytest.mark.parametrize(
-    "graph", [every_op(), *(zoo.parse(name).build() for name in zoo.names())], ids=lambda g: g.name
+    "graph", [every_op(), every_number(), *(zoo.parse(name).build() for name in zoo.names())], ids=lambda g: g.name
 )
 def test_json_round_trip(graph):
     assert Graph.from_json(graph.to_json()) == graph
@@ -191,10 +270,11 @@ NODES = json.loads(VERSION_1)["nodes"]
         ("1" * 5000, "not the JSON of a graph: "),
         ("null", "not the JSON of a graph: None has no 'version'"),
         ("[1]", r"not the JSON of a graph: \[1\] has no 'version'"),
-        (changed(version=2), "graph of version 2; this smallcnn reads version 1"),
+        (changed(version=3), "graph of version 3; this smallcnn reads versions 1 to 2"),
+        (changed(version=2), "not the JSON of a graph: .* has no 'outputs'"),
         (changed(name=None), "not the JSON of a graph: 'name' is None, not a str"),
         (changed(output=["fc"]), r"not the JSON of a graph: 'output' is \['fc'\], not a str"),
-        (changed(features="nothing"), "features 'nothing' is not a node"),
+        (changed(features="nothing"), "tap 'nothing' is not a node"),
         (changed(nodes={}), r"not the JSON of a graph: 'nodes' is \{\}, not a list"),
         (changed(nodes=[]), "a graph starts with its input node"),
         (changed(nodes=["ab"]), "not the JSON of a graph: 'ab' has no 'name'"),
@@ -236,8 +316,8 @@ junk = st.recursive(
 
 @st.composite
 def damaged_graphs(draw):
-    """The JSON of `every_op` with up to three entries replaced, dropped, doubled or copied from elsewhere."""
-    record = copy.deepcopy(EVERY_OP)
+    """The JSON of `every_number` with up to three entries replaced, dropped, doubled or copied from elsewhere."""
+    record = copy.deepcopy(EVERY_NUMBER)
     for _ in range(draw(st.integers(1, 3))):
         inside = record
         while True:
@@ -257,12 +337,12 @@ def damaged_graphs(draw):
                 case "double":
                     inside[key + "2"] = inside[key]
                 case "copy":
-                    inside[key] = copy.deepcopy(draw(st.sampled_from(EVERY_OP["nodes"])))
+                    inside[key] = copy.deepcopy(draw(st.sampled_from(EVERY_NUMBER["nodes"])))
             break
     return json.dumps(record)
 
 
-EVERY_OP = json.loads(every_op().to_json())
+EVERY_NUMBER = json.loads(every_number().to_json())
 
 
 @given(damaged_graphs())

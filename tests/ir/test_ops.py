@@ -17,6 +17,7 @@ from smallcnn.ir.ops import (
     Concat,
     Conv,
     Dense,
+    Dequantize,
     Dropout,
     Flatten,
     GlobalPool,
@@ -25,6 +26,7 @@ from smallcnn.ir.ops import (
     Op,
     Pad,
     Pool,
+    Quantize,
     Scale,
     Shuffle,
     Slice,
@@ -32,6 +34,7 @@ from smallcnn.ir.ops import (
     from_json,
     to_json,
 )
+from smallcnn.ir.types import Grid, Tensor
 
 MAX3 = Pool(function="max", kernel=(3, 3), stride=(2, 2), padding=((0, 1), (0, 1)))
 LRN = LocalResponseNorm(size=5, alpha=1e-4, beta=0.75, bias=1.0)
@@ -66,6 +69,8 @@ SHAPES: list[tuple[Op, list[tuple[int, ...]], tuple[int, ...]]] = [
     (Pad(padding=((-1, 1), (2, -3))), [(3, 4, 5)], (3, 3, 5)),
     (Dropout(rate=0.2), [(3, 4, 5)], (3, 4, 5)),
     (Dropout(rate=0), [(5,)], (5,)),
+    (Quantize(number="int8", grid=Grid((0.1,), (-7,))), [(3, 4, 5)], (3, 4, 5)),
+    (Dequantize(), [(5,)], (5,)),
 ]
 
 
@@ -95,12 +100,12 @@ def test_json_round_trip(op):
     ids=str,
 )
 def test_weights(op, inputs, want):
-    assert op.weights(inputs) == {name: Weight(shape) for name, shape in want.items()}
+    assert op.weights(inputs) == {name: Weight(Tensor(shape)) for name, shape in want.items()}
 
 
 @pytest.mark.parametrize("shape", [(3, 4, 5), (5,)], ids=str)
 def test_batch_norm_statistics_are_stored_but_not_learned(shape):
-    learned, measured = Weight((5,)), Weight((5,), learned=False)
+    learned, measured = Weight(Tensor((5,))), Weight(Tensor((5,)), learned=False)
     want = {"weight": learned, "bias": learned, "running_mean": measured, "running_var": measured}
     assert BatchNorm().weights(shape) == want
 

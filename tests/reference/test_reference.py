@@ -7,9 +7,12 @@ import torch.nn.functional as F
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from networks import every_op, random_weights
+from networks import every_number, every_op, random_weights
+from smallcnn.errors import GraphError
 from smallcnn.ir import ops
+from smallcnn.ir.types import Grid, Tensor
 from smallcnn.reference import floating as reference
+from smallcnn.reference.numbers import real, stored
 
 Array = np.ndarray
 
@@ -216,3 +219,63 @@ def test_run_is_the_nodes_one_after_another():
         own = {key: weights[f"{node.name}.{key}"].astype(np.float64) for key in graph.weights_of(node)}
         values[node.name] = reference.apply(node.op, [values[name] for name in node.inputs], own)
     np.testing.assert_array_equal(reference.answer(graph, weights, batch), values["classifier"])
+
+
+# --- number types ---
+
+
+@given(
+    st.sampled_from(["uint8", "int8"]),
+    st.floats(2.0**-20, 2.0**10, width=32),
+    st.integers(0, 127),
+    st.lists(st.floats(-(2.0**15), 2.0**15, width=32), min_size=1, max_size=8),
+)
+def test_quantize_agrees_with_torch(number, scale, zero, values):
+    """But for ties: torch multiplies by 1 / scale where the definition divides."""
+    x = np.array(values, np.float32)
+    steps = x / np.float32(scale)
+    assume(not (np.abs(np.abs(steps - np.rint(steps)) - 0.5) < 1e-3).any())
+    grid = Grid((scale,), (zero,))
+    info = np.iinfo(number)
+    want = torch.fake_quantize_per_tensor_affine(torch.from_numpy(x), scale, zero, int(info.min), int(info.max)).numpy()
+    got = reference.apply(ops.Quantize(number=number, grid=grid), [x], {})
+    assert got.dtype == number
+    np.testing.assert_array_equal(got, np.rint(want / scale) + zero)
+    back = reference.apply(ops.Dequantize(), [got], {}, [Tensor(x.shape, number, grid)])
+    np.testing.assert_allclose(back, want, rtol=1e-6)
+
+
+def test_ties_go_to_the_even_step_and_the_ends_saturate():
+    values = np.array([0.25, 0.75, 1.25, -0.25, -100, 100, np.inf, -np.inf])
+    np.testing.assert_array_equal(stored("uint8", Grid((0.5,), (10,)), values), [10, 12, 12, 10, 0, 210, 255, 0])
+    np.testing.assert_array_equal(stored("int8", Grid((0.5,), (-8,)), values), [-8, -6, -6, -8, -128, 127, 127, -128])
+
+
+def test_a_grid_of_several_entries_is_along_the_first_axis():
+    grid = Grid((0.5, 2.0), (1, -1))
+    weight = np.array([[3, 1], [0, 4]], np.int8)
+    np.testing.assert_array_equal(real(Tensor((2, 2), "int8", grid), weight), [[1, 0], [2, 10]])
+    np.testing.assert_array_equal(stored("int8", grid, np.array([[1, 0], [2, 10]])), weight)
+
+
+def test_a_border_of_bytes_is_the_stored_zero_and_never_the_largest():
+    """Half of int8's range is below the zero of this grid, so neither 0 nor the zero may win a maximum."""
+    tensor = Tensor((1, 1, 1), "int8", Grid((0.5,), (20,)))
+    x = np.full((1, 1, 1, 1), -100, np.int8)
+    pad = reference.apply(ops.Pad(padding=((0, 1), (0, 0))), [x], {}, [tensor])
+    np.testing.assert_array_equal(pad.ravel(), [-100, 20])
+    pool = ops.Pool(function="max", kernel=(2, 1), stride=(1, 1), padding=((1, 0), (0, 0)))
+    got = reference.apply(pool, [x], {}, [tensor])
+    assert (got.dtype, got.ravel().tolist()) == (np.int8, [-100])
+
+
+def test_outputs_by_name_and_a_single_answer():
+    graph = every_number()
+    weights, batch = random_weights(graph), normal(2, *graph.input_shape)
+    outputs = reference.run(graph, weights, batch)
+    assert {name: (value.dtype, value.shape) for name, value in outputs.items()} == {
+        "logits": (np.float64, (2, 5)),
+        "codes": (np.uint8, (2, 3, 5, 8)),
+    }
+    with pytest.raises(GraphError, match="has 2 outputs"):
+        reference.answer(graph, weights, batch)

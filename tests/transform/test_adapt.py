@@ -5,14 +5,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from networks import images, random_weights, tiny
+from networks import every_number, images, random_weights, tiny
 from smallcnn import zoo
 from smallcnn.errors import GraphError
 from smallcnn.ir import ops
 from smallcnn.ir.builder import Builder
 from smallcnn.ir.graph import Graph
+from smallcnn.ir.rewrite import rewrite
+from smallcnn.ir.types import Grid
+from smallcnn.reference import floating as reference
 from smallcnn.reference.floating import answer as run
-from smallcnn.transform.adapt import keep, with_classes, with_resolution
+from smallcnn.transform.adapt import keep, with_classes, with_input_turned, with_resolution
 from smallcnn.transform.fold import fold_graph
 
 
@@ -197,3 +200,48 @@ def test_a_graph_without_weights():
 def test_a_dense_layer_that_reads_a_map_cannot_follow(model, layer):
     with pytest.raises(GraphError, match=layer):
         with_resolution(zoo.parse(model).build(), (128, 128))
+
+
+# --- weights on a grid ----------------------------------------------------------------------------------------------
+
+
+def on_grids() -> Graph:
+    """A convolution and a dense layer of stored integers, one grid entry per output."""
+    g = Builder(input=(4, 4, 3))
+    x = g.conv(g.input, 2, kernel=3, number="int8", grid=Grid((0.5, 0.25), (0, 1)), name="conv")
+    y = g.dense(g.global_pool(x), 3, number="int8", grid=Grid((0.5,) * 3, (0,) * 3), name="fc")
+    return g.graph(y, features=x, name="on_grids")
+
+
+def test_a_new_classifier_is_float32_and_other_layers_keep_their_grids():
+    changed = with_classes(on_grids(), 5)
+    assert changed["fc"].op == ops.Dense(out=5)
+    assert changed["conv"] == on_grids()["conv"]
+    assert with_classes(on_grids(), 3) == on_grids()
+
+
+def test_weights_of_another_number_type_are_not_kept():
+    weights = random_weights(on_grids())
+    plain = rewrite(on_grids(), ops={"conv": replace(on_grids()["conv"].op, number="float32", grid=None)})
+    assert keep(on_grids(), weights).keys() == weights.keys()
+    assert keep(plain, weights).keys() == weights.keys() - {"conv.weight"}
+
+
+@pytest.mark.parametrize("make", [on_grids, every_number], ids=lambda make: make.__name__)
+def test_an_input_turned_answers_turned_images_alike(make):
+    graph = make()
+    weights, batch = random_weights(graph), images(graph)
+    turned, changed = with_input_turned(graph, weights)
+    got, want = reference.run(turned, changed, batch[..., ::-1]), reference.run(graph, weights, batch)
+    assert got.keys() == want.keys()
+    for name, value in want.items():
+        np.testing.assert_allclose(got[name], value, rtol=0, atol=1e-12)
+
+
+def test_an_input_that_others_than_convolutions_read_is_turned_itself():
+    g = Builder(input=(2, 2, 3))
+    x = g.activation(g.input, "relu", name="channel_0")
+    graph = g.graph(g.global_pool(x), features=x, name="relu")
+    turned, _ = with_input_turned(graph, {})
+    batch = images(graph)
+    np.testing.assert_array_equal(run(turned, {}, batch), run(graph, {}, batch[..., ::-1]))

@@ -36,7 +36,7 @@ NETWORKS = {
 }
 
 # The least side that every window fits, by hand from the kernels and strides up to the last pool; 1 where all windows
-# are padded. With `small_input` beside it.
+# are padded. Then the same with `small_input`.
 LEAST_SIDE = {
     "alexnet": (64, 15),
     "googlenet": (31, 8),
@@ -111,7 +111,7 @@ def test_every_network_is_exported_with_the_common_options_last(name):
 
 @pytest.mark.parametrize("text", [*zoo.names(), *SMALL])
 @pytest.mark.parametrize("resolution", [(1, 1), (33, 33), (97, 65), (65, 97)], ids=str)
-def test_odd_and_tiny_pictures(text, resolution):
+def test_odd_and_tiny_images(text, resolution):
     if min(resolution) >= least_side(text):
         assert build(text, resolution=resolution).input_shape == (*resolution, 3)
     else:
@@ -119,7 +119,7 @@ def test_odd_and_tiny_pictures(text, resolution):
 
 
 @pytest.mark.parametrize("text", [text for text in [*zoo.names(), *SMALL] if least_side(text) > 1])
-def test_the_smallest_picture(text):
+def test_the_smallest_image(text):
     side = least_side(text)
     assert build(text, resolution=side)[build(text).features].shape[:2] == (1, 1)
     refuses(text, (side - 1, side - 1))
@@ -213,10 +213,37 @@ def test_options_say_what_may_be_chosen():
 
 
 @pytest.mark.parametrize(
+    ("name", "option", "values"),
+    [
+        ("mobilenet_v1", "width", (0.25, 0.5, 0.75, 1)),
+        ("mobilenet_v1", "variant", ("separable", "conv", "shallow")),
+        ("mobilenet_v1", "small_input", (False, True)),
+        ("mobilenet_v1", "epsilon", (0.001,)),
+        ("mobilenet_v3_small", "hidden", (1024, 1280)),
+        ("shufflenet_v1", "groups", (1, 2, 3, 4, 8)),
+        ("shufflenet_v2", "scale", (0.5, 1, 1.5, 2)),
+        ("effnet_cifar", "expansion", (2, 4, 6)),
+    ],
+)
+def test_values_that_a_search_walks(name, option, values):
+    assert zoo.options(name)[option].values == values
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_every_value_is_allowed_and_the_default_is_one(name):
+    for option in zoo.options(name).values():
+        assert option.default in option.values
+        for value in option.values:
+            option.check(value)
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("mobilnet_v1", "no model 'mobilnet_v1'; closest: mobilenet_v1"),
         ("", "no model ''; known: .*mobilenet_v1"),
+        ("mobilenet_v3", "no model 'mobilenet_v3'; closest: mobilenet_v3_large, mobilenet_v3_small, "),
+        ("squeezenet", "no model 'squeezenet'; closest: squeezenet_1_0, squeezenet_1_1"),
         ("mobilenet_v1:widht=0.5", "mobilenet_v1 has no option 'widht'; closest: width"),
         ("mobilenet_v1:depth=0.5", "mobilenet_v1 has no option 'depth'; "),
         ("mobilenet_v1:classes=5", "mobilenet_v1 has no option 'classes'; .* an option of the command, --classes"),

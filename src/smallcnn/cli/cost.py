@@ -7,6 +7,7 @@ import click
 from smallcnn import zoo
 from smallcnn.cli.options import as_json, common, completed, given, models
 from smallcnn.cli.show import millions, print_json, size, table
+from smallcnn.ir.graph import LOGITS, Graph
 
 
 @click.command("cost")
@@ -42,8 +43,10 @@ def command(model: str, by: str, json_: bool, **chosen: int | None) -> None:
         "mult_adds": counted.mult_adds,
         "parameters": counted.parameters,
         "peak_activation_elements": counted.peak_activation_elements,
+        "peak_activation_bytes": counted.peak_activation_bytes,
         "peak_activation_bytes_fused": fused,
         "weight_bytes": counted.weight_bytes,
+        "weight_bytes_by_number": counted.weight_bytes_by_number,
     }
     if json_:
         print_json(totals | {"layers": [
@@ -58,7 +61,7 @@ def command(model: str, by: str, json_: bool, **chosen: int | None) -> None:
         rows = [
             [row.name, row.type, "x".join(map(str, row.output_shape)), f"{row.mult_adds:,}", f"{row.parameters:,}"]
             for row in counted.layers
-            if row.mult_adds or row.parameters or "pool" in row.type
+            if row.mult_adds or row.parameters or "pool" in row.type or "quantize" in row.type
         ]
         table(["layer", "type", "output", "Mult-Adds", "parameters"], rows)
     else:
@@ -70,15 +73,25 @@ def command(model: str, by: str, json_: bool, **chosen: int | None) -> None:
                     f"{total.parameters:,}", f"{total.parameters / counted.parameters:.2%}",
                 ]
                 for total in counted.by_type()
-                if total.mult_adds or total.parameters
+                if total.mult_adds or total.parameters or "quantize" in total.type
             ],
         )  # fmt: skip
-    click.echo(f"{counted.name} at {'x'.join(map(str, counted.input_shape))}, {graph.output_shape[0]} classes")
+    click.echo(f"{counted.name} at {'x'.join(map(str, counted.input_shape))}, {_results(graph)}")
     click.echo(f"  Mult-Adds         {counted.mult_adds:>15,}  ({millions(counted.mult_adds)})")
     click.echo(f"  parameters        {counted.parameters:>15,}  ({millions(counted.parameters)})")
-    click.echo(
-        f"  weights, float32  {counted.weight_bytes:>15,}  bytes ({size(counted.weight_bytes)}), batch norm folded"
-    )
-    elements = counted.peak_activation_elements
-    click.echo(f"  peak activations  {elements:>15,}  elements ({size(4 * elements)} in float32), layer by layer")
+    for number, count in counted.weight_bytes_by_number.items():
+        click.echo(f"  {f'weights, {number}':<16}  {count:>15,}  bytes ({size(count)}), batch norm folded")
+    elements, stored = counted.peak_activation_elements, size(counted.peak_activation_bytes)
+    numbers = {node.tensor.number for node in graph}
+    kinds = "float32" if numbers == {"float32"} else "their number types"
+    click.echo(f"  peak activations  {elements:>15,}  elements ({stored} in {kinds}), layer by layer")
     click.echo(f"  compiled, fused   {fused:>15,}  bytes ({size(fused)}) with scratch, one thread, vectors of 8")
+
+
+def _results(graph: Graph) -> str:
+    """The outputs in words: the classes of a classifier, or each output's name, shape and number type."""
+    if [output.name for output in graph.outputs] == [LOGITS] and len(graph.output_shape) == 1:
+        return f"{graph.output_shape[0]} classes"
+    return ", ".join(
+        f"{name} {'x'.join(map(str, tensor.shape))} {tensor.number}" for name, tensor in graph.results.items()
+    )

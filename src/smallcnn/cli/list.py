@@ -104,7 +104,7 @@ def _markdown() -> list[str]:
     return lines
 
 
-def _origins(model: zoo.Model, cost: "Profile") -> list[str]:
+def _origins(model: zoo.Configuration, cost: "Profile") -> list[str]:
     """The origins whose files hold this network.
 
     With the options implied by the layout it costs the same, and the other options are at their defaults.
@@ -114,7 +114,7 @@ def _origins(model: zoo.Model, cost: "Profile") -> list[str]:
 
     found: dict[str, None] = {}  # ordered; an origin may have two sets of names
     for layout in layouts_of(model.name):
-        form = zoo.Model(model.name, model.options | layout.implies)
+        form = zoo.Configuration(model.name, model.options | layout.implies)
         implied = {option.name: option.default for option in zoo.options(model.name).values()} | layout.implies
         own = all(form.options[key] == implied[key] for key in implied if key not in _SCALES)
         counted = profile(form.build())

@@ -7,12 +7,11 @@ Parameters: everything a training step learns: weights, biases, batch norm's sca
 from dataclasses import dataclass
 from math import prod
 
+from smallcnn.cost import memory
 from smallcnn.ir import ops
 from smallcnn.ir.graph import Graph, Node
 from smallcnn.ir.ops import Shape
-from smallcnn.ir.rewrite import in_order
-from smallcnn.ir.types import SIZES
-from smallcnn.transform.fold import foldable
+from smallcnn.ir.types import Number
 
 
 @dataclass(frozen=True)
@@ -45,10 +44,16 @@ class Profile:
     input_shape: Shape
     layers: tuple[Layer, ...]
     peak_activation_elements: int
-    """Most elements alive at once when layers run one by one in order, freeing tensors after their last reader, with
-    batch norm, activation, dropout and flatten in place. The input image counts while it is needed."""
-    weight_bytes: int
-    """Bytes stored for inference, each tensor in its number type: batch norm folded, biases included."""
+    """Most elements alive at once, layer by layer: see `memory.peak_elements`."""
+    peak_activation_bytes: int
+    """The same in bytes, each tensor in its number type."""
+    weight_bytes_by_number: dict[Number, int]
+    """Bytes stored for inference, batch norm folded, biases included."""
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes stored for inference in all number types."""
+        return sum(self.weight_bytes_by_number.values())
 
     @property
     def mult_adds(self) -> int:
@@ -76,23 +81,10 @@ def profile(graph: Graph) -> Profile:
         name=graph.name,
         input_shape=graph.input_shape,
         layers=tuple(_layer(graph, node) for node in graph),
-        peak_activation_elements=peak_activation_elements(graph),
-        weight_bytes=_weight_bytes(graph),
+        peak_activation_elements=memory.peak_elements(graph),
+        peak_activation_bytes=memory.peak_bytes(graph),
+        weight_bytes_by_number=memory.weight_bytes(graph),
     )
-
-
-def _weight_bytes(graph: Graph) -> int:
-    """See `Profile.weight_bytes`; counts the result of `fold.fold_graph` without building it."""
-    folded = foldable(graph)
-    gains_bias = set(folded.values())
-    count = 0
-    for node in graph:
-        if node.name not in folded:
-            weights = graph.weights_of(node)
-            count += sum(weight.tensor.bytes for weight in weights.values())
-            if node.name in gains_bias and "bias" not in weights:
-                count += SIZES["float32"] * node.shape[-1]
-    return count
 
 
 def mult_adds(graph: Graph, node: Node) -> int:
@@ -101,19 +93,6 @@ def mult_adds(graph: Graph, node: Node) -> int:
         per_output = prod(graph.weights_of(node)["weight"].shape[1:])
         return prod(node.shape) * per_output
     return 0
-
-
-def peak_activation_elements(graph: Graph) -> int:
-    """See `Profile.peak_activation_elements`."""
-    live: dict[str, int] = {}
-    peak = 0
-    for node, finished in in_order(graph):
-        in_place = isinstance(node.op, ops.IN_PLACE) and bool(finished)
-        live[node.name] = prod(node.shape)
-        peak = max(peak, sum(live.values()) - (live[node.inputs[0]] if in_place else 0))
-        for name in finished:
-            del live[name]
-    return peak
 
 
 def _layer(graph: Graph, node: Node) -> Layer:

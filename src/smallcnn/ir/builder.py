@@ -28,10 +28,11 @@ pads all four.
 
 
 class Builder:
-    """Collects nodes; `graph` returns the finished network."""
+    """Collects nodes; `graph` returns the finished network, called `name` if it is given no other."""
 
-    def __init__(self, *, input: tuple[int, int, int]) -> None:
+    def __init__(self, *, input: tuple[int, int, int], name: str = "") -> None:
         self._nodes: dict[str, Node] = {}
+        self._name = name
         self.input = self._add(ops.Input, (), "input", shape=input)
 
     def conv(
@@ -224,7 +225,7 @@ class Builder:
         return self._add(ops.Dequantize, (x,), name)
 
     def graph(
-        self, output: Node | Mapping[str, Node], *, features: Node, name: str, taps: Sequence[Node] = ()
+        self, output: Node | Mapping[str, Node], *, features: Node, name: str = "", taps: Sequence[Node] = ()
     ) -> Graph:
         """The finished network. Several outputs are given by name; a single one is called "logits".
 
@@ -232,7 +233,8 @@ class Builder:
         """
         results = output if isinstance(output, Mapping) else {LOGITS: output}
         outputs = tuple(Output(called, node.name) for called, node in results.items())
-        return Graph(name, tuple(self._nodes.values()), outputs, tuple(node.name for node in (*taps, features)))
+        taps = (*taps, features)
+        return Graph(name or self._name, tuple(self._nodes.values()), outputs, tuple(node.name for node in taps))
 
     def _number(self, kind: str) -> str:
         heads = {name.partition(".")[0] for name in self._nodes}

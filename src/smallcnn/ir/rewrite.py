@@ -21,11 +21,15 @@ def rewrite(
     """The graph with operators replaced, nodes of one input removed and nodes added; shapes are inferred again.
 
     A removed node's input, or the last node added `after` a node, takes its place for readers, outputs and taps.
-    Raises GraphError naming the first node that no longer fits, or that is not in the graph.
+    Raises GraphError naming the first node that no longer fits, that is not in the graph, or that cannot be removed.
     """
-    names = {node.name for node in graph}
-    if unknown := [name for name in (*ops, *without, *after) if name not in names]:
+    inputs = {node.name: len(node.inputs) for node in graph}
+    if unknown := [name for name in (*ops, *without, *after) if name not in inputs]:
         raise GraphError(f"{graph.name} has no node {unknown[0]!r}")
+    if several := [name for name in without if inputs[name] != 1]:
+        raise GraphError(f"{several[0]} has {inputs[several[0]]} inputs; only a node of one input can be removed")
+    if both := [name for name in without if name in ops or name in after]:
+        raise GraphError(f"{both[0]} cannot be both removed and changed")
     nodes: dict[str, Node] = {}
     stands_for: dict[str, str] = {}
     for node in graph:
@@ -59,3 +63,11 @@ def only_reader(graph: Graph, node: Node) -> Node | None:
     if len(readers) != 1 or any(output.node == node.name for output in graph.outputs):
         return None
     return readers[0]
+
+
+def unused_name(graph: Graph, name: str) -> str:
+    """`name`, with underscores added while a node or a group of nodes has it."""
+    taken = {part for node in graph for part in (node.name, node.name.partition(".")[0])}
+    while name in taken:
+        name += "_"
+    return name

@@ -7,6 +7,7 @@ A tensor of float32 holds real numbers. One of whole numbers with a grid stands 
 which is the affine quantization of Jacob et al. 2018 (arXiv 1712.05877, equation 1).
 """
 
+import struct
 from dataclasses import dataclass
 from math import prod
 from typing import Literal, get_args
@@ -25,10 +26,15 @@ SIZES: dict[Number, int] = {"float32": 4, "uint8": 1, "int8": 1, "int32": 4}
 RANGES: dict[Number, tuple[int, int]] = {"uint8": (0, 255), "int8": (-128, 127), "int32": (-(2**31), 2**31 - 1)}
 """Least and greatest stored value of the whole numbers."""
 
+_LEAST_SCALE, _MOST_SCALE = 2.0**-126, (2 - 2.0**-23) * 2.0**127  # the normal numbers of float32
+
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """real = scale * (stored - zero): one entry for the whole tensor, or one per channel."""
+    """real = scale * (stored - zero): one entry for the whole tensor, or one per channel.
+
+    Scales are numbers of float32, and rounded to such.
+    """
 
     scale: tuple[float, ...]
     zero: tuple[int, ...]
@@ -38,8 +44,17 @@ class Grid:
             raise GraphError("a grid needs tuples of scales and zeros")
         if len(self.scale) != len(self.zero):
             raise GraphError(f"{len(self.scale)} scales for {len(self.zero)} zeros")
-        for scale in self.scale:
-            checks.above_zero("a scale", scale)
+        object.__setattr__(self, "scale", tuple(map(_as_float32, self.scale)))
+
+
+def _as_float32(scale: object) -> float:
+    """The nearest number of float32. Raises GraphError unless it is above 0 and neither subnormal nor infinite."""
+    checks.above_zero("a scale", scale)
+    assert isinstance(scale, int | float)
+    if not _LEAST_SCALE <= scale <= _MOST_SCALE:
+        raise GraphError(f"a scale must be from {_LEAST_SCALE:.3g} to {_MOST_SCALE:.3g}, not {checks.shown(scale)}")
+    rounded: float = struct.unpack("<f", struct.pack("<f", scale))[0]
+    return rounded
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,8 +35,9 @@ def run(graph: Graph, weights: Mapping[str, Array], images: Array) -> dict[str, 
 
 def answer(graph: Graph, weights: Mapping[str, Array], images: Array) -> Array:
     """The only output, such as a classifier's logits: (N, H, W, C) -> (N, classes). GraphError if there are several."""
-    assert graph.output
-    return next(iter(run(graph, weights, images).values()))
+    node = graph.output
+    results = run(graph, weights, images)
+    return next(results[output.name] for output in graph.outputs if output.node == node)
 
 
 def apply(op: ops.Op, inputs: list[Array], weights: Mapping[str, Array], tensors: Sequence[Tensor] = ()) -> Array:
@@ -50,8 +51,8 @@ def apply(op: ops.Op, inputs: list[Array], weights: Mapping[str, Array], tensors
         case ops.Dense():
             return x @ weights["weight"].T + weights.get("bias", 0.0)
         case ops.BatchNorm():
-            deviation = np.sqrt(weights["running_var"] + op.epsilon)
-            return (x - weights["running_mean"]) / deviation * weights["weight"] + weights["bias"]
+            std = np.sqrt(weights["running_var"] + op.epsilon)
+            return (x - weights["running_mean"]) / std * weights["weight"] + weights["bias"]
         case ops.Activation():
             return _activation(op, x)
         case ops.Clip():

@@ -49,7 +49,7 @@ def _std(op: ops.Conv | ops.Dense, shape: tuple[int, ...], depthwise: bool) -> f
 def check_weights(graph: Graph, weights: Weights, error: type[SmallcnnError]) -> None:
     """Raises `error` listing missing, surplus and misshapen tensors unless `weights` exactly match `graph`."""
     wanted = {name: weight.shape for name, weight in graph.weights.items()}
-    numbers = {name: weight.tensor.number for name, weight in graph.weights.items()}
+    numbers: dict[str, Number] = {name: weight.tensor.number for name, weight in graph.weights.items()}
     problems = []
     if missing := [name for name in wanted if name not in weights]:
         problems.append(f"{len(missing)} missing ({_some(missing)})")

@@ -13,7 +13,7 @@ from smallcnn.errors import GraphError
 from smallcnn.ir import ops
 from smallcnn.ir.graph import Graph, Node, make_node
 from smallcnn.ir.ops import Op
-from smallcnn.ir.rewrite import rewrite
+from smallcnn.ir.rewrite import rewrite, unused_name
 
 
 def with_resolution(graph: Graph, resolution: tuple[int, int]) -> Graph:
@@ -65,13 +65,14 @@ def _window(op: Op) -> tuple[ops.Pair, ops.Pair, ops.Padding]:
 def with_classes(graph: Graph, classes: int) -> Graph:
     """The network with its last layer of weights resized to another number of classes, and without bounds on logits.
 
-    Raises GraphError if the last weights are not a classifier's.
+    New weights are float32, as they will be trained. Raises GraphError if the last weights are not a classifier's.
     """
     last = classifier(graph)
     assert isinstance(last.op, ops.Conv | ops.Dense)
+    fresh = replace(last.op, out=classes, number="float32", grid=None) if last.op.out != classes else last.op
     after = graph.nodes[graph.nodes.index(last) :]
     bounds = {node.name for node in after if _bounds(node.op)}
-    changed = rewrite(graph, ops={last.name: replace(last.op, out=classes)}, without=bounds)
+    changed = rewrite(graph, ops={last.name: fresh}, without=bounds)
     if changed.output_shape != (classes,):
         raise GraphError(f"{graph.name}: replacing {last.name} gives {changed.output_shape}, not {classes} classes")
     return changed
@@ -93,25 +94,30 @@ def with_input_turned(graph: Graph, weights: Mapping[str, np.ndarray]) -> tuple[
     first = graph.nodes[0]
     readers = graph.consumers[first.name]
     turned = dict(weights)
-    if first.name not in graph.taps and all(isinstance(node.op, ops.Conv) and node.op.groups == 1 for node in readers):
+    seen = {*graph.taps, *(output.node for output in graph.outputs)}
+    if first.name not in seen and all(isinstance(node.op, ops.Conv) and node.op.groups == 1 for node in readers):
         for node in readers:
             turned[f"{node.name}.weight"] = np.ascontiguousarray(turned[f"{node.name}.weight"][:, ::-1])
         return graph, turned
-    names = [f"channel_{i}" for i in range(3)]
-    while {"turned", *names} & {node.name.partition(".")[0] for node in graph}:
-        names = [f"{name}_" for name in names]
+    names = [unused_name(graph, f"channel_{i}") for i in range(3)]
+    joined = unused_name(graph, "channels_turned")
 
     def turn(image: Node) -> list[Node]:
         parts = [make_node(name, ops.Slice(start=i, stop=i + 1), [image]) for i, name in enumerate(names)]
-        return [*parts, make_node(f"{names[0]}_turned", ops.Concat(), parts[::-1])]
+        return [*parts, make_node(joined, ops.Concat(), parts[::-1])]
 
     return rewrite(graph, after={first.name: turn}), turned
 
 
 def keep(graph: Graph, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The `weights` that `graph` also has with the same shape."""
-    wanted = {name: weight.shape for name, weight in graph.weights.items()}
-    return {name: value for name, value in weights.items() if wanted.get(name) == value.shape}
+    """The `weights` that `graph` also has with the same shape and number type."""
+    wanted = {name: (weight.shape, weight.tensor.number) for name, weight in graph.weights.items()}
+    return {name: value for name, value in weights.items() if wanted.get(name) == (value.shape, _number(value))}
+
+
+def _number(value: np.ndarray) -> str:
+    """The number type an array is stored in; any floating-point type is float32."""
+    return "float32" if np.issubdtype(value.dtype, np.floating) else str(value.dtype)
 
 
 def _bounds(op: Op) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 from smallcnn.errors import GraphError
 from smallcnn.ir import ops
 from smallcnn.ir.graph import Graph, Node, make_node
-from smallcnn.ir.rewrite import rewrite
+from smallcnn.ir.rewrite import rewrite, unused_name
 from smallcnn.tasks.ending import Ending
 
 Weights = Mapping[str, np.ndarray]
@@ -61,7 +61,7 @@ def two_classes(graph: Graph, weights: Weights) -> tuple[Graph, dict[str, np.nda
         raise GraphError(f"{graph.name} has an output of shape {graph.output_shape}, not one number")
     layers = _widening(graph)
     if layers is None:
-        name = _free(graph, "two_classes")
+        name = unused_name(graph, "two_classes")
         added = {f"{name}.weight": np.array([[0], [1]], np.float32)}
         widen = ops.Dense(out=2, bias=False)
         return rewrite(graph, after={graph.output: lambda end: [make_node(name, widen, [end])]}), dict(weights) | added
@@ -69,9 +69,10 @@ def two_classes(graph: Graph, weights: Weights) -> tuple[Graph, dict[str, np.nda
     assert isinstance(first.op, ops.Conv | ops.Dense)
     result = dict(weights)
     for node in layers:
-        for key in graph.weights_of(node):
+        for key, weight in graph.weights_of(node).items():
             value = np.asarray(weights[f"{node.name}.{key}"])
-            zero = np.full_like(value, key == "running_var")
+            grid = weight.tensor.grid
+            zero = np.full_like(value, grid.zero[0] if grid else key == "running_var")
             result[f"{node.name}.{key}"] = np.concatenate([zero, value])
     return rewrite(graph, ops={first.name: replace(first.op, out=2)}), result
 
@@ -131,11 +132,3 @@ def _squeezes(op: ops.Op) -> bool:
     if isinstance(op, ops.Activation):
         return op.function in ("sigmoid", "hard_sigmoid")
     return isinstance(op, ops.Clip) and op.low >= 0 and op.high <= 1
-
-
-def _free(graph: Graph, name: str) -> str:
-    """`name`, with underscores added while the graph has that name."""
-    taken = {part for node in graph for part in (node.name, node.name.split(".")[0])}
-    while name in taken:
-        name += "_"
-    return name

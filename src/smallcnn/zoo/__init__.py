@@ -13,14 +13,18 @@ from smallcnn.zoo.mobilenet_v2 import mobilenet_v2
 from smallcnn.zoo.mobilenet_v3 import mobilenet_v3_large, mobilenet_v3_small
 from smallcnn.zoo.mobilenet_v4 import mobilenet_v4_conv_small
 from smallcnn.zoo.nasnet import nasnet_a_mobile
-from smallcnn.zoo.registry import Model, Option, names, options, parse, spell
+from smallcnn.zoo.options import Option
+from smallcnn.zoo.registry import Configuration, names, options, parse, spell
 from smallcnn.zoo.shufflenet_v1 import shufflenet_v1
 from smallcnn.zoo.shufflenet_v2 import shufflenet_v2
 from smallcnn.zoo.squeezenet import squeezenet_1_0, squeezenet_1_1
 from smallcnn.zoo.vgg import vgg16
 from smallcnn.zoo.xception import xception
 
+Model = Configuration  # the name that checkpoints/ still uses
+
 __all__ = [
+    "Configuration",
     "Model",
     "Option",
     "alexnet",

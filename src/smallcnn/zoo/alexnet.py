@@ -6,12 +6,14 @@ image of 227 pixels, though it says 224: here the first layer pads 2 pixels befo
 224 as well as for 227.
 """
 
-from typing import Literal
+from typing import Literal, Unpack
 
 from smallcnn.ir.builder import Builder
 from smallcnn.ir.graph import Graph, Node
 from smallcnn.ir.ops import Padding
-from smallcnn.zoo.registry import plane, register, spell
+from smallcnn.zoo.heads import classified
+from smallcnn.zoo.options import Common
+from smallcnn.zoo.registry import register
 
 # filters, kernel of the five convolutions
 _PAPER = ((96, 11), (256, 5), (384, 3), (384, 3), (256, 3))
@@ -23,25 +25,23 @@ _POOLED = (1, 2, 5)
 
 @register
 def alexnet(
+    g: Builder,
     *,
     variant: Literal["grouped", "ungrouped", "one_tower"] = "grouped",
     small_input: bool = False,
-    resolution: int | tuple[int, int] = 224,
-    classes: int = 1000,
-    channels: int = 3,
+    **common: Unpack[Common],
 ) -> Graph:
     """AlexNet.
 
     `variant` "grouped" is the paper's network, in two halves; "ungrouped" joins them; "one_tower" is from "One weird
     trick" (Krizhevsky 2014, arXiv 1404.5997) as in torchvision: fewer filters, no response normalisation, dropout
     before the hidden layers rather than after them. `small_input`, for images of 28 to 64 pixels, gives the first
-    layer stride 1 and padding 5. `resolution` is one side or (height, width); the first dense layer reads the whole
-    last map, so its weights fit only this resolution.
+    layer stride 1 and padding 5. The first dense layer reads the whole last map, so its weights
+    fit only this resolution.
 
     Raises GraphError if an option is unknown or the image is below 64 pixels a side (15 with `small_input`).
     """
     one_tower = variant == "one_tower"
-    g = Builder(input=(*plane(resolution), channels))
     first: Padding | int = 5 if small_input else 2 if one_tower else ((2, 1), (2, 1))
     x = g.input
     layers = _ONE_TOWER if one_tower else _PAPER
@@ -57,8 +57,7 @@ def alexnet(
             x = g.max_pool(x, kernel=3, stride=2, padding=0, name=f"conv{i}.pool")
     y = _hidden(g, g.flatten(x, name="flatten"), one_tower, "fc6")
     y = _hidden(g, y, one_tower, "fc7")
-    name = spell("alexnet", {"variant": variant, "small_input": small_input})
-    return g.graph(g.dense(y, classes, name="classifier"), features=x, name=name)
+    return classified(g, x, y, common["classes"])
 
 
 def _hidden(g: Builder, x: Node, dropout_first: bool, name: str) -> Node:

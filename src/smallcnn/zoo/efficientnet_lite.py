@@ -6,11 +6,13 @@ when only convolutions and dense layers are counted.
 """
 
 from functools import partial
-from typing import Literal
+from typing import Literal, Unpack
 
 from smallcnn.ir.builder import Builder
 from smallcnn.ir.graph import Graph
-from smallcnn.zoo.registry import plane, register, spell
+from smallcnn.zoo.heads import pooled
+from smallcnn.zoo.options import Common
+from smallcnn.zoo.registry import register
 
 # expansion, kernel, output channels, repeats, stride of the first          Table 1
 _ROWS = (
@@ -26,23 +28,21 @@ _ROWS = (
 
 @register
 def efficientnet_lite0(
+    g: Builder,
     *,
     small_input: bool = False,
     padding: Literal["same", "symmetric"] = "same",
     epsilon: float = 0.001,
-    resolution: int | tuple[int, int] = 224,
-    classes: int = 1000,
-    channels: int = 3,
+    **common: Unpack[Common],
 ) -> Graph:
     """EfficientNet-Lite0.
 
     `small_input`, for images of 28 to 64 pixels, gives the stem and the 24-channel row stride 1. `padding` is
     TensorFlow's SAME or, as in PyTorch code, the same on every side; `epsilon` is batch norm's: 0.001 in TensorFlow,
-    1e-5 in timm's own training. `resolution` is one side or (height, width).
+    1e-5 in timm's own training.
 
     Raises GraphError if an option is out of range.
     """
-    g = Builder(input=(*plane(resolution), channels))
     conv = partial(g.conv_bn, padding=padding, epsilon=epsilon)
     depthwise = partial(g.depthwise_bn, padding=padding, epsilon=epsilon)
 
@@ -55,9 +55,7 @@ def efficientnet_lite0(
         if stride == 1 and x.shape == entry.shape:
             x = g.add(entry, x, name=f"{name}.add")
     x = conv(x, 1280, name="last")
-    y = g.dropout(g.global_pool(x, name="pool"), 0.2, name="dropout")
-    name = spell("efficientnet_lite0", {"small_input": small_input, "padding": padding, "epsilon": epsilon})
-    return g.graph(g.dense(y, classes, name="classifier"), features=x, name=name)
+    return pooled(g, x, common["classes"], dropout=0.2)
 
 
 def _blocks(small_input: bool) -> list[tuple[int, int, int, int]]:

@@ -10,12 +10,14 @@ and the 2x1 convolution the height, as Table 1's output sizes need (section 3 tu
 ReLU's slope is TensorFlow's 0.2. The paper's FLOPs are twice the Mult-Adds.
 """
 
-from typing import Literal
+from typing import Annotated, Literal, Unpack
 
 from smallcnn.errors import GraphError
 from smallcnn.ir.builder import Builder, Size
 from smallcnn.ir.graph import Graph, Node
-from smallcnn.zoo.registry import plane, register, spell
+from smallcnn.zoo.heads import classified, pooled
+from smallcnn.zoo.options import Common, multiplier, one_of
+from smallcnn.zoo.registry import register
 from smallcnn.zoo.rounding import rounded
 
 _CIFAR = (64, 128, 256)  # output channels of the three blocks, Table 1
@@ -29,32 +31,28 @@ _EPSILON = 0.001
 _SLOPE = 0.2
 
 
-@register
+@register(resolution=32, classes=10)
 def effnet_cifar(
+    g: Builder,
     *,
     block: Literal["baseline", "mobilenet", "shufflenet", "effnet", "revised"] = "effnet",
     large: bool = False,
-    expansion: int = 6,
-    resolution: int | tuple[int, int] = 32,
-    classes: int = 10,
-    channels: int = 3,
+    expansion: Annotated[int, one_of(2, 4, 6)] = 6,
+    **common: Unpack[Common],
 ) -> Graph:
     """The CIFAR-10 networks of Table 1, three blocks of one kind, and the revised EffNet of section 6.2.
 
     `large` is a wider variant at the cost of Table 2's large network; the paper gives only the cost, so the widths are
     ours. `expansion` (2, 4 or 6) applies to block=revised, whose first block is Table 1's with depth
     multiplier 2. This matches the cost in Table 5, while the plain first layer of section 6.2 would cost 1.4
-    MFLOPs less. `resolution` is one side or (height, width).
+    MFLOPs less.
 
     Raises GraphError if an option is out of range or does not apply to `block`.
     """
     if large and block not in _LARGE:
         raise GraphError(f"large requires block={', '.join(_LARGE)}, not {block}: the paper has no such network")
-    if expansion not in (2, 4, 6):
-        raise GraphError(f"expansion must be 2, 4 or 6, not {expansion}")
     if expansion != 6 and block != "revised":
         raise GraphError(f"expansion requires block=revised, not {block}")
-    g = Builder(input=(*plane(resolution), channels))
     x = g.input
     for i, out in enumerate(_LARGE[block] if large else _CIFAR, start=1):
         name = f"block{i}"
@@ -71,37 +69,30 @@ def effnet_cifar(
             case _:
                 x = _conv(g, x, out, 3, f"{name}.conv3x3")
                 x = g.max_pool(x, kernel=2, stride=2, name=f"{name}.pool")
-    name = spell("effnet_cifar", {"block": block, "large": large, "expansion": expansion})
-    return g.graph(g.dense(g.flatten(x, name="flatten"), classes, name="classifier"), features=x, name=name)
+    return classified(g, x, g.flatten(x, name="flatten"), common["classes"])
 
 
 @register
 def effnet(
+    g: Builder,
     *,
-    width: float = 1.0,
+    width: Annotated[float, multiplier(1)] = 1.0,
     small_input: bool = False,
-    resolution: int | tuple[int, int] = 224,
-    classes: int = 1000,
-    channels: int = 3,
+    **common: Unpack[Common],
 ) -> Graph:
     """An ImageNet-sized network of EffNet blocks, of our own design; no figures are published for it.
 
     Five stages start with the paper's block, which halves the plane; the other blocks of a stage have neither pool nor
     stride, a 1x1 in place of the 2x1 convolution, and a shortcut. `width` is a width multiplier; widths are rounded to
-    multiples of 8. `small_input` keeps the first block from halving, for images of 28 to 64 pixels. `resolution` is
-    one side or (height, width).
+    multiples of 8. `small_input` keeps the first block from halving, for images of 28 to 64 pixels.
 
     Raises GraphError if an option is out of range.
     """
-    if not 0 < width <= 8:
-        raise GraphError(f"width must be above 0 and at most 8, not {width:g}")
-    g = Builder(input=(*plane(resolution), channels))
     x = g.input
     blocks = [(rounded(out * width), i == 0) for out, count in _IMAGENET for i in range(count)]
     for i, (out, halves) in enumerate(blocks, start=1):
         x = _effnet(g, x, _bottleneck(out), out, f"block{i}", halves=halves and not (small_input and i == 1))
-    name = spell("effnet", {"width": width, "small_input": small_input})
-    return g.graph(g.dense(g.global_pool(x, name="pool"), classes, name="classifier"), features=x, name=name)
+    return pooled(g, x, common["classes"])
 
 
 def _bottleneck(out: int) -> int:

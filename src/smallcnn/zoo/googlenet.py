@@ -8,11 +8,13 @@ Table 1's operations follow from its filter counts (but 5a, printed 54M, is 51M)
 3b: those printed for 4a to 5b are up to 7 % off.
 """
 
-from typing import Literal
+from typing import Literal, Unpack
 
 from smallcnn.ir.builder import Builder
 from smallcnn.ir.graph import Graph, Node
-from smallcnn.zoo.registry import plane, register, spell
+from smallcnn.zoo.heads import pooled
+from smallcnn.zoo.options import Common
+from smallcnn.zoo.registry import register
 
 # 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool projection               Table 1, top to bottom
 _MODULES = {
@@ -30,12 +32,11 @@ _MODULES = {
 
 @register
 def googlenet(
+    g: Builder,
     *,
     variant: Literal["paper", "separable_stem", "torchvision"] = "paper",
     small_input: bool = False,
-    resolution: int | tuple[int, int] = 224,
-    classes: int = 1000,
-    channels: int = 3,
+    **common: Unpack[Common],
 ) -> Graph:
     """GoogLeNet.
 
@@ -43,12 +44,11 @@ def googlenet(
     depthwise convolution with 8 filters per channel and a 1x1 one, which costs the 2.7K parameters and 34M operations
     that Table 1 prints; "torchvision" has batch norm (epsilon 0.001) in place of biases and
     normalisation, 3x3 in place of 5x5, a 2x2 last pool and half the dropout. `small_input`, for images of 28 to 64
-    pixels: the first layer has stride 1 and no pool follows it. `resolution` is one side or (height, width).
+    pixels: the first layer has stride 1 and no pool follows it.
 
     Raises GraphError if an option is unknown or the image is below 31 pixels a side (8 with `small_input`).
     """
     bn = variant == "torchvision"
-    g = Builder(input=(*plane(resolution), channels))
     x = g.input
     if variant == "separable_stem":
         x = g.depthwise(
@@ -71,9 +71,7 @@ def googlenet(
             kernel = 2 if bn and name == "5a" else 3
             x = g.max_pool(x, kernel=kernel, stride=2, padding="ceil", name="pool3" if name == "4a" else "pool4")
         x = _inception(g, x, widths, f"inception{name}", bn=bn)
-    y = g.dropout(g.global_pool(x, name="pool5"), 0.2 if bn else 0.4, name="dropout")
-    name = spell("googlenet", {"variant": variant, "small_input": small_input})
-    return g.graph(g.dense(y, classes, name="classifier"), features=x, name=name)
+    return pooled(g, x, common["classes"], dropout=0.2 if bn else 0.4, pool="pool5")
 
 
 def _inception(g: Builder, x: Node, widths: tuple[int, ...], name: str, *, bn: bool) -> Node:

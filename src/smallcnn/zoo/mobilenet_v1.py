@@ -7,12 +7,13 @@ are int(width * channels), at least 8, not rounded otherwise.
 """
 
 from functools import partial
-from typing import Literal
+from typing import Annotated, Literal, Unpack
 
-from smallcnn.errors import GraphError
 from smallcnn.ir.builder import Builder
 from smallcnn.ir.graph import Graph
-from smallcnn.zoo.registry import plane, register, spell
+from smallcnn.zoo.heads import pooled
+from smallcnn.zoo.options import Common, multiplier
+from smallcnn.zoo.registry import register
 
 # output channels, stride                                     Table 1, top to bottom
 _BLOCKS = (
@@ -27,17 +28,16 @@ _SHALLOW = _BLOCKS[:6] + _BLOCKS[11:]  # Table 5: without the five 14x14x512 blo
 
 @register
 def mobilenet_v1(
+    g: Builder,
     *,
-    width: float = 1.0,
+    width: Annotated[float, multiplier(0.25, 0.5, 0.75, 1, note="the paper uses 0.25, 0.5, 0.75 and 1")] = 1.0,
     variant: Literal["separable", "conv", "shallow"] = "separable",
     small_input: bool = False,
     padding: Literal["same", "symmetric"] = "same",
     epsilon: float = 0.001,
     activation: Literal["relu6", "relu"] = "relu6",
     bias: bool = False,
-    resolution: int | tuple[int, int] = 224,
-    classes: int = 1000,
-    channels: int = 3,
+    **common: Unpack[Common],
 ) -> Graph:
     """MobileNet v1.
 
@@ -45,14 +45,10 @@ def mobilenet_v1(
     separable one (Table 4), "shallow" omits five blocks (Table 5). `small_input` gives the first layer stride 1,
     for images of 28 to 64 pixels. `padding` is TensorFlow's SAME or, as in PyTorch code, the same on every side;
     `epsilon` is batch norm's: 0.001 in TensorFlow, 1e-5 in timm. `activation` "relu" is the paper's; with `bias` the
-    convolutions have a bias before their batch norm: MLPerf Tiny's person detector has both. `resolution` is one side
-    or (height, width).
+    convolutions have a bias before their batch norm: MLPerf Tiny's person detector has both.
 
     Raises GraphError if an option is out of range.
     """
-    if not 0 < width <= 8:
-        raise GraphError(f"width must be above 0 and at most 8, not {width:g}; the paper uses 0.25, 0.5, 0.75 and 1")
-    g = Builder(input=(*plane(resolution), channels))
     conv = partial(g.conv_bn, padding=padding, epsilon=epsilon, activation=activation, bias=bias)
     depthwise = partial(g.depthwise_bn, padding=padding, epsilon=epsilon, activation=activation, bias=bias)
     x = conv(g.input, _scaled(32, width), kernel=3, stride=1 if small_input else 2, name="stem")
@@ -63,12 +59,7 @@ def mobilenet_v1(
         else:  # 3x3 depthwise, then 1x1, each with batch norm and ReLU6 (Figure 3)
             x = depthwise(x, kernel=3, stride=stride, name=f"{name}.depthwise")
             x = conv(x, out, name=f"{name}.pointwise")
-    y = g.dropout(g.global_pool(x, name="pool"), 0.001, name="dropout")  # the released code keeps 0.999
-    name = spell("mobilenet_v1", {
-        "width": width, "variant": variant, "small_input": small_input, "padding": padding, "epsilon": epsilon,
-        "activation": activation, "bias": bias,
-    })  # fmt: skip
-    return g.graph(g.dense(y, classes, name="classifier"), features=x, name=name)
+    return pooled(g, x, common["classes"], dropout=0.001)  # the released code keeps 0.999
 
 
 def _scaled(channels: int, width: float) -> int:

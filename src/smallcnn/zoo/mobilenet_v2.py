@@ -7,13 +7,14 @@ more: it grows with the width multiplier but never shrinks.
 """
 
 from functools import partial
-from typing import Literal
+from typing import Annotated, Literal, Unpack
 
-from smallcnn.errors import GraphError
 from smallcnn.ir.builder import Builder
 from smallcnn.ir.graph import Graph, Node
 from smallcnn.ir.ops import ActivationKind
-from smallcnn.zoo.registry import plane, register, spell
+from smallcnn.zoo.heads import pooled
+from smallcnn.zoo.options import Common, multiplier
+from smallcnn.zoo.registry import register
 from smallcnn.zoo.rounding import rounded
 
 # expansion t, output channels c, repeats n, stride of the first          Table 2
@@ -27,20 +28,21 @@ _ROWS = (
     (6, 320, 1, 1),
 )
 
+_WIDTH = multiplier(0.35, 0.5, 0.75, 1, 1.3, 1.4, note="the paper uses 0.35 to 1.4")
+
 
 @register
 def mobilenet_v2(
+    g: Builder,
     *,
-    width: float = 1.0,
+    width: Annotated[float, _WIDTH] = 1.0,
     bottleneck: Literal["linear", "nonlinear"] = "linear",
     residual: Literal["bottlenecks", "expansions", "none"] = "bottlenecks",
     first_expansion: bool = False,
     small_input: bool = False,
     padding: Literal["same", "symmetric"] = "same",
     epsilon: float = 0.001,
-    resolution: int | tuple[int, int] = 224,
-    classes: int = 1000,
-    channels: int = 3,
+    **common: Unpack[Common],
 ) -> Graph:
     """MobileNetV2.
 
@@ -50,37 +52,48 @@ def mobilenet_v2(
     `first_expansion` gives the first block an expansion convolution despite its factor 1, as in Gluon's weights.
     `small_input`, for images of 28 to 64 pixels, gives the stem and the 24-channel row stride 1. `padding` is
     TensorFlow's SAME or, as in PyTorch code, the same on every side; `epsilon` is batch norm's: 0.001 in TensorFlow,
-    1e-5 in torchvision and timm. `resolution` is one side or (height, width).
+    1e-5 in torchvision and timm.
 
     Raises GraphError if an option is out of range.
     """
-    if not 0 < width <= 8:
-        raise GraphError(f"width must be above 0 and at most 8, not {width:g}; the paper uses 0.35 to 1.4")
-    g = Builder(input=(*plane(resolution), channels))
     conv = partial(g.conv_bn, padding=padding, epsilon=epsilon)
     depthwise = partial(g.depthwise_bn, padding=padding, epsilon=epsilon)
     after: ActivationKind | None = "relu6" if bottleneck == "nonlinear" else None
 
     x = conv(g.input, rounded(32 * width), kernel=3, stride=1 if small_input else 2, name="stem")
-    wide: Node | None = None  # the previous expansion, while a shortcut from it is possible
+    shortcut = _Shortcuts(g, residual)
+    x = shortcut(x, "bottlenecks", "stem")
     for i, (factor, out, stride) in enumerate(_blocks(small_input), start=1):
-        name, entry = f"block{i}", x
+        name = f"block{i}"
         if factor > 1 or first_expansion:
             x = conv(x, factor * x.shape[2], name=f"{name}.expand")
-        if residual == "expansions":
-            x = g.add(x, wide, name=f"{name}.add") if wide and wide.shape == x.shape else x
-            wide = x if stride == 1 else None
+        x = shortcut(x, "expansions", name)
         x = depthwise(x, kernel=3, stride=stride, name=f"{name}.depthwise")
+        shortcut.stride(stride)
         x = conv(x, rounded(out * width), activation=after, name=f"{name}.project")
-        if residual == "bottlenecks" and stride == 1 and x.shape == entry.shape:
-            x = g.add(entry, x, name=f"{name}.add")
+        x = shortcut(x, "bottlenecks", name)
     x = conv(x, rounded(1280 * max(width, 1)), name="last")
-    y = g.dropout(g.global_pool(x, name="pool"), 0.2, name="dropout")  # the released code keeps 0.8
-    name = spell("mobilenet_v2", {
-        "width": width, "bottleneck": bottleneck, "residual": residual, "first_expansion": first_expansion,
-        "small_input": small_input, "padding": padding, "epsilon": epsilon,
-    })  # fmt: skip
-    return g.graph(g.dense(y, classes, name="classifier"), features=x, name=name)
+    return pooled(g, x, common["classes"], dropout=0.2)  # the released code keeps 0.8
+
+
+class _Shortcuts:
+    """Adds the map at one place of a block to that of the block before it, if no stride is between and shapes agree."""
+
+    def __init__(self, g: Builder, place: str) -> None:
+        self._g, self._place = g, place
+        self._before: Node | None = None
+
+    def __call__(self, x: Node, place: str, name: str) -> Node:
+        if place != self._place:
+            return x
+        if self._before and self._before.shape == x.shape:
+            x = self._g.add(self._before, x, name=f"{name}.add")
+        self._before = x
+        return x
+
+    def stride(self, stride: int) -> None:
+        """Takes note of a layer between two maps."""
+        self._before = self._before if stride == 1 else None
 
 
 def _blocks(small_input: bool) -> list[tuple[int, int, int]]:

@@ -10,13 +10,14 @@ expansion is its table's ratio to the block's input, and neither stem nor the cl
 """
 
 from functools import partial
-from typing import Literal
+from typing import Annotated, Literal, Unpack
 
-from smallcnn.errors import GraphError
 from smallcnn.ir.builder import Builder
 from smallcnn.ir.graph import Graph, Node
 from smallcnn.ir.ops import ActivationKind
-from smallcnn.zoo.registry import plane, register, spell
+from smallcnn.zoo import heads
+from smallcnn.zoo.options import Allowed, Common, multiplier
+from smallcnn.zoo.registry import register
 from smallcnn.zoo.rounding import rounded
 from smallcnn.zoo.squeeze_excite import squeeze_excite
 
@@ -24,6 +25,8 @@ _Padding = Literal["same", "symmetric"]
 _Row = tuple[int, int, int, bool, ActivationKind, int]
 _RE: ActivationKind = "relu"
 _HS: ActivationKind = "hard_swish"
+_WIDTH = multiplier(0.35, 0.5, 0.75, 1, 1.25, note="the paper uses 0.35 to 1.25")
+_HIDDEN = Allowed("at least 1", lambda count: count >= 1, (1024, 1280), "public code uses 1024, the paper 1280")
 
 # kernel, expansion, output channels, squeeze-and-excite, activation, stride          Table 1
 _LARGE: tuple[_Row, ...] = (
@@ -61,50 +64,42 @@ _SMALL: tuple[_Row, ...] = (
 
 @register
 def mobilenet_v3_large(
+    g: Builder,
     *,
-    width: float = 1.0,
+    width: Annotated[float, _WIDTH] = 1.0,
     minimalistic: bool = False,
     small_input: bool = False,
     padding: _Padding = "same",
     epsilon: float = 0.001,
-    resolution: int | tuple[int, int] = 224,
-    classes: int = 1000,
-    channels: int = 3,
+    **common: Unpack[Common],
 ) -> Graph:
     """MobileNetV3-Large.
 
     `width` is the width multiplier; the paper uses 0.35 to 1.25. `minimalistic` is Slim's variant for simple hardware:
     ReLU and 3x3 throughout, no squeeze-and-excite. `small_input`, for images of 28 to 64 pixels, gives the stem and
     the first block of stride 2 stride 1. `padding` is TensorFlow's SAME or, as in PyTorch code, the same on every side;
-    `epsilon` is batch norm's: 0.001 in TensorFlow and torchvision, 1e-5 in timm. `resolution` is one side or
-    (height, width).
+    `epsilon` is batch norm's: 0.001 in TensorFlow and torchvision, 1e-5 in timm.
 
     Raises GraphError if an option is out of range.
     """
-    name = spell("mobilenet_v3_large", {
-        "width": width, "minimalistic": minimalistic, "small_input": small_input, "padding": padding,
-        "epsilon": epsilon,
-    })  # fmt: skip
-    g = Builder(input=(*plane(resolution), channels))
     x = _body(
         g, _LARGE, 960, width=width, minimalistic=minimalistic, small_input=small_input, padding=padding,
         epsilon=epsilon,
     )  # fmt: skip
-    return g.graph(_head(g, x, rounded(1280 * max(width, 1)), minimalistic, classes), features=x, name=name)
+    return heads.hidden(g, x, rounded(1280 * max(width, 1)), common["classes"], activation=_RE if minimalistic else _HS)
 
 
 @register
 def mobilenet_v3_small(
+    g: Builder,
     *,
-    width: float = 1.0,
-    hidden: int = 1024,
+    width: Annotated[float, _WIDTH] = 1.0,
+    hidden: Annotated[int, _HIDDEN] = 1024,
     minimalistic: bool = False,
     small_input: bool = False,
     padding: _Padding = "same",
     epsilon: float = 0.001,
-    resolution: int | tuple[int, int] = 224,
-    classes: int = 1000,
-    channels: int = 3,
+    **common: Unpack[Common],
 ) -> Graph:
     """MobileNetV3-Small.
 
@@ -113,20 +108,12 @@ def mobilenet_v3_small(
 
     Raises GraphError if an option is out of range.
     """
-    if hidden < 1:
-        raise GraphError(f"hidden must be at least 1, not {hidden}; public code uses 1024, the paper 1280")
-    name = spell("mobilenet_v3_small", {
-        "width": width, "hidden": hidden, "minimalistic": minimalistic, "small_input": small_input,
-        "padding": padding, "epsilon": epsilon,
-    })  # fmt: skip
-    g = Builder(input=(*plane(resolution), channels))
     x = _body(
         g, _SMALL, 576, width=width, minimalistic=minimalistic, small_input=small_input, padding=padding,
         epsilon=epsilon,
     )  # fmt: skip
-    return g.graph(
-        _head(g, x, hidden if width <= 1 else rounded(hidden * width), minimalistic, classes), features=x, name=name
-    )
+    wide = hidden if width <= 1 else rounded(hidden * width)
+    return heads.hidden(g, x, wide, common["classes"], activation=_RE if minimalistic else _HS)
 
 
 def _body(
@@ -141,8 +128,6 @@ def _body(
     epsilon: float,
 ) -> Node:
     """(H, W, channels) -> (H/32, W/32, last * width)."""
-    if not 0 < width <= 8:
-        raise GraphError(f"width must be above 0 and at most 8, not {width:g}; the paper uses 0.35 to 1.25")
     if small_input:
         first = next(i for i, row in enumerate(rows) if row[5] == 2)
         rows = (*rows[:first], (*rows[first][:5], 1), *rows[first + 1 :])
@@ -167,10 +152,3 @@ def _body(
             x = g.add(entry, x, name=f"{name}.add")
         before = out
     return conv(x, rounded(last * width), activation=ends, name="last")
-
-
-def _head(g: Builder, x: Node, hidden: int, minimalistic: bool, classes: int) -> Node:
-    """(H, W, C) -> (classes,)."""
-    y = g.dense(g.global_pool(x, name="pool"), hidden, name="hidden.dense")
-    y = g.activation(y, _RE if minimalistic else _HS, name="hidden.act")
-    return g.dense(g.dropout(y, 0.2, name="dropout"), classes, name="classifier")

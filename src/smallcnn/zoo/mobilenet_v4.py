@@ -9,12 +9,13 @@ the stem never shrinks and the hidden layer keeps its 1280 features.
 """
 
 from functools import partial
-from typing import Literal
+from typing import Annotated, Literal, Unpack
 
-from smallcnn.errors import GraphError
 from smallcnn.ir.builder import Builder
 from smallcnn.ir.graph import Graph
-from smallcnn.zoo.registry import plane, register, spell
+from smallcnn.zoo.heads import classified
+from smallcnn.zoo.options import Common, multiplier
+from smallcnn.zoo.registry import register
 from smallcnn.zoo.rounding import rounded
 
 # kernel, output channels, stride
@@ -34,26 +35,22 @@ _BLOCKS = (
 
 @register
 def mobilenet_v4_conv_small(
+    g: Builder,
     *,
-    width: float = 1.0,
+    width: Annotated[float, multiplier(0.35, 0.5, 1, note="timm uses 0.35, 0.5 and 1")] = 1.0,
     small_input: bool = False,
     padding: Literal["same", "symmetric"] = "same",
     epsilon: float = 0.001,
-    resolution: int | tuple[int, int] = 224,
-    classes: int = 1000,
-    channels: int = 3,
+    **common: Unpack[Common],
 ) -> Graph:
     """MobileNetV4-Conv-Small.
 
     `width` is a width multiplier, as in timm but not in the paper. `small_input`, for images of 28 to 64 pixels,
     gives the first two convolutions stride 1. `padding` is TensorFlow's SAME or, as in PyTorch code, the same on every
-    side; `epsilon` is batch norm's: 0.001 in TensorFlow, 1e-5 in timm. `resolution` is one side or (height, width).
+    side; `epsilon` is batch norm's: 0.001 in TensorFlow, 1e-5 in timm.
 
     Raises GraphError if an option is out of range.
     """
-    if not 0 < width <= 8:
-        raise GraphError(f"width must be above 0 and at most 8, not {width:g}; timm uses 0.35, 0.5 and 1")
-    g = Builder(input=(*plane(resolution), channels))
     conv = partial(g.conv_bn, padding=padding, epsilon=epsilon, activation="relu")
     depthwise = partial(g.depthwise_bn, padding=padding, epsilon=epsilon)
 
@@ -74,8 +71,4 @@ def mobilenet_v4_conv_small(
     x = conv(x, rounded(960 * width), name="last")
     y = g.dense(g.global_pool(x, name="pool"), 1280, bias=False, name="hidden.dense")
     y = g.activation(g.batch_norm(y, epsilon=epsilon, name="hidden.bn"), "relu", name="hidden.act")
-    y = g.dense(g.dropout(y, 0.2, name="dropout"), classes, name="classifier")
-    name = spell("mobilenet_v4_conv_small", {
-        "width": width, "small_input": small_input, "padding": padding, "epsilon": epsilon,
-    })  # fmt: skip
-    return g.graph(y, features=x, name=name)
+    return classified(g, x, y, common["classes"], dropout=0.2)

@@ -6,41 +6,41 @@ authors' code (TensorFlow-Slim, research/slim/nets/nasnet): an unpadded stem, SA
 """
 
 from collections.abc import Callable
+from typing import Annotated, Unpack
 
 from smallcnn.errors import GraphError
 from smallcnn.ir.builder import Builder
 from smallcnn.ir.graph import Graph, Node
-from smallcnn.zoo.registry import plane, register, spell
+from smallcnn.zoo.heads import pooled
+from smallcnn.zoo.options import Allowed, Common
+from smallcnn.zoo.registry import register
 
 _EPSILON = 0.001
+_CELLS = Allowed("from 1 to 20", lambda count: 1 <= count <= 20, (4,), "the paper's mobile network has 4")
+_FILTERS = Allowed(
+    "a multiple of 96", lambda count: count > 0 and count % 96 == 0, (1056,), "the paper's mobile network has 1056"
+)
 _Cell = Callable[[Builder, Node, Node, str], Node]
 
 
 @register
 def nasnet_a_mobile(
+    g: Builder,
     *,
-    cells: int = 4,
-    filters: int = 1056,
+    cells: Annotated[int, _CELLS] = 4,
+    filters: Annotated[int, _FILTERS] = 1056,
     small_input: bool = False,
-    resolution: int | tuple[int, int] = 224,
-    classes: int = 1000,
-    channels: int = 3,
+    **common: Unpack[Common],
 ) -> Graph:
     """NASNet-A (`cells` @ `filters`): three stacks of `cells` normal cells, `filters` channels in the last map.
 
     The mobile network is 4 @ 1056 (Table 3). `small_input` gives the stem stride 1, for images of 28 to 64 pixels.
-    `resolution` is one side or (height, width).
 
     Raises GraphError if an option is out of range or the image is too small for the reductions.
     """
-    if not 1 <= cells <= 20:
-        raise GraphError(f"cells must be from 1 to 20, not {cells}; the paper's mobile network has 4")
-    if filters < 96 or filters % 96:
-        raise GraphError(f"filters must be a multiple of 96, not {filters}; the paper's mobile network has 1056")
-    height, width = plane(resolution)
+    height, width, _ = g.input.shape
     if min(height, width) < (least := 11 if small_input else 19):
         raise GraphError(f"resolution must be at least {least} for nasnet_a_mobile, not {height}x{width}")
-    g = Builder(input=(height, width, channels))
     x = g.conv_bn(
         g.input, 32, kernel=3, stride=1 if small_input else 2, padding=0, epsilon=_EPSILON, activation=None, name="stem"
     )
@@ -52,9 +52,7 @@ def nasnet_a_mobile(
         h = _projected(g, x, f, f"cell{i}.h")
         before, x, reduced = x, cell(g, h, p, f"cell{i}"), cell is _reduction
     x = g.activation(x, "relu", name="act")
-    y = g.dropout(g.global_pool(x, name="pool"), 0.5, name="dropout")
-    name = spell("nasnet_a_mobile", {"cells": cells, "filters": filters, "small_input": small_input})
-    return g.graph(g.dense(y, classes, name="classifier"), features=x, name=name)
+    return pooled(g, x, common["classes"], dropout=0.5)
 
 
 def _layout(cells: int, width: int) -> list[tuple[_Cell, int]]:

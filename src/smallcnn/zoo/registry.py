@@ -1,48 +1,57 @@
-"""The networks by name, and the text form of a model: `mobilenet_v1:width=0.5,variant=shallow`."""
+"""The networks by name, and the text form of one: `mobilenet_v1:width=0.5,variant=shallow`.
+
+An architecture is a function `(builder, *, its own options, **common) -> Graph`. Registered, it is a function of the
+options alone: the registry makes the builder for the input, names the graph, checks every option and knows the defaults
+of the common ones.
+"""
 
 import functools
 import inspect
-import typing
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar, cast, get_args, get_origin
+from typing import Any, Concatenate, ParamSpec, Unpack, cast, overload
 
 from smallcnn.errors import GraphError, closest
-from smallcnn.ir import checks
+from smallcnn.ir.builder import Builder
 from smallcnn.ir.graph import Graph
+from smallcnn.zoo.options import COMMON, Common, Option, options_of, plane
 
-Architecture = Callable[..., Graph]
-F = TypeVar("F", bound=Architecture)
-_REGISTRY: dict[str, Architecture] = {}
-
-COMMON = ("resolution", "classes", "channels")
-"""Options every network has; on the command line they are options of the command, not of the model."""
+P = ParamSpec("P")
+Architecture = Callable[Concatenate[Builder, P], Graph]
+_REGISTRY: dict[str, Callable[..., Graph]] = {}
 
 
-def register(function: F) -> F:
-    """Registers a network under its function's name and checks its own options before it runs."""
+@overload
+def register(function: Architecture[P], /) -> Callable[P, Graph]: ...
+@overload
+def register(*, resolution: int = ..., classes: int = ...) -> Callable[[Architecture[P]], Callable[P, Graph]]: ...
+def register(function: Architecture[P] | None = None, /, *, resolution: int = 224, classes: int = 1000) -> Any:
+    """Registers an architecture under its function's name, with these defaults of the common options."""
+    defaults = Common(resolution=resolution, classes=classes, channels=3)
+    return _registered(function, defaults) if function else lambda function: _registered(function, defaults)
+
+
+def _registered(function: Callable[..., Graph], defaults: Common) -> Callable[..., Graph]:
     name = function.__name__
     if name in _REGISTRY:
         raise ValueError(f"two networks are named {name}")
+    own = [value for value in inspect.signature(function).parameters.values() if value.kind is value.KEYWORD_ONLY]
+    shared = [inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=defaults[key]) for key in defaults]  # type: ignore[literal-required]
+    signature = inspect.Signature([*own, *shared], return_annotation=Graph)
 
     @functools.wraps(function)
-    def checked(**chosen: Any) -> Graph:
-        for key, option in options(name).items():
-            option.check(chosen.get(key, option.default))
-        return function(**chosen)
+    def build(**chosen: Any) -> Graph:
+        signature.bind(**chosen)  # a TypeError names an unknown keyword
+        picked = {option.name: chosen.get(option.name, option.default) for option in options_of(function).values()}
+        for key, option in options_of(function).items():
+            option.check(picked[key])
+        common = cast(Common, defaults | {key: chosen[key] for key in COMMON if key in chosen})
+        g = Builder(input=(*plane(common["resolution"]), common["channels"]), name=spell(name, picked))
+        return function(g, **picked, **common)
 
-    _REGISTRY[name] = checked
-    return cast(F, checked)
-
-
-def plane(resolution: int | tuple[int, int]) -> tuple[int, int]:
-    """(height, width) of the input; GraphError unless `resolution` is one side or such a pair."""
-    height, width = resolution if isinstance(resolution, tuple) and len(resolution) == 2 else (resolution,) * 2
-    if not (checks.is_whole(height) and checks.is_whole(width)):
-        raise GraphError(
-            f"resolution must be (height, width) or one number for both, at least 1, not {checks.shown(resolution)}"
-        )
-    return height, width
+    build.__signature__ = signature  # type: ignore[attr-defined]
+    _REGISTRY[name] = build
+    return build
 
 
 def names() -> list[str]:
@@ -50,67 +59,28 @@ def names() -> list[str]:
     return sorted(_REGISTRY)
 
 
-@dataclass(frozen=True)
-class Option:
-    """One keyword of a network: its type, default and, for a choice, the values allowed."""
-
-    name: str
-    type: type
-    default: Any
-    choices: tuple[str, ...] = ()
-
-    @property
-    def allowed(self) -> str:
-        """The allowed values, in words."""
-        return " or ".join(self.choices) or {bool: "true or false", int: "a whole number"}.get(self.type, "a number")
-
-    def check(self, value: Any) -> None:
-        """GraphError unless `value` is of this option's kind."""
-        kind = int | float if self.type is float else self.type
-        good = value in self.choices if self.choices else isinstance(value, kind)
-        fits = self.type is not float or not isinstance(value, int) or abs(value) <= checks.MOST
-        if not good or not fits or (isinstance(value, bool) and self.type is not bool):
-            raise GraphError(f"{self.name} must be {self.allowed}, not {checks.shown(value)}")
-
-    def parse(self, text: str) -> Any:
-        """The value written as `text`; GraphError saying what is allowed."""
-        try:
-            value = {"true": True, "false": False}[text.lower()] if self.type is bool else self.type(text)
-        except (ValueError, KeyError):
-            value = text
-        self.check(value)
-        return value
-
-
 def options(name: str) -> dict[str, Option]:
     """A network's own options, without the common ones."""
-    function = architecture(name)
-    hints = typing.get_type_hints(function)
-    found = {}
-    for key, parameter in inspect.signature(function).parameters.items():
-        if key not in COMMON:
-            choices = get_args(hints[key]) if get_origin(hints[key]) is Literal else ()
-            found[key] = Option(key, str if choices else hints[key], parameter.default, choices)
-    return found
+    return dict(options_of(inspect.unwrap(architecture(name))))
 
 
-def architecture(name: str) -> Architecture:
-    """The function that builds a network; GraphError with the closest names if there is none."""
+def architecture(name: str) -> Callable[..., Graph]:
+    """The function of the options that builds a network; GraphError with the closest names if there is none."""
     if name not in _REGISTRY:
         raise GraphError(f"no model {name!r}; {closest(name, _REGISTRY)}")
     return _REGISTRY[name]
 
 
 @dataclass(frozen=True)
-class Model:
-    """A network with all of its own options; `given` are those named in its text form."""
+class Configuration:
+    """A registered network with a value for each of its own options; `given` are those named in its text form."""
 
     name: str
     options: dict[str, Any]
     given: frozenset[str] = field(default=frozenset(), compare=False)
 
-    def build(self, **common: Any) -> Graph:
-        """The graph; `common` are resolution, classes and channels."""
+    def build(self, **common: Unpack[Common]) -> Graph:
+        """The graph."""
         return architecture(self.name)(**self.options, **common)
 
     def __str__(self) -> str:
@@ -120,12 +90,12 @@ class Model:
 
 def spell(name: str, chosen: dict[str, Any]) -> str:
     """`name:option=value,...` with the options that are not at their default."""
-    defaults = {option.name: option.default for option in options(name).values()}
-    changed = [f"{key}={_spell(value)}" for key, value in chosen.items() if value != defaults[key]]
+    known = options(name)
+    changed = [f"{key}={_spell(value)}" for key, value in chosen.items() if value != known[key].default]
     return f"{name}:{','.join(changed)}" if changed else name
 
 
-def parse(text: str) -> Model:
+def parse(text: str) -> Configuration:
     """Reads `name` or `name:option=value,...`; GraphError naming the mistake and the valid values."""
     name, _, rest = text.partition(":")
     known = options(name)
@@ -140,7 +110,7 @@ def parse(text: str) -> Model:
         if key in given:
             raise GraphError(f"{name}: {key} is given twice")
         given[key] = known[key].parse(value)
-    return Model(name, {key: given.get(key, option.default) for key, option in known.items()}, frozenset(given))
+    return Configuration(name, {key: given.get(key, option.default) for key, option in known.items()}, frozenset(given))
 
 
 def _spell(value: Any) -> str:

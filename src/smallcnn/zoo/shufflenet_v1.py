@@ -6,12 +6,14 @@ first layer at scales 0.5, 1.5 and 2, a padding of 1 on every side, and an avera
 difference from the release: the classifier has a bias.
 """
 
-from typing import Literal
+from typing import Annotated, Literal, Unpack
 
 from smallcnn.errors import GraphError
 from smallcnn.ir.builder import Builder
 from smallcnn.ir.graph import Graph, Node
-from smallcnn.zoo.registry import plane, register, spell
+from smallcnn.zoo.heads import pooled
+from smallcnn.zoo.options import Common, multiplier, one_of
+from smallcnn.zoo.registry import register
 from smallcnn.zoo.squeeze_excite import squeeze_excite
 
 Shuffling = Literal["paper", "released", "none"]
@@ -19,19 +21,19 @@ Shuffling = Literal["paper", "released", "none"]
 _STAGE2 = {1: 144, 2: 200, 3: 240, 4: 272, 8: 384}  # channels by groups, Table 1; stages 3 and 4 double them
 _UNITS = (4, 8, 4)  # of stages 2, 3 and 4
 _SE_RATIO = 16
+_SCALE = multiplier(0.25, 0.5, 1, 1.5, 2, note="the paper uses 0.25, 0.5, 1, 1.5 and 2")
 
 
 @register
 def shufflenet_v1(
+    g: Builder,
     *,
-    groups: int = 3,
-    scale: float = 1.0,
+    groups: Annotated[int, one_of(*_STAGE2)] = 3,
+    scale: Annotated[float, _SCALE] = 1.0,
     shuffle: Shuffling = "paper",
     se: bool = False,
     small_input: bool = False,
-    resolution: int | tuple[int, int] = 224,
-    classes: int = 1000,
-    channels: int = 3,
+    **common: Unpack[Common],
 ) -> Graph:
     """ShuffleNet v1.
 
@@ -40,16 +42,11 @@ def shufflenet_v1(
     convolution, by the inverse permutation; "none" omits it (Table 3). `se` adds squeeze-and-excitation (Table 5),
     which the paper does not describe further. Our reading: a ratio of 16, at the end of every unit, before the addition
     or after the concatenation, which costs the 527 M printed for scale 2. `small_input`, for images of 28 to 64
-    pixels: the first layer has stride 1 and no pool follows it. `resolution` is one side or (height, width).
+    pixels: the first layer has stride 1 and no pool follows it.
 
     Raises GraphError, naming the nearest scales that work, if the channels do not divide.
     """
-    if groups not in _STAGE2:
-        raise GraphError(f"groups must be 1, 2, 3, 4 or 8, not {groups}")
-    if not 0 < scale <= 8:
-        raise GraphError(f"scale must be above 0 and at most 8, not {scale:g}; the paper uses 0.25, 0.5, 1, 1.5 and 2")
     width = _stage2(groups, scale)
-    g = Builder(input=(*plane(resolution), channels))
     x = g.conv_bn(
         g.input, _stem(groups, scale), kernel=3, stride=1 if small_input else 2, padding=1, activation="relu",
         name="stem",
@@ -62,11 +59,7 @@ def shufflenet_v1(
             first = 1 if (stage, unit) == (2, 1) else groups  # section 3.2: so few channels are not grouped
             stride = 2 if unit == 1 else 1
             x = _unit(g, x, out, first, groups, stride, shuffle, se, f"stage{stage}_{unit}")
-    y = g.global_pool(x, name="pool")
-    name = spell("shufflenet_v1", {
-        "groups": groups, "scale": scale, "shuffle": shuffle, "se": se, "small_input": small_input,
-    })  # fmt: skip
-    return g.graph(g.dense(y, classes, name="classifier"), features=x, name=name)
+    return pooled(g, x, common["classes"])
 
 
 def _unit(

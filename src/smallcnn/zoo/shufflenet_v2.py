@@ -5,12 +5,13 @@ arXiv 1807.11164. Input (resolution, resolution, channels); output (classes,) lo
 released code; the Mult-Adds of Table 8 (146, 299, 591 M) are those of that code, `shuffle` "released".
 """
 
-from typing import Literal
+from typing import Annotated, Literal, Unpack
 
-from smallcnn.errors import GraphError
 from smallcnn.ir.builder import Builder
 from smallcnn.ir.graph import Graph, Node
-from smallcnn.zoo.registry import plane, register, spell
+from smallcnn.zoo.heads import pooled
+from smallcnn.zoo.options import Common, one_of
+from smallcnn.zoo.registry import register
 
 # channels of stages 2, 3, 4 and of the last convolution          Table 5
 _WIDTHS = {
@@ -24,13 +25,12 @@ _UNITS = (4, 8, 4)  # per stage; the first of each has stride 2
 
 @register
 def shufflenet_v2(
+    g: Builder,
     *,
-    scale: float = 1.0,
+    scale: Annotated[float, one_of(*_WIDTHS)] = 1.0,
     shuffle: Literal["paper", "released"] = "paper",
     small_input: bool = False,
-    resolution: int | tuple[int, int] = 224,
-    classes: int = 1000,
-    channels: int = 3,
+    **common: Unpack[Common],
 ) -> Graph:
     """ShuffleNetV2.
 
@@ -38,13 +38,9 @@ def shufflenet_v2(
     Figure 3 and torchvision do; "released" is the authors' code (megvii-model/ShuffleNet-Series): even channels are the
     shortcut and odd ones go through the branch, the shortcut of a unit of stride 2 keeps its width, and the classifier
     has no bias. `small_input`, for images of 28 to 64 pixels, gives the stem stride 1 and omits its pooling.
-    `resolution` is one side or (height, width).
 
     Raises GraphError if an option is out of range.
     """
-    if scale not in _WIDTHS:
-        raise GraphError(f"scale must be 0.5, 1, 1.5 or 2, not {scale:g}")
-    g = Builder(input=(*plane(resolution), channels))
     stem_stride = 1 if small_input else 2
     x = g.conv_bn(g.input, 24, kernel=3, stride=stem_stride, padding="symmetric", activation="relu", name="stem")
     if not small_input:
@@ -55,9 +51,7 @@ def shufflenet_v2(
     for i, (out, stride) in enumerate(blocks, start=1):
         x = unit(g, x, out, stride, f"block{i}")
     x = g.conv_bn(x, last, activation="relu", name="last")
-    y = g.dense(g.global_pool(x, name="pool"), classes, bias=shuffle == "paper", name="classifier")
-    name = spell("shufflenet_v2", {"scale": scale, "shuffle": shuffle, "small_input": small_input})
-    return g.graph(y, features=x, name=name)
+    return pooled(g, x, common["classes"], bias=shuffle == "paper")
 
 
 def _paper_unit(g: Builder, x: Node, out: int, stride: int, name: str) -> Node:

@@ -6,11 +6,12 @@ there is no batch norm. Windows and padding are torchvision's: no padding of the
 no border around the last convolution, unlike the released Caffe file of 1.0.
 """
 
-from typing import Literal
+from typing import Literal, Unpack
 
 from smallcnn.ir.builder import Builder
 from smallcnn.ir.graph import Graph, Node
-from smallcnn.zoo.registry import plane, register, spell
+from smallcnn.zoo.options import Common
+from smallcnn.zoo.registry import register
 
 Bypass = Literal["none", "simple", "complex"]
 
@@ -20,37 +21,31 @@ _FIRES = ((16, 64), (16, 64), (32, 128), (32, 128), (48, 192), (48, 192), (64, 2
 
 @register
 def squeezenet_1_0(
+    g: Builder,
     *,
     bypass: Bypass = "none",
     small_input: bool = False,
-    resolution: int | tuple[int, int] = 224,
-    classes: int = 1000,
-    channels: int = 3,
+    **common: Unpack[Common],
 ) -> Graph:
     """SqueezeNet 1.0: 7x7 first layer of 96 filters, pools after it, fire4 and fire8.
 
     `bypass` "simple" adds the input of fire3, 5, 7 and 9 to their output; "complex" also those of fire2, 4, 6 and 8,
     through a 1x1 convolution (section 6). `small_input`, for images of 28 to 64 pixels: the first layer has stride 1
-    and no pool follows it. `resolution` is one side or (height, width); Table 1's planes are those of 227.
+    and no pool follows it. Table 1's planes are those of resolution 227.
     """
-    g = Builder(input=(*plane(resolution), channels))
-    name = spell("squeezenet_1_0", {"bypass": bypass, "small_input": small_input})
-    return _squeezenet(g, 96, 7, (4, 8), bypass, small_input, classes, name)
+    return _squeezenet(g, 96, 7, (4, 8), bypass, small_input, common["classes"])
 
 
 @register
 def squeezenet_1_1(
+    g: Builder,
     *,
     bypass: Bypass = "none",
     small_input: bool = False,
-    resolution: int | tuple[int, int] = 224,
-    classes: int = 1000,
-    channels: int = 3,
+    **common: Unpack[Common],
 ) -> Graph:
     """SqueezeNet 1.1: 3x3 first layer of 64 filters, pools after it, fire3 and fire5; options as for 1.0."""
-    g = Builder(input=(*plane(resolution), channels))
-    name = spell("squeezenet_1_1", {"bypass": bypass, "small_input": small_input})
-    return _squeezenet(g, 64, 3, (3, 5), bypass, small_input, classes, name)
+    return _squeezenet(g, 64, 3, (3, 5), bypass, small_input, common["classes"])
 
 
 def _squeezenet(
@@ -61,7 +56,6 @@ def _squeezenet(
     bypass: Bypass,
     small_input: bool,
     classes: int,
-    name: str,
 ) -> Graph:
     x = _conv(g, g.input, stem, "stem", kernel=kernel, stride=1 if small_input else 2, padding=0)
     if not small_input:
@@ -71,7 +65,7 @@ def _squeezenet(
         if i in pools:
             x = g.max_pool(x, kernel=3, stride=2, padding="ceil", name=f"pool{i}")
     y = _conv(g, g.dropout(x, 0.5, name="dropout"), classes, "classifier")
-    return g.graph(g.global_pool(y, name="pool"), features=x, name=name)
+    return g.graph(g.global_pool(y, name="pool"), features=x)
 
 
 def _fire(g: Builder, x: Node, squeeze: int, expand: int, bypass: Bypass, name: str) -> Node:

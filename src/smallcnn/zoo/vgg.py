@@ -4,9 +4,13 @@ arXiv 1409.1556, Table 1, configuration D. Input (resolution, resolution, channe
 layers have biases and ReLU; there is no batch norm and no response normalisation.
 """
 
+from typing import Unpack
+
 from smallcnn.ir.builder import Builder
 from smallcnn.ir.graph import Graph
-from smallcnn.zoo.registry import plane, register, spell
+from smallcnn.zoo.heads import classified
+from smallcnn.zoo.options import Common
+from smallcnn.zoo.registry import register
 
 # filters, 3x3 convolutions                                      Table 1, column D: a 2x2 pool ends each group
 _GROUPS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
@@ -14,20 +18,18 @@ _GROUPS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 
 @register
 def vgg16(
+    g: Builder,
     *,
     small_input: bool = False,
-    resolution: int | tuple[int, int] = 224,
-    classes: int = 1000,
-    channels: int = 3,
+    **common: Unpack[Common],
 ) -> Graph:
     """VGG-16.
 
-    `small_input`, for images of 32 to 64 pixels, omits the first pool. `resolution` is one side or (height,
-    width); the first dense layer reads the whole last map, so its weights fit only this resolution.
+    `small_input`, for images of 32 to 64 pixels, omits the first pool. The first dense layer reads the whole last map,
+    so its weights fit only this resolution.
 
     Raises GraphError if the image is below 32 pixels a side (16 with `small_input`).
     """
-    g = Builder(input=(*plane(resolution), channels))
     x = g.input
     for i, (out, count) in enumerate(_GROUPS, start=1):
         for j in range(1, count + 1):
@@ -39,5 +41,4 @@ def vgg16(
     for name in ("fc6", "fc7"):
         y = g.activation(g.dense(y, 4096, name=f"{name}.dense"), "relu", name=f"{name}.act")
         y = g.dropout(y, 0.5, name=f"{name}.dropout")
-    classifier = g.dense(y, classes, name="classifier")
-    return g.graph(classifier, features=x, name=spell("vgg16", {"small_input": small_input}))
+    return classified(g, x, y, common["classes"])

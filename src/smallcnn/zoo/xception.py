@@ -6,11 +6,13 @@ code, the two convolutions of the stem are not padded and everything else is pad
 Dropout of 0.5 before the classifier (section 4). Table 3 counts 22,855,952 parameters, the classifier included.
 """
 
-from typing import Literal
+from typing import Literal, Unpack
 
 from smallcnn.ir.builder import Builder
 from smallcnn.ir.graph import Graph, Node
-from smallcnn.zoo.registry import plane, register, spell
+from smallcnn.zoo.heads import pooled
+from smallcnn.zoo.options import Common
+from smallcnn.zoo.registry import register
 
 # outputs of the separable convolutions, whether the block halves the plane        Figure 5, top to bottom
 _BLOCKS = (
@@ -22,25 +24,23 @@ _EXIT = (1536, 2048)
 _Padding = Literal["same", "symmetric"]
 
 
-@register
+@register(resolution=299)
 def xception(
+    g: Builder,
     *,
     small_input: bool = False,
     padding: _Padding = "same",
     epsilon: float = 0.001,
-    resolution: int | tuple[int, int] = 299,
-    classes: int = 1000,
-    channels: int = 3,
+    **common: Unpack[Common],
 ) -> Graph:
     """Xception.
 
     `small_input` gives the first layer stride 1, for images of 28 to 64 pixels. `padding` is TensorFlow's SAME or
     half the kernel on every side, and `epsilon` that of batch norm; PyTorch's public weights need "symmetric" and
-    0.00001. `resolution` is one side or (height, width).
+    0.00001.
 
     Raises GraphError if an option is out of range or the image is below 7 pixels a side (5 with `small_input`).
     """
-    g = Builder(input=(*plane(resolution), channels))
     stride = 1 if small_input else 2
     x = g.conv_bn(
         g.input, 32, kernel=3, stride=stride, padding=0, epsilon=epsilon, activation="relu", name="stem.first"
@@ -51,9 +51,7 @@ def xception(
     for i, out in enumerate(_EXIT, start=1):
         x = _separable(g, x, out, padding, epsilon, f"exit.separable{i}")
         x = g.activation(x, "relu", name=f"exit.separable{i}.act")
-    y = g.dropout(g.global_pool(x, name="pool"), 0.5, name="dropout")
-    name = spell("xception", {"small_input": small_input, "padding": padding, "epsilon": epsilon})
-    return g.graph(g.dense(y, classes, name="classifier"), features=x, name=name)
+    return pooled(g, x, common["classes"], dropout=0.5)
 
 
 def _block(
