@@ -1,4 +1,4 @@
-"""ONNX both ways: `writing` turns an artifact into a file, `reading` turns any small CNN's file into an artifact.
+"""ONNX both ways: `write` exports a model, `read` turns any small CNN's file into one.
 
 `outline` inspects a file without the onnx package, so that package is imported only when one of the others is used.
 """
