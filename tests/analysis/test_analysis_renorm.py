@@ -6,6 +6,7 @@ import pytest
 from artifacts import artifact, colour_photos
 from networks import tiny
 from smallcnn.data.sources import Split, open_source
+from smallcnn.data.targets import Classes
 from smallcnn.errors import DataError, GraphError
 from smallcnn.ir import ops
 from smallcnn.ir.builder import Builder
@@ -45,7 +46,7 @@ def statistics(model, batches):
 def pictures(count, side=10, seed=0):
     rng = np.random.default_rng(seed)
     images = np.clip(rng.normal(rng.uniform(50, 200, (count, 1, 1, 3)), 40, (count, side, side, 3)), 0, 255)
-    return Split(images.astype(np.uint8), rng.integers(0, 3, count), [str(i) for i in range(count)])
+    return Split(images.astype(np.uint8), Classes(rng.integers(0, 3, count)), [str(i) for i in range(count)])
 
 
 @pytest.mark.parametrize("count", [2, 50, 64, 150])

@@ -13,6 +13,7 @@ from smallcnn.data import duplicates
 from smallcnn.data.shards.remote import RemoteStore
 from smallcnn.data.sources import open_source
 from smallcnn.data.split import Split
+from smallcnn.data.targets import Classes
 from smallcnn.image.stored import Stored
 from smallcnn.model.store import load
 
@@ -30,7 +31,7 @@ def stored(image, kind="PNG", **options):
 
 
 def split(images, name="{}.png"):
-    return Split(images, np.zeros(len(images), int), [name.format(i) for i in range(len(images))])
+    return Split(images, Classes(np.zeros(len(images), int)), [name.format(i) for i in range(len(images))])
 
 
 TRAIN = split([stored(photo(seed)) for seed in range(40)], "train/a/{}.png")
@@ -83,7 +84,7 @@ def test_of_a_large_set_the_neighbours_by_name(monkeypatch):
     train = [frame for i, frame in enumerate(frames) if i % 4]
     held = frames[::4]
     parts = [
-        Split([data for _, data in part], np.zeros(len(part), int), [f"{name}/a/{one}" for one, _ in part])
+        Split([data for _, data in part], Classes(np.zeros(len(part), int)), [f"{name}/a/{one}" for one, _ in part])
         for name, part in (("train", train), ("val", held))
     ]
     found = duplicates.between(*parts)

@@ -10,6 +10,7 @@ from PIL import Image
 
 from smallcnn.data.loader import batches, rate
 from smallcnn.data.sources import Split, open_source
+from smallcnn.data.targets import Classes
 from smallcnn.errors import ImageError
 from smallcnn.image.fit import Preprocessing
 
@@ -17,7 +18,7 @@ COUNT = 50
 ORDER = np.random.default_rng(0).permutation(COUNT)
 SPLIT = Split(
     np.arange(COUNT, dtype=np.uint8).repeat(4).reshape(COUNT, 2, 2),
-    np.arange(COUNT) % 7,
+    Classes(np.arange(COUNT) % 7),
     [f"image {i}" for i in range(COUNT)],
 )
 

@@ -10,6 +10,7 @@ from torch import nn
 from artifacts import COLOURS
 from smallcnn import zoo
 from smallcnn.data.split import Split
+from smallcnn.data.targets import Classes
 from smallcnn.errors import DataError
 from smallcnn.image.decode import decode
 from smallcnn.image.fit import Preprocessing
@@ -105,7 +106,7 @@ def test_crops_depend_on_seed_epoch_and_index_alone():
 
 def test_without_augmentation_training_sees_what_evaluation_sees():
     pictures = np.random.default_rng(0).integers(0, 256, (3, 40, 50, 3), np.uint8)
-    split, view = Split(pictures, np.arange(3), ["a", "b", "c"]), Preprocessing((16, 16))
+    split, view = Split(pictures, Classes(np.arange(3)), ["a", "b", "c"]), Preprocessing((16, 16))
     recipe = Recipe(augment="none", mirror=True)
     (batch,) = Feed(split, recipe, view, 1).batches(0, np.arange(3), Draws(recipe, 0, 3), 3)
     np.testing.assert_array_equal(batch.images, np.stack([view.prepare(picture) for picture in pictures]))
@@ -130,7 +131,10 @@ def test_the_feed_gives_the_same_pictures_from_memory_and_from_files_and_from_an
     for i, picture in enumerate(pixels):
         Image.fromarray(picture).save(tmp_path / f"{i}.png")
     labels, names = np.arange(23) % 3, [str(i) for i in range(23)]
-    held, files = Split(pixels, labels, names), Split([tmp_path / f"{i}.png" for i in range(23)], labels, names)
+    held, files = (
+        Split(pixels, Classes(labels), names),
+        Split([tmp_path / f"{i}.png" for i in range(23)], Classes(labels), names),
+    )
     recipe, view = Recipe(augment="small", mirror=True), Preprocessing((16, 16), crop=1.0)
     order, draws = np.random.default_rng(1).permutation(23), Draws(recipe, 4, 23)
 

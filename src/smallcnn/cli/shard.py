@@ -32,7 +32,7 @@ def command(source: str, root: Path | None, out: Path, megabytes: int, seed: int
     read = read_source(source, root=root)
     with progress("sharding") as report:
         index = write_shards(
-            read.classes, read.splits, out, shard_bytes=megabytes * 1_000_000, seed=seed, report=report
+            read.task.labels, read.splits, out, shard_bytes=megabytes * 1_000_000, seed=seed, report=report
         )
     splits = {
         split: {

@@ -7,6 +7,7 @@ import numpy as np
 from smallcnn.data.archive import check_swelling
 from smallcnn.data.split import Split
 from smallcnn.data.stores import ZipStore
+from smallcnn.data.targets import Classes
 from smallcnn.errors import DataError
 
 _PARTS = {"x": "train", "x_train": "train", "x_val": "val", "x_test": "test"}
@@ -84,4 +85,4 @@ def _split(images: np.ndarray, labels: np.ndarray, key: str, where: str) -> Spli
     labels = labels.reshape(-1).astype(np.int64)
     if labels.min() < 0:
         raise DataError(f"{where}: {key} has the label {labels.min()}; labels start at 0")
-    return Split(images, labels, [f"{key}[{i}]" for i in range(count)])
+    return Split(images, Classes(labels), [f"{key}[{i}]" for i in range(count)])

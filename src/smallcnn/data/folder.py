@@ -17,6 +17,7 @@ import numpy as np
 from smallcnn.data.archive import File, files_in
 from smallcnn.data.left_out import LeftOut, is_image_name, is_skipped
 from smallcnn.data.split import Split
+from smallcnn.data.targets import Classes
 from smallcnn.errors import DataError, ImageError
 
 PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -119,7 +120,7 @@ def _read(root: _Folder) -> Read:
             names += [f"{below}{name}/{image}" for image in images]
         if not files:
             raise DataError(f"{where}: no images" + _because(left_out))
-        splits[key] = Split(files, np.array(labels), names)
+        splits[key] = Split(files, Classes(np.array(labels)), names)
     return Read(classes, splits, left_out, tuple(notes), untrainable)
 
 

@@ -90,4 +90,4 @@ def _collect(split: Split, indices: Sequence[int], results: list[np.ndarray | Im
             images.append(result)
             kept.append(int(index))
     stacked = np.stack(images) if images else np.zeros((0, 1, 1, 1), np.uint8)
-    return Batch(stacked, split.labels[kept], np.array(kept, np.int64), failed)
+    return Batch(stacked, split.targets.take(kept).array, np.array(kept, np.int64), failed)

@@ -46,7 +46,7 @@ def prepared(split: Split, preprocessing: Preprocessing, *, workers: int | None)
         kept += batch.indices.tolist()
         failed |= batch.failed
     names = [split.names[index] for index in kept]
-    return replace(split, images=array[: len(kept)], labels=split.labels[kept], names=names), failed
+    return replace(split, images=array[: len(kept)], targets=split.targets.take(kept), names=names), failed
 
 
 class Remembered:

@@ -28,6 +28,8 @@ from smallcnn.data.named import NAMED, read_named
 from smallcnn.data.shards.read import is_shards, read_shards
 from smallcnn.data.split import Split
 from smallcnn.errors import DataError, closest
+from smallcnn.tasks.classification import Classification
+from smallcnn.tasks.task import Task
 
 __all__ = ["NAMED", "Source", "Split", "open_source"]
 
@@ -36,7 +38,7 @@ _PARTS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Source:
-    """A data set: class names and the splits train, val and test, in this order; with train there is always val.
+    """A data set: the task it is labelled for, and the splits train, val and test in this order; with train always val.
 
     `val_is_cut`: the validation split was cut from the training split (it is empty if no class has two images).
     `mirror`: an image keeps its class when mirrored. `fingerprint` identifies the images, files by name and arrays by
@@ -46,7 +48,7 @@ class Source:
     that the same cut works without them; empty if there were no groups.
     """
 
-    classes: tuple[str, ...]
+    task: Task
     splits: dict[str, Split]
     val_is_cut: bool
     mirror: bool
@@ -55,6 +57,11 @@ class Source:
     notes: tuple[str, ...] = ()
     untrainable: str = ""
     cut: str = ""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The task's labels."""
+        return self.task.labels
 
     def everything(self) -> Split:
         """All splits combined."""
@@ -65,14 +72,14 @@ class Source:
         else:
             images = [image for split in splits for image in split.images]
         names = [name for split in splits for name in split.names]
-        return Split(images, np.concatenate([split.labels for split in splits]), names)
+        return Split(images, splits[0].targets.followed_by(*(split.targets for split in splits[1:])), names)
 
 
 @dataclass(frozen=True)
 class _Given:
     """A data set with the splits it is stored with."""
 
-    classes: tuple[str, ...]
+    task: Task
     splits: dict[str, Split]
     mirror: bool = True
     left_out: LeftOut = field(default_factory=LeftOut)
@@ -109,12 +116,14 @@ def open_source(
         if groups is not None:
             group_of = read_groups(groups, train.names)
             notes.append(_about(group_of, len(train)))
-            held_out = holdout.by_groups(train.labels, train.names, group_of, seed, val_fraction)
+            held_out = holdout.by_groups(train.targets.strata(), train.names, group_of, seed, val_fraction)
             kept = holdout.as_text(held_out, len(train), fingerprint)
         else:
             again = holdout.from_text(cut, len(train), fingerprint)
             kept = cut if again is not None else ""
-            held_out = holdout.by_hash(train.labels, train.names, seed, val_fraction) if again is None else again
+            held_out = (
+                holdout.by_hash(train.targets.strata(), train.names, seed, val_fraction) if again is None else again
+            )
         out = set(held_out)
         splits["train"] = train.subset([i for i in range(len(train)) if i not in out])
         splits["val"] = train.subset(held_out)
@@ -122,7 +131,7 @@ def open_source(
         notes.append(_on_both_sides(splits, groups, source))
     ordered = dict(sorted(splits.items(), key=lambda item: _PARTS.index(item[0])))
     return Source(
-        given.classes, ordered, is_cut, given.mirror, fingerprint, given.left_out, tuple(notes), given.untrainable, kept
+        given.task, ordered, is_cut, given.mirror, fingerprint, given.left_out, tuple(notes), given.untrainable, kept
     )
 
 
@@ -132,20 +141,23 @@ def read_source(source: str | Path, *, root: str | Path | None = None) -> _Given
     try:
         if name in NAMED and (root is not None or not path.exists()):
             classes, splits = read_named(name, None if root is None else Path(root))
-            return _Given(classes, splits, NAMED[name].mirror)
+            return _Given(Classification(classes), splits, NAMED[name].mirror)
         if root is not None:
             raise DataError(f"a root is for named sets ({', '.join(NAMED)}); {name!r} is not one")
         if is_shards(name):
             classes, splits, problems, left_out = read_shards(name)
-            return _Given(classes, splits, left_out=left_out, notes=(*problems, *filter(None, [left_out.line()])))
+            return _Given(
+                Classification(classes), splits, left_out=left_out, notes=(*problems, *filter(None, [left_out.line()]))
+            )
         if path.is_dir() or is_archive(path):
             read = read_folder(path) if path.is_dir() else read_archive(path)
             return _Given(
-                read.classes, read.splits, left_out=read.left_out, untrainable=read.untrainable,
+                Classification(read.classes), read.splits, left_out=read.left_out, untrainable=read.untrainable,
                 notes=(*read.notes, *filter(None, [read.left_out.line()])),
             )  # fmt: skip
         if path.suffix.lower() == ".npz" and path.is_file():
-            return _Given(*read_npz(path))
+            classes, splits = read_npz(path)
+            return _Given(Classification(classes), splits)
     except OSError as error:
         raise DataError(f"{error.filename or source}: {error.strerror or error}") from error
     raise DataError(f"no folder, archive, .npz file or named set {name!r}; {closest(name, NAMED)}")
@@ -174,7 +186,7 @@ def _on_both_sides(splits: dict[str, Split], groups: str | Path, source: str | P
 def _fingerprint(splits: dict[str, Split]) -> str:
     digest = hashlib.sha256()
     for key, split in sorted(splits.items()):
-        lines = (f"{key} {name} {label}\n" for name, label in zip(split.names, split.labels, strict=True))
+        lines = (f"{key} {name} {label}\n" for name, label in zip(split.names, split.targets.lines(), strict=True))
         digest.update(_bytes("".join(lines)))
         if isinstance(split.images, np.ndarray):
             digest.update(np.ascontiguousarray(split.images).data)

@@ -10,7 +10,7 @@ from smallcnn.errors import DataError, FileError, GraphError
 from smallcnn.image.geometry import Seen
 from smallcnn.ir.graph import Graph
 from smallcnn.tasks.ending import PRESENT, Ending, check_ending, probabilities
-from smallcnn.tasks.labels import checked_labels
+from smallcnn.tasks.labels import check_logits, checked_labels
 from smallcnn.tasks.task import Outputs, Task
 
 
@@ -47,11 +47,7 @@ class Classification:
 
     def check(self, graph: Graph) -> None:
         """Raises GraphError unless the network has one output of one real number per label."""
-        tensor = graph[graph.output].tensor
-        if tensor.shape != (len(self.labels),):
-            raise GraphError(f"{len(self.labels)} labels for an output of shape {tensor.shape}")
-        if tensor.number != "float32":
-            raise GraphError(f"classes need logits of float32, not {tensor.number}")
+        check_logits(graph, self.labels)
 
     def answer(self, outputs: Outputs, seen: Seen | None = None, *, top: int = 5) -> Prediction:  # noqa: ARG002
         """The classes of one image by probability, from its logits."""

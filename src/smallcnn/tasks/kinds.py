@@ -3,10 +3,11 @@
 import json
 
 from smallcnn.errors import FileError, closest
+from smallcnn.tasks.attributes import Attributes
 from smallcnn.tasks.classification import Classification
 from smallcnn.tasks.task import Task
 
-TASKS: dict[str, type[Task]] = {task.kind: task for task in (Classification,)}
+TASKS: dict[str, type[Task]] = {task.kind: task for task in (Classification, Attributes)}
 
 
 def to_json(task: Task) -> str:

@@ -1,9 +1,12 @@
-"""Class names: checking those of a file, and matching them to the classes of a data set."""
+"""Labels: checking those of a file against its network, and matching them to the classes of a data set."""
+
+from collections.abc import Sequence
 
 import numpy as np
 
-from smallcnn.errors import DataError, FileError
+from smallcnn.errors import DataError, FileError, GraphError
 from smallcnn.image import imagenet
+from smallcnn.ir.graph import Graph
 
 _LONGEST = 1000
 
@@ -20,6 +23,15 @@ def checked_labels(value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
+def check_logits(graph: Graph, labels: tuple[str, ...]) -> None:
+    """Raises GraphError unless the network has one output of one real number per label."""
+    tensor = graph[graph.output].tensor
+    if tensor.shape != (len(labels),):
+        raise GraphError(f"{len(labels)} labels for an output of shape {tensor.shape}")
+    if tensor.number != "float32":
+        raise GraphError(f"labels need logits of float32, not {tensor.number}")
+
+
 def match_labels(classes: tuple[str, ...], labels: tuple[str, ...]) -> np.ndarray:
     """The index of each class of the data among the network's labels. Raises DataError naming unknown classes.
 
@@ -32,11 +44,12 @@ def match_labels(classes: tuple[str, ...], labels: tuple[str, ...]) -> np.ndarra
     if unknown := [name for name in classes if name not in place]:
         unseen = [label for label in labels if label not in given]
         raise DataError(
-            f"labels do not match: the network does not know {_some(unknown)}; "
-            + (f"the data lacks its {_some(unseen)}" if unseen else f"it knows {_some(list(labels))}")
+            f"labels do not match: the network does not know {some(unknown)}; "
+            + (f"the data lacks its {some(unseen)}" if unseen else f"it knows {some(labels)}")
         )
     return np.array([place[name] for name in classes])
 
 
-def _some(names: list[str], most: int = 5) -> str:
+def some(names: Sequence[str], most: int = 5) -> str:
+    """The first names, and how many more there are."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

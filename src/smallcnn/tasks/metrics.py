@@ -1,10 +1,39 @@
-"""Classification metrics: top-1, top-5, the confusion matrix."""
+"""Metrics: a task's scores by name; for classification also the confusion matrix."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from smallcnn.errors import GraphError
+from smallcnn.tasks.attributes import Attributes
+from smallcnn.tasks.classification import Classification
 from smallcnn.tasks.ending import Ending
+from smallcnn.tasks.task import Task
+
+
+def scores(task: Task, outputs: Mapping[str, np.ndarray], targets: np.ndarray) -> dict[str, float]:
+    """How well outputs (N, ...) by name answer the task, given its targets as in a batch (see `data.targets`).
+
+    classification   top1, top5, loss                       of labels (N,)
+    attributes       mean_average_precision, loss           of present (N, A)
+
+    A score that the targets do not determine is NaN. Raises ValueError for no image.
+    """
+    if isinstance(task, Classification):
+        (logits,) = outputs.values()
+        found = measure(logits, targets, task.ending)
+        return {"top1": found.top1, "top5": found.top5, "loss": found.loss}
+    if isinstance(task, Attributes):
+        (logits,) = outputs.values()
+        if not len(logits):
+            raise ValueError("no predictions to measure")
+        precision = average_precision(logits, targets)
+        return {
+            "mean_average_precision": _mean(precision[~np.isnan(precision)]),
+            "loss": _mean(_binary_cross_entropy(logits, targets)[~np.isnan(targets)]),
+        }
+    raise GraphError(f"there are no scores for {task.kind}")
 
 
 @dataclass(frozen=True)
@@ -50,6 +79,37 @@ def _loss(logits: np.ndarray, labels: np.ndarray, ending: Ending) -> float:
     if ending == "none":
         return np.nan
     return (np.logaddexp(0, logits).sum(1) - true).mean() / logits.shape[1]
+
+
+def average_precision(scores: np.ndarray, present: np.ndarray) -> np.ndarray:
+    """Average precision (A,) of scores (N, A): the sum over thresholds of precision times the rise in recall.
+
+    `present` (N, A) is 1, 0, or NaN for unknown, which is not counted. Equal scores share a threshold, so their order
+    is meaningless; NaN is the lowest score. NaN for a label that no image is known to have.
+    """
+    return np.array([_average_precision(*column) for column in zip(scores.T, present.T, strict=True)], np.float64)
+
+
+def _average_precision(scores: np.ndarray, present: np.ndarray) -> float:
+    known = ~np.isnan(present)
+    values, right = np.nan_to_num(scores[known].astype(np.float64), nan=-np.inf, posinf=np.inf), present[known] > 0
+    if not right.any():
+        return np.nan
+    order = np.argsort(-values, kind="stable")
+    values, hits = values[order], np.cumsum(right[order])
+    last = np.flatnonzero(np.append(values[1:] != values[:-1], True))  # of each threshold
+    rise = np.diff(hits[last], prepend=0) / hits[-1]
+    return float((hits[last] / (last + 1) * rise).sum())
+
+
+def _binary_cross_entropy(logits: np.ndarray, present: np.ndarray) -> np.ndarray:
+    """Per image and label, float64 (N, A); NaN where unknown."""
+    logits = logits.astype(np.float64)
+    return np.logaddexp(0, logits) - present * logits
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if values.size else np.nan
 
 
 def predicted(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:

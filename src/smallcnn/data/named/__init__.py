@@ -66,5 +66,5 @@ def _images(name: str, root: Path) -> Read:
         if read.classes != classes or set(read.splits) != {"train"}:
             raise DataError(f"{found[key]}: not the same classes as in {found['train']}")
         split = read.splits["train"]
-        splits[key] = Split(split.images, split.labels, [f"{key}/{name}" for name in split.names])
+        splits[key] = Split(split.images, split.targets, [f"{key}/{name}" for name in split.names])
     return Read(classes, splits, LeftOut())

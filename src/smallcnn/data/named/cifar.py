@@ -16,6 +16,7 @@ import numpy as np
 from smallcnn.data.archive import File, content, files_in
 from smallcnn.data.named.official import Contents, Copy, NamedSet, NoCopyError, OfficialFile
 from smallcnn.data.split import Split
+from smallcnn.data.targets import Classes
 from smallcnn.errors import DataError
 
 _PIXELS = 32 * 32 * 3
@@ -71,7 +72,7 @@ def _joined(
     images = np.concatenate([pixels for pixels, _ in found]).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     stem = files[0][0].partition("_")[0].removesuffix(".bin")
     return Split(
-        np.ascontiguousarray(images), np.concatenate([labels for _, labels in found]),
+        np.ascontiguousarray(images), Classes(np.concatenate([labels for _, labels in found])),
         [f"{stem}[{i}]" for i in range(len(images))],
     )  # fmt: skip
 

@@ -4,6 +4,7 @@ import numpy as np
 
 from smallcnn.data.named.official import Contents, Copy, NamedSet
 from smallcnn.data.split import Split
+from smallcnn.data.targets import Classes
 from smallcnn.errors import MissingExtra
 
 
@@ -15,7 +16,7 @@ def _read(copy: Copy) -> Contents:  # noqa: ARG001  (nothing is fetched)
         raise MissingExtra("the named set 'digits'", "train") from error
     data = load_digits()
     images = (data.images * 255 / 16).round().astype(np.uint8)
-    whole = Split(images, data.target.astype(np.int64), [f"digits[{i}]" for i in range(len(images))])
+    whole = Split(images, Classes(data.target.astype(np.int64)), [f"digits[{i}]" for i in range(len(images))])
     held_out = np.arange(len(whole)) % 5 == 4
     train, test = np.flatnonzero(~held_out).tolist(), np.flatnonzero(held_out).tolist()
     return tuple("0123456789"), {"train": whole.subset(train), "test": whole.subset(test)}

@@ -9,6 +9,7 @@ import numpy as np
 
 from smallcnn.data.named.official import Contents, Copy, NamedSet, OfficialFile
 from smallcnn.data.split import Split
+from smallcnn.data.targets import Classes
 from smallcnn.errors import DataError
 
 _CLASSES = (
@@ -25,7 +26,7 @@ def _read(copy: Copy) -> Contents:
         )
         if len(images) != len(labels):
             raise DataError(f"fashion_mnist: {len(images)} images and {len(labels)} labels in the split {key}")
-        splits[key] = Split(images, labels.astype(np.int64), [f"{key}[{i}]" for i in range(len(images))])
+        splits[key] = Split(images, Classes(labels.astype(np.int64)), [f"{key}[{i}]" for i in range(len(images))])
     return _CLASSES, splits
 
 

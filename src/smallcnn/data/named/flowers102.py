@@ -6,6 +6,7 @@ from smallcnn.data.archive import files_in
 from smallcnn.data.named.matlab import read_mat
 from smallcnn.data.named.official import Contents, Copy, NamedSet, OfficialFile
 from smallcnn.data.split import Split
+from smallcnn.data.targets import Classes
 from smallcnn.errors import DataError
 
 _CLASSES = tuple(
@@ -39,7 +40,7 @@ def _read(copy: Copy) -> Contents:
         if missing := [name for name in names if name not in images]:
             raise DataError(f"{path}: {len(missing)} images are missing, the first is {missing[0]}")
         classes = labels.reshape(-1)[numbers.reshape(-1).astype(np.int64) - 1].astype(np.int64) - 1
-        splits[key] = Split([images[name] for name in names], classes, names)
+        splits[key] = Split([images[name] for name in names], Classes(classes), names)
     return _CLASSES, splits
 
 

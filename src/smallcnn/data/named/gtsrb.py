@@ -12,6 +12,7 @@ import numpy as np
 from smallcnn.data.archive import File, content, files_in
 from smallcnn.data.named.official import Contents, Copy, NamedSet, OfficialFile
 from smallcnn.data.split import Split
+from smallcnn.data.targets import Classes
 from smallcnn.errors import DataError, ImageError
 
 _CLASSES = (
@@ -63,7 +64,7 @@ def _split(found: list[tuple[str, int, File]], where: str) -> Split:
     labels = np.array([label for _, label, _ in found], np.int64)
     if not found or labels.min() < 0 or labels.max() >= len(_CLASSES):
         raise DataError(f"{where}: no images, or classes other than 0 to {len(_CLASSES) - 1}")
-    return Split([file for _, _, file in found], labels, [name for name, _, _ in found])
+    return Split([file for _, _, file in found], Classes(labels), [name for name, _, _ in found])
 
 
 _HOME = "https://sid.erda.dk/public/archives/daaeac0d7ce1152aea9b61d9f1e19370/"

@@ -5,6 +5,7 @@ import numpy as np
 from smallcnn.data.named.matlab import read_mat
 from smallcnn.data.named.official import Contents, Copy, NamedSet, OfficialFile
 from smallcnn.data.split import Split
+from smallcnn.data.targets import Classes
 from smallcnn.errors import DataError
 
 
@@ -18,7 +19,7 @@ def _read(copy: Copy) -> Contents:
         if images.dtype != np.uint8 or images.shape != (32, 32, 3, len(labels)):
             raise DataError(f"{path}: images are {images.dtype} {images.shape}, not uint8 (32, 32, 3, {len(labels)})")
         pixels = np.ascontiguousarray(images.transpose(3, 0, 1, 2))
-        splits[key] = Split(pixels, labels, [f"{key}[{i}]" for i in range(len(labels))])
+        splits[key] = Split(pixels, Classes(labels), [f"{key}[{i}]" for i in range(len(labels))])
     return tuple("0123456789"), splits
 
 

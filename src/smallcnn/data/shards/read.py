@@ -16,6 +16,7 @@ from smallcnn.data.shards.index import NAME, Index, Shard
 from smallcnn.data.shards.remote import RemoteStore, is_remote, read_whole
 from smallcnn.data.split import Split
 from smallcnn.data.stores import FileStore
+from smallcnn.data.targets import Classes
 from smallcnn.errors import DataError, ImageError
 from smallcnn.image.stored import Store, Stored
 from smallcnn.system.cache import cache_folder, keep, recalled
@@ -57,7 +58,7 @@ def read_shards(source: str) -> tuple[tuple[str, ...], dict[str, Split], list[st
             columns = zip(shard.offsets, shard.sizes, shard.names, crcs, strict=True)
             images += [Stored(store, at, size, f"{shard.file}/{name}", crc) for at, size, name, crc in columns]
         labels = np.array([label for shard in shards for label in shard.labels], np.int64)
-        split = Split(images, labels, [name for shard in shards for name in shard.names])
+        split = Split(images, Classes(labels), [name for shard in shards for name in shard.names])
         splits[key] = split if remote else _as_in_a_folder(split)
     return index.classes, splits, notes, left_out
 

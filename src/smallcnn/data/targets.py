@@ -1,0 +1,84 @@
+"""Targets: what the images of a split are labelled with. One class per kind of label."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+_ANSWERS = {1.0: "1", 0.0: "0"}
+
+
+class Targets(ABC):
+    """The labels of images, in their order. A subclass is built from its `array`."""
+
+    @property
+    @abstractmethod
+    def array(self) -> np.ndarray:
+        """The labels as one array, images first, as a batch carries them."""
+
+    @abstractmethod
+    def strata(self) -> np.ndarray:
+        """Whole numbers (N,): a validation cut takes the same share of the images of each number."""
+
+    @abstractmethod
+    def lines(self) -> Iterator[str]:
+        """The label of each image as text, for a data set's fingerprint."""
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.array)
+
+    def take(self, indices: Sequence[int] | np.ndarray) -> Self:
+        """The labels of the images with these indices, in this order."""
+        return self._of(self.array[np.asarray(indices, np.int64)])
+
+    def followed_by(self, *others: "Targets") -> Self:
+        """These labels and then those of other splits. Raises TypeError if they are of another kind."""
+        if strangers := [type(other).__name__ for other in others if type(other) is not type(self)]:
+            raise TypeError(f"{strangers[0]} cannot follow {type(self).__name__}")
+        return self._of(np.concatenate([self.array, *(other.array for other in others)]))
+
+    def _of(self, array: np.ndarray) -> Self:
+        return type(self)(array)  # type: ignore[call-arg]
+
+
+@dataclass(frozen=True, eq=False)
+class Classes(Targets):
+    """One class number per image, int64 (N,)."""
+
+    labels: np.ndarray
+
+    @property
+    def array(self) -> np.ndarray:
+        """The class numbers."""
+        return self.labels
+
+    def strata(self) -> np.ndarray:
+        """The class numbers: a cut is made per class."""
+        return self.labels
+
+    def lines(self) -> Iterator[str]:
+        """The class numbers."""
+        return map(str, self.labels.tolist())
+
+
+@dataclass(frozen=True, eq=False)
+class Attributes(Targets):
+    """Independent labels, float32 (N, A): 1 present, 0 absent, NaN unknown."""
+
+    present: np.ndarray
+
+    @property
+    def array(self) -> np.ndarray:
+        """What is present."""
+        return self.present
+
+    def strata(self) -> np.ndarray:
+        """Zeros: a cut does not look at attributes."""
+        return np.zeros(len(self), np.int64)
+
+    def lines(self) -> Iterator[str]:
+        """A string of 1, 0 and ? per image."""
+        return ("".join(_ANSWERS.get(value, "?") for value in row) for row in self.present.tolist())

@@ -1,0 +1,110 @@
+"""Attributes: an image has any number of independent labels, some of which answer one question.
+
+A label stands alone ("smiling": yes or no), or is one of the choices of a question ("colour: red" of "colour").
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+
+from smallcnn.errors import DataError, FileError
+from smallcnn.image.geometry import Seen
+from smallcnn.ir.graph import Graph
+from smallcnn.tasks.ending import PRESENT, probabilities
+from smallcnn.tasks.labels import check_logits, checked_labels, some
+from smallcnn.tasks.task import Outputs
+
+
+@dataclass(frozen=True)
+class AttributesAnswer:
+    """A network's answer to one image: labels with their probabilities, most probable first.
+
+    `present` holds the most probable label of each question, and every other label with at least `ending.PRESENT`.
+    `chosen` holds the most probable label of each question by the question's name, and `ranked` all labels.
+    """
+
+    present: tuple[tuple[str, float], ...]
+    chosen: Mapping[str, tuple[str, float]]
+    ranked: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
+class Attributes:
+    """One output of one logit per label, each with its own sigmoid.
+
+    `choices` maps the name of a question to the labels that answer it, of which exactly one is true. Every other label
+    is a yes/no question. Raises FileError if a label occurs twice, or a choice is none of the labels.
+    """
+
+    kind: ClassVar[str] = "attributes"
+    labels: tuple[str, ...]
+    choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        answers = [label for question in self.choices.values() for label in question]
+        for what, names in (("label", self.labels), ("choice", answers)):
+            if twice := sorted({name for name in names if names.count(name) > 1}):
+                raise FileError(f"the same {what} twice: {some(twice)}")
+        if strangers := [label for label in answers if label not in set(self.labels)]:
+            raise FileError(f"choices that are no labels: {some(strangers)}")
+        if empty := [question for question, labels in self.choices.items() if not labels]:
+            raise FileError(f"questions without choices: {some(empty)}")
+
+    def check(self, graph: Graph) -> None:
+        """Raises GraphError unless the network has one output of one real number per label."""
+        check_logits(graph, self.labels)
+
+    def answer(self, outputs: Outputs, seen: Seen | None = None) -> AttributesAnswer:  # noqa: ARG002
+        """The labels of one image by probability, from its logits."""
+        (logits,) = outputs.values()
+        answer = dict(zip(self.labels, probabilities(logits, "sigmoid").tolist(), strict=True))
+        ranked = tuple(sorted(answer.items(), key=lambda item: -item[1]))
+        chosen = {
+            question: max(((label, answer[label]) for label in labels), key=lambda item: item[1])
+            for question, labels in self.choices.items()
+        }
+        answers = {label for labels in self.choices.values() for label in labels}
+        best = {label for label, _ in chosen.values()}
+        present = (
+            (label, value) for label, value in ranked if label in best or (label not in answers and value >= PRESENT)
+        )
+        return AttributesAnswer(tuple(present), chosen, ranked)
+
+    def present(self, known: "Attributes", present: np.ndarray) -> np.ndarray:
+        """Targets (N, A) for these labels, from the targets (N, B) of a data set labelled with `known`; NaN unknown.
+
+        A data set may have other questions too, and lack some. Raises DataError if it answers a question with a choice
+        that is not among these labels, or shares no label.
+        """
+        place = {label: index for index, label in enumerate(known.labels)}
+        found = np.full((len(present), len(self.labels)), np.nan, np.float32)
+        for question, labels in self.choices.items():
+            if unknown := [label for label in known.choices.get(question, ()) if label not in labels]:
+                raise DataError(
+                    f"labels do not match: the network does not know {some(unknown)}; it knows {some(labels)}"
+                )
+        question_of = {label: question for question, labels in self.choices.items() for label in labels}
+        for column, label in enumerate(self.labels):
+            if label in place:
+                found[:, column] = present[:, place[label]]
+            elif answers := known.choices.get(question_of.get(label, "")):  # the question's other choices are here
+                found[:, column] = np.where(np.isnan(present[:, place[answers[0]]]), np.nan, 0)
+        if not set(self.labels) & set(known.labels):
+            raise DataError(
+                f"labels do not match: the network knows {some(self.labels)}; the data has {some(known.labels)}"
+            )
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        """Labels and choices."""
+        return {"labels": list(self.labels), "choices": {name: list(labels) for name, labels in self.choices.items()}}
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> "Attributes":
+        """The inverse of `to_json`. Raises FileError for missing, surplus or invalid fields."""
+        if fields.keys() != {"labels", "choices"} or not isinstance(fields["choices"], dict):
+            raise FileError(f"attributes have labels and choices, not {', '.join(fields) or 'nothing'}")
+        choices = {str(name): checked_labels(labels) for name, labels in fields["choices"].items()}
+        return cls(checked_labels(fields["labels"]), choices)
