@@ -56,7 +56,9 @@ def test_no_figure_is_still_to_come(page):
 
 
 # Words that the field does not use, or that have a plain one.
-STILTED = re.compile(r"\b(?:pictures?|beside|anew|taken for|goes on|went on|(?<!standard )deviations?)\b", re.IGNORECASE)
+STILTED = re.compile(
+    r"\b(?:pictures?|beside|anew|taken for|goes on|went on|(?<!standard )deviations?)\b", re.IGNORECASE
+)
 
 
 @pytest.mark.parametrize("page", TEXTS, ids=lambda page: page.name)
