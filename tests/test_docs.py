@@ -1,18 +1,21 @@
 """The docs are correct: every command parses, every Python session prints what is shown, examples run."""
 
 import doctest
+import importlib
 import json
 import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
 import machine
+import smallcnn
 import tree
 from profiles import ADOBE_RGB, DISPLAY_P3, grey_profile, ink_profile, matrix_profile
 from smallcnn.cli.main import root
@@ -79,6 +82,17 @@ def test_links_lead_somewhere(page):
         linked = page.parent / target if target else page
         assert linked.exists(), f"{page.name}: {target}"
         assert not anchor or anchor in anchors(linked), f"{page.name}: {target}#{anchor}"
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=lambda page: page.name)
+def test_names_in_the_package_exist(page):
+    """`smallcnn.a.b`; a name with one dot may be a key of metadata."""
+    for name in re.findall(r"`smallcnn\.(\w+\.[\w.]+)", page.read_text(encoding="utf-8")):
+        found = smallcnn
+        for step in name.split("."):
+            if isinstance(found, ModuleType) and not hasattr(found, step):
+                importlib.import_module(f"{found.__name__}.{step}")
+            found = getattr(found, step)
 
 
 def test_the_tree_is_what_the_docstrings_say():
