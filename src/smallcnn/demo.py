@@ -4,7 +4,6 @@ It shows cost, training, export, accuracy on held-out digits, predictions, timin
 library call, printed as the equivalent command, so that it is easy to repeat on another data set.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +85,6 @@ def demo(folder: Path, say: Callable[[str], None] = lambda line: None) -> Demo:
 
     page = folder / "report.html"
     source = open_source("digits", val_fraction=VAL_FRACTION)
-    history = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     report.write(
         page,
         "smallcnn on handwritten digits",
@@ -98,7 +96,7 @@ def demo(folder: Path, say: Callable[[str], None] = lambda line: None) -> Demo:
             (f"{times[0].median_ms:.2f} ms", f"per image, 1 thread, {times[0].engine}"),
         ],
         [
-            report.curves(history),
+            report.curves(result.history, result.goal),
             report.accuracy(evaluation, net, "digits"),
             report.predictions(net, source.splits["test"], source.classes),
             report.cost(counted),

@@ -69,6 +69,12 @@ def _stored(tensor: Stored, value: Tensor) -> np.ndarray:
     return stored(tensor.number, tensor.grid, plain) if tensor.grid else plain
 
 
+def named(graph: Graph, found: Tensor | dict[str, Tensor]) -> dict[str, Tensor]:
+    """What a module of `graph` returns, as float32 tensors by output."""
+    outputs = found if isinstance(found, dict) else {graph.outputs[0].name: found}
+    return {name: output.float() for name, output in outputs.items()}
+
+
 class GraphModule(nn.Module):
     """Runs a graph node by node. One submodule per node with weights or behaviour, nested by the dots of its name."""
 

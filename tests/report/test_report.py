@@ -17,14 +17,16 @@ from smallcnn.evaluate import evaluate
 from smallcnn.model.store import save
 from smallcnn.report import charts as plots
 from smallcnn.report import run as report
+from smallcnn.train.epochs import Epoch
 from smallcnn.train.recipe import Recipe
 from smallcnn.train.run import train
 
-HISTORY = [
+RECORDS = [
     {"epoch": i, "train_loss": 1 / i, "val_loss": 2 / i, "train_top1": 0.5, "val_top1": 0.4, "seconds": 1.0,
      "images_per_second": 10.0}
     for i in (1, 2, 3)
 ]  # fmt: skip
+HISTORY = [Epoch.from_json(record) for record in RECORDS]
 
 
 class Page(html.parser.HTMLParser):
@@ -68,7 +70,7 @@ def page(tmp_path):
         "a <title> & more",
         [("98 %", "of <everything>")],
         [
-            report.curves(HISTORY),
+            report.curves(HISTORY, "top1"),
             report.accuracy(evaluate(net, photos), net, "photos"),
             report.predictions(net, source.everything(), source.classes),
             report.cost(profile(artifact().graph)),
@@ -98,7 +100,7 @@ def test_the_report_of_a_run(tmp_path):
     photos = colour_photos(tmp_path / "photos", per_class=10)
     data = {"name": "photos", "fingerprint": open_source(photos).fingerprint, "seed": 0, "val_fraction": 0.2}
     save(artifact(data=data), tmp_path / "best.safetensors")
-    (tmp_path / "log.jsonl").write_text("".join(f"{json.dumps(record)}\n" for record in HISTORY))
+    (tmp_path / "log.jsonl").write_text("".join(f"{json.dumps(record)}\n" for record in RECORDS))
     text = report.of_run(tmp_path, str(photos)).read_text(encoding="utf-8")
     headings = re.findall("<h2>(.*?)</h2>", text)
     assert headings == [
@@ -182,8 +184,11 @@ def test_a_plot_with_a_strange_name(tmp_path):
 
 
 def test_averaged_weights_have_their_own_curve():
-    averaged = [record | {"ema_val_loss": 1.0, "ema_val_top1": 0.3 + record["epoch"] / 10} for record in HISTORY]
-    loss, top1 = plots.curves(averaged).axes
+    averaged = [
+        Epoch.from_json(record | {"ema_val_loss": 1.0, "ema_val_top1": 0.3 + record["epoch"] / 10})
+        for record in RECORDS
+    ]
+    loss, top1 = plots.curves(averaged, "top1").axes
     assert [line.get_label() for line in loss.lines] == ["train", "val", "val, averaged weights"]
     np.testing.assert_allclose(top1.lines[2].get_ydata(), [40, 50, 60])
-    assert len(plots.curves(HISTORY).axes[0].lines) == 2
+    assert len(plots.curves(HISTORY, "top1").axes[0].lines) == 2

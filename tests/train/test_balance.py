@@ -124,5 +124,5 @@ def test_training_uses_them(uneven, tmp_path):
     for balance in (False, True):
         recipe = Recipe(epochs=1, batch_size=21, lr=1e-12, augment="none", label_smoothing=0.0, precision="float32")
         result = train(tiny(), uneven, tmp_path / str(balance), recipe=recipe, balance=balance, compute="torch")
-        losses.append(result.history[0]["train_loss"])
+        losses.append(result.history[0].train["loss"])
     assert abs(losses[0] - losses[1]) > 1e-4

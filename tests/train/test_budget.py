@@ -8,6 +8,7 @@ from networks import tiny
 from processes import together
 from smallcnn.model import store
 from smallcnn.train import budget
+from smallcnn.train.epochs import Epoch, epochs_without_gain
 from smallcnn.train.loop import Loop
 from smallcnn.train.recipe import Recipe
 from smallcnn.train.run import resume, train
@@ -60,7 +61,7 @@ def test_the_steps_and_the_schedule_end_with_the_time(photos, tmp_path, clock, m
     assert steps == max(1, int(minutes * 10))
     assert len(result.history) == -(-steps // 3)
     if steps > 3:  # the last step of a cosine over N steps has the rate (1 + cos(pi (N - 1) / N)) / 2 of the highest
-        assert result.history[-1]["lr"] == pytest.approx(
+        assert result.history[-1].lr == pytest.approx(
             0.1 * 4 / 64 * (1 + np.cos(np.pi * (steps - 1) / steps)) / 2, rel=1e-9
         )
     assert resume(tmp_path).finished
@@ -99,7 +100,7 @@ def test_a_timed_run_resumes_exactly(photos, tmp_path, clock, step):
     whole = run("whole")
     killed_at(step, clock, lambda: run("cut"))
     cut = resume(tmp_path / "cut")
-    assert [record["lr"] for record in cut.history] == [record["lr"] for record in whole.history]
+    assert [epoch.lr for epoch in cut.history] == [epoch.lr for epoch in whole.history]
     assert same(whole, cut)
 
 
@@ -109,7 +110,7 @@ def test_time_spent_before_counts(photos, tmp_path, monkeypatch):
     result = resume(tmp_path)
     assert result.finished
     assert len(result.history) == 3  # the third epoch is closed where it is
-    assert [record["epoch"] for record in result.history] == [1, 2, 3]
+    assert [epoch.epoch for epoch in result.history] == [1, 2, 3]
 
 
 def timed(data, out):
@@ -125,9 +126,8 @@ def test_processes_end_together(photos, tmp_path):
 
 def test_patience(photos, tmp_path, monkeypatch):
     scores = [0.2, 0.4, 0.3, 0.4, 0.5, 0.5, 0.1, 0.2, 0.9, 0.9]
-    monkeypatch.setattr(
-        budget, "top1", lambda record: scores[record["epoch"] - 1]
-    )  # the fifth is the best for three epochs
+    # the fifth is the best for three epochs
+    monkeypatch.setattr(Epoch, "best", lambda self, goal: scores[self.epoch - 1])
     recipe = Recipe(epochs=10, batch_size=4, patience=3)
     whole = train(tiny(), photos, tmp_path / "whole", recipe=recipe, compute="torch")
     assert whole.finished
@@ -139,11 +139,16 @@ def test_patience(photos, tmp_path, monkeypatch):
     assert same(whole, cut)
 
 
+def epoch(val, averaged=None):
+    scores = {} if averaged is None else {"loss": 1.0, "top1": averaged}
+    val = {"loss": 1.0, "top1": val}
+    return Epoch(epoch=1, train=val, val=val, averaged=scores, images_per_second=1.0, seconds=1.0)
+
+
 def test_the_better_of_both_weights_counts():
-    history = [{"val_top1": 0.5, "ema_val_top1": 0.3}, {"val_top1": 0.4, "ema_val_top1": 0.6}, {"val_top1": 0.6}]
-    assert budget.epochs_without_gain(history) == 1
+    assert epochs_without_gain([epoch(0.5, 0.3), epoch(0.4, 0.6), epoch(0.6)], "top1") == 1
 
 
 def test_no_patience_by_default(photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(budget, "top1", lambda record: -record["epoch"])
+    monkeypatch.setattr(Epoch, "best", lambda self, goal: -self.epoch)
     assert len(train(tiny(), photos, tmp_path, recipe=Recipe(epochs=4, batch_size=4)).history) == 4

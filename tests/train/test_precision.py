@@ -66,7 +66,7 @@ def test_a_run_moved_to_another_processor_keeps_its_precision(processor, photos,
     moved = resume(tmp_path / "moved")
     assert moved.finished
     assert computed_in(moved) == began
-    assert [record["train_loss"] for record in moved.history] == [record["train_loss"] for record in whole.history]
+    assert [epoch.train["loss"] for epoch in moved.history] == [epoch.train["loss"] for epoch in whole.history]
 
 
 def test_our_own_kernels_compute_in_float32_on_any_processor(processor, photos, tmp_path):

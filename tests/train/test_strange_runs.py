@@ -17,7 +17,7 @@ pytest.importorskip("torch")
 from smallcnn.data.sources import open_source
 from smallcnn.errors import DataError
 from smallcnn.study import results
-from smallcnn.train import checkpoint
+from smallcnn.train.progress import Progress
 
 RECORD = {
     "epoch": 1, "train_loss": 1.0, "train_top1": 0.5, "val_loss": 1.0, "val_top1": 0.5, "images_per_second": 10.0,
@@ -26,7 +26,7 @@ RECORD = {
 
 
 def test_progress_that_a_run_writes_is_read() -> None:
-    read = checkpoint._progress(json.loads(json.dumps({"epoch": 1, "history": [RECORD | {"val_loss": float("nan")}]})))
+    read = Progress.from_json(json.loads(json.dumps({"epoch": 1, "history": [RECORD | {"val_loss": float("nan")}]})))
     assert (read.epoch, len(read.history)) == (1, 1)
 
 
@@ -50,7 +50,7 @@ def test_progress_that_a_run_writes_is_read() -> None:
 )
 def test_progress_that_no_run_writes_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises((TypeError, ValueError)):
-        checkpoint._progress({"epoch": 1, "history": [RECORD]} | change)
+        Progress.from_json({"epoch": 1, "history": [RECORD]} | change)
 
 
 def _closing(*numbers: int) -> Callable[[], None]:

@@ -40,8 +40,8 @@ def run(tmp_path_factory, photos):
 def test_colours_are_learned(run, photos):
     assert run.finished
     assert len(run.history) == 10
-    assert max(record["val_top1"] for record in run.history) >= 0.9
-    assert run.history[-1]["train_loss"] < run.history[0]["train_loss"]
+    assert max(epoch.val["top1"] for epoch in run.history) >= 0.9
+    assert run.history[-1].train["loss"] < run.history[0].train["loss"]
 
 
 def test_the_folder_holds_what_the_docs_promise(run):
@@ -49,7 +49,7 @@ def test_the_folder_holds_what_the_docs_promise(run):
         "best.safetensors", "last.safetensors", "checkpoint.safetensors", "log.jsonl", "tensorboard",
     }  # fmt: skip
     lines = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
-    assert lines == run.history
+    assert lines == [epoch.to_json() for epoch in run.history]
     assert [line["epoch"] for line in lines] == list(range(1, 11))
     assert list((run.folder / "tensorboard").iterdir())
 
@@ -58,15 +58,15 @@ def test_the_model_scores_in_onnx_runtime_what_training_said(run, photos):
     net = runtime.open(run.last)
     result = evaluate(net, photos)
     assert result.part == "val"
-    assert result.metrics.top1 == run.history[-1]["val_top1"]
-    assert result.metrics.loss == pytest.approx(run.history[-1]["val_loss"], rel=1e-4)
+    assert result.metrics.top1 == run.history[-1].val["top1"]
+    assert result.metrics.loss == pytest.approx(run.history[-1].val["loss"], rel=1e-4)
     assert net.labels == ("blue", "green", "red")
 
 
 def test_best_is_the_first_epoch_with_the_highest_validation_top1(run):
     stored = store.load(run.best).facts
-    best = max(run.history, key=lambda record: record["val_top1"])
-    assert (stored["epoch"], stored["val_top1"]) == (best["epoch"], best["val_top1"])
+    best = max(run.history, key=lambda epoch: epoch.val["top1"])
+    assert (stored["epoch"], stored["val_top1"]) == (best.epoch, best.val["top1"])
     assert store.load(run.last).facts["epoch"] == 10
 
 
@@ -163,7 +163,7 @@ def test_arrays_keep_their_size_and_channels(tmp_path):
 def test_other_ways_to_train_also_learn(photos, tmp_path, settings):
     recipe = Recipe(epochs=6, batch_size=8, **settings)
     history = train(MODEL, photos, tmp_path, resolution=32, recipe=recipe).history
-    assert history[-1]["train_top1"] > 0.6  # a guess is right once in three
+    assert history[-1].train["top1"] > 0.6  # a guess is right once in three
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])

@@ -66,13 +66,13 @@ def test_running_statistics_are_averaged_too():
 
 def test_both_kinds_of_weights_are_judged_and_written(photos, tmp_path):
     result = train(tiny(), photos, tmp_path, recipe=QUICK, ema=0.9)
-    assert {"val_top1", "ema_val_top1", "ema_val_loss"} <= result.history[-1].keys()
+    assert {"val_top1", "ema_val_top1", "ema_val_loss"} <= result.history[-1].to_json().keys()
     plain, averaged = load(result.last), load(tmp_path / "last_ema.safetensors")
     assert plain.facts["averaged"] is False
     assert averaged.facts["averaged"] is True
-    assert averaged.facts["val_top1"] == result.history[-1]["ema_val_top1"]
+    assert averaged.facts["val_top1"] == result.history[-1].averaged["top1"]
     assert any(not np.array_equal(plain.weights[name], averaged.weights[name]) for name in plain.weights)
-    best = max(max(record["val_top1"], record["ema_val_top1"]) for record in result.history)
+    best = max(max(epoch.val["top1"], epoch.averaged["top1"]) for epoch in result.history)
     assert load(result.best).facts["val_top1"] == best
 
 
@@ -143,7 +143,7 @@ def test_accumulated_parts_give_the_gradient_of_the_whole(photos, tmp_path, prec
 @pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
 def test_optimizers_learn(photos, tmp_path, optimizer):
     history = train(tiny(), photos, tmp_path, recipe=Recipe(epochs=8, batch_size=8, optimizer=optimizer)).history
-    assert history[-1]["train_loss"] < history[0]["train_loss"]
+    assert history[-1].train["loss"] < history[0].train["loss"]
 
 
 def test_training_smaller_than_running(photos, tmp_path):
@@ -201,7 +201,7 @@ def test_a_student_learns_its_teachers_answers(photos, teacher, tmp_path):
     save(Model(model.graph, model.weights, Classification(swapped), model.preprocessing), file)
     recipe = Recipe(epochs=12, batch_size=8, distil_weight=1.0)
     run = train(tiny(), photos, tmp_path / "student", recipe=recipe, teacher=file)
-    assert run.history[-1]["val_top1"] <= 0.5  # right for blue alone
+    assert run.history[-1].val["top1"] <= 0.5  # right for blue alone
     assert load(run.last).facts["teacher"]["file"] == str(file)
 
 

@@ -27,6 +27,12 @@ groups = click.option(
     help="groups of images to keep together in one split: a .csv with the columns file and group, or a regular "
     r"expression with one group, searched in file names, such as '(clip\d+)_\d+'",
 )
+columns = click.option(
+    "--columns",
+    metavar="NAME,...",
+    callback=lambda _context, _parameter, value: value and tuple(name.strip() for name in value.split(",")),
+    help="columns to use from a table of attributes, separated by commas  [default: all that can be used]",
+)
 part = click.option(
     "--split", "--part", "part", type=click.Choice(["train", "val", "test", "all"]),
     help="split to use  [default: the one the model was not trained on]",

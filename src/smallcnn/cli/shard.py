@@ -26,10 +26,10 @@ def command(source: str, root: Path | None, out: Path, megabytes: int, seed: int
     SOURCE; so is the address of its index.json on a web server or object storage. An interrupted run resumes when it is
     started again.
     """
+    from smallcnn.data.listing import listed
     from smallcnn.data.shards.write import write_shards
-    from smallcnn.data.sources import read_source
 
-    read = read_source(source, root=root)
+    read = listed(source, root=root)
     with progress("sharding") as report:
         index = write_shards(
             read.task.labels, read.splits, out, shard_bytes=megabytes * 1_000_000, seed=seed, report=report

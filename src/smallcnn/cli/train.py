@@ -9,6 +9,7 @@ import click
 from smallcnn.cli.options import as_json, completed, compute, device, groups, models, root, threads, workers
 from smallcnn.cli.show import print_json, remark, say
 from smallcnn.errors import TRAIN, FileError, SmallcnnError, require
+from smallcnn.tasks.kinds import TASKS
 from smallcnn.train.recipe import Recipe
 from smallcnn.train.recipes import NAMED
 
@@ -85,6 +86,11 @@ def _shown(value: Any) -> str:
 @click.argument("model", required=False, shell_complete=completed(models))
 @click.option("--data", metavar="SOURCE", help="folder with one sub-folder per class, .npz, or a named set")
 @click.option(
+    "--task",
+    type=click.Choice(list(TASKS)),
+    help="what the network learns to say about an image  [default: what the data is labelled with]",
+)
+@click.option(
     "--from",
     "start",
     type=click.Path(path_type=Path),
@@ -124,6 +130,7 @@ def _shown(value: Any) -> str:
 def command(
     model: str | None,
     data: str | None,
+    task: str | None,
     start: Path | None,
     root: Path | None,
     groups: str | None,
@@ -144,7 +151,8 @@ def command(
     With --from, training starts from the network and weights of a model file, with a new last layer if the classes
     differ.
 
-    The folder then holds best.safetensors (highest validation top-1), last.safetensors, log.jsonl, report.html and
+    The folder then holds best.safetensors (highest validation top-1, or mean average precision
+    for attributes), last.safetensors, log.jsonl, report.html and
     tensorboard/. Only one run at a time can use it. Ctrl-C stops after the current step; --resume resumes exactly
     there.
     """
@@ -154,7 +162,7 @@ def command(
     from smallcnn.model.shipped import located
     from smallcnn.report import run as report
     from smallcnn.train import distributed, run
-    from smallcnn.train.budget import top1
+    from smallcnn.train.epochs import title
 
     if threads:
         torch.set_num_threads(threads)
@@ -163,7 +171,7 @@ def command(
         raise SmallcnnError("give MODEL or --from, not both: the file contains its network")
     network = _started_from(start) if start else model
     if resume and network is None:
-        if chosen or resolution or groups or recipe != "auto":
+        if chosen or task or resolution or groups or recipe != "auto":
             raise SmallcnnError("--resume takes its settings from the run; give no others, or give all of them")
         result = run.resume(out, data=data, root=root, teacher=teacher, device=device, workers=workers)
     elif network is None or data is None:
@@ -171,23 +179,25 @@ def command(
         raise SmallcnnError(f"train needs {missing} (or --resume without MODEL, to resume the run in --out)")
     else:
         result = run.train(
-            network, data, out, resolution=resolution, recipe=recipe, teacher=teacher and located(teacher), root=root,
-            groups=groups, resume=resume, compute=compute, device=device, workers=workers, **chosen,
+            network, data, out, task=task, resolution=resolution, recipe=recipe,
+            teacher=teacher and located(teacher), root=root, groups=groups, resume=resume, compute=compute, device=device, workers=workers, **chosen,
         )  # fmt: skip
     if not result.finished:
         raise click.exceptions.Exit(130)
     if not distributed.is_first():
         return  # the first process writes the report
     remark("writing the report")
-    page = report.of_run(result.folder, result.data, result.root)
-    best = max(result.history, key=top1)
+    page = report.of_run(result.folder, result.data, result.root, result.goal)
+    goal = result.goal
+    best = max(result.history, key=lambda epoch: epoch.best(goal))
     remark(f"report: {page}")
-    remark(f"best validation top-1 {top1(best):.2%} in epoch {best['epoch']} of {len(result.history)}")
+    remark(f"best validation {title(goal)} {best.best(goal):.2%} in epoch {best.epoch} of {len(result.history)}")
     remark(f"try it: smallcnn predict {result.best} IMAGE...")
     if json_:
         print_json({
             "folder": str(result.folder), "best": str(result.best), "last": str(result.last), "report": str(page),
-            "best_val_top1": top1(best), "best_epoch": best["epoch"], "history": result.history,
+            f"best_val_{goal}": best.best(goal), "best_epoch": best.epoch,
+            "history": [epoch.to_json() for epoch in result.history],
         })  # fmt: skip
     else:
         say(str(result.best))

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import BinaryIO
 from zipfile import BadZipFile, ZipInfo
 
-from smallcnn.data.left_out import LeftOut, is_image_name, is_skipped
+from smallcnn.data.left_out import LeftOut, is_image_name, is_skipped, is_table_name
 from smallcnn.data.stores import FileStore, ZipStore
 from smallcnn.errors import DataError
 from smallcnn.image.stored import Stored
@@ -52,15 +52,15 @@ def is_archive(path: Path) -> bool:
 def files_in(path: Path, left_out: LeftOut | None = None) -> dict[str, File]:
     """Path with / -> file, sorted, for all ordinary files that are not hidden and not in a skipped folder.
 
-    With `left_out`, which collects skipped files, files whose names are not those of images are noted but not read.
+    With `left_out`, which collects skipped files, only images and tables are read; of other files just the names.
     Raises DataError if `path` is a damaged archive, or would unpack to far more than its size.
     """
-    only_images, left_out = left_out is not None, left_out or LeftOut()
+    only_used, left_out = left_out is not None, left_out or LeftOut()
     if path.is_dir():
         found: dict[str, File] = {file.relative_to(path).as_posix(): file for file in path.rglob("*") if file.is_file()}
     else:
         try:
-            inside = _Inside(path, left_out, only_images)
+            inside = _Inside(path, left_out, only_used)
             _read_zip(inside) if path.suffix.lower() == ".zip" else _read_tar(inside)
             found = inside.with_links()
         except DataError:
@@ -125,8 +125,8 @@ def _plain(name: str) -> str:
 class _Inside:
     """The contents of an archive: files, links, and skipped files."""
 
-    def __init__(self, path: Path, left_out: LeftOut, only_images: bool) -> None:
-        self.path, self.left_out, self.only_images = path, left_out, only_images
+    def __init__(self, path: Path, left_out: LeftOut, only_used: bool) -> None:
+        self.path, self.left_out, self.only_used = path, left_out, only_used
         self._files: dict[str, File] = {}
         self._links: dict[str, str] = {}
         self._replaced = 0
@@ -137,10 +137,10 @@ class _Inside:
 
     def wants(self, name: str, size: int, unreadable: str = "") -> bool:
         """Whether to read the file; notes images that cannot be used."""
-        if not self.only_images:
+        if not self.only_used:
             return True
         if not is_image_name(name):
-            return False
+            return is_table_name(posixpath.basename(name)) and size <= LARGEST and not unreadable
         if not unreadable and size > LARGEST:
             unreadable = f"larger than {LARGEST >> 20} MB"
         if unreadable:

@@ -5,58 +5,62 @@ A class may be a link to a folder, but links to folders inside a class are not f
 depend on the file system or the operating system. A single folder around the whole set is skipped.
 """
 
-import os
-import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
+from smallcnn.data import attributes
 from smallcnn.data.archive import File, files_in
-from smallcnn.data.left_out import LeftOut, is_image_name, is_skipped
+from smallcnn.data.left_out import LeftOut, is_image_name
 from smallcnn.data.split import Split
 from smallcnn.data.targets import Classes
+from smallcnn.data.tree import DEEPEST, PARTS, Folder, InArchive, OnDisk, by_split, check_beside, nfc
 from smallcnn.errors import DataError, ImageError
-
-PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-_DEEPEST = 8  # folders around a set; links may lead in circles
+from smallcnn.tasks.classification import Classification
+from smallcnn.tasks.task import Task
 
 
 @dataclass(frozen=True)
 class Read:
-    """Class names, splits, and skipped files; each of the `notes` is a line on something unexpected.
+    """What images are labelled for, splits, and skipped files.
 
-    `untrainable` names a class without training images, if there is one.
+    Each of the `notes` is a line on something unexpected. `untrainable` names a class without training images, if there
+    is one.
     """
 
-    classes: tuple[str, ...]
+    task: Task
     splits: dict[str, Split]
     left_out: LeftOut
     notes: tuple[str, ...] = ()
     untrainable: str = ""
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The task's labels."""
+        return self.task.labels
 
-def read_folder(root: Path) -> Read:
-    """Reads a folder. Raises DataError or OSError."""
-    return _read(_OnDisk(root, LeftOut()))
+
+def read_folder(root: Path, columns: Sequence[str] | None = None) -> Read:
+    """Reads a folder; `columns` as in `open_source`. Raises DataError or OSError."""
+    return _read(OnDisk(root, LeftOut()), columns)
 
 
-def read_archive(path: Path) -> Read:
-    """Reads a tar or zip. Raises DataError."""
+def read_archive(path: Path, columns: Sequence[str] | None = None) -> Read:
+    """Reads a tar or zip; `columns` as in `open_source`. Raises DataError."""
     left_out = LeftOut()
     files = files_in(path, left_out)
     if left_out.files and not files:
         raise DataError(f"{path}: no usable file in it ({left_out.line()})")
-    return _read(_Inside(path, {tuple(name.split("/")): file for name, file in files.items()}, left_out))
+    return _read(InArchive(path, {tuple(name.split("/")): file for name, file in files.items()}, left_out), columns)
 
 
 def images_in(folder: Path) -> tuple[list[Path], LeftOut]:
     """All images in a folder and below, sorted, ignoring classes. Raises ImageError if there are none."""
     left_out = LeftOut()
     try:
-        found = [file for file in _OnDisk(folder, left_out).images().values() if isinstance(file, Path)]
+        found = [file for file in OnDisk(folder, left_out).images().values() if isinstance(file, Path)]
     except OSError as error:
         raise ImageError(f"{error.filename or folder}: {error.strerror or error}") from error
     if not found:
@@ -64,28 +68,19 @@ def images_in(folder: Path) -> tuple[list[Path], LeftOut]:
     return found, left_out
 
 
-class _Folder(Protocol):
-    """A folder on disk or in an archive; `path` is for names and messages, `left_out` collects skipped files."""
-
-    path: Path
-    left_out: LeftOut
-    packed: bool
-    """Whether it is in an archive, where a folder around the whole set is usual and has no meaning."""
-
-    def folders(self) -> "Sequence[_Folder]":
-        """The sub-folders, sorted by name, without those that programs make."""
-
-    def loose(self) -> Sequence[Path]:
-        """The files directly in it."""
-
-    def images(self) -> dict[str, File]:
-        """Name below the folder -> image, sorted by name."""
+def read_table(path: Path, columns: Sequence[str] | None = None) -> Read:
+    """Reads a table and the images in its folder; `columns` as in `open_source`. Raises DataError or OSError."""
+    return _read(OnDisk(path.parent, LeftOut()), columns, path.name)
 
 
-def _read(root: _Folder) -> Read:
+def _read(root: Folder, columns: Sequence[str] | None, table: str | None = None) -> Read:
     left_out, given = root.left_out, root
+    if labelled := attributes.read(given, columns, table):
+        return Read(labelled.task, labelled.splits, left_out, (*_around(given, labelled.root), *labelled.notes))
+    if columns is not None:
+        raise DataError(f"{given.path}: columns are those of a table next to the images, and none was found")
     root = _meant(given)
-    notes = [] if root.packed or root is given else [f"the data set is {root.path}, the only one in {given.path}"]
+    notes = _around(given, root)
     folders = _splits(root)
     for folder in {folder.path: folder for folder in (given, root, *folders.values())}.values():
         for path in folder.loose():
@@ -121,7 +116,13 @@ def _read(root: _Folder) -> Read:
         if not files:
             raise DataError(f"{where}: no images" + _because(left_out))
         splits[key] = Split(files, Classes(np.array(labels)), names)
-    return Read(classes, splits, left_out, tuple(notes), untrainable)
+    return Read(Classification(classes), splits, left_out, tuple(notes), untrainable)
+
+
+def _around(given: Folder, root: Folder) -> list[str]:
+    """A note on folders around the set, which have no meaning in an archive."""
+    same = root.packed or root is given
+    return [] if same else [f"the data set is {root.path}, the only one in {given.path}"]
 
 
 def _because(left_out: LeftOut) -> str:
@@ -129,10 +130,10 @@ def _because(left_out: LeftOut) -> str:
     return f" ({line})" if line else ""
 
 
-def _meant(root: _Folder) -> _Folder:
+def _meant(root: Folder) -> Folder:
     """`root`, or the only folder below it that is already split: photos/flowers for photos/flowers/train."""
     here = root
-    for _ in range(_DEEPEST):
+    for _ in range(DEEPEST):
         folders = here.folders()
         if any(folder.path.name.lower() in PARTS for folder in folders):
             break
@@ -154,127 +155,25 @@ def _meant(root: _Folder) -> _Folder:
     return here if root.packed else root
 
 
-def _is_split(folder: _Folder) -> bool:
+def _is_split(folder: Folder) -> bool:
     """Whether it holds train/, val/ or test/ with class folders in them."""
     return any(inner.path.name.lower() in PARTS and inner.folders() for inner in folder.folders())
 
 
-def _by_class(folder: _Folder) -> dict[str, dict[str, File]]:
+def _by_class(folder: Folder) -> dict[str, dict[str, File]]:
     """Class name -> its images."""
     found = {}
     for inner in folder.folders():
-        if (name := _nfc(inner.path.name)) in found:
+        if (name := nfc(inner.path.name)) in found:
             raise DataError(f"{folder.path}: two folders called {name!r}, in different Unicode forms; rename one")
         found[name] = inner.images()
     return found
 
 
-def _splits(root: _Folder) -> dict[str, _Folder]:
+def _splits(root: Folder) -> dict[str, Folder]:
     """Split -> the folder that contains its class folders; {"train": root} if `root` contains them itself."""
-    splits: dict[str, _Folder] = {}
-    others = []
-    for folder in root.folders():
-        split = PARTS.get(folder.path.name.lower())
-        if split in splits:
-            one, other = splits[split].path.name, folder.path.name
-            raise DataError(f"{root.path}: {one} and {other} mean the same split; keep one of them")
-        if split:
-            splits[split] = folder
-        else:
-            others.append(folder)
+    splits, others = by_split(root)
     if not splits or (others and not any(folder.folders() for folder in splits.values())):
         return {"train": root}  # a class may be called "train"
-    if strays := [folder.path for folder in others if folder.images()]:
-        named = ", ".join(folder.path.name for folder in splits.values())
-        raise DataError(f"{strays[0]}: images next to the splits ({named}); move them out or into a split")
+    check_beside(splits, others)
     return splits
-
-
-class _OnDisk:
-    packed = False
-
-    def __init__(self, path: Path, left_out: LeftOut) -> None:
-        self.path, self.left_out = path, left_out
-
-    def folders(self) -> "list[_OnDisk]":
-        """The sub-folders, without links that lead back up."""
-        here = self.path.resolve()
-        found = []
-        with os.scandir(self.path) as entries:
-            for path in [Path(entry.path) for entry in entries if _is_folder(entry)]:
-                if is_skipped(path.name):
-                    self.left_out.folder(path)
-                elif not here.is_relative_to(path.resolve()):
-                    found.append(_OnDisk(path, self.left_out))
-        return sorted(found, key=lambda folder: _nfc(folder.path.name))
-
-    def loose(self) -> list[Path]:
-        with os.scandir(self.path) as entries:
-            return [Path(entry.path) for entry in entries if not _is_folder(entry)]
-
-    def images(self) -> dict[str, File]:
-        images: dict[str, File] = {}
-        for name, entry in self._walk(self.path):
-            path = Path(entry.path)
-            if entry.name[0] == ".":
-                self.left_out.file(path)
-            elif _is_folder(entry):
-                self.left_out.file(path, "linking to a folder")
-            elif not is_image_name(entry.name):
-                self.left_out.file(path)
-            elif (
-                entry.is_symlink() and not path.exists()
-            ) or entry.is_file():  # a broken link later fails with its name
-                images[_nfc(name)] = path
-            else:
-                self.left_out.file(path, "special (pipe, socket or device)")
-        return dict(sorted(images.items()))
-
-    def _walk(self, folder: Path) -> "Iterator[tuple[str, os.DirEntry[str]]]":
-        """(path with /, entry) of everything in `folder` and below that is not a folder."""
-        waiting = [(str(folder), "")]
-        while waiting:
-            where, below = waiting.pop()
-            with os.scandir(where) as entries:
-                for entry in entries:
-                    if not entry.is_dir(follow_symlinks=False):
-                        yield f"{below}{entry.name}", entry
-                    elif is_skipped(entry.name):
-                        self.left_out.folder(Path(entry.path))
-                    else:
-                        waiting.append((entry.path, f"{below}{entry.name}/"))
-
-
-def _is_folder(entry: "os.DirEntry[str]") -> bool:
-    """Whether the entry is a folder or a link to one; a link to itself is not."""
-    return Path(entry.path).is_dir() if entry.is_symlink() else entry.is_dir()
-
-
-class _Inside:
-    """A folder in an archive; `files` by the components of their paths below it, sorted."""
-
-    packed = True
-
-    def __init__(self, path: Path, files: dict[tuple[str, ...], File], left_out: LeftOut) -> None:
-        self.path, self.files, self.left_out = path, files, left_out
-
-    def folders(self) -> "list[_Inside]":
-        found: dict[str, dict[tuple[str, ...], File]] = {}
-        for (top, *rest), file in self.files.items():
-            if rest:
-                found.setdefault(top, {})[tuple(rest)] = file
-        return [_Inside(self.path / name, files, self.left_out) for name, files in sorted(found.items())]
-
-    def loose(self) -> list[Path]:
-        return [self.path / name[0] for name in self.files if len(name) == 1]
-
-    def images(self) -> dict[str, File]:
-        for name in self.files:
-            if not is_image_name(name[-1]):
-                self.left_out.file(self.path.joinpath(*name))
-        images = {"/".join(name): file for name, file in self.files.items() if is_image_name(name[-1])}
-        return dict(sorted(images.items()))
-
-
-def _nfc(name: str) -> str:
-    return unicodedata.normalize("NFC", name)  # macOS stores accents separately from their letters

@@ -4,21 +4,17 @@ read_groups("labels.csv", names)            a table with the columns file and gr
 read_groups(r"(clip\d+)_\d+\.jpg", names)   a regular expression with one group, searched in each file's name
 """
 
-import csv
 import re
-import unicodedata
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
+from smallcnn.data.table import Names, is_table, read_table
 from smallcnn.errors import DataError
-
-_LARGEST_TABLE = 1 << 28
 
 
 def read_groups(given: str | Path, names: Sequence[str]) -> dict[str, str]:
     """Image name -> group, for images that have one. Raises DataError."""
-    if Path(given).suffix.lower() in (".csv", ".tsv"):
+    if is_table(given):
         return _from_table(Path(given), names)
     return _from_pattern(str(given), names)
 
@@ -44,14 +40,9 @@ def _from_pattern(pattern: str, names: Sequence[str]) -> dict[str, str]:
 
 
 def _from_table(path: Path, names: Sequence[str]) -> dict[str, str]:
-    by_base: dict[str, list[str]] = defaultdict(list)
-    for name in names:
-        by_base[PurePosixPath(name).name].append(name)
-    found: dict[str, str] = {}
+    images, found = Names(names), dict[str, str]()
     for number, file, group in _rows(path):
-        meant = [name for name in by_base.get(PurePosixPath(file).name, []) if _same(name, file)]
-        if file in meant:
-            meant = [file]
+        meant = images.find(file)
         if len(meant) != 1:
             which = f"names {len(meant)} images ({', '.join(meant[:2])})" if meant else "names no image of the set"
             raise DataError(f"{path}: row {number}: {file!r} {which}; the set's names look like {names[0]}")
@@ -64,29 +55,11 @@ def _from_table(path: Path, names: Sequence[str]) -> dict[str, str]:
 
 def _rows(path: Path) -> list[tuple[int, str, str]]:
     """(row number, file, group) per row; the first row has the titles, and rows without a group are skipped."""
-    try:
-        if not path.is_file():
-            raise DataError(f"{path}: no such file" if not path.exists() else f"{path}: not a regular file")
-        if path.stat().st_size > _LARGEST_TABLE:
-            raise DataError(f"{path}: larger than {_LARGEST_TABLE >> 20} MB")
-        text = unicodedata.normalize("NFC", path.read_text("utf-8-sig"))
-        lines = text.splitlines()
-        separator = max(",;\t", key=(lines or [""])[0].count)
-        rows = list(csv.reader(lines, delimiter=separator))
-    except (OSError, ValueError, csv.Error) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{path}: not a table ({getattr(error, 'strerror', None) or error})") from error
-    titles = [title.strip().lower() for title in rows[0]] if rows else []
+    table = read_table(path, path)
+    titles = [title.lower() for title in table.titles]
     if not {"file", "group"} <= set(titles):
         have = ", ".join(titles) or "nothing"
         raise DataError(f"{path}: the first row must have the titles file and group; it has {have[:200]}")
     file, group = titles.index("file"), titles.index("group")
-    filled = [(i, row) for i, row in enumerate(rows[1:], 2) if len(row) > max(file, group)]
-    return [(i, row[file].strip().replace("\\", "/"), row[group].strip()) for i, row in filled if row[group].strip()]
-
-
-def _same(name: str, file: str) -> bool:
-    """Whether the names are equal, apart from leading folders."""
-    file = file.removeprefix("./")
-    return name == file or name.endswith(f"/{file}") or file.endswith(f"/{name}")
+    filled = [(i, row) for i, row in table.rows if len(row) > max(file, group)]
+    return [(i, row[file].replace("\\", "/"), row[group]) for i, row in filled if row[group]]

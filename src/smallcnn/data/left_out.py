@@ -24,6 +24,11 @@ def is_image_name(name: str) -> bool:
     return dot + kind.lower() in SUFFIXES
 
 
+def is_table_name(name: str) -> bool:
+    """Whether a file name is that of a table."""
+    return name.lower().endswith((".csv", ".tsv")) and name[0] != "."
+
+
 def is_skipped(folder: str) -> bool:
     """Whether programs use this folder name for themselves: thumbnails, trash, version control."""
     return _KEPT_BY_PROGRAMS.fullmatch(folder) is not None

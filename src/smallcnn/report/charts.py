@@ -3,7 +3,7 @@
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,6 +11,8 @@ from smallcnn.cost.profile import Profile
 from smallcnn.errors import DataError, FileError, MissingExtra
 from smallcnn.system.escape import escaped
 from smallcnn.system.files import atomic, check_writable
+from smallcnn.train.epochs import Epoch
+from smallcnn.train.epochs import title as title_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,24 +51,19 @@ def svg(figure: "Figure") -> str:
     return f"<div class=wide tabindex=0>{text[text.index('<svg') :]}</div>"
 
 
-def curves(history: Sequence[dict[str, Any]]) -> "Figure":
-    """Training and validation loss and top-1 over the epochs."""
+def curves(history: Sequence[Epoch], goal: str) -> "Figure":
+    """Training and validation loss and the score `goal`, if it is measured, over the epochs."""
     figure = _figure(9, 3.2)
-    epochs = [record["epoch"] for record in history]
-    marker = "o" if len(epochs) == 1 else None
-    for axes, key, title in zip(figure.subplots(1, 2), ("loss", "top1"), ("loss", "top-1, %"), strict=True):
-        factor = 100 if key == "top1" else 1
-        for split, color in (("train", _GREY), ("val", _BLUE)):
-            axes.plot(
-                epochs,
-                [factor * record[f"{split}_{key}"] for record in history],
-                color=color,
-                marker=marker,
-                label=split,
-            )
-        if averaged := [(i["epoch"], factor * i[f"ema_val_{key}"]) for i in history if f"ema_val_{key}" in i]:
-            axes.plot(*zip(*averaged, strict=True), color=_ORANGE, marker=marker, label="val, averaged weights")
-        _plain(axes, title)
+    marker = "o" if len(history) == 1 else None
+    panels = (("loss", "loss", 1), (goal, f"{title_of(goal)}, %", 100))
+    for axes, (name, heading, factor) in zip(figure.subplots(1, 2), panels, strict=True):
+        for label, split, color in (
+            ("train", "train", _GREY), ("val", "val", _BLUE), ("val, averaged weights", "averaged", _ORANGE)
+        ):  # fmt: skip
+            points = [(epoch.epoch, getattr(epoch, split)) for epoch in history]
+            if known := [(number, factor * scores[name]) for number, scores in points if name in scores]:
+                axes.plot(*zip(*known, strict=True), color=color, marker=marker, label=label)
+        _plain(axes, heading)
         axes.set_xlabel("epoch")
         axes.legend(frameon=False)
     return figure

@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from smallcnn.report import charts, page
 from smallcnn.report.page import Section, write
 from smallcnn.runtime import Net
 from smallcnn.system import places
+from smallcnn.train.epochs import Epoch
 
 if TYPE_CHECKING:
     from smallcnn.train.recipe import Recipe
@@ -36,17 +37,17 @@ _QUICK_TO_RENORM = 2e7
 """Most Mult-Adds for which batch norm is re-estimated at six sizes in a few seconds."""
 
 
-def of_run(run: Path, data: str, root: str | Path | None = None) -> Path:
+def of_run(run: Path, data: str, root: str | Path | None = None, goal: str = "top1") -> Path:
     """Writes report.html about the best weights of a training run on `data` to the run's folder; returns its path.
 
-    `root` is the folder with the files of a named set.
+    `root` is the folder with the files of a named set, `goal` the score that made the weights the best.
     """
     net = runtime.open(run / "best.safetensors")
     evaluation = evaluate(net, data, root=root, part="val")
     trained = store.load(net.path)
     counted = profile(trained.graph)
     swept = sweep(trained, evaluation, renormed=counted.mult_adds <= _QUICK_TO_RENORM)
-    history = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    history = read_history(run)
     name = places.name(data)
     path = run / "report.html"
     write(
@@ -54,7 +55,7 @@ def of_run(run: Path, data: str, root: str | Path | None = None) -> Path:
         f"{plain_name(net.name)} on {name}",
         [(f"{evaluation.metrics.top1:.1%}", "validation top-1"), *_size(counted)],
         [
-            curves(history),
+            curves(history, goal),
             *_training_images(net, evaluation),
             accuracy(evaluation, net, name),
             *sections.of_findings(examine(evaluation, net.labels, net.ending), net.preprocessing),
@@ -65,6 +66,11 @@ def of_run(run: Path, data: str, root: str | Path | None = None) -> Path:
         _details(net),
     )
     return path
+
+
+def read_history(run: Path) -> list[Epoch]:
+    """The finished epochs of the run in this folder."""
+    return [Epoch.from_json(json.loads(line)) for line in (run / "log.jsonl").read_text().splitlines()]
 
 
 def plain_name(name: str) -> str:
@@ -197,17 +203,17 @@ def _paper_table(entries: Sequence[Comparison]) -> Section:
     return Section(f"{table.id}: {table.title}", page.table(head, rows))
 
 
-def curves(history: Sequence[dict[str, Any]]) -> Section:
-    """Loss and accuracy over the epochs."""
-    rate = np.median([record["images_per_second"] for record in history])
-    minutes = sum(record["seconds"] for record in history) / 60
+def curves(history: Sequence[Epoch], goal: str) -> Section:
+    """Loss and the score `goal` over the epochs."""
+    rate = np.median([epoch.images_per_second for epoch in history])
+    minutes = sum(epoch.seconds for epoch in history) / 60
     note = (
         f"{len(history)} epoch{'s' * (len(history) > 1)}, {minutes:.1f} minutes of training, "
         f"{rate:,.0f} images/s (median epoch). "
         "The training curves are measured on augmented images, with smoothed or mixed labels if the recipe has them. "
         "They are not comparable with validation."
     )
-    return Section("Training", f"<p>{page.text(note)}</p>{charts.svg(charts.curves(history))}")
+    return Section("Training", f"<p>{page.text(note)}</p>{charts.svg(charts.curves(history, goal))}")
 
 
 def accuracy(evaluation: Evaluation, net: Net, data: str) -> Section:

@@ -220,7 +220,7 @@ def _train_and_measure(
         train_images=run.images,
         mult_adds=cost.mult_adds,
         parameters=cost.parameters,
-        seconds=sum(record["seconds"] for record in result.history),
+        seconds=sum(epoch.seconds for epoch in result.history),
         data=Path(result.data).name,
         pictures=run.fingerprint,
         recipe=asdict(run.recipe),

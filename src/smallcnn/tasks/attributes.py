@@ -65,37 +65,50 @@ class Attributes:
             question: max(((label, answer[label]) for label in labels), key=lambda item: item[1])
             for question, labels in self.choices.items()
         }
-        answers = {label for labels in self.choices.values() for label in labels}
-        best = {label for label, _ in chosen.values()}
+        best, answers = {label for label, _ in chosen.values()}, self._question_of()
         present = (
             (label, value) for label, value in ranked if label in best or (label not in answers and value >= PRESENT)
         )
         return AttributesAnswer(tuple(present), chosen, ranked)
 
-    def present(self, known: "Attributes", present: np.ndarray) -> np.ndarray:
-        """Targets (N, A) for these labels, from the targets (N, B) of a data set labelled with `known`; NaN unknown.
+    @property
+    def questions(self) -> tuple[str, ...]:
+        """Yes/no labels and the names of the questions with choices, in the order of the labels."""
+        return tuple(dict.fromkeys(self._question_of().get(label, label) for label in self.labels))
 
-        A data set may have other questions too, and lack some. Raises DataError if it answers a question with a choice
-        that is not among these labels, or shares no label.
+    def present(self, known: "Attributes", present: np.ndarray) -> np.ndarray:
+        """Targets (N, A) for these labels, from targets (N, B) for those of a data set; NaN is unknown.
+
+        The data set may have more questions, or fewer. Raises DataError if none is the same, or one of the same name
+        has a choice that is not among these labels.
         """
+        self._check_matches(known)
         place = {label: index for index, label in enumerate(known.labels)}
+        question_of = self._question_of()
         found = np.full((len(present), len(self.labels)), np.nan, np.float32)
-        for question, labels in self.choices.items():
-            if unknown := [label for label in known.choices.get(question, ()) if label not in labels]:
-                raise DataError(
-                    f"labels do not match: the network does not know {some(unknown)}; it knows {some(labels)}"
-                )
-        question_of = {label: question for question, labels in self.choices.items() for label in labels}
         for column, label in enumerate(self.labels):
             if label in place:
                 found[:, column] = present[:, place[label]]
-            elif answers := known.choices.get(question_of.get(label, "")):  # the question's other choices are here
-                found[:, column] = np.where(np.isnan(present[:, place[answers[0]]]), np.nan, 0)
-        if not set(self.labels) & set(known.labels):
-            raise DataError(
-                f"labels do not match: the network knows {some(self.labels)}; the data has {some(known.labels)}"
-            )
+            elif others := known.choices.get(question_of.get(label, "")):  # absent wherever the answer is known
+                found[:, column] = present[:, place[others[0]]] * 0
         return found
+
+    def _question_of(self) -> dict[str, str]:
+        return {label: question for question, labels in self.choices.items() for label in labels}
+
+    def _check_matches(self, known: "Attributes") -> None:
+        problem = ""
+        if not set(self.questions) & set(known.questions):
+            problem = f"the network knows {some(self.labels)}; the data has {some(known.labels)}"
+        for question in (name for name in self.questions if name in known.questions):
+            mine, theirs = self.choices.get(question), known.choices.get(question)
+            if (mine is None) != (theirs is None):
+                here, there = ("a choice", "a yes/no question") if mine is None else ("a yes/no question", "a choice")
+                problem = f"{question!r} is {here} in the data, and {there} for the network"
+            elif strangers := [label for label in theirs or () if label not in (mine or ())]:
+                problem = f"the network does not know {some(strangers)}; it knows {some(mine or ())}"
+        if problem:
+            raise DataError(f"labels do not match: {problem}")
 
     def to_json(self) -> dict[str, Any]:
         """Labels and choices."""

@@ -105,7 +105,8 @@ def _average_precision(scores: np.ndarray, present: np.ndarray) -> float:
 def _binary_cross_entropy(logits: np.ndarray, present: np.ndarray) -> np.ndarray:
     """Per image and label, float64 (N, A); NaN where unknown."""
     logits = logits.astype(np.float64)
-    return np.logaddexp(0, logits) - present * logits
+    with np.errstate(invalid="ignore"):  # an answer that is not a number has no loss
+        return np.logaddexp(0, logits) - present * logits
 
 
 def _mean(values: np.ndarray) -> float:

@@ -4,54 +4,17 @@ It is separate from the model files: only `--resume` reads `checkpoint.safetenso
 """
 
 import json
-from dataclasses import asdict, dataclass, field, fields
-from math import isfinite
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from smallcnn.errors import FileError
+from smallcnn.errors import FileError, SmallcnnError
 from smallcnn.model import tensor_file
 from smallcnn.system.files import atomic
-from smallcnn.train.compute import Way
-
-
-@dataclass
-class Progress:
-    """Position in a run. `step`, the sums, the seconds and the seconds waited for images count within the epoch.
-
-    `failed` maps images that could not be decoded to the reason. `total` is the number of steps of the whole run if its
-    minutes or patience allow fewer than the recipe, else 0; `spent` is its seconds so far.
-    """
-
-    epoch: int = 0
-    step: int = 0
-    loss_sum: float = 0.0
-    correct: int = 0
-    seen: int = 0
-    seconds: float = 0.0
-    waited: float = 0.0
-    total: int = 0
-    spent: float = 0.0
-    best_top1: float = -1.0
-    history: list[dict[str, Any]] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
-
-
-_SETTINGS: dict[str, tuple[type, ...]] = {
-    "model": (str,), "graph": (str,), "preprocessing": (str,), "start": (dict, type(None)),
-    "teacher": (dict, type(None)), "source": (str, type(None)), "root": (str, type(None)), "pictures": (str,),
-    "recipe": (dict,), "compute": (str,),
-}  # fmt: skip
-"""Types of a run's settings, by name."""
-
-_RECORD = {"epoch", "train_loss", "train_top1", "val_loss", "val_top1", "images_per_second", "seconds"}
-_MOST = 1e15
-
-_NEWER: dict[str, type] = {"cut": str, "bfloat16": bool}
-"""Types of settings that older runs lack."""
+from smallcnn.train.progress import Progress
+from smallcnn.train.settings import Settings
 
 
 def save(
@@ -60,7 +23,7 @@ def save(
     average: nn.Module | None,
     optimizer: torch.optim.Optimizer,
     progress: Progress,
-    settings: dict[str, Any],
+    settings: Settings,
 ) -> None:
     """Writes the state of a run atomically. Raises FileError if it cannot be written."""
     import safetensors.torch
@@ -71,28 +34,18 @@ def save(
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items() if isinstance(value, Tensor)}
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    metadata = {"progress": json.dumps(asdict(progress)), "settings": json.dumps(settings)}
+    metadata = {"progress": json.dumps(progress.to_json()), "settings": json.dumps(settings.to_json())}
     with atomic(path) as temporary:
         temporary.write_bytes(tensor_file.ordered(safetensors.torch.save(tensors, metadata)))
 
 
-def read_settings(path: Path) -> dict[str, Any]:
+def read_settings(path: Path) -> Settings:
     """The settings the run was started with. Raises FileError if the file is damaged or from an older smallcnn."""
-    settings = _read(path, tensors=False)[0]
-    for name, kinds in _SETTINGS.items():
-        if name not in settings:
-            raise FileError(f"{path}: has no {name!r}; an older smallcnn wrote it, and this version cannot resume it")
-        if not isinstance(settings[name], kinds):
-            raise FileError(f"{path}: not a checkpoint of a training run ({name!r} is {ascii(settings[name])[:50]})")
-    for name, kind in _NEWER.items():
-        if not isinstance(settings.get(name, kind()), kind):
-            raise FileError(f"{path}: not a checkpoint of a training run ({name!r} is {ascii(settings[name])[:50]})")
-    if settings["compute"] not in get_args(Way):
-        raise FileError(f"{path}: not a checkpoint of a training run ('compute' is {ascii(settings['compute'])[:50]})")
-    for name, wanted in {"start": {"new_last_layer"}, "teacher": {"file", "digest"}}.items():
-        if settings[name] is not None and not wanted <= settings[name].keys():
-            raise FileError(f"{path}: not a checkpoint of a training run ({name!r} lacks {', '.join(sorted(wanted))})")
-    return settings
+    try:
+        return Settings.from_json(_read(path, tensors=False)[0])
+    except SmallcnnError as error:
+        said = str(error).removeprefix(f"{path}: ")
+        raise FileError(f"{path}: {said}") from error
 
 
 def restore(path: Path, module: nn.Module, average: nn.Module | None, optimizer: torch.optim.Optimizer) -> Progress:
@@ -109,38 +62,9 @@ def restore(path: Path, module: nn.Module, average: nn.Module | None, optimizer:
             average.load_state_dict(_below("average.", tensors))
         optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
         _as_laid_out(optimizer)
-        return _progress(progress)
+        return Progress.from_json(progress)
     except (RuntimeError, TypeError, ValueError, KeyError) as error:
         raise FileError(f"{path}: does not fit this run ({error})") from error
-
-
-def _progress(values: dict[str, Any]) -> Progress:
-    """A Progress with these fields. Raises TypeError or ValueError if they are not valid."""
-    progress = Progress(**values)
-    for entry in fields(Progress):
-        value, default = getattr(progress, entry.name), getattr(Progress(), entry.name)
-        if not isinstance(value, int | float if isinstance(default, float) else type(default)):
-            raise TypeError(f"{entry.name} is {ascii(value)[:50]}")
-    counts = progress.epoch, progress.step, progress.seen, progress.correct, progress.total, progress.spent
-    if not all(0 <= value < _MOST for value in (*counts, progress.seconds, progress.waited, progress.best_top1 + 1)):
-        raise ValueError("a position before the start or beyond any end")
-    if not all(_is_record(number, record) for number, record in enumerate(progress.history, 1)):
-        raise ValueError("its history is not one of epochs")
-    if len(progress.history) != progress.epoch:
-        raise ValueError(f"a history of {len(progress.history)} epochs in epoch {progress.epoch + 1}")
-    if not all(isinstance(problem, str) for problem in progress.failed.values()):
-        raise TypeError("an image that could not be decoded has no reason")
-    return progress
-
-
-def _is_record(number: int, record: object) -> bool:
-    """Whether it is what `loop` writes of epoch `number`, as reports read it; a loss alone may be no finite number."""
-    if not (isinstance(record, dict) and record.keys() >= _RECORD and record["epoch"] == number):
-        return False
-    return all(
-        type(value) in (int, float) and (key.endswith("loss") or (abs(value) < _MOST and isfinite(value)))
-        for key, value in record.items()
-    )
 
 
 def _as_laid_out(optimizer: torch.optim.Optimizer) -> None:

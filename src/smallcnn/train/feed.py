@@ -54,7 +54,7 @@ class Feed:
         if self._held is not None:
             for start in range(0, len(order), batch_size):
                 chunk = order[start : start + batch_size]
-                yield Batch(self._held[chunk], split.labels[chunk], chunk, {})
+                yield Batch(self._held[chunk], split.targets.take(chunk).array, chunk, {})
             return
 
         def prepare(index: int) -> np.ndarray:

@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -14,6 +15,7 @@ from rich.text import Text
 from smallcnn.errors import FileError
 from smallcnn.system.escape import escaped
 from smallcnn.system.files import atomic
+from smallcnn.train.epochs import Epoch, Scores, title
 
 _MUCH = 0.05  # share of the time spent waiting for images that is worth reporting
 
@@ -35,13 +37,13 @@ class Quiet:
     def say(self, line: str) -> None:
         """Prints one line above the bar."""
 
-    def step(self, epoch: int, loss: float, top1: float, rate: float) -> None:
-        """Advances the bar."""
+    def step(self, epoch: int, means: Scores, rate: float) -> None:
+        """Advances the bar; `means` are the loss and scores of the epoch so far."""
 
     def shorten(self, epochs: int, steps: int) -> None:
         """Sets a smaller number of epochs and steps; the last epoch may be partial."""
 
-    def epoch(self, record: dict[str, Any]) -> None:
+    def epoch(self, record: Epoch) -> None:
         """Records a finished epoch: a line on stderr, one in log.jsonl, scalars in TensorBoard. Raises FileError."""
 
 
@@ -49,19 +51,19 @@ class Log(Quiet):
     """The log of the first process. Lines not in `history` are removed from the files; `step` is within the epoch."""
 
     def __init__(
-        self, folder: Path, epochs: int, steps_per_epoch: int, history: list[dict[str, Any]], step: int
+        self, folder: Path, epochs: int, steps_per_epoch: int, history: Sequence[Epoch], goal: str, step: int
     ) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._file = folder / "log.jsonl"
+        self._file, self._goal = folder / "log.jsonl", goal
         with atomic(self._file) as temporary:  # drops lines written after the checkpoint we resume from
-            temporary.write_text("".join(json.dumps(record) + "\n" for record in history))
+            temporary.write_text("".join(_line(record) for record in history))
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=len(history) + 1)
         self._console = Console(stderr=True)
         self._bar = Progress(
             TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
             BarColumn(bar_width=24),
-            TextColumn("loss {task.fields[loss]:.3f}  top-1 {task.fields[top1]:.1%}"),
+            TextColumn("{task.fields[scores]}"),
             TextColumn("{task.fields[rate]:,.0f} images/s"),
             _TimeLeft(),
             console=self._console,
@@ -69,7 +71,7 @@ class Log(Quiet):
         )
         self._task = self._bar.add_task(
             "train", total=epochs * steps_per_epoch, completed=len(history) * steps_per_epoch + step,
-            epoch=len(history) + 1, epochs=epochs, loss=0.0, top1=0.0, rate=0.0,
+            epoch=len(history) + 1, epochs=epochs, scores="", rate=0.0,
         )  # fmt: skip
 
     def __enter__(self) -> Self:
@@ -86,31 +88,39 @@ class Log(Quiet):
         """Prints one line above the bar."""
         self._console.print(escaped(line), highlight=False, markup=False, soft_wrap=True)
 
-    def step(self, epoch: int, loss: float, top1: float, rate: float) -> None:
+    def step(self, epoch: int, means: Scores, rate: float) -> None:
         """Advances the bar, if stderr is a terminal."""
-        self._bar.update(self._task, advance=1, epoch=epoch + 1, loss=loss, top1=top1, rate=rate)
+        self._bar.update(self._task, advance=1, epoch=epoch + 1, scores=self._shown(means, "  "), rate=rate)
 
     def shorten(self, epochs: int, steps: int) -> None:
         """Moves the end of the bar."""
         self._bar.update(self._task, total=steps, epochs=epochs)
 
-    def epoch(self, record: dict[str, Any]) -> None:
+    def epoch(self, record: Epoch) -> None:
         """Writes the epoch to stderr, log.jsonl and TensorBoard."""
-        waited = record["seconds_waiting_for_pictures"] / max(record["seconds"], 1e-9)
+        waited = record.seconds_waiting / max(record.seconds, 1e-9)
         self.say(
-            f"epoch {record['epoch']:>3}  train loss {record['train_loss']:.3f} top-1 {record['train_top1']:.1%}  "
-            f"val loss {record['val_loss']:.3f} top-1 {record['val_top1']:.1%}  "
-            + (f"averaged {record['ema_val_top1']:.1%}  " if "ema_val_top1" in record else "")
-            + f"{record['images_per_second']:,.0f} images/s  {record['seconds']:.0f} s"
+            f"epoch {record.epoch:>3}  train {self._shown(record.train)}  val {self._shown(record.val)}  "
+            + (f"averaged {record.averaged[self._goal]:.1%}  " if record.averaged else "")
+            + f"{record.images_per_second:,.0f} images/s  {record.seconds:.0f} s"
             + (f", {waited:.0%} spent waiting for images" if waited > _MUCH else "")
         )
         try:
             with self._file.open("a") as file:
-                file.write(json.dumps(record) + "\n")
+                file.write(_line(record))
         except OSError as error:
             raise FileError(f"cannot write {self._file}: {error.strerror}") from error
-        for key, value in record.items():
-            self._board.add_scalar(key, value, record["epoch"])
+        for key, value in record.to_json().items():
+            self._board.add_scalar(key, value, record.epoch)
+
+    def _shown(self, scores: Scores, gap: str = " ") -> str:
+        """The loss, and the goal if it is known."""
+        goal = f"{gap}{title(self._goal)} {scores[self._goal]:.1%}" if self._goal in scores else ""
+        return f"loss {scores['loss']:.3f}{goal}" if scores else ""
+
+
+def _line(record: Epoch) -> str:
+    return json.dumps(record.to_json()) + "\n"
 
 
 class _TimeLeft(ProgressColumn):

@@ -5,62 +5,56 @@ moment and resumed ends with the same weights as an uninterrupted one (same seed
 processes). With several processes (`distributed`) each runs the same loop; the first one writes and prints.
 """
 
-import platform
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-import smallcnn
 from smallcnn.data import duplicates
 from smallcnn.data.loader import Batch
 from smallcnn.data.order import order
 from smallcnn.data.sources import Source
 from smallcnn.errors import DataError, FileError
-from smallcnn.image.fit import Preprocessing
-from smallcnn.ir.graph import Graph
-from smallcnn.model import store
-from smallcnn.model.model import Model
-from smallcnn.module import to_weights
-from smallcnn.system import places
-from smallcnn.tasks.classification import Classification
-from smallcnn.tasks.metrics import Metrics
-from smallcnn.train import budget, checkpoint
+from smallcnn.train import budget, checkpoint, hello
 from smallcnn.train.augment import Draws
-from smallcnn.train.checkpoint import Progress
-from smallcnn.train.compute import Choice, Way
+from smallcnn.train.compute import Choice
+from smallcnn.train.epochs import Epoch, epochs_without_gain, title
 from smallcnn.train.feed import Feed
 from smallcnn.train.learner import Learner
 from smallcnn.train.log import Log, Quiet
-from smallcnn.train.loss import class_weights
+from smallcnn.train.model_files import BEST, LAST, ModelFiles
+from smallcnn.train.objective import objective
+from smallcnn.train.pixels import Pixels
+from smallcnn.train.progress import Progress
 from smallcnn.train.ranks import Ranks
-from smallcnn.train.recipe import Recipe
+from smallcnn.train.settings import Settings
 from smallcnn.train.stopping import asked_to_stop
 from smallcnn.train.teacher import Teacher
-from smallcnn.train.validation import Pixels, Validation
+from smallcnn.train.validation import Validation
 
 CHECKPOINT = "checkpoint.safetensors"
 _CHECKPOINT_SECONDS = 60.0
-_NAMED = 10  # classes to name at the start
-_MOST_USED = 0.9  # share of the images in whole batches, below which a note says so
 _RATED = 2048  # images to time the loader with, at most
 
 
 @dataclass(frozen=True)
 class Result:
-    """A finished or interrupted run; `stopped` is true if it was asked to stop, even during its last step."""
+    """A finished or interrupted run; `stopped` is true if it was asked to stop, even during its last step.
+
+    `goal` is the validation score that `best` is best in.
+    """
 
     folder: Path
     data: str
     root: str | None
     best: Path
     last: Path
-    history: list[dict[str, Any]]
+    history: list[Epoch]
+    goal: str
     finished: bool
     stopped: bool
 
@@ -68,54 +62,48 @@ class Result:
 class Loop:
     """The state of one run. `run` drives it; the other methods follow in the order they are called.
 
-    Without `weights` the network starts from random weights of the recipe's seed.
+    Without `weights` the network starts from random weights of the recipe's seed. `data` is the address of the images.
     """
 
     def __init__(
         self,
-        graph: Graph,
+        settings: Settings,
         weights: Mapping[str, np.ndarray] | None,
-        preprocessing: Preprocessing,
         source: Source,
-        recipe: Recipe,
         folder: Path,
-        settings: dict[str, Any],
         data: str,
         *,
         teacher: Teacher | None,
-        compute: Way,
         device: torch.device,
         workers: int | None,
         ranks: Ranks,
     ) -> None:
-        self.graph, self.source, self.recipe, self.folder, self.settings = graph, source, recipe, folder, settings
-        self.data = data
-        self.device, self.preprocessing, self.ranks = device, preprocessing, ranks
+        graph, recipe, preprocessing = settings.graph, settings.recipe, settings.preprocessing
+        if settings.bfloat16 is not None:  # a resumed run computes as before, on whatever processor
+            recipe = replace(recipe, precision="bfloat16" if settings.bfloat16 else "float32")
+        self.source, self.recipe, self.folder, self.data, self.ranks = source, recipe, folder, data, ranks
         self.began, self.spent_before = time.perf_counter(), 0.0
         pixels = Pixels(preprocessing, device)
         view = preprocessing.trained_at(recipe.train_scale)
-        height, width = view.size
         self.progress = Progress()
-        self.feed = Feed(source.splits["train"], recipe, view, workers)
+        train, val = source.splits["train"], source.splits["val"]
+        self.feed = Feed(train, recipe, view, workers)
         if not len(self.feed):
             raise DataError(f"no training image could be decoded; the first: {next(iter(self.feed.failed.values()))}")
-        self.validation = Validation(
-            source.splits["val"], preprocessing, pixels, 2 * recipe.batch_size, workers, ranks
-        )  # fmt: skip
-        self.duplicates = (
-            duplicates.between(source.splits["train"], source.splits["val"], workers=workers) if ranks.first else None
-        )
+        aim = objective(source.task, recipe, train, teacher, device)
+        self.validation = Validation(val, preprocessing, pixels, aim, 2 * recipe.batch_size, workers, ranks)
+        self.duplicates = duplicates.between(train, val, workers=workers) if ranks.first else None
         self.batch_size = min(recipe.batch_size, len(self.feed))
         self.steps = len(self.feed) // self.batch_size  # drops the remainder, a different one each epoch
         self.share = ranks.share(self.batch_size, recipe.accumulate, bool(recipe.mixup or recipe.cutmix))
-        size = (height, width, graph.input_shape[2])
-        weighted = class_weights(source.splits["train"].labels, len(source.classes)) if recipe.balance else None
-        self.learner = Learner(graph, weights, recipe, pixels, size, teacher, weighted, ranks)
+        size = (*view.size, graph.input_shape[2])
+        self.learner = Learner(graph, weights, recipe, pixels, size, aim, ranks)
         choice = Choice("torch", "several processes, which share batch-norm statistics")
         if ranks.alone:
-            choice = self.learner.choose(compute, recipe.epochs * len(self.feed))
-        settings["compute"], self.why = choice.way, choice.reason
-        settings["bfloat16"] = self.learner.bfloat16
+            choice = self.learner.choose(settings.compute, recipe.epochs * len(self.feed))
+        self.why = choice.reason
+        self.settings = replace(settings, compute=choice.way, bfloat16=self.learner.bfloat16)
+        self.files = ModelFiles(folder, self.settings, source, data, self.duplicates)
         self.saved_at, self.behind = time.perf_counter(), False  # behind: the last checkpoint could not be written
 
     def run(self, resume: bool) -> Result:
@@ -147,17 +135,18 @@ class Loop:
             if not self._finished():
                 threads = torch.get_num_threads()
                 log.say(f"stopped; continue with: smallcnn train --resume --out {self.folder} --threads {threads}")
-        last, best = self.folder / "last.safetensors", self.folder / "best.safetensors"
+        last, best = self.folder / LAST, self.folder / BEST
         with ranks.together():
             if ranks.first and not last.is_file():
-                store.save(self._artifact(None), last)
+                self.files.write_untrained(self.learner, progress)
         return Result(
             folder=self.folder,
             data=self.data,
-            root=self.settings["root"],
+            root=self.settings.root,
             best=best if best.is_file() else last,
             last=last,
             history=progress.history,
+            goal=self.learner.objective.goal,
             finished=self._finished(),
             stopped=stopping,
         )
@@ -195,9 +184,9 @@ class Loop:
 
     def _lose_patience(self, log: Quiet) -> None:
         """Ends the run if too many epochs passed without a gain."""
-        patience = self.recipe.patience
-        if patience and budget.epochs_without_gain(self.progress.history) >= patience:
-            log.say(f"validation top-1 has not improved for {patience} epochs")
+        patience, goal = self.recipe.patience, self.learner.objective.goal
+        if patience and epochs_without_gain(self.progress.history, goal) >= patience:
+            log.say(f"validation {title(goal)} has not improved for {patience} epochs")
             self._end_after(self._done(), log)
 
     def _set_mode(self) -> None:
@@ -208,34 +197,21 @@ class Loop:
         with self.ranks.together():
             if self.ranks.first:
                 at = self.progress
-                log = Log(self.folder, self._epochs(), self.steps, at.history, at.step)
+                log = Log(self.folder, self._epochs(), self.steps, at.history, self.learner.objective.goal, at.step)
         return log
 
     def _say_hello(self, log: Quiet, resume: bool) -> None:
-        splits = ", ".join(f"{len(split)} {name}" for name, split in self.source.splits.items())
-        precision = "bfloat16 autocast" if self.learner.bfloat16 else "float32"
-        log.say(
-            f"{self.graph.name}, input {'x'.join(map(str, self.graph.input_shape))}, "
-            f"{len(self.source.classes)} classes; {splits} images; "
-            f"augmentation {self.recipe.augment}; "
-            f"{self.device.type}, "
-            + ("" if self.ranks.alone else f"{self.ranks.count} processes of ")
-            + f"{torch.get_num_threads()} threads, {precision}"
-        )
-        log.say(
-            f"classes: {', '.join(self.source.classes[:_NAMED])}"
-            + (", ..." if len(self.source.classes) > _NAMED else "")
-        )
-        used, given = self.steps * self.batch_size, len(self.feed)
-        if used < _MOST_USED * given:
-            log.say(f"note: an epoch uses {used} of {given} images; with a smaller --batch-size it uses more")
+        for line in hello.lines(self.settings, self.source, self.learner.device.type, self.ranks):
+            log.say(line)
+        for line in hello.dropped(self.steps * self.batch_size, len(self.feed)):
+            log.say(line)
         why = "as stored with the run" if resume else self.why  # a resumed run does not choose again
-        log.say(f"computed by {self.settings['compute']}: {why}")
+        log.say(f"computed by {self.settings.compute}: {why}")
         if self.ranks.first:
             rate = self.feed.rate(np.arange(min(len(self.feed), _RATED)), self.batch_size)
             log.say(f"loading alone: {rate:,.0f} images/s" + ("" if self.ranks.alone else " per process"))
-        if start := self.settings["start"]:
-            log.say(f"starts from trained weights; its last layer is {'new' if start['new_last_layer'] else 'kept'}")
+        if start := self.settings.start:
+            log.say(f"starts from trained weights; its last layer is {'new' if start.new_last_layer else 'kept'}")
         for note in self.source.notes:
             log.say(note)
         if self.duplicates and (line := self.duplicates.line()):
@@ -278,8 +254,7 @@ class Loop:
             if epoch == 0 and budget.is_due(progress.step):
                 self._fit(log)
             progress.seconds, progress.waited = seconds_before + time.perf_counter() - started, waited
-            seen = max(progress.seen, 1)
-            log.step(epoch, progress.loss_sum / seen, progress.correct / seen, progress.seen / progress.seconds)
+            log.step(epoch, progress.means(), progress.seen / progress.seconds)
             requested = time.perf_counter()
         return True
 
@@ -299,20 +274,18 @@ class Loop:
         parts = [(rows[part], places[part]) for part in used]
         count = int(sum(counts[part] for part in used))
         step = progress.epoch * self.steps + progress.step
-        loss, correct = learner.gradients(batch, parts, count, draws, step, self.batch_size)
-        if not np.isfinite(loss):
-            self.ranks.refuse(DataError(self._diverged(f"the loss became {loss}")))
+        sums = learner.gradients(batch, parts, count, draws, step, self.batch_size)
+        if not np.isfinite(sums["loss"]):
+            self.ranks.refuse(DataError(self._diverged(f"the loss became {sums['loss']}")))
         learner.update(step, self._rate(step))
-        progress.loss_sum += loss * count
-        progress.correct += correct
-        progress.seen += count
+        progress.add(sums | {"loss": sums["loss"] * count}, count)
 
     def _rate(self, step: int) -> float:
         return self.recipe.lr_at(step, self.steps, self._total())
 
     def _diverged(self, what: str) -> str:
         good = self.progress.history
-        kept = f"; the model after epoch {len(good)} is in {self.folder / 'last.safetensors'}" if good else ""
+        kept = f"; the model after epoch {len(good)} is in {self.folder / LAST}" if good else ""
         return f"{what} in epoch {self.progress.epoch + 1}, step {self.progress.step + 1}; try a lower --lr{kept}"
 
     def _close_epoch(self, log: Quiet) -> None:
@@ -322,35 +295,25 @@ class Loop:
             self._gather_failures(log)
             problem = next(iter(progress.failed.values()))
             ranks.refuse(DataError(f"no training image could be decoded; the first: {problem}"))
-        seen = progress.seen
         learner = self.learner
         val = self.validation.measure(learner.module)
-        averaged = self.validation.measure(learner.averaged) if learner.averaged else None
+        averaged = self.validation.measure(learner.averaged) if learner.averaged else {}
         self._note_failures(log, self.validation.failed)
-        record = {
-            "epoch": progress.epoch + 1,
-            "lr": self._rate(self._done() - 1),
-            "train_loss": progress.loss_sum / seen,
-            "train_top1": progress.correct / seen,
-            "val_loss": val.loss,
-            "val_top1": val.top1,
-            "val_top5": val.top5,
-        }
-        if averaged:
-            record |= {"ema_val_loss": averaged.loss, "ema_val_top1": averaged.top1, "ema_val_top5": averaged.top5}
-        record |= {
-            "images_per_second": seen / progress.seconds,
-            "seconds": progress.seconds,
-            "seconds_waiting_for_pictures": progress.waited,
-        }
-        progress.history.append(record)
+        record = Epoch(
+            epoch=progress.epoch + 1,
+            lr=self._rate(self._done() - 1),
+            train=progress.means(),
+            val=val,
+            averaged=averaged,
+            images_per_second=progress.seen / progress.seconds,
+            seconds=progress.seconds,
+            seconds_waiting=progress.waited,
+        )
         self._gather_failures(log)
         with ranks.together():
             if ranks.first:
-                self._write_models(val, averaged)
-        progress.epoch, progress.step = progress.epoch + 1, 0
-        progress.loss_sum, progress.correct, progress.seen = 0.0, 0, 0
-        progress.seconds = progress.waited = 0.0
+                self.files.write(learner, progress, val, averaged)
+        progress.close(record)
         if not self._finished():
             before = self._epochs() if progress.epoch > 1 else self.recipe.epochs
             self._fit(log)
@@ -360,16 +323,6 @@ class Loop:
         self._save(log)
         with ranks.together():
             log.epoch(record)
-
-    def _write_models(self, val: Metrics, averaged: Metrics | None) -> None:
-        made = [("last.safetensors", self._artifact(val))]
-        if averaged:
-            made.append(("last_ema.safetensors", self._artifact(averaged, averaged=True)))
-        for name, model in made:
-            if model.facts["val_top1"] > self.progress.best_top1:
-                self.progress.best_top1 = model.facts["val_top1"]
-                store.save(model, self.folder / "best.safetensors")
-            store.save(model, self.folder / name)
 
     def _gather_failures(self, log: Quiet) -> None:
         """Shares the images that could not be decoded among all processes."""
@@ -384,37 +337,6 @@ class Loop:
                 if problem not in known:  # all images of a lost shard share one message
                     log.say(f"skipped ({len(self.progress.failed)} so far): {problem}")
                     known.add(problem)
-
-    def _artifact(self, val: Metrics | None, averaged: bool = False) -> Model:
-        facts = {
-            "model": self.graph.name,
-            "start": self.settings["start"],
-            "teacher": self.settings["teacher"],
-            "recipe": self.settings["recipe"],
-            "data": {
-                "name": places.name(self.settings["source"] or self.data),
-                "fingerprint": self.source.fingerprint,
-                "seed": self.recipe.seed,
-                "val_fraction": self.recipe.val_fraction,
-                "skipped": len(self.progress.failed),
-                "left_out": self.source.left_out.as_dict(),
-            }
-            | ({"cut": self.source.cut} if self.source.cut else {})
-            | ({"near_duplicates": self.duplicates.as_dict()} if self.duplicates else {})
-            | {f"{name}_images": len(split) for name, split in self.source.splits.items()},
-            "epoch": self.progress.epoch + (val is not None),
-            "val_top1": val and val.top1,
-            "averaged": averaged,
-            "device": self.device.type,
-            "bfloat16": self.learner.bfloat16,
-            "versions": {
-                "smallcnn": smallcnn.__version__,
-                "torch": torch.__version__,
-                "python": platform.python_version(),
-            },
-        }
-        module = self.learner.averaged if averaged and self.learner.averaged else self.learner.module
-        return Model(self.graph, to_weights(module), Classification(self.source.classes), self.preprocessing, facts)
 
     def _save(self, log: Quiet) -> None:
         """Writes the checkpoint."""

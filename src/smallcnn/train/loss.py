@@ -4,6 +4,7 @@ Distillation follows Hinton et al. 2015, "Distilling the Knowledge in a Neural N
 the soft loss is multiplied by the temperature squared, so its gradients keep their size at any temperature.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,9 +81,15 @@ def class_weights(labels: np.ndarray, classes: int) -> np.ndarray:
 
 def shared(values: Tensor, own: Tensor | None) -> Tensor:
     """Per-label values (N,), mixed like the images: the share `own` (N,) of each image's, the rest of its partner's."""
+    return of_pairs(lambda value: value, values, own)
+
+
+def of_pairs(per_image: Callable[[Tensor], Tensor], targets: Tensor, own: Tensor | None) -> Tensor:
+    """What `per_image` makes of the targets (N, ...), (N,), mixed as `shared` mixes values."""
     if own is None:
-        return values
-    return own * values + (1 - own) * values[_partner(len(values), values.device)]
+        return per_image(targets)
+    partner = targets[_partner(len(targets), targets.device)]
+    return own * per_image(targets) + (1 - own) * per_image(partner)
 
 
 def cross_entropy(
@@ -99,9 +106,7 @@ def cross_entropy(
         loss = F.cross_entropy(logits, target, label_smoothing=smoothing, reduction="none")
         return loss if weights is None else weights[target] * loss
 
-    if own is None:
-        return per_image(labels).mean()
-    return (own * per_image(labels) + (1 - own) * per_image(labels[_partner(len(labels), labels.device)])).mean()
+    return of_pairs(per_image, labels, own).mean()
 
 
 def _partner(count: int, device: torch.device) -> Tensor:

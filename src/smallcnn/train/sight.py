@@ -11,8 +11,8 @@ from smallcnn.image.fit import Preprocessing
 from smallcnn.train.augment import Draws, augmented
 from smallcnn.train.feed import Feed
 from smallcnn.train.loss import draw_mix
+from smallcnn.train.pixels import Pixels
 from smallcnn.train.recipe import Recipe
-from smallcnn.train.validation import Pixels
 
 
 @dataclass(frozen=True)

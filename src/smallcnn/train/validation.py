@@ -1,40 +1,19 @@
-"""Validation between epochs, and the conversion of images to the network's input."""
+"""Validation between epochs."""
 
 from collections.abc import Iterator
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from smallcnn.data.loader import Batch, batches
 from smallcnn.data.split import Split
 from smallcnn.errors import DataError
 from smallcnn.image.fit import Preprocessing
-from smallcnn.module import GraphModule
-from smallcnn.tasks.metrics import Metrics, measure
+from smallcnn.module import GraphModule, named
 from smallcnn.train.feed import held
+from smallcnn.train.objective import Objective
+from smallcnn.train.pixels import Pixels
 from smallcnn.train.ranks import Ranks
-
-
-class Pixels:
-    """Converts images on the training device: from uint8 to 0..1, and from there to the network's input."""
-
-    def __init__(self, preprocessing: Preprocessing, device: torch.device) -> None:
-        self.device, self._bgr = device, preprocessing.order == "bgr"
-        self.memory_format = torch.contiguous_format if device.type == "mps" else torch.channels_last
-        self._mean, self._std = (
-            torch.tensor(values, dtype=torch.float32, device=device).reshape(1, -1, 1, 1)
-            for values in (preprocessing.mean, preprocessing.std)
-        )
-
-    def load(self, images: np.ndarray) -> Tensor:
-        """uint8 (N, H, W, C) -> float (N, C, H, W) in 0..1, channels last in memory."""
-        return torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).float() / 255
-
-    def normalise(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) in 0..1, red first -> the network's input."""
-        images = images.flip(1) if self._bgr else images
-        return ((images - self._mean) / self._std).contiguous(memory_format=self.memory_format)
 
 
 class Validation:
@@ -45,6 +24,7 @@ class Validation:
         split: Split,
         preprocessing: Preprocessing,
         pixels: Pixels,
+        objective: Objective,
         batch_size: int,
         workers: int | None,
         ranks: Ranks,
@@ -52,26 +32,34 @@ class Validation:
         share = split if ranks.alone else split.subset(ranks.slice(len(split)))
         self._split, self.failed, self._held = held(share, preprocessing, workers)
         self._ranks = ranks
-        self._preprocessing, self._pixels = preprocessing, pixels
+        self._preprocessing, self._pixels, self._objective = preprocessing, pixels, objective
         self._batch_size, self._workers = batch_size, workers
 
     @torch.inference_mode()
-    def measure(self, module: GraphModule) -> Metrics:
-        """Metrics over all processes. Leaves the module in eval mode. Raises DataError if no image could be decoded."""
+    def measure(self, module: GraphModule) -> dict[str, float]:
+        """The objective's scores over all processes. Leaves the module in eval mode.
+
+        Raises DataError if no image could be decoded.
+        """
         module.eval()
-        logits = [np.zeros((0, *module.graph.output_shape), np.float32)]
-        labels = [np.zeros(0, np.int64)]
+        outputs: dict[str, list[np.ndarray]] = {
+            name: [np.zeros((0, *tensor.shape), np.float32)] for name, tensor in module.graph.results.items()
+        }
+        targets = [self._split.targets.take([]).array]
         for batch in self._batches():
             self.failed |= batch.failed
             if len(batch.labels):
                 images = self._pixels.normalise(self._pixels.load(batch.images))
-                logits.append(module(images).float().cpu().numpy())
-                labels.append(batch.labels)
-        found = self._ranks.gather((np.concatenate(logits), np.concatenate(labels), self.failed))
-        if not any(len(theirs) for _, theirs, _ in found):
-            problem = next(problem for _, _, failed in found for problem in failed.values())
+                for name, output in named(module.graph, module(images)).items():
+                    outputs[name].append(output.cpu().numpy())
+                targets.append(batch.labels)
+        ours = {name: np.concatenate(found) for name, found in outputs.items()}
+        shares = self._ranks.gather((ours, np.concatenate(targets), self.failed))
+        if not any(len(theirs) for _, theirs, _ in shares):
+            problem = next(problem for _, _, failed in shares for problem in failed.values())
             self._ranks.refuse(DataError(f"no validation image could be decoded; the first: {problem}"))
-        return measure(np.concatenate([one for one, _, _ in found]), np.concatenate([one for _, one, _ in found]))
+        everything = {name: np.concatenate([share[name] for share, _, _ in shares]) for name in outputs}
+        return self._objective.scores(everything, np.concatenate([theirs for _, theirs, _ in shares]))
 
     def _batches(self) -> Iterator[Batch]:
         split = self._split
@@ -86,4 +74,4 @@ class Validation:
             return
         for start in range(0, len(split), self._batch_size):
             chunk = np.arange(start, min(start + self._batch_size, len(split)))
-            yield Batch(self._held[chunk], split.labels[chunk], chunk, {})
+            yield Batch(self._held[chunk], split.targets.take(chunk).array, chunk, {})

@@ -67,4 +67,4 @@ def _images(name: str, root: Path) -> Read:
             raise DataError(f"{found[key]}: not the same classes as in {found['train']}")
         split = read.splits["train"]
         splits[key] = Split(split.images, split.targets, [f"{key}/{name}" for name in split.names])
-    return Read(classes, splits, LeftOut())
+    return Read(reads["train"].task, splits, LeftOut())

@@ -1,0 +1,208 @@
+"""Attributes from a table next to the images: one row per image, one column per question.
+
+    file,colour,smiling      colour: one of the values in the column; its labels are "colour: blue" and "colour: red"
+    1.jpg,red,yes            smiling: yes or no (also true/false, 1/0, 1/-1); its label is "smiling"
+    2.jpg,blue,              an empty cell is unknown
+
+The first column names the file, by its path below the set or as much of its end as is unique. Every image needs a row
+and every row an image. Images lie in any folders, or under train/, val/ and test/, each of which may have a table.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from smallcnn.data import targets
+from smallcnn.data.archive import File
+from smallcnn.data.left_out import is_image_name
+from smallcnn.data.split import Split
+from smallcnn.data.table import Names, Table, is_table, read_table
+from smallcnn.data.tree import DEEPEST, PARTS, Folder, by_split, check_beside
+from smallcnn.errors import DataError, FileError, closest
+from smallcnn.tasks.attributes import Attributes
+from smallcnn.tasks.labels import some
+
+_YES, _NO = {"yes", "true", "1"}, {"no", "false", "0", "-1"}
+_MOST_CHOICES = 1000
+_FEW = 10  # values that may all differ without being the names of the images
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """The folder with the images, their task and splits, and a line on each column that is not used."""
+
+    root: Folder
+    task: Attributes
+    splits: dict[str, Split]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """The cells of each image, by its name, under the titles of one table."""
+
+    table: Table
+    by_name: dict[str, list[str]]
+
+    def column(self, title: str, names: Sequence[str]) -> list[str]:
+        """The cells of these images under a title; empty if the table does not have it."""
+        if title not in self.table.titles:
+            return [""] * len(names)
+        place = self.table.titles.index(title)
+        return [self.by_name[name][place] for name in names]
+
+
+def read(given: Folder, columns: Sequence[str] | None = None, table: str | None = None) -> Labelled | None:
+    """Reads the images of a folder, or of the only folder in it, with the table there; None if there is none.
+
+    Class folders come before a table, unless `table`, its file name, is given. `columns` are the questions; the default
+    is all whose values repeat. Raises DataError if images and rows do not fit each other, or a column cannot be used.
+    """
+    root = _with_table(given)
+    if root is None:
+        return None
+    folders, others = by_split(root)
+    if not folders or (others and not any(folder.folders() for folder in folders.values())):
+        folders, others = {"train": root}, []  # a folder of images may be called "train"
+    folders = {key: folders[key] for key in dict.fromkeys(PARTS.values()) if key in folders}  # train's columns first
+    if table is None and any(len(folder.folders()) > 1 for folder in folders.values()):
+        return None
+    own = _tables(root, table)
+    theirs = {} if own else {key: _tables(folder) for key, folder in folders.items()}
+    if not own and not any(theirs.values()):
+        return None
+    check_beside(folders, others)
+    images = {key: _images(root, folder) for key, folder in folders.items()}
+    if own:
+        cells = dict.fromkeys(folders, _cells(root, own, [name for found in images.values() for name in found]))
+    else:
+        cells = {key: _cells(folder, theirs[key], list(images[key])) for key, folder in folders.items()}
+    task, present, notes = _answers([(cells[key], list(found)) for key, found in images.items()], columns)
+    splits, start = {}, 0
+    for key, found in images.items():
+        labels = present[start : start + len(found)]
+        splits[key] = Split(list(found.values()), targets.Attributes(labels), list(found))
+        start += len(found)
+    return Labelled(root, task, splits, notes)
+
+
+def _with_table(given: Folder) -> Folder | None:
+    """`given`, or the only folder below it that has a table, or has tables in its splits."""
+    here = given
+    for _ in range(DEEPEST):
+        folders, loose = here.folders(), here.loose()
+        splits = [folder for folder in folders if folder.path.name.lower() in PARTS]
+        if any(is_table(path) for folder in (here, *splits) for path in folder.loose()):
+            return here
+        if len(folders) != 1 or loose:
+            return None
+        here = folders[0]
+    return None
+
+
+def _tables(folder: Folder, named: str | None = None) -> list[Table]:
+    """The tables in a folder whose first column mostly names images; of those the one of a name, if given."""
+    found = []
+    for path in sorted(folder.loose()):
+        if is_table(path) and named in (None, path.name):
+            table = read_table(folder.file(path.name), path)
+            if named or 2 * sum(is_image_name(row[0]) for _, row in table.rows) > len(table.rows):
+                found.append(table)
+    return found
+
+
+def _images(root: Folder, folder: Folder) -> dict[str, File]:
+    """Name below `root` -> image. Raises DataError if there are none."""
+    below = "" if folder.path == root.path else f"{folder.path.name}/"
+    found = {f"{below}{name}": image for name, image in folder.images().items()}
+    if not found:
+        raise DataError(f"{folder.path}: no images")
+    return found
+
+
+def _cells(folder: Folder, tables: list[Table], names: list[str]) -> _Cells:
+    """The table's cells for these images. Raises DataError unless it has one row for each image."""
+    if len(tables) != 1:
+        found = f"{len(tables)} tables that name images ({some([table.path.name for table in tables])})"
+        raise DataError(f"{folder.path}: {found if tables else 'no table that names the images'}; one is needed")
+    (table,) = tables
+    folder.left_out.files.pop(table.path, None)
+    path = table.path
+    if twice := [title for title, count in Counter(table.titles).items() if count > 1]:
+        raise DataError(f"{path}: several columns are called {some(twice)}")
+    if uneven := [(number, row) for number, row in table.rows if len(row) > len(table.titles)]:
+        number, row = uneven[0]
+        raise DataError(f"{path}: row {number} has {len(row)} cells, for {len(table.titles)} titles")
+    images, rows_of, strangers = Names(names), dict[str, list[tuple[int, list[str]]]](), []
+    for number, row in table.rows:
+        found_ = images.find(row[0])
+        if len(found_) > 1:
+            raise DataError(f"{path}: row {number}: {row[0]!r} names {len(found_)} images ({some(found_, 2)})")
+        if found_:
+            rows_of.setdefault(found_[0], []).append((number, row))
+        else:
+            strangers.append((number, row[0]))
+    problems = []
+    if repeated := [(name, rows) for name, rows in rows_of.items() if len(rows) > 1]:
+        name, rows = repeated[0]
+        problems.append(f"images with several rows: {len(repeated):,} (rows {rows[0][0]} and {rows[1][0]}: {name!r})")
+    if strangers:
+        number, file = strangers[0]
+        problems.append(f"rows without an image: {len(strangers):,} of {len(table.rows):,} (row {number}: {file!r})")
+    if unlisted := [name for name in names if name not in rows_of]:
+        problems.append(f"images without a row: {len(unlisted):,} of {len(names):,} ({unlisted[0]!r})")
+    if problems:
+        raise DataError(f"{path}: {'; '.join(problems)}")
+    width = len(table.titles)
+    return _Cells(table, {name: row + [""] * (width - len(row)) for name, [(_, row)] in rows_of.items()})
+
+
+def _answers(
+    parts: list[tuple[_Cells, list[str]]], columns: Sequence[str] | None
+) -> tuple[Attributes, np.ndarray, tuple[str, ...]]:
+    """The task, its targets (N, A), and notes on columns that are not used."""
+    path = parts[0][0].table.path
+    titles = list(dict.fromkeys(title for cells, _ in parts for title in cells.table.titles[1:]))
+    if unknown := [column for column in columns or () if column not in titles]:
+        raise DataError(f"{path}: no column {unknown[0]!r}; {closest(unknown[0], titles)}")
+    labels: list[str] = []
+    choices: dict[str, tuple[str, ...]] = {}
+    found, notes = [], []
+    for title in titles if columns is None else columns:
+        values = [value for cells, names in parts for value in cells.column(title, names)]
+        counts = Counter(filter(None, values))
+        if problem := _useless(counts, columns is not None):
+            notes.append(f"{path}: column {title!r} is not used: {problem}")
+            continue
+        if {value.casefold() for value in counts} <= _YES | _NO:
+            right = {value: float(value.casefold() in _YES) for value in counts}
+            labels.append(title)
+            found.append(np.array([[right.get(value, np.nan)] for value in values], np.float32))
+            continue
+        choices[title] = tuple(f"{title}: {value}" for value in sorted(counts))
+        labels += choices[title]
+        place = {value: index for index, value in enumerate(sorted(counts))}
+        chosen = np.array([place.get(value, -1) for value in values])
+        known = np.where(chosen < 0, np.nan, 1).astype(np.float32)
+        found.append((chosen[:, None] == np.arange(len(place))) * known[:, None])
+    if columns and notes:
+        raise DataError(notes[0])
+    if not labels:
+        raise DataError(f"{path}: no column to learn; " + ("; ".join(notes) or "it only names the files"))
+    try:
+        return Attributes(tuple(labels), choices), np.concatenate(found, 1), tuple(notes)
+    except FileError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def _useless(counts: Counter[str], wanted: bool) -> str:
+    """The reason why a column answers no question; empty if it does, or is `wanted` and possible."""
+    if not counts:
+        return "it is empty"
+    if len(counts) > _MOST_CHOICES:
+        return f"it has {len(counts):,} different values, and a question at most {_MOST_CHOICES:,}"
+    if not wanted and len(counts) > _FEW and max(counts.values()) == 1:
+        return f"its {len(counts):,} values are all different"
+    return ""

@@ -1,0 +1,156 @@
+"""The starting point of a run: the network for the data, its weights and preprocessing, and the settled recipe."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from smallcnn import zoo
+from smallcnn.data.sources import Source, open_source
+from smallcnn.errors import DataError
+from smallcnn.image.fit import Preprocessing
+from smallcnn.ir import ops
+from smallcnn.ir.graph import Graph
+from smallcnn.model.model import Model
+from smallcnn.reference.initial import initial_weights
+from smallcnn.tasks.classification import Classification
+from smallcnn.tasks.kinds import TASKS
+from smallcnn.tasks.labels import match_labels
+from smallcnn.train import recipes
+from smallcnn.train.recipe import Recipe
+from smallcnn.train.settings import Origin
+from smallcnn.transform.adapt import classifier, keep, with_classes, with_resolution
+
+_SMALL = 64
+"""Largest side, in pixels, at which images are used uncropped and "auto" augments as for small images."""
+
+_GENTLE, _GENTLER = 0.1, 0.01
+"""Factors on the usual learning rate for a run from trained weights, with and without batch norm."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """Starting point of a run. Without `weights` they are random; `origin` describes the model they come from."""
+
+    graph: Graph
+    weights: Mapping[str, np.ndarray] | None
+    preprocessing: Preprocessing
+    origin: Origin | None
+
+
+def opened(
+    data: str | Path,
+    recipe: Recipe,
+    root: str | Path | None,
+    *,
+    groups: str | Path | None = None,
+    cut: str = "",
+    task: str | None = None,
+) -> Source:
+    """The images of a run. Raises DataError if they cannot be trained on, or are labelled for another `task`."""
+    source = open_source(data, root=root, seed=recipe.seed, val_fraction=recipe.val_fraction, groups=groups, cut=cut)
+    if task is not None and task != source.task.kind:
+        known = "" if task in TASKS else f"; there are {', '.join(TASKS)}"
+        raise DataError(f"{data}: labelled for {source.task.kind}, not for {task}{known}")
+    if "train" not in source.splits:
+        raise DataError(f"{data}: no training images")
+    if source.untrainable:
+        raise DataError(source.untrainable)
+    if len(source.classes) < 2 and isinstance(source.task, Classification):
+        line = source.left_out.line()
+        raise DataError(
+            f"{data}: only one class, {source.classes[0]!r}; a classifier needs at least two"
+            + (f" ({line})" if line else "")
+        )
+    if not len(source.splits["val"]):
+        raise DataError(f"{data}: too few images for a validation split; every class has only one image or one group")
+    return source
+
+
+def start(model: str | Graph | Model, source: Source, resolution: int | None, seed: int) -> Start:
+    """The network for this data: built by name, given as a graph, or a model's with a new last layer if needed."""
+    if isinstance(model, Model):
+        return _from_model(model, source, resolution, seed)
+    graph = _build(model, source, resolution) if isinstance(model, str) else _fitting(model, source)
+    height, width, channels = graph.input_shape
+    crop = 1.0 if min(height, width) <= _SMALL else 0.875
+    return Start(graph, None, Preprocessing((height, width), (0.5,) * channels, (0.5,) * channels, crop), None)
+
+
+def _from_model(model: Model, source: Source, resolution: int | None, seed: int) -> Start:
+    graph, weights, preprocessing = model.graph, dict(model.weights), model.preprocessing
+    size = (resolution, resolution) if resolution else preprocessing.size
+    if size != preprocessing.size:
+        graph = with_resolution(graph, size)
+    last = classifier(graph)
+    head = [f"{last.name}.{key}" for key in graph.weights_of(last)]
+    known = _known(model, source)
+    if known is None:
+        weights = {name: value for name, value in weights.items() if name not in head}
+    else:
+        weights |= {name: weights[name][known] for name in head}
+    if known is None or len(source.classes) < len(model.labels):
+        graph = with_classes(graph, len(source.classes))
+    digest = hashlib.sha256(b"".join(np.ascontiguousarray(value).data for value in model.weights.values()))
+    about = {key: value for key, value in model.facts.items() if key == "imported" or key.startswith("val_")}
+    origin = Origin(model=model.graph.name, weights=digest.hexdigest(), new_last_layer=known is None, about=about)
+    kept = keep(graph, weights)
+    return Start(graph, initial_weights(graph, seed) | kept, replace(preprocessing, size=size), origin)
+
+
+def _known(model: Model, source: Source) -> np.ndarray | None:
+    """The place of each of the data's labels among the model's; None if the last layer must be replaced.
+
+    Arbitrary scores are not logits, and logits of another task mean something else.
+    """
+    task = model.task
+    if task.kind != source.task.kind or (isinstance(task, Classification) and task.ending == "none"):
+        return None
+    try:
+        return match_labels(source.classes, model.labels)
+    except DataError:
+        return None
+
+
+def _build(model: str, source: Source, resolution: int | None) -> Graph:
+    """The registry's network, built for the data's resolution, labels and channels."""
+    images = source.splits["train"].images
+    chosen = {"classes": len(source.classes)} | ({"resolution": resolution} if resolution else {})
+    if isinstance(images, np.ndarray):
+        chosen = {"resolution": max(32, *images.shape[1:3])} | chosen
+        chosen["channels"] = 1 if images.ndim == 3 or images.shape[3] == 1 else 3
+    return zoo.parse(model).build(**chosen)
+
+
+def _fitting(graph: Graph, source: Source) -> Graph:
+    """`graph`, if it fits the data."""
+    if graph.output_shape != (len(source.classes),):
+        raise DataError(f"{graph.name} has an output of shape {graph.output_shape} for {len(source.classes)} classes")
+    if graph.input_shape[2] not in (1, 3):
+        raise DataError(f"{graph.name} takes {graph.input_shape[2]} channels; images have 1 or 3")
+    return graph
+
+
+def named(recipe: Recipe | str, start: Start | None = None) -> Recipe:
+    """The recipe by name; "auto" is the one suited to the start."""
+    if isinstance(recipe, Recipe):
+        return recipe
+    if recipe != "auto":
+        return recipes.named(recipe)
+    side, trained = (min(start.graph.input_shape[:2]), start.origin is not None) if start else (0, False)
+    return recipes.named(recipes.suited(side, _SMALL, trained))
+
+
+def settled(recipe: Recipe, source: Source, start: Start) -> Recipe:
+    """The recipe with all defaults filled in, so that it can be stored and compared."""
+    height, width, _ = start.graph.input_shape
+    augment = ("small" if min(height, width) <= _SMALL else "photo") if recipe.augment == "auto" else recipe.augment
+    mirror = source.mirror if recipe.mirror is None else recipe.mirror
+    if recipe.train_scale != 1:
+        with_resolution(start.graph, (round(height * recipe.train_scale), round(width * recipe.train_scale)))
+    factor = 1.0
+    if start.origin and recipe.lr is None:
+        factor = _GENTLE if any(isinstance(node.op, ops.BatchNorm) for node in start.graph) else _GENTLER
+    return replace(recipe, augment=augment, mirror=mirror, lr=factor * recipe.peak_lr, weight_decay=recipe.decay)
