@@ -88,7 +88,7 @@ def _shown(value: Any) -> str:
 @click.option(
     "--task",
     type=click.Choice(list(TASKS)),
-    help="what the network learns to say about an image  [default: what the data is labelled with]",
+    help="task to train for  [default: the one that the data is labelled for]",
 )
 @click.option(
     "--from",
