@@ -27,6 +27,15 @@ STILTED = re.compile(
     re.IGNORECASE,
 )
 
+# A genitive without its head: "of the random weights", "the file's" in place of "the file's own".
+HEADLESS = re.compile(r"(?:^|[.;:(\[])\s*of \w|\w's(?: with\b[^\]]*)?\s*(?:[\];)]|$)", re.IGNORECASE)
+
+# A split of a data set was once called a part; parts of other things are parts.
+PART_FOR_SPLIT = re.compile(r"\b(?:train\w*|val\w*|test|held-out|each|every|which) parts?\b")
+
+MOST_WORDS = 36
+"""In one sentence of a help text. STYLE asks for about 25; a list of options may be longer."""
+
 # As above, in any message of the library. Shorter, as a file may well "go on" after a layer.
 STILTED_MESSAGE = re.compile(
     r"\bpictures?\b|\bleft out: |\bof it private\b|(?<!standard )\bdeviations?\b|\bwhich [A-Z]+\?", re.IGNORECASE
@@ -60,11 +69,36 @@ def test_a_help_text_stands_alone(help_):
     assert first[0].lower() not in NO_START
     assert first[0] == first[0].lower() or first[0].isupper(), "starts with a capital"
     assert not help_.endswith("."), "ends in a full stop"
+    assert not HEADLESS.search(help_), "a genitive without its head"
+    assert not PART_FOR_SPLIT.search(help_), "a split, not a part"
 
 
 @pytest.mark.parametrize("name", ["smallcnn", *COMMANDS])
 def test_help_is_plain_english(name):
     assert not STILTED.search(printed(name))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_sentence_of_help_is_short(name):
+    texts = [command(name).help, *(option.help or "" for option in options(name))]
+    for text in texts:
+        for sentence in re.split(r"(?<=[.;:])\s|\n\n|  \[default", text):
+            assert len(sentence.split()) <= MOST_WORDS, sentence
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("of the random weights", True),
+        ("seed; of the random weights", True),
+        ("side of the input in pixels  [default: the file's]", True),
+        ("side of the input  [default: the file's with --from; else 224]", True),
+        ("side of the input  [default: the file's own with --from; else 224]", False),
+        ("share of the image's shorter side", False),
+    ],
+)
+def test_a_headless_genitive_is_found(text, wrong):
+    assert bool(HEADLESS.search(text)) == wrong
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -113,6 +147,6 @@ def test_messages_are_plain_english():
         f"{path.name}:{line}: {text}"
         for path in SOURCES
         for line, text in strings(path)
-        if STILTED_MESSAGE.search(text)
+        if STILTED_MESSAGE.search(text) or PART_FOR_SPLIT.search(text)
     ]
     assert stilted == []

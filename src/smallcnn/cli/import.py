@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @click.option("--fresh-head", is_flag=True, help="initialise the last layers if the file lacks them")
 @click.option("--keep-background", is_flag=True, help="keep TensorFlow's class 0, 'background', as a class")
 @click.option(
-    "--labels", type=click.Path(path_type=Path), help="text file with one class per line  [default: ImageNet's]"
+    "--labels", type=click.Path(path_type=Path), help="text file with one class per line  [default: ImageNet's classes]"
 )
 @options.resolution
 @options.fit

@@ -40,7 +40,7 @@ part = click.option(
 crop = click.option(
     "--crop",
     type=click.FloatRange(0, 1, min_open=True),
-    help="share of the shorter side to keep; 1 if the images are already cropped  [default: the file's]",
+    help="share of the shorter side to keep; 1 if the images are already cropped  [default: as in the file]",
 )
 fit = click.option(
     "--fit",
@@ -95,7 +95,7 @@ def _plane(context: click.Context, parameter: click.Parameter, value: str | None
 
 resolution = click.option(
     "--resolution", callback=_plane, metavar="HxW", help="height x width of the input, or one number for both  "
-    "[default: the network's]"
+    "[default: the network's own]"
 )  # fmt: skip
 mean = click.option(
     "--mean",

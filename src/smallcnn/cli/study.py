@@ -27,9 +27,11 @@ def _names() -> list[str]:
     "--out", type=click.Path(path_type=Path), help="folder of the study; each run has a sub-folder ROW/seed-S"
 )
 @click.option(
-    "--seeds", type=click.IntRange(1), help="number of runs of each row, with seeds 0, 1, ...  [default: the study's]"
+    "--seeds",
+    type=click.IntRange(1),
+    help="number of runs of each row, with seeds 0, 1, ...  [default: the study's own]",
 )
-@click.option("--epochs", type=click.IntRange(1), help="epochs of each run  [default: the study's]")
+@click.option("--epochs", type=click.IntRange(1), help="epochs of each run  [default: the study's own]")
 @click.option("--row", "rows", multiple=True, help="row to run, in place of all; may be repeated")
 @click.option("--table", "table_only", is_flag=True, help="show the results in --out and train nothing")
 @click.option("--markdown", is_flag=True, help="print the table as Markdown")

@@ -127,8 +127,8 @@ def _shown(value: Any) -> str:
 @click.option(
     "--resolution",
     type=click.IntRange(1),
-    help="side of the input in pixels  [default: the file's with --from; else 224 for image files, the image size for "
-    "arrays]",
+    help="side of the input in pixels  [default: the file's own with --from; else 224 for image files, the image size "
+    "for arrays]",
 )
 @fit
 @click.option(

@@ -1,1 +1,1 @@
-"""Compiles graph and weights to one native file: Halide kernels, a plan of steps, and the C that runs them."""
+"""Machine code from graph and weights: Halide kernels, a plan of steps, and the C that runs them."""

@@ -1,1 +1,1 @@
-"""Image data: sources, decoding, preprocessing and batch loading."""
+"""Data sets: where the images lie, what they are labelled with, and how they become batches."""

@@ -1,1 +1,1 @@
-"""What runs a model."""
+"""The engines that run a model."""

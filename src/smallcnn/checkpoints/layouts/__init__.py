@@ -1,4 +1,4 @@
-"""Layouts of public weights (names, storage, image preparation): one file per origin, one `Layout` per network."""
+"""Layouts of public weights: names, storage and preparation of images; one file per origin."""
 
 from smallcnn.checkpoints.layouts import gluon, keras, megvii, timm, torchvision
 from smallcnn.checkpoints.layouts.layout import PYTORCH, TORCH, Layout, torch_array

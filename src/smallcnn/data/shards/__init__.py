@@ -1,1 +1,1 @@
-"""Data sets larger than a disk or on object storage: tar files in webdataset's format, with an index."""
+"""Data sets larger than a disk or on object storage: tar files in webdataset's format."""

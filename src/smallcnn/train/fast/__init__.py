@@ -1,4 +1,4 @@
-"""Training on a CPU with our own kernels, which pass through memory less often than layer-by-layer execution.
+"""Training kernels for CPUs, which pass through memory less often than layers one by one.
 
     step = accelerate(module)
     loss = F.cross_entropy(step(images), labels)       instead of module(images)
