@@ -38,7 +38,7 @@ STUDY = Study(
 # killed at the second checkpoint of the second run, after its first epoch
 DRIVER = """
 import os, pathlib, signal, sys
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = [sys.argv[1], str(pathlib.Path(sys.argv[1], "study"))]
 import machine
 machine.follow()
 from smallcnn.train import checkpoint

@@ -112,7 +112,7 @@ class Learner:
                 else:  # empty sums: zero, with zero gradients for the other processes
                     loss = torch.stack([output.sum() for output in outputs.values()]).sum()
                 (loss * ranks.count).backward()  # type: ignore[no-untyped-call]
-            for name, value in {"loss": loss.detach(), **objective.hits(outputs, targets)}.items():
+            for name, value in {"loss": loss.detach() / objective.terms, **objective.hits(outputs, targets)}.items():
                 sums[name] = value.float() + sums.get(name, 0.0)
         totals = ranks.sum(torch.stack(list(sums.values())).tolist())  # waits for the device once
         return dict(zip(sums, totals, strict=True))

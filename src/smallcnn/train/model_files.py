@@ -3,7 +3,6 @@
 import platform
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -11,6 +10,7 @@ import smallcnn
 from smallcnn.data.duplicates import Duplicates
 from smallcnn.data.sources import Source
 from smallcnn.model import store
+from smallcnn.model.facts import Facts, TrainedOn
 from smallcnn.model.model import Model
 from smallcnn.module import GraphModule, to_weights
 from smallcnn.system import places
@@ -55,37 +55,37 @@ class ModelFiles:
     def _model(self, learner: Learner, module: GraphModule, progress: Progress, scores: Scores) -> Model:
         settings, goal = self.settings, learner.objective.goal
         assert settings.task is not None
-        facts = {
-            "model": settings.graph.name,
-            "start": settings.start and settings.start.to_json(),
-            "teacher": settings.teacher and asdict(settings.teacher),
-            "recipe": asdict(settings.recipe),
-            "data": self._about_data(len(progress.failed)),
-            "epoch": progress.epoch + bool(scores),
-            f"val_{goal}": scores.get(goal),
-            "averaged": module is learner.averaged,
-            "device": learner.device.type,
-            "bfloat16": learner.bfloat16,
-            "versions": {
+        start, teacher = settings.start, settings.teacher
+        facts = Facts(
+            model=settings.graph.name,
+            start=start.to_json() if start else None,
+            teacher=asdict(teacher) if teacher else None,
+            recipe=asdict(settings.recipe),
+            data=self._about_data(len(progress.failed)),
+            epoch=progress.epoch + bool(scores),
+            scores={goal: scores.get(goal)},
+            averaged=module is learner.averaged,
+            device=learner.device.type,
+            bfloat16=learner.bfloat16,
+            versions={
                 "smallcnn": smallcnn.__version__,
                 "torch": torch.__version__,
                 "python": platform.python_version(),
             },
-        }
-        return Model(settings.graph, to_weights(module), settings.task, settings.preprocessing, facts)
+            other={name: None for name, value in {"start": start, "teacher": teacher}.items() if value is None},
+        )
+        return Model(settings.graph, to_weights(module), settings.task, settings.preprocessing, facts.to_json())
 
-    def _about_data(self, skipped: int) -> dict[str, Any]:
+    def _about_data(self, skipped: int) -> TrainedOn:
         recipe, source = self.settings.recipe, self.source
-        return (
-            {
-                "name": places.name(self.settings.source or self.data),
-                "fingerprint": source.fingerprint,
-                "seed": recipe.seed,
-                "val_fraction": recipe.val_fraction,
-                "skipped": skipped,
-                "left_out": source.left_out.as_dict(),
-            }
-            | ({"cut": source.cut} if source.cut else {})
-            | ({"near_duplicates": self.duplicates.as_dict()} if self.duplicates else {})
-            | {f"{name}_images": len(split) for name, split in source.splits.items()}
+        return TrainedOn(
+            name=places.name(self.settings.source or self.data),
+            fingerprint=source.fingerprint,
+            seed=recipe.seed,
+            val_fraction=recipe.val_fraction,
+            skipped=skipped,
+            left_out=source.left_out.as_dict(),
+            cut=source.cut or None,
+            near_duplicates=self.duplicates.as_dict() if self.duplicates else None,
+            images={name: len(split) for name, split in source.splits.items()},
         )

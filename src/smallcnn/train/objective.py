@@ -27,9 +27,14 @@ Outputs = Mapping[str, Tensor]
 
 
 class Objective(Protocol):
-    """What training does for a task. `goal` is the score that decides `best`; higher is better."""
+    """What training does for a task.
+
+    `goal` is the score that decides `best`; higher is better. `terms` is the number of losses that an image's loss
+    sums, by which reports divide it.
+    """
 
     goal: ClassVar[str]
+    terms: int
 
     def loss(
         self, outputs: Outputs, targets: Tensor, own: Tensor | None = None, images: Tensor | None = None
@@ -63,6 +68,7 @@ class ClassObjective:
     """Cross-entropy with the label, smoothed, weighted by class (`weights`, (classes,)) and shared with a teacher."""
 
     goal: ClassVar[str] = "top1"
+    terms = 1
 
     def __init__(
         self, task: Classification, recipe: Recipe, weights: Tensor | None = None, teacher: Teacher | None = None
@@ -92,15 +98,16 @@ class ClassObjective:
 
 
 class AttributeObjective:
-    """Binary cross-entropy of each label's sigmoid over the known labels of an image, then the mean over images.
+    """Binary cross-entropy of each label's sigmoid: the mean over an image's known labels, times the number of labels.
 
-    Labels are smoothed towards one half. An image without a known label has no loss.
+    So the gradient at a logit is probability minus target, as with a softmax, and the same learning rates suit. Labels
+    are smoothed towards one half. An image without a known label has no loss.
     """
 
     goal: ClassVar[str] = "mean_average_precision"
 
     def __init__(self, task: Attributes, smoothing: float = 0.0) -> None:
-        self._task, self._smoothing = task, smoothing
+        self._task, self._smoothing, self.terms = task, smoothing, len(task.labels)
 
     def loss(
         self,
@@ -127,4 +134,4 @@ class AttributeObjective:
         known = ~present.isnan()
         smoothed = present.nan_to_num() * (1 - self._smoothing) + self._smoothing / 2
         loss = F.binary_cross_entropy_with_logits(logits, smoothed, reduction="none")
-        return (loss * known).sum(1) / known.sum(1).clamp(min=1)
+        return self.terms * (loss * known).sum(1) / known.sum(1).clamp(min=1)

@@ -14,6 +14,7 @@ from smallcnn.errors import DataError
 from smallcnn.image.fit import Preprocessing
 from smallcnn.ir import ops
 from smallcnn.ir.graph import Graph
+from smallcnn.model.facts import Facts
 from smallcnn.model.model import Model
 from smallcnn.reference.initial import initial_weights
 from smallcnn.tasks.classification import Classification
@@ -99,7 +100,8 @@ def _from_model(model: Model, source: Source, resolution: int | None, seed: int)
     if known is None or len(source.classes) < len(model.labels):
         graph = with_classes(graph, len(source.classes))
     digest = hashlib.sha256(b"".join(np.ascontiguousarray(value).data for value in model.weights.values()))
-    about = {key: value for key, value in model.facts.items() if key == "imported" or key.startswith("val_")}
+    facts = Facts.from_json(model.facts)
+    about = Facts(imported=facts.imported, scores=facts.scores).to_json()
     origin = Origin(model=model.graph.name, weights=digest.hexdigest(), new_last_layer=known is None, about=about)
     kept = keep(graph, weights)
     return Start(graph, initial_weights(graph, seed) | kept, replace(preprocessing, size=size), origin)
