@@ -65,7 +65,7 @@ def test_logits_are_those_of_the_public_definition(name, model):
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: f"{layout.origin}-{layout.model}")
 def test_every_tensor_has_a_name_of_its_own(layout):
-    graph = zoo.Model(layout.model, zoo.parse(layout.model).options | layout.implies).build()
+    graph = zoo.Configuration(layout.model, zoo.parse(layout.model).options | layout.implies).build()
     theirs = [name for own in layout.names(graph).values() for name in own.values()]
     assert len(set(theirs)) == len(theirs) == len(graph.weights) - len(layout.zero)
     assert {f"{node}.{key}" for node, own in layout.names(graph).items() for key in own} | set(layout.zero) == set(

@@ -13,12 +13,12 @@ from smallcnn.ir.graph import Graph
 _UNSEEN = ("padding", "epsilon", "shuffle", "activation")  # options of networks that leave no trace in the weights
 
 
-def shaping(model: zoo.Model) -> dict[str, object]:
+def shaping(model: zoo.Configuration) -> dict[str, object]:
     """The options that names and shapes reveal."""
     return {key: value for key, value in model.options.items() if key not in _UNSEEN}
 
 
-def conventions(model: zoo.Model, tensors: Tensors) -> tuple[Layout, zoo.Model]:
+def conventions(model: zoo.Configuration, tensors: Tensors) -> tuple[Layout, zoo.Configuration]:
     """For a file whose names are ignored: the layout whose conventions apply, and the model with their options.
 
     The layout that shares most names with the file; if none does, that of the first PyTorch publisher, or PyTorch's
@@ -34,7 +34,7 @@ def conventions(model: zoo.Model, tensors: Tensors) -> tuple[Layout, zoo.Model]:
     return layout, replace(model, options=model.options | {key: implied[key] for key in implied.keys() - model.given})
 
 
-def place(layout: Layout, model: zoo.Model, tensors: Tensors) -> Placed:
+def place(layout: Layout, model: zoo.Configuration, tensors: Tensors) -> Placed:
     """The place in the file of the names this layout gives the model."""
     try:
         return placed(layout, replace(model, options=model.options | layout.implies).build(), tensors)
@@ -49,7 +49,7 @@ def usual_images(layout: Layout, graph: Graph) -> Preprocessing:
     return Preprocessing((height, width), mean, std, layout.crop, layout.interpolation)
 
 
-def assumed(model: zoo.Model, used: Preprocessing) -> str:
+def assumed(model: zoo.Configuration, used: Preprocessing) -> str:
     """A note on the facts that neither names nor shapes reveal."""
     options = [f"{key}={_short(model.options[key])}" for key in _UNSEEN if key in model.options]
     means = "--as, --mean and --std" if options else "--mean and --std"

@@ -25,12 +25,12 @@ _Fit = Literal["whole", "headless", "among others"]
 _NEAR = 0.5  # share of names or tensors in common with the file that makes a network worth trying or naming
 
 
-def recognised(tensors: Tensors) -> tuple[zoo.Model, str]:
+def recognised(tensors: Tensors) -> tuple[zoo.Configuration, str]:
     """The one network with the file's names and shapes, its head possibly cut off, and a note that says so.
 
     Raises FileError if there is none, naming near ones, or if there are several.
     """
-    fits: dict[_Fit, dict[str, zoo.Model]] = {"whole": {}, "headless": {}, "among others": {}}
+    fits: dict[_Fit, dict[str, zoo.Configuration]] = {"whole": {}, "headless": {}, "among others": {}}
     for model, fit in _by_kind(tensors) if is_automatic(tensors) else _by_name(tensors):
         fits[fit].setdefault(str(model), model)
     best = next((models for models in fits.values() if models), {})
@@ -42,7 +42,7 @@ def recognised(tensors: Tensors) -> tuple[zoo.Model, str]:
     raise FileError(_near(tensors))
 
 
-def _by_name(tensors: Tensors) -> Iterator[tuple[zoo.Model, _Fit]]:
+def _by_name(tensors: Tensors) -> Iterator[tuple[zoo.Configuration, _Fit]]:
     for layout in (*LAYOUTS, *map(own, zoo.names())):
         usual = zoo.parse(layout.model)
         graph = replace(usual, options=usual.options | layout.implies).build()
@@ -52,9 +52,9 @@ def _by_name(tensors: Tensors) -> Iterator[tuple[zoo.Model, _Fit]]:
             yield from _best_fit(layout, layout.of_file(inside), usual)
 
 
-def _best_fit(layout: Layout, tensors: Tensors, usual: zoo.Model) -> Iterator[tuple[zoo.Model, _Fit]]:
+def _best_fit(layout: Layout, tensors: Tensors, usual: zoo.Configuration) -> Iterator[tuple[zoo.Configuration, _Fit]]:
     """The variant of the layout's network that takes most of the tensors; the first of them, if there is one."""
-    best: tuple[zoo.Model, _Fit] | None = None
+    best: tuple[zoo.Configuration, _Fit] | None = None
     most = 0
     for model in _variants(usual, switches=layout.same_names):
         implied = replace(model, options=model.options | layout.implies)
@@ -76,7 +76,7 @@ def _best_fit(layout: Layout, tensors: Tensors, usual: zoo.Model) -> Iterator[tu
         yield best
 
 
-def _by_kind(tensors: Tensors) -> Iterator[tuple[zoo.Model, _Fit]]:
+def _by_kind(tensors: Tensors) -> Iterator[tuple[zoo.Configuration, _Fit]]:
     """Fits by layer kind and order, as in `match_keras`: Keras' automatic names carry no information."""
     channels, classes, bias = keras_ends(tensors)
     for text in _known():
@@ -89,7 +89,7 @@ def _by_kind(tensors: Tensors) -> Iterator[tuple[zoo.Model, _Fit]]:
             yield replace(model, options=zoo.parse(model.name).options | shaping(model)), "whole"
 
 
-def _variants(usual: zoo.Model, *, switches: bool) -> Iterator[zoo.Model]:
+def _variants(usual: zoo.Configuration, *, switches: bool) -> Iterator[zoo.Configuration]:
     """The network in all its sizes; with `switches` also with each switch flipped and each other choice."""
     changes: list[dict[str, object]] = [{}]
     for option in zoo.options(usual.name).values() if switches else ():

@@ -19,7 +19,7 @@ from smallcnn.transform.fold import fold_graph
 
 def from_layers(
     paths: Sequence[Path],
-    model: zoo.Model,
+    model: zoo.Configuration,
     keep_background: bool,
     labels: Sequence[str] | None,
     prepared: Overrides,

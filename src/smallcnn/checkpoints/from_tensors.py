@@ -38,7 +38,7 @@ class Wanted:
     prepared: Overrides
 
 
-def from_tensors(path: Path, found: Weights, model: zoo.Model, wanted: Wanted) -> Model:
+def from_tensors(path: Path, found: Weights, model: zoo.Configuration, wanted: Wanted) -> Model:
     """From a file of named tensors."""
     notes, plane = list(found.notes), wanted.prepared.plane
     resolution = {} if plane is None else {"resolution": plane}
@@ -85,7 +85,7 @@ def from_tensors(path: Path, found: Weights, model: zoo.Model, wanted: Wanted) -
     return _made(graph, weights, usual, wanted, path, model, layout.origin, tail, notes)
 
 
-def _by_kind(path: Path, found: Weights, model: zoo.Model, wanted: Wanted) -> Model:
+def _by_kind(path: Path, found: Weights, model: zoo.Configuration, wanted: Wanted) -> Model:
     """From Keras weights with automatic names: layers of each kind in execution order."""
     resolution = {} if wanted.prepared.plane is None else {"resolution": wanted.prepared.plane}
     tensors = numbered(found.tensors) if found.kind == "npz" else found.tensors
@@ -117,7 +117,7 @@ def _made(
     usual: Preprocessing,
     wanted: Wanted,
     path: Path,
-    model: zoo.Model,
+    model: zoo.Configuration,
     origin: str,
     fresh: list[str],
     notes: list[str],

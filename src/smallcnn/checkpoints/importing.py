@@ -73,7 +73,7 @@ def import_checkpoint(
         raise FileError(f"{paths[0]}: {'; '.join(said)}") from error
 
 
-def _but_fits(tensors: Tensors, model: zoo.Model | None) -> list[str]:
+def _but_fits(tensors: Tensors, model: zoo.Configuration | None) -> list[str]:
     """An addition to an error: the network that the file does fit, if it differs from `model`."""
     if model is None:
         return []

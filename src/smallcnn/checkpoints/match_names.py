@@ -95,7 +95,7 @@ def missing_tail(layout: Layout, graph: Graph, tensors: Tensors) -> list[str]:
     return tail
 
 
-def classes_of(layout: Layout, model: zoo.Model, tensors: Tensors) -> int | None:
+def classes_of(layout: Layout, model: zoo.Configuration, tensors: Tensors) -> int | None:
     """The number of classes the file's classifier has; None if it has no classifier."""
     graph = model.build()
     node, own = list(layout.names(graph).items())[-1]
@@ -107,7 +107,7 @@ def classes_of(layout: Layout, model: zoo.Model, tensors: Tensors) -> int | None
     return rows(layout.scheme.ours(graph, graph[node], "weight", stored))
 
 
-def channels_of(layout: Layout, model: zoo.Model, tensors: Tensors) -> int:
+def channels_of(layout: Layout, model: zoo.Configuration, tensors: Tensors) -> int:
     """The number of image channels that the file's first layer reads; 3 if it has no first layer."""
     graph = model.build()
     node, own_names = next(iter(layout.names(graph).items()))

@@ -19,12 +19,12 @@ class Match:
     """The layout that a file has, the model it implies, the tensors under the layout's names, and notes to the user."""
 
     layout: Layout
-    model: zoo.Model
+    model: zoo.Configuration
     tensors: Tensors
     notes: tuple[str, ...]
 
 
-def match(tensors: Tensors, model: zoo.Model, origin: str | None) -> Match:
+def match(tensors: Tensors, model: zoo.Configuration, origin: str | None) -> Match:
     """The layout that has the file's names, among all known ones of the model or those of one `origin`.
 
     Raises FileError if no layout or several layouts have the file's names.
@@ -64,7 +64,7 @@ def _told(place: Placed, others: list[str]) -> list[str]:
     return rivals * bool(place.rivals) + left * bool(others)
 
 
-def _as_implied(model: zoo.Model, layout: Layout) -> zoo.Model:
+def _as_implied(model: zoo.Configuration, layout: Layout) -> zoo.Configuration:
     """The model with the options these weights need; FileError if a given option conflicts."""
     for key, value in layout.implies.items():
         if key in model.given and model.options[key] != value:

@@ -44,7 +44,7 @@ def without_background(graph: Graph, weights: dict[str, np.ndarray]) -> tuple[Gr
 
 
 def imported(
-    paths: Sequence[Path], model: zoo.Model, origin: str, fresh: list[str], notes: Sequence[str] = ()
+    paths: Sequence[Path], model: zoo.Configuration, origin: str, fresh: list[str], notes: Sequence[str] = ()
 ) -> dict[str, Any]:
     """The facts of weights of `model`; `fresh` are the layers that the files lack."""
     files = [digest(path) for path in paths]

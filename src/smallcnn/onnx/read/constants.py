@@ -9,8 +9,8 @@ from math import ceil, prod
 from typing import Any
 
 import numpy as np
-
 from onnx import TensorProto
+
 from smallcnn.errors import FileError
 from smallcnn.foreign.budget import Budget
 from smallcnn.foreign.views import Array

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-
 import onnx
+
 from smallcnn.errors import FileError
 from smallcnn.ir.checks import shown
 

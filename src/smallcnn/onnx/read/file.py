@@ -10,9 +10,9 @@ from math import prod
 from typing import Any
 
 import numpy as np
-
 import onnx
 from onnx import AttributeProto, TensorProto
+
 from smallcnn.errors import FileError
 from smallcnn.foreign.views import Array, decimal
 from smallcnn.ir.checks import MOST_STORED, shown

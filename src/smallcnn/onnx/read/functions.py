@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import onnx
 from onnx import AttributeProto
+
 from smallcnn.errors import FileError
 from smallcnn.ir.checks import shown
 from smallcnn.onnx.read.outline import MOST_STEPS

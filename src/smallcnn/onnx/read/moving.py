@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 import numpy as np
-
 from onnx import TensorProto
+
 from smallcnn.errors import FileError
 from smallcnn.foreign import views
 from smallcnn.foreign.network import Network

@@ -10,8 +10,8 @@ from dataclasses import replace
 from typing import Any, get_args
 
 import numpy as np
-
 from onnx import TensorProto
+
 from smallcnn.errors import FileError
 from smallcnn.foreign.entry import IMAGENET, Entry, Pixels, composed, undoes_imagenet
 from smallcnn.foreign.reading import Read
