@@ -7,7 +7,8 @@ import click
 from smallcnn import zoo
 from smallcnn.cli.options import as_json, common, completed, given, models
 from smallcnn.cli.show import millions, print_json, size, table
-from smallcnn.ir.graph import LOGITS, Graph
+from smallcnn.ir.graph import Graph
+from smallcnn.ir.types import LOGITS
 
 
 @click.command("cost")

@@ -263,7 +263,7 @@ def labels(evaluation: Evaluation, net: Net, data: str) -> Section:
         for i, label in enumerate(evaluation.task.labels)
     ]  # fmt: skip
     scores = ", ".join(f"{title_of(name)} {score:.4g}" for name, score in evaluation.scores.items())
-    note = f"{evaluation.images} images of {data} ({evaluation.part}): {scores}; {net.path.name} in {net.engine}."
+    note = f"{evaluation.images} images of {data} ({evaluation.part}): {scores}; {net.where} in {net.engine}."
     table = page.table(["label", "images with it", "images known", "average precision"], rows)
     return Section("Labels", f"<p>{page.text(note)}</p>{table}")
 

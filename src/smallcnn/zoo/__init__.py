@@ -21,11 +21,8 @@ from smallcnn.zoo.squeezenet import squeezenet_1_0, squeezenet_1_1
 from smallcnn.zoo.vgg import vgg16
 from smallcnn.zoo.xception import xception
 
-Model = Configuration  # the name that checkpoints/ still uses
-
 __all__ = [
     "Configuration",
-    "Model",
     "Option",
     "alexnet",
     "efficientnet_lite0",
