@@ -17,11 +17,10 @@ import pytest
 pytest.importorskip("halide")
 pytest.importorskip("ziglang")
 
-from test_imagenet_pictures import CHECKPOINTS, pictures  # noqa: F401
-
 import machine
 from artifacts import artifact
 from compiled_networks import TOLERANCE, agree, check, compiled_for, noise, wanted
+from imagenet_images import CHECKPOINTS, imagenet_images  # noqa: F401
 from networks import every_number, every_op, tiny
 from shared_files import shared
 from smallcnn import runtime
@@ -224,7 +223,7 @@ QUICK_PICTURES = 40
     [(*PUBLIC[0], QUICK_PICTURES)] + [pytest.param(*row, None, marks=pytest.mark.long) for row in PUBLIC],
     ids=str,
 )
-def test_same_answers_as_onnxruntime(files, text, most, pictures, tmp_path):  # noqa: F811
+def test_same_answers_as_onnxruntime(files, text, most, imagenet_images, tmp_path):  # noqa: F811
     if files[0].endswith(".tflite"):
         pytest.importorskip("tflite")
     model = import_checkpoint([shared(f"weights/{file}") for file in files], text)
@@ -235,7 +234,7 @@ def test_same_answers_as_onnxruntime(files, text, most, pictures, tmp_path):  # 
         compiled.load(tmp_path / "m.so"),
     )
     other = 0
-    for path in sorted(pictures.glob("*/*"))[:most]:
+    for path in sorted(imagenet_images.glob("*/*"))[:most]:
         image = model.preprocessing.prepare(path).pixels[None]
         want, got = peer.logits(image)[0], net.run(image)[LOGITS][0]
         error = np.abs(got - want).max() / np.abs(want).max()

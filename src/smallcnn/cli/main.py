@@ -16,7 +16,7 @@ from typing import TextIO
 import click
 
 from smallcnn._version import __version__
-from smallcnn.errors import ImageNote, LostProcess, SmallcnnError, closest
+from smallcnn.errors import ImageNote, SmallcnnError, closest
 from smallcnn.system.escape import escaped
 
 COMMANDS = {
@@ -136,6 +136,19 @@ def _open_closed() -> None:
 
 def main(args: list[str] | None = None) -> None:
     """Entry point: runs the command and exits with 0, 2 for a user's mistake, 130 after Ctrl-C."""
+    try:
+        _main(args)
+    except SystemExit as ended:
+        distributed = sys.modules.get("smallcnn.train.distributed")
+        if distributed is None or not distributed.has_met():
+            raise
+        # a thread of a connection may outlive the interpreter, and would abort the process
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(ended.code if isinstance(ended.code, int) else 1)
+
+
+def _main(args: list[str] | None) -> None:
     _open_closed()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -154,10 +167,6 @@ def main(args: list[str] | None = None) -> None:
         sys.exit(2)
     except SmallcnnError as error:
         click.echo(f"smallcnn: {escaped(' '.join(str(error).split()))}", err=True)
-        if isinstance(error, LostProcess):  # a thread of a half-made connection would abort an ordinary exit
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(2)
         sys.exit(2)
     except BrokenPipeError:  # `smallcnn list | head`
         sys.stderr.close()

@@ -54,7 +54,7 @@ def compile_file(
     workers: int | None = None,
     report: Report = lambda done, total: None,
 ) -> Compiled:
-    """Compiles a model, or that of a model file, into one file; `report` receives the number of kernels done and the total.
+    """Compiles a model, or a model file, into one file; `report` receives the number of kernels done and the total.
 
     Names in a .o file begin with `prefix`; default: the file's stem.
 

@@ -40,6 +40,7 @@ _CONNECTING = timedelta(seconds=30)  # once all have started
 _ASKING = 0.05  # seconds between polls
 _LEAVING = 60.0  # seconds; usually 0.25, a few on a busy machine
 
+_has_met = False
 _wrapped: WeakSet[DistributedDataParallel] = WeakSet()
 
 
@@ -112,6 +113,8 @@ def _forget(error: BaseException) -> None:
 
 def _meet(ranks: Ranks) -> None:
     """Waits for the other processes and connects to them."""
+    global _has_met  # noqa: PLW0603
+    _has_met = True
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(
         backend, store=_meeting_point(ranks), rank=ranks.number, world_size=ranks.count, timeout=_CONNECTING
@@ -138,6 +141,11 @@ def _leave() -> None:
             dist.destroy_process_group()
     finally:
         faulthandler.cancel_dump_traceback_later()
+
+
+def has_met() -> bool:
+    """Whether this process has begun to connect to others of its run."""
+    return _has_met
 
 
 def is_first() -> bool:

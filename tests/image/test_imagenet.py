@@ -4,15 +4,13 @@ The images are cropped already and an easy selection, so that the numbers are ab
 the files' own descriptions, not from this package.
 """
 
-import csv
-import io
-import tarfile
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from imagenet_images import CHECKPOINTS, imagenet_images  # noqa: F401
 from shared_files import shared
 from smallcnn import runtime
 from smallcnn.checkpoints.importing import import_checkpoint
@@ -25,48 +23,22 @@ from smallcnn.module import to_module
 from smallcnn.tasks.labels import match_labels
 from smallcnn.tasks.metrics import measure
 
-# files, network, top-1, top-5 in per cent
-CHECKPOINTS = [
-    (["mobilenet_v1_0.25_128_quant.tflite"], "mobilenet_v1:width=0.25", 50.3, 76.5),
-    (["mobilenet_v1_0.25_224_float.tflite"], "mobilenet_v1:width=0.25", 63.7, 86.5),
-    (["mobilenet_v1_0.25_224_keras_bn_float32.npz"], "mobilenet_v1:width=0.25", 64.2, 87.1),
-    (["mobilenet_v1_0.5_160_quant.tflite"], "mobilenet_v1:width=0.5", 67.8, 88.9),
-    (["mobilenet_v1_0.75_192_quant.tflite"], "mobilenet_v1:width=0.75", 75.4, 93.1),
-    (["mobilenet_v1_1.0_224_quant_embedding_extractor.tflite", "mobilenet_v1_1.0_224_quant_head_layers.tflite"],
-     "mobilenet_v1", 78.2, 95.5),
-    (["squeezenet1.1_imagenet_float32.npz"], "squeezenet_1_1", 66.8, 89.1),
-]  # fmt: skip
 POINTS = 0.5  # three of 650 images: what integer arithmetic decides differently
 
 
-@pytest.fixture(scope="session")
-def pictures(tmp_path_factory):
-    """The images in folders named by WordNet id, as ImageNet itself has them."""
-    root = tmp_path_factory.mktemp("imagenet_val")
-    with tarfile.open(shared("data/imagenet_val_650.tar")) as archive:
-        content = {name.rpartition("/")[2]: archive.extractfile(name).read() for name in archive.getnames()}
-    rows = list(csv.DictReader(io.StringIO(content["labels.csv"].decode())))
-    assert len(rows) == 650
-    for row in rows:
-        assert list(imagenet.by_wnid())[int(row["label"])] == row["wnid"]
-        (root / row["wnid"]).mkdir(exist_ok=True)
-        (root / row["wnid"] / row["file"]).write_bytes(content[row["file"]])
-    return root
-
-
-def measured(files, model, pictures, path):
+def measured(files, model, imagenet_images, path):
     """What the imported network gets right."""
     if files[0].endswith(".tflite"):
         pytest.importorskip("tflite")
     save(import_checkpoint([shared(f"weights/{file}") for file in files], model), path)
-    result = evaluate(runtime.open(path), pictures, crop=1.0)
+    result = evaluate(runtime.open(path), imagenet_images, crop=1.0)
     assert (result.part, result.skipped) == ("all", {})
     return result.metrics
 
 
 @pytest.mark.parametrize(("files", "model", "top1", "top5"), CHECKPOINTS, ids=[row[0][-1] for row in CHECKPOINTS])
-def test_accuracy_is_the_measured_one(files, model, top1, top5, pictures, tmp_path):
-    found = measured(files, model, pictures, tmp_path / "m.safetensors")
+def test_accuracy_is_the_measured_one(files, model, top1, top5, imagenet_images, tmp_path):
+    found = measured(files, model, imagenet_images, tmp_path / "m.safetensors")
     assert found.images == 650
     assert 100 * found.top1 == pytest.approx(top1, abs=POINTS)
     assert 100 * found.top5 == pytest.approx(top5, abs=POINTS)
@@ -83,12 +55,12 @@ class _Rounded(torch.nn.Module):
         return x.sub_(self.low).div_(self.step).round_().clamp_(0, 255).mul_(self.step).add_(self.low)
 
 
-def test_mobilenet_v2_differs_from_its_8_bit_original_by_the_rounding(pictures, tmp_path):
+def test_mobilenet_v2_differs_from_its_8_bit_original_by_the_rounding(imagenet_images, tmp_path):
     """In float it is right on four images of 650 more than in 8 bits; rounding as 8 bits do, it is not."""
     pytest.importorskip("tflite")
     made = import_checkpoint([shared("weights/mobilenet_v2_1.0_224_quant.tflite")], "mobilenet_v2")
     save(made, tmp_path / "m.safetensors")
-    in_float = evaluate(runtime.open(tmp_path / "m.safetensors"), pictures, crop=1.0).metrics
+    in_float = evaluate(runtime.open(tmp_path / "m.safetensors"), imagenet_images, crop=1.0).metrics
     assert 100 * in_float.top1 == pytest.approx(78.2, abs=POINTS + 0.25)
     assert 100 * in_float.top5 == pytest.approx(94.9, abs=POINTS + 0.25)
 
@@ -98,14 +70,14 @@ def test_mobilenet_v2_differs_from_its_8_bit_original_by_the_rounding(pictures, 
             parent, _, leaf = node.name.rpartition(".")
             setattr(module.get_submodule(parent), leaf, _Rounded(node.op))
     prepared = replace(made.preprocessing, crop=1.0)
-    source = open_source(pictures).everything()
+    source = open_source(imagenet_images).everything()
     images = np.stack([prepared.prepare(path).pixels for path in source.images])
     with torch.inference_mode():
         logits = [
             module(torch.from_numpy(prepared.normalise(images[i : i + 50])).permute(0, 3, 1, 2)).numpy()
             for i in range(0, len(images), 50)
         ]
-    classes = match_labels(open_source(pictures).classes, made.labels)
+    classes = match_labels(open_source(imagenet_images).classes, made.labels)
     rounded = measure(np.concatenate(logits), classes[source.labels])
     assert rounded.images == 650
     assert 100 * rounded.top1 == pytest.approx(78.2, abs=POINTS)
