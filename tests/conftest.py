@@ -6,6 +6,7 @@ import pytest
 from hypothesis import settings
 
 import machine
+from imagenet_images import imagenet_images  # noqa: F401
 from smallcnn.cli.main import main
 
 # The networks here are tiny: on a busy machine a second OpenMP thread made some of them 1000 times slower.

@@ -20,7 +20,7 @@ pytest.importorskip("ziglang")
 import machine
 from artifacts import artifact
 from compiled_networks import TOLERANCE, agree, check, compiled_for, noise, wanted
-from imagenet_images import CHECKPOINTS, imagenet_images  # noqa: F401
+from imagenet_images import CHECKPOINTS
 from networks import every_number, every_op, tiny
 from shared_files import shared
 from smallcnn import runtime
@@ -223,7 +223,7 @@ QUICK_PICTURES = 40
     [(*PUBLIC[0], QUICK_PICTURES)] + [pytest.param(*row, None, marks=pytest.mark.long) for row in PUBLIC],
     ids=str,
 )
-def test_same_answers_as_onnxruntime(files, text, most, imagenet_images, tmp_path):  # noqa: F811
+def test_same_answers_as_onnxruntime(files, text, most, imagenet_images, tmp_path):
     if files[0].endswith(".tflite"):
         pytest.importorskip("tflite")
     model = import_checkpoint([shared(f"weights/{file}") for file in files], text)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from imagenet_images import CHECKPOINTS, imagenet_images  # noqa: F401
+from imagenet_images import CHECKPOINTS
 from shared_files import shared
 from smallcnn import runtime
 from smallcnn.checkpoints.importing import import_checkpoint
