@@ -482,10 +482,10 @@ def test_another_network(model, says):
 
 def test_the_resolution_is_the_files():
     path = shared("weights/mobilenet_v1_0.25_128_quant.tflite")
-    made = import_checkpoint([path], "mobilenet_v1:width=0.25", prepared=Overrides(resolution=128, crop=1.0))
+    made = import_checkpoint([path], "mobilenet_v1:width=0.25", overrides=Overrides(resolution=128, crop=1.0))
     assert (made.graph.input_shape, made.preprocessing.crop) == ((128, 128, 3), 1.0)
     with pytest.raises(FileError, match="made for 128 pixels"):
-        import_checkpoint([path], "mobilenet_v1:width=0.25", prepared=Overrides(resolution=160))
+        import_checkpoint([path], "mobilenet_v1:width=0.25", overrides=Overrides(resolution=160))
 
 
 def test_mobilenet_v2_has_its_linear_bottlenecks_and_sums_cut_off():

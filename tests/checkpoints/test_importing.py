@@ -100,7 +100,7 @@ def check_logits(made, public, image):
 def test_a_public_file_gives_the_public_logits(name, model, origin, told, tmp_path):
     public, tensors = public_definition(name), public_tensors(name)
     asked = None if told else origin
-    prepared = Overrides(resolution=public["resolution"])
+    overrides = Overrides(resolution=public["resolution"])
     image = public_image(public["resolution"], public["image_seed"])
     if origin == "megvii":
         image = image[:, ::-1].copy()  # its images are blue, green, red; ours are always red, green, blue
@@ -110,7 +110,7 @@ def test_a_public_file_gives_the_public_logits(name, model, origin, told, tmp_pa
         tmp_path / "hub.safetensors",
     ]
     safetensors.numpy.save_file(tensors, files[2])
-    made = [import_checkpoint([file], model, origin=asked, prepared=prepared) for file in files]
+    made = [import_checkpoint([file], model, origin=asked, overrides=overrides) for file in files]
     check_logits(made[0], public, image)
     for file, other in zip(files, made, strict=True):
         assert other.graph == made[0].graph
@@ -157,8 +157,8 @@ def test_megvii_pictures_are_bytes_as_they_are(tmp_path):
 
 def test_preparation_and_labels_that_are_given_win(squeezenet):
     names = [f"thing {i}" for i in range(1000)]
-    prepared = Overrides(resolution=128, mean=(0.1, 0.2, 0.3), std=(1.0, 2.0, 3.0), crop=1.0, interpolation="lanczos")
-    made = import_checkpoint([squeezenet], "squeezenet_1_1", labels=names, prepared=prepared)
+    overrides = Overrides(resolution=128, mean=(0.1, 0.2, 0.3), std=(1.0, 2.0, 3.0), crop=1.0, interpolation="lanczos")
+    made = import_checkpoint([squeezenet], "squeezenet_1_1", labels=names, overrides=overrides)
     found = made.preprocessing
     assert (found.size, found.mean, found.std) == ((128, 128), (0.1, 0.2, 0.3), (1.0, 2.0, 3.0))
     assert (found.crop, found.interpolation) == (1.0, "lanczos")
@@ -166,7 +166,7 @@ def test_preparation_and_labels_that_are_given_win(squeezenet):
     assert made.labels == tuple(names)
     assert "3 labels for 1000 classes" in refusal(squeezenet, "squeezenet_1_1", labels=["a", "b", "c"])
     for wrong in (Overrides(crop=0.0), Overrides(mean=(0.1, 0.2)), Overrides(std=(0.0,) * 3)):
-        assert "preprocessing: " in refusal(squeezenet, "squeezenet_1_1", prepared=wrong)
+        assert "preprocessing: " in refusal(squeezenet, "squeezenet_1_1", overrides=wrong)
 
 
 def with_classes_of_file(classes, path):
@@ -309,7 +309,7 @@ def test_in_order_keeps_the_conventions_of_pytorch(tmp_path):
         (note,) = made.facts["imported"]["notes"]
         assert "padding=symmetric, epsilon=1e-05, mean 0.485,0.456,0.406, standard deviation 0.229,0.224,0.225" in note
     given = import_checkpoint(
-        [path], "mobilenet_v2:width=0.5,padding=same", origin="order", prepared=Overrides(mean=(0.5,))
+        [path], "mobilenet_v2:width=0.5,padding=same", origin="order", overrides=Overrides(mean=(0.5,))
     )
     assert "padding=same, epsilon=1e-05, mean 0.5,0.5,0.5" in given.facts["imported"]["notes"][0]
     assert given.graph.name == "mobilenet_v2:width=0.5,epsilon=1e-05"
@@ -579,7 +579,7 @@ def test_a_backbone_gets_a_fresh_head(file, model, origin, fresh):
 def test_the_gluon_backbone_computes_what_its_format_says():
     """Three layers of it against a formula: symmetric padding, epsilon 1e-5, an expansion in the first block."""
     path = shared("weights/mobilenetv2_1.0_features_bn_float32.npz")
-    made = import_checkpoint([path], "mobilenet_v2", fresh_head=True, prepared=Overrides(resolution=32))
+    made = import_checkpoint([path], "mobilenet_v2", fresh_head=True, overrides=Overrides(resolution=32))
     file = np.load(path)
 
     def normed(y, layer):

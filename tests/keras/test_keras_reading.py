@@ -302,13 +302,13 @@ def test_a_size_left_open_is_asked_for(tmp_path):
 
     path = rewritten("transfer", tmp_path, change, "3.0.0")
     assert "any height and width: choose one, as in --resolution 224x224" in refused(path)
-    check(import_checkpoint([path], prepared=Overrides(resolution=12)), "transfer")
+    check(import_checkpoint([path], overrides=Overrides(resolution=12)), "transfer")
 
 
 def test_the_mean_is_of_what_the_network_is_fed(tmp_path):
     """As for every file that scales its images itself."""
     path = unpacked("transfer.keras", tmp_path)
-    made = import_checkpoint([path], prepared=Overrides(mean=(0.0,), std=(1 / 255,)))
+    made = import_checkpoint([path], overrides=Overrides(mean=(0.0,), std=(1 / 255,)))
     check(made, "transfer")
 
 

@@ -22,12 +22,12 @@ def from_layers(
     model: zoo.Configuration,
     keep_background: bool,
     labels: Sequence[str] | None,
-    prepared: Overrides,
+    overrides: Overrides,
 ) -> Model:
     """The network from consecutive parts of it."""
     files = [read_layers(path) for path in paths]
     first = files[0]
-    if prepared.plane not in (None, first.input_shape[:2]):
+    if overrides.plane not in (None, first.input_shape[:2]):
         raise FileError(
             f"{paths[0]}: made for {first.input_shape[0]} pixels, which import cannot change; train --from can"
         )
@@ -49,7 +49,7 @@ def from_layers(
         mean, std = first.grid.zero / 255, 1 / (255 * first.grid.scale)
     usual = Preprocessing(resolution, (mean,) * channels, (std,) * channels)
     facts = imported(paths, model, "tflite", [])
-    return Model(graph, weights, Classification(labels_of(classes, labels)), prepared.over(usual), facts)
+    return Model(graph, weights, Classification(labels_of(classes, labels)), overrides.over(usual), facts)
 
 
 def _without_first_class(file: TFLite) -> TFLite:

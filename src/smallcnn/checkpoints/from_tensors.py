@@ -35,12 +35,12 @@ class Wanted:
     fresh_head: bool
     keep_background: bool
     labels: Sequence[str] | None
-    prepared: Overrides
+    overrides: Overrides
 
 
 def from_tensors(path: Path, found: Weights, model: zoo.Configuration, wanted: Wanted) -> Model:
     """From a file of named tensors."""
-    notes, plane = list(found.notes), wanted.prepared.plane
+    notes, plane = list(found.notes), wanted.overrides.plane
     resolution = {} if plane is None else {"resolution": plane}
     if wanted.origin == ORDER and found.kind in ("hdf5", "keras"):
         return _by_kind(path, found, model, wanted)
@@ -53,7 +53,7 @@ def from_tensors(path: Path, found: Weights, model: zoo.Configuration, wanted: W
         graph = model.build(classes=classes, channels=channels, **resolution)
         weights = in_order(graph, found.tensors)
         usual = usual_images(layout, graph)
-        notes.append(assumed(model, wanted.prepared.over(usual)))
+        notes.append(assumed(model, wanted.overrides.over(usual)))
         return _made(graph, weights, usual, wanted, path, model, ORDER, [], notes)
     if wanted.origin in (None, "keras") and found.kind in ("hdf5", "keras", "npz") and is_automatic(found.tensors):
         return _by_kind(path, found, model, wanted)
@@ -81,13 +81,13 @@ def from_tensors(path: Path, found: Weights, model: zoo.Configuration, wanted: W
         graph, weights = without_background(graph, weights)
     usual = usual_images(layout, graph)
     if layout.origin == OWN or channels == 1:
-        notes.append(assumed(model, wanted.prepared.over(usual)))
+        notes.append(assumed(model, wanted.overrides.over(usual)))
     return _made(graph, weights, usual, wanted, path, model, layout.origin, tail, notes)
 
 
 def _by_kind(path: Path, found: Weights, model: zoo.Configuration, wanted: Wanted) -> Model:
     """From Keras weights with automatic names: layers of each kind in execution order."""
-    resolution = {} if wanted.prepared.plane is None else {"resolution": wanted.prepared.plane}
+    resolution = {} if wanted.overrides.plane is None else {"resolution": wanted.overrides.plane}
     tensors = numbered(found.tensors) if found.kind == "npz" else found.tensors
     channels, classes, bias = keras_ends(tensors)
     if "bias" in model.options and "bias" not in model.given:
@@ -98,7 +98,7 @@ def _by_kind(path: Path, found: Weights, model: zoo.Configuration, wanted: Wante
     notes = [
         *found.notes,
         "its layers were matched by kind, in execution order",
-        assumed(model, wanted.prepared.over(usual)),
+        assumed(model, wanted.overrides.over(usual)),
     ]
     return _made(graph, weights, usual, wanted, path, model, "keras", fresh, notes)
 
@@ -123,4 +123,4 @@ def _made(
     notes: list[str],
 ) -> Model:
     task = Classification(labels_of(graph.output_shape[0], wanted.labels))
-    return Model(graph, weights, task, wanted.prepared.over(usual), imported([path], model, origin, fresh, notes))
+    return Model(graph, weights, task, wanted.overrides.over(usual), imported([path], model, origin, fresh, notes))

@@ -32,7 +32,7 @@ def import_checkpoint(
     fresh_head: bool = False,
     keep_background: bool = False,
     labels: Sequence[str] | None = None,
-    prepared: Overrides | None = None,
+    overrides: Overrides | None = None,
 ) -> Model:
     """Reads public weights of `model`, a registry name with options such as "mobilenet_v2:width=0.5".
 
@@ -51,23 +51,23 @@ def import_checkpoint(
     Raises FileError with both sides if the file does not fit the network, GraphError for a wrong `model`.
     """
     paths, chosen = [Path(file) for file in files], None if model is None else zoo.parse(model)
-    prepared = prepared or Overrides()
+    overrides = overrides or Overrides()
     kinds = {kind_of(path) for path in paths}
     if kinds == {"tflite"} and (origin or fresh_head):
         raise FileError("a .tflite file is matched layer by layer and in full: origin and fresh head do not apply")
     if kinds == {"tflite"} and chosen is not None:
-        return from_layers(paths, chosen, keep_background, labels, prepared)
+        return from_layers(paths, chosen, keep_background, labels, overrides)
     if len(paths) != 1:
         only = "; name the network with --as" if kinds == {"tflite"} else "; give one file"
         raise FileError(f"only a .tflite network may be split over several files{only}")
-    if chosen is None and not (origin or fresh_head) and (made := _described(paths[0], prepared)):
+    if chosen is None and not (origin or fresh_head) and (made := _described(paths[0], overrides)):
         return _whole(made, paths[0], "tflite" if kinds == {"tflite"} else "keras", keep_background, labels)
     found = read_weights(paths[0])
     try:
         if chosen is None:
             chosen, note = recognised(found.tensors)
             found = replace(found, notes=(*found.notes, note))
-        return from_tensors(paths[0], found, chosen, Wanted(origin, fresh_head, keep_background, labels, prepared))
+        return from_tensors(paths[0], found, chosen, Wanted(origin, fresh_head, keep_background, labels, overrides))
     except FileError as error:
         said = [str(error), *_but_fits(found.tensors, chosen), *found.notes]
         raise FileError(f"{paths[0]}: {'; '.join(said)}") from error
@@ -90,28 +90,28 @@ def import_onnx(
     *,
     keep_background: bool = False,
     labels: Sequence[str] | None = None,
-    prepared: Overrides | None = None,
+    overrides: Overrides | None = None,
 ) -> Model:
     """Reads an ONNX file, which describes its own network; see `smallcnn.onnx.read_onnx` and `import_checkpoint`.
 
     Raises FileError if the file is missing, damaged, or needs an operator the graph lacks.
     """
     path = Path(path)
-    return _whole(read_onnx(path, prepared), path, "onnx", keep_background, labels)
+    return _whole(read_onnx(path, overrides), path, "onnx", keep_background, labels)
 
 
-def _described(path: Path, prepared: Overrides) -> Model | None:
+def _described(path: Path, overrides: Overrides) -> Model | None:
     """The network described by a TensorFlow Lite or Keras file; None if it holds only weights."""
     kind = kind_of(path)
     if kind == "tflite":
-        return read_tflite(path, prepared)
+        return read_tflite(path, overrides)
     if kind not in ("hdf5", "keras"):
         return None
     try:
         with open_keras(path) as stored:
             if stored.description is None:
                 return None
-            return read_keras(stored, path.stem.removesuffix(".weights"), prepared)
+            return read_keras(stored, path.stem.removesuffix(".weights"), overrides)
     except (FileError, GraphError) as error:
         raise FileError(f"{path}: {error}") from error
 
@@ -144,8 +144,8 @@ def import_known(known: Checkpoint, path: Path) -> Model:
     usual = known.preprocessing
     height, _ = usual.size
     by_name = path.suffix != ".tflite"  # those files state their own preparation
-    prepared = Overrides(height, usual.mean, usual.std, usual.crop, usual.interpolation) if by_name else None
-    made = import_checkpoint([path], known.model, origin=known.layout, prepared=prepared)
+    overrides = Overrides(height, usual.mean, usual.std, usual.crop, usual.interpolation) if by_name else None
+    made = import_checkpoint([path], known.model, origin=known.layout, overrides=overrides)
     published = {"name": known.name, "origin": known.origin, "licence": known.licence, "url": known.url}
     accuracy = {"top1": known.top1, "top5": known.top5}
     return replace(made, facts=made.facts | {"published": published | accuracy})

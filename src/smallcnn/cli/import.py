@@ -85,18 +85,18 @@ def command(
         if file.name.lower().endswith(".onnx.data"):
             raise SmallcnnError(f"{file}: holds the weights of {file.with_suffix('').name}; give that file")
     check_writable(out)
-    prepared = Overrides(resolution, mean, std, crop, interpolation, scale, order, fit)
+    overrides = Overrides(resolution, mean, std, crop, interpolation, scale, order, fit)
     named = None if labels is None else _lines(labels)
     if {kind_of(file) for file in files} == {"onnx"}:
         if model or origin or fresh_head or len(files) > 1:
             raise SmallcnnError(
                 "an .onnx file is a whole network: it takes no --as, --origin or --fresh-head, and no second file"
             )
-        made = import_onnx(files[0], keep_background=keep_background, labels=named, prepared=prepared)
+        made = import_onnx(files[0], keep_background=keep_background, labels=named, overrides=overrides)
     else:
         made = import_checkpoint(
             files, model, origin=origin, fresh_head=fresh_head, keep_background=keep_background, labels=named,
-            prepared=prepared,
+            overrides=overrides,
         )  # fmt: skip
     store.check_finite(made, ", ".join(map(str, files)))
     store.save(made, out)
@@ -108,7 +108,7 @@ def command(
     )
     for note in (*imported.get("notes", ()), *remarks(made.facts)):
         remark(note)
-    if prepared.says_numbers and "onnx" not in made.facts:
+    if overrides.says_numbers and "onnx" not in made.facts:
         remark(f"preprocessing as given: {described(made.preprocessing)}")
     remark_ending(made)
     if imported["fresh"]:

@@ -43,19 +43,19 @@ class Stored:
     version: int
 
 
-def read_keras(stored: Stored, name: str, prepared: Overrides | None = None) -> Model:
-    """The network that the file describes. `prepared` states the image preparation where the file does not.
+def read_keras(stored: Stored, name: str, overrides: Overrides | None = None) -> Model:
+    """The network that the file describes. `overrides` states the image preparation where the file does not.
 
     Raises FileError if it is damaged or needs an operator the graph lacks.
     """
-    prepared = prepared or Overrides()
+    overrides = overrides or Overrides()
     model = describe(stored.description)
     tensors = Tensors(stored.size)
     weights = Weights(stored.weights, tensors, model)
-    network = Network(_image(model, prepared.plane), Budget(tensors.allowed // 32))
+    network = Network(_image(model, overrides.plane), Budget(tensors.allowed // 32))
     (result,) = _Run(network, weights, stored.version).model(model, (), [plain(network.input)])
     read = foreign(network, {LOGITS: vector(network, result)}, name, result.ended, "sigmoid")
-    preprocessing, said = _preparation(read, prepared)
+    preprocessing, said = _preparation(read, overrides)
     facts = {"keras": {"images": said, "dropped": read.dropped}}
     task = Classification(usual_labels(read.graph.output_shape[0]), read.ending)
     return Model(read.graph, read.weights, task, preprocessing, facts)
@@ -187,9 +187,9 @@ def _refusal(layer: Layer) -> str:
     return "the graph has no operator for it"
 
 
-def _preparation(read: Read, prepared: Overrides) -> tuple[Preprocessing, str]:
+def _preparation(read: Read, overrides: Overrides) -> tuple[Preprocessing, str]:
     """The image preparation, and whether it was "given", is "in the file" or "assumed"."""
-    pixels = None if prepared.says_numbers else told(read.done)
-    usual = prepared.over(fed(read.graph, *FED[pixels or "-1..1"]))
-    said = "given" if prepared.says_numbers else "in the file" if pixels else "assumed"
+    pixels = None if overrides.says_numbers else told(read.done)
+    usual = overrides.over(fed(read.graph, *FED[pixels or "-1..1"]))
+    said = "given" if overrides.says_numbers else "in the file" if pixels else "assumed"
     return composed(usual, read.entry), said

@@ -41,8 +41,8 @@ _SHAPES = ("SHAPE", "PACK", "STRIDED_SLICE", "GATHER", "CONCATENATION", "MUL", "
 """Operators that files use to compute shapes."""
 
 
-def read_tflite(path: Path | str, prepared: Overrides | None = None) -> Model:
-    """The network of a TensorFlow Lite file, with the labels and preparation from the file or `prepared`.
+def read_tflite(path: Path | str, overrides: Overrides | None = None) -> Model:
+    """The network of a TensorFlow Lite file, with the labels and preparation from the file or `overrides`.
 
     Raises FileError if the file is missing, damaged, or needs an operator the graph lacks.
     """
@@ -51,15 +51,15 @@ def read_tflite(path: Path | str, prepared: Overrides | None = None) -> Model:
         content = read_bytes(path)
         file = parse(content)
         return _model(
-            file, read_metadata(content, dict(file.metadata)), path.stem, len(content), prepared or Overrides()
+            file, read_metadata(content, dict(file.metadata)), path.stem, len(content), overrides or Overrides()
         )
     except (FileError, GraphError) as error:
         raise FileError(f"{path}: {error}") from error
 
 
-def _model(file: File, metadata: Metadata, stem: str, size: int, prepared: Overrides) -> Model:
+def _model(file: File, metadata: Metadata, stem: str, size: int, overrides: Overrides) -> Model:
     read = _read(file, stem, size)
-    preprocessing, said = _preparation(file, read, metadata, prepared)
+    preprocessing, said = _preparation(file, read, metadata, overrides)
     labels = _labels(metadata.labels, read.graph.output_shape[0])
     facts = {"tflite": {"images": said, "dropped": read.dropped}}
     return Model(read.graph, read.weights, Classification(labels, read.ending), preprocessing, facts)
@@ -186,10 +186,10 @@ def _turned(file: File) -> bool:
     return any(operator.kind == "TRANSPOSE" and file.inputs[0] in operator.inputs for operator in file.operators)
 
 
-def _preparation(file: File, read: Read, metadata: Metadata, prepared: Overrides) -> tuple[Preprocessing, str]:
+def _preparation(file: File, read: Read, metadata: Metadata, overrides: Overrides) -> tuple[Preprocessing, str]:
     """The image preparation, and whether it was "given", is "in the file" or "assumed"."""
     graph, tensor = read.graph, file.tensors[file.inputs[0]]
-    if prepared.plane not in (None, graph.input_shape[:2]):
+    if overrides.plane not in (None, graph.input_shape[:2]):
         raise FileError(f"was made for {graph.input_shape[0]}x{graph.input_shape[1]}; train --from can override that")
     normal = metadata.mean is not None and metadata.std is not None and len(metadata.mean) in (1, graph.input_shape[2])
     said = "in the file"
@@ -201,9 +201,9 @@ def _preparation(file: File, read: Read, metadata: Metadata, prepared: Overrides
     elif first := _quantized_first(file):
         usual, said = fed(graph, first.scale, -first.scale * first.zero), "assumed"
     else:
-        pixels = None if prepared.says_numbers else told(read.done)
+        pixels = None if overrides.says_numbers else told(read.done)
         usual, said = fed(graph, *FED[pixels or "-1..1"]), said if pixels else "assumed"
-    return composed(prepared.over(usual), read.entry), "given" if prepared.says_numbers else said
+    return composed(overrides.over(usual), read.entry), "given" if overrides.says_numbers else said
 
 
 def _quantized_first(file: File) -> Grid | None:

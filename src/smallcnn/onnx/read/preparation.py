@@ -35,26 +35,26 @@ _ALIKE = 0.012
 """Of pixels of 0..1: what people round the mean by, as Caffe's 104, 117 and 123; red's and blue's differ by 0.08."""
 
 
-def preparation(file: File, read: Read, prepared: Overrides) -> tuple[Preprocessing, dict[str, str]]:
+def preparation(file: File, read: Read, overrides: Overrides) -> tuple[Preprocessing, dict[str, str]]:
     """The preparation from images to the graph's input, and its source. FileError if it cannot be determined."""
     height, width, channels = read.graph.input_shape
-    pixels = None if prepared.says_numbers else _pixels(file, read)
+    pixels = None if overrides.says_numbers else _pixels(file, read)
     fed = _FED[pixels] if pixels else (0.5, 0.5)
     usual = Preprocessing((height, width), (fed[0],) * channels, (fed[1],) * channels)
     if channels == 3:
         said = _ORDERS.get(file.metadata.get("Image.BitmapPixelFormat", ""))
-        order = prepared.order or said or _order(read.entry, pixels) or "rgb"
+        order = overrides.order or said or _order(read.entry, pixels) or "rgb"
         usual = replace(usual, order=order)
         if pixels is None:
             there, back = IMAGENET, tuple(values[::-1] for values in IMAGENET)
             mean, std = there if order == "rgb" else back
             usual = replace(usual, mean=mean, std=std)
-    fed_to = prepared.over(usual)
+    fed_to = overrides.over(usual)
     how = {
-        "pictures": "given" if prepared.says_numbers else "in the file" if pixels else "assumed",
+        "pictures": "given" if overrides.says_numbers else "in the file" if pixels else "assumed",
         "fed": described(fed_to),
     }
-    if prepared.says_numbers and (asks := _doubt(read, fed_to)):
+    if overrides.says_numbers and (asks := _doubt(read, fed_to)):
         how["asks"] = asks
     return composed(fed_to, read.entry), how
 

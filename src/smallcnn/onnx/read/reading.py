@@ -54,8 +54,8 @@ _MOST_BYTES = 2**31 - 1
 """Largest message the format's encoding allows."""
 
 
-def read_onnx(path: Path | str, prepared: Overrides | None = None) -> Model:
-    """The network of an ONNX file. `prepared` states the image preparation where the file does not.
+def read_onnx(path: Path | str, overrides: Overrides | None = None) -> Model:
+    """The network of an ONNX file. `overrides` states the image preparation where the file does not.
 
     Raises FileError if the file is missing, damaged, or needs an operator the graph lacks.
     """
@@ -66,7 +66,7 @@ def read_onnx(path: Path | str, prepared: Overrides | None = None) -> Model:
         if path.stat().st_size > _MOST_BYTES:
             raise FileError(f"{path.stat().st_size:,} bytes; an ONNX file has at most {_MOST_BYTES:,}")
         file = unpack(parse(path.read_bytes()), Beside(path.parent))
-        return _model(file, path.stem, prepared or Overrides())
+        return _model(file, path.stem, overrides or Overrides())
     except OSError as error:
         raise FileError(f"{path}: cannot be read ({error.strerror})") from error
     except (FileError, GraphError) as error:
@@ -79,17 +79,17 @@ def from_onnx(model: onnx.ModelProto, *, resolution: tuple[int, int] | None = No
     return _read(file, file.name, resolution)
 
 
-def _model(file: File, stem: str, prepared: Overrides) -> Model:
+def _model(file: File, stem: str, overrides: Overrides) -> Model:
     ours = file.is_ours
     name = file.metadata.get("smallcnn.model", stem) if ours else stem
-    read = _read(file, name, prepared.plane)
+    read = _read(file, name, overrides.plane)
     if ours:
         made = _ours(file, read)
-        return replace(made, preprocessing=prepared.over(made.preprocessing))
+        return replace(made, preprocessing=overrides.over(made.preprocessing))
     labels = usual_labels(read.graph.output_shape[0])
     if file.labels and len(file.labels) == len(labels):
         labels = checked_labels(list(file.labels))
-    preprocessing, how = preparation(file, read, prepared)
+    preprocessing, how = preparation(file, read, overrides)
     said = {"producer": file.producer, "opset": file.opset, "dropped": read.dropped} | how
     if file.beside.files:
         said["beside"] = {name: digest(path) for name, path in file.beside.files.items()}
