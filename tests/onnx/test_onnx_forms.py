@@ -1,4 +1,4 @@
-"""How other writers spell things: old operator sets, unread outputs, tails, data beside the model, gates, channels."""
+"""How other writers spell things: old operator sets, unread outputs, tails, data next to the model, gates, channels."""
 
 import os
 
@@ -75,7 +75,7 @@ def test_operators_in_any_order():
         assert output_error(got, wanted) < TOLERANCE
 
 
-# data beside the model
+# data next to the model
 
 
 def beside(folder, name="net.onnx", **entries):
@@ -332,7 +332,7 @@ TAILS = {
         [named("r", TensorProto.INT32)],
         False,
     ),
-    "ArgMax beside probabilities": ([BEST], [named("p", TensorProto.FLOAT), named("k", TensorProto.INT64)], False),
+    "ArgMax next to probabilities": ([BEST], [named("p", TensorProto.FLOAT), named("k", TensorProto.INT64)], False),
     "TopK": ([node("TopK", "p two", "best places")], [named("best", 1), named("places", TensorProto.INT64)], False),
     "names gathered": ([BEST, node("Gather", "names k", "word")], [named("word", TensorProto.STRING)], True),
     "names extracted": ([BEST, EXTRACT], [named("word", TensorProto.STRING)], True),

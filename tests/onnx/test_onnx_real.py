@@ -1,4 +1,4 @@
-"""Real files of others, which lie beside the repository: read, and their answers compared with ONNX Runtime's."""
+"""Real files of others, which lie next to the repository: read, and their answers compared with ONNX Runtime's."""
 
 from pathlib import Path
 

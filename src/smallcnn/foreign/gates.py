@@ -71,5 +71,5 @@ def _product(
     return net.sum([first, *rest], f"{label}.sum") if rest else first
 
 
-def _or_nothing(value: Array, beside: Array) -> Array:
-    return np.where(np.abs(value) <= _NOTHING * np.abs(beside), 0.0, value)
+def _or_nothing(value: Array, other: Array) -> Array:
+    return np.where(np.abs(value) <= _NOTHING * np.abs(other), 0.0, value)

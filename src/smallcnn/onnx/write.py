@@ -52,8 +52,8 @@ def export(model: Model, path: Path | str, *, probabilities: bool = False) -> fl
             f"the exported {model.graph.name} is off by {error:.1e} of its largest output in ONNX Runtime "
             f"(allowed: {TOLERANCE:.0e}); nothing written"
         )
-    with atomic(path) as beside:
-        beside.write_bytes(content)
+    with atomic(path) as temporary:
+        temporary.write_bytes(content)
     return error
 
 

@@ -5,8 +5,8 @@ from typing import ClassVar, Literal, get_args
 
 from smallcnn.errors import GraphError
 from smallcnn.ir import checks
-from smallcnn.ir.ops.op import Op, listed, passed_on
-from smallcnn.ir.types import Shape, Tensor
+from smallcnn.ir.ops.op import Op, listed
+from smallcnn.ir.types import Shape
 
 ActivationKind = Literal["relu", "relu6", "leaky_relu", "hard_swish", "hard_sigmoid", "sigmoid"]
 
@@ -27,10 +27,6 @@ class Activation(Op):
         checks.choice("activation", self.function, get_args(ActivationKind))
         checks.above_zero("slope", self.slope)
 
-    def output_shape(self, *inputs: Shape) -> Shape:
-        """The shape of the input."""
-        return inputs[0]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Clip(Op):
@@ -45,10 +41,6 @@ class Clip(Op):
             raise GraphError(
                 f"a clip needs numbers low < high, not {checks.shown(self.low)} and {checks.shown(self.high)}"
             )
-
-    def output_shape(self, *inputs: Shape) -> Shape:
-        """The shape of the input."""
-        return inputs[0]
 
 
 @dataclass(frozen=True)
@@ -113,16 +105,9 @@ class Dropout(Op):
     """Zeroes entries with this probability in training; does nothing at inference."""
 
     kind: ClassVar[str] = "dropout"
+    moves: ClassVar[bool] = True
     rate: float
 
     def __post_init__(self) -> None:
         if not (checks.is_number(self.rate) and 0 <= self.rate < 1):
             raise GraphError(f"dropout rate must be at least 0 and below 1, not {checks.shown(self.rate)}")
-
-    def output(self, *inputs: Tensor) -> Tensor:
-        """Of any number type."""
-        return passed_on(self, inputs)
-
-    def output_shape(self, *inputs: Shape) -> Shape:
-        """The shape of the input."""
-        return inputs[0]

@@ -51,11 +51,7 @@ class Conv(Op):
 
     def weights(self, *inputs: Shape) -> dict[str, Weight]:
         """`weight` (out, C / groups, kernel height, kernel width) and optionally `bias` (out,)."""
-        shape = (self.out, inputs[0][2] // self.groups, *self.kernel)
-        weights = {"weight": Weight(Tensor(shape, self.number, self.grid))}
-        if self.bias:
-            weights["bias"] = Weight(Tensor((self.out,)))
-        return weights
+        return _weights(self, (inputs[0][2] // self.groups, *self.kernel))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,10 +76,7 @@ class Dense(Op):
 
     def weights(self, *inputs: Shape) -> dict[str, Weight]:
         """`weight` (out, C) and optionally `bias` (out,)."""
-        weights = {"weight": Weight(Tensor((self.out, inputs[0][0]), self.number, self.grid))}
-        if self.bias:
-            weights["bias"] = Weight(Tensor((self.out,)))
-        return weights
+        return _weights(self, (inputs[0][0],))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,10 +88,6 @@ class BatchNorm(Op):
 
     def __post_init__(self) -> None:
         checks.above_zero("epsilon", self.epsilon)
-
-    def output_shape(self, *inputs: Shape) -> Shape:
-        """The shape of the input."""
-        return inputs[0]
 
     def weights(self, *inputs: Shape) -> dict[str, Weight]:
         """Scale and shift, which are learned, and the running statistics, which are measured."""
@@ -117,3 +106,8 @@ def _check_stored(op: Conv | Dense) -> None:
         raise GraphError(f"weights of {op.number} need a grid")
     if op.grid is not None:
         check_grid(op.number, op.grid, 1, op.out)
+
+
+def _weights(op: Conv | Dense, per_output: Shape) -> dict[str, Weight]:
+    weights = {"weight": Weight(Tensor((op.out, *per_output), op.number, op.grid))}
+    return weights | ({"bias": Weight(Tensor((op.out,)))} if op.bias else {})

@@ -5,8 +5,8 @@ from typing import ClassVar
 
 from smallcnn.errors import GraphError
 from smallcnn.ir import checks
-from smallcnn.ir.ops.op import Op, listed, passed_on
-from smallcnn.ir.types import Shape, Tensor
+from smallcnn.ir.ops.op import Op, listed
+from smallcnn.ir.types import Shape
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,7 @@ class Flatten(Op):
     """(H, W, C) -> (H * W * C,), channels last: the channel index runs fastest."""
 
     kind: ClassVar[str] = "flatten"
-
-    def output(self, *inputs: Tensor) -> Tensor:
-        """Of any number type."""
-        return passed_on(self, inputs)
+    moves: ClassVar[bool] = True
 
     def output_shape(self, *inputs: Shape) -> Shape:
         """(H * W * C,)."""
@@ -50,12 +47,9 @@ class Concat(Op):
     """Joins two or more tensors along the channels."""
 
     kind: ClassVar[str] = "concat"
+    moves: ClassVar[bool] = True
     inputs_min: ClassVar[int] = 2
     inputs_max: ClassVar[int | None] = None
-
-    def output(self, *inputs: Tensor) -> Tensor:
-        """Of any number type."""
-        return passed_on(self, inputs)
 
     def output_shape(self, *inputs: Shape) -> Shape:
         """Planes as given, channels summed."""
@@ -69,14 +63,11 @@ class Shuffle(Op):
     """Channel shuffle (ShuffleNet v1, figure 1): channels read as (groups, n), transposed to (n, groups), flattened."""
 
     kind: ClassVar[str] = "shuffle"
+    moves: ClassVar[bool] = True
     groups: int
 
     def __post_init__(self) -> None:
         checks.positive("groups", self.groups)
-
-    def output(self, *inputs: Tensor) -> Tensor:
-        """Of any number type."""
-        return passed_on(self, inputs)
 
     def output_shape(self, *inputs: Shape) -> Shape:
         """The shape of the input."""
@@ -91,6 +82,7 @@ class Slice(Op):
     """Channels start to stop (exclusive). A channel split is one slice per part."""
 
     kind: ClassVar[str] = "slice"
+    moves: ClassVar[bool] = True
     start: int
     stop: int
 
@@ -99,10 +91,6 @@ class Slice(Op):
             raise GraphError(
                 f"a slice needs 0 <= start < stop, not {checks.shown(self.start)} to {checks.shown(self.stop)}"
             )
-
-    def output(self, *inputs: Tensor) -> Tensor:
-        """Of any number type."""
-        return passed_on(self, inputs)
 
     def output_shape(self, *inputs: Shape) -> Shape:
         """(..., stop - start)."""

@@ -6,7 +6,7 @@ from typing import ClassVar
 from smallcnn.errors import GraphError
 from smallcnn.ir import checks
 from smallcnn.ir.ops.op import Op
-from smallcnn.ir.types import Grid, Number, Shape, Tensor, check_grid
+from smallcnn.ir.types import Grid, Number, Tensor, check_grid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,10 +28,6 @@ class Quantize(Op):
         """The same shape on this grid."""
         return Tensor(super().output(*inputs).shape, self.number, self.grid)
 
-    def output_shape(self, *inputs: Shape) -> Shape:
-        """The shape of the input."""
-        return inputs[0]
-
 
 @dataclass(frozen=True)
 class Dequantize(Op):
@@ -44,7 +40,3 @@ class Dequantize(Op):
         if inputs[0].grid is None:
             raise GraphError(f"needs numbers on a grid, not {inputs[0].number}")
         return Tensor(self.output_shape(inputs[0].shape))
-
-    def output_shape(self, *inputs: Shape) -> Shape:
-        """The shape of the input."""
-        return inputs[0]

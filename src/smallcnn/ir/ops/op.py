@@ -30,25 +30,25 @@ class Weight:
 
 @dataclass(frozen=True)
 class Op:
-    """One operator. Subclasses define the number of inputs, the output shape and the weights."""
+    """One operator. Subclasses define the number of inputs, the shape of the result and the weights."""
 
     kind: ClassVar[str]
+    moves: ClassVar[bool] = False  # passes numbers of any type on, as it only moves them; others compute with float32
     inputs_min: ClassVar[int] = 1
     inputs_max: ClassVar[int | None] = 1
 
     def output(self, *inputs: Tensor) -> Tensor:
-        """The result for these inputs; GraphError if they do not fit.
-
-        Operators compute with float32. Those that only move or choose numbers pass any type on, see `passed_on`.
-        """
+        """The result for these inputs; GraphError if they do not fit."""
+        if self.moves:
+            return passed_on(self, inputs)
         for tensor in inputs:
             if tensor.number != "float32":
                 raise GraphError(f"needs float32, not {tensor.number}; a dequantize must come first")
         return Tensor(self.output_shape(*(tensor.shape for tensor in inputs)))
 
     def output_shape(self, *inputs: Shape) -> Shape:
-        """Shape of the result for inputs of these shapes; GraphError if they do not fit."""
-        raise NotImplementedError
+        """Shape of the result, by default that of the input. Raises GraphError if the inputs do not fit."""
+        return inputs[0]
 
     def weights(self, *inputs: Shape) -> dict[str, Weight]:  # noqa: ARG002
         """Name, tensor and kind of each stored tensor, in storage order."""

@@ -15,14 +15,11 @@ class Pad(Op):
     """Zeros around a map, (H, W, C) -> (H + top + bottom, W + left + right, C); negative numbers crop."""
 
     kind: ClassVar[str] = "pad"
+    moves: ClassVar[bool] = True
     padding: Padding
 
     def __post_init__(self) -> None:
         checks.margins(self.padding)
-
-    def output(self, *inputs: Tensor) -> Tensor:
-        """Of any number type."""
-        return passed_on(self, inputs)
 
     def output_shape(self, *inputs: Shape) -> Shape:
         """(H', W', C)."""

@@ -14,9 +14,9 @@ from smallcnn.foreign.network import Network
 from smallcnn.foreign.views import View, decimal
 from smallcnn.ir import ops
 from smallcnn.ir.checks import shown
-from smallcnn.ir.types import RANGES
+from smallcnn.ir.types import RANGES, Tensor
 from smallcnn.onnx.read.call import Call
-from smallcnn.onnx.read.codes import Stored
+from smallcnn.reference.numbers import real
 
 
 def batch_norm(net: Network, call: Call) -> View:
@@ -141,7 +141,7 @@ def gemm(net: Network, call: Call) -> View:
     if call.attributes.whole("transA", 0):
         view = replace(view, dims=view.dims[::-1])
     if alpha != 1:
-        weight, stored = stored.real(weight) * alpha, Stored()
+        weight, stored = real(stored, weight).astype(np.float32) * alpha, Tensor(weight.shape)
     if bias is not None:
         if bias.size not in (1, len(weight)) or bias.shape[-1:] not in ((), (1,), (len(weight),)):
             raise FileError(f"adds {shown(bias.shape)} to {len(weight)} numbers")

@@ -6,7 +6,8 @@ from smallcnn.errors import FileError
 from smallcnn.foreign.views import Array, View
 from smallcnn.ir.checks import shown
 from smallcnn.ir.ops import NO_PADDING, Padding
-from smallcnn.onnx.read.codes import Coded, Stored
+from smallcnn.ir.types import Tensor
+from smallcnn.onnx.read.codes import Coded
 from smallcnn.onnx.read.constants import Constants, along, whole
 
 Value = View | Array | Coded
@@ -74,14 +75,15 @@ class Call(Constants):
             raise FileError(f"has a {what} of {value.dtype}; floats of 16, 32 and 64 bits are read")
         return value
 
-    def stored(self, index: int, outputs: int) -> tuple[Array, Stored]:
+    def stored(self, index: int, outputs: int) -> tuple[Array, Tensor]:
         """A layer's weight as the file stores it, with its axis of `outputs`, 0 or the last of two, first."""
         value = self.values[index] if index < len(self.values) else None
         if isinstance(value, Coded) and value.is_per(outputs):
-            weight, stored = value.codes, Stored(value.number, value.grid)
-        else:
-            weight, stored = self.weight(index, "weight"), Stored()
-        return (weight.T if outputs else weight), stored
+            weight = value.codes.T if outputs else value.codes
+            return weight, Tensor(weight.shape, value.number, value.grid)
+        weight = self.weight(index, "weight")
+        weight = weight.T if outputs else weight
+        return weight, Tensor(weight.shape)
 
     def bias(self, index: int) -> Array | None:
         """An optional weight."""

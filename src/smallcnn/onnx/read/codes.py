@@ -12,19 +12,6 @@ from smallcnn.ir.checks import shown
 from smallcnn.ir.types import RANGES, Grid, Number, Tensor
 from smallcnn.reference import numbers
 
-
-@dataclass(frozen=True)
-class Stored:
-    """The number type of a weight, and the grid of whole numbers: one entry, or one per output."""
-
-    number: Number = "float32"
-    grid: Grid | None = None
-
-    def real(self, values: Array) -> Array:
-        """The real numbers of a weight with its outputs first."""
-        return numbers.real(Tensor(values.shape, self.number, self.grid), values).astype(np.float32)
-
-
 _FIRST = 10
 """The operator set that has these operators first."""
 
@@ -44,7 +31,10 @@ class Coded:
 
     def real(self) -> Array:
         """The real numbers, float32."""
-        return _first(Stored(self.number, self.grid).real, self.codes, self.axis)
+        return _first(self._real, self.codes, self.axis)
+
+    def _real(self, rows: Array) -> Array:
+        return numbers.real(Tensor(rows.shape, self.number, self.grid), rows).astype(np.float32)
 
     def transposed(self, order: list[int] | None) -> "Coded":
         """With its axes in another order."""

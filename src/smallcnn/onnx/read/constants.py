@@ -9,25 +9,12 @@ from math import ceil, prod
 from typing import Any
 
 import numpy as np
-from onnx import TensorProto
 
 from smallcnn.errors import FileError
 from smallcnn.foreign.budget import Budget
 from smallcnn.foreign.views import Array
 from smallcnn.ir.checks import shown
-from smallcnn.onnx.read.file import Attributes, number_type
-
-_DTYPES: dict[int, type] = {
-    TensorProto.FLOAT: np.float32,
-    TensorProto.DOUBLE: np.float64,
-    TensorProto.FLOAT16: np.float16,
-    TensorProto.INT64: np.int64,
-    TensorProto.INT32: np.int32,
-    TensorProto.UINT8: np.uint8,
-    TensorProto.INT8: np.int8,
-    TensorProto.BOOL: np.bool_,
-}
-_MOST_AXES = 16
+from smallcnn.onnx.read.values import MOST_AXES, Attributes, dtype_of, number_type
 
 
 @dataclass(frozen=True)
@@ -126,10 +113,11 @@ def _constant_of_shape(call: Constants) -> Array:
 def _cast(call: Constants) -> Array:
     to = call.attributes.number_type("to")
     call.attributes.whole("saturate", 1)
-    if to not in _DTYPES:
+    dtype = dtype_of(to)
+    if dtype is None:
         raise FileError(f"casts to {number_type(to)}")
     call.budget.spend(call[0].size)
-    return call[0].astype(_DTYPES[to])
+    return call[0].astype(dtype)
 
 
 def _cast_like(call: Constants) -> Array:
@@ -178,7 +166,7 @@ def _transpose(call: Constants) -> Array:
 
 
 def _shape(call: Constants) -> Array:
-    start, end = call.attributes.whole("start", 0), call.attributes.whole("end", _MOST_AXES)
+    start, end = call.attributes.whole("start", 0), call.attributes.whole("end", MOST_AXES)
     return np.array(call[0].shape[start:end], np.int64)
 
 
@@ -243,7 +231,7 @@ def along(axis: int, axes: int) -> int:
 
 def target_shape(shape: tuple[int, ...], wanted: list[int], allow_zero: int) -> list[int]:
     """The result shape of Reshape: 0 stands for the old length, -1 for the rest."""
-    if len(wanted) > _MOST_AXES:
+    if len(wanted) > MOST_AXES:
         raise FileError(f"reshapes to {len(wanted)} axes")
     result = [shape[i] if size == 0 and not allow_zero and i < len(shape) else size for i, size in enumerate(wanted)]
     known = prod(size for size in result if size != -1)

@@ -19,7 +19,7 @@ _MOST_BYTES = 2**30
 """Limit for all tensors together and for one data file: twice VGG's weights in float32."""
 
 
-class Beside:
+class DataFiles:
     """The files next to a model, opened when a tensor needs one."""
 
     def __init__(self, folder: Path | None) -> None:

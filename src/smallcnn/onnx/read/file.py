@@ -1,4 +1,4 @@
-"""Parses an ONNX file into steps and stored tensors; every size is checked before memory is allocated.
+"""Parses an ONNX file into steps and stored tensors.
 
 Unsupported content (other domains, sparse tensors) is refused by name.
 """
@@ -6,37 +6,21 @@ Unsupported content (other domains, sparse tensors) is refused by name.
 import heapq
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from math import prod
-from typing import Any
 
-import numpy as np
 import onnx
-from onnx import AttributeProto, TensorProto
+from onnx import AttributeProto
 
 from smallcnn.errors import FileError
-from smallcnn.foreign.views import Array, decimal
-from smallcnn.ir.checks import MOST_STORED, shown
-from smallcnn.onnx.read.external import Beside
+from smallcnn.foreign.views import Array
+from smallcnn.ir.checks import shown
+from smallcnn.onnx.read.external import DataFiles
 from smallcnn.onnx.read.functions import inlined
 from smallcnn.onnx.read.outline import outline
 from smallcnn.onnx.read.tails import Cut, cut
+from smallcnn.onnx.read.values import tensor
 
 OPSETS = range(1, 27)
 """Supported operator sets; newer ones may have changed meanings."""
-
-_MOST_AXES = 16
-
-# the file's number type -> numpy's, and the field that holds values without `raw_data`
-_NUMBERS: dict[int, tuple[type, str]] = {
-    TensorProto.FLOAT: (np.float32, "float_data"),
-    TensorProto.DOUBLE: (np.float64, "double_data"),
-    TensorProto.FLOAT16: (np.float16, "int32_data"),
-    TensorProto.INT64: (np.int64, "int64_data"),
-    TensorProto.INT32: (np.int32, "int32_data"),
-    TensorProto.UINT8: (np.uint8, "int32_data"),
-    TensorProto.INT8: (np.int8, "int32_data"),
-    TensorProto.BOOL: (np.bool_, "int32_data"),
-}
 
 
 @dataclass(frozen=True)
@@ -75,7 +59,7 @@ class File:
     constants: Mapping[str, Array]
     metadata: Mapping[str, str]
     labels: tuple[str, ...] | None
-    beside: Beside
+    data: DataFiles
 
     @property
     def is_ours(self) -> bool:
@@ -99,9 +83,9 @@ def parse(content: bytes) -> onnx.ModelProto:
         raise FileError("damaged or not an ONNX file") from error
 
 
-def unpack(model: onnx.ModelProto, beside: Beside | None = None) -> File:
+def unpack(model: onnx.ModelProto, data: DataFiles | None = None) -> File:
     """Checks and sorts the content of `model`; FileError naming anything unsupported."""
-    beside = beside or Beside(None)
+    data = data or DataFiles(None)
     if not model.graph.node:
         raise FileError("damaged or not an ONNX file: it holds no operators")
     model = inlined(model)
@@ -119,7 +103,7 @@ def unpack(model: onnx.ModelProto, beside: Beside | None = None) -> File:
         if stored.name in constants:
             raise FileError(f"stores two tensors {shown(stored.name)}")
         if stored.name in read:
-            constants[stored.name] = tensor(stored, shown(stored.name), beside)
+            constants[stored.name] = tensor(stored, shown(stored.name), data)
     made = {name for step in steps for name in step.outputs} | constants.keys() | {value.name for value in graph.input}
     for step in steps:
         if missing := [name for name in step.inputs if name and name not in made]:
@@ -144,7 +128,7 @@ def unpack(model: onnx.ModelProto, beside: Beside | None = None) -> File:
         constants=constants,
         metadata=metadata,
         labels=end.labels,
-        beside=beside,
+        data=data,
     )
 
 
@@ -219,110 +203,6 @@ def _step(node: onnx.NodeProto) -> Step:
     if len(attributes) != len(node.attribute):
         raise FileError(f"{shown(name)}: has an attribute twice")
     return Step(node.op_type, name, tuple(node.input), outputs, attributes)
-
-
-def tensor(stored: onnx.TensorProto, what: str, beside: Beside) -> Array:
-    """The values of a stored tensor; FileError unless it is numeric and in this file or one next to it."""
-    if stored.data_type not in _NUMBERS:
-        raise FileError(f"{what} is stored as {number_type(stored.data_type)}; floats of 16, 32 and 64 bits are read")
-    dtype, field = _NUMBERS[stored.data_type]
-    shape = tuple(stored.dims)
-    empty_but_large = 0 in shape and prod(filter(None, shape)) > MOST_STORED  # which NumPy refuses as well
-    if len(shape) > _MOST_AXES or min(shape, default=0) < 0 or empty_but_large:
-        raise FileError(f"{what} claims the shape {shown(shape)}")
-    values: Array
-    size = prod(shape) * np.dtype(dtype).itemsize
-    little = np.dtype(dtype).newbyteorder("<")
-    if stored.data_location == TensorProto.EXTERNAL or stored.external_data:
-        values = beside.bytes_of(stored, what, size).view(little).astype(dtype, copy=False)
-    elif stored.HasField("raw_data"):
-        if size != len(stored.raw_data):
-            raise FileError(f"{what} holds {len(stored.raw_data)} bytes, which does not match {shown(shape)}")
-        values = np.frombuffer(stored.raw_data, little).astype(dtype, copy=False)
-    else:
-        held = getattr(stored, field)
-        if prod(shape) != len(held):
-            raise FileError(f"{what} holds {len(held)} values, which does not match {shown(shape)}")
-        bits: Array = np.array(held, np.int64 if field == "int32_data" else dtype)
-        values = bits.astype(np.uint16).view(np.float16) if dtype is np.float16 else bits.astype(dtype)
-    return values.reshape(shape)
-
-
-def number_type(code: int) -> str:
-    """ONNX's name of a number type, such as "FLOAT16"."""
-    return TensorProto.DataType.Name(code) if code in TensorProto.DataType.values() else f"type {code}"
-
-
-class Attributes:
-    """An operator's attributes, taken one by one; `finish` refuses unused ones."""
-
-    def __init__(self, attributes: Mapping[str, AttributeProto], beside: Beside) -> None:
-        self._left = dict(attributes)
-        self._beside = beside
-
-    def drop(self, *names: str) -> None:
-        """Ignores attributes without a meaning here."""
-        for name in names:
-            self._left.pop(name, None)
-
-    def has(self, name: str) -> bool:
-        """Whether an attribute of this name exists."""
-        return name in self._left
-
-    def number_type(self, name: str) -> int:
-        """A number type by its code or, in old operator sets, its name."""
-        if name in self._left and self._left[name].type == AttributeProto.STRING:
-            word = self.text(name, "")
-            return TensorProto.DataType.Value(word) if word in TensorProto.DataType.keys() else 0  # noqa: SIM118
-        return self.whole(name)
-
-    def whole(self, name: str, default: int | None = None) -> int:
-        """A whole number."""
-        value = self._take(name, AttributeProto.INT, "i", default)
-        if value is None:
-            raise FileError(f"lacks {name}")
-        return int(value)
-
-    def ints(self, name: str, default: list[int] | None = None) -> list[int] | None:
-        """Whole numbers, or `default`."""
-        value = self._take(name, AttributeProto.INTS, "ints", default)
-        return value if value is None else list(value)
-
-    def real(self, name: str, default: float) -> float:
-        """The decimal number that was rounded to float32, such as 1e-5."""
-        return decimal(self._take(name, AttributeProto.FLOAT, "f", default))
-
-    def text(self, name: str, default: str) -> str:
-        """A word."""
-        value = self._take(name, AttributeProto.STRING, "s", default)
-        return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-
-    def array(self, name: str) -> Array | None:
-        """A tensor, a number or a list of numbers; None if absent."""
-        found = self._left.pop(name, None)
-        if found is None:
-            return None
-        match found.type:
-            case AttributeProto.TENSOR:
-                return tensor(found.t, name, self._beside)
-            case AttributeProto.FLOAT | AttributeProto.FLOATS:
-                return np.array(found.f if found.type == AttributeProto.FLOAT else found.floats, np.float32)
-            case AttributeProto.INT | AttributeProto.INTS:
-                return np.array(found.i if found.type == AttributeProto.INT else found.ints, np.int64)
-        raise FileError(f"{name} is not a number, a list of numbers or a tensor")
-
-    def finish(self) -> None:
-        """FileError if an attribute is left."""
-        if self._left:
-            raise FileError(f"has an unexpected attribute {shown(next(iter(self._left)))}")
-
-    def _take(self, name: str, kind: int, field: str, default: Any) -> Any:
-        found = self._left.pop(name, None)
-        if found is None:
-            return default
-        if found.type != kind:
-            raise FileError(f"{name} is of the wrong type")
-        return getattr(found, field)
 
 
 def _words(said: str | bytes) -> str:

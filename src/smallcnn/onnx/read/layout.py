@@ -4,7 +4,8 @@ from onnx import TensorProto
 
 from smallcnn.errors import FileError
 from smallcnn.foreign import views
-from smallcnn.onnx.read.file import File, ImageInput, number_type
+from smallcnn.onnx.read.file import File, ImageInput
+from smallcnn.onnx.read.values import number_type
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 _ALIKE = ("Add", "Cast", "Div", "Identity", "Mul", "Pad", "Sub")  # operators that may come before a transpose

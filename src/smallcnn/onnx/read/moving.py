@@ -13,7 +13,7 @@ from smallcnn.ir.checks import shown
 from smallcnn.onnx.read.call import Call, Value
 from smallcnn.onnx.read.codes import Coded
 from smallcnn.onnx.read.constants import along, slices, target_shape
-from smallcnn.onnx.read.file import number_type
+from smallcnn.onnx.read.values import number_type
 
 _MOST_COPIES = 16  # of a channel
 

@@ -11,7 +11,7 @@ from smallcnn.errors import FileError
 from smallcnn.foreign.views import Array, View
 from smallcnn.onnx.read.call import Value
 from smallcnn.onnx.read.constants import along
-from smallcnn.onnx.read.file import Attributes
+from smallcnn.onnx.read.values import Attributes
 
 FIRST_MODERN = 7
 

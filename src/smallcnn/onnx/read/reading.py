@@ -38,13 +38,14 @@ from smallcnn.onnx.read import older
 from smallcnn.onnx.read.call import Call, Value
 from smallcnn.onnx.read.codes import Coded
 from smallcnn.onnx.read.constants import Constants, evaluate
-from smallcnn.onnx.read.external import Beside
-from smallcnn.onnx.read.file import Attributes, File, Step, parse, unpack
+from smallcnn.onnx.read.external import DataFiles
+from smallcnn.onnx.read.file import File, Step, parse, unpack
 from smallcnn.onnx.read.layout import input_shape, sides_of
 from smallcnn.onnx.read.operators import COMPUTING, MOVING, REFUSED
 from smallcnn.onnx.read.outline import check_ordinary
 from smallcnn.onnx.read.preparation import preparation
 from smallcnn.onnx.read.quantization import of_constants
+from smallcnn.onnx.read.values import Attributes
 from smallcnn.system.files import check_regular
 from smallcnn.tasks.classification import Classification
 from smallcnn.tasks.labels import checked_labels
@@ -65,7 +66,7 @@ def read_onnx(path: Path | str, overrides: Overrides | None = None) -> Model:
         check_ordinary(path)
         if path.stat().st_size > _MOST_BYTES:
             raise FileError(f"{path.stat().st_size:,} bytes; an ONNX file has at most {_MOST_BYTES:,}")
-        file = unpack(parse(path.read_bytes()), Beside(path.parent))
+        file = unpack(parse(path.read_bytes()), DataFiles(path.parent))
         return _model(file, path.stem, overrides or Overrides())
     except OSError as error:
         raise FileError(f"{path}: cannot be read ({error.strerror})") from error
@@ -91,8 +92,8 @@ def _model(file: File, stem: str, overrides: Overrides) -> Model:
         labels = checked_labels(list(file.labels))
     preprocessing, how = preparation(file, read, overrides)
     said = {"producer": file.producer, "opset": file.opset, "dropped": read.dropped} | how
-    if file.beside.files:
-        said["beside"] = {name: digest(path) for name, path in file.beside.files.items()}
+    if file.data.files:
+        said["beside"] = {name: digest(path) for name, path in file.data.files.items()}
     return Model(read.graph, read.weights, Classification(labels, read.ending), preprocessing, {"onnx": said})
 
 
@@ -191,7 +192,7 @@ def _map(network: Network, result: View) -> Node:
 def _run(step: Step, values: dict[str, Value], network: Network, file: File, read: Collection[str]) -> list[Value]:
     """The results of one operator, at least one for each of its outputs that is in `read`."""
     given = [values[name] if name else None for name in step.inputs]
-    attributes, opset = Attributes(step.attributes, file.beside), file.opset
+    attributes, opset = Attributes(step.attributes, file.data), file.opset
     if opset < older.FIRST_MODERN:
         given = older.modernised(step.kind, given, attributes)
     if step.kind == "Reshape":

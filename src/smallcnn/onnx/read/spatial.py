@@ -11,6 +11,7 @@ from smallcnn.foreign.views import View
 from smallcnn.ir import ops
 from smallcnn.ir.builder import same_padding
 from smallcnn.ir.checks import shown
+from smallcnn.ir.graph import Node
 from smallcnn.ir.types import RANGES, Tensor
 from smallcnn.onnx.read.call import Call
 
@@ -33,13 +34,16 @@ def conv(net: Network, call: Call) -> View:
             out=weight.shape[0], kernel=kernel, stride=stride, padding=padding, groups=groups, bias=bias is not None,
             number=stored.number, grid=stored.grid,
         )  # fmt: skip
-        made = net.add(op, [node], call.label, **own)
-        return View(made, views.channels_first(made.shape))
+        return _first(net.add(op, [node], call.label, **own))
     if kernel != (1, 1) or padding != ops.NO_PADDING or groups != 1:
         raise FileError("convolves an input averaged over the plane with a kernel larger than 1x1 or with groups")
     dense = ops.Dense(out=weight.shape[0], bias=bias is not None, number=stored.number, grid=stored.grid)
-    made = net.add(dense, [node], call.label, **own | {"weight": weight[:, :, 0, 0]})
-    return View(made, views.channels_first(made.shape))
+    return _first(net.add(dense, [node], call.label, **own | {"weight": weight[:, :, 0, 0]}))
+
+
+def _first(node: Node) -> View:
+    """A node's result as (batch, channels, height, width)."""
+    return View(node, views.channels_first(node.shape))
 
 
 def _window(call: Call, plane: ops.Pair, kernel: ops.Pair) -> tuple[ops.Pair, ops.Padding, ops.Padding]:
@@ -94,14 +98,13 @@ def pool(net: Network, call: Call) -> View:
     if call.kind == "MaxPool":
         call.attributes.whole("storage_order", 0)
         padding = _plus(_plus(padding, beyond), margins)
-        made = net.add(ops.Pool(function="max", kernel=window, stride=stride, padding=padding), [node], call.label)
-        return View(made, views.channels_first(made.shape))
+        op = ops.Pool(function="max", kernel=window, stride=stride, padding=padding)
+        return _first(net.add(op, [node], call.label))
     count = bool(call.attributes.whole("count_include_pad", 0)) and padding != ops.NO_PADDING
     if count and beyond != ops.NO_PADDING:  # pixels beyond the padding do not count
         node, padding, count = net.add(ops.Pad(padding=padding), [node], f"{call.label}.pad"), ops.NO_PADDING, False
     op = ops.Pool(function="average", kernel=window, stride=stride, padding=_plus(padding, beyond), count_padding=count)
-    made = net.add(op, [node], call.label)
-    return View(made, views.channels_first(made.shape))
+    return _first(net.add(op, [node], call.label))
 
 
 def _plus(a: ops.Padding, b: ops.Padding) -> ops.Padding:
@@ -111,9 +114,7 @@ def _plus(a: ops.Padding, b: ops.Padding) -> ops.Padding:
 def global_average_pool(net: Network, call: Call) -> View:
     """GlobalAveragePool."""
     node = net.channels_first(call.view())
-    if len(node.shape) == 3:
-        node = net.add(ops.GlobalPool(), [node], call.label)
-    return View(node, views.channels_first(node.shape))
+    return _first(net.add(ops.GlobalPool(), [node], call.label) if len(node.shape) == 3 else node)
 
 
 def reduce_mean(net: Network, call: Call) -> View:
@@ -195,4 +196,4 @@ def lrn(net: Network, call: Call) -> View:
         beta=call.attributes.real("beta", 0.75),
         bias=call.attributes.real("bias", 1.0),
     )
-    return View(net.add(op, [node], call.label), views.channels_first(node.shape))
+    return _first(net.add(op, [node], call.label))
