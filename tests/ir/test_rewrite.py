@@ -120,6 +120,14 @@ def test_a_dropout_among_bytes_can_go():
     np.testing.assert_array_equal(got["codes"], want["codes"])
 
 
+def test_parts_that_are_joined_again_can_go():
+    g = Builder(input=(2, 2, 3))
+    end = g.conv(g.concat(*g.split(g.input, [1, 1, 1], name="part"), name="joined"), 2, name="conv")
+    graph = g.graph(g.global_pool(end, name="pool"), features=end, name="split")
+    left = rewrite(graph, without={"part.0", "part.1", "part.2", "joined"})
+    assert [(node.name, node.inputs) for node in left] == [("input", ()), ("conv", ("input",)), ("pool", ("conv",))]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -12,7 +12,7 @@ from smallcnn.checkpoints.fitting import recognised
 from smallcnn.checkpoints.from_layers import from_layers
 from smallcnn.checkpoints.from_tensors import Wanted, from_tensors
 from smallcnn.checkpoints.keras_file import open_keras
-from smallcnn.checkpoints.kinds import kind_of
+from smallcnn.checkpoints.kinds import Kind, kind_of
 from smallcnn.checkpoints.provenance import digest, labels_of, with_labels, without_background
 from smallcnn.checkpoints.read import Tensors, read_weights
 from smallcnn.errors import FileError, GraphError
@@ -36,7 +36,8 @@ def import_checkpoint(
 ) -> Model:
     """Reads public weights of `model`, a registry name with options such as "mobilenet_v2:width=0.5".
 
-    Without `model`, the registered network that the file's names and shapes fit is used.
+    ONNX, TensorFlow Lite and Keras files describe their network. For other files without `model`, the registered
+    network that the file's names and shapes fit is used.
 
     Several files are consecutive parts of one network. `origin` names the layout where names alone are ambiguous, or is
     "order": tensors are taken one by one in file order, checked only by kind and shape, with the padding, epsilon, mean
@@ -53,15 +54,11 @@ def import_checkpoint(
     paths, chosen = [Path(file) for file in files], None if model is None else zoo.parse(model)
     overrides = overrides or Overrides()
     kinds = {kind_of(path) for path in paths}
-    if kinds == {"tflite"} and (origin or fresh_head):
-        raise FileError("a .tflite file is matched layer by layer and in full: origin and fresh head do not apply")
+    _check_takes(kinds, len(paths), chosen, others=bool(origin or fresh_head))
     if kinds == {"tflite"} and chosen is not None:
         return from_layers(paths, chosen, keep_background, labels, overrides)
-    if len(paths) != 1:
-        only = "; name the network with --as" if kinds == {"tflite"} else "; give one file"
-        raise FileError(f"only a .tflite network may be split over several files{only}")
     if chosen is None and not (origin or fresh_head) and (made := _described(paths[0], overrides)):
-        return _whole(made, paths[0], "tflite" if kinds == {"tflite"} else "keras", keep_background, labels)
+        return _whole(made, paths[0], keep_background, labels)
     found = read_weights(paths[0])
     try:
         if chosen is None:
@@ -71,6 +68,19 @@ def import_checkpoint(
     except FileError as error:
         said = [str(error), *_but_fits(found.tensors, chosen), *found.notes]
         raise FileError(f"{paths[0]}: {'; '.join(said)}") from error
+
+
+def _check_takes(kinds: set[Kind], files: int, model: zoo.Configuration | None, *, others: bool) -> None:
+    """Raises FileError if files of these kinds take no model, no other option, or no second file."""
+    if kinds == {"onnx"} and (model or others or files > 1):
+        raise FileError(
+            "an .onnx file is a whole network: it takes no --as, --origin or --fresh-head, and no second file"
+        )
+    if kinds == {"tflite"} and others:
+        raise FileError("a .tflite file is matched layer by layer and in full: origin and fresh head do not apply")
+    if files != 1 and not (kinds == {"tflite"} and model):
+        only = "; name the network with --as" if kinds == {"tflite"} else "; give one file"
+        raise FileError(f"only a .tflite network may be split over several files{only}")
 
 
 def _but_fits(tensors: Tensors, model: zoo.Configuration | None) -> list[str]:
@@ -85,24 +95,11 @@ def _but_fits(tensors: Tensors, model: zoo.Configuration | None) -> list[str]:
     return [] if same else [f"the file fits {right}"]
 
 
-def import_onnx(
-    path: Path | str,
-    *,
-    keep_background: bool = False,
-    labels: Sequence[str] | None = None,
-    overrides: Overrides | None = None,
-) -> Model:
-    """Reads an ONNX file, which describes its own network; see `smallcnn.onnx.read_onnx` and `import_checkpoint`.
-
-    Raises FileError if the file is missing, damaged, or needs an operator the graph lacks.
-    """
-    path = Path(path)
-    return _whole(read_onnx(path, overrides), path, "onnx", keep_background, labels)
-
-
 def _described(path: Path, overrides: Overrides) -> Model | None:
-    """The network described by a TensorFlow Lite or Keras file; None if it holds only weights."""
+    """The network described by an ONNX, TensorFlow Lite or Keras file; None if it holds only weights."""
     kind = kind_of(path)
+    if kind == "onnx":
+        return read_onnx(path, overrides)
     if kind == "tflite":
         return read_tflite(path, overrides)
     if kind not in ("hdf5", "keras"):
@@ -116,14 +113,9 @@ def _described(path: Path, overrides: Overrides) -> Model | None:
         raise FileError(f"{path}: {error}") from error
 
 
-def _whole(
-    made: Model,
-    path: Path,
-    origin: str,
-    keep_background: bool,
-    labels: Sequence[str] | None,
-) -> Model:
+def _whole(made: Model, path: Path, keep_background: bool, labels: Sequence[str] | None) -> Model:
     """A file's own network, with the requested labels and its provenance."""
+    origin = kind if (kind := kind_of(path)) in ("onnx", "tflite") else "keras"
     try:
         if labels is not None:
             made = replace(made, task=with_labels(made, labels_of(len(made.labels), labels)))

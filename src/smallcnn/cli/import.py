@@ -69,8 +69,7 @@ def command(
     Labels and preprocessing come from the file or its origin unless given. Assumptions are printed; --mean, --std and
     --scale override them. Give their values in the order of the network's channels: blue first with --order bgr.
     """
-    from smallcnn.checkpoints.importing import import_checkpoint, import_onnx
-    from smallcnn.checkpoints.kinds import kind_of
+    from smallcnn.checkpoints.importing import import_checkpoint
     from smallcnn.image.overrides import Overrides, described
     from smallcnn.model import store
     from smallcnn.onnx.read.preparation import remarks
@@ -86,18 +85,10 @@ def command(
             raise SmallcnnError(f"{file}: holds the weights of {file.with_suffix('').name}; give that file")
     check_writable(out)
     overrides = Overrides(resolution, mean, std, crop, interpolation, scale, order, fit)
-    named = None if labels is None else _lines(labels)
-    if {kind_of(file) for file in files} == {"onnx"}:
-        if model or origin or fresh_head or len(files) > 1:
-            raise SmallcnnError(
-                "an .onnx file is a whole network: it takes no --as, --origin or --fresh-head, and no second file"
-            )
-        made = import_onnx(files[0], keep_background=keep_background, labels=named, overrides=overrides)
-    else:
-        made = import_checkpoint(
-            files, model, origin=origin, fresh_head=fresh_head, keep_background=keep_background, labels=named,
-            overrides=overrides,
-        )  # fmt: skip
+    made = import_checkpoint(
+        files, model, origin=origin, fresh_head=fresh_head, keep_background=keep_background,
+        labels=None if labels is None else _lines(labels), overrides=overrides,
+    )  # fmt: skip
     store.check_finite(made, ", ".join(map(str, files)))
     store.save(made, out)
     imported, task = made.facts["imported"], classification(made.task, "import")

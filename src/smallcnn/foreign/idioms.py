@@ -46,6 +46,28 @@ def clip(net: Network, view: View, low: float, high: float, label: str) -> View:
     return net.on(view, ops.Clip(low=max(low, -FLOAT32), high=min(high, FLOAT32)), label)
 
 
+def leaky_relu(net: Network, view: View, slope: float, label: str) -> View:
+    """x or slope * x."""
+    if slope == 0:
+        return net.activation(view, "relu", label)
+    return net.activation(view, "leaky_relu", label, slope=slope)
+
+
+def prelu(net: Network, view: View, slopes: Array, label: str) -> View:
+    """A leaky ReLU with learned slopes, which must be one number."""
+    if not slopes.size or (slopes != slopes.flat[0]).any():
+        raise FileError("has a slope per channel; the graph's leaky ReLU has a single slope")
+    return leaky_relu(net, view, decimal(float(slopes.flat[0])), label)
+
+
+def hard_sigmoid(net: Network, view: View, slope: float, offset: float, label: str) -> View:
+    """min(max(slope * x + offset, 0), 1)."""
+    if close(slope, 1 / 6) and close(offset, 0.5):
+        return net.activation(view, "hard_sigmoid", label)
+    line = scale_and_shift(net, view, np.array(slope), np.array(offset), f"{label}.line")
+    return clip(net, line, 0, 1, label)
+
+
 def scale_and_shift(net: Network, view: View, scale: Array, shift: Array, label: str) -> View:
     """Scale and shift per channel; recognises a step that undoes earlier ones or completes a hard sigmoid."""
     channels = view.node.shape[-1]

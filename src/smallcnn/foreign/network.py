@@ -3,7 +3,7 @@
 `idioms` has exporters' spellings of one operator.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -133,6 +133,20 @@ class Network:
             )
         return View(self.add(ops.Add(), [term.node for term in terms], label), dims[0])
 
+    def mean(self, view: View, axes: Collection[int], label: str, *, keep: bool) -> View:
+        """The mean over axes, the plane or one of its sides; `keep` leaves them with length 1."""
+        gone = {atom.axis: atom.size for axis in axes for atom in view.dims[axis]}
+        node = view.node
+        if any(axis == views.CHANNELS or size != node.shape[axis] for axis, size in gone.items()):
+            raise FileError(f"averages {shown(view.sizes)} over axes {shown(sorted(axes))}, not height and width")
+        left = {atom.axis for i, dim in enumerate(view.dims) if i not in axes for atom in dim}
+        if gone and left.isdisjoint((views.HEIGHT, views.WIDTH)):
+            node = self.add(ops.GlobalPool(), [node], label)
+        elif gone:
+            kernel = (gone.get(views.HEIGHT, 1), gone.get(views.WIDTH, 1))
+            node = self.add(ops.Pool(function="average", kernel=kernel, stride=(1, 1)), [node], label)
+        return View(node, tuple(() if i in axes else dim for i, dim in enumerate(view.dims) if keep or i not in axes))
+
     def join(self, parts: Sequence[View], axis: int, label: str) -> View:
         """Joins tensors along an axis, which must be the channels."""
         if len({len(part.node.shape) for part in parts}) > 1:
@@ -175,6 +189,16 @@ class Network:
         else:
             raise FileError(f"takes part of axis {axis} of {shown(view.sizes)}, which is neither channels nor plane")
         return replace(view, node=node, dims=(*view.dims[:axis], kept, *view.dims[axis + 1 :]))
+
+    def parts(self, view: View, axis: int, sizes: Sequence[int], label: str) -> list[View]:
+        """Consecutive parts of an axis, of these sizes, which cover it."""
+        if sum(sizes) != view.sizes[axis] or min(sizes) < 1:
+            raise FileError(f"splits axis {axis} of {shown(view.sizes)} into {shown(list(sizes))}")
+        starts = [sum(sizes[:i]) for i in range(len(sizes))]
+        return [
+            self.part(view, axis, start, start + size, f"{label}.{i}")
+            for i, (start, size) in enumerate(zip(starts, sizes, strict=True))
+        ]
 
     def pick(self, view: View, axis: int, index: Array, label: str) -> View:
         """Channels by number in any order: as a shuffle, or as consecutive runs that are cut and joined."""

@@ -7,7 +7,7 @@ and a channel shuffle is the channels' two factors in the other order.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -87,6 +87,20 @@ def reshaped(dims: Dims, target: Sequence[int]) -> Dims:
             dim.append(atom)
         result.append(_tidy(dim))
     return tuple(result)
+
+
+def along(axis: int, axes: int) -> int:
+    """An axis counted from the front. Raises FileError if it is out of range."""
+    if not -axes <= axis < axes:
+        raise FileError(f"names axis {axis} of {axes}")
+    return axis % axes
+
+
+def transposed(view: View, order: Sequence[int]) -> View:
+    """The same tensor with its axes in another order."""
+    if sorted(order) != list(range(len(view.dims))):
+        raise FileError(f"transposes {shown(view.sizes)} by {shown(list(order))}")
+    return replace(view, dims=tuple(view.dims[axis] for axis in order))
 
 
 def broadcast(dims: Dims, axes: int) -> Dims:

@@ -18,23 +18,25 @@ def rewrite(
     without: Collection[str] = (),
     after: Mapping[str, After] = {},
 ) -> Graph:
-    """The graph with operators replaced, nodes of one input removed and nodes added; shapes are inferred again.
+    """The graph with operators replaced, nodes removed and nodes added; shapes are inferred again.
 
-    A removed node's input, or the last node added `after` a node, takes its place for readers, outputs and taps.
+    A removed node's input, or the last node added `after` a node, takes its place for readers, outputs and taps. A node
+    of several inputs can be removed if one node takes the place of all of them, as slices that are joined again.
     Raises GraphError naming the first node that no longer fits, that is not in the graph, or that cannot be removed.
     """
-    inputs = {node.name: len(node.inputs) for node in graph}
-    if unknown := [name for name in (*ops, *without, *after) if name not in inputs]:
+    known = {node.name for node in graph}
+    if unknown := [name for name in (*ops, *without, *after) if name not in known]:
         raise GraphError(f"{graph.name} has no node {unknown[0]!r}")
-    if several := [name for name in without if inputs[name] != 1]:
-        raise GraphError(f"{several[0]} has {inputs[several[0]]} inputs; only a node of one input can be removed")
     if both := [name for name in without if name in ops or name in after]:
         raise GraphError(f"{both[0]} cannot be both removed and changed")
     nodes: dict[str, Node] = {}
     stands_for: dict[str, str] = {}
     for node in graph:
         if node.name in without:
-            stands_for[node.name] = stands_for[node.inputs[0]]
+            left = {stands_for[name] for name in node.inputs}
+            if len(left) != 1:
+                raise GraphError(f"{node.name} has {len(left)} inputs; only a node of one input can be removed")
+            (stands_for[node.name],) = left
             continue
         op = ops.get(node.name, node.op)
         made = [make_node(node.name, op, [nodes[stands_for[name]] for name in node.inputs])]

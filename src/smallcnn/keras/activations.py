@@ -4,8 +4,6 @@ from dataclasses import replace
 from math import inf
 from typing import Any
 
-import numpy as np
-
 from smallcnn.errors import FileError
 from smallcnn.foreign import idioms
 from smallcnn.foreign.network import Network
@@ -40,7 +38,8 @@ def _activation(net: Network, call: Call, view: View, said: Any, label: str) -> 
         case "relu6":
             return idioms.clip(net, view, 0, 6, label)
         case "hard_sigmoid":
-            return _hard_sigmoid(net, call, view, label)
+            slope = 1 / 6 if call.version >= 3 else 0.2
+            return idioms.hard_sigmoid(net, view, slope, 0.5, label)
         case "hard_swish" | "hard_silu":
             return net.activation(view, "hard_swish", label)
         case "leaky_relu":
@@ -48,15 +47,6 @@ def _activation(net: Network, call: Call, view: View, said: Any, label: str) -> 
         case "softmax" | "log_softmax":
             return _softmax(view, said)
     raise FileError(f"has the activation {shown(said)}, which the graph does not have")
-
-
-def _hard_sigmoid(net: Network, call: Call, view: View, label: str) -> View:
-    """relu6(x + 3) / 6 since Keras 3; of slope 0.2 before."""
-    if call.version >= 3:
-        return net.activation(view, "hard_sigmoid", label)
-    return idioms.clip(
-        net, idioms.scale_and_shift(net, view, np.array(0.2), np.array(0.5), f"{label}.slope"), 0, 1, label
-    )
 
 
 def _softmax(view: View, kind: str) -> View:
@@ -93,21 +83,12 @@ def relu(net: Network, call: Call) -> View:
 
 def leaky_relu(net: Network, call: Call) -> View:
     """LeakyReLU."""
-    return _leaky(net, call, call.real("negative_slope", "alpha", default=0.3))
+    return idioms.leaky_relu(net, call.view(), call.real("negative_slope", "alpha", default=0.3), call.label)
 
 
 def prelu(net: Network, call: Call) -> View:
     """PReLU, if its slopes are one number."""
-    slopes = call.tensors("alpha")["alpha"]
-    if not slopes.size or (slopes != slopes.flat[0]).any():
-        raise FileError("has several slopes; the graph's leaky ReLU has a single slope")
-    return _leaky(net, call, float(slopes.flat[0]))
-
-
-def _leaky(net: Network, call: Call, slope: float) -> View:
-    if slope == 0:
-        return net.activation(call.view(), "relu", call.label)
-    return net.activation(call.view(), "leaky_relu", call.label, slope=slope)
+    return idioms.prelu(net, call.view(), call.tensors("alpha")["alpha"], call.label)
 
 
 _LAYERS: dict[str, Reader] = {"LeakyReLU": leaky_relu, "PReLU": prelu, "ReLU": relu, "Softmax": softmax}

@@ -29,11 +29,6 @@ class Kind:
     reader: str | None = None
     trainable: bool = False
 
-    @property
-    def compilable(self) -> bool:
-        """Whether its network can be compiled."""
-        return self.reader is not None
-
 
 KINDS = {
     kind.suffix: kind

@@ -1,13 +1,12 @@
 """TensorFlow Lite operators that only move numbers: join, cut, reshape, transpose."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
 
 from smallcnn.errors import FileError
 from smallcnn.foreign import views
 from smallcnn.foreign.network import Network
-from smallcnn.foreign.views import View
+from smallcnn.foreign.views import View, along
 from smallcnn.ir.checks import shown
 from smallcnn.tflite.call import Call
 
@@ -20,34 +19,28 @@ def concatenation(net: Network, call: Call) -> View:
         raise FileError("joins a result with a constant")
     if len({len(part.dims) for part in results}) > 1:
         raise FileError("joins results of different numbers of axes")
-    axis = axis_of(call.option("Axis"), len(results[0].dims))
+    axis = along(call.option("Axis"), len(results[0].dims))
     return results[0] if len(results) == 1 else net.join(results, axis, call.label)
 
 
 def split(net: Network, call: Call) -> list[View]:
     """SPLIT, into equal parts."""
     view, (axis,) = call.view(1), call.whole(0, "an axis")[:1] or [0]
-    axis, parts = axis_of(axis, len(view.dims)), len(call.operator.outputs)
+    axis, parts = along(axis, len(view.dims)), len(call.operator.outputs)
     if view.sizes[axis] % parts:
         raise FileError(f"splits axis {axis} of {shown(view.sizes)} into {parts}")
-    return _parts(net, call, view, axis, [view.sizes[axis] // parts] * parts)
+    return net.parts(view, axis, [view.sizes[axis] // parts] * parts, call.label)
 
 
 def split_v(net: Network, call: Call) -> list[View]:
     """SPLIT_V, into parts of given sizes."""
     view, sizes, (axis,) = call.view(), call.whole(1, "sizes"), call.whole(2, "an axis")[:1] or [0]
-    axis = axis_of(axis, len(view.dims))
+    axis = along(axis, len(view.dims))
     if sizes.count(-1) == 1:
         sizes[sizes.index(-1)] = view.sizes[axis] - sum(sizes) - 1
-    if sum(sizes) != view.sizes[axis] or min(sizes) < 1 or len(sizes) != len(call.operator.outputs):
+    if len(sizes) != len(call.operator.outputs):
         raise FileError(f"splits axis {axis} of {shown(view.sizes)} into {shown(sizes)}")
-    return _parts(net, call, view, axis, sizes)
-
-
-def _parts(net: Network, call: Call, view: View, axis: int, sizes: Sequence[int]) -> list[View]:
-    starts = [sum(sizes[:i]) for i in range(len(sizes))]
-    pairs = enumerate(zip(starts, sizes, strict=True))
-    return [net.part(view, axis, start, start + size, f"{call.label}.{i}") for i, (start, size) in pairs]
+    return net.parts(view, axis, sizes, call.label)
 
 
 def cut(net: Network, call: Call) -> View:
@@ -74,7 +67,7 @@ def strided_cut(net: Network, call: Call) -> View:
     for axis, (start, stop, step) in enumerate(zip(starts, stops, steps, strict=True)):
         no_start, no_stop, one = (bool(mask >> axis & 1) for mask in masks)
         if one:
-            start = axis_of(start, view.sizes[axis])  # noqa: PLW2901
+            start = along(start, view.sizes[axis])  # noqa: PLW2901
             no_start, no_stop, stop, step = False, False, start + 1, 1  # noqa: PLW2901
             gone.append(axis)
         if step != 1:
@@ -89,7 +82,7 @@ def strided_cut(net: Network, call: Call) -> View:
 def gather(net: Network, call: Call) -> View:
     """GATHER, of consecutive channels, rows or columns."""
     view, indices = call.view(), call.whole(1, "indices")
-    axis = axis_of(call.option("Axis"), len(view.dims))
+    axis = along(call.option("Axis"), len(view.dims))
     if call.option("BatchDims") or indices != list(range(indices[0], indices[0] + len(indices))):
         raise FileError("gathers indices that are not consecutive")
     view = net.part(view, axis, indices[0], indices[-1] + 1, call.label)
@@ -109,19 +102,9 @@ def reshape(net: Network, call: Call) -> View:  # noqa: ARG001
 
 def transpose(net: Network, call: Call) -> View:  # noqa: ARG001
     """TRANSPOSE."""
-    view, order = call.moved(), call.whole(1, "an order")
-    if sorted(order) != list(range(len(view.dims))):
-        raise FileError(f"transposes {shown(view.sizes)} by {shown(order)}")
-    return replace(view, dims=tuple(view.dims[axis] for axis in order))
+    return views.transposed(call.moved(), call.whole(1, "an order"))
 
 
 def same(net: Network, call: Call) -> View:  # noqa: ARG001
     """QUANTIZE, DEQUANTIZE and CAST, which change how numbers are stored."""
     return call.moved()
-
-
-def axis_of(axis: int, axes: int) -> int:
-    """An axis, counted from the front."""
-    if not -axes <= axis < axes:
-        raise FileError(f"names axis {axis} of {axes}")
-    return axis % axes

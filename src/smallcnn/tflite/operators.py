@@ -15,12 +15,11 @@ from smallcnn.errors import FileError
 from smallcnn.foreign import arithmetic, idioms
 from smallcnn.foreign.arithmetic import Operand
 from smallcnn.foreign.network import Network
-from smallcnn.foreign.views import View
+from smallcnn.foreign.views import View, along
 from smallcnn.ir import ops
 from smallcnn.ir.checks import shown
 from smallcnn.tflite import moving, windows
 from smallcnn.tflite.call import Call, Reader
-from smallcnn.tflite.moving import axis_of
 
 
 def binary(function: Callable[[Network, Operand, Operand, str], View]) -> Reader:
@@ -40,21 +39,12 @@ def clipped(low: float, high: float) -> Callable[[Network, Call], View]:
 
 def leaky_relu(net: Network, call: Call) -> View:
     """LEAKY_RELU."""
-    return _leaky(net, call, call.setting("Alpha", 0.2))
+    return idioms.leaky_relu(net, call.view(), call.setting("Alpha", 0.2), call.label)
 
 
 def prelu(net: Network, call: Call) -> View:
     """PRELU, if its slopes are one number."""
-    slopes = call.real(1, "slope")
-    if not slopes.size or (slopes != slopes.flat[0]).any():
-        raise FileError("has a slope per channel; the graph's leaky ReLU has a single slope")
-    return _leaky(net, call, float(slopes.flat[0]))
-
-
-def _leaky(net: Network, call: Call, slope: float) -> View:
-    if slope == 0:
-        return net.activation(call.view(), "relu", call.label)
-    return net.activation(call.view(), "leaky_relu", call.label, slope=slope)
+    return idioms.prelu(net, call.view(), call.real(1, "slope"), call.label)
 
 
 def bound(net: Network, call: Call) -> View:
@@ -78,7 +68,7 @@ def softmax(net: Network, call: Call) -> View:
 def argmax(net: Network, call: Call) -> View:  # noqa: ARG001
     """ARG_MAX over the classes, dropped because prediction does it."""
     view, axes = call.moved(), call.whole(1, "an axis")
-    if prod(view.sizes) != view.sizes[axis_of(axes[0], len(view.dims))]:
+    if prod(view.sizes) != view.sizes[along(axes[0], len(view.dims))]:
         raise FileError(f"is over axis {axes[0]} of {shown(view.sizes)}, which is not all classes")
     return replace(view, ended=view.ended or call.operator.kind)
 

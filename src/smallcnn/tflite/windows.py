@@ -8,14 +8,13 @@ from smallcnn.errors import FileError
 from smallcnn.foreign import views
 from smallcnn.foreign.channels_last import channels_last, map_last, plain
 from smallcnn.foreign.network import Network
-from smallcnn.foreign.views import View
+from smallcnn.foreign.views import View, along
 from smallcnn.ir import ops
 from smallcnn.ir.builder import same_padding
 from smallcnn.ir.checks import shown
 from smallcnn.ir.graph import Node
 from smallcnn.tflite.call import Call
 from smallcnn.tflite.file import Array
-from smallcnn.tflite.moving import axis_of
 
 _SAME, _VALID = 0, 1  # the schema's Padding
 
@@ -117,19 +116,8 @@ def average_pool(net: Network, call: Call) -> View:
 def mean(net: Network, call: Call) -> View:
     """MEAN, over the plane or one of its axes."""
     view = call.view()
-    axes = sorted({axis_of(axis, len(view.dims)) for axis in call.whole(1, "axes")})
-    gone = {atom.axis: atom.size for axis in axes for atom in view.dims[axis]}
-    node = view.node
-    if any(axis == views.CHANNELS or size != node.shape[axis] for axis, size in gone.items()):
-        raise FileError(f"averages {shown(view.sizes)} over axes {shown(axes)}, not height and width")
-    left = [atom.axis for i, dim in enumerate(view.dims) if i not in axes for atom in dim]
-    if gone and not {views.HEIGHT, views.WIDTH}.intersection(left):
-        node = net.add(ops.GlobalPool(), [node], call.label)
-    elif gone:
-        kernel = (gone.get(views.HEIGHT, 1), gone.get(views.WIDTH, 1))
-        node = net.add(ops.Pool(function="average", kernel=kernel, stride=(1, 1)), [node], call.label)
-    keep = len(call.output.shape) == len(view.dims)
-    return View(node, tuple(() if i in axes else dim for i, dim in enumerate(view.dims) if keep or i not in axes))
+    axes = {along(axis, len(view.dims)) for axis in call.whole(1, "axes")}
+    return net.mean(view, axes, call.label, keep=len(call.output.shape) == len(view.dims))
 
 
 def pad(net: Network, call: Call) -> View:

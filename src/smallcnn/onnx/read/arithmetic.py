@@ -9,7 +9,7 @@ import numpy as np
 from smallcnn.errors import FileError
 from smallcnn.foreign import arithmetic, idioms, views
 from smallcnn.foreign.arithmetic import Operand
-from smallcnn.foreign.idioms import EPSILON, close
+from smallcnn.foreign.idioms import EPSILON
 from smallcnn.foreign.network import Network
 from smallcnn.foreign.views import View, decimal
 from smallcnn.ir import ops
@@ -48,24 +48,18 @@ def relu(net: Network, call: Call) -> View:
 
 def leaky_relu(net: Network, call: Call) -> View:
     """LeakyRelu."""
-    return net.activation(call.view(), "leaky_relu", call.label, slope=call.attributes.real("alpha", 0.01))
+    return idioms.leaky_relu(net, call.view(), call.attributes.real("alpha", 0.01), call.label)
 
 
 def hard_sigmoid(net: Network, call: Call) -> View:
     """HardSigmoid: min(max(alpha * x + beta, 0), 1)."""
     alpha, beta = call.attributes.real("alpha", 0.2), call.attributes.real("beta", 0.5)
-    if close(alpha, 1 / 6) and close(beta, 0.5):
-        return net.activation(call.view(), "hard_sigmoid", call.label)
-    line = idioms.scale_and_shift(net, call.view(), np.array(alpha), np.array(beta), f"{call.label}.line")
-    return idioms.clip(net, line, 0, 1, call.label)
+    return idioms.hard_sigmoid(net, call.view(), alpha, beta, call.label)
 
 
 def prelu(net: Network, call: Call) -> View:
-    """PRelu with one slope for all channels, a leaky ReLU."""
-    slopes = call.weight(1, "slope")
-    if not slopes.size or (slopes != slopes.reshape(-1)[0]).any():
-        raise FileError("has a slope per channel; the graph's leaky ReLU has a single slope")
-    return net.activation(call.view(), "leaky_relu", call.label, slope=decimal(float(slopes.reshape(-1)[0])))
+    """PRelu with one slope for all channels."""
+    return idioms.prelu(net, call.view(), call.weight(1, "slope"), call.label)
 
 
 def line(net: Network, call: Call) -> View:

@@ -3,12 +3,12 @@
 from dataclasses import dataclass, replace
 
 from smallcnn.errors import FileError
-from smallcnn.foreign.views import Array, View
+from smallcnn.foreign.views import Array, View, along
 from smallcnn.ir.checks import shown
 from smallcnn.ir.ops import NO_PADDING, Padding
 from smallcnn.ir.types import Tensor
 from smallcnn.onnx.read.codes import Coded
-from smallcnn.onnx.read.constants import Constants, along, whole
+from smallcnn.onnx.read.constants import Constants, whole
 
 Value = View | Array | Coded
 

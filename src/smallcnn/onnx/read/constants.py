@@ -12,7 +12,7 @@ import numpy as np
 
 from smallcnn.errors import FileError
 from smallcnn.foreign.budget import Budget
-from smallcnn.foreign.views import Array
+from smallcnn.foreign.views import Array, along
 from smallcnn.ir.checks import shown
 from smallcnn.onnx.read.values import MOST_AXES, Attributes, dtype_of, number_type
 
@@ -220,13 +220,6 @@ def slices(call: Constants, axes_there: int) -> dict[int, slice]:
     if not len(starts) == len(ends) == len(axes) == len(set(axes)) == len(steps) or max(axes, default=0) >= axes_there:
         raise FileError("has starts, ends, axes and steps that do not fit each other")
     return {axis: slice(*part) for axis, *part in zip(axes, starts, ends, steps, strict=True)}
-
-
-def along(axis: int, axes: int) -> int:
-    """An axis counted from the front; FileError if it is out of range."""
-    if not -axes <= axis < axes:
-        raise FileError(f"names axis {axis} of {axes}")
-    return axis % axes
 
 
 def target_shape(shape: tuple[int, ...], wanted: list[int], allow_zero: int) -> list[int]:

@@ -8,11 +8,11 @@ from onnx import TensorProto
 from smallcnn.errors import FileError
 from smallcnn.foreign import views
 from smallcnn.foreign.network import Network
-from smallcnn.foreign.views import Array, View
+from smallcnn.foreign.views import Array, View, along
 from smallcnn.ir.checks import shown
 from smallcnn.onnx.read.call import Call, Value
 from smallcnn.onnx.read.codes import Coded
-from smallcnn.onnx.read.constants import along, slices, target_shape
+from smallcnn.onnx.read.constants import slices, target_shape
 from smallcnn.onnx.read.values import number_type
 
 _MOST_COPIES = 16  # of a channel
@@ -42,13 +42,9 @@ def split(net: Network, call: Call) -> list[View]:
         parts = call.attributes.whole("num_outputs", call.outputs)
         each = -(-view.sizes[axis] // max(parts, 1))
         sizes = [each] * (parts - 1) + [view.sizes[axis] - each * (parts - 1)] if parts <= call.outputs else []
-    if sum(sizes) != view.sizes[axis] or min(sizes) < 1 or len(sizes) != call.outputs:
+    if len(sizes) != call.outputs:
         raise FileError(f"splits axis {axis} of {shown(view.sizes)} into {shown(sizes)}")
-    starts = [sum(sizes[:i]) for i in range(len(sizes))]
-    return [
-        net.part(view, axis, start, start + size, f"{call.label}.{i}")
-        for i, (start, size) in enumerate(zip(starts, sizes, strict=True))
-    ]
+    return net.parts(view, axis, sizes, call.label)
 
 
 def cut(net: Network, call: Call) -> View:
@@ -173,10 +169,7 @@ def transpose(call: Call) -> View:
     """Transpose."""
     view = call.any_view()
     order = call.attributes.ints("perm")
-    order = list(range(len(view.dims)))[::-1] if order is None else order
-    if sorted(order) != list(range(len(view.dims))):
-        raise FileError(f"transposes {shown(view.sizes)} by {shown(order)}")
-    return replace(view, dims=tuple(view.dims[axis] for axis in order))
+    return views.transposed(view, range(len(view.dims))[::-1] if order is None else order)
 
 
 def reshape(call: Call) -> View:

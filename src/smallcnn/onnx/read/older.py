@@ -8,9 +8,8 @@ from dataclasses import replace
 from typing import TypeGuard
 
 from smallcnn.errors import FileError
-from smallcnn.foreign.views import Array, View
+from smallcnn.foreign.views import Array, View, along
 from smallcnn.onnx.read.call import Value
-from smallcnn.onnx.read.constants import along
 from smallcnn.onnx.read.values import Attributes
 
 FIRST_MODERN = 7

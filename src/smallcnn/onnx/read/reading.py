@@ -1,6 +1,6 @@
 """Reads any small CNN's ONNX file as a model: its operators are converted to the graph's one by one.
 
-Files from `writing` keep their labels, preprocessing and facts. Other files take an image of floats or bytes, channels
+Files from `onnx.write` keep their task, preprocessing and facts. Other files take an image of floats or bytes, channels
 first or last; `preparation` determines its preparation. Labels come from the file's tail, or are ImageNet's for 1,000
 classes. A softmax or sigmoid at the end is removed and becomes the task's ending.
 
@@ -104,7 +104,7 @@ def digest(path: Path) -> str:
 
 
 def _ours(file: File, read: Read) -> Model:
-    """The model from the metadata that `writing` stored with the network."""
+    """The model from the metadata that `onnx.write` stored with the network."""
     check_format(file.metadata)
     task, facts = task_of(file.metadata), facts_of(file.metadata)
     preprocessing = Preprocessing.from_json(text_of(file.metadata, "preprocessing"))

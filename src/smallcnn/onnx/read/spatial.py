@@ -123,21 +123,7 @@ def reduce_mean(net: Network, call: Call) -> View:
     keep = bool(call.attributes.whole("keepdims", 1))
     if call.attributes.whole("noop_with_empty_axes", 0) and not axes:
         return view
-    axes = axes or list(range(len(view.dims)))
-    gone = sorted((atom for axis in axes for atom in view.dims[axis]), key=lambda atom: atom.axis)
-    node, rest = view.node, view.dims
-    if gone:
-        sides = {atom.axis: atom.size for atom in gone}
-        if views.CHANNELS in sides or any(atom.size != node.shape[atom.axis] for atom in gone):
-            raise FileError(f"averages {shown(view.sizes)} over axes {shown(axes)}, not height and width")
-        if not any(atom.axis in (views.HEIGHT, views.WIDTH) and atom.axis not in sides
-                   for dim in view.dims for atom in dim):  # fmt: skip
-            node = net.add(ops.GlobalPool(), [node], call.label)
-        else:
-            kernel = (sides.get(views.HEIGHT, 1), sides.get(views.WIDTH, 1))
-            node = net.add(ops.Pool(function="average", kernel=kernel, stride=(1, 1)), [node], call.label)
-    rest = tuple(() if i in axes else dim for i, dim in enumerate(view.dims) if keep or i not in axes)
-    return View(node, rest)
+    return net.mean(view, axes or range(len(view.dims)), call.label, keep=keep)
 
 
 def pad(net: Network, call: Call) -> View:
