@@ -428,8 +428,8 @@ def test_blue_first_in_every_engine(name, engine, tmp_path):
         compile_file(it, tmp_path / "m.so")
         got = compiled.load(tmp_path / "m.so").run(batch)
     else:
-        got = start(Loadable(tmp_path / "m.safetensors", it), engine, 1)(batch)
-    assert output_error(got, expected(it, batch)) < TOLERANCE
+        got = start(Loadable(it, "m"), engine, 1).run(batch)
+    assert output_error(got["logits"], expected(it, batch)) < TOLERANCE
 
 
 @pytest.mark.parametrize("name", GRAPHS)

@@ -32,7 +32,7 @@ class Read:
     ending: Ending
 
 
-def read(network: Network, outputs: Mapping[str, Node], name: str, ended: str | None, sigmoid: str) -> Read:
+def finished(network: Network, outputs: Mapping[str, Node], name: str, ended: str | None, sigmoid: str) -> Read:
     """The network that ends in `outputs`, without a sigmoid at the end of a single one.
 
     `ended` is an operator already dropped; `sigmoid` is the file's name for a sigmoid.

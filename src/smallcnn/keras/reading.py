@@ -18,8 +18,7 @@ from smallcnn.foreign.channels_last import FED, fed, plain, told
 from smallcnn.foreign.entry import composed
 from smallcnn.foreign.labels import usual_labels
 from smallcnn.foreign.network import Network
-from smallcnn.foreign.reading import Read, vector
-from smallcnn.foreign.reading import read as foreign
+from smallcnn.foreign.reading import Read, finished, vector
 from smallcnn.foreign.views import View
 from smallcnn.image.fit import Preprocessing
 from smallcnn.image.overrides import Overrides
@@ -54,7 +53,7 @@ def read_keras(stored: Stored, name: str, overrides: Overrides | None = None) ->
     weights = Weights(stored.weights, tensors, model)
     network = Network(_image(model, overrides.plane), Budget(tensors.allowed // 32))
     (result,) = _Run(network, weights, stored.version).model(model, (), [plain(network.input)])
-    read = foreign(network, {LOGITS: vector(network, result)}, name, result.ended, "sigmoid")
+    read = finished(network, {LOGITS: vector(network, result)}, name, result.ended, "sigmoid")
     preprocessing, said = _preparation(read, overrides)
     facts = {"keras": {"images": said, "dropped": read.dropped}}
     task = Classification(usual_labels(read.graph.output_shape[0]), read.ending)

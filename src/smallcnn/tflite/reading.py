@@ -20,8 +20,7 @@ from smallcnn.foreign.channels_last import FED, ORDER, fed, told
 from smallcnn.foreign.entry import composed
 from smallcnn.foreign.labels import usual_labels
 from smallcnn.foreign.network import Network
-from smallcnn.foreign.reading import Read, vector
-from smallcnn.foreign.reading import read as foreign
+from smallcnn.foreign.reading import Read, finished, vector
 from smallcnn.foreign.views import View
 from smallcnn.image.fit import Preprocessing
 from smallcnn.image.overrides import Overrides
@@ -109,7 +108,7 @@ def _read(file: File, name: str, size: int) -> Read:
     result = values.get(file.outputs[0])
     if not isinstance(result, View):
         raise FileError("its output does not depend on the image")
-    return foreign(network, {LOGITS: vector(network, result)}, name, result.ended, "LOGISTIC")
+    return finished(network, {LOGITS: vector(network, result)}, name, result.ended, "LOGISTIC")
 
 
 def _run(network: Network, ranges: Ranges, call: Call) -> list[Value]:

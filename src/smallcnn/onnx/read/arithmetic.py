@@ -120,9 +120,11 @@ def add(net: Network, call: Call) -> View:
     return view
 
 
-def binary(function: Callable[[Network, Operand, Operand, str], View]) -> Callable[[Network, Call], View]:
-    """Sub, Mul and Div."""
+def _binary(function: Callable[[Network, Operand, Operand, str], View]) -> Callable[[Network, Call], View]:
     return lambda net, call: function(net, call.operand(0), call.operand(1), call.label)
+
+
+sub, mul, div = (_binary(function) for function in (arithmetic.minus, arithmetic.times, arithmetic.over))
 
 
 def gemm(net: Network, call: Call) -> View:

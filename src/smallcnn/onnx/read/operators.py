@@ -6,49 +6,47 @@ data take just the call. An unused attribute is an error.
 
 from collections.abc import Callable
 
-from smallcnn.foreign import arithmetic
 from smallcnn.foreign.network import Network
 from smallcnn.foreign.views import View
-from smallcnn.onnx.read import arithmetic as reader
-from smallcnn.onnx.read import moving, quantization, spatial
+from smallcnn.onnx.read import arithmetic, moving, quantization, spatial
 from smallcnn.onnx.read.call import Call, Value
 
 COMPUTING: dict[str, Callable[[Network, Call], View | list[View]]] = {
-    "Add": reader.add,
-    "Affine": reader.line,
+    "Add": arithmetic.add,
+    "Affine": arithmetic.line,
     "AveragePool": spatial.pool,
-    "BatchNormalization": reader.batch_norm,
-    "Clip": reader.clip,
+    "BatchNormalization": arithmetic.batch_norm,
+    "Clip": arithmetic.clip,
     "Concat": moving.concat,
     "Conv": spatial.conv,
     "DequantizeLinear": quantization.dequantize,
-    "Div": reader.binary(arithmetic.over),
+    "Div": arithmetic.div,
     "Expand": moving.repeated,
     "Gather": moving.gather,
     "GatherND": moving.gather_nd,
-    "Gemm": reader.gemm,
+    "Gemm": arithmetic.gemm,
     "GlobalAveragePool": spatial.global_average_pool,
-    "HardSigmoid": reader.hard_sigmoid,
-    "HardSwish": reader.elementwise("hard_swish"),
-    "ImageScaler": reader.image_scaler,
+    "HardSigmoid": arithmetic.hard_sigmoid,
+    "HardSwish": arithmetic.elementwise("hard_swish"),
+    "ImageScaler": arithmetic.image_scaler,
     "LRN": spatial.lrn,
-    "LeakyRelu": reader.leaky_relu,
-    "MatMul": reader.matmul,
-    "Max": reader.bound,
+    "LeakyRelu": arithmetic.leaky_relu,
+    "MatMul": arithmetic.matmul,
+    "Max": arithmetic.bound,
     "MaxPool": spatial.pool,
-    "Min": reader.bound,
-    "Mul": reader.binary(arithmetic.times),
-    "Neg": reader.line,
-    "PRelu": reader.prelu,
+    "Min": arithmetic.bound,
+    "Mul": arithmetic.mul,
+    "Neg": arithmetic.line,
+    "PRelu": arithmetic.prelu,
     "Pad": spatial.pad,
     "QuantizeLinear": quantization.quantize,
     "ReduceMean": spatial.reduce_mean,
-    "Relu": reader.relu,
-    "Sigmoid": reader.elementwise("sigmoid"),
+    "Relu": arithmetic.relu,
+    "Sigmoid": arithmetic.elementwise("sigmoid"),
     "Slice": moving.cut,
     "Split": moving.split,
-    "Sub": reader.binary(arithmetic.minus),
-    "Sum": reader.add,
+    "Sub": arithmetic.sub,
+    "Sum": arithmetic.add,
     "Tile": moving.repeated,
 }
 

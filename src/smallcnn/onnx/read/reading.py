@@ -23,8 +23,7 @@ from smallcnn.foreign.channels_last import ORDER
 from smallcnn.foreign.labels import usual_labels
 from smallcnn.foreign.names import Names
 from smallcnn.foreign.network import Network
-from smallcnn.foreign.reading import Read, vector
-from smallcnn.foreign.reading import read as foreign
+from smallcnn.foreign.reading import Read, finished, vector
 from smallcnn.foreign.simplify import simplify
 from smallcnn.foreign.views import Array, View
 from smallcnn.image.fit import Preprocessing
@@ -162,7 +161,7 @@ def _ended(network: Network, results: Mapping[str, View], name: str, file: File)
         for called, result in zip(names, results.values(), strict=True)
     }
     if not file.is_ours:
-        return foreign(network, nodes, name, ended, "Sigmoid")
+        return finished(network, nodes, name, ended, "Sigmoid")
     simple = simplify(network, nodes, name, "constants")
     graph, weights, task = simple.graph, simple.weights, task_of(file.metadata)
     ending = task.ending if isinstance(task, Classification) else "none"
