@@ -89,7 +89,7 @@ def test_far_too_much_is_known_at_once(tmp_path, many, ours):
 def test_somebody_elses_file_is_known_before_a_session_is_made(tmp_path, monkeypatch):
     path = tmp_path / "net.onnx"
     path.write_bytes(model().SerializeToString())
-    monkeypatch.setattr("smallcnn.engines.engine.open_onnx", None)
+    monkeypatch.setattr("smallcnn.engines.engine.start", None)
     with pytest.raises(FileError, match="not written by smallcnn; import it with"):
         runtime.open(path)
 
