@@ -55,9 +55,11 @@ class PreparedSplit:
             )
             return
         for start in range(0, len(order), batch_size):
-            chunk = np.asarray(order[start : start + batch_size])
-            seen = [self._seen[index] for index in chunk]
-            yield Batch(self._images[chunk], self.split.targets.take(chunk).array, chunk, {}, seen)
+            yield self._batch(self._images, np.asarray(order[start : start + batch_size]))
+
+    def _batch(self, images: np.ndarray, chunk: np.ndarray) -> Batch:
+        labels = self.split.targets.take(chunk).array
+        return Batch(images[chunk], labels, chunk, {}, lambda: [self._seen[index] for index in chunk])
 
     def _hold(self) -> None:
         split = self.split

@@ -76,8 +76,10 @@ class Attributes(Targets):
         return self.present
 
     def strata(self) -> np.ndarray:
-        """Zeros: a cut does not look at attributes."""
-        return np.zeros(len(self), np.int64)
+        """The rarest answer of each image among those of two images or more: a cut puts rare labels on both sides."""
+        known = np.concatenate([self.present == 1, self.present == 0, np.ones((len(self), 1), bool)], 1)
+        count = known.sum(0)
+        return np.where(known & (count > 1), count, len(self) + 1).argmin(1)
 
     def lines(self) -> Iterator[str]:
         """A string of 1, 0 and ? per image."""
