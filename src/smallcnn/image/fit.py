@@ -12,6 +12,7 @@ size, with an antialiasing filter.
 
 import json
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from math import floor, isfinite
 from typing import Any, Literal, get_args
 
@@ -76,7 +77,7 @@ class Preprocessing:
         height, width = (max(1, round(side * scale)) for side in self.size)
         return replace(self, size=(height, width))
 
-    @property
+    @cached_property
     def border(self) -> tuple[int, ...]:
         """The fill outside an image, per channel, red first: the mean, which the network reads as 0."""
         mean = self.mean[::-1] if self.order == "bgr" else self.mean

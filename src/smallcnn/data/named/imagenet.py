@@ -1,6 +1,7 @@
 """ImageNet (ILSVRC-2012), from a folder only, and Imagenette, ten of its easy classes."""
 
-from smallcnn.data.folder import Read, read_archive, read_folder
+from smallcnn.data.folder import read_archive, read_folder
+from smallcnn.data.listing import Listing
 from smallcnn.data.named.official import Contents, Copy, NamedSet, OfficialFile
 from smallcnn.errors import DataError
 from smallcnn.image.imagenet import by_wnid
@@ -20,7 +21,7 @@ def _read_imagenette(copy: Copy) -> Contents:
     return _by_name(read_folder(path) if path.is_dir() else read_archive(path), str(path))
 
 
-def _by_name(read: Read, where: str) -> Contents:
+def _by_name(read: Listing, where: str) -> Contents:
     """Class folders are WordNet ids; sorted, they are in ImageNet's order."""
     known = by_wnid()
     if unknown := [name for name in read.classes if name not in known]:
