@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from smallcnn.data import attributes
-from smallcnn.data.archive import File, files_in
-from smallcnn.data.left_out import LeftOut, is_image_name
+from smallcnn.data.archive import File, files_in, is_archive
+from smallcnn.data.left_out import LeftOut, is_image_name, is_table_name
 from smallcnn.data.listing import Listing
 from smallcnn.data.questions import Columns
 from smallcnn.data.split import Split
@@ -22,18 +22,26 @@ from smallcnn.errors import DataError, ImageError
 from smallcnn.tasks.classification import Classification
 
 
-def read_folder(root: Path, columns: Columns = None) -> Listing:
-    """Reads a folder; `columns` as in `open_source`. Raises DataError or OSError."""
-    return _read(OnDisk(root, LeftOut()), columns)
+def read_images(path: Path, columns: Columns = None) -> Listing:
+    """Reads a folder, an archive, or a table and the images in its folder; `columns` as in `open_source`.
 
-
-def read_archive(path: Path, columns: Columns = None) -> Listing:
-    """Reads a tar or zip; `columns` as in `open_source`. Raises DataError."""
+    Raises DataError or OSError.
+    """
     left_out = LeftOut()
-    files = files_in(path, left_out)
-    if left_out.files and not files:
-        raise DataError(f"{path}: no usable file in it ({left_out.line()})")
-    return _read(InArchive(path, {tuple(name.split("/")): file for name, file in files.items()}, left_out), columns)
+    if is_archive(path):
+        files = files_in(path, left_out)
+        if left_out.files and not files:
+            raise DataError(f"{path}: no usable file in it ({left_out.line()})")
+        inside = {tuple(name.split("/")): file for name, file in files.items()}
+        return _read(InArchive(path, inside, left_out), columns)
+    if is_table(path):
+        return _read(OnDisk(path.parent, left_out), columns, path.name)
+    return _read(OnDisk(path, left_out), columns)
+
+
+def is_table(path: Path) -> bool:
+    """Whether `path` is a table, by name."""
+    return path.is_file() and is_table_name(path.name)
 
 
 def images_in(folder: Path) -> tuple[list[Path], LeftOut]:
@@ -46,11 +54,6 @@ def images_in(folder: Path) -> tuple[list[Path], LeftOut]:
     if not found:
         raise ImageError(f"{folder}: no images in this folder" + _because(left_out))
     return found, left_out
-
-
-def read_table(path: Path, columns: Columns = None) -> Listing:
-    """Reads a table and the images in its folder; `columns` as in `open_source`. Raises DataError or OSError."""
-    return _read(OnDisk(path.parent, LeftOut()), columns, path.name)
 
 
 def _read(root: Folder, columns: Columns, table: str | None = None) -> Listing:

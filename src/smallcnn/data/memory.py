@@ -7,6 +7,7 @@ are kept as decoded (`Remembered`). Either way the pixels are exactly those that
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from math import prod
 
 import numpy as np
 
@@ -36,7 +37,7 @@ class PreparedSplit:
         if (ready := _ready(split, preprocessing)) is not None:
             (height, width), self._images = preprocessing.size, ready
             self._seen = [Seen((height, width), (height, width), (0, 0, width, height))] * len(split)
-        elif len(split) * input_bytes(preprocessing) <= budget:
+        elif len(split) * prod(preprocessing.size) * preprocessing.channels <= budget:
             self._hold()
 
     def __len__(self) -> int:
@@ -77,11 +78,6 @@ class PreparedSplit:
         self._images = images[: len(kept)]
         names = [split.names[index] for index in kept]
         self.split = replace(split, images=self._images, targets=split.targets.take(kept), names=names)
-
-
-def input_bytes(preprocessing: Preprocessing) -> int:
-    """Bytes of one image as network input."""
-    return preprocessing.size[0] * preprocessing.size[1] * preprocessing.channels
 
 
 def _ready(split: Split, preprocessing: Preprocessing) -> np.ndarray | None:

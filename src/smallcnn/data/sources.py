@@ -22,9 +22,9 @@ import numpy as np
 from smallcnn.data import holdout
 from smallcnn.data.archive import File, is_archive
 from smallcnn.data.arrays import read_npz
-from smallcnn.data.folder import read_archive, read_folder, read_table
+from smallcnn.data.folder import is_table, read_images
 from smallcnn.data.groups import read_groups
-from smallcnn.data.left_out import LeftOut, is_table_name
+from smallcnn.data.left_out import LeftOut
 from smallcnn.data.listing import Listing
 from smallcnn.data.named import NAMED, read_named
 from smallcnn.data.questions import Columns
@@ -158,12 +158,8 @@ def listed(source: str | Path, *, root: str | Path | None = None, columns: Colum
             raise DataError(f"a root is for named sets ({', '.join(NAMED)}); {name!r} is not one")
         elif is_shards(name):
             found = read_shards(name)
-        elif path.is_dir():
-            found = read_folder(path, columns)
-        elif is_archive(path):
-            found = read_archive(path, columns)
-        elif is_table_name(path.name) and path.is_file():
-            found = read_table(path, columns)
+        elif path.is_dir() or is_archive(path) or is_table(path):
+            found = read_images(path, columns)
         elif path.suffix.lower() == ".npz" and path.is_file():
             found = read_npz(path)
         else:

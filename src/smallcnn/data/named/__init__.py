@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from smallcnn.data.archive import TARS, is_archive
-from smallcnn.data.folder import read_archive, read_folder
+from smallcnn.data.archive import TARS
+from smallcnn.data.folder import read_images
 from smallcnn.data.listing import Listing
 from smallcnn.data.named.cifar import CIFAR10, CIFAR100
 from smallcnn.data.named.digits import DIGITS
@@ -61,8 +61,8 @@ def _images(name: str, root: Path) -> Listing:
         if path.is_dir() or path.name.endswith(TARS)
     }
     if "train" not in found:
-        return read_archive(root) if is_archive(root) else read_folder(root)
-    reads = {key: read_archive(path) if path.is_file() else read_folder(path) for key, path in found.items()}
+        return read_images(root)
+    reads = {key: read_images(path) for key, path in found.items()}
     classes, splits = reads["train"].classes, {}
     for key, read in reads.items():
         if read.classes != classes or set(read.splits) != {"train"}:
