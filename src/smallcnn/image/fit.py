@@ -1,9 +1,9 @@
 """Preprocessing of an image of any size to the network's input, for training, evaluation, prediction and export alike.
 
     fit         shown of the image                                        scaled
-    crop        the largest box of the input's shape inside it            alike in both directions
+    crop        the largest box of the input's shape inside it            equally in both directions
     stretch     all of it                                                 to the input's height and width
-    letterbox   the smallest box of the input's shape around it           alike in both directions
+    letterbox   the smallest box of the input's shape around it           equally in both directions
 
 Each box is centred, and `crop` is the share of its sides that is kept: 0.875 by default with "crop", which scales the
 shorter side to size / 0.875 and cuts out the centre, and 1 with the others. The box is resampled directly to the final
