@@ -186,6 +186,19 @@ def test_attributes_are_scored_by_average_precision(smallcnn, tmp_path, table):
     assert f"mean average precision {np.mean(list(wanted.values())):.2%}   loss " in out
 
 
+def test_a_label_that_no_image_has_is_null_in_json(smallcnn, tmp_path, table):
+    """JSON has no NaN, and the mean is over the other labels."""
+    path, rows = attributes_model(tmp_path), (table / "labels.csv").read_text()
+    (table / "labels.csv").write_text(rows.replace("yes", "no").replace("True", "no"))
+    code, out, err = smallcnn("evaluate", path, "--data", table, "--split", "all", "--json")
+    assert code == 0, err
+    assert "NaN" not in out
+    said = json.loads(out)
+    known = [value for value in said["average_precision"].values() if value is not None]
+    assert said["average_precision"]["warm"] is None
+    assert said["mean_average_precision"] == pytest.approx(np.mean(known))
+
+
 def test_predict_of_attributes(smallcnn, tmp_path, table):
     path = attributes_model(tmp_path)
     image = table / "red0.png"

@@ -54,7 +54,7 @@ def idle():
 @pytest.mark.parametrize("workers", [0, 1, 2, 5])
 @pytest.mark.parametrize("batch_size", [1, 12, 25, 60])
 @pytest.mark.parametrize("order", [ORDER, range(COUNT), [3, 3, 1], []], ids=["array", "range", "list", "empty"])
-def test_batches_are_the_pictures_in_order(workers, batch_size, order):
+def test_batches_are_the_images_in_order(workers, batch_size, order):
     got = list(loaded(order=order, workers=workers, batch_size=batch_size))
     want = [list(order[start : start + batch_size]) for start in range(0, len(order), batch_size)]
     assert [batch.indices.tolist() for batch in got] == want
@@ -80,7 +80,7 @@ def test_decoding_in_threads_is_decoding_one_after_the_other():
     np.testing.assert_array_equal(np.concatenate([batch.images for batch in got]), want)
 
 
-def test_pictures_that_fail_are_named_and_left_out():
+def test_images_that_fail_are_named_and_left_out():
     def prepare(index):
         if index % 3 == 0:
             raise ImageError(f"image {index}: torn")
@@ -180,7 +180,7 @@ def test_one_percent_of_damaged_files(tmp_path):
     assert sum(len(batch.labels) for batch in found) == 597
 
 
-def test_the_rate_is_pictures_by_time(monkeypatch):
+def test_the_rate_is_images_by_time(monkeypatch):
     """Ten images of 5 ms one after the other cannot come faster than 200 a second, nor 400 from two threads."""
 
     def slow(index):

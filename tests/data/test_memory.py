@@ -18,7 +18,7 @@ from smallcnn.image.fit import Preprocessing
 
 @pytest.mark.parametrize("shape", [(9, 8, 8, 1), (5, 6, 11, 3)], ids=str)
 @pytest.mark.parametrize("pad", [0, 1, 5])
-def test_shifting_is_cropping_a_padded_picture(shape, pad):
+def test_shifting_is_cropping_a_padded_image(shape, pad):
     rng = np.random.default_rng(0)
     count, height, width, _ = shape
     images = rng.integers(0, 256, shape, np.uint8)
@@ -57,7 +57,7 @@ def broken(split):
 
 @pytest.mark.parametrize("preprocessing", [Preprocessing((32, 32)), Preprocessing((20, 24), (0.5,), (0.5,), 1.0)])
 @pytest.mark.parametrize("batch", [1, 7, 256])
-def test_prepared_pictures_are_those_of_preprocessing(photos, preprocessing, batch, monkeypatch):
+def test_prepared_images_are_those_of_preprocessing(photos, preprocessing, batch, monkeypatch):
     monkeypatch.setattr(memory, "_BATCH", batch)
     ready = PreparedSplit(photos, preprocessing, workers=3)
     split = ready.split
@@ -105,7 +105,7 @@ def test_an_array_of_the_right_size_is_used_as_it_is():
 
 @pytest.mark.parametrize("shorter", [10, 60, 1000])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_remembered_pictures_are_those_of_the_decoder(photos, shorter, channels):
+def test_remembered_images_are_those_of_the_decoder(photos, shorter, channels):
     remembered = Remembered(photos, channels, shorter)
     for _ in range(2):
         for i, name in enumerate(photos.names):
@@ -119,7 +119,7 @@ def test_remembered_pictures_are_those_of_the_decoder(photos, shorter, channels)
         assert len(remembered) == 17
 
 
-def test_a_remembered_picture_is_not_decoded_again(photos):
+def test_a_remembered_image_is_not_decoded_again(photos):
     remembered = Remembered(photos, 3, 10)
     assert remembered(0) is remembered(0)
 

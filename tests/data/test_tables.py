@@ -312,6 +312,26 @@ class TestRefused:
 
 
 class TestTargets:
+    def test_rare_labels_are_on_both_sides_of_a_cut(self, tmp_path):
+        """200 images, of which two are red, three green and two old; the rest are blue and not old."""
+        images = [f"{i}.jpg" for i in range(200)]
+        colour = {"3.jpg": "red", "70.jpg": "red", "9.jpg": "green", "99.jpg": "green", "199.jpg": "green"}
+        rows = [f"{image},{colour.get(image, 'blue')},{int(image in ('100.jpg', '150.jpg'))}" for image in images]
+        make(tmp_path, "\n".join(["file,colour,old", *rows]), images=images)
+        for seed in range(5):
+            for groups in (None, r"(\d+)\.jpg"):
+                source = open_source(tmp_path, seed=seed, groups=groups)
+                assert source.classes == ("colour: blue", "colour: green", "colour: red", "old")
+                assert all((split.targets.array.sum(0) > 0).all() for split in source.splits.values())
+                assert len(source.splits["val"]) == pytest.approx(40, abs=2)
+
+    def test_images_without_an_answer_are_cut_like_others(self):
+        nothing = np.full((6, 2), NAN, np.float32)
+        assert len(set(Attributes(nothing).strata().tolist())) == 1
+        alone = nothing.copy()
+        alone[2, 1] = 1  # the only image with its label, which can be on one side only
+        assert len(set(Attributes(alone).strata().tolist())) == 1
+
     def test_class_numbers_of_attributes(self):
         split = Split(np.zeros((2, 4, 4), np.uint8), Attributes(np.zeros((2, 3), np.float32)), ["a", "b"])
         assert len(split.subset([1])) == 1

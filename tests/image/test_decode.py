@@ -36,8 +36,8 @@ UPRIGHT = {
 }
 
 
-def encoded(picture, kind, **options):
-    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+def encoded(source, kind, **options):
+    image = source if isinstance(source, Image.Image) else Image.fromarray(source)
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
@@ -53,9 +53,9 @@ def flat(mode, colour):
     return Image.new(mode, (5, 3), colour)
 
 
-def problem(picture):
+def problem(source):
     with pytest.raises(ImageError) as caught:
-        decode(picture, 3)
+        decode(source, 3)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -64,8 +64,8 @@ def problem(picture):
 @pytest.mark.parametrize("kind", BEST)
 def test_exif_orientation(kind, orientation):
     data = encoded(SQUARES, kind, exif=turned(orientation), **BEST[kind])
-    for picture in (data, Image.open(io.BytesIO(data))):
-        got = np.asarray(decode(picture, 3).image, int)
+    for source in (data, Image.open(io.BytesIO(data))):
+        got = np.asarray(decode(source, 3).image, int)
         np.testing.assert_allclose(got, UPRIGHT[orientation](SQUARES), atol=JPEG_ERROR if kind == "JPEG" else 0)
 
 
@@ -139,8 +139,8 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_kinds_of_pixels(kind):
-    picture, rgb = KINDS[kind]
-    colour, grey = decode(picture, 3).image, decode(picture, 1).image
+    source, rgb = KINDS[kind]
+    colour, grey = decode(source, 3).image, decode(source, 1).image
     assert (colour.mode, grey.mode) == ("RGB", "L")
     np.testing.assert_allclose(colour.getpixel((0, 0)), rgb, atol=1)  # alpha blending rounds twice
     luma = np.dot(rgb, (0.299, 0.587, 0.114))  # ITU-R BT.601
@@ -155,7 +155,7 @@ def test_the_first_frame_counts(kind):
 
 
 @pytest.mark.parametrize("name", ["PHOTO.JPG", "Blüte 花.jpeg", "no_suffix"])
-def test_a_path_and_its_bytes_are_the_same_picture(tmp_path, name):
+def test_a_path_and_its_bytes_are_the_same_image(tmp_path, name):
     path = tmp_path / name
     path.write_bytes(encoded(SQUARES, "JPEG"))
     for file in (path, str(path), path.read_bytes()):
@@ -170,7 +170,7 @@ def test_a_pillow_image_is_left_alone():
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 @pytest.mark.parametrize("exif", [b"nonsense", b"MM\0*", b"II*\0\x08\0", b"II*\0\xff\xff\xff\xff"])
-def test_damaged_exif_does_not_cost_the_picture(exif):
+def test_damaged_exif_does_not_cost_the_image(exif):
     data = encoded(SQUARES, "PNG", exif=b"Exif\0\0" + exif)
     assert exif in data
     np.testing.assert_array_equal(decode(data, 3).image, SQUARES)
@@ -178,7 +178,7 @@ def test_damaged_exif_does_not_cost_the_picture(exif):
 
 @pytest.mark.filterwarnings("ignore:Truncated File Read")
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM"])
-def test_a_truncated_file_is_refused_and_never_half_a_picture(kind):
+def test_a_truncated_file_is_refused_and_never_half_a_image(kind):
     data = encoded(SQUARES, kind)
     whole = np.asarray(decode(data, 3).image)
     for cut in np.linspace(0, len(data) - 1, 200, dtype=int):
@@ -219,9 +219,9 @@ REFUSED = {
 
 @pytest.mark.parametrize("kind", REFUSED)
 def test_refused(kind):
-    picture, message = REFUSED[kind]
-    assert problem(picture).startswith("image: ")
-    assert message in problem(picture)
+    source, message = REFUSED[kind]
+    assert problem(source).startswith("image: ")
+    assert message in problem(source)
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path):

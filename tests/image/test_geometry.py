@@ -95,5 +95,5 @@ def test_batches_say_what_each_image_shows(fit):
     wanted = [preprocessing.prepare(image).seen for image in images]
     decoded = batches(split, lambda i: preprocessing.prepare(images[i]), range(9), batch_size=4, workers=2)
     held = PreparedSplit(split, preprocessing, 1).batches(range(9), 4)
-    for found in (decoded, held):
+    for found in (list(decoded), list(held)):  # asked only after all batches were made
         assert [seen for batch in found for seen in batch.seen] == wanted

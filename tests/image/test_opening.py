@@ -20,10 +20,10 @@ LOSSY = 12
 """Grey levels: 4:4:4 at the highest quality, colours through YCbCr of eight bits, and ringing at the squares' edges."""
 
 
-def boxed(kind, picture, **options):
+def boxed(kind, source, **options):
     opening._can_read_heif()
     return encoded(
-        picture, kind, quality=100, **({"chroma": 444} if kind == "HEIF" else {"subsampling": "4:4:4"}), **options
+        source, kind, quality=100, **({"chroma": 444} if kind == "HEIF" else {"subsampling": "4:4:4"}), **options
     )
 
 

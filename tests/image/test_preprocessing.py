@@ -44,7 +44,7 @@ def test_is_resize_then_centre_crop(interpolation, turned):
     crop=st.floats(0.5, 0.9),
 )
 @settings(max_examples=60, deadline=None)
-def test_every_output_pixel_shows_its_place_in_the_picture(width, height, size, crop):
+def test_every_output_pixel_shows_its_place_in_the_image(width, height, size, crop):
     got = Preprocessing(size, crop=crop).prepare(ramp(width, height)).pixels.astype(float)
     scale = crop * min(width / size[1], height / size[0])  # input pixels per output pixel
     for channel, (outputs, inputs) in enumerate([(size[1], width), (size[0], height)]):
@@ -63,7 +63,7 @@ def test_every_output_pixel_shows_its_place_in_the_picture(width, height, size, 
 @example(width=29, height=34, size=(7, 7), crop=1.0)  # 29/7 * 7 is above 29 in floating point
 @example(width=300, height=1, size=(64, 64), crop=0.3)
 @settings(deadline=None)
-def test_any_picture_fits(width, height, size, crop):
+def test_any_image_fits(width, height, size, crop):
     left, top, right, bottom = centre_box((width, height), size, crop)
     assert 0 <= left < right <= width + 1e-9
     assert 0 <= top < bottom <= height + 1e-9
@@ -72,7 +72,7 @@ def test_any_picture_fits(width, height, size, crop):
     assert (got == 200).all()
 
 
-def test_a_picture_of_the_right_size_is_kept_bit_for_bit():
+def test_an_image_of_the_right_size_is_kept_bit_for_bit():
     np.testing.assert_array_equal(Preprocessing((512, 640), crop=1.0).prepare(NOISE).pixels, NOISE)
 
 
@@ -95,7 +95,7 @@ def test_decoding_a_photograph_smaller_changes_little(height, width, size, orien
     photo.save(tmp_path / "photo.jpg", quality=95, exif=exif)
     whole = Image.open(tmp_path / "photo.jpg")
     preprocessing = Preprocessing(size)
-    got, want = (preprocessing.prepare(picture).pixels.astype(int) for picture in (tmp_path / "photo.jpg", whole))
+    got, want = (preprocessing.prepare(source).pixels.astype(int) for source in (tmp_path / "photo.jpg", whole))
     assert abs(got - want).max() <= 3
     np.testing.assert_array_equal(preprocessing.prepare((tmp_path / "photo.jpg").read_bytes()).pixels, got)
 
@@ -200,7 +200,7 @@ def test_what_is_no_description_is_refused(text):
         Preprocessing.from_json(text)
 
 
-def test_errors_name_the_picture():
+def test_errors_name_the_image():
     with pytest.raises(ImageError, match=r"^nowhere\.jpg: no such file"):
         Preprocessing((8, 8)).prepare("nowhere.jpg")
     with pytest.raises(ImageError, match=r"^image: "):

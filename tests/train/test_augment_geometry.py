@@ -72,7 +72,7 @@ def test_shifted_images_carry_marks_to_their_mapped_place():
         recipe = Recipe(augment="small", mirror=True)
         feed, draws = Feed(split, recipe, preprocessing, 1), Draws(recipe, 0, 40)
         moved = 0
-        for batch in feed.batches(0, np.random.default_rng(1).permutation(40), draws, 16):
+        for batch in list(feed.batches(0, np.random.default_rng(1).permutation(40), draws, 16)):
             for pixels, seen, index in zip(batch.images, batch.seen, batch.indices, strict=True):
                 want = seen.to_input(places[index] + 0.5)
                 np.testing.assert_allclose(centroid(pixels), want, atol=0.3)

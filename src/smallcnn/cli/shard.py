@@ -26,8 +26,8 @@ def command(source: str, root: Path | None, out: Path, megabytes: int, seed: int
     SOURCE; so is the address of its index.json on a web server or object storage. An interrupted run resumes when it is
     started again.
     """
-    from smallcnn.data.listing import listed
     from smallcnn.data.shards.write import write_shards
+    from smallcnn.data.sources import listed
 
     read = listed(source, root=root)
     with progress("sharding") as report:

@@ -5,16 +5,18 @@ from pathlib import Path
 import numpy as np
 
 from smallcnn.data.archive import check_swelling
+from smallcnn.data.listing import Listing
 from smallcnn.data.split import Split
 from smallcnn.data.stores import ZipStore
 from smallcnn.data.targets import Classes
 from smallcnn.errors import DataError
+from smallcnn.tasks.classification import Classification
 
 _SPLITS = {"x": "train", "x_train": "train", "x_val": "val", "x_test": "test"}
 
 
-def read_npz(path: Path) -> tuple[tuple[str, ...], dict[str, Split]]:
-    """(class names, splits). Executes nothing from the file. Raises DataError."""
+def read_npz(path: Path) -> Listing:
+    """Reads an .npz file; executes nothing from it. Raises DataError."""
     labels_of = {key: "y" + key[1:] for key in _SPLITS}
     wanted = {*labels_of.keys(), *labels_of.values(), "classes"}
     try:
@@ -43,7 +45,7 @@ def read_npz(path: Path) -> tuple[tuple[str, ...], dict[str, Split]]:
     if len(shapes) > 1:
         raise DataError(f"{path}: all splits need images of one shape, not {' and '.join(map(str, sorted(shapes)))}")
     labels = np.unique(np.concatenate([split.labels for split in splits.values()]))
-    return _class_names(path, arrays.get("classes"), labels), splits
+    return Listing(Classification(_class_names(path, arrays.get("classes"), labels)), splits)
 
 
 def _check_size(path: Path, wanted: set[str]) -> None:

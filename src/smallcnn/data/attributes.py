@@ -9,47 +9,20 @@ and every row an image. Images lie in any folders, or under train/, val/ and tes
 """
 
 from collections import Counter
-from collections.abc import Collection
-from dataclasses import dataclass
 
 from smallcnn.data import targets
 from smallcnn.data.archive import File
-from smallcnn.data.left_out import is_image_name
+from smallcnn.data.left_out import is_image_name, is_table_name
+from smallcnn.data.listing import Listing
 from smallcnn.data.questions import Columns, answers
 from smallcnn.data.split import Split
-from smallcnn.data.table import Names, Table, is_table, read_table
-from smallcnn.data.tree import DEEPEST, SPLITS, Folder, by_split, check_beside
+from smallcnn.data.table import Names, Table, read_table
+from smallcnn.data.tree import DEEPEST, SPLITS, Folder, around, by_split, check_strays
 from smallcnn.errors import DataError
-from smallcnn.tasks.attributes import Attributes
 from smallcnn.tasks.labels import some
 
 
-@dataclass(frozen=True)
-class Labelled:
-    """The folder with the images, their task and splits, and a line on each column that is not used."""
-
-    root: Folder
-    task: Attributes
-    splits: dict[str, Split]
-    notes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Cells:
-    """The cells of each image, by its name, under the titles of one table."""
-
-    table: Table
-    by_name: dict[str, list[str]]
-
-    def column(self, title: str, names: Collection[str]) -> list[str]:
-        """The cells of these images under a title; empty if the table does not have it."""
-        if title not in self.table.titles:
-            return [""] * len(names)
-        place = self.table.titles.index(title)
-        return [self.by_name[name][place] for name in names]
-
-
-def read(given: Folder, columns: Columns = None, table: str | None = None) -> Labelled | None:
+def read(given: Folder, columns: Columns = None, table: str | None = None) -> Listing | None:
     """Reads the images of a folder, or of the only folder in it, with the table there; None if there is none.
 
     Class folders come before a table, unless `table`, its file name, is given. Raises DataError if images and rows do
@@ -68,25 +41,24 @@ def read(given: Folder, columns: Columns = None, table: str | None = None) -> La
     theirs = {} if own else {key: _tables(folder) for key, folder in folders.items()}
     if not own and not any(theirs.values()):
         return None
-    check_beside(folders, others)
+    check_strays(folders, others)
     for path in [path for folder in (given, root) if folder not in folders.values() for path in folder.loose()]:
         root.left_out.file(path, "outside the splits" if is_image_name(path.name) else "")
     images = {key: _images(root, folder) for key, folder in folders.items()}
-    if own:
-        cells = dict.fromkeys(folders, _cells(root, own, [name for found in images.values() for name in found]))
-    else:
-        cells = {key: _cells(folder, theirs[key], list(images[key])) for key, folder in folders.items()}
-    titles = list(dict.fromkeys(title for each in cells.values() for title in each.table.titles[1:]))
-    column = {
-        title: [cell for key, found in images.items() for cell in cells[key].column(title, found)] for title in titles
-    }
-    task, present, notes = answers(next(iter(cells.values())).table.path, column, columns)
+    every = [name for found in images.values() for name in found]
+    tables = [(root, own, every)] if own else [(folders[key], theirs[key], list(images[key])) for key in folders]
+    cells = [_cells(*one) for one in tables]
+    answered = {title: list[str]() for one in cells for title in one}
+    for (*_, names), one in zip(tables, cells, strict=True):
+        for title in answered:
+            answered[title] += one.get(title, [""] * len(names))
+    task, present, notes = answers(tables[0][1][0].path, answered, columns)
     splits, start = {}, 0
     for key, found in images.items():
         labels = present[start : start + len(found)]
         splits[key] = Split(list(found.values()), targets.Attributes(labels), list(found))
         start += len(found)
-    return Labelled(root, task, splits, notes)
+    return Listing(task, splits, root.left_out, (*around(given, root), *notes))
 
 
 def _with_table(given: Folder) -> Folder | None:
@@ -95,7 +67,7 @@ def _with_table(given: Folder) -> Folder | None:
     for _ in range(DEEPEST):
         folders, loose = here.folders(), here.loose()
         splits = [folder for folder in folders if folder.path.name.lower() in SPLITS]
-        if any(is_table(path) for folder in (here, *splits) for path in folder.loose()):
+        if any(is_table_name(path.name) for folder in (here, *splits) for path in folder.loose()):
             return here
         if len(folders) != 1 or any(is_image_name(path.name) for path in loose):
             return None
@@ -107,7 +79,7 @@ def _tables(folder: Folder, named: str | None = None) -> list[Table]:
     """The tables in a folder whose first column mostly names images; of those the one of a name, if given."""
     found = []
     for path in sorted(folder.loose()):
-        if is_table(path) and named in (None, path.name):
+        if is_table_name(path.name) and named in (None, path.name):
             table = read_table(folder.file(path.name), path)
             if named or 2 * sum(is_image_name(row[0]) for _, row in table.rows) > len(table.rows):
                 found.append(table)
@@ -123,8 +95,8 @@ def _images(root: Folder, folder: Folder) -> dict[str, File]:
     return found
 
 
-def _cells(folder: Folder, tables: list[Table], names: list[str]) -> _Cells:
-    """The table's cells for these images. Raises DataError unless it has one row for each image."""
+def _cells(folder: Folder, tables: list[Table], names: list[str]) -> dict[str, list[str]]:
+    """The cells of these images by title. Raises DataError unless there is one table with one row for each image."""
     if len(tables) != 1:
         found = f"{len(tables)} tables that name images ({some([table.path.name for table in tables])})"
         raise DataError(f"{folder.path}: {found if tables else 'no table that names the images'}; one is needed")
@@ -138,11 +110,11 @@ def _cells(folder: Folder, tables: list[Table], names: list[str]) -> _Cells:
         raise DataError(f"{path}: row {number} has {len(row)} cells, for {len(table.titles)} titles")
     images, rows_of, strangers = Names(names), dict[str, list[tuple[int, list[str]]]](), []
     for number, row in table.rows:
-        found_ = images.find(row[0])
-        if len(found_) > 1:
-            raise DataError(f"{path}: row {number}: {row[0]!r} names {len(found_)} images ({some(found_, 2)})")
-        if found_:
-            rows_of.setdefault(found_[0], []).append((number, row))
+        meant = images.find(row[0])
+        if len(meant) > 1:
+            raise DataError(f"{path}: row {number}: {row[0]!r} names {len(meant)} images ({some(meant, 2)})")
+        if meant:
+            rows_of.setdefault(meant[0], []).append((number, row))
         else:
             strangers.append((number, row[0]))
     problems = []
@@ -156,5 +128,8 @@ def _cells(folder: Folder, tables: list[Table], names: list[str]) -> _Cells:
         problems.append(f"images without a row: {len(unlisted):,} of {len(names):,} ({unlisted[0]!r})")
     if problems:
         raise DataError(f"{path}: {'; '.join(problems)}")
-    width = len(table.titles)
-    return _Cells(table, {name: row + [""] * (width - len(row)) for name, [(_, row)] in rows_of.items()})
+    cells = [rows_of[name][0][1] for name in names]
+    return {
+        title: [row[place] if place < len(row) else "" for row in cells]
+        for place, title in enumerate(table.titles[1:], 1)
+    }

@@ -6,55 +6,42 @@ depend on the file system or the operating system. A single folder around the wh
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from smallcnn.data import attributes
-from smallcnn.data.archive import File, files_in
-from smallcnn.data.left_out import LeftOut, is_image_name
+from smallcnn.data.archive import File, files_in, is_archive
+from smallcnn.data.left_out import LeftOut, is_image_name, is_table_name
+from smallcnn.data.listing import Listing
 from smallcnn.data.questions import Columns
 from smallcnn.data.split import Split
 from smallcnn.data.targets import Classes
-from smallcnn.data.tree import DEEPEST, SPLITS, Folder, InArchive, OnDisk, by_split, check_beside, nfc
+from smallcnn.data.tree import DEEPEST, SPLITS, Folder, InArchive, OnDisk, around, by_split, check_strays, nfc
 from smallcnn.errors import DataError, ImageError
 from smallcnn.tasks.classification import Classification
-from smallcnn.tasks.task import Task
 
 
-@dataclass(frozen=True)
-class Read:
-    """What images are labelled for, splits, and skipped files.
+def read_images(path: Path, columns: Columns = None) -> Listing:
+    """Reads a folder, an archive, or a table and the images in its folder; `columns` as in `open_source`.
 
-    Each of the `notes` is a line on something unexpected. `untrainable` names a class without training images, if there
-    is one.
+    Raises DataError or OSError.
     """
-
-    task: Task
-    splits: dict[str, Split]
-    left_out: LeftOut
-    notes: tuple[str, ...] = ()
-    untrainable: str = ""
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The task's labels."""
-        return self.task.labels
-
-
-def read_folder(root: Path, columns: Columns = None) -> Read:
-    """Reads a folder; `columns` as in `open_source`. Raises DataError or OSError."""
-    return _read(OnDisk(root, LeftOut()), columns)
-
-
-def read_archive(path: Path, columns: Columns = None) -> Read:
-    """Reads a tar or zip; `columns` as in `open_source`. Raises DataError."""
     left_out = LeftOut()
-    files = files_in(path, left_out)
-    if left_out.files and not files:
-        raise DataError(f"{path}: no usable file in it ({left_out.line()})")
-    return _read(InArchive(path, {tuple(name.split("/")): file for name, file in files.items()}, left_out), columns)
+    if is_archive(path):
+        files = files_in(path, left_out)
+        if left_out.files and not files:
+            raise DataError(f"{path}: no usable file in it ({left_out.line()})")
+        inside = {tuple(name.split("/")): file for name, file in files.items()}
+        return _read(InArchive(path, inside, left_out), columns)
+    if is_table(path):
+        return _read(OnDisk(path.parent, left_out), columns, path.name)
+    return _read(OnDisk(path, left_out), columns)
+
+
+def is_table(path: Path) -> bool:
+    """Whether `path` is a table, by name."""
+    return path.is_file() and is_table_name(path.name)
 
 
 def images_in(folder: Path) -> tuple[list[Path], LeftOut]:
@@ -69,19 +56,14 @@ def images_in(folder: Path) -> tuple[list[Path], LeftOut]:
     return found, left_out
 
 
-def read_table(path: Path, columns: Columns = None) -> Read:
-    """Reads a table and the images in its folder; `columns` as in `open_source`. Raises DataError or OSError."""
-    return _read(OnDisk(path.parent, LeftOut()), columns, path.name)
-
-
-def _read(root: Folder, columns: Columns, table: str | None = None) -> Read:
+def _read(root: Folder, columns: Columns, table: str | None = None) -> Listing:
     left_out, given = root.left_out, root
     if labelled := attributes.read(given, columns, table):
-        return Read(labelled.task, labelled.splits, left_out, (*_around(given, labelled.root), *labelled.notes))
+        return labelled
     if isinstance(columns, Sequence):
         raise DataError(f"{given.path}: columns are those of a table next to the images, and none was found")
     root = _meant(given)
-    notes = _around(given, root)
+    notes = around(given, root)
     folders = _splits(root)
     for folder in {folder.path: folder for folder in (given, root, *folders.values())}.values():
         for path in folder.loose():
@@ -117,13 +99,7 @@ def _read(root: Folder, columns: Columns, table: str | None = None) -> Read:
         if not files:
             raise DataError(f"{where}: no images" + _because(left_out))
         splits[key] = Split(files, Classes(np.array(labels)), names)
-    return Read(Classification(classes), splits, left_out, tuple(notes), untrainable)
-
-
-def _around(given: Folder, root: Folder) -> list[str]:
-    """A note on folders around the set, which have no meaning in an archive."""
-    same = root.packed or root is given
-    return [] if same else [f"the data set is {root.path}, the only one in {given.path}"]
+    return Listing(Classification(classes), splits, left_out, tuple(notes), untrainable)
 
 
 def _because(left_out: LeftOut) -> str:
@@ -176,5 +152,5 @@ def _splits(root: Folder) -> dict[str, Folder]:
     splits, others = by_split(root)
     if not splits or (others and not any(folder.folders() for folder in splits.values())):
         return {"train": root}  # a class may be called "train"
-    check_beside(splits, others)
+    check_strays(splits, others)
     return splits

@@ -8,13 +8,14 @@ import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from smallcnn.data.table import Names, is_table, read_table
+from smallcnn.data.left_out import is_table_name
+from smallcnn.data.table import Names, read_table
 from smallcnn.errors import DataError
 
 
 def read_groups(given: str | Path, names: Sequence[str]) -> dict[str, str]:
     """Image name -> group, for images that have one. Raises DataError."""
-    if is_table(given):
+    if is_table_name(Path(given).name):
         return _from_table(Path(given), names)
     return _from_pattern(str(given), names)
 

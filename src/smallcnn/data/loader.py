@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from typing import TypeVar
 
@@ -30,15 +31,20 @@ _TOGETHER = 8  # images per task; passing 32x32 arrays one by one cost as much a
 class Batch:
     """uint8 images (N, H, W, C), labels (N, ...), indices (N,), and decoding failures as name -> message.
 
-    `labels` is the array of the split's targets; `seen` says which part of its image each one shows. If no image of a
-    batch could be decoded, N is 0 and the other dimensions of `images` are arbitrary.
+    `labels` is the array of the split's targets; `look` finds `seen` when it is first asked for. If no image of a batch
+    could be decoded, N is 0 and the other dimensions of `images` are arbitrary.
     """
 
     images: np.ndarray
     labels: np.ndarray
     indices: np.ndarray
     failed: dict[str, str]
-    seen: Sequence[Seen]
+    look: Callable[[], list[Seen]]
+
+    @cached_property
+    def seen(self) -> list[Seen]:
+        """The part of its image that each input shows."""
+        return self.look()
 
 
 def prepared_batches(
@@ -127,4 +133,5 @@ def _collect(split: Split, indices: Sequence[int], results: Sequence[Prepared | 
             kept.append(int(index))
     images = np.stack([one.pixels for one in good]) if good else np.zeros((0, 1, 1, 1), np.uint8)
     labels = split.targets.take(kept).array
-    return Batch(images, labels, np.array(kept, np.int64), failed, [one.seen for one in good])
+    seen = [one.seen for one in good]  # the lambda must not keep the pixels
+    return Batch(images, labels, np.array(kept, np.int64), failed, lambda: seen)

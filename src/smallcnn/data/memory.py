@@ -7,6 +7,7 @@ are kept as decoded (`Remembered`). Either way the pixels are exactly those that
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from math import prod
 
 import numpy as np
 
@@ -36,7 +37,7 @@ class PreparedSplit:
         if (ready := _ready(split, preprocessing)) is not None:
             (height, width), self._images = preprocessing.size, ready
             self._seen = [Seen((height, width), (height, width), (0, 0, width, height))] * len(split)
-        elif len(split) * input_bytes(preprocessing) <= budget:
+        elif len(split) * prod(preprocessing.size) * preprocessing.channels <= budget:
             self._hold()
 
     def __len__(self) -> int:
@@ -55,9 +56,11 @@ class PreparedSplit:
             )
             return
         for start in range(0, len(order), batch_size):
-            chunk = np.asarray(order[start : start + batch_size])
-            seen = [self._seen[index] for index in chunk]
-            yield Batch(self._images[chunk], self.split.targets.take(chunk).array, chunk, {}, seen)
+            yield self._batch(self._images, np.asarray(order[start : start + batch_size]))
+
+    def _batch(self, images: np.ndarray, chunk: np.ndarray) -> Batch:
+        labels = self.split.targets.take(chunk).array
+        return Batch(images[chunk], labels, chunk, {}, lambda: [self._seen[index] for index in chunk])
 
     def _hold(self) -> None:
         split = self.split
@@ -75,11 +78,6 @@ class PreparedSplit:
         self._images = images[: len(kept)]
         names = [split.names[index] for index in kept]
         self.split = replace(split, images=self._images, targets=split.targets.take(kept), names=names)
-
-
-def input_bytes(preprocessing: Preprocessing) -> int:
-    """Bytes of one image as network input."""
-    return preprocessing.size[0] * preprocessing.size[1] * preprocessing.channels
 
 
 def _ready(split: Split, preprocessing: Preprocessing) -> np.ndarray | None:

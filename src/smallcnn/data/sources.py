@@ -14,20 +14,24 @@ of one group stay on one side. A source without a training split is for evaluati
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from smallcnn.data import holdout
-from smallcnn.data.archive import File
+from smallcnn.data.archive import File, is_archive
+from smallcnn.data.arrays import read_npz
+from smallcnn.data.folder import is_table, read_images
 from smallcnn.data.groups import read_groups
 from smallcnn.data.left_out import LeftOut
-from smallcnn.data.listing import Listing, listed
-from smallcnn.data.named import NAMED
+from smallcnn.data.listing import Listing
+from smallcnn.data.named import NAMED, read_named
 from smallcnn.data.questions import Columns
+from smallcnn.data.shards.read import is_shards, read_shards
 from smallcnn.data.split import Split
-from smallcnn.errors import DataError
+from smallcnn.errors import DataError, closest
+from smallcnn.tasks.classification import Classification
 from smallcnn.tasks.task import Task
 
 __all__ = ["NAMED", "Data", "Source", "Split", "open_source"]
@@ -142,6 +146,30 @@ def open_source(
         notes.append(_on_both_sides(splits, groups, given.place))
     ordered = dict(sorted(splits.items(), key=lambda item: _SPLITS.index(item[0])))
     return Source(given, ordered, is_cut, tuple(notes), kept)
+
+
+def listed(source: str | Path, *, root: str | Path | None = None, columns: Columns = None) -> Listing:
+    """Lists a data set with its stored splits; the arguments are those of `open_source`. Raises DataError."""
+    name, path, root = str(source), Path(source), None if root is None else Path(root)
+    try:
+        if name in NAMED and (root is not None or not path.exists()):
+            found = read_named(name, root)
+        elif root is not None:
+            raise DataError(f"a root is for named sets ({', '.join(NAMED)}); {name!r} is not one")
+        elif is_shards(name):
+            found = read_shards(name)
+        elif path.is_dir() or is_archive(path) or is_table(path):
+            found = read_images(path, columns)
+        elif path.suffix.lower() == ".npz" and path.is_file():
+            found = read_npz(path)
+        else:
+            raise DataError(f"no folder, archive, .npz file or named set {name!r}; {closest(name, NAMED)}")
+    except OSError as error:
+        raise DataError(f"{error.filename or source}: {error.strerror or error}") from error
+    if isinstance(columns, Sequence) and isinstance(found.task, Classification):
+        raise DataError("columns are those of a table next to images in a folder or archive")
+    left_out = filter(None, [found.left_out.line()])
+    return replace(found, notes=(*found.notes, *left_out), place=name)
 
 
 def _about(group_of: dict[str, str], images: int) -> str:

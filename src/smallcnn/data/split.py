@@ -29,7 +29,7 @@ class Split:
             raise DataError(
                 f"the images are not labelled with one class each, but with {type(self.targets).__name__.lower()}"
             )
-        return self.targets.labels
+        return self.targets.array
 
     def subset(self, indices: Sequence[int]) -> "Split":
         """The images with these indices, in this order."""

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from smallcnn.data.archive import File, content
-from smallcnn.data.left_out import is_table_name
 from smallcnn.errors import DataError, ImageError
 
 _LARGEST = 1 << 28
@@ -21,11 +20,6 @@ class Table:
     path: Path
     titles: tuple[str, ...]
     rows: tuple[tuple[int, list[str]], ...]
-
-
-def is_table(path: str | Path) -> bool:
-    """Whether a file is a table, by its name."""
-    return is_table_name(Path(path).name)
 
 
 def read_table(file: File, path: Path) -> Table:

@@ -10,13 +10,11 @@ import numpy as np
 _ANSWERS = {1.0: "1", 0.0: "0"}
 
 
+@dataclass(frozen=True, eq=False)
 class Targets(ABC):
-    """The labels of images, in their order. A subclass is built from its `array`."""
+    """The labels of images: `array` has those of image i at index i, as a batch carries them."""
 
-    @property
-    @abstractmethod
-    def array(self) -> np.ndarray:
-        """The labels as one array, images first, as a batch carries them."""
+    array: np.ndarray
 
     @abstractmethod
     def strata(self) -> np.ndarray:
@@ -32,53 +30,36 @@ class Targets(ABC):
 
     def take(self, indices: Sequence[int] | np.ndarray) -> Self:
         """The labels of the images with these indices, in this order."""
-        return self._of(self.array[np.asarray(indices, np.int64)])
+        return type(self)(self.array[np.asarray(indices, np.int64)])
 
     def followed_by(self, *others: "Targets") -> Self:
         """These labels and then those of other splits. Raises TypeError if they are of another kind."""
         if strangers := [type(other).__name__ for other in others if type(other) is not type(self)]:
             raise TypeError(f"{strangers[0]} cannot follow {type(self).__name__}")
-        return self._of(np.concatenate([self.array, *(other.array for other in others)]))
-
-    def _of(self, array: np.ndarray) -> Self:
-        return type(self)(array)  # type: ignore[call-arg]
+        return type(self)(np.concatenate([self.array, *(other.array for other in others)]))
 
 
-@dataclass(frozen=True, eq=False)
 class Classes(Targets):
     """One class number per image, int64 (N,)."""
 
-    labels: np.ndarray
-
-    @property
-    def array(self) -> np.ndarray:
-        """The class numbers."""
-        return self.labels
-
     def strata(self) -> np.ndarray:
-        """The class numbers: a cut is made per class."""
-        return self.labels
+        """The class numbers."""
+        return self.array
 
     def lines(self) -> Iterator[str]:
         """The class numbers."""
-        return map(str, self.labels.tolist())
+        return map(str, self.array.tolist())
 
 
-@dataclass(frozen=True, eq=False)
 class Attributes(Targets):
     """Independent labels, float32 (N, A): 1 present, 0 absent, NaN unknown."""
 
-    present: np.ndarray
-
-    @property
-    def array(self) -> np.ndarray:
-        """What is present."""
-        return self.present
-
     def strata(self) -> np.ndarray:
-        """Zeros: a cut does not look at attributes."""
-        return np.zeros(len(self), np.int64)
+        """The rarest answer of each image among those of two images or more: a cut puts rare labels on both sides."""
+        known = np.concatenate([self.array == 1, self.array == 0, np.ones((len(self), 1), bool)], 1)
+        count = known.sum(0)
+        return np.where(known & (count > 1), count, len(self) + 1).argmin(1)
 
     def lines(self) -> Iterator[str]:
         """A string of 1, 0 and ? per image."""
-        return ("".join(_ANSWERS.get(value, "?") for value in row) for row in self.present.tolist())
+        return ("".join(_ANSWERS.get(value, "?") for value in row) for row in self.array.tolist())

@@ -51,11 +51,17 @@ def by_split(root: Folder) -> tuple[dict[str, Folder], list[Folder]]:
     return splits, others
 
 
-def check_beside(splits: dict[str, Folder], others: Sequence[Folder]) -> None:
+def check_strays(splits: dict[str, Folder], others: Sequence[Folder]) -> None:
     """Raises DataError if there are images in other folders than those of the splits."""
     if strays := [folder.path for folder in others if folder.images()]:
         named = ", ".join(folder.path.name for folder in splits.values())
         raise DataError(f"{strays[0]}: images next to the splits ({named}); move them out or into a split")
+
+
+def around(given: Folder, root: Folder) -> list[str]:
+    """A note on the folders around a set, which have no meaning in an archive."""
+    same = root.packed or root is given
+    return [] if same else [f"the data set is {root.path}, the only one in {given.path}"]
 
 
 class OnDisk:

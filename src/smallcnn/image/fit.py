@@ -1,16 +1,18 @@
 """Preprocessing of an image of any size to the network's input, for training, evaluation, prediction and export alike.
 
     fit         shown of the image                                        scaled
-    crop        the largest box of the input's shape inside it            alike in both directions
+    crop        the largest box of the input's shape inside it            equally in both directions
     stretch     all of it                                                 to the input's height and width
-    letterbox   the smallest box of the input's shape around it           alike in both directions
+    letterbox   the smallest box of the input's shape around it           equally in both directions
 
-Each box is centred, and `crop` is the share of its sides that is kept: with "crop", 0.875 scales the shorter side to
-size / 0.875 and cuts out the centre. The box is resampled directly to the final size, with an antialiasing filter.
+Each box is centred, and `crop` is the share of its sides that is kept: 0.875 by default with "crop", which scales the
+shorter side to size / 0.875 and cuts out the centre, and 1 with the others. The box is resampled directly to the final
+size, with an antialiasing filter.
 """
 
 import json
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from math import floor, isfinite
 from typing import Any, Literal, get_args
 
@@ -24,6 +26,9 @@ from smallcnn.ir.checks import MOST_SIDE
 
 Order = Literal["rgb", "bgr"]
 Fit = Literal["crop", "stretch", "letterbox"]
+
+_BY_FIT: Any = object()
+"""The default crop, which depends on the fit."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +46,14 @@ class Preprocessing:
     size: tuple[int, int]
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
-    crop: float = 0.875
+    crop: float = _BY_FIT
     interpolation: Interpolation = "bilinear"
     order: Order = "rgb"
     fit: Fit = "crop"
 
     def __post_init__(self) -> None:
+        if self.crop is _BY_FIT:
+            object.__setattr__(self, "crop", 0.875 if self.fit == "crop" else 1.0)
         sides = len(self.size) == 2 and all(isinstance(side, int) and 1 <= side <= MOST_SIDE for side in self.size)
         _check("size", self.size, sides, f"(height, width) in whole pixels, 1 to {MOST_SIDE}")
         _check(
@@ -70,7 +77,7 @@ class Preprocessing:
         height, width = (max(1, round(side * scale)) for side in self.size)
         return replace(self, size=(height, width))
 
-    @property
+    @cached_property
     def border(self) -> tuple[int, ...]:
         """The fill outside an image, per channel, red first: the mean, which the network reads as 0."""
         mean = self.mean[::-1] if self.order == "bgr" else self.mean

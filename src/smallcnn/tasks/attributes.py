@@ -5,6 +5,7 @@ A label stands alone ("smiling": yes or no), or is one of the choices of a quest
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -65,7 +66,7 @@ class Attributes:
             question: max(((label, answer[label]) for label in labels), key=lambda item: item[1])
             for question, labels in self.choices.items()
         }
-        best, answers = {label for label, _ in chosen.values()}, self._question_of()
+        best, answers = {label for label, _ in chosen.values()}, self._question_of
         present = (
             (label, value) for label, value in ranked if label in best or (label not in answers and value >= PRESENT)
         )
@@ -74,7 +75,7 @@ class Attributes:
     @property
     def questions(self) -> tuple[str, ...]:
         """Yes/no labels and the names of the questions with choices, in the order of the labels."""
-        return tuple(dict.fromkeys(self._question_of().get(label, label) for label in self.labels))
+        return tuple(dict.fromkeys(self._question_of.get(label, label) for label in self.labels))
 
     def present(self, known: "Attributes", present: np.ndarray) -> np.ndarray:
         """Targets (N, A) for these labels, from targets (N, B) for those of a data set; NaN is unknown.
@@ -84,15 +85,15 @@ class Attributes:
         """
         self._check_matches(known)
         place = {label: index for index, label in enumerate(known.labels)}
-        question_of = self._question_of()
         found = np.full((len(present), len(self.labels)), np.nan, np.float32)
         for column, label in enumerate(self.labels):
             if label in place:
                 found[:, column] = present[:, place[label]]
-            elif others := known.choices.get(question_of.get(label, "")):  # absent wherever the answer is known
+            elif others := known.choices.get(self._question_of.get(label, "")):  # absent wherever the answer is known
                 found[:, column] = present[:, place[others[0]]] * 0
         return found
 
+    @cached_property
     def _question_of(self) -> dict[str, str]:
         return {label: question for question, labels in self.choices.items() for label in labels}
 

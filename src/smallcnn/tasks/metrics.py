@@ -125,9 +125,9 @@ def predicted(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 def most_confused(confusion: np.ndarray, most: int) -> list[tuple[int, int, int]]:
     """The largest entries off the diagonal, at most `most`: (count, true class, predicted class)."""
-    true, said = np.nonzero(confusion)
-    wrong = true != said
-    true, said = true[wrong], said[wrong]
-    counts = confusion[true, said]
+    wrong = confusion.copy()
+    np.fill_diagonal(wrong, 0)
+    true, taken = np.nonzero(wrong)
+    counts = wrong[true, taken]
     order = np.argsort(-counts, kind="stable")[:most]
-    return [(int(counts[k]), int(true[k]), int(said[k])) for k in order]
+    return [(int(counts[k]), int(true[k]), int(taken[k])) for k in order]

@@ -14,6 +14,7 @@ from smallcnn.data.memory import BUDGET, PreparedSplit, Remembered
 from smallcnn.data.split import Split
 from smallcnn.image.crops import shifted
 from smallcnn.image.fit import Preprocessing
+from smallcnn.image.geometry import Seen
 from smallcnn.image.resample import Prepared
 from smallcnn.train.augment import Draws, decoded_side, random_crop
 from smallcnn.train.recipe import Recipe
@@ -59,9 +60,9 @@ class Feed:
 
 
 def _shifted(batch: Batch, down: np.ndarray, right: np.ndarray, mirrored: np.ndarray) -> Batch:
-    moves = zip(batch.seen, down.tolist(), right.tolist(), mirrored.tolist(), strict=True)
-    return replace(
-        batch,
-        images=shifted(batch.images, np.arange(len(batch.images)), down, right, mirrored),
-        seen=[seen.shifted(dy, dx, mirrored=flip) for seen, dy, dx, flip in moves],
-    )
+    def look() -> list[Seen]:
+        moves = zip(batch.look(), down.tolist(), right.tolist(), mirrored.tolist(), strict=True)
+        return [seen.shifted(dy, dx, mirrored=flip) for seen, dy, dx, flip in moves]
+
+    images = shifted(batch.images, np.arange(len(batch.images)), down, right, mirrored)
+    return replace(batch, images=images, look=look)

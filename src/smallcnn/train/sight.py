@@ -1,6 +1,6 @@
 """The network's view of its first training images: cropped, mirrored, recoloured and mixed."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -39,12 +39,9 @@ def first_images(split: Split, recipe: Recipe, preprocessing: Preprocessing, mos
     rows = np.arange(len(places))
     if mix:
         rows, mix = mix.among(places)
-    batch = replace(
-        batch, images=batch.images[rows], labels=batch.labels[rows], indices=batch.indices[rows],
-        seen=[batch.seen[row] for row in rows.tolist()],
-    )  # fmt: skip
-    loaded = Pixels(preprocessing, torch.device("cpu")).load(batch.images)
-    seen, own = augmented(recipe, loaded, draws.colours(batch.indices), mix)
+    loaded = Pixels(preprocessing, torch.device("cpu")).load(batch.images[rows])
+    seen, own = augmented(recipe, loaded, draws.colours(batch.indices[rows]), mix)
     images = (seen * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
     share = np.ones(len(rows), np.float32) if own is None else own.numpy()
-    return Sight(images, batch.labels, share, batch.labels[np.minimum(np.arange(len(rows)) ^ 1, len(rows) - 1)])
+    labels = batch.labels[rows]
+    return Sight(images, labels, share, labels[np.minimum(np.arange(len(rows)) ^ 1, len(rows) - 1)])

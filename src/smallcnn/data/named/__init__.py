@@ -2,19 +2,20 @@
 
 from pathlib import Path
 
-from smallcnn.data.archive import TARS, is_archive
-from smallcnn.data.folder import Read, read_archive, read_folder
-from smallcnn.data.left_out import LeftOut
+from smallcnn.data.archive import TARS
+from smallcnn.data.folder import read_images
+from smallcnn.data.listing import Listing
 from smallcnn.data.named.cifar import CIFAR10, CIFAR100
 from smallcnn.data.named.digits import DIGITS
 from smallcnn.data.named.fashion_mnist import FASHION_MNIST
 from smallcnn.data.named.flowers102 import FLOWERS102
 from smallcnn.data.named.gtsrb import GTSRB
 from smallcnn.data.named.imagenet import IMAGENET, IMAGENETTE
-from smallcnn.data.named.official import Contents, Copy, NamedSet, NoCopyError
+from smallcnn.data.named.official import Copy, NamedSet, NoCopyError
 from smallcnn.data.named.svhn import SVHN
 from smallcnn.data.split import Split
 from smallcnn.errors import DataError
+from smallcnn.tasks.classification import Classification
 
 NAMED: dict[str, NamedSet] = {
     "digits": DIGITS,
@@ -29,7 +30,7 @@ NAMED: dict[str, NamedSet] = {
 }
 
 
-def read_named(name: str, root: Path | None) -> Contents:
+def read_named(name: str, root: Path | None) -> Listing:
     """Reads the set `name`: from the official files in `root`, from images there, or by download.
 
     Raises DataError if `root` has no copy of it, FileError if it cannot be downloaded.
@@ -38,7 +39,8 @@ def read_named(name: str, root: Path | None) -> Contents:
     if root is not None and not root.exists():
         raise DataError(f"{root}: no such folder")
     try:
-        return known.read(Copy(name, known.files, root, known.licence))
+        classes, splits = known.read(Copy(name, known.files, root, known.licence))
+        return Listing(Classification(classes), splits, mirror=known.mirror)
     except NoCopyError as error:
         assert root is not None
         try:
@@ -47,10 +49,10 @@ def read_named(name: str, root: Path | None) -> Contents:
                 raise DataError(f"{root}: {len(read.classes)} classes of images, {name} has {known.classes}")
         except DataError as other:
             raise DataError(f"{error}, and no images of {name} in class folders either ({other})") from other
-        return read.classes, read.splits
+        return Listing(read.task, read.splits, mirror=known.mirror)
 
 
-def _images(name: str, root: Path) -> Read:
+def _images(name: str, root: Path) -> Listing:
     """Reads folders or archives with class folders, called NAME...train... and NAME...test...; or `root` itself."""
     found = {
         key: path
@@ -59,12 +61,12 @@ def _images(name: str, root: Path) -> Read:
         if path.is_dir() or path.name.endswith(TARS)
     }
     if "train" not in found:
-        return read_archive(root) if is_archive(root) else read_folder(root)
-    reads = {key: read_archive(path) if path.is_file() else read_folder(path) for key, path in found.items()}
+        return read_images(root)
+    reads = {key: read_images(path) for key, path in found.items()}
     classes, splits = reads["train"].classes, {}
     for key, read in reads.items():
         if read.classes != classes or set(read.splits) != {"train"}:
             raise DataError(f"{found[key]}: not the same classes as in {found['train']}")
         split = read.splits["train"]
         splits[key] = Split(split.images, split.targets, [f"{key}/{name}" for name in split.names])
-    return Read(reads["train"].task, splits, LeftOut())
+    return Listing(reads["train"].task, splits)

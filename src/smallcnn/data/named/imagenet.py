@@ -1,6 +1,7 @@
 """ImageNet (ILSVRC-2012), from a folder only, and Imagenette, ten of its easy classes."""
 
-from smallcnn.data.folder import Read, read_archive, read_folder
+from smallcnn.data.folder import read_images
+from smallcnn.data.listing import Listing
 from smallcnn.data.named.official import Contents, Copy, NamedSet, OfficialFile
 from smallcnn.errors import DataError
 from smallcnn.image.imagenet import by_wnid
@@ -12,15 +13,15 @@ def _read_imagenet(copy: Copy) -> Contents:
             "imagenet cannot be downloaded here: each user must agree to its terms at https://image-net.org; "
             "give the folder as root: train/WNID/*.JPEG and val/WNID/*.JPEG, one folder per class such as n01440764"
         )
-    return _by_name(read_folder(copy.root), str(copy.root))
+    return _by_name(read_images(copy.root), str(copy.root))
 
 
 def _read_imagenette(copy: Copy) -> Contents:
     path = copy.find("imagenette2-320.tgz", "imagenette2-320", "imagenette2", "imagenette2-160")
-    return _by_name(read_folder(path) if path.is_dir() else read_archive(path), str(path))
+    return _by_name(read_images(path), str(path))
 
 
-def _by_name(read: Read, where: str) -> Contents:
+def _by_name(read: Listing, where: str) -> Contents:
     """Class folders are WordNet ids; sorted, they are in ImageNet's order."""
     known = by_wnid()
     if unknown := [name for name in read.classes if name not in known]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from smallcnn.data.left_out import LeftOut
+from smallcnn.data.listing import Listing
 from smallcnn.data.shards import foreign
 from smallcnn.data.shards.index import NAME, Index, Shard
 from smallcnn.data.shards.remote import RemoteStore, is_remote, read_whole
@@ -20,6 +21,7 @@ from smallcnn.data.targets import Classes
 from smallcnn.errors import DataError, ImageError
 from smallcnn.image.stored import Store, Stored
 from smallcnn.system.cache import cache_folder, keep, recalled
+from smallcnn.tasks.classification import Classification
 
 _MOST_SHARDS = 100_000
 _BRACES = re.compile(r"\{(\d{1,18})\.\.(\d{1,18})\}")
@@ -35,8 +37,8 @@ def is_shards(source: str) -> bool:
     return (path / NAME).is_file() or (path.name == NAME and path.is_file())
 
 
-def read_shards(source: str) -> tuple[tuple[str, ...], dict[str, Split], list[str], LeftOut]:
-    """(class names, splits, lines on defects of the shards, skipped files). Raises DataError or FileError."""
+def read_shards(source: str) -> Listing:
+    """Lists the images of shards, with notes on the shards' defects. Raises DataError or FileError."""
     notes: list[str] = []
     left_out = LeftOut()
     remote = is_remote(source)
@@ -60,7 +62,7 @@ def read_shards(source: str) -> tuple[tuple[str, ...], dict[str, Split], list[st
         labels = np.array([label for shard in shards for label in shard.labels], np.int64)
         split = Split(images, Classes(labels), [name for shard in shards for name in shard.names])
         splits[key] = split if remote else _as_in_a_folder(split)
-    return index.classes, splits, notes, left_out
+    return Listing(Classification(index.classes), splits, left_out, tuple(notes))
 
 
 def _as_in_a_folder(split: Split) -> Split:

@@ -50,7 +50,9 @@ def write_shards(
     if any(isinstance(split.images, np.ndarray) for split in splits.values()):
         raise DataError("arrays are already in memory and need no shards; shards are for images in files")
     if any(not isinstance(split.targets, Classes) for split in splits.values()):
-        raise DataError("shards hold one class per image, not attributes")
+        raise DataError(
+            "shards hold one class per image, not attributes; a .tar of the images and their table is read in place"
+        )
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
