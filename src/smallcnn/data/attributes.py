@@ -2,7 +2,7 @@
 
     file,colour,smiling      colour: one of the values in the column; its labels are "colour: blue" and "colour: red"
     1.jpg,red,yes            smiling: yes or no (also true/false, 1/0, 1/-1); its label is "smiling"
-    2.jpg,blue,              an empty cell is unknown
+    2.jpg,blue,              an empty cell, or NaN, is unknown
 
 The first column names the file, by its path below the set or as much of its end as is unique. Every image needs a row
 and every row an image. Images lie in any folders, or under train/, val/ and test/, each of which may have a table.
@@ -40,13 +40,12 @@ class _Cells:
 
     table: Table
     by_name: dict[str, list[str]]
+    places: dict[str, int]
 
     def column(self, title: str, names: Collection[str]) -> list[str]:
         """The cells of these images under a title; empty if the table does not have it."""
-        if title not in self.table.titles:
-            return [""] * len(names)
-        place = self.table.titles.index(title)
-        return [self.by_name[name][place] for name in names]
+        place = self.places.get(title)
+        return [""] * len(names) if place is None else [self.by_name[name][place] for name in names]
 
 
 def read(given: Folder, columns: Columns = None, table: str | None = None) -> Labelled | None:
@@ -131,7 +130,9 @@ def _cells(folder: Folder, tables: list[Table], names: list[str]) -> _Cells:
     (table,) = tables
     folder.left_out.files.pop(table.path, None)
     path = table.path
-    if twice := [title for title, count in Counter(table.titles).items() if count > 1]:
+    if not any(table.titles):
+        raise DataError(f"{path}: its first row must have the titles of the columns; it is empty")
+    if twice := [title for title, count in Counter(filter(None, table.titles)).items() if count > 1]:
         raise DataError(f"{path}: several columns are called {some(twice)}")
     if uneven := [(number, row) for number, row in table.rows if len(row) > len(table.titles)]:
         number, row = uneven[0]
@@ -157,4 +158,5 @@ def _cells(folder: Folder, tables: list[Table], names: list[str]) -> _Cells:
     if problems:
         raise DataError(f"{path}: {'; '.join(problems)}")
     width = len(table.titles)
-    return _Cells(table, {name: row + [""] * (width - len(row)) for name, [(_, row)] in rows_of.items()})
+    by_name = {name: row + [""] * (width - len(row)) for name, [(_, row)] in rows_of.items()}
+    return _Cells(table, by_name, {title: place for place, title in enumerate(table.titles)})
