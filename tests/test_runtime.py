@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -200,6 +201,29 @@ def test_answers_come_in_order_with_the_errors_in_their_places(folder):
                 assert got.probability == pytest.approx(alone.probability, abs=1e-6)
     assert [type(one) for one in net.answers([b"", b""])] == [ImageError, ImageError]
     assert list(net.answers([])) == []
+
+
+def test_answers_needs_a_list_and_whole_numbers_when_it_is_called(folder):
+    net = runtime.open(folder / "m.onnx")
+    for images in ((one for one in [b""]), {b""}, {"a": b""}, None, 3):
+        with pytest.raises(
+            DataError, match=r"answers takes a list of images, not a .*; write list\(\.\.\.\) around it"
+        ):
+            net.answers(images)
+    for name, value in (("batch", 0), ("batch", -1), ("batch", 1.5), ("workers", -1), ("top", 0), ("top", None)):
+        with pytest.raises(DataError, match=f"{name} must be a whole number of at least 1, not {value}"):
+            net.answers([b""], **{name: value})
+
+
+def test_threads_end_when_the_answers_are_not_all_taken(folder):
+    net = runtime.open(folder / "m.onnx")
+    answers = net.answers([np.zeros((9, 9, 3), np.uint8)] * 500, workers=4)
+    next(answers)
+    assert any(thread.name.startswith("decode") for thread in threading.enumerate())
+    answers.close()
+    for thread in [thread for thread in threading.enumerate() if thread.name.startswith("decode")]:
+        thread.join(10)
+        assert not thread.is_alive()
 
 
 def test_an_answer_that_is_not_finite_stands_in_its_place(tmp_path):

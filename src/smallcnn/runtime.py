@@ -8,7 +8,7 @@ net.classify(["a.jpg", pillow_image, array])     -> [Prediction(label, probabili
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
@@ -25,6 +25,7 @@ from smallcnn.errors import AnswerError, DataError, FileError, ImageError, Small
 from smallcnn.image.decode import ImageInput
 from smallcnn.image.fit import Preprocessing
 from smallcnn.image.geometry import Seen
+from smallcnn.ir.checks import is_whole, shown
 from smallcnn.ir.types import LOGITS, Tensor
 from smallcnn.model import metadata
 from smallcnn.model.kinds import KINDS, check_kind, read
@@ -125,6 +126,12 @@ class Net:
         most eight. A classifier ranks `top` labels.
         """
         _check_list("answers", images)
+        for name, value in (("batch", batch), ("workers", workers or 1), ("top", top)):
+            if not is_whole(value):
+                raise DataError(f"{name} must be a whole number of at least 1, not {shown(value)}")
+        return self._answers(images, batch, workers, top)
+
+    def _answers(self, images: Sequence[ImageInput], batch: int, workers: int | None, top: int) -> Iterator[Any]:
         together = in_threads(
             lambda index: self.preprocessing.prepare(images[index]), range(len(images)),
             batch_size=batch, workers=workers,
@@ -271,6 +278,8 @@ def _finite(outputs: Outputs) -> bool:
 def _check_list(method: str, images: object) -> None:
     if isinstance(images, str | bytes | Path | np.ndarray | Image):
         raise DataError(f"{method} takes a list of images; for one image, write {method}([image])")
+    if isinstance(images, Mapping) or not (hasattr(images, "__len__") and hasattr(images, "__getitem__")):
+        raise DataError(f"{method} takes a list of images, not a {type(images).__name__}; write list(...) around it")
 
 
 def _check_settings(engine: str | None, threads: int | None) -> None:

@@ -191,6 +191,7 @@ class TestRunning:
         assert (c.smallcnn_format(), c.smallcnn_output_count()) == (2, 2)
         assert [c.smallcnn_output_name(i) for i in (-1, 0, 1, 2)] == [None, b"logits", b"codes", None]
         assert [c.smallcnn_output_shape(i, None) for i in (-1, 0, 1, 2)] == [0, 1, 3, 0]
+        assert [c.smallcnn_has(name) for name in (None, b"")] == [0, 0]
         assert (c.smallcnn_output_shape(1, shape), list(shape)) == (3, [H, W, C])
         assert [c.smallcnn_output_number(i) for i in (-1, 0, 1, 2)] == [-1, 0, 2, -1]  # float32 and int8
         assert [c.smallcnn_output_scale(i) for i in (-1, 0, 1, 2)] == [0, 0, 0.1, 0]

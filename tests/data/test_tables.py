@@ -1,6 +1,7 @@
 """Tables of attributes next to images: what they say, where they lie, and messages on those that do not fit."""
 
 import tarfile
+import time
 import zipfile
 
 import numpy as np
@@ -12,6 +13,7 @@ from shared_files import shared
 from smallcnn.data.shards.write import write_shards
 from smallcnn.data.sources import open_source
 from smallcnn.data.split import Split
+from smallcnn.data.table import Names
 from smallcnn.data.targets import Attributes, Classes
 from smallcnn.errors import DataError
 from smallcnn.tasks.attributes import Attributes as Task
@@ -363,3 +365,46 @@ def test_products_with_attributes():
     assert counts["kind: Casual Shoes"] == 171
     assert counts["colour_group: Black"] == 312
     assert counts["gender: Boys"] == 3
+
+
+class TestHostileTables:
+    def test_many_images_of_one_base_name(self, tmp_path):
+        """One folder per product, each with its front.jpg."""
+        names = [f"{i}/front.jpg" for i in range(20_000)]
+        images, started = Names(names), time.process_time()
+        assert [images.find(f"x/{name}") for name in names] == [[name] for name in names]
+        assert images.find("./7\\front.jpg") == ["7/front.jpg"]
+        assert len(images.find("front.jpg")) == 20_000
+        assert time.process_time() - started < 3
+
+    def test_many_columns(self, tmp_path):
+        count, started = 10_000, time.process_time()
+        titles = ",".join(f"c{i}" for i in range(count))
+        rows = [f"{i}.jpg," + ",".join(["yes"] * count) for i in range(1, 5)]
+        source = open_source(make(tmp_path, "\n".join([f"file,{titles}", *rows])))
+        assert len(source.task.labels) == count
+        assert time.process_time() - started < 5
+
+    def test_lines_end_as_in_csv_and_quotes_hold_them(self, tmp_path):
+        table = 'file,c\r1.jpg,"two\r\nlines"\r2.jpg,a\u2028b\r3.jpg,\x0c\r4.jpg,"say ""x"""\r'
+        source = open_source(make(tmp_path, table))
+        assert source.task.labels == ("c: a\u2028b", 'c: say "x"', "c: two\r\nlines")
+
+    def test_a_quote_that_does_not_end(self, tmp_path):
+        assert "not a table (" in problem(make(tmp_path, TABLE.replace("4.jpg,red", '4.jpg,"red')))
+
+    def test_nan_is_unknown(self, tmp_path):
+        source = open_source(
+            make(tmp_path, TABLE.replace("2.jpg,blue,,", "2.jpg,blue,NaN,").replace("3.jpg,,", "3.jpg,nan,"))
+        )
+        same(said(source), SAYS)
+
+    def test_titles_that_are_missing(self, tmp_path):
+        source = open_source(make(tmp_path, "file,c,,\n1.jpg,a,x\n2.jpg,b,y\n3.jpg,a,x\n4.jpg,b,y\n"))
+        assert source.task.labels == ("c: a", "c: b")
+        assert "column '' is not used: it has no title" in source.notes[0]
+        assert "its first row must have the titles" in problem(make(tmp_path, "\n" + TABLE))
+
+    def test_a_label_that_no_file_could_hold(self, tmp_path):
+        message = problem(make(tmp_path, "file,c\n1.jpg,a\n2.jpg,a\n3.jpg,b\n4.jpg," + "x" * 1000))
+        assert "column 'c' is not used: it makes a label of 1,003 characters; at most 1,000 are allowed" in message

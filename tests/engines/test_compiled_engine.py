@@ -1,6 +1,8 @@
 """A compiled file in everything that takes a model file. The compiler itself is tested in test_compiler_*.py."""
 
+import io
 import json
+import struct
 import subprocess
 import sys
 from dataclasses import replace
@@ -84,6 +86,17 @@ def test_damaged_and_missing_files_are_one_line(folder, tmp_path):
         assert "\n" not in str(caught.value)
     with pytest.raises(FileError, match=r"absent\.so"):
         runtime.open(tmp_path / "absent.so")
+
+
+@pytest.mark.parametrize(
+    "facts", [b"", b"{", b"[1]", b"{}", b'{"format": 2}', b'{"format": 1, "target": "old"}'], ids=repr
+)
+def test_a_sealed_file_that_does_not_say_what_it_is(folder, tmp_path, facts):
+    content = (folder / "m.so").read_bytes() + facts + struct.pack("<I", len(facts))
+    checksum = compiled._checksum(io.BytesIO(content), len(content))
+    (tmp_path / "m.so").write_bytes(content + struct.pack("<I", checksum) + b"smallcnn")
+    with pytest.raises(FileError, match=r"do not name its format and target|written in format 1, this"):
+        runtime.open(tmp_path / "m.so")
 
 
 def test_it_runs_without_what_other_files_need(folder):

@@ -1,10 +1,11 @@
 """What no small CNN needs is refused from its shapes, before anything of that size is made."""
 
 import json
+import time
 
 import pytest
 
-from networks import tiny
+from networks import every_number, tiny
 from smallcnn import zoo
 from smallcnn.errors import GraphError
 from smallcnn.ir import ops
@@ -64,6 +65,35 @@ def test_graphs_of_a_million_nodes_and_deep_ones():
         Graph.from_json(json.dumps(record | {"nodes": [node] * 10**6}))
     with pytest.raises(GraphError, match="not the JSON of a graph"):
         Graph.from_json("[" * 10**6)
+
+
+LONG = {
+    "outputs": (
+        {"outputs": [{"name": f"o{i}", "node": "classifier"} for i in range(200_000)]},
+        "200,000 outputs; at mo",
+    ),
+    "taps": ({"taps": [f"t{i}" for i in range(500_000)]}, "tap 't0' is not a node"),
+    "a name": ({"name": "x" * 5_000_000}, "one line of at most 1,000 characters, not 'xx"),
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_long_lists_are_refused_at_once(name):
+    changes, says = LONG[name]
+    text = json.dumps(json.loads(tiny().to_json()) | changes)
+    started = time.process_time()
+    with pytest.raises(GraphError, match=says) as caught:
+        Graph.from_json(text)
+    assert time.process_time() - started < 5
+    assert len(str(caught.value)) < 300
+
+
+def test_a_grid_of_a_million_entries():
+    record = json.loads(every_number().to_json())
+    (node,) = (node for node in record["nodes"] if node["name"] == "q.bytes")
+    node["grid"] = {"scale": [0.1] * 10**6, "zero": [0] * 10**6}
+    with pytest.raises(GraphError, match=r"q\.bytes: a grid of 1,000,000 entries; at most 65,536 are allowed"):
+        Graph.from_json(json.dumps(record))
 
 
 @pytest.mark.parametrize("text", MODELS)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 
 import numpy as np
 import pytest
@@ -41,6 +42,24 @@ class TestAnswer:
     def test_a_second_choice_is_not_present_however_likely(self):
         answer = TASK.answer({"logits": np.array([-9, -9, 5, 6, -9], np.float32)})
         assert [label for label, _ in answer.present] == ["colour: green"]
+
+
+def test_a_hundred_thousand_labels_take_no_time():
+    labels = [f"label {i}" for i in range(100_000)]
+    started = time.process_time()
+    assert len(Attributes(tuple(labels), {"which": tuple(labels[1:])}).labels) == 100_000
+    with pytest.raises(FileError, match=r"choices that are no labels: label 99999$"):
+        Attributes(tuple(labels[:-1]), {"which": tuple(labels[1:])})
+    assert time.process_time() - started < 3
+
+
+@pytest.mark.parametrize(
+    "fields", [{"kind": "x" * 10**6}, {"kind": "attributes", "labels": [], "choices": {}, "x" * 10**6: 1}]
+)
+def test_messages_stay_short(fields):
+    with pytest.raises(FileError) as caught:
+        kinds.from_json(json.dumps(fields))
+    assert len(str(caught.value)) < 300
 
 
 class TestCheck:

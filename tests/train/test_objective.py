@@ -163,3 +163,13 @@ def test_the_command(table, tmp_path, capsys):
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert "<h2>Labels</h2>" in page
     assert "colour: blue" in page
+
+
+def test_resuming_with_other_columns_is_refused(table, tmp_path, capsys):
+    model = ["mobilenet_v1:width=0.25,small_input=true", "--resolution", "8", "--epochs", "1", "--out"]
+    command = ["train", *model, str(tmp_path / "run"), "--data", str(table)]
+    for options, code in (["--columns", "colour"], 0), (["--columns", "bright", "--resume"], 2), (["--resume"], 2):
+        with pytest.raises(SystemExit) as ended:
+            main([*command, *options])
+        assert ended.value.code == code
+    assert "or it is another data set, or other columns)" in capsys.readouterr().err

@@ -2,7 +2,7 @@
 
     file,colour,smiling      colour: one of the values in the column; its labels are "colour: blue" and "colour: red"
     1.jpg,red,yes            smiling: yes or no (also true/false, 1/0, 1/-1); its label is "smiling"
-    2.jpg,blue,              an empty cell is unknown
+    2.jpg,blue,              an empty cell, or NaN, is unknown
 
 The first column names the file, by its path below the set or as much of its end as is unique. Every image needs a row
 and every row an image. Images lie in any folders, or under train/, val/ and test/, each of which may have a table.
@@ -103,7 +103,9 @@ def _cells(folder: Folder, tables: list[Table], names: list[str]) -> dict[str, l
     (table,) = tables
     folder.left_out.files.pop(table.path, None)
     path = table.path
-    if twice := [title for title, count in Counter(table.titles).items() if count > 1]:
+    if not any(table.titles):
+        raise DataError(f"{path}: its first row must have the titles of the columns; it is empty")
+    if twice := [title for title, count in Counter(filter(None, table.titles)).items() if count > 1]:
         raise DataError(f"{path}: several columns are called {some(twice)}")
     if uneven := [(number, row) for number, row in table.rows if len(row) > len(table.titles)]:
         number, row = uneven[0]

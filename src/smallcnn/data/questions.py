@@ -8,6 +8,7 @@ import numpy as np
 
 from smallcnn.errors import DataError, FileError, closest
 from smallcnn.tasks.attributes import Attributes
+from smallcnn.tasks.labels import LONGEST
 from smallcnn.tasks.task import Task
 
 Columns = Sequence[str] | Task | None
@@ -31,11 +32,12 @@ def answers(
     choices: dict[str, tuple[str, ...]] = {}
     found, notes = [], []
     for title in cells if titles is None else titles:
-        counts = Counter(filter(None, cells[title]))
-        if problem := _useless(counts, wanted=titles is not None):
+        known = [cell if cell.casefold() != "nan" else "" for cell in cells[title]]  # pandas may write NaN for unknown
+        counts = Counter(filter(None, known))
+        if problem := _useless(title, counts, wanted=titles is not None):
             notes.append(f"{path}: column {title!r} is not used: {problem}")
             continue
-        values, targets = _values(cells[title], counts)
+        values, targets = _values(known, counts)
         answered = tuple(f"{title}: {value}" for value in values) or (title,)
         if values:
             choices[title] = answered
@@ -75,10 +77,14 @@ def _values(cells: Sequence[str], counts: Counter[str]) -> tuple[list[str], np.n
     return values, targets
 
 
-def _useless(counts: Counter[str], wanted: bool) -> str:
+def _useless(title: str, counts: Counter[str], wanted: bool) -> str:
     """The reason why a column answers no question; empty if it does, or is `wanted` and possible."""
+    if not title:
+        return "it has no title"
     if not counts:
         return "it is empty"
+    if (longest := len(title) + max(map(len, counts)) + 2) > LONGEST:
+        return f"it makes a label of {longest:,} characters; at most {LONGEST:,} are allowed"
     if len(counts) > _MOST_CHOICES:
         return f"it has {len(counts):,} different values, and a question at most {_MOST_CHOICES:,}"
     if not wanted and len(counts) > _FEW and max(counts.values()) == 1:

@@ -195,10 +195,13 @@ def _check_file(file: BinaryIO) -> str:
     if _checksum(file, size - 12) != checksum:
         raise FileError("damaged: its checksum does not match")
     file.seek(size - _SEAL.size - length)
-    facts = json.loads(file.read(length))
-    if facts["format"] != FORMAT:
-        raise FileError(f"written in format {facts['format']}, this smallcnn reads {FORMAT}; compile it again")
-    target: str = facts["target"]
+    try:
+        facts = json.loads(file.read(length))
+        version, target = facts["format"], str(facts["target"])
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise FileError("damaged: its last lines do not name its format and target") from error
+    if version != FORMAT:
+        raise FileError(f"written in format {version}, this smallcnn reads {FORMAT}; compile it again")
     here = _PLATFORMS.get((sys.platform, platform.machine()), f"{sys.platform} on {platform.machine()}")
     if not f"{target}-".startswith(f"{here}-"):
         raise FileError(f"compiled for {target}, this machine is {here}")

@@ -9,6 +9,7 @@ Everything else in the package reads a graph or turns one into another. Build on
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +24,7 @@ from smallcnn.ir.types import LOGITS, Shape, Tensor
 
 _NAME = re.compile(r"[A-Za-z_]\w*(\.\w+)*", re.ASCII)
 _LONGEST_NAME = 200
+_LONGEST_TITLE = 1000
 _LONGEST_JSON = 1000 * checks.MOST_NODES  # a node takes about 250 characters
 _JSON_VERSION = 2
 T = TypeVar("T")
@@ -89,8 +91,10 @@ class Graph:
     taps: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.name, str) and self.name.isprintable()):
-            raise GraphError(f"a graph's name must be one line of text, not {shown(self.name)}")
+        if not (isinstance(self.name, str) and self.name.isprintable() and len(self.name) <= _LONGEST_TITLE):
+            raise GraphError(
+                f"a graph's name must be one line of at most {_LONGEST_TITLE:,} characters, not {shown(self.name)}"
+            )
         if not self.nodes or not isinstance(self.nodes[0].op, ops.Input):
             raise GraphError("a graph starts with its input node")
         check_count(len(self.nodes))
@@ -114,12 +118,14 @@ class Graph:
     def _check_ends(self, seen: dict[str, Node]) -> None:
         if not self.outputs or not self.taps:
             raise GraphError("a graph has at least one output and one tap")
+        if len(self.outputs) > checks.MOST_NODES:
+            raise GraphError(f"{len(self.outputs):,} outputs; at most {checks.MOST_NODES:,} are allowed")
         for output in self.outputs:
             _check_name(output.name)
             if output.node not in seen:
                 raise GraphError(f"output {shown(output.node)} is not a node")
         for what, names in (("outputs", [output.name for output in self.outputs]), ("taps", self.taps)):
-            if twice := next((name for name in names if names.count(name) > 1), None):
+            if twice := next((name for name, count in Counter(names).items() if count > 1), None):
                 raise GraphError(f"two {what} are called {shown(twice)}")
         for tap in self.taps:
             if tap not in seen:
@@ -136,9 +142,9 @@ class Graph:
         position = {name: i for i, name in enumerate(seen)}
         if list(self.taps) != sorted(self.taps, key=position.__getitem__):
             raise GraphError(f"taps {', '.join(self.taps)} are not in the order of the nodes")
-        split = position[self.features]
+        split, taps = position[self.features], set(self.taps)
         for node in self.nodes[split + 1 :]:
-            if early := [name for name in node.inputs if position[name] < split and name not in self.taps]:
+            if early := [name for name in node.inputs if position[name] < split and name not in taps]:
                 raise GraphError(f"{node.name}: reads {early[0]} past the end of the features, {self.features}")
 
     def __repr__(self) -> str:

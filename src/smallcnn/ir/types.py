@@ -26,6 +26,7 @@ SIZES: dict[Number, int] = {"float32": 4, "uint8": 1, "int8": 1, "int32": 4}
 RANGES: dict[Number, tuple[int, int]] = {"uint8": (0, 255), "int8": (-128, 127), "int32": (-(2**31), 2**31 - 1)}
 """Least and greatest stored value of the whole numbers."""
 
+_MOST_ENTRIES = 2**16  # channels
 _LEAST_SCALE, _MOST_SCALE = 2.0**-126, (2 - 2.0**-23) * 2.0**127  # the normal numbers of float32
 
 
@@ -44,6 +45,8 @@ class Grid:
             raise GraphError("a grid needs tuples of scales and zeros")
         if len(self.scale) != len(self.zero):
             raise GraphError(f"{len(self.scale)} scales for {len(self.zero)} zeros")
+        if len(self.scale) > _MOST_ENTRIES:
+            raise GraphError(f"a grid of {len(self.scale):,} entries; at most {_MOST_ENTRIES:,} are allowed")
         object.__setattr__(self, "scale", tuple(map(_as_float32, self.scale)))
 
 

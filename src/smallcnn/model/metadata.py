@@ -24,7 +24,8 @@ import numpy as np
 
 from smallcnn.errors import FileError, GraphError
 from smallcnn.image.fit import Preprocessing
-from smallcnn.ir.types import Grid, Tensor
+from smallcnn.ir import checks
+from smallcnn.ir.types import NUMBERS, Grid, Tensor, check_grid
 from smallcnn.tasks import kinds
 from smallcnn.tasks.classification import Classification
 from smallcnn.tasks.ending import check_ending
@@ -109,18 +110,26 @@ def parse(entries: Mapping[str, str]) -> Description:
             raise FileError(f"its answer to the probe image has {answer[name].size} numbers for {name} {tensor.shape}")
         if not np.isfinite(answer[name]).all():
             raise FileError("its answer to the probe image is not a finite number")
-    mult_adds, layers = _json(entries, "mult_adds"), json.loads(entries.get("smallcnn.layers", "{}"))  # older: absent
-    if not isinstance(mult_adds, int):
-        raise FileError(f"its mult_adds are {mult_adds!r}")
+    name, output = text_of(entries, "model"), text_of(entries, "output")
+    if not (name.isprintable() and len(name) <= 1000):
+        raise FileError(f"its name is {checks.shown(name)}, not one line")
+    if output not in ("logits", "probabilities"):
+        raise FileError(f"its output is {checks.shown(output)}; there are logits and probabilities")
+    mult_adds = _json(entries, "mult_adds")
+    layers = _json(entries, "layers") if "smallcnn.layers" in entries else {}  # absent from older files
+    if not _is_count(mult_adds):
+        raise FileError(f"its mult_adds are {checks.shown(mult_adds)}")
+    if not (isinstance(layers, dict) and all(map(_is_count, layers.values()))):
+        raise FileError(f"its layers are {checks.shown(layers)}")
     return Description(
-        name=text_of(entries, "model"),
+        name=name,
         mult_adds=mult_adds,
         layers=layers,
         task=task,
         preprocessing=Preprocessing.from_json(text_of(entries, "preprocessing")),
         facts=facts,
         results=results,
-        outputs_probabilities=text_of(entries, "output") == "probabilities",
+        outputs_probabilities=output == "probabilities",
         answer={name: answer[name].reshape(tensor.shape) for name, tensor in results.items()},
     )
 
@@ -130,17 +139,42 @@ def _results(entries: Mapping[str, str], task: Task) -> tuple[dict[str, Tensor],
     try:
         if entries["smallcnn.format"] == "1":
             name = text_of(entries, "output")
-            return {name: Tensor((len(task.labels),))}, {name: np.array(probe, np.float64)}
-        results = {}
-        for record in _json(entries, "results"):
-            grid = Grid(tuple(record["scale"]), tuple(record["zero"])) if "scale" in record else None
-            results[record["name"]] = Tensor(tuple(record["shape"]), record["number"], grid)
+            return {name: Tensor((len(task.labels),))}, {name: np.array(_numbers(probe), np.float64)}
+        records = _json(entries, "results")
+        results = dict(map(_result_of, records))
+        if len(results) != len(records):
+            raise ValueError("two outputs of one name")
         return results, {
-            name: np.array(probe[name], np.float64 if tensor.number == "float32" else tensor.number)
+            name: np.array(_numbers(probe[name]), np.float64 if tensor.number == "float32" else tensor.number)
             for name, tensor in results.items()
         }
-    except (KeyError, ValueError, TypeError, OverflowError, GraphError) as error:
-        raise FileError(f"its outputs and its answer to the probe image do not fit each other: {error}") from error
+    except (AttributeError, KeyError, ValueError, TypeError, OverflowError, GraphError) as error:
+        message = str(error)[:150]
+        raise FileError(f"its outputs and its answer to the probe image do not fit each other: {message}") from error
+
+
+def _result_of(record: dict[str, Any]) -> tuple[str, Tensor]:
+    """The inverse of `_result`."""
+    shape, number, grid = tuple(record["shape"]), record["number"], None
+    if not (isinstance(record["name"], str) and len(shape) <= 3 and all(map(checks.is_whole, shape))):
+        raise ValueError(f"no name and shape in {checks.shown(record)}")
+    checks.result(shape)
+    checks.choice("number type", number, NUMBERS)
+    if "scale" in record:
+        grid = Grid(tuple(record["scale"]), tuple(record["zero"]))
+        check_grid(number, grid, 1)
+    return record["name"], Tensor(shape, number, grid)
+
+
+def _numbers(values: Any) -> list[float]:
+    """`values`, if they are a list of numbers; ValueError otherwise."""
+    if not (isinstance(values, list) and all(type(value) in (int, float) for value in values)):
+        raise ValueError(f"{checks.shown(values)} are not numbers")
+    return values
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def task_of(entries: Mapping[str, str]) -> Task:
@@ -166,7 +200,8 @@ def check_format(entries: Mapping[str, str]) -> None:
     if version is None:
         raise FileError("not smallcnn's: its metadata has no smallcnn.format")
     if version not in _FORMATS:
-        raise FileError(f"written in format {version!r}, this smallcnn reads {' and '.join(map(repr, _FORMATS))}")
+        known = " and ".join(map(repr, _FORMATS))
+        raise FileError(f"written in format {checks.shown(version)}, this smallcnn reads {known}")
 
 
 def text_of(entries: Mapping[str, str], key: str) -> str:

@@ -3,6 +3,7 @@
 A label stands alone ("smiling": yes or no), or is one of the choices of a question ("colour: red" of "colour").
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -46,9 +47,10 @@ class Attributes:
     def __post_init__(self) -> None:
         answers = [label for question in self.choices.values() for label in question]
         for what, names in (("label", self.labels), ("choice", answers)):
-            if twice := sorted({name for name in names if names.count(name) > 1}):
+            if twice := sorted(name for name, count in Counter(names).items() if count > 1):
                 raise FileError(f"the same {what} twice: {some(twice)}")
-        if strangers := [label for label in answers if label not in set(self.labels)]:
+        known = set(self.labels)
+        if strangers := [label for label in answers if label not in known]:
             raise FileError(f"choices that are no labels: {some(strangers)}")
         if empty := [question for question, labels in self.choices.items() if not labels]:
             raise FileError(f"questions without choices: {some(empty)}")
@@ -119,6 +121,7 @@ class Attributes:
     def from_json(cls, fields: Mapping[str, Any]) -> "Attributes":
         """The inverse of `to_json`. Raises FileError for missing, surplus or invalid fields."""
         if fields.keys() != {"labels", "choices"} or not isinstance(fields["choices"], dict):
-            raise FileError(f"attributes have labels and choices, not {', '.join(fields) or 'nothing'}")
+            found = some([name[:50] for name in fields]) or "nothing"
+            raise FileError(f"attributes have labels and choices, not {found}")
         choices = {str(name): checked_labels(labels) for name, labels in fields["choices"].items()}
         return cls(checked_labels(fields["labels"]), choices)

@@ -10,7 +10,7 @@ from smallcnn.errors import DataError, FileError, GraphError
 from smallcnn.image.geometry import Seen
 from smallcnn.ir.types import Tensor
 from smallcnn.tasks.ending import PRESENT, Ending, check_ending, probabilities
-from smallcnn.tasks.labels import check_logits, checked_labels
+from smallcnn.tasks.labels import check_logits, checked_labels, some
 from smallcnn.tasks.task import Outputs, Task
 
 
@@ -69,7 +69,8 @@ class Classification:
     def from_json(cls, fields: Mapping[str, Any]) -> "Classification":
         """The inverse of `to_json`. Raises FileError for missing, surplus or invalid fields."""
         if fields.keys() != {"labels", "ending"}:
-            raise FileError(f"a classification has labels and an ending, not {', '.join(fields) or 'nothing'}")
+            found = some([name[:50] for name in fields]) or "nothing"
+            raise FileError(f"a classification has labels and an ending, not {found}")
         return cls(checked_labels(fields["labels"]), check_ending(fields["ending"]))
 
 

@@ -3,6 +3,7 @@
 import json
 
 from smallcnn.errors import FileError, closest
+from smallcnn.ir.checks import shown
 from smallcnn.tasks.attributes import Attributes
 from smallcnn.tasks.classification import Classification
 from smallcnn.tasks.task import Task
@@ -23,5 +24,5 @@ def from_json(text: str) -> Task:
         raise FileError(f"its task is not JSON: {error}") from error
     kind = fields.pop("kind", None) if isinstance(fields, dict) else None
     if not isinstance(kind, str) or kind not in TASKS:
-        raise FileError(f"no task {kind!r}; {closest(str(kind), TASKS)}")
+        raise FileError(f"no task {shown(kind)}; {closest(kind if isinstance(kind, str) else '', TASKS)}")
     return TASKS[kind].from_json(fields)

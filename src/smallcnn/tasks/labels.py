@@ -8,7 +8,8 @@ from smallcnn.errors import DataError, FileError, GraphError
 from smallcnn.image import imagenet
 from smallcnn.ir.types import Tensor
 
-_LONGEST = 1000
+LONGEST = 1000
+"""Characters of a label."""
 
 
 def checked_labels(value: object) -> tuple[str, ...]:
@@ -18,8 +19,8 @@ def checked_labels(value: object) -> tuple[str, ...]:
     """
     if not (isinstance(value, list) and all(isinstance(label, str) for label in value)):
         raise FileError("its labels are not a list of names")
-    if long := [label for label in value if len(label) > _LONGEST]:
-        raise FileError(f"one of its labels has {len(long[0]):,} characters; at most {_LONGEST:,} are allowed")
+    if long := [label for label in value if len(label) > LONGEST]:
+        raise FileError(f"one of its labels has {len(long[0]):,} characters; at most {LONGEST:,} are allowed")
     return tuple(value)
 
 

@@ -140,8 +140,8 @@ def check_same(folder: Path, old: Settings, new: Settings) -> None:
     if old.images != new.images:
         raise DataError(
             f"{folder}: cannot resume on these images; the run was started on others (images were added, removed, "
-            "renamed or grouped differently, or it is another data set). Resume on the same images, or train into "
-            "another folder"
+            "renamed or grouped differently, or it is another data set, or other columns). Resume on the same images, "
+            "or train into another folder"
         )
     changed = []
     if old.graph.name != new.graph.name:

@@ -74,8 +74,8 @@ static int has(const char *word, size_t length) {
 
 int smallcnn_has(const char *feature) {
     size_t length = 0;
-    while (feature[length]) length++;
-    return has(feature, length);
+    while (feature && feature[length]) length++;
+    return length && has(feature, length);
 }
 
 int smallcnn_supported(void) {
