@@ -30,8 +30,8 @@ _STATISTICS = 500
 
 @dataclass(frozen=True)
 class SweepRow:
-    """One input size (height, width). `top1_reestimated` is None without re-estimated batch norm, or if answers overflow
-    with it."""
+    """One input size (height, width). `top1_reestimated` is None if batch norm was not re-estimated, or answers then
+    overflow."""
 
     size: tuple[int, int]
     mult_adds: int
