@@ -118,6 +118,28 @@ def test_the_architecture_page_names_files_that_exist():
     assert sorted(missing) == []
 
 
+# A thing of each kind, how the source names it, and its own files: readers of its labels or of other programs' files.
+NAMED = [
+    ("operator", r"\bops\.LocalResponseNorm\b", "onnx/read/spatial.py tflite/windows.py"),
+    ("task", r"\btasks\.attributes import|import attributes$", "data/attributes.py data/questions.py"),
+    ("engine", "openvino", "engines/openvino.py"),
+    ("target", '"avx512"', ""),
+]
+
+
+@pytest.mark.parametrize(("thing", "named", "own"), NAMED, ids=[thing for thing, *_ in NAMED])
+def test_the_architecture_page_lists_every_file_that_a_new_one_touches(thing, named, own):
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    section = page.partition(f"## Where a new {thing} goes")[2].partition("\n## ")[0]
+    touched = {
+        path.relative_to(tree.PACKAGE).as_posix()
+        for path in tree.PACKAGE.rglob("*.[pch]*")
+        if path.suffix in (".py", ".c", ".h") and re.search(named, path.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    assert len(touched) > 3
+    assert sorted(touched - set(own.split()) - set(re.findall(r"`([\w./]+)`", section))) == []
+
+
 def test_the_graph_page_builds_a_network():
     text = (ROOT / "docs" / "graph.md").read_text(encoding="utf-8")
     code = text[text.index("    from smallcnn import Builder") : text.index("`features` is the end")]

@@ -22,6 +22,7 @@ from smallcnn.ir.builder import Builder
 from smallcnn.model.model import Model
 from smallcnn.model.store import save
 from smallcnn.reference.floating import answer as run
+from smallcnn.report.analysis import of_sweep
 from smallcnn.tasks.classification import Classification
 from smallcnn.tasks.metrics import measure
 from smallcnn.train.renorm import reestimate
@@ -141,6 +142,24 @@ def test_batch_norm_is_re_estimated_at_each_size(tmp_path):
     plain = sweep(model, evaluation, images=10, renormed=False, threads=1)
     assert [row.top1 for row in plain.rows] == [row.top1 for row in found.rows]
     assert all(row.top1_reestimated is None for row in plain.rows)
+
+
+def test_a_size_at_which_the_answers_overflow_does_not_end_the_sweep(photos, tmp_path, monkeypatch):
+    """As re-estimated statistics of a 4x4 MobileNet did: constant channels have no variance, and a larger map does."""
+
+    def overflowing(resized, split, **options):
+        if resized.preprocessing.size != (20, 20):
+            return resized
+        return replace(resized, weights=resized.weights | {"classifier.weight": np.full((3, 4), 3e38, np.float32)})
+
+    monkeypatch.setattr("smallcnn.train.renorm.reestimate", overflowing)
+    model = colour_network()
+    evaluation = evaluate(opened(model, tmp_path), photos, part="all")
+    found = sweep(model, evaluation, images=10, threads=1)
+    assert found.refused == {}
+    assert [row.top1_reestimated is None for row in found.rows] == [False] * 5 + [True]
+    last = of_sweep(found).body.rpartition("<tr>")[2]
+    assert last.count("<td") == 4  # the last cell is empty
 
 
 def test_a_held_out_set_has_no_training_split(tmp_path):

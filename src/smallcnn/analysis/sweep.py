@@ -10,7 +10,7 @@ import numpy as np
 from smallcnn import runtime
 from smallcnn.cost.profile import profile
 from smallcnn.data.sources import Split
-from smallcnn.errors import GraphError
+from smallcnn.errors import AnswerError, GraphError
 from smallcnn.evaluate import Evaluation, ask, targets_for
 from smallcnn.ir import ops
 from smallcnn.model.model import Model
@@ -30,7 +30,8 @@ _STATISTICS = 500
 
 @dataclass(frozen=True)
 class SweepRow:
-    """One input size (height, width). `top1_reestimated` is None where batch norm was not re-estimated."""
+    """One input size (height, width). `top1_reestimated` is None if batch norm was not re-estimated, or answers then
+    overflow."""
 
     size: tuple[int, int]
     mult_adds: int
@@ -42,8 +43,8 @@ class SweepRow:
 class Sweep:
     """Rows by size, all on the same `images` images.
 
-    `refused` maps each size that the network cannot have to the reason. `note` says where the batch-norm statistics
-    come from, or why there are none.
+    `refused` maps each size that the network cannot have, or at which its answers overflow, to the reason. `note` says
+    where the batch-norm statistics come from, or why there are none.
     """
 
     rows: tuple[SweepRow, ...]
@@ -117,11 +118,16 @@ def sweep(
             refused[size] = str(error)
             continue
         found = []
-        for variant in [resized, *([reestimate(resized)] if reestimate else [])]:
-            net = runtime.of(variant, threads=threads)
-            answers = ask(net, evaluation.split, targets, among=among, workers=workers)
-            found.append(measure(answers.logits, answers.labels).top1)
-        rows.append(SweepRow(size, profile(resized.graph).mult_adds, found[0], found[1] if reestimate else None))
+        try:
+            for variant in [resized, *([reestimate(resized)] if reestimate else [])]:
+                net = runtime.of(variant, threads=threads)
+                answers = ask(net, evaluation.split, targets, among=among, workers=workers)
+                found.append(measure(answers.logits, answers.labels).top1)
+        except AnswerError as error:  # far from the size of its training, a sound network may overflow
+            if not found:
+                refused[size] = str(error)
+                continue
+        rows.append(SweepRow(size, profile(resized.graph).mult_adds, found[0], found[1] if len(found) > 1 else None))
         report(done, len(sizes))
     return Sweep(tuple(rows), model.preprocessing.size, count, refused, note)
 

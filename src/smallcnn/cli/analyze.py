@@ -148,7 +148,7 @@ def _show(file: Path, data: str, found: "Analysis") -> None:
             ["input size", "Mult-Adds", "top-1", *(["top-1 re-estimated"] if again else [])],
             [
                 ["x".join(map(str, row.size)), f"{row.mult_adds / 1e6:,.1f} M", f"{row.top1:.2%}",
-                 *([f"{row.top1_reestimated:.2%}"] if row.top1_reestimated is not None else [])]
+                 *([f"{row.top1_reestimated:.2%}" if row.top1_reestimated is not None else ""] if again else [])]
                 for row in found.sweep.rows
             ],
         )  # fmt: skip

@@ -94,8 +94,8 @@ def root() -> None:
     """Turn a folder of images and a device budget into a small CNN that runs in real time on a CPU.
 
     MODEL is a name from `smallcnn list` with its options: mobilenet_v1:width=0.5. SOURCE is a folder with one
-    sub-folder per class, an .npz file or a named set (digits). FILE is a model file: .safetensors, .onnx, or compiled
-    (.so, .dll).
+    sub-folder per class or a table of attributes, an .npz file or a named set (digits). FILE is a model file:
+    .safetensors, .onnx, or compiled (.so, .dll).
     """
 
 

@@ -114,7 +114,7 @@ def of_sweep(sweep: Sweep) -> Section:
     again = any(row.top1_reestimated is not None for row in sweep.rows)
     rows = [
         ["x".join(map(str, row.size)), f"{row.mult_adds / 1e6:,.1f} M", f"{row.top1:.2%}",
-         *([f"{row.top1_reestimated:.2%}"] if row.top1_reestimated is not None else [])]
+         *([f"{row.top1_reestimated:.2%}" if row.top1_reestimated is not None else ""] if again else [])]
         for row in sweep.rows
     ]  # fmt: skip
     head = ["input size", "Mult-Adds", "top-1", *(["top-1, batch norm re-estimated"] if again else [])]
