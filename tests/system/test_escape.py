@@ -12,6 +12,7 @@ from PIL import Image
 from artifacts import artifact
 from smallcnn import onnx
 from smallcnn.errors import FileError
+from smallcnn.model.facts import Facts
 from smallcnn.model.store import load, save
 from smallcnn.system.escape import escaped
 
@@ -44,7 +45,7 @@ def harmless(text):
 def folder(tmp_path_factory):
     """A model with such labels, and images in folders and under names like them."""
     folder = tmp_path_factory.mktemp("hostile") / "a\x1b[7mb\u202e"
-    model = replace(artifact(), labels=HOSTILE, facts={"\x1b": "\x1b[31m", "trained": False})
+    model = replace(artifact(), labels=HOSTILE, facts=Facts(trained=False, other={"\x1b": "\x1b[31m"}))
     folder.mkdir()
     save(model, folder / "m\x1b.safetensors")
     onnx.export(model, folder / "m\x1b.onnx")

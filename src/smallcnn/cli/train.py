@@ -205,7 +205,7 @@ def command(
     if not distributed.is_first():
         return  # the first process writes the report
     remark("writing the report")
-    page = report.of_run(result.folder, result.data, result.root, result.goal)
+    page = report.of_run(result.folder, result.source, result.goal)
     goal = result.goal
     best = max(result.history, key=lambda epoch: epoch.best(goal))
     remark(f"report: {page}")

@@ -14,7 +14,7 @@ from smallcnn.analysis.findings import examine
 from smallcnn.analysis.sweep import sweep
 from smallcnn.bench.bench import Row
 from smallcnn.cost.profile import Profile, profile
-from smallcnn.data.sources import Split
+from smallcnn.data.sources import Data, Split
 from smallcnn.errors import ImageError
 from smallcnn.evaluate import Evaluation, evaluate
 from smallcnn.model import store
@@ -41,16 +41,16 @@ _QUICK_TO_RENORM = 2e7
 """Most Mult-Adds for which batch norm is re-estimated at six sizes in a few seconds."""
 
 
-def of_run(run: Path, data: str, root: str | Path | None = None, goal: str = "top1") -> Path:
+def of_run(run: Path, data: Data, goal: str = "top1") -> Path:
     """Writes report.html about the best weights of a training run on `data` to the run's folder; returns its path.
 
-    `root` is the folder with the files of a named set, `goal` the score that made the weights the best.
+    `goal` is the score that made the weights the best.
     """
     net = runtime.open(run / "best.safetensors")
-    evaluation = evaluate(net, data, root=root, part="val")
+    evaluation = evaluate(net, data, part="val")
     trained = store.load(run / "best.safetensors")
     counted = profile(trained.graph)
-    name = places.name(data)
+    name = places.name(evaluation.source.listing.place)
     if isinstance(trained.task, Classification):
         score = evaluation.metrics.top1
         swept = sweep(trained, evaluation, renormed=counted.mult_adds <= _QUICK_TO_RENORM)
@@ -151,7 +151,7 @@ def _changes(recipe: "Recipe") -> str:
 def of_analysis(path: Path, analysis: Analysis, data: str) -> None:
     """Writes a page about a model file on images of `data`."""
     net, findings = analysis.net, analysis.findings
-    evaluation, counted = findings.evaluation, analysis.artifact and profile(analysis.artifact.graph)
+    evaluation, counted = findings.evaluation, analysis.model and profile(analysis.model.graph)
     write(
         path,
         f"{plain_name(net.name)} on {Path(data).name}",
@@ -315,7 +315,7 @@ def latency(rows: Sequence[Row]) -> Section:
 def facts(net: Net, commands: Sequence[str]) -> Section:
     """How to reproduce the model: the commands, and the facts stored in the model file."""
     lines = f"<pre>{page.text(chr(10).join(commands))}</pre>" if commands else ""
-    stored = f"<pre>{page.text(json.dumps(net.facts, indent=2))}</pre>"
+    stored = f"<pre>{page.text(json.dumps(net.facts.to_json(), indent=2))}</pre>"
     return Section(
         "How this was made", f"{lines}<details><summary>facts stored in the model file</summary>{stored}</details>"
     )

@@ -49,8 +49,7 @@ class Result:
     """
 
     folder: Path
-    data: str
-    root: str | None
+    source: Source
     best: Path
     last: Path
     history: list[Epoch]
@@ -62,7 +61,7 @@ class Result:
 class Loop:
     """The state of one run. `run` drives it; the other methods follow in the order they are called.
 
-    Without `weights` the network starts from random weights of the recipe's seed. `data` is the address of the images.
+    Without `weights` the network starts from random weights of the recipe's seed.
     """
 
     def __init__(
@@ -71,7 +70,6 @@ class Loop:
         weights: Mapping[str, np.ndarray] | None,
         source: Source,
         folder: Path,
-        data: str,
         *,
         teacher: Teacher | None,
         device: torch.device,
@@ -81,7 +79,7 @@ class Loop:
         graph, recipe, preprocessing = settings.graph, settings.recipe, settings.preprocessing
         if settings.bfloat16 is not None:  # a resumed run computes as before, on whatever processor
             recipe = replace(recipe, precision="bfloat16" if settings.bfloat16 else "float32")
-        self.source, self.recipe, self.folder, self.data, self.ranks = source, recipe, folder, data, ranks
+        self.source, self.recipe, self.folder, self.ranks = source, recipe, folder, ranks
         self.began, self.spent_before = time.perf_counter(), 0.0
         pixels = Pixels(preprocessing, device)
         view = preprocessing.trained_at(recipe.train_scale)
@@ -103,7 +101,7 @@ class Loop:
             choice = self.learner.choose(settings.compute, recipe.epochs * len(self.feed))
         self.why = choice.reason
         self.settings = replace(settings, compute=choice.way, bfloat16=self.learner.bfloat16)
-        self.files = ModelFiles(folder, self.settings, source, data, self.duplicates)
+        self.files = ModelFiles(folder, self.settings, source, self.duplicates)
         self.saved_at, self.behind = time.perf_counter(), False  # behind: the last checkpoint could not be written
 
     def run(self, resume: bool) -> Result:
@@ -141,8 +139,7 @@ class Loop:
                 self.files.write_untrained(self.learner, progress)
         return Result(
             folder=self.folder,
-            data=self.data,
-            root=self.settings.root,
+            source=self.source,
             best=best if best.is_file() else last,
             last=last,
             history=progress.history,
