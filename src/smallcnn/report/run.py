@@ -1,4 +1,4 @@
-"""HTML reports: a training run, a model file on some images, the papers' tables."""
+"""HTML reports: a training run, and a model file on some images."""
 
 import json
 import re
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from smallcnn import papers, runtime
+from smallcnn import runtime
 from smallcnn.analysis.analyze import Analysis, Step
 from smallcnn.analysis.findings import examine
 from smallcnn.analysis.sweep import sweep
@@ -18,7 +18,6 @@ from smallcnn.data.sources import Data, Split
 from smallcnn.errors import ImageError
 from smallcnn.evaluate import Evaluation, evaluate
 from smallcnn.model import store
-from smallcnn.papers import Comparison
 from smallcnn.report import analysis as sections
 from smallcnn.report import charts, page
 from smallcnn.report.page import Section, write
@@ -100,13 +99,14 @@ def plain_name(name: str) -> str:
 
 def _details(net: Net) -> str:
     size = "x".join(map(str, net.input_shape))
-    return f"{net.name}, input {size}, {len(net.labels)} classes; {Path(net.where).name} in {net.engine}"
+    what = "classes" if isinstance(net.task, Classification) else net.task.kind
+    return f"{net.name}, input {size}, {len(net.labels)} {what}; {Path(net.where).name} in {net.engine}"
 
 
 def _training_images(net: Net, evaluation: Evaluation) -> list[Section]:
     """Images of the run's first step as the network saw them; no section if the file has no recipe."""
-    stored, split = net.facts.get("recipe"), evaluation.source.splits.get("train")
-    if not isinstance(stored, dict) or split is None:
+    stored, split = net.facts.recipe, evaluation.source.splits.get("train")
+    if stored is None or split is None:
         return []
     from smallcnn.train.recipe import Recipe
     from smallcnn.train.sight import first_images
@@ -187,37 +187,6 @@ def _size(counted: Profile) -> list[tuple[str, str]]:
         (f"{counted.parameters / 1e6:.2f} M", "parameters"),
         (f"{counted.weight_bytes / 1e6:.1f} MB", "weights, float32"),
     ]
-
-
-def of_papers(path: Path, compared: Sequence[Comparison]) -> None:
-    """Writes a page that compares published figures with ours, and plots published accuracies against our Mult-Adds."""
-    summary = papers.summarize(compared)
-    headline = [
-        (str(summary.figures), "published figures"),
-        (str(summary.agree), "agree to the printed digits"),
-        (str(summary.wrong), "wrong in the paper"),
-        (str(summary.convention), "rounded or counted by another rule"),
-        (str(summary.unclear), "unclear"),
-        (str(summary.not_counted), "without our count"),
-    ]
-    sections = [
-        Section("Accuracy and cost", charts.svg(charts.accuracy_and_cost(compared))),
-        *(_paper_table([entry for entry in compared if entry.table == table])
-          for table in dict.fromkeys(entry.table for entry in compared)),
-    ]  # fmt: skip
-    write(path, "The papers' cost tables", headline, sections)
-
-
-def _paper_table(entries: Sequence[Comparison]) -> Section:
-    table = entries[0].table
-    accuracy = [f"published {table.accuracy}"] if table.accuracy else []
-    head = ["", "model", "quantity", "printed", "ours", "difference", *accuracy, "note"]
-    rows = [
-        [entry.row.label, entry.row.model, entry.figure.quantity, entry.figure.printed, entry.shown, entry.verdict,
-         *([entry.row.accuracy] if accuracy else []), str(entry.note or "")]
-        for entry in entries
-    ]  # fmt: skip
-    return Section(f"{table.id}: {table.title}", page.table(head, rows))
 
 
 def curves(history: Sequence[Epoch], goal: str) -> Section:

@@ -24,9 +24,10 @@ from smallcnn.system.files import remove_leftovers
 from smallcnn.train import checkpoint
 from smallcnn.train.compute import Way
 from smallcnn.train.distributed import decoding_threads, joined, restarted
-from smallcnn.train.loop import CHECKPOINT, Loop, Result
+from smallcnn.train.loop import CHECKPOINT, Loop
 from smallcnn.train.ranks import Ranks
 from smallcnn.train.recipe import Recipe, check_names
+from smallcnn.train.result import Result
 from smallcnn.train.settings import Settings, TeacherFile, check_same
 from smallcnn.train.start import Start, named, opened, settled, start
 from smallcnn.train.teacher import Teacher, digest
