@@ -8,6 +8,7 @@ from PIL import Image
 from networks import random_weights, tiny
 from smallcnn.image.fit import Preprocessing
 from smallcnn.ir.graph import Graph
+from smallcnn.model.facts import Facts
 from smallcnn.model.model import Model
 from smallcnn.tasks.classification import Classification
 
@@ -16,14 +17,14 @@ COLOURS = {"blue": (40, 60, 220), "green": (50, 200, 60), "red": (220, 50, 40)}
 
 
 def artifact(graph: Graph | None = None, seed: int = 0, **facts: object) -> Model:
-    """An artifact with random weights; by default of the tiny network."""
+    """A model with random weights; by default of the tiny network."""
     graph = graph or tiny()
     height, width, channels = graph.input_shape
     classes = graph.output_shape[0]
     labels = LABELS if classes == len(LABELS) else tuple(f"class {i}" for i in range(classes))
     mean, std = (0.485, 0.456, 0.406)[:channels], (0.229, 0.224, 0.225)[:channels]
     preprocessing = Preprocessing((height, width), mean, std)
-    return Model(graph, random_weights(graph, seed), Classification(labels), preprocessing, dict(facts))
+    return Model(graph, random_weights(graph, seed), Classification(labels), preprocessing, Facts.from_json(facts))
 
 
 def colour_photos(folder: Path, per_class: int = 8, side: int = 20, seed: int = 0) -> Path:

@@ -14,7 +14,7 @@ from PIL import Image
 from smallcnn import onnx, runtime, zoo
 from smallcnn.bench.bench import Row, bench
 from smallcnn.cost.profile import Profile, profile
-from smallcnn.data.sources import open_source
+from smallcnn.data.sources import Source, open_source
 from smallcnn.evaluate import Evaluation, evaluate
 from smallcnn.model import store
 from smallcnn.report import run as report
@@ -52,13 +52,12 @@ def demo(folder: Path, say: Callable[[str], None] = lambda line: None) -> Demo:
         f"smallcnn bench {model} {run}/last.safetensors --engine onnxruntime",
     ]
     say(f"# {commands[0]}")
+    source = open_source("digits", val_fraction=VAL_FRACTION)
     counted = profile(zoo.parse(MODEL).build(resolution=32, classes=10, channels=1))
     say(f"{counted.mult_adds:,} Mult-Adds, {counted.parameters:,} parameters")
 
     say(f"# {commands[1]}")
-    result = train(
-        MODEL, "digits", run, resume=True, epochs=EPOCHS, batch_size=BATCH, val_fraction=VAL_FRACTION
-    )  # fmt: skip
+    result = train(MODEL, source, run, resume=True, epochs=EPOCHS, batch_size=BATCH, val_fraction=VAL_FRACTION)
     if not result.finished:
         raise KeyboardInterrupt
 
@@ -69,12 +68,12 @@ def demo(folder: Path, say: Callable[[str], None] = lambda line: None) -> Demo:
 
     say(f"# {commands[3]}")
     net = runtime.open(model)
-    evaluation = evaluate(net, "digits")
+    evaluation = evaluate(net, source)
     metrics = evaluation.metrics
     say(f"top-1 {metrics.top1:.2%} on {metrics.images} digits the network has never seen")
 
     say(f"# {commands[4]}")
-    predictions = [(path, true, net.classify([path])[0]) for path, true in _write_images(folder / "images")]
+    predictions = [(path, true, net.classify([path])[0]) for path, true in _write_images(source, folder / "images")]
     for path, true, seen in predictions:
         say(f"{path.name}: {seen.label} {seen.probability:.1%}  (is {true})")
 
@@ -84,7 +83,6 @@ def demo(folder: Path, say: Callable[[str], None] = lambda line: None) -> Demo:
         say(f"{Path(row.file).name} in {row.engine}: {row.median_ms:.3f} ms ({row.min_ms:.3f} to {row.max_ms:.3f})")
 
     page = folder / "report.html"
-    source = open_source("digits", val_fraction=VAL_FRACTION)
     report.write(
         page,
         "smallcnn on handwritten digits",
@@ -108,10 +106,9 @@ def demo(folder: Path, say: Callable[[str], None] = lambda line: None) -> Demo:
     return Demo(counted, evaluation, predictions, times, page)
 
 
-def _write_images(folder: Path) -> list[tuple[Path, str]]:
+def _write_images(source: Source, folder: Path) -> list[tuple[Path, str]]:
     """Writes a few unseen digits as PNG files; returns paths and true classes."""
     folder.mkdir(parents=True, exist_ok=True)
-    source = open_source("digits")
     test = source.splits["test"]
     written = []
     for index in range(0, len(test), len(test) // _SHOWN):

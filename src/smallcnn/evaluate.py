@@ -9,12 +9,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
 from smallcnn.data.loader import prepared_batches
 from smallcnn.data.sources import Data, Source, Split, open_source
 from smallcnn.errors import DataError
+from smallcnn.model.facts import TrainedOn
 from smallcnn.runtime import BATCH, Net
 from smallcnn.runtime import open as open_model
 from smallcnn.tasks.attributes import Attributes
@@ -110,19 +112,19 @@ def evaluate(
         net = open_model(net)
     if crop is not None:
         net = replace(net, preprocessing=replace(net.preprocessing, crop=crop))
-    trained_on = net.facts.get("data")
-    trained_on = trained_on if isinstance(trained_on, dict) else {}
-    cut = {key: trained_on[key] for key in ("seed", "val_fraction") if isinstance(trained_on.get(key), int | float)}
+    trained_on = net.facts.data or TrainedOn()
+    kept: dict[str, Any] = {"seed": trained_on.seed, "val_fraction": trained_on.val_fraction}
+    cut = {name: value for name, value in kept.items() if value is not None}
     source = open_source(
         data, root=root, columns=net.task if isinstance(net.task, Attributes) else None, groups=groups,
-        cut=trained_on.get("cut", ""), **cut,
+        cut=trained_on.cut or "", **cut,
     )  # fmt: skip
     where = source.listing.place
     doubt = None
     if part is None:
-        same = source.fingerprint == trained_on.get("fingerprint")
-        part = _unseen(source, trained_here=same or Path(where).name == trained_on.get("name"))
-        if part == "all" and trained_on:
+        same = source.fingerprint == trained_on.fingerprint
+        part = _unseen(source, trained_here=same or Path(where).name == trained_on.name)
+        if part == "all" and net.facts.data:
             doubt = (
                 "all images are used, as the model was trained on another data set; images shared by both would "
                 "inflate the accuracy"
@@ -132,7 +134,7 @@ def evaluate(
                 "only the validation split is used, as the model was trained on a folder of this name (its images have "
                 "changed since); use --split all for every image"
             )
-            if trained_on.get("cut") and not source.cut:
+            if trained_on.cut and not source.cut:
                 doubt += "; it was split by groups: give the same --groups, or this split contains training images"
     if part != "all" and part not in source.splits:
         raise DataError(f"{where} has no split {part!r}; it has {', '.join([*source.splits, 'all'])}")

@@ -10,6 +10,7 @@ from smallcnn import zoo
 from smallcnn.errors import FileError
 from smallcnn.image.fit import Preprocessing
 from smallcnn.model import store
+from smallcnn.model.facts import Facts
 from smallcnn.model.kinds import KINDS, check_kind
 from smallcnn.model.model import Model
 from smallcnn.model.shipped import located
@@ -38,7 +39,7 @@ def init(
     labels = tuple(f"class {i}" for i in range(graph.output_shape[0]))
     height, width, depth = graph.input_shape
     preprocessing = Preprocessing((height, width), (0.5,) * depth, (0.5,) * depth)
-    facts = {"model": graph.name, "trained": False, "seed": seed}
+    facts = Facts(model=graph.name, trained=False, other={"seed": seed})
     made = Model(graph, initial_weights(graph, seed), Classification(labels), preprocessing, facts)
     store.save(made, out)
     return made

@@ -28,6 +28,7 @@ from smallcnn.image.geometry import Seen
 from smallcnn.ir.checks import is_whole, shown
 from smallcnn.ir.types import LOGITS, Tensor
 from smallcnn.model import metadata
+from smallcnn.model.facts import Facts
 from smallcnn.model.kinds import KINDS, check_kind, read
 from smallcnn.model.metadata import Description
 from smallcnn.model.probe import probe_answer
@@ -61,7 +62,7 @@ class Net:
     name: str
     task: Task
     preprocessing: Preprocessing
-    facts: dict[str, Any]
+    facts: Facts
     mult_adds: int
     outputs: dict[str, Tensor]
     _probabilities: bool

@@ -19,6 +19,7 @@ from smallcnn.errors import AnswerError, FileError
 from smallcnn.evaluate import evaluate
 from smallcnn.image.fit import Preprocessing
 from smallcnn.ir.builder import Builder
+from smallcnn.model.facts import Facts, TrainedOn
 from smallcnn.model.model import Model
 from smallcnn.model.store import save
 from smallcnn.reference.floating import answer as run
@@ -129,7 +130,7 @@ def test_the_sweep_is_evaluation_at_each_size(photos, tmp_path):
 
 def test_batch_norm_is_re_estimated_at_each_size(tmp_path):
     photos = colour_photos(tmp_path / "photos", per_class=45)
-    model = replace(colour_network(), facts={"data": {"fingerprint": open_source(photos).fingerprint}})
+    model = replace(colour_network(), facts=Facts(data=TrainedOn(fingerprint=open_source(photos).fingerprint)))
     evaluation = evaluate(opened(model, tmp_path), photos, part="val")
     found = sweep(model, evaluation, images=10, threads=1)
     assert "from 108 images (the training split)" in found.note
@@ -164,7 +165,7 @@ def test_a_size_at_which_the_answers_overflow_does_not_end_the_sweep(photos, tmp
 
 def test_a_held_out_set_has_no_training_split(tmp_path):
     """A folder without splits is cut in two when it is opened; for a network trained elsewhere neither is training."""
-    model = replace(colour_network(), facts={"data": {"fingerprint": "of another set"}})
+    model = replace(colour_network(), facts=Facts(data=TrainedOn(fingerprint="of another set")))
     held_out = evaluate(opened(model, tmp_path), colour_photos(tmp_path / "unseen", per_class=40))
     split, whose = statistics_split(model, held_out)
     assert (held_out.part, split, whose) == ("all", held_out.split, "the evaluated images themselves")

@@ -24,13 +24,13 @@ def test_every_command_takes_it(smallcnn, root, tmp_path, monkeypatch):
     out, given = tmp_path / "run", ("--data", "imagenet", "--root", root)
     with monkeypatch.context() as quick:
         asked = []
-        quick.setattr(report, "of_run", lambda *args: asked.append(args[:3]))
+        quick.setattr(report, "of_run", lambda run, source, goal: asked.append((run, source.listing)))
         code, best, err = smallcnn(
             "train", "effnet_cifar:block=shufflenet", *given, "--out", out, "--resolution", 16, "--epochs", 1,
             "--compute", "torch", "--batch-size", 8,
         )  # fmt: skip
     assert code == 0, err
-    assert asked == [(out, "imagenet", str(root))]
+    assert [(run, listing.place, listing.root) for run, listing in asked] == [(out, "imagenet", root)]
     assert smallcnn("train", "--resume", "--out", out)[0] == 0
     assert "6 images of imagenet (val)" in (out / "report.html").read_text()
     figures = [

@@ -12,8 +12,10 @@ from PIL import Image
 from artifacts import artifact
 from smallcnn import onnx
 from smallcnn.errors import FileError
+from smallcnn.model.facts import Facts
 from smallcnn.model.store import load, save
 from smallcnn.system.escape import escaped
+from smallcnn.tasks.classification import Classification
 
 HOSTILE = ("\x1b[2J\x1b[31mred", "gr\neen\r\t\x07", "\u202eeulb\u200b\u2066\x9b")
 NOT_UTF8 = os.fsdecode(b"\xff\xfe.png")
@@ -44,7 +46,7 @@ def harmless(text):
 def folder(tmp_path_factory):
     """A model with such labels, and images in folders and under names like them."""
     folder = tmp_path_factory.mktemp("hostile") / "a\x1b[7mb\u202e"
-    model = replace(artifact(), labels=HOSTILE, facts={"\x1b": "\x1b[31m", "trained": False})
+    model = replace(artifact(), task=Classification(HOSTILE), facts=Facts(trained=False, other={"\x1b": "\x1b[31m"}))
     folder.mkdir()
     save(model, folder / "m\x1b.safetensors")
     onnx.export(model, folder / "m\x1b.onnx")
@@ -113,7 +115,7 @@ def test_training_on_such_folders_escapes(smallcnn, folder, tmp_path):
 
 
 def test_labels_that_are_refused(tmp_path):
-    save(replace(artifact(), labels=("a", "b", "c" * 1001)), tmp_path / "m.safetensors")
+    save(replace(artifact(), task=Classification(("a", "b", "c" * 1001))), tmp_path / "m.safetensors")
     with pytest.raises(FileError, match="one of its labels has 1,001 characters; at most 1,000 are allowed"):
         load(tmp_path / "m.safetensors")
 
@@ -123,7 +125,7 @@ def test_a_console_that_lacks_a_letter(tmp_path):
     import subprocess
     import sys
 
-    save(replace(artifact(), labels=("日本", "é", "ß")), tmp_path / "m.safetensors")
+    save(replace(artifact(), task=Classification(("日本", "é", "ß"))), tmp_path / "m.safetensors")
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     done = subprocess.run(
         [sys.executable, "-m", "smallcnn", "predict", tmp_path / "m.safetensors", tmp_path / "a.png"],

@@ -9,9 +9,10 @@ from smallcnn import runtime
 from smallcnn.analysis.calibration import calibrated
 from smallcnn.analysis.findings import Findings, examine
 from smallcnn.analysis.sweep import Sweep, at_size, statistics_split, sweep
+from smallcnn.data.sources import Data
 from smallcnn.errors import DataError, FileError, GraphError, require
 from smallcnn.evaluate import Evaluation, evaluate
-from smallcnn.model import kinds as model_file
+from smallcnn.model import kinds
 from smallcnn.model.model import Model
 from smallcnn.runtime import Net
 from smallcnn.tasks.classification import classification
@@ -34,12 +35,12 @@ class Step:
 class Analysis:
     """Results of `analyze`: `net` is the examined network, after the changes; `steps` is the accuracy after each.
 
-    `artifact` has the crop of the file. It is None if the network cannot be read back; then there is no sweep, and
+    `model` has the crop of the file. It is None if the network cannot be read back; then there is no sweep, and
     `no_sweep` says why.
     """
 
     net: Net
-    artifact: Model | None
+    model: Model | None
     steps: tuple[Step, ...]
     findings: Findings
     sweep: Sweep | None
@@ -48,7 +49,7 @@ class Analysis:
 
 def analyze(
     file: Path,
-    data: str | Path,
+    data: Data,
     *,
     root: str | Path | None = None,
     part: str | None = None,
@@ -66,7 +67,7 @@ def analyze(
 
     The optional changes are made in this order. `resolution` changes the input size. `reestimate` re-estimates batch
     norm (see `statistics_split`). `calibrate` divides the logits by the temperature that fits these images, in
-    `artifact` only: the findings are about the network before it.
+    `model` only: the findings are about the network before it.
 
     `sweep_images` is the number of images at each input size; 0 for no sweep, by default as many as take a few seconds.
 
@@ -87,25 +88,25 @@ def analyze(
         changes.append(lambda model, _: (f"at {resolution}x{resolution}", at_size(model, size)))
     if reestimate:
         changes.append(lambda model, seen: _renormed(model, seen, workers, report))
-    artifact, no_sweep = _read(file, crop, needed=bool(changes) or calibrate)
+    model, no_sweep = _read(file, crop, needed=bool(changes) or calibrate)
 
-    def judge(net: Net) -> Evaluation:
+    def judge(net: Net, data: Data) -> Evaluation:
         return evaluate(net, data, root=root, part=part, workers=workers, report=partial(report, "evaluating"))
 
-    evaluation = judge(net)
+    evaluation = judge(net, data)
     steps = [_step("as it is", net, evaluation)]
     for change in changes:
-        assert artifact is not None
-        what, artifact = change(artifact, evaluation)
-        net = replace(runtime.of(artifact, engine=net.engine, threads=threads), path=net.path)
-        evaluation = judge(net)
+        assert model is not None
+        what, model = change(model, evaluation)
+        net = replace(runtime.of(model, engine=net.engine, threads=threads), path=net.path)
+        evaluation = judge(net, evaluation.source)
         steps.append(_step(what, net, evaluation))
     findings = examine(evaluation, net.labels, net.ending)
-    cooled = _cooled(artifact, findings) if artifact and calibrate else artifact
+    cooled = _cooled(model, findings) if model and calibrate else model
     swept = None
-    if artifact and sweep_images != 0:
+    if model and sweep_images != 0:
         swept = sweep(
-            artifact, evaluation, images=sweep_images, threads=threads, workers=workers,
+            model, evaluation, images=sweep_images, threads=threads, workers=workers,
             report=partial(report, "other sizes"),
         )  # fmt: skip
     if cooled:
@@ -120,27 +121,27 @@ def _step(what: str, net: Net, evaluation: Evaluation) -> Step:
 def _read(file: Path, crop: float, needed: bool) -> tuple[Model | None, str]:
     """The network, or None and the reason; raises instead if it is needed."""
     try:
-        artifact = model_file.read(file)
+        model = kinds.read(file)
     except (FileError, GraphError) as error:
         if needed:
             raise
         return None, str(error)
-    return replace(artifact, preprocessing=replace(artifact.preprocessing, crop=crop)), ""
+    return replace(model, preprocessing=replace(model.preprocessing, crop=crop)), ""
 
 
-def _renormed(artifact: Model, evaluation: Evaluation, workers: int | None, report: Report) -> tuple[str, Model]:
+def _renormed(model: Model, evaluation: Evaluation, workers: int | None, report: Report) -> tuple[str, Model]:
     require("re-estimating batch norm", "train", "torch")
     from smallcnn.train.renorm import reestimate
 
-    split, whose = statistics_split(artifact, evaluation)
-    again = reestimate(artifact, split, workers=workers, report=partial(report, "re-estimating batch norm"))
-    facts = again.facts | {"reestimated": again.facts["reestimated"] | {"from": whose}}
+    split, whose = statistics_split(model, evaluation)
+    again = reestimate(model, split, workers=workers, report=partial(report, "re-estimating batch norm"))
+    facts = replace(again.facts, reestimated=(again.facts.reestimated or {}) | {"from": whose})
     return f"batch norm re-estimated from {whose}", replace(again, facts=facts)
 
 
-def _cooled(artifact: Model, findings: Findings) -> Model:
+def _cooled(model: Model, findings: Findings) -> Model:
     temperature = findings.calibration.temperature
     if temperature is None:
         raise DataError("cannot fit a temperature: too few images, all of them correct, or an untrained model")
     fact = {"temperature": temperature, "part": findings.evaluation.part, "images": findings.evaluation.metrics.images}
-    return calibrated(replace(artifact, facts=artifact.facts | {"calibrated": fact}), temperature)
+    return calibrated(replace(model, facts=replace(model.facts, calibrated=fact)), temperature)

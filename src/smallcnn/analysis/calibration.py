@@ -112,21 +112,21 @@ def _slope(logits: np.ndarray, labels: np.ndarray, at: float) -> tuple[float, fl
     return total, rise
 
 
-def calibrated(artifact: Model, temperature: float) -> Model:
+def calibrated(model: Model, temperature: float) -> Model:
     """The network with its logits divided by `temperature` in the weights of its last layer, for any engine.
 
     Raises GraphError if a node after that layer does not pass a factor on.
     """
-    graph = artifact.graph
+    graph = model.graph
     last = classifier(graph)
     after = graph.nodes[graph.nodes.index(last) + 1 :]
     scaled = rewrite(graph, ops={node.name: _scaled(node, 1 / temperature) for node in after})
     mine = {f"{last.name}.{key}" for key in graph.weights_of(last)}
     weights = {
         name: (value / np.float64(temperature)).astype(np.float32) if name in mine else value
-        for name, value in artifact.weights.items()
+        for name, value in model.weights.items()
     }
-    return replace(artifact, graph=scaled, weights=weights)
+    return replace(model, graph=scaled, weights=weights)
 
 
 def _scaled(node: Node, factor: float) -> ops.Op:

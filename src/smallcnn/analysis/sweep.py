@@ -68,7 +68,7 @@ def at_size(model: Model, size: tuple[int, int]) -> Model:
         model,
         graph=with_resolution(model.graph, size),
         preprocessing=replace(model.preprocessing, size=size),
-        facts=model.facts | {"resized_from": list(model.preprocessing.size)},
+        facts=replace(model.facts, resized_from=list(model.preprocessing.size)),
     )
 
 
@@ -163,8 +163,8 @@ def statistics_split(model: Model, evaluation: Evaluation) -> tuple[Split, str]:
     A data set without splits has one only for a network trained on it, which held out a validation split. For any other
     network all of it is held out, and only the evaluated images remain.
     """
-    source, trained_on = evaluation.source, model.facts.get("data")
-    trained_here = isinstance(trained_on, dict) and trained_on.get("fingerprint") == source.fingerprint
+    source, trained_on = evaluation.source, model.facts.data
+    trained_here = trained_on is not None and trained_on.fingerprint == source.fingerprint
     if "train" in source.splits and (trained_here or not source.val_is_cut):
         return source.splits["train"], "the training split"
     return evaluation.split, "the evaluated images themselves"

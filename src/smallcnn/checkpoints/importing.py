@@ -125,10 +125,10 @@ def _whole(made: Model, path: Path, keep_background: bool, labels: Sequence[str]
     except (FileError, GraphError) as error:
         raise FileError(f"{path}: {error}") from error
     facts: dict[str, Any] = {"model": made.graph.name, "origin": origin, "files": [digest(path)], "fresh": []}
-    said = made.facts.get("keras") or made.facts.get("tflite")
+    said = made.facts.keras or made.facts.tflite
     if said and said["images"] == "assumed":
         facts["notes"] = [assumed_images(made.preprocessing)]
-    return replace(made, facts=made.facts | {"imported": facts})
+    return replace(made, facts=replace(made.facts, imported=facts))
 
 
 def import_known(known: Checkpoint, path: Path) -> Model:
@@ -140,4 +140,4 @@ def import_known(known: Checkpoint, path: Path) -> Model:
     made = import_checkpoint([path], known.model, origin=known.layout, overrides=overrides)
     published = {"name": known.name, "origin": known.origin, "licence": known.licence, "url": known.url}
     accuracy = {"top1": known.top1, "top5": known.top5}
-    return replace(made, facts=made.facts | {"published": published | accuracy})
+    return replace(made, facts=replace(made.facts, published=published | accuracy))

@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from smallcnn import zoo
 from smallcnn.errors import FileError
 from smallcnn.foreign.labels import usual_labels
 from smallcnn.ir.graph import Graph
+from smallcnn.model.facts import Facts
 from smallcnn.model.model import Model
 from smallcnn.tasks.classification import Classification, classification
 from smallcnn.tasks.labels import checked_labels
@@ -45,10 +45,10 @@ def without_background(graph: Graph, weights: dict[str, np.ndarray]) -> tuple[Gr
 
 def imported(
     paths: Sequence[Path], model: zoo.Configuration, origin: str, fresh: list[str], notes: Sequence[str] = ()
-) -> dict[str, Any]:
+) -> Facts:
     """The facts of weights of `model`; `fresh` are the layers that the files lack."""
     files = [digest(path) for path in paths]
-    return {"imported": {"model": str(model), "origin": origin, "files": files, "fresh": fresh, "notes": list(notes)}}
+    return Facts(imported={"model": str(model), "origin": origin, "files": files, "fresh": fresh, "notes": list(notes)})
 
 
 def digest(path: Path) -> dict[str, str]:

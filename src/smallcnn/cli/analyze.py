@@ -91,8 +91,8 @@ def command(
         remark(f"note: {line}")
     if found.no_sweep:
         remark(f"other input sizes not tried: {found.no_sweep}")
-    if saved and found.artifact:
-        store.save(found.artifact, saved)
+    if saved and found.model:
+        store.save(found.model, saved)
         remark(f"saved: {saved}")
     if out:
         from smallcnn.report import run as report

@@ -91,7 +91,7 @@ def command(
     )  # fmt: skip
     store.check_finite(made, ", ".join(map(str, files)))
     store.save(made, out)
-    imported, task = made.facts["imported"], classification(made.task, "import")
+    imported, task = made.facts.imported or {}, classification(made.task, "import")
     height, width, _ = made.graph.input_shape
     remark(
         f"{made.graph.name} from {imported['origin']}: {len(made.graph.weights)} tensors, {len(made.labels)} classes, "
@@ -99,7 +99,7 @@ def command(
     )
     for note in (*imported.get("notes", ()), *remarks(made.facts)):
         remark(note)
-    if overrides.says_numbers and "onnx" not in made.facts:
+    if overrides.says_numbers and made.facts.onnx is None:
         remark(f"preprocessing as given: {described(made.preprocessing)}")
     remark_ending(made)
     if imported["fresh"]:

@@ -37,7 +37,7 @@ def command(name: str, json_: bool, html: Path | None, png: Path | None) -> None
         charts.check_plot(png)
         charts.save(charts.accuracy_and_cost(compared), png)
     if html:
-        from smallcnn.report import run as report
+        from smallcnn.report import papers as report
 
         report.of_papers(html, compared)
     if json_:

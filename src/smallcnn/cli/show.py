@@ -13,6 +13,7 @@ from smallcnn.system.escape import escaped
 from smallcnn.tasks.classification import Classification
 
 if TYPE_CHECKING:
+    from smallcnn.model.facts import Facts
     from smallcnn.model.model import Model
 
 WIDTH = 100
@@ -90,19 +91,17 @@ def progress(what: str, drawn: bool = True) -> Iterator[Callable[[int, int], Non
         yield lambda done, total: bar.update(task, completed=done, total=total, refresh=True)
 
 
-def warn_untrained(facts: dict[str, Any]) -> None:
+def warn_untrained(facts: "Facts") -> None:
     """Warns on stderr if the model or its last layers were never trained, so that its answers mean nothing."""
-    imported = facts.get("imported")
-    fresh = imported.get("fresh") if isinstance(imported, dict) else None
-    if facts.get("trained") is False or fresh:
+    fresh = facts.imported and facts.imported.get("fresh")
+    if facts.trained is False or fresh:
         what = f"its last layers ({', '.join(fresh)}) are" if fresh else "this network is"
         remark(f"note: {what} untrained, so its answers mean nothing yet")
 
 
 def remark_ending(model: "Model") -> None:
     """Prints on stderr how an ONNX file's ending was read, where it is not a softmax over its own outputs."""
-    read = model.facts.get("onnx")
-    dropped = read.get("dropped") if isinstance(read, dict) else None
+    dropped = model.facts.onnx and model.facts.onnx.get("dropped")
     ending = model.task.ending if isinstance(model.task, Classification) else ""
     if ending == "sigmoid":
         remark("its labels are independent: each has its own probability (sigmoid)")

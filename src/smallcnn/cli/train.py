@@ -97,7 +97,7 @@ def _shown(value: Any) -> str:
 
 @click.command("train")
 @click.argument("model", required=False, shell_complete=completed(models))
-@click.option("--data", metavar="SOURCE", help="folder with one sub-folder per class, .npz, or a named set")
+@click.option("--data", metavar="SOURCE", help="labelled images: folder, archive, .npz, shards or named set")
 @click.option(
     "--task",
     type=click.Choice(list(TASKS)),
@@ -168,10 +168,9 @@ def command(
     With --from, training starts from the network and weights of a model file, with a new last layer if the classes
     differ.
 
-    The folder then holds best.safetensors (highest validation top-1, or mean average precision
-    for attributes), last.safetensors, log.jsonl, report.html and
-    tensorboard/. Only one run at a time can use it. Ctrl-C stops after the current step; --resume resumes exactly
-    there.
+    The folder then holds best.safetensors (highest validation top-1, or mean average precision for attributes),
+    last.safetensors, log.jsonl, report.html and tensorboard/. Only one run at a time can use it. Ctrl-C stops after
+    the current step; --resume resumes exactly there.
     """
     require("training", "train", *TRAIN)
     import torch
@@ -205,7 +204,7 @@ def command(
     if not distributed.is_first():
         return  # the first process writes the report
     remark("writing the report")
-    page = report.of_run(result.folder, result.data, result.root, result.goal)
+    page = report.of_run(result.folder, result.source, result.goal)
     goal = result.goal
     best = max(result.history, key=lambda epoch: epoch.best(goal))
     remark(f"report: {page}")

@@ -28,6 +28,7 @@ from smallcnn.keras.call import Call, Value
 from smallcnn.keras.description import Called, Description, Layer, Ref, describe, running
 from smallcnn.keras.layers import FUNCTIONS, READERS
 from smallcnn.keras.weights import Tensors, Weights
+from smallcnn.model.facts import Facts
 from smallcnn.model.model import Model
 from smallcnn.tasks.classification import Classification
 
@@ -55,7 +56,7 @@ def read_keras(stored: Stored, name: str, overrides: Overrides | None = None) ->
     (result,) = _Run(network, weights, stored.version).model(model, (), [plain(network.input)])
     read = finished(network, {LOGITS: vector(network, result)}, name, result.ended, "sigmoid")
     preprocessing, said = _preparation(read, overrides)
-    facts = {"keras": {"images": said, "dropped": read.dropped}}
+    facts = Facts(keras={"images": said, "dropped": read.dropped})
     task = Classification(usual_labels(read.graph.output_shape[0]), read.ending)
     return Model(read.graph, read.weights, task, preprocessing, facts)
 

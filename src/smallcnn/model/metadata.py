@@ -26,6 +26,7 @@ from smallcnn.errors import FileError, GraphError
 from smallcnn.image.fit import Preprocessing
 from smallcnn.ir import checks
 from smallcnn.ir.types import NUMBERS, Grid, Tensor, check_grid
+from smallcnn.model.facts import Facts
 from smallcnn.tasks import kinds
 from smallcnn.tasks.classification import Classification
 from smallcnn.tasks.ending import check_ending
@@ -51,7 +52,7 @@ class Description:
     layers: dict[str, int]
     task: Task
     preprocessing: Preprocessing
-    facts: dict[str, Any]
+    facts: Facts
     results: dict[str, Tensor]
     outputs_probabilities: bool
     answer: dict[str, np.ndarray]
@@ -76,7 +77,7 @@ def describe(
         "smallcnn.layers": json.dumps({layer.name: layer.mult_adds for layer in cost.layers if layer.mult_adds}),
         "smallcnn.task": kinds.to_json(model.task),
         "smallcnn.preprocessing": model.preprocessing.to_json(),
-        "smallcnn.facts": json.dumps(model.facts),
+        "smallcnn.facts": json.dumps(model.facts.to_json()),
         "smallcnn.results": json.dumps([_result(name, tensor) for name, tensor in results.items()]),
         "smallcnn.output": output,
     }
@@ -186,12 +187,12 @@ def task_of(entries: Mapping[str, str]) -> Task:
     )
 
 
-def facts_of(entries: Mapping[str, str]) -> dict[str, Any]:
+def facts_of(entries: Mapping[str, str]) -> Facts:
     """The facts that metadata states. Raises FileError if they are missing or not a JSON object."""
     facts = _json(entries, "facts")
     if not isinstance(facts, dict):
         raise FileError(f"its facts are {type(facts).__name__}, not a JSON object")
-    return facts
+    return Facts.from_json(facts)
 
 
 def check_format(entries: Mapping[str, str]) -> None:

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 
 from smallcnn.errors import FileError, GraphError
 from smallcnn.image.fit import Preprocessing
 from smallcnn.ir.graph import Graph
+from smallcnn.model.facts import Facts
 from smallcnn.reference.initial import check_weights
 from smallcnn.tasks.task import Task
 from smallcnn.transform.adapt import with_input_turned
@@ -22,7 +22,7 @@ class Model:
     weights: Mapping[str, np.ndarray]
     task: Task
     preprocessing: Preprocessing
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: Facts = field(default_factory=Facts)
 
     def __post_init__(self) -> None:
         check_weights(self.graph, self.weights, FileError)

@@ -46,7 +46,7 @@ def save(model: Model, path: Path | str) -> None:
         "smallcnn.graph": model.graph.to_json(),
         "smallcnn.task": kinds.to_json(model.task),
         "smallcnn.preprocessing": model.preprocessing.to_json(),
-        "smallcnn.facts": json.dumps(model.facts),
+        "smallcnn.facts": json.dumps(model.facts.to_json()),
     }
     numbers = {name: weight.tensor.number for name, weight in model.graph.weights.items()}
     tensors = {name: np.ascontiguousarray(value, numbers[name]) for name, value in model.weights.items()}

@@ -1,4 +1,4 @@
-"""HTML reports: a training run, a model file on some images, the papers' tables."""
+"""HTML reports: a training run, and a model file on some images."""
 
 import json
 import re
@@ -8,17 +8,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from smallcnn import papers, runtime
+from smallcnn import runtime
 from smallcnn.analysis.analyze import Analysis, Step
 from smallcnn.analysis.findings import examine
 from smallcnn.analysis.sweep import sweep
 from smallcnn.bench.bench import Row
 from smallcnn.cost.profile import Profile, profile
-from smallcnn.data.sources import Split
+from smallcnn.data.sources import Data, Split
 from smallcnn.errors import ImageError
 from smallcnn.evaluate import Evaluation, evaluate
 from smallcnn.model import store
-from smallcnn.papers import Comparison
 from smallcnn.report import analysis as sections
 from smallcnn.report import charts, page
 from smallcnn.report.page import Section, write
@@ -41,16 +40,16 @@ _QUICK_TO_RENORM = 2e7
 """Most Mult-Adds for which batch norm is re-estimated at six sizes in a few seconds."""
 
 
-def of_run(run: Path, data: str, root: str | Path | None = None, goal: str = "top1") -> Path:
+def of_run(run: Path, data: Data, goal: str = "top1") -> Path:
     """Writes report.html about the best weights of a training run on `data` to the run's folder; returns its path.
 
-    `root` is the folder with the files of a named set, `goal` the score that made the weights the best.
+    `goal` is the score that made the weights the best.
     """
     net = runtime.open(run / "best.safetensors")
-    evaluation = evaluate(net, data, root=root, part="val")
+    evaluation = evaluate(net, data, part="val")
     trained = store.load(run / "best.safetensors")
     counted = profile(trained.graph)
-    name = places.name(data)
+    name = places.name(evaluation.source.listing.place)
     if isinstance(trained.task, Classification):
         score = evaluation.metrics.top1
         swept = sweep(trained, evaluation, renormed=counted.mult_adds <= _QUICK_TO_RENORM)
@@ -100,13 +99,14 @@ def plain_name(name: str) -> str:
 
 def _details(net: Net) -> str:
     size = "x".join(map(str, net.input_shape))
-    return f"{net.name}, input {size}, {len(net.labels)} classes; {Path(net.where).name} in {net.engine}"
+    what = "classes" if isinstance(net.task, Classification) else net.task.kind
+    return f"{net.name}, input {size}, {len(net.labels)} {what}; {Path(net.where).name} in {net.engine}"
 
 
 def _training_images(net: Net, evaluation: Evaluation) -> list[Section]:
     """Images of the run's first step as the network saw them; no section if the file has no recipe."""
-    stored, split = net.facts.get("recipe"), evaluation.source.splits.get("train")
-    if not isinstance(stored, dict) or split is None:
+    stored, split = net.facts.recipe, evaluation.source.splits.get("train")
+    if stored is None or split is None:
         return []
     from smallcnn.train.recipe import Recipe
     from smallcnn.train.sight import first_images
@@ -151,7 +151,7 @@ def _changes(recipe: "Recipe") -> str:
 def of_analysis(path: Path, analysis: Analysis, data: str) -> None:
     """Writes a page about a model file on images of `data`."""
     net, findings = analysis.net, analysis.findings
-    evaluation, counted = findings.evaluation, analysis.artifact and profile(analysis.artifact.graph)
+    evaluation, counted = findings.evaluation, analysis.model and profile(analysis.model.graph)
     write(
         path,
         f"{plain_name(net.name)} on {Path(data).name}",
@@ -187,37 +187,6 @@ def _size(counted: Profile) -> list[tuple[str, str]]:
         (f"{counted.parameters / 1e6:.2f} M", "parameters"),
         (f"{counted.weight_bytes / 1e6:.1f} MB", "weights, float32"),
     ]
-
-
-def of_papers(path: Path, compared: Sequence[Comparison]) -> None:
-    """Writes a page that compares published figures with ours, and plots published accuracies against our Mult-Adds."""
-    summary = papers.summarize(compared)
-    headline = [
-        (str(summary.figures), "published figures"),
-        (str(summary.agree), "agree to the printed digits"),
-        (str(summary.wrong), "wrong in the paper"),
-        (str(summary.convention), "rounded or counted by another rule"),
-        (str(summary.unclear), "unclear"),
-        (str(summary.not_counted), "without our count"),
-    ]
-    sections = [
-        Section("Accuracy and cost", charts.svg(charts.accuracy_and_cost(compared))),
-        *(_paper_table([entry for entry in compared if entry.table == table])
-          for table in dict.fromkeys(entry.table for entry in compared)),
-    ]  # fmt: skip
-    write(path, "The papers' cost tables", headline, sections)
-
-
-def _paper_table(entries: Sequence[Comparison]) -> Section:
-    table = entries[0].table
-    accuracy = [f"published {table.accuracy}"] if table.accuracy else []
-    head = ["", "model", "quantity", "printed", "ours", "difference", *accuracy, "note"]
-    rows = [
-        [entry.row.label, entry.row.model, entry.figure.quantity, entry.figure.printed, entry.shown, entry.verdict,
-         *([entry.row.accuracy] if accuracy else []), str(entry.note or "")]
-        for entry in entries
-    ]  # fmt: skip
-    return Section(f"{table.id}: {table.title}", page.table(head, rows))
 
 
 def curves(history: Sequence[Epoch], goal: str) -> Section:
@@ -315,7 +284,7 @@ def latency(rows: Sequence[Row]) -> Section:
 def facts(net: Net, commands: Sequence[str]) -> Section:
     """How to reproduce the model: the commands, and the facts stored in the model file."""
     lines = f"<pre>{page.text(chr(10).join(commands))}</pre>" if commands else ""
-    stored = f"<pre>{page.text(json.dumps(net.facts, indent=2))}</pre>"
+    stored = f"<pre>{page.text(json.dumps(net.facts.to_json(), indent=2))}</pre>"
     return Section(
         "How this was made", f"{lines}<details><summary>facts stored in the model file</summary>{stored}</details>"
     )

@@ -10,7 +10,7 @@ from smallcnn.ir.graph import Graph
 from smallcnn.train.recipe import Distil, Recipe
 from smallcnn.train.recipes import named
 
-PICTURES = 50_000
+_TRAINING_IMAGES = 50_000
 """Number of training images that the stated hours assume: CIFAR-10's."""
 
 SMALL = replace(named("small-images"), epochs=10, val_fraction=0.02)
@@ -67,5 +67,5 @@ class Study:
 
     def hours(self, rows: tuple[Row, ...] | None = None) -> float:
         """Hours to train `rows` with all seeds, one run at a time, on CIFAR-10."""
-        images = self.recipe.epochs * PICTURES * (1 - self.recipe.val_fraction)
+        images = self.recipe.epochs * _TRAINING_IMAGES * (1 - self.recipe.val_fraction)
         return self.seeds * sum(images / row.images_per_second for row in rows or self.rows) / 3600

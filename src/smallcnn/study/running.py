@@ -76,7 +76,9 @@ def run(
     the folder holds runs of another data set, recipe or teacher. If a run cannot be trained, DataError is raised after
     all others are done. After Ctrl-C and a checkpoint, KeyboardInterrupt is raised.
     """
-    runs = _plan(study, data, root, teacher, out, seeds or study.seeds, epochs or study.recipe.epochs, rows, say)
+    recipe = replace(study.recipe, epochs=epochs or study.recipe.epochs)
+    source = open_source(data, root=root, seed=recipe.seed, val_fraction=recipe.val_fraction)
+    runs = _plan(study, source, teacher, out, seeds or study.seeds, recipe, rows, say)
     failed: dict[int, str] = {}
     if all(run.done for run in runs):
         finished(results.read(study, out))
@@ -91,7 +93,7 @@ def run(
                 taken += 1
                 say(f"run {i} of {len(runs)}: {current}; {_left(runs)} of training left")
                 try:
-                    outcome = _train_and_measure(current, data, root, teacher, compute, device, threads, workers)
+                    outcome = _train_and_measure(current, source, teacher, compute, device, threads, workers)
                 except DataError as error:  # such as a loss that became NaN
                     failed[i] = f"{current}: {error}"
                     say(f"failed: {failed[i]}")
@@ -113,12 +115,11 @@ def run(
 
 def _plan(
     study: Study,
-    data: str | Path,
-    root: str | Path | None,
+    source: Source,
     teacher: Path | None,
     out: Path,
     seeds: int,
-    epochs: int,
+    recipe: Recipe,
     names: Sequence[str],
     say: Callable[[str], None],
 ) -> list[_Run]:
@@ -131,16 +132,16 @@ def _plan(
             if taught
             else f"{study.name} has no chosen row that learns from a teacher; drop --teacher"
         )
-    recipe = replace(study.recipe, epochs=epochs)
-    source = open_source(data, root=root, seed=recipe.seed, val_fraction=recipe.val_fraction)
     if "test" not in source.splits:
-        raise DataError(f"{data} has no test split, which a study needs; it has {', '.join(source.splits)}")
+        raise DataError(
+            f"{source.listing.place} has no test split, which a study needs; it has {', '.join(source.splits)}"
+        )
     for note in source.notes:
         say(f"note: {note}")
     taught_by = digest(teacher) if teacher else None
     for line in results.read(study, out):
         for outcome in line.outcomes:
-            results.check_same(out, outcome, str(data), source.fingerprint, recipe, taught_by)
+            results.check_same(out, outcome, source.listing.place, source.fingerprint, recipe, taught_by)
     images = len(source.splits["train"])
     return [
         _Run(row, seed, _build(row, source), replace(recipe, seed=seed), results.run_folder(out, row, seed), images,
@@ -189,8 +190,7 @@ def _claimed(folder: Path) -> Iterator[bool]:
 
 def _train_and_measure(
     run: _Run,
-    data: str | Path,
-    root: str | Path | None,
+    source: Source,
     teacher: Path | None,
     compute: Way,
     device: str,
@@ -200,14 +200,14 @@ def _train_and_measure(
     recipe = replace(run.recipe, distil=run.row.distil) if run.row.distil else run.recipe
     teacher = teacher if run.row.distil else None
     result = train(
-        run.graph, data, run.folder, recipe=recipe, root=root, teacher=teacher, resume=True, compute=compute,
+        run.graph, source, run.folder, recipe=recipe, teacher=teacher, resume=True, compute=compute,
         device=device, workers=workers,
     )  # fmt: skip
     if result.stopped:  # even if the run is finished: it is measured next time
         raise KeyboardInterrupt
 
     def measure(model: Path) -> Metrics:
-        return evaluate(runtime.open(model, threads=threads), data, root=root, part="test", workers=workers).metrics
+        return evaluate(runtime.open(model, threads=threads), source, part="test", workers=workers).metrics
 
     last, cost = measure(result.last), profile(run.graph)
     return Outcome(
@@ -221,7 +221,7 @@ def _train_and_measure(
         mult_adds=cost.mult_adds,
         parameters=cost.parameters,
         seconds=sum(epoch.seconds for epoch in result.history),
-        data=Path(result.data).name,
+        data=Path(source.listing.place).name,
         pictures=run.fingerprint,
         recipe=asdict(run.recipe),
         teacher=digest(teacher) if teacher else None,

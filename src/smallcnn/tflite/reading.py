@@ -26,6 +26,7 @@ from smallcnn.image.fit import Preprocessing
 from smallcnn.image.overrides import Overrides
 from smallcnn.ir.checks import shown
 from smallcnn.ir.types import LOGITS
+from smallcnn.model.facts import Facts
 from smallcnn.model.model import Model
 from smallcnn.tasks.classification import Classification
 from smallcnn.tflite.call import Call, Value
@@ -60,7 +61,7 @@ def _model(file: File, metadata: Metadata, stem: str, size: int, overrides: Over
     read = _read(file, stem, size)
     preprocessing, said = _preparation(file, read, metadata, overrides)
     labels = _labels(metadata.labels, read.graph.output_shape[0])
-    facts = {"tflite": {"images": said, "dropped": read.dropped}}
+    facts = Facts(tflite={"images": said, "dropped": read.dropped})
     return Model(read.graph, read.weights, Classification(labels, read.ending), preprocessing, facts)
 
 

@@ -114,10 +114,15 @@ def _forget(error: BaseException) -> None:
 def _meet(ranks: Ranks) -> None:
     """Waits for the other processes and connects to them."""
     global _has_met  # noqa: PLW0603
+    address, port = _variable("MASTER_ADDR"), _number("MASTER_PORT")
     _has_met = True
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(
-        backend, store=_meeting_point(ranks), rank=ranks.number, world_size=ranks.count, timeout=_CONNECTING
+        backend,
+        store=_meeting_point(ranks, address, port),
+        rank=ranks.number,
+        world_size=ranks.count,
+        timeout=_CONNECTING,
     )
     _set_pg_timeout(_PATIENCE)
 
@@ -163,7 +168,7 @@ def decoding_threads() -> int:
     return max(1, min((os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 8))
 
 
-def _meeting_point(ranks: Ranks) -> Store:
+def _meeting_point(ranks: Ranks, address: str, port: int) -> Store:
     """A store in which the processes exchange addresses, once all have arrived.
 
     torchrun's store outlives a restart, and torch 2.13 may then mistake the addresses of old processes for those of new
@@ -171,7 +176,6 @@ def _meeting_point(ranks: Ranks) -> Store:
     every other process answers it. Without torchrun's store the first process opens its own.
     """
     own = ranks.first and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-    address, port = _variable("MASTER_ADDR"), _number("MASTER_PORT")
     name, end = uuid4().hex, time.monotonic() + _PATIENCE.total_seconds()
     if not own:
         _reach(address, port, end)

@@ -2,17 +2,21 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 
+from smallcnn.data.duplicates import Duplicates
 from smallcnn.data.sources import Source
+from smallcnn.train.feed import Feed
 from smallcnn.train.ranks import Ranks
 from smallcnn.train.settings import Settings
 
 _NAMED = 10  # labels to name
 _MOST_USED = 0.9  # share of the images in whole batches, below which a note says so
+_RATED = 2048  # images to time the loader with, at most
 
 
-def lines(settings: Settings, source: Source, device: str, ranks: Ranks) -> Iterator[str]:
+def of_run(settings: Settings, source: Source, device: str, ranks: Ranks) -> Iterator[str]:
     """The network, the images, and the labels."""
     splits = ", ".join(f"{len(split)} {name}" for name, split in source.splits.items())
     what = "classes" if source.task.kind == "classification" else source.task.kind
@@ -28,7 +32,20 @@ def lines(settings: Settings, source: Source, device: str, ranks: Ranks) -> Iter
     yield f"{what}: {', '.join(source.classes[:_NAMED])}" + (", ..." if len(source.classes) > _NAMED else "")
 
 
-def dropped(used: int, given: int) -> Iterator[str]:
-    """A note, if whole batches leave out many of the `given` images."""
+def of_steps(settings: Settings, feed: Feed, batch_size: int, why: str, ranks: Ranks) -> Iterator[str]:
+    """How many images an epoch uses, what computes them and `why`, how fast they load, and what the run starts from."""
+    used, given = len(feed) // batch_size * batch_size, len(feed)
     if used < _MOST_USED * given:
         yield f"note: an epoch uses {used} of {given} images; with a smaller --batch-size it uses more"
+    yield f"computed by {settings.compute}: {why}"
+    if ranks.first:
+        rate = feed.rate(np.arange(min(given, _RATED)), batch_size)
+        yield f"loading alone: {rate:,.0f} images/s" + ("" if ranks.alone else " per process")
+    if start := settings.start:
+        yield f"starts from trained weights; its last layer is {'new' if start.new_last_layer else 'kept'}"
+
+
+def of_duplicates(found: Duplicates | None) -> Iterator[str]:
+    """A note on validation images that look like training images, if there are any."""
+    if found and (line := found.line()):
+        yield f"note: {line}"

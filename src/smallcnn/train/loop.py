@@ -8,7 +8,7 @@ processes). With several processes (`distributed`) each runs the same loop; the 
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,7 @@ from smallcnn.train.objective import objective
 from smallcnn.train.pixels import Pixels
 from smallcnn.train.progress import Progress
 from smallcnn.train.ranks import Ranks
+from smallcnn.train.result import Result
 from smallcnn.train.settings import Settings
 from smallcnn.train.stopping import asked_to_stop
 from smallcnn.train.teacher import Teacher
@@ -38,31 +39,12 @@ from smallcnn.train.validation import Validation
 
 CHECKPOINT = "checkpoint.safetensors"
 _CHECKPOINT_SECONDS = 60.0
-_RATED = 2048  # images to time the loader with, at most
-
-
-@dataclass(frozen=True)
-class Result:
-    """A finished or interrupted run; `stopped` is true if it was asked to stop, even during its last step.
-
-    `goal` is the validation score that `best` is best in.
-    """
-
-    folder: Path
-    data: str
-    root: str | None
-    best: Path
-    last: Path
-    history: list[Epoch]
-    goal: str
-    finished: bool
-    stopped: bool
 
 
 class Loop:
     """The state of one run. `run` drives it; the other methods follow in the order they are called.
 
-    Without `weights` the network starts from random weights of the recipe's seed. `data` is the address of the images.
+    Without `weights` the network starts from random weights of the recipe's seed.
     """
 
     def __init__(
@@ -71,7 +53,6 @@ class Loop:
         weights: Mapping[str, np.ndarray] | None,
         source: Source,
         folder: Path,
-        data: str,
         *,
         teacher: Teacher | None,
         device: torch.device,
@@ -81,7 +62,7 @@ class Loop:
         graph, recipe, preprocessing = settings.graph, settings.recipe, settings.preprocessing
         if settings.bfloat16 is not None:  # a resumed run computes as before, on whatever processor
             recipe = replace(recipe, precision="bfloat16" if settings.bfloat16 else "float32")
-        self.source, self.recipe, self.folder, self.data, self.ranks = source, recipe, folder, data, ranks
+        self.source, self.recipe, self.folder, self.ranks = source, recipe, folder, ranks
         self.began, self.spent_before = time.perf_counter(), 0.0
         pixels = Pixels(preprocessing, device)
         view = preprocessing.trained_at(recipe.train_scale)
@@ -103,7 +84,7 @@ class Loop:
             choice = self.learner.choose(settings.compute, recipe.epochs * len(self.feed))
         self.why = choice.reason
         self.settings = replace(settings, compute=choice.way, bfloat16=self.learner.bfloat16)
-        self.files = ModelFiles(folder, self.settings, source, data, self.duplicates)
+        self.files = ModelFiles(folder, self.settings, source, self.duplicates)
         self.saved_at, self.behind = time.perf_counter(), False  # behind: the last checkpoint could not be written
 
     def run(self, resume: bool) -> Result:
@@ -141,8 +122,7 @@ class Loop:
                 self.files.write_untrained(self.learner, progress)
         return Result(
             folder=self.folder,
-            data=self.data,
-            root=self.settings.root,
+            source=self.source,
             best=best if best.is_file() else last,
             last=last,
             history=progress.history,
@@ -201,21 +181,12 @@ class Loop:
         return log
 
     def _say_hello(self, log: Quiet, resume: bool) -> None:
-        for line in hello.lines(self.settings, self.source, self.learner.device.type, self.ranks):
-            log.say(line)
-        for line in hello.dropped(self.steps * self.batch_size, len(self.feed)):
-            log.say(line)
         why = "as stored with the run" if resume else self.why  # a resumed run does not choose again
-        log.say(f"computed by {self.settings.compute}: {why}")
-        if self.ranks.first:
-            rate = self.feed.rate(np.arange(min(len(self.feed), _RATED)), self.batch_size)
-            log.say(f"loading alone: {rate:,.0f} images/s" + ("" if self.ranks.alone else " per process"))
-        if start := self.settings.start:
-            log.say(f"starts from trained weights; its last layer is {'new' if start.new_last_layer else 'kept'}")
-        for note in self.source.notes:
+        about = hello.of_run(self.settings, self.source, self.learner.device.type, self.ranks)
+        for line in (*about, *hello.of_steps(self.settings, self.feed, self.batch_size, why, self.ranks)):
+            log.say(line)
+        for note in (*self.source.notes, *hello.of_duplicates(self.duplicates)):
             log.say(note)
-        if self.duplicates and (line := self.duplicates.line()):
-            log.say(f"note: {line}")
         self._note_failures(log, self.feed.failed)
         self._note_failures(log, self.validation.failed)
         if self._finished():
@@ -330,13 +301,8 @@ class Loop:
             self._note_failures(log, failed)
 
     def _note_failures(self, log: Quiet, failed: Mapping[str, str]) -> None:
-        known = set(self.progress.failed.values())
-        for name, problem in failed.items():
-            if name not in self.progress.failed:
-                self.progress.failed[name] = problem
-                if problem not in known:  # all images of a lost shard share one message
-                    log.say(f"skipped ({len(self.progress.failed)} so far): {problem}")
-                    known.add(problem)
+        for line in self.progress.fail(failed):
+            log.say(line)
 
     def _save(self, log: Quiet) -> None:
         """Writes the checkpoint."""

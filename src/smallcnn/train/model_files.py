@@ -24,15 +24,11 @@ BEST, LAST, AVERAGED = "best.safetensors", "last.safetensors", "last_ema.safeten
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """Writes the models of a run into `folder`: the last one, the last average, and the best of either.
-
-    `data` is the address of the images as given; a model stores only its name.
-    """
+    """Writes the models of a run into `folder`: the last one, the last average, and the best of either."""
 
     folder: Path
     settings: Settings
     source: Source
-    data: str
     duplicates: Duplicates | None
 
     def write(self, learner: Learner, progress: Progress, val: Scores, averaged: Scores) -> None:
@@ -74,12 +70,12 @@ class ModelFiles:
             },
             other={name: None for name, value in {"start": start, "teacher": teacher}.items() if value is None},
         )
-        return Model(settings.graph, to_weights(module), settings.task, settings.preprocessing, facts.to_json())
+        return Model(settings.graph, to_weights(module), settings.task, settings.preprocessing, facts)
 
     def _about_data(self, skipped: int) -> TrainedOn:
         recipe, source = self.settings.recipe, self.source
         return TrainedOn(
-            name=places.name(self.settings.source or self.data),
+            name=places.name(self.source.listing.place),
             fingerprint=source.fingerprint,
             seed=recipe.seed,
             val_fraction=recipe.val_fraction,

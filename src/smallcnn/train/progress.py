@@ -42,6 +42,17 @@ class Progress:
         """Loss and scores of the epoch so far."""
         return {name: value / max(self.seen, 1) for name, value in self.sums.items()}
 
+    def fail(self, failed: Mapping[str, str]) -> list[str]:
+        """Adds images that could not be decoded; returns a line for each reason that was not known yet."""
+        lines, known = [], set(self.failed.values())
+        for name, problem in failed.items():
+            if name not in self.failed:
+                self.failed[name] = problem
+                if problem not in known:  # all images of a lost shard share one message
+                    lines.append(f"skipped ({len(self.failed)} so far): {problem}")
+                    known.add(problem)
+        return lines
+
     def close(self, epoch: Epoch) -> None:
         """Moves to the beginning of the next epoch."""
         self.history.append(epoch)

@@ -26,15 +26,15 @@ from smallcnn.model.model import Model
 from smallcnn.module import to_module
 from smallcnn.train.device import pick_device
 
-PICTURES = 2000
+IMAGES = 2000
 _BATCH = 64
 
 
 def reestimate(
-    artifact: Model,
+    model: Model,
     split: Split,
     *,
-    most: int = PICTURES,
+    most: int = IMAGES,
     seed: int = 0,
     device: str = "auto",
     workers: int | None = None,
@@ -42,16 +42,16 @@ def reestimate(
 ) -> Model:
     """Re-estimates mean and variance of every batch norm over `most` images of `split`, chosen by `seed`.
 
-    Images are preprocessed as the artifact says. They run in batches of 64, each normalised by its own statistics as
+    Images are preprocessed as the model says. They run in batches of 64, each normalised by its own statistics as
     in training, and the batches' means and variances are pooled. The facts record the number of images.
 
     Raises GraphError if the network has no batch norm, DataError if fewer than two images can be decoded.
     """
-    if not any(isinstance(node.op, ops.BatchNorm) for node in artifact.graph):
-        raise GraphError(f"{artifact.graph.name} has no batch norm: nothing to re-estimate")
+    if not any(isinstance(node.op, ops.BatchNorm) for node in model.graph):
+        raise GraphError(f"{model.graph.name} has no batch norm: nothing to re-estimate")
     chosen = order(split, seed, 0)[:most].tolist()  # so that each batch mixes the classes
     on = pick_device(device)
-    module = to_module(artifact.graph, artifact.weights).to(on).eval()
+    module = to_module(model.graph, model.weights).to(on).eval()
     if on.type != "mps":
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     pools: dict[str, _Pool] = {}
@@ -62,20 +62,20 @@ def reestimate(
             pools[name] = _Pool()
             layer.register_forward_hook(pools[name].add)
     seen = 0
-    loader = prepared_batches(split, artifact.preprocessing, chosen, batch_size=_BATCH, workers=workers)
+    loader = prepared_batches(split, model.preprocessing, chosen, batch_size=_BATCH, workers=workers)
     with torch.inference_mode():
         for batch in loader:
             if len(batch.labels) > 1:  # one image has no variance
-                images = torch.from_numpy(artifact.preprocessing.normalise(batch.images))
+                images = torch.from_numpy(model.preprocessing.normalise(batch.images))
                 module(images.permute(0, 3, 1, 2).to(on))
                 seen += len(batch.labels)
             report(seen, len(chosen))
     if not seen:
         raise DataError("re-estimating batch norm needs at least two images that can be decoded")
     found = {f"{name}.{key}": value for name, pool in pools.items() for key, value in pool.statistics().items()}
-    height, width = artifact.preprocessing.size
-    facts = artifact.facts | {"reestimated": {"pictures": seen, "size": [height, width]}}
-    return replace(artifact, weights={**artifact.weights, **found}, facts=facts)
+    height, width = model.preprocessing.size
+    facts = replace(model.facts, reestimated={"pictures": seen, "size": [height, width]})
+    return replace(model, weights={**model.weights, **found}, facts=facts)
 
 
 class _Pool:

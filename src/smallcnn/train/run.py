@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from smallcnn.data.sources import NAMED, Source
+from smallcnn.data.sources import NAMED, Data, Source
 from smallcnn.errors import DataError, FileError
 from smallcnn.image.fit import Fit
 from smallcnn.image.overrides import Overrides
@@ -24,9 +24,10 @@ from smallcnn.system.files import remove_leftovers
 from smallcnn.train import checkpoint
 from smallcnn.train.compute import Way
 from smallcnn.train.distributed import decoding_threads, joined, restarted
-from smallcnn.train.loop import CHECKPOINT, Loop, Result
+from smallcnn.train.loop import CHECKPOINT, Loop
 from smallcnn.train.ranks import Ranks
 from smallcnn.train.recipe import Recipe, check_names
+from smallcnn.train.result import Result
 from smallcnn.train.settings import Settings, TeacherFile, check_same
 from smallcnn.train.start import Start, named, opened, settled, start
 from smallcnn.train.teacher import Teacher, digest
@@ -34,7 +35,7 @@ from smallcnn.train.teacher import Teacher, digest
 
 def train(
     model: str | Graph | Model,
-    data: str | Path,
+    data: Data,
     out: str | Path,
     *,
     task: str | None = None,
@@ -51,7 +52,7 @@ def train(
     workers: int | None = None,
     **changes: Any,
 ) -> Result:
-    """Trains `model` on `data` (see `open_source`) into the folder `out`.
+    """Trains `model` on `data` (see `open_source`; a Source is not listed again) into the folder `out`.
 
     `model` is one of:
     - a registry name with options;
@@ -86,7 +87,7 @@ def train(
             beginning = replace(beginning, preprocessing=Overrides(fit=fit).over(beginning.preprocessing))
             chosen = settled(replace(named(recipe, beginning), **changes), source, beginning)
         resumed = resume or restarted()
-        return _run(beginning, source, data, root, out, chosen, teacher, resumed, compute, on, workers, ranks)
+        return _run(beginning, source, out, chosen, teacher, resumed, compute, on, workers, ranks)
 
 
 def resume(
@@ -115,7 +116,7 @@ def resume(
             recipe = settings.recipe
             source = opened(data, recipe, root, columns=settings.task, cut=settings.cut)
         beginning = Start(settings.graph, None, settings.preprocessing, settings.start)
-        return _run(beginning, source, data, root, out, recipe, teacher, True, "auto", on, workers, ranks)
+        return _run(beginning, source, out, recipe, teacher, True, "auto", on, workers, ranks)
 
 
 def _stored(out: Path) -> Settings:
@@ -145,8 +146,6 @@ def _places(
 def _run(
     beginning: Start,
     source: Source,
-    data: str | Path,
-    root: str | Path | None,
     out: str | Path,
     recipe: Recipe,
     teacher: str | Path | None,
@@ -157,11 +156,12 @@ def _run(
     ranks: Ranks,
 ) -> Result:
     folder, resuming = Path(out), False
+    place, root = source.listing.place, source.listing.root
     with ExitStack() as kept:
         with ranks.together():
             if not ranks.alone and compute not in ("auto", "torch"):
                 raise DataError(f"--compute {compute} needs a single process; several processes use torch")
-            _check_apart(folder, data)
+            _check_apart(folder, place)
             channels = beginning.graph.input_shape[2]
             taught = Teacher(Path(teacher), source.classes, channels, on) if teacher else None
             settings = Settings(
@@ -169,11 +169,9 @@ def _run(
                 preprocessing=beginning.preprocessing,
                 task=source.task,
                 start=beginning.origin,
-                teacher=TeacherFile(file=str(Path(teacher).resolve()), digest=digest(Path(teacher)))
-                if teacher
-                else None,
-                source=_kept(data, root),
-                root=str(Path(root).resolve()) if root else None,
+                teacher=_file(Path(teacher)) if teacher else None,
+                source=_kept(place, root),
+                root=str(root.resolve()) if root else None,
                 images=source.fingerprint + (hashlib.sha256(source.cut.encode()).hexdigest()[:8] if source.cut else ""),
                 cut=source.cut,
                 recipe=recipe,
@@ -189,7 +187,7 @@ def _run(
                     stored = checkpoint.read_settings(folder / CHECKPOINT)
                     settings = replace(settings, compute=stored.compute, bfloat16=stored.bfloat16)
             loop = Loop(
-                settings, beginning.weights, source, folder, str(data), teacher=taught, device=on,
+                settings, beginning.weights, source, folder, teacher=taught, device=on,
                 workers=workers or decoding_threads(), ranks=ranks,
             )  # fmt: skip
         return loop.run(resume=ranks.from_first(resuming))
@@ -199,18 +197,17 @@ def _file(teacher: Path) -> TeacherFile:
     return TeacherFile(file=str(teacher.resolve()), digest=digest(teacher))
 
 
-def _kept(data: str | Path, root: str | Path | None) -> str | None:
+def _kept(place: str, root: Path | None) -> str | None:
     """The place where a later resume finds the images; None for a command, which no file may name."""
-    place = str(data)
     if not places.scheme(place) and not (place in NAMED and (root is not None or not Path(place).exists())):
         place = str(Path(place).resolve())
     return place if places.can_be_stored(place) else None
 
 
-def _check_apart(folder: Path, data: str | Path) -> None:
+def _check_apart(folder: Path, place: str) -> None:
     """Raises DataError if the run would write among the images, where the next run would find its files."""
-    if Path(data).is_dir() and folder.resolve().is_relative_to(Path(data).resolve()):
-        raise DataError(f"{folder}: inside the folder of images {data}; choose an --out outside it")
+    if Path(place).is_dir() and folder.resolve().is_relative_to(Path(place).resolve()):
+        raise DataError(f"{folder}: inside the folder of images {place}; choose an --out outside it")
 
 
 def _check_folder(folder: Path, settings: Settings, resume: bool) -> None:

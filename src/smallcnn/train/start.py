@@ -56,22 +56,22 @@ def opened(
     source = open_source(
         data, root=root, columns=columns, seed=recipe.seed, val_fraction=recipe.val_fraction, groups=groups, cut=cut
     )
-    data = source.listing.place
+    place = source.listing.place
     if task is not None and task != source.task.kind:
         known = "" if task in TASKS else f"; there are {', '.join(TASKS)}"
-        raise DataError(f"{data}: labelled for {source.task.kind}, not for {task}{known}")
+        raise DataError(f"{place}: labelled for {source.task.kind}, not for {task}{known}")
     if "train" not in source.splits:
-        raise DataError(f"{data}: no training images")
+        raise DataError(f"{place}: no training images")
     if source.untrainable:
         raise DataError(source.untrainable)
     if len(source.classes) < 2 and isinstance(source.task, Classification):
         line = source.left_out.line()
         raise DataError(
-            f"{data}: only one class, {source.classes[0]!r}; a classifier needs at least two"
+            f"{place}: only one class, {source.classes[0]!r}; a classifier needs at least two"
             + (f" ({line})" if line else "")
         )
     if not len(source.splits["val"]):
-        raise DataError(f"{data}: too few images for a validation split; every class has only one image or one group")
+        raise DataError(f"{place}: too few images for a validation split; every class has only one image or one group")
     return source
 
 
@@ -100,8 +100,7 @@ def _from_model(model: Model, source: Source, resolution: int | None, seed: int)
     if known is None or len(source.classes) < len(model.labels):
         graph = with_classes(graph, len(source.classes))
     digest = hashlib.sha256(b"".join(np.ascontiguousarray(value).data for value in model.weights.values()))
-    facts = Facts.from_json(model.facts)
-    about = Facts(imported=facts.imported, scores=facts.scores).to_json()
+    about = Facts(imported=model.facts.imported, scores=model.facts.scores).to_json()
     origin = Origin(model=model.graph.name, weights=digest.hexdigest(), new_last_layer=known is None, about=about)
     kept = keep(graph, weights)
     return Start(graph, initial_weights(graph, seed) | kept, replace(preprocessing, size=size), origin)

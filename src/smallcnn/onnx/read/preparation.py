@@ -5,9 +5,8 @@ Most files do not state their expected input. It comes from the caller, else fro
 If the file's first steps are ambiguous, that is an error instead of a guess.
 """
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 from onnx import TensorProto
@@ -17,6 +16,7 @@ from smallcnn.foreign.entry import IMAGENET, Entry, Pixels, composed, undoes_ima
 from smallcnn.foreign.reading import Read
 from smallcnn.image.fit import Order, Preprocessing
 from smallcnn.image.overrides import Overrides, described, listed
+from smallcnn.model.facts import Facts
 from smallcnn.onnx.read.file import File
 
 # a file's input: mean and standard deviation of pixels in 0..1
@@ -59,10 +59,10 @@ def preparation(file: File, read: Read, overrides: Overrides) -> tuple[Preproces
     return composed(fed_to, read.entry), how
 
 
-def remarks(facts: Mapping[str, Any]) -> list[str]:
+def remarks(facts: Facts) -> list[str]:
     """Lines to print about a network read from a foreign ONNX file."""
-    said = facts.get("onnx")
-    if not isinstance(said, dict) or "fed" not in said:
+    said = facts.onnx
+    if said is None or "fed" not in said:
         return []
     fed = said["fed"]
     if said.get("pictures") == "assumed":

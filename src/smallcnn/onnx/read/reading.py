@@ -31,6 +31,7 @@ from smallcnn.image.overrides import Overrides
 from smallcnn.ir.checks import shown
 from smallcnn.ir.graph import Node
 from smallcnn.ir.types import LOGITS
+from smallcnn.model.facts import Facts
 from smallcnn.model.metadata import check_format, facts_of, task_of, text_of
 from smallcnn.model.model import Model
 from smallcnn.onnx.read import older
@@ -93,7 +94,7 @@ def _model(file: File, stem: str, overrides: Overrides) -> Model:
     said = {"producer": file.producer, "opset": file.opset, "dropped": read.dropped} | how
     if file.data.files:
         said["beside"] = {name: digest(path) for name, path in file.data.files.items()}
-    return Model(read.graph, read.weights, Classification(labels, read.ending), preprocessing, {"onnx": said})
+    return Model(read.graph, read.weights, Classification(labels, read.ending), preprocessing, Facts(onnx=said))
 
 
 def digest(path: Path) -> str:
@@ -107,8 +108,8 @@ def _ours(file: File, read: Read) -> Model:
     check_format(file.metadata)
     task, facts = task_of(file.metadata), facts_of(file.metadata)
     preprocessing = Preprocessing.from_json(text_of(file.metadata, "preprocessing"))
-    if isinstance(facts.get("onnx"), dict):
-        facts["onnx"].pop("fed", None)  # the input of the file that this one was imported from
+    if facts.onnx:
+        facts.onnx.pop("fed", None)  # the input of the file that this one was imported from
     done = np.array([read.entry.scale, read.entry.shift], np.float32)
     if file.image.type != TensorProto.UINT8 or not np.array_equal(preprocessing.scale_and_shift(), done):
         raise FileError("was changed after smallcnn wrote it: it prepares images differently from its metadata")
