@@ -23,7 +23,7 @@ from pathlib import Path
 from smallcnn.compiler import symbols, targets
 from smallcnn.compiler.program import Program
 from smallcnn.compiler.targets import Target
-from smallcnn.engines.compiled import seal
+from smallcnn.engines.seal import seal
 from smallcnn.errors import SmallcnnError, require
 from smallcnn.ir.types import NUMBERS, Tensor
 from smallcnn.system.files import atomic
