@@ -7,7 +7,6 @@ net.answers(paths)                               what the task makes of each ima
 net.classify(["a.jpg", pillow_image, array])     -> [Prediction(label, probability, ranked), ...]
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
@@ -19,7 +18,7 @@ from PIL.Image import Image
 
 from smallcnn.data.loader import in_threads
 from smallcnn.engines import engine as engines
-from smallcnn.engines.proof import Proof
+from smallcnn.engines.proof import Proof, check_promises
 from smallcnn.engines.session import Loadable, Session
 from smallcnn.errors import AnswerError, DataError, FileError, ImageError, SmallcnnError
 from smallcnn.image.decode import ImageInput
@@ -28,7 +27,6 @@ from smallcnn.image.geometry import Seen
 from smallcnn.ir.types import LOGITS, Tensor
 from smallcnn.model import metadata
 from smallcnn.model.kinds import KINDS, check_kind, read
-from smallcnn.model.metadata import Description
 from smallcnn.model.probe import probe_answer
 from smallcnn.model.shipped import located
 from smallcnn.onnx.read import outline
@@ -39,9 +37,6 @@ from smallcnn.tasks.task import Outputs, Task
 
 if TYPE_CHECKING:
     from smallcnn.model.model import Model
-
-MOST_THREADS = 256
-"""Threads that an engine may be asked for; more than a machine has cores make it crawl."""
 
 BATCH = 16
 """Images run together by default."""
@@ -200,7 +195,7 @@ def open(path: str | Path, *, engine: str | None = None, threads: int | None = N
     does not exist or does not run such a file.
     """
     path = located(path)
-    _check_settings(engine, threads)
+    engines.check_settings(engine, threads)
     kind = KINDS[check_kind(path)]
     engine = engines.choose(path, engine)
     if kind.trainable:
@@ -211,7 +206,7 @@ def open(path: str | Path, *, engine: str | None = None, threads: int | None = N
     session = engines.start(Loadable(path, str(path)), engine, threads)
     try:
         said = metadata.parse(session.metadata)
-        _check_promises(said, session)
+        check_promises(said, session)
     except FileError as error:
         raise FileError(f"{path}: {error}") from error
     return Net(
@@ -233,7 +228,7 @@ def open(path: str | Path, *, engine: str | None = None, threads: int | None = N
 
 def of(model: "Model", *, engine: str | None = None, threads: int | None = None) -> Net:
     """A model in memory, ready to run, as `open` makes one of a file."""
-    _check_settings(engine, threads)
+    engines.check_settings(engine, threads)
     fits = KINDS[".safetensors"].engines
     if engine is not None and engine not in fits:
         raise SmallcnnError(f"{model.graph.name}: a model in memory runs in {' or '.join(fits)}, not in {engine}")
@@ -271,30 +266,6 @@ def _finite(outputs: Outputs) -> bool:
 def _check_list(method: str, images: object) -> None:
     if isinstance(images, str | bytes | Path | np.ndarray | Image):
         raise DataError(f"{method} takes a list of images; for one image, write {method}([image])")
-
-
-def _check_settings(engine: str | None, threads: int | None) -> None:
-    """Raises SmallcnnError unless there is such an engine and it may have so many threads."""
-    if engine is not None:
-        engines.check_engine(engine)
-    if threads is not None and threads < 1:
-        raise SmallcnnError(f"threads must be at least 1, not {threads}")
-    if threads is not None and threads > MOST_THREADS:
-        raise SmallcnnError(
-            f"threads must be at most {MOST_THREADS}, not {threads}; this machine has {os.cpu_count()} cores"
-        )
-
-
-def _check_promises(said: Description, session: Session) -> None:
-    """Raises FileError unless a file takes and gives what its metadata says."""
-    prepared = (*said.preprocessing.size, said.preprocessing.channels)
-    if session.input_shape != prepared:
-        says, takes = ("x".join(map(str, sides)) for sides in (prepared, session.input_shape))
-        raise FileError(f"prepares images to {says}, but takes {takes}; it was changed after smallcnn wrote it")
-    promised = {name: (tensor.shape, tensor.number) for name, tensor in said.results.items()}
-    given = {name: (tensor.shape, tensor.number) for name, tensor in session.outputs.items()}
-    if promised != given:
-        raise FileError(f"promises the outputs {promised}, but gives {given}; it was changed after smallcnn wrote it")
 
 
 def _unpickled(
