@@ -110,7 +110,7 @@ def to_program(
     if tune and target.name != targets.host().name:
         raise SmallcnnError(f"kernels for {target.name} cannot be timed on this machine, {targets.host().name}")
     if tune:
-        calls = tuning.search(calls, context, target, graph.results, workers, report)
+        calls = tuning.search(calls, context, target, workers, report)
     elif target.name == targets.host().name:
         calls = tuning.remembered(calls, context)
     kernels = build.build([call.spec for call in calls], context.machine, workers, report)
