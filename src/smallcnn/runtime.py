@@ -3,7 +3,7 @@
 net = smallcnn.open("model.onnx", threads=1)
 net.run(batch)                                   uint8 (N, H, W, C) -> {output: (N, ...)}
 net.logits(batch)                                the same for a network with one output: float32 (N, classes)
-net.answers(paths)                               what the task makes of each image, or why it cannot be decoded
+net.answers(paths)                               the task's answer for each image, or why it cannot be decoded
 net.classify(["a.jpg", pillow_image, array])     -> [Prediction(label, probability, ranked), ...]
 """
 
@@ -159,7 +159,7 @@ class Net:
         return self.task.answer(own, seen)
 
     def _run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
-        """`run`, whatever the answers are."""
+        """`run` without the check for finite answers."""
         if batch.dtype != np.uint8 or batch.shape[1:] != self.input_shape:
             wanted = ", ".join(map(str, self.input_shape))
             raise DataError(f"the network takes uint8 (N, {wanted}), not {batch.dtype} {batch.shape}")

@@ -79,13 +79,13 @@ def compile_file(
     if kind not in (".so", ".dll") or not _runs_here(made_for.name):
         link.write(made.program, out, prefix)
         return made
-    beside = out.with_name(f".{out.stem}.{os.getpid()}{kind}")
+    temporary = out.with_name(f".{out.stem}.{os.getpid()}{kind}")
     try:
-        link.write(made.program, beside)
-        error = _error(beside, model, answer)
-        beside.replace(out)
+        link.write(made.program, temporary)
+        error = _error(temporary, model, answer)
+        temporary.replace(out)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
     return replace(made, error=error)
 
 

@@ -74,8 +74,8 @@ def write(program: Program, out: Path | str, prefix: str | None = None) -> None:
     if kind == ".o":
         results[out.with_suffix(".h")] = header(prefix).encode()
     for path, written in results.items():
-        with atomic(path) as beside:
-            beside.write_bytes(written)
+        with atomic(path) as temporary:
+            temporary.write_bytes(written)
 
 
 def header(prefix: str = "smallcnn") -> str:
