@@ -61,8 +61,8 @@ def main(models: tuple[str, ...], threads: int, seconds: float, records: Path) -
 def measure(model: str, threads: int, seconds: float) -> dict[str, Any]:
     """A record: the row of `smallcnn bench` for each engine, and figures of the compilation."""
     with tempfile.TemporaryDirectory(prefix="smallcnn-", ignore_cleanup_errors=True) as name:
-        artifact, onnx, compiled = (Path(name) / f"network{end}" for end in (".safetensors", ".onnx", SUFFIX))
-        for command in (("init", model, "--out", artifact), ("export", artifact, "--out", onnx)):
+        model_file, onnx, compiled = (Path(name) / f"network{end}" for end in (".safetensors", ".onnx", SUFFIX))
+        for command in (("init", model, "--out", model_file), ("export", model_file, "--out", onnx)):
             words = [sys.executable, "-m", "smallcnn", *map(str, command)]
             subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
         start = time.perf_counter()

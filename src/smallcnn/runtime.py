@@ -3,11 +3,10 @@
 net = smallcnn.open("model.onnx", threads=1)
 net.run(batch)                                   uint8 (N, H, W, C) -> {output: (N, ...)}
 net.logits(batch)                                the same for a network with one output: float32 (N, classes)
-net.answers(paths)                               what the task makes of each image, or why it cannot be decoded
+net.answers(paths)                               the task's answer for each image, or why it cannot be decoded
 net.classify(["a.jpg", pillow_image, array])     -> [Prediction(label, probability, ranked), ...]
 """
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
@@ -19,7 +18,7 @@ from PIL.Image import Image
 
 from smallcnn.data.loader import in_threads
 from smallcnn.engines import engine as engines
-from smallcnn.engines.proof import Proof
+from smallcnn.engines.proof import Proof, check_promises
 from smallcnn.engines.session import Loadable, Session
 from smallcnn.errors import AnswerError, DataError, FileError, ImageError, SmallcnnError
 from smallcnn.image.decode import ImageInput
@@ -30,7 +29,6 @@ from smallcnn.ir.types import LOGITS, Tensor
 from smallcnn.model import metadata
 from smallcnn.model.facts import Facts
 from smallcnn.model.kinds import KINDS, check_kind, read
-from smallcnn.model.metadata import Description
 from smallcnn.model.probe import probe_answer
 from smallcnn.model.shipped import located
 from smallcnn.onnx.read import outline
@@ -41,9 +39,6 @@ from smallcnn.tasks.task import Outputs, Task
 
 if TYPE_CHECKING:
     from smallcnn.model.model import Model
-
-MOST_THREADS = 256
-"""Threads that an engine may be asked for; more than a machine has cores make it crawl."""
 
 BATCH = 16
 """Images run together by default."""
@@ -172,7 +167,7 @@ class Net:
         return self.task.answer(own, seen)
 
     def _run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
-        """`run`, whatever the answers are."""
+        """`run` without the check for finite answers."""
         if batch.dtype != np.uint8 or batch.shape[1:] != self.input_shape:
             wanted = ", ".join(map(str, self.input_shape))
             raise DataError(f"the network takes uint8 (N, {wanted}), not {batch.dtype} {batch.shape}")
@@ -208,7 +203,7 @@ def open(path: str | Path, *, engine: str | None = None, threads: int | None = N
     does not exist or does not run such a file.
     """
     path = located(path)
-    _check_settings(engine, threads)
+    engines.check_settings(engine, threads)
     kind = KINDS[check_kind(path)]
     engine = engines.choose(path, engine)
     if kind.trainable:
@@ -219,7 +214,7 @@ def open(path: str | Path, *, engine: str | None = None, threads: int | None = N
     session = engines.start(Loadable(path, str(path)), engine, threads)
     try:
         said = metadata.parse(session.metadata)
-        _check_promises(said, session)
+        check_promises(said, session)
     except FileError as error:
         raise FileError(f"{path}: {error}") from error
     return Net(
@@ -241,7 +236,7 @@ def open(path: str | Path, *, engine: str | None = None, threads: int | None = N
 
 def of(model: "Model", *, engine: str | None = None, threads: int | None = None) -> Net:
     """A model in memory, ready to run, as `open` makes one of a file."""
-    _check_settings(engine, threads)
+    engines.check_settings(engine, threads)
     fits = KINDS[".safetensors"].engines
     if engine is not None and engine not in fits:
         raise SmallcnnError(f"{model.graph.name}: a model in memory runs in {' or '.join(fits)}, not in {engine}")
@@ -281,30 +276,6 @@ def _check_list(method: str, images: object) -> None:
         raise DataError(f"{method} takes a list of images; for one image, write {method}([image])")
     if isinstance(images, Mapping) or not (hasattr(images, "__len__") and hasattr(images, "__getitem__")):
         raise DataError(f"{method} takes a list of images, not a {type(images).__name__}; write list(...) around it")
-
-
-def _check_settings(engine: str | None, threads: int | None) -> None:
-    """Raises SmallcnnError unless there is such an engine and it may have so many threads."""
-    if engine is not None:
-        engines.check_engine(engine)
-    if threads is not None and threads < 1:
-        raise SmallcnnError(f"threads must be at least 1, not {threads}")
-    if threads is not None and threads > MOST_THREADS:
-        raise SmallcnnError(
-            f"threads must be at most {MOST_THREADS}, not {threads}; this machine has {os.cpu_count()} cores"
-        )
-
-
-def _check_promises(said: Description, session: Session) -> None:
-    """Raises FileError unless a file takes and gives what its metadata says."""
-    prepared = (*said.preprocessing.size, said.preprocessing.channels)
-    if session.input_shape != prepared:
-        says, takes = ("x".join(map(str, sides)) for sides in (prepared, session.input_shape))
-        raise FileError(f"prepares images to {says}, but takes {takes}; it was changed after smallcnn wrote it")
-    promised = {name: (tensor.shape, tensor.number) for name, tensor in said.results.items()}
-    given = {name: (tensor.shape, tensor.number) for name, tensor in session.outputs.items()}
-    if promised != given:
-        raise FileError(f"promises the outputs {promised}, but gives {given}; it was changed after smallcnn wrote it")
 
 
 def _unpickled(

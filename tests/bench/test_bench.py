@@ -1,4 +1,5 @@
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from smallcnn.bench import bench as bench_module
 from smallcnn.bench.bench import bench
 from smallcnn.errors import FileError, SmallcnnError
 from smallcnn.model.store import save
+from smallcnn.tasks.attributes import Attributes
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +43,18 @@ def test_rows_hold_together(files):
 def test_engines_take_turns_on_the_same_file(files):
     rows = bench(files[:1], engines=["onnxruntime", "torch"], seconds=0.1)
     assert [row.engine for row in rows] == ["onnxruntime", "torch"]
+
+
+def test_attributes(tmp_path):
+    model = replace(artifact(), task=Attributes(("warm", "colour: blue", "colour: red"), {}))
+    save(model, tmp_path / "m.safetensors")
+    onnx.export(model, tmp_path / "m.onnx")
+    rows = bench([tmp_path / "m.safetensors", tmp_path / "m.onnx"], seconds=0.05)
+    assert [row.model for row in rows] == ["tiny", "tiny"]
+    for row in rows:
+        assert row.verified
+        assert row.mult_adds == 2316
+        assert row.end_to_end_ms > row.min_ms
 
 
 def test_a_wrong_answer_is_never_timed(files, tmp_path, monkeypatch):

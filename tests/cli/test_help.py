@@ -3,12 +3,15 @@
 import ast
 import re
 from pathlib import Path
+from typing import get_args
 
 import click
 import pytest
 
 import smallcnn
 from smallcnn.cli.main import COMMANDS, SYNONYMS, root
+from smallcnn.image.fit import Fit, Order
+from smallcnn.tasks.kinds import TASKS
 
 SOURCES = sorted(Path(smallcnn.__file__).parent.rglob("*.py"))
 
@@ -71,6 +74,17 @@ def test_a_help_text_stands_alone(help_):
     assert not help_.endswith("."), "ends in a full stop"
     assert not HEADLESS.search(help_), "a genitive without its head"
     assert not PART_FOR_SPLIT.search(help_), "a split, not a part"
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "known"),
+    [("train", "task", TASKS), ("train", "fit", get_args(Fit)), ("import", "order", get_args(Order))],
+)
+def test_choices_are_those_of_the_library(name, option, known):
+    """They are written out in the command, which imports nothing for its help."""
+    (found,) = [each for each in options(name) if each.name == option]
+    assert isinstance(found.type, click.Choice)
+    assert set(found.type.choices) == set(known)
 
 
 @pytest.mark.parametrize("name", ["smallcnn", *COMMANDS])

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 
 import machine
-from smallcnn.engines import compiled
+from smallcnn.engines import compiled, seal
 from smallcnn.errors import DataError, FileError, SmallcnnError
 
 hl = pytest.importorskip("halide")
@@ -128,7 +128,7 @@ def program(target="host"):
 @pytest.fixture(scope="module")
 def library(tmp_path_factory):
     """The program compiled for this machine."""
-    if (sys.platform, platform.machine()) not in compiled._PLATFORMS:
+    if (sys.platform, platform.machine()) not in seal._PLATFORMS:
         pytest.skip("no file for this machine can be loaded")
     path = tmp_path_factory.mktemp("native") / f"tiny{targets.host().suffixes[0]}"
     link.write(program(), path)
@@ -170,7 +170,7 @@ class TestRunning:
             for _ in range(3):
                 close(net.run(IMAGES))
 
-    def test_no_picture(self, library):
+    def test_no_image(self, library):
         none = compiled.load(library, 1).run(IMAGES[:0])
         assert {name: array.shape for name, array in none.items()} == {"logits": (0, OUT), "codes": (0, H, W, C)}
 
@@ -194,7 +194,7 @@ class TestRunning:
         assert [c.smallcnn_has(name) for name in (None, b"")] == [0, 0]
         assert (c.smallcnn_output_shape(1, shape), list(shape)) == (3, [H, W, C])
         assert [c.smallcnn_output_number(i) for i in (-1, 0, 1, 2)] == [-1, 0, 2, -1]  # float32 and int8
-        assert [c.smallcnn_output_scale(i) for i in (-1, 0, 1, 2)] == [0, 0, 0.1, 0]
+        assert [c.smallcnn_output_scale(i) for i in (-1, 0, 1, 2)] == [0, 0, float(np.float32(0.1)), 0]
         assert [c.smallcnn_output_zero(i) for i in (-1, 0, 1, 2)] == [0, 0, -3, 0]
 
     def test_memory_grows_by_the_scratch_of_each_thread(self, library):
@@ -336,21 +336,21 @@ class TestRefusing:
         here = "-".join(targets.host().name.split("-")[:3])
         for target in ("arm-64-linux", "x86-64-linux-avx2", "x86-64-windows-avx2"):
             if not target.startswith(here):
-                message = self.refused(tmp_path / "other.so", compiled.seal(b"never loaded", target))
+                message = self.refused(tmp_path / "other.so", seal.seal(b"never loaded", target))
                 assert message.endswith(f"compiled for {target}, this machine is {here}")
 
     def test_another_format(self, tmp_path, monkeypatch):
         with monkeypatch.context() as patch:
-            patch.setattr(compiled, "FORMAT", 3)
-            newer = compiled.seal(b"never loaded", targets.host().name)
-            patch.setattr(compiled, "FORMAT", 1)
-            older = compiled.seal(b"never loaded", targets.host().name)
+            patch.setattr(seal, "FORMAT", 3)
+            newer = seal.seal(b"never loaded", targets.host().name)
+            patch.setattr(seal, "FORMAT", 1)
+            older = seal.seal(b"never loaded", targets.host().name)
         assert "written in format 3, this smallcnn reads 2" in self.refused(tmp_path / "newer.so", newer)
         message = self.refused(tmp_path / "older.so", older)
         assert message.endswith("written in format 1, this smallcnn reads 2; compile it again")
 
     def test_sealed_but_no_library(self, tmp_path):
-        self.refused(tmp_path / "text.so", compiled.seal(b"not a library", targets.host().name))
+        self.refused(tmp_path / "text.so", seal.seal(b"not a library", targets.host().name))
 
     def test_a_cpu_feature_that_is_not_there(self, tmp_path):
         path = tmp_path / "tiny.so"

@@ -10,6 +10,8 @@ import pytest
 
 from networks import every_number, every_op, random_weights
 from smallcnn import onnx, runtime
+from smallcnn.bench import bench
+from smallcnn.bench.first_use import FirstUse
 from smallcnn.engines import engine as engines
 from smallcnn.errors import AnswerError, DataError, FileError, SmallcnnError
 from smallcnn.image.fit import Preprocessing
@@ -17,7 +19,7 @@ from smallcnn.ir.types import Grid, Tensor
 from smallcnn.model import metadata, store
 from smallcnn.model.kinds import KINDS
 from smallcnn.model.model import Model
-from smallcnn.model.probe import TOLERANCE
+from smallcnn.model.probe import TOLERANCE, relative_error
 from smallcnn.reference import floating as reference
 from smallcnn.tasks import kinds as tasks
 
@@ -179,3 +181,17 @@ def test_a_model_in_memory_goes_to_another_process():
     for name, value in net.run(BATCH).items():
         np.testing.assert_array_equal(again.run(BATCH)[name], value)
     assert (again.path, again.engine, again.threads, again.preprocessing) == (None, "onnxruntime", 1, net.preprocessing)
+
+
+def test_several_outputs_are_timed_once_they_are_verified(folder, monkeypatch):
+    use = FirstUse(1.0, 1.0, None, None, None)  # its fresh process does not know this task
+    monkeypatch.setattr(bench, "first_use", lambda *_: use)
+    files = [folder / "m.safetensors", folder / "m.onnx", *folder.glob("m.so")]
+    rows = bench.bench(files, seconds=0.05)
+    assert [row.model for row in rows] == ["every_number"] * len(files)
+    assert all(row.verified and row.error < TOLERANCE and row.end_to_end_ms > 0 for row in rows)
+    wrong = {name: value + 1 for name, value in runtime.open(files[1]).run(BATCH[:1]).items()}
+    wrong["logits"] -= 1  # only the bytes differ
+    monkeypatch.setattr(runtime.Net, "verify", lambda net: relative_error(wrong, net.run(BATCH[:1])))
+    with pytest.raises(SmallcnnError, match="gives a wrong answer on the probe image"):
+        bench.bench(files[1:2], seconds=0.05)

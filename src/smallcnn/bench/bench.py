@@ -5,7 +5,7 @@ row. Candidates take turns in short blocks, so that a slow moment of the machine
 each block, because an engine's threads may keep a core busy for tens of milliseconds after a run.
 
 Times are for one image at a time, with input and output in memory. `end_to_end_ms` adds decoding a JPEG photograph,
-cropping, scaling and the softmax. The machine's peak (`compiler.peak`) is measured in the same turns if Halide is
+cropping, scaling and the softmax. The machine's peak (`bench.peak`) is measured in the same turns if Halide is
 installed. Load time, first inference and memory come from a fresh process per candidate (`first_use`).
 """
 

@@ -17,7 +17,8 @@ import numpy as np
 from smallcnn.compiler import link, targets
 from smallcnn.compiler.program import Buffer, Program, Step
 from smallcnn.compiler.targets import Target
-from smallcnn.engines.compiled import FORMAT, CompiledFile, load
+from smallcnn.engines.compiled import CompiledFile, load
+from smallcnn.engines.seal import FORMAT
 from smallcnn.errors import FileError
 from smallcnn.ir.types import Tensor
 from smallcnn.system.cache import cache_folder, kept, passing_folder

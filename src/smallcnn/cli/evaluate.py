@@ -8,9 +8,6 @@ import click
 
 from smallcnn.cli.options import as_json, crop, engine, groups, part, root, threads, workers
 from smallcnn.cli.show import print_json, progress, remark, say, warn_untrained
-from smallcnn.tasks.attributes import Attributes
-from smallcnn.tasks.classification import Classification, classification
-from smallcnn.tasks.metrics import average_precision, most_confused
 
 if TYPE_CHECKING:
     from smallcnn.evaluate import Evaluation
@@ -51,6 +48,9 @@ def command(
     """Measure FILE on SOURCE: top-1 and top-5 accuracy and confusions, or the mean average precision of attributes."""
     from smallcnn import runtime
     from smallcnn.evaluate import evaluate
+    from smallcnn.tasks.attributes import Attributes
+    from smallcnn.tasks.classification import Classification, classification
+    from smallcnn.tasks.metrics import most_confused
 
     if plot:
         from smallcnn.report.charts import check_plot
@@ -92,6 +92,10 @@ def command(
 
 def _by_label(result: "Evaluation") -> dict[str, Any]:
     """Scores of single labels for JSON: a classifier's confusion matrix, or each attribute's average precision."""
+    from smallcnn.tasks.attributes import Attributes
+    from smallcnn.tasks.classification import Classification
+    from smallcnn.tasks.metrics import average_precision
+
     labels, answers = result.task.labels, result.answers
     if isinstance(result.task, Attributes):
         (logits,) = answers.outputs.values()

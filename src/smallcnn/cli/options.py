@@ -45,8 +45,8 @@ crop = click.option(
 fit = click.option(
     "--fit",
     type=click.Choice(["crop", "stretch", "letterbox"]),
-    help="how an image fills the input: crop (its centre), stretch (all of it) or letterbox (all of it, with borders)"
-    "  [default: the file's, or crop]",
+    help="fit of an image to the input: crop (its centre), stretch (whole image) or letterbox (whole image, with "
+    "borders)  [default: the file's own, or crop]",
 )
 workers = click.option(
     "--workers", type=click.IntRange(1), help="number of decoding threads  [default: one per core, at most 8]"

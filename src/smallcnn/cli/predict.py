@@ -4,7 +4,6 @@ import csv
 import io
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,12 +12,6 @@ from smallcnn.cli.show import print_json, progress, remark, say, warn_untrained
 from smallcnn.errors import AnswerError, FileError, ImageError
 from smallcnn.system.escape import escaped
 from smallcnn.system.files import check_regular
-from smallcnn.tasks.classification import Classification, Prediction
-from smallcnn.tasks.ending import PRESENT
-
-if TYPE_CHECKING:
-    from smallcnn.tasks.attributes import AttributesAnswer
-    from smallcnn.tasks.task import Task
 
 
 @click.command("predict")
@@ -54,6 +47,7 @@ def command(
     or trust. All other kinds of FILE are data.
     """
     from smallcnn import runtime
+    from smallcnn.cli import answers
     from smallcnn.image.decode import SUFFIXES
     from smallcnn.model import shipped
     from smallcnn.model.kinds import KINDS
@@ -77,7 +71,7 @@ def command(
     warn_untrained(net.facts)
     paths = [inside for image in images for inside in _images(image)]
     if csv_:
-        _print_row("file", *_columns(net.task, min(top or 1, len(net.labels))))
+        _print_row("file", *answers.columns(net.task, min(top or 1, len(net.labels))))
     records, problems = [], []
     with progress("predicting", drawn=json_ or not sys.stdout.isatty()) as report:
         for done, (path, seen) in enumerate(zip(paths, net.answers(paths, top=max(top or 5, 5)), strict=True), 1):
@@ -86,12 +80,12 @@ def command(
             elif isinstance(seen, AnswerError):
                 problems.append(f"{path}: {seen}")
             elif json_:
-                records.append({"image": str(path), **_as_dict(seen, top)})
+                records.append({"image": str(path), **answers.as_dict(seen, top)})
             elif csv_:
                 cells = [cell for label, value in seen.ranked[: top or 1] for cell in (label, f"{value:.6g}")]
                 _print_row(str(path), *cells)
             else:
-                say(f"{path}: {_in_words(seen, top)}")
+                say(f"{path}: {answers.in_words(seen, top)}")
             report(done, len(paths))
     if json_:
         print_json(records)
@@ -101,55 +95,19 @@ def command(
         raise ImageError(problems[-1])
 
 
-def _columns(task: "Task", count: int) -> list[str]:
-    what = "score" if isinstance(task, Classification) and task.ending == "none" else "probability"
-    return ["label", what] + [f"{name} {place}" for place in range(2, count + 1) for name in ("label", what)]
-
-
 def _print_row(*cells: str) -> None:
     row = io.StringIO()
     csv.writer(row, lineterminator="").writerow(map(escaped, cells))
     click.echo(row.getvalue())
 
 
-def _as_dict(seen: "Prediction | AttributesAnswer", top: int | None) -> dict[str, Any]:
-    what = "score" if isinstance(seen, Prediction) and seen.ending == "none" else "probability"
-
-    def entries(ranked: tuple[tuple[str, float], ...]) -> list[dict[str, Any]]:
-        return [{"label": label, what: value} for label, value in ranked]
-
-    record: dict[str, Any] = {}
-    if isinstance(seen, Prediction):
-        record |= {"label": seen.label, what: seen.probability, "top5": entries(seen.top5)}
-    else:
-        chosen = {question: {"label": label, what: value} for question, (label, value) in seen.chosen.items()}
-        record |= {"present": entries(seen.present), "chosen": chosen}
-    if top is not None:
-        record["top"] = entries(seen.ranked[:top])
-    if isinstance(seen, Prediction) and seen.ending == "sigmoid":
-        record["present"] = entries(seen.present)
-    return record
-
-
-def _in_words(seen: "Prediction | AttributesAnswer", top: int | None) -> str:
-    form = "{} {:.4g}" if isinstance(seen, Prediction) and seen.ending == "none" else "{} {:.1%}"
-    if top is not None:
-        return ", ".join(form.format(*one) for one in seen.ranked[:top])
-    if not isinstance(seen, Prediction) or seen.ending == "sigmoid":
-        if seen.present:
-            return ", ".join(form.format(*one) for one in seen.present)
-        return f"no label reaches {PRESENT:.0%}; highest: {form.format(*seen.ranked[0])}"
-    best, *others = (form.format(*one) for one in seen.ranked[:3])
-    return best + (f"  (then {', '.join(others)})" if others else "")
-
-
 def _images(path: Path) -> list[Path]:
     """`path` itself, or the images in it if it is a folder; files skipped there are reported."""
-    from smallcnn.data.folder import images_in
-
     if not path.is_dir():
         check_regular(path, ImageError)
         return [path]
+    from smallcnn.data.folder import images_in  # only a folder needs the readers of data sets
+
     found, left_out = images_in(path)
     if line := left_out.line():
         remark(f"note: {path}: {line}")

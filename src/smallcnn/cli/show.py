@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from smallcnn.system.escape import escaped
-from smallcnn.tasks.classification import Classification
 
 if TYPE_CHECKING:
     from smallcnn.model.facts import Facts
@@ -101,6 +100,8 @@ def warn_untrained(facts: "Facts") -> None:
 
 def remark_ending(model: "Model") -> None:
     """Prints on stderr how an ONNX file's ending was read, where it is not a softmax over its own outputs."""
+    from smallcnn.tasks.classification import Classification
+
     dropped = model.facts.onnx and model.facts.onnx.get("dropped")
     ending = model.task.ending if isinstance(model.task, Classification) else ""
     if ending == "sigmoid":

@@ -21,7 +21,6 @@ from smallcnn.cli.options import (
 )
 from smallcnn.cli.show import print_json, remark, say
 from smallcnn.errors import TRAIN, FileError, SmallcnnError, require
-from smallcnn.tasks.kinds import TASKS
 from smallcnn.train.recipe import Recipe
 from smallcnn.train.recipes import NAMED
 
@@ -100,7 +99,7 @@ def _shown(value: Any) -> str:
 @click.option("--data", metavar="SOURCE", help="labelled images: folder, archive, .npz, shards or named set")
 @click.option(
     "--task",
-    type=click.Choice(list(TASKS)),
+    type=click.Choice(["classification", "attributes"]),
     help="task to train for  [default: what the data is labelled with]",
 )
 @columns

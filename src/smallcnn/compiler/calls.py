@@ -12,7 +12,7 @@ import numpy as np
 
 from smallcnn.compiler import packing, specs
 from smallcnn.compiler.choices import Choice
-from smallcnn.compiler.layers import Act, Affine, Layer, OffGrid, OntoGrid, Plus
+from smallcnn.compiler.layers import Layer
 from smallcnn.compiler.operands import (
     Answer,
     Arena,
@@ -25,11 +25,11 @@ from smallcnn.compiler.operands import (
     by_plane,
     flat,
 )  # fmt: skip
-from smallcnn.compiler.specs import Elementwise, Machine, Sink, Source, Spec, Tile, Window
+from smallcnn.compiler.sides import order_of, plane_of, sink_of, source_of, taps_of, window_of
+from smallcnn.compiler.specs import Elementwise, Machine, Sink, Source, Spec
 from smallcnn.compiler.storage import View
 from smallcnn.errors import CompileError
 from smallcnn.ir import ops
-from smallcnn.ir.types import RANGES
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,21 +104,10 @@ def answer(view: View, index: int) -> Call:
     return Call((), spec, operands, 1 if pixels > 1 else None, 1)
 
 
-def even_step(view: View, groups: int) -> int | None:
-    """The lane step between groups, if contiguous and evenly spaced; None if they need a table."""
-    if not view.single:
-        return None
-    slots = np.array(view.slots).reshape(groups, -1)
-    steps = np.diff(slots[:, 0])
-    if (np.diff(slots, axis=1) != 1).any() or (steps != steps[:1]).any() or (steps < 0).any():
-        return None
-    return int(steps[0]) if len(steps) else 0
-
-
 def _pointwise(layer: Layer, choice: Choice, vector: int) -> Call:
     """1x1 convolution, fully connected layer."""
     view, out, (tile,) = layer.inputs[0], layer.output.storage, choice.tiles
-    source, reads = _source(view, layer.groups, (out.pixels,))
+    source, reads = source_of(view, layer.groups, (out.pixels,))
     shares = layer.groups * choice.shares
     if choice.shares > 1:
         extents = (view.channels, out.pixels, choice.shares)
@@ -130,7 +119,7 @@ def _pointwise(layer: Layer, choice: Choice, vector: int) -> Call:
         *packing.ends(layer, (lanes, out.pixels, shares), by_group(lanes), vector),
     )
     split, grain = (2, 1) if choice.shares > 1 else (1, tile.pixels)
-    return Call((layer,), specs.Pointwise(source, _sink(layer, lanes, shares), tile), operands, split, grain, choice)
+    return Call((layer,), specs.Pointwise(source, sink_of(layer, lanes, shares), tile), operands, split, grain, choice)
 
 
 def _convolution(layer: Layer, choice: Choice, context: Context) -> Call:
@@ -141,10 +130,10 @@ def _convolution(layer: Layer, choice: Choice, context: Context) -> Call:
         source, reads = _image_rows(context)
     else:
         height, width = layer.inputs[0].storage.height, layer.inputs[0].storage.width
-        source, reads = _source(layer.inputs[0], layer.groups, (width, height))
+        source, reads = source_of(layer.inputs[0], layer.groups, (width, height))
     lanes = layer.lanes(vector) // layer.groups
-    sink = _sink(layer, lanes, layer.groups)
-    spec = specs.Conv(_window(layer, (height, width)), source, layer.from_image, sink, tile, choice.rows)
+    sink = sink_of(layer, lanes, layer.groups)
+    spec = specs.Conv(window_of(layer, (height, width)), source, layer.from_image, sink, tile, choice.rows)
     operands = (
         *reads,
         *packing.matrix(layer, vector, layer.groups),
@@ -155,7 +144,7 @@ def _convolution(layer: Layer, choice: Choice, context: Context) -> Call:
 
 def _depthwise(layer: Layer, choice: Choice, vector: int) -> Call:
     """One filter per channel."""
-    spec, operands = _taps(layer, choice.tiles[0], vector)
+    spec, operands = taps_of(layer, choice.tiles[0], vector)
     out = layer.output.storage
     operands += packing.ends(layer, (spec.sink.lanes, out.width, out.height), by_plane(out.width), vector)
     return Call((layer,), spec, tuple(operands), 2, 1, choice)
@@ -164,13 +153,13 @@ def _depthwise(layer: Layer, choice: Choice, vector: int) -> Call:
 def _separable(first: Layer, second: Layer, choice: Choice, vector: int) -> Call:
     """A depthwise convolution fused with the pointwise one after it."""
     neighbours, tile = choice.tiles
-    taps, operands = _taps(first, neighbours, vector)
+    taps, operands = taps_of(first, neighbours, vector)
     middle, out = first.output.storage, second.output.storage
     depth, lanes = first.lanes(vector), second.lanes(vector)
     operands += packing.epilogue(first, (depth, middle.width, middle.height), by_plane(middle.width), vector)
-    operands += packing.matrix(second, vector, 1, _order(second, first, vector), depth)
+    operands += packing.matrix(second, vector, 1, order_of(second, first, vector), depth)
     operands += packing.ends(second, (lanes, out.pixels, 1), by_group(lanes), vector)
-    spec = specs.Separable(taps, Source(depth, depth), _sink(second, lanes), tile, choice.rows)
+    spec = specs.Separable(taps, Source(depth, depth), sink_of(second, lanes), tile, choice.rows)
     return Call((first, second), spec, tuple(operands), 1, choice.rows * out.width, choice)
 
 
@@ -185,7 +174,7 @@ def _chain(layers: Sequence[Layer], choice: Choice, context: Context) -> Call:
         lanes = layer.lanes(vector)
         extents, strides = (lanes, out.width, out.height), by_plane(out.width)
         if layer.depthwise:
-            spec, constants = _taps(layer, tile, vector)
+            spec, constants = taps_of(layer, tile, vector)
             stages.append(spec)
             if i == 0:
                 plane = (spec.window.width, spec.window.height)
@@ -196,17 +185,17 @@ def _chain(layers: Sequence[Layer], choice: Choice, context: Context) -> Call:
         if layer.from_image:
             source, reads = _image_rows(context)
             operands += reads
-            window = _window(layer, plane[::-1])
-            stages.append(specs.Conv(window, source, True, _sink(layer, lanes), tile, choice.rows))
+            window = window_of(layer, plane[::-1])
+            stages.append(specs.Conv(window, source, True, sink_of(layer, lanes), tile, choice.rows))
         elif i == 0:
             view = layer.inputs[0]
             plane = (view.storage.width, view.storage.height)
             pitch = view.storage.pitch
             operands.append(Map(view.storage, view.slots[0], (view.channels, *plane), by_plane(plane[0])(pitch)))
-            stages.append(specs.Pointwise(Source(view.channels, pitch), _sink(layer, lanes), tile))
+            stages.append(specs.Pointwise(Source(view.channels, pitch), sink_of(layer, lanes), tile))
         else:
-            order, depth = _order(layer, layers[i - 1], vector), layers[i - 1].lanes(vector)
-            stages.append(specs.Pointwise(Source(depth, depth), _sink(layer, lanes), tile))
+            order, depth = order_of(layer, layers[i - 1], vector), layers[i - 1].lanes(vector)
+            stages.append(specs.Pointwise(Source(depth, depth), sink_of(layer, lanes), tile))
         if last:
             operands += packing.matrix(layer, vector, 1, order, depth)
             operands += packing.ends(layer, (lanes, out.pixels, 1), by_group(lanes), vector)
@@ -234,9 +223,9 @@ def _lanewise(layer: Layer, vector: int) -> Call:
     """Pooling, padding, elementwise work, copies, local response normalisation."""
     source, out = layer.inputs[0], layer.output.storage
     lanes, pitch, low, number = layer.lanes(vector), source.storage.pitch, source.low(vector), source.number
-    sink = _sink(layer, lanes)
+    sink = sink_of(layer, lanes)
     plane = (source.storage.height, source.storage.width)
-    reads: list[Operand] = [_plane_of(source, lanes, vector)]
+    reads: list[Operand] = [plane_of(source, lanes, vector)]
     extents: tuple[int, ...] = (lanes, out.width, out.height)
     strides, split = by_plane(out.width), 2
     spec: Spec
@@ -246,9 +235,9 @@ def _lanewise(layer: Layer, vector: int) -> Call:
             spec = specs.Gather(Source(source.channels, pitch, table=True), lanes, out.pitch, number)
             extents, strides, split = (lanes, out.pixels), flat, 1
         case ops.Pool() as op:
-            spec = specs.Pool(op.function, _window(layer, plane), op.count_padding, pitch, sink, number)
+            spec = specs.Pool(op.function, window_of(layer, plane), op.count_padding, pitch, sink, number)
         case ops.Pad():
-            spec = specs.Pad(_window(layer, plane), pitch, sink, number, layer.zero)
+            spec = specs.Pad(window_of(layer, plane), pitch, sink, number, layer.zero)
         case ops.GlobalPool():
             spec = specs.GlobalPool(*plane, pitch, sink)
             operands = [*reads, *packing.ends(layer, (lanes,), lambda _: (1,), vector)]
@@ -279,64 +268,8 @@ def _lanewise(layer: Layer, vector: int) -> Call:
     return Call((layer,), spec, tuple(operands), split, 1)
 
 
-def _source(view: View, groups: int, pixels: tuple[int, ...]) -> tuple[Source, list[Operand]]:
-    channels, pitch, step = view.channels // groups, view.storage.pitch, even_step(view, groups)
-    if step is None:
-        return Source(channels, pitch, table=True), [Arena(view, pixels), Table(view, groups)]
-    strides = (1, pitch, step) if len(pixels) == 1 else (1, pitch, pitch * pixels[0], step)
-    return Source(channels, pitch, step), [Map(view.storage, view.slots[0], (channels, *pixels, groups), strides)]
-
-
-def _order(layer: Layer, before: Layer, vector: int) -> list[int]:
-    """Where each input channel of `layer` lies among the lanes of `before`."""
-    low = before.output.low(vector)
-    return [slot - low for slot in layer.inputs[0].slots]
-
-
 def _image_rows(context: Context) -> tuple[Source, list[Operand]]:
     """The network's input by rows, with scale and shift for each byte of a row."""
     height, width, channels = context.input_shape
     tables = [Constant.of(np.tile(values, width)) for values in (context.image.scale, context.image.shift)]
     return Source(channels, channels), [InputImage((width * channels, height)), *tables]
-
-
-def _plane_of(view: View, lanes: int, vector: int) -> Map:
-    """All lanes of a map."""
-    storage = view.storage
-    extents = (lanes, storage.width, storage.height)
-    return Map(storage, view.low(vector), extents, by_plane(storage.width)(storage.pitch))
-
-
-def _window(layer: Layer, plane: tuple[int, int]) -> Window:
-    out, op = layer.output.storage, layer.op
-    assert isinstance(op, ops.Conv | ops.Pool | ops.Pad)
-    before, after = zip(*op.padding, strict=True)
-    kernel, stride = ((1, 1), (1, 1)) if isinstance(op, ops.Pad) else (op.kernel, op.stride)
-    return Window(*plane, out.height, out.width, kernel, stride, before, after)
-
-
-def _taps(layer: Layer, neighbours: Tile, vector: int) -> tuple[specs.Depthwise, list[Operand]]:
-    source, out, lanes = layer.inputs[0], layer.output.storage, layer.lanes(vector)
-    window = _window(layer, (source.storage.height, source.storage.width))
-    pixels = min(neighbours.pixels, out.width)
-    spec = specs.Depthwise(window, source.storage.pitch, _sink(layer, lanes), pixels, layer.relu_first)
-    return spec, [_plane_of(source, lanes, vector), *packing.filters(layer, vector)]
-
-
-def _sink(layer: Layer, lanes: int, groups: int = 1) -> Sink:
-    """Where a layer writes, after its epilogue."""
-    steps = []
-    for step in layer.epilogue:
-        match step:
-            case Act(function, low, high):
-                steps.append(Elementwise(function, low, high))
-            case Affine():
-                steps.append(Elementwise("affine"))
-            case Plus(other):
-                steps.append(Elementwise("plus", pitch=other.storage.pitch))
-            case OntoGrid(number):
-                least, most = RANGES[number]
-                steps.append(Elementwise("quantize", least, most, number=number))
-            case OffGrid():
-                steps.append(Elementwise("dequantize"))
-    return Sink(lanes, layer.output.storage.pitch, tuple(steps), groups, layer.output.number)

@@ -1,4 +1,4 @@
-"""What is chosen about a kernel besides what it computes: register tiles, rows per strip, shares of the lanes.
+"""The choices for a kernel besides what it computes: register tiles, rows per strip, shares of the lanes.
 
 The plan chooses by a cost model, whose numbers were measured on one thread of a Zen 3 (32 KiB first-level cache, 16
 registers of 8 floats); `tune` by timing.

@@ -79,13 +79,13 @@ def compile_file(
     if kind not in (".so", ".dll") or not _runs_here(made_for.name):
         link.write(made.program, out, prefix)
         return made
-    beside = out.with_name(f".{out.stem}.{os.getpid()}{kind}")
+    temporary = out.with_name(f".{out.stem}.{os.getpid()}{kind}")
     try:
-        link.write(made.program, beside)
-        error = _error(beside, model, answer)
-        beside.replace(out)
+        link.write(made.program, temporary)
+        error = _error(temporary, model, answer)
+        temporary.replace(out)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
     return replace(made, error=error)
 
 
@@ -110,7 +110,7 @@ def to_program(
     if tune and target.name != targets.host().name:
         raise SmallcnnError(f"kernels for {target.name} cannot be timed on this machine, {targets.host().name}")
     if tune:
-        calls = tuning.search(calls, context, target, graph.results, workers, report)
+        calls = tuning.search(calls, context, target, workers, report)
     elif target.name == targets.host().name:
         calls = tuning.remembered(calls, context)
     kernels = build.build([call.spec for call in calls], context.machine, workers, report)

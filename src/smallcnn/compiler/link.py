@@ -23,7 +23,7 @@ from pathlib import Path
 from smallcnn.compiler import symbols, targets
 from smallcnn.compiler.program import Program
 from smallcnn.compiler.targets import Target
-from smallcnn.engines.compiled import seal
+from smallcnn.engines.seal import seal
 from smallcnn.errors import SmallcnnError, require
 from smallcnn.ir.types import NUMBERS, Tensor
 from smallcnn.system.files import atomic
@@ -74,8 +74,8 @@ def write(program: Program, out: Path | str, prefix: str | None = None) -> None:
     if kind == ".o":
         results[out.with_suffix(".h")] = header(prefix).encode()
     for path, written in results.items():
-        with atomic(path) as beside:
-            beside.write_bytes(written)
+        with atomic(path) as temporary:
+            temporary.write_bytes(written)
 
 
 def header(prefix: str = "smallcnn") -> str:

@@ -14,6 +14,7 @@ from smallcnn.compiler import calls
 from smallcnn.compiler.calls import Call, Context
 from smallcnn.compiler.choices import Choice, best_tiles, neighbours, strip_rows
 from smallcnn.compiler.layers import Layer, Plus
+from smallcnn.compiler.sides import even_step
 from smallcnn.compiler.specs import Tile
 from smallcnn.compiler.storage import Storage, View, up
 from smallcnn.ir import ops
@@ -141,7 +142,7 @@ class _Planner:
         out, view = layer.output.storage, layer.inputs[0]
         depth, lanes, shares = view.channels // layer.groups, self._lanes(layer), 1
         heavy = layer.groups == 1 and depth * lanes > _SHARED
-        if self.threads > 1 and heavy and calls.even_step(view, 1) is not None:
+        if self.threads > 1 and heavy and even_step(view, 1) is not None:
             vectors = lanes // self.vector
             shares = max(n for n in (1, 2, 4) if vectors % n == 0 and (n == 1 or vectors // n >= 4))
         return Choice((best_tiles(out.pixels, lanes // shares, depth, self.machine)[0],), shares=shares)

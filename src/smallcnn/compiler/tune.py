@@ -7,7 +7,7 @@ CPU, so later compilations for this machine use them without measuring.
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -37,7 +37,6 @@ def search(
     plan: Sequence[Call],
     context: Context,
     target: Target,
-    outputs: Mapping[str, Tensor],
     workers: int,
     report: Report,
 ) -> list[Call]:
@@ -50,7 +49,7 @@ def search(
             forms.setdefault(build.kernel_name(call.spec, machine), options)
     if forms:
         everything = [form for options in forms.values() for form in options]
-        times = _time(everything, context, target, outputs, workers, report)
+        times = _time(everything, context, target, workers, report)
         start = 0
         for name, options in forms.items():
             best = int(times[start : start + len(options)].argmin())
@@ -69,13 +68,12 @@ def _time(
     forms: Sequence[Call],
     context: Context,
     target: Target,
-    outputs: Mapping[str, Tensor],
     workers: int,
     report: Report,
 ) -> np.ndarray:
     """Minimum nanoseconds of each call on one thread."""
     kernels = build.build([form.spec for form in forms], context.machine, workers, report).objects
-    program = assemble(forms, kernels, target, "tuning", {}, context.input_shape, outputs)
+    program = assemble(forms, kernels, target, "tuning", {}, context.input_shape, {"unused": Tensor((1,))})
     with tempfile.TemporaryDirectory(prefix="smallcnn-") as folder:
         path = Path(folder) / f"tuning{target.suffixes[0]}"
         link.write(program, path)

@@ -8,6 +8,7 @@ torch         .safetensors, eager, channels last; 'train' extra
 `model.kinds` lists the engines of each kind of file.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -34,11 +35,26 @@ ENGINES: dict[str, Callable[[Loadable, int | None], Session]] = {
     "torch": torch.start,
 }
 
+MOST_THREADS = 256
+"""Threads that an engine may be asked for; more than a machine has cores make it crawl."""
+
 
 def check_engine(engine: str) -> None:
     """Raises SmallcnnError if there is no such engine."""
     if engine not in ENGINES:
         raise SmallcnnError(f"no engine {engine!r}; {closest(engine, ENGINES)}")
+
+
+def check_settings(engine: str | None, threads: int | None) -> None:
+    """Raises SmallcnnError unless there is such an engine and it may have so many threads."""
+    if engine is not None:
+        check_engine(engine)
+    if threads is not None and threads < 1:
+        raise SmallcnnError(f"threads must be at least 1, not {threads}")
+    if threads is not None and threads > MOST_THREADS:
+        raise SmallcnnError(
+            f"threads must be at most {MOST_THREADS}, not {threads}; this machine has {os.cpu_count()} cores"
+        )
 
 
 def choose(path: Path, engine: str | None) -> str:

@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from smallcnn.engines.session import Session
-from smallcnn.errors import AnswerError
+from smallcnn.errors import AnswerError, FileError
+from smallcnn.model.metadata import Description
 from smallcnn.model.probe import agrees, probe_image, relative_error
 
 Outputs = Mapping[str, np.ndarray]
@@ -46,3 +47,15 @@ class Proof:
     def _error(self, wanted: Outputs) -> float:
         answers = self._session.run(probe_image(self._session.input_shape))
         return relative_error({name: value[0] for name, value in answers.items()}, wanted)
+
+
+def check_promises(said: Description, session: Session) -> None:
+    """Raises FileError unless a file takes and gives what its metadata says."""
+    prepared = (*said.preprocessing.size, said.preprocessing.channels)
+    if session.input_shape != prepared:
+        says, takes = ("x".join(map(str, sides)) for sides in (prepared, session.input_shape))
+        raise FileError(f"prepares images to {says}, but takes {takes}; it was changed after smallcnn wrote it")
+    promised = {name: (tensor.shape, tensor.number) for name, tensor in said.results.items()}
+    given = {name: (tensor.shape, tensor.number) for name, tensor in session.outputs.items()}
+    if promised != given:
+        raise FileError(f"promises the outputs {promised}, but gives {given}; it was changed after smallcnn wrote it")

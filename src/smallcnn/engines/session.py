@@ -1,4 +1,4 @@
-"""A network in an engine, ready to run: what all engines give, and what they start from."""
+"""A network in an engine, ready to run: the session that every engine gives, and the source it starts from."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -15,7 +15,10 @@ __all__ = ["export", "from_onnx", "read_onnx", "to_onnx"]
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from smallcnn.onnx import write
+    if name in ("export", "to_onnx"):
+        from smallcnn.onnx import write
+
+        return getattr(write, name)
     from smallcnn.onnx.read import reading
 
-    return getattr(write if name in ("export", "to_onnx") else reading, name)
+    return getattr(reading, name)

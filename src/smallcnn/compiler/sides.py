@@ -1,0 +1,81 @@
+"""The sides of a kernel: where a layer reads and writes, as fields of a specification and as operands."""
+
+import numpy as np
+
+from smallcnn.compiler import packing
+from smallcnn.compiler.layers import Act, Affine, Layer, OffGrid, OntoGrid, Plus
+from smallcnn.compiler.operands import Arena, Map, Operand, Table, by_plane
+from smallcnn.compiler.specs import Depthwise, Elementwise, Sink, Source, Tile, Window
+from smallcnn.compiler.storage import View
+from smallcnn.ir import ops
+from smallcnn.ir.types import RANGES
+
+
+def source_of(view: View, groups: int, pixels: tuple[int, ...]) -> tuple[Source, list[Operand]]:
+    """The channels of a view in `groups`: in place if they are evenly spaced, else through a table."""
+    channels, pitch, step = view.channels // groups, view.storage.pitch, even_step(view, groups)
+    if step is None:
+        return Source(channels, pitch, table=True), [Arena(view, pixels), Table(view, groups)]
+    strides = (1, pitch, step) if len(pixels) == 1 else (1, pitch, pitch * pixels[0], step)
+    return Source(channels, pitch, step), [Map(view.storage, view.slots[0], (channels, *pixels, groups), strides)]
+
+
+def even_step(view: View, groups: int) -> int | None:
+    """The lane step between groups, if contiguous and evenly spaced; None if they need a table."""
+    if not view.single:
+        return None
+    slots = np.array(view.slots).reshape(groups, -1)
+    steps = np.diff(slots[:, 0])
+    if (np.diff(slots, axis=1) != 1).any() or (steps != steps[:1]).any() or (steps < 0).any():
+        return None
+    return int(steps[0]) if len(steps) else 0
+
+
+def plane_of(view: View, lanes: int, vector: int) -> Map:
+    """All lanes of a map."""
+    storage = view.storage
+    extents = (lanes, storage.width, storage.height)
+    return Map(storage, view.low(vector), extents, by_plane(storage.width)(storage.pitch))
+
+
+def window_of(layer: Layer, plane: tuple[int, int]) -> Window:
+    """The window of a convolution, pool or padding over a plane of (height, width)."""
+    out, op = layer.output.storage, layer.op
+    assert isinstance(op, ops.Conv | ops.Pool | ops.Pad)
+    before, after = zip(*op.padding, strict=True)
+    kernel, stride = ((1, 1), (1, 1)) if isinstance(op, ops.Pad) else (op.kernel, op.stride)
+    return Window(*plane, out.height, out.width, kernel, stride, before, after)
+
+
+def taps_of(layer: Layer, neighbours: Tile, vector: int) -> tuple[Depthwise, list[Operand]]:
+    """A depthwise convolution, and its source, weight and bias."""
+    source, out, lanes = layer.inputs[0], layer.output.storage, layer.lanes(vector)
+    window = window_of(layer, (source.storage.height, source.storage.width))
+    pixels = min(neighbours.pixels, out.width)
+    spec = Depthwise(window, source.storage.pitch, sink_of(layer, lanes), pixels, layer.relu_first)
+    return spec, [plane_of(source, lanes, vector), *packing.filters(layer, vector)]
+
+
+def order_of(layer: Layer, before: Layer, vector: int) -> list[int]:
+    """Where each input channel of `layer` lies among the lanes of `before`."""
+    low = before.output.low(vector)
+    return [slot - low for slot in layer.inputs[0].slots]
+
+
+def sink_of(layer: Layer, lanes: int, groups: int = 1) -> Sink:
+    """Where a layer writes, after its epilogue."""
+    steps = []
+    for step in layer.epilogue:
+        match step:
+            case Act(function, low, high):
+                steps.append(Elementwise(function, low, high))
+            case Affine():
+                steps.append(Elementwise("affine"))
+            case Plus(other):
+                steps.append(Elementwise("plus", pitch=other.storage.pitch))
+            case OntoGrid(number):
+                least, most = RANGES[number]
+                steps.append(Elementwise("quantize", least, most, number=number))
+            case OffGrid():
+                steps.append(Elementwise("dequantize"))
+    return Sink(lanes, layer.output.storage.pitch, tuple(steps), groups, layer.output.number)
