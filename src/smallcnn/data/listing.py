@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
@@ -19,7 +20,7 @@ class Listing:
 
     `left_out` lists files and folders that are not used. `notes` are lines on defects of a usable set, such as a
     truncated shard. `untrainable` is the reason why the set is for evaluation only, such as a class folder without
-    images. `mirror`: an image keeps its labels when mirrored. `place` is where the set is, as given.
+    images. `mirror`: an image keeps its labels when mirrored. `place` and `root` are where the set is, as given.
     """
 
     task: Task
@@ -29,6 +30,7 @@ class Listing:
     untrainable: str = ""
     mirror: bool = True
     place: str = ""
+    root: Path | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -169,7 +169,7 @@ def listed(source: str | Path, *, root: str | Path | None = None, columns: Colum
     if isinstance(columns, Sequence) and isinstance(found.task, Classification):
         raise DataError("columns are those of a table next to images in a folder or archive")
     left_out = filter(None, [found.left_out.line()])
-    return replace(found, notes=(*found.notes, *left_out), place=name)
+    return replace(found, notes=(*found.notes, *left_out), place=name, root=root)
 
 
 def _about(group_of: dict[str, str], images: int) -> str:
