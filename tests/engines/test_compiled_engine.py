@@ -20,7 +20,7 @@ from smallcnn.bench.bench import bench, candidates, take_turns
 from smallcnn.bench.steps import by_layer
 from smallcnn.compiler import link, targets
 from smallcnn.compiler.compiling import compile_file
-from smallcnn.engines import compiled
+from smallcnn.engines import compiled, seal
 from smallcnn.errors import FileError, SmallcnnError
 from smallcnn.evaluate import evaluate
 from smallcnn.ir.types import Tensor
@@ -93,7 +93,7 @@ def test_damaged_and_missing_files_are_one_line(folder, tmp_path):
 )
 def test_a_sealed_file_that_does_not_say_what_it_is(folder, tmp_path, facts):
     content = (folder / "m.so").read_bytes() + facts + struct.pack("<I", len(facts))
-    checksum = compiled._checksum(io.BytesIO(content), len(content))
+    checksum = seal._checksum(io.BytesIO(content), len(content))
     (tmp_path / "m.so").write_bytes(content + struct.pack("<I", checksum) + b"smallcnn")
     with pytest.raises(FileError, match=r"do not name its format and target|written in format 1, this"):
         runtime.open(tmp_path / "m.so")

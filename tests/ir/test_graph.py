@@ -116,7 +116,7 @@ def test_node_names(name):
 
 @pytest.mark.parametrize("name", ["two\nlines", "\ud800", 3, None], ids=repr)
 def test_graph_names(name):
-    with pytest.raises(GraphError, match="a graph's name must be one line of text"):
+    with pytest.raises(GraphError, match="a graph's name must be one line of at most"):
         net(chain("a"), "a", "a", name)
 
 

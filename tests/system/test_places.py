@@ -163,7 +163,7 @@ def test_a_command_is_given_each_time_and_not_stored(run, tmp_path):
     command, out = f"pipe:cat {tmp_path}/shards/index.json", tmp_path / "run"
     recipe = Recipe(epochs=1, batch_size=4)
     result = train(tiny(), command, out, recipe=recipe, compute="torch")
-    assert result.data == command
+    assert result.source.listing.place == command
     for path in out.glob("*.safetensors"):
         assert b"pipe:cat" not in path.read_bytes()
     with pytest.raises(FileError, match="with --data"):

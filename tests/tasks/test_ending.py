@@ -357,7 +357,7 @@ def test_no_label_reaches_half(smallcnn, tmp_path, photo):
     made = with_ending("sigmoid")
     weights = dict(made.weights) | {"classifier.bias": np.full(3, -50, np.float32)}
     save(
-        Model(made.graph, weights, Classification(made.labels, "sigmoid"), made.preprocessing, {}),
+        Model(made.graph, weights, Classification(made.labels, "sigmoid"), made.preprocessing),
         tmp_path / "m.safetensors",
     )
     assert "no label reaches 50%; highest: " in smallcnn("predict", tmp_path / "m.safetensors", photo)[1]

@@ -344,7 +344,7 @@ def test_a_script_ends_as_the_command_does(tmp_path):
     finally:
         for process in both:
             process.kill()
-            process.wait()
+            process.wait(60)
     assert both[0].returncode == 2, said
     assert LOST.search(said)
     assert not any(bad in said for bad in BAD), said

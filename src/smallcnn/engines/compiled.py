@@ -65,6 +65,8 @@ class CompiledFile:
         outputs = range(library.smallcnn_output_count())
         self.outputs = {library.smallcnn_output_name(i).decode(): _output(library, i) for i in outputs}
         self.labels = tuple(library.smallcnn_label(step).decode() for step in range(library.smallcnn_steps()))
+        self._empties = {name: (tensor.shape, np.dtype(tensor.number)) for name, tensor in self.outputs.items()}
+        self._places = ctypes.c_void_p * len(self.outputs)
         self._library = library
         self._context = _Context(library, threads)
         weakref.finalize(self, _close, library, self._context).atexit = False  # daemon threads may still be running it
@@ -75,20 +77,21 @@ class CompiledFile:
         answer = self._empty(len(batch))
         if not len(batch):
             return answer
-        image, rows = _address(batch), [(_address(array), array.strides[0]) for array in answer.values()]
+        image, places = _address(batch), self._places(*map(_address, answer.values()))
         with self._context as handle:
             for i in range(len(batch)):
-                places = (ctypes.c_void_p * len(rows))(*(start + i * step for start, step in rows))
                 error = self._library.smallcnn_run(handle, image + i * batch.strides[0], places)
                 if error:
                     raise RuntimeError(f"{self.path}: {_text(self._library, error)}")
+                for j, array in enumerate(answer.values()):
+                    places[j] += array.strides[0]
         return answer
 
     def time(self, image: np.ndarray) -> np.ndarray:
         """Times one run on uint8 (H, W, C): int64 nanoseconds per step, in the order of `labels`."""
         self._check(image, 3)
         answer, times = self._empty(1), np.empty(len(self.labels), np.int64)
-        places = (ctypes.c_void_p * len(answer))(*map(_address, answer.values()))
+        places = self._places(*map(_address, answer.values()))
         with self._context as handle:
             error = self._library.smallcnn_run_timed(handle, _address(image), places, _address(times))
         if error:
@@ -107,7 +110,7 @@ class CompiledFile:
             return int(self._library.smallcnn_scratch(handle))
 
     def _empty(self, images: int) -> dict[str, np.ndarray]:
-        return {name: np.empty((images, *tensor.shape), tensor.number) for name, tensor in self.outputs.items()}
+        return {name: np.empty((images, *shape), number) for name, (shape, number) in self._empties.items()}
 
     def _check(self, batch: np.ndarray, dimensions: int) -> None:
         if batch.dtype != np.uint8 or batch.ndim != dimensions or batch.shape[-3:] != self.input_shape:
