@@ -77,14 +77,13 @@ class CompiledFile:
         answer = self._empty(len(batch))
         if not len(batch):
             return answer
-        image, places = _address(batch), self._places(*map(_address, answer.values()))
+        image, rows = _address(batch), [(_address(array), array.strides[0]) for array in answer.values()]
         with self._context as handle:
             for i in range(len(batch)):
+                places = self._places(*[start + i * step for start, step in rows])
                 error = self._library.smallcnn_run(handle, image + i * batch.strides[0], places)
                 if error:
                     raise RuntimeError(f"{self.path}: {_text(self._library, error)}")
-                for j, array in enumerate(answer.values()):
-                    places[j] += array.strides[0]
         return answer
 
     def time(self, image: np.ndarray) -> np.ndarray:
