@@ -115,3 +115,15 @@ SMALL = tuple(f"{name}:small_input=true" for name in zoo.names() if "small_input
 def build(text: str, **common: object) -> Graph:
     """The network called `text`, built once for each size."""
     return zoo.parse(text).build(**common)
+
+
+LAST_PLANES = (
+    ({}, (7, 7)),
+    ({"resolution": 97}, (4, 4)),  # 97 49 25 13 7 4
+    ({"resolution": 97, "padding": "symmetric"}, (4, 4)),
+    ({"resolution": (96, 161)}, (3, 6)),
+    ({"resolution": 1}, (1, 1)),
+    ({"resolution": 32, "small_input": True}, (4, 4)),
+    ({"resolution": 28, "small_input": True}, (4, 4)),
+)
+"""Options, and the plane of the features, of a network at 224 pixels that halves the plane five times."""

@@ -1,6 +1,7 @@
 """A cache that cannot be used costs one line and some time, and never the work."""
 
 import ctypes
+import inspect
 import io
 import subprocess
 import tarfile
@@ -118,7 +119,7 @@ def test_compiling_and_timing(bad_cache, smallcnn, tmp_path, monkeypatch):
 @pytest.mark.parametrize("bad_cache", [a_file, full], indirect=True)
 def test_training_kernels(bad_cache, capfd):
     native = pytest.importorskip("smallcnn.train.fast.native")
-    assert isinstance(native.library.__wrapped__(), ctypes.CDLL)
+    assert isinstance(inspect.unwrap(native.library)(), ctypes.CDLL)
     noted_once(capfd)
 
 
@@ -128,7 +129,7 @@ def test_a_damaged_kernel_library_is_made_anew(tmp_path, monkeypatch):
     path, _ = native._kernels()
     path.parent.mkdir(parents=True)
     path.write_bytes(b"\x7fELF, but no more")
-    assert isinstance(native.library.__wrapped__(), ctypes.CDLL)
+    assert isinstance(inspect.unwrap(native.library)(), ctypes.CDLL)
 
 
 def test_what_is_kept_is_found_again(tmp_path, monkeypatch):

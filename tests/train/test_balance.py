@@ -7,10 +7,10 @@ import torch.nn.functional as F
 
 from artifacts import artifact as made
 from artifacts import colour_photos
+from interrupted import killed_at
 from networks import tiny
 from smallcnn import zoo
 from smallcnn.model import store
-from smallcnn.train.loop import Loop
 from smallcnn.train.loss import class_weights, cross_entropy, distillation, shared
 from smallcnn.train.recipe import Recipe
 from smallcnn.train.run import resume, train
@@ -102,18 +102,8 @@ def test_resumed_exactly_with_everything_at_once(uneven, tmp_path, monkeypatch):
             tiny(), uneven, tmp_path / name, recipe=recipe, teacher=tmp_path / "teacher.safetensors", compute="torch"
         )
 
-    whole, take = run("whole"), Loop._step
-
-    def killed(self, *args):
-        if self._done() == 7:
-            self._write_checkpoint()
-            raise ZeroDivisionError
-        take(self, *args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Loop, "_step", killed)
-        with pytest.raises(ZeroDivisionError):
-            run("cut")
+    whole = run("whole")
+    killed_at(7, monkeypatch, lambda: run("cut"))
     first, second = (store.load(result.last).weights for result in (whole, resume(tmp_path / "cut")))
     assert all(np.array_equal(first[name], second[name]) for name in first)
 

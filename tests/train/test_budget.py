@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from artifacts import colour_photos
+from interrupted import killed_at
 from networks import tiny
 from processes import together
 from smallcnn.model import store
@@ -72,22 +73,6 @@ def test_time_enough_changes_nothing(photos, tmp_path):
     timed = train(tiny(), photos, tmp_path / "timed", recipe=RECIPE, minutes=60, compute="torch")
     assert len(timed.history) == 10
     assert same(whole, timed)
-
-
-def killed_at(step, monkeypatch, run):
-    """Runs until this step, with a checkpoint just before it, as if the process were killed then."""
-    take = Loop._step
-
-    def killed(self, *args):
-        if self._done() == step:
-            self._write_checkpoint()
-            raise ZeroDivisionError
-        take(self, *args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Loop, "_step", killed)
-        with pytest.raises(ZeroDivisionError):
-            run()
 
 
 @pytest.mark.parametrize("step", [1, 2, 3, 7, 12])

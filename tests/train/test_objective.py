@@ -9,13 +9,13 @@ import torch
 from PIL import Image
 
 from artifacts import COLOURS, colour_photos
+from interrupted import killed_at
 from networks import tiny
 from smallcnn.cli.main import main
 from smallcnn.data.sources import open_source
 from smallcnn.errors import DataError
 from smallcnn.model import store
 from smallcnn.tasks.attributes import Attributes
-from smallcnn.train.loop import Loop
 from smallcnn.train.objective import AttributeObjective
 from smallcnn.train.recipe import Recipe
 from smallcnn.train.run import resume, train
@@ -102,18 +102,8 @@ def test_resumed_exactly(table, tmp_path, monkeypatch):
     def run(name):
         return train(NETWORK, table, tmp_path / name, recipe=RECIPE, compute="torch")
 
-    whole, take = run("whole"), Loop._step
-
-    def killed(self, *args):
-        if self._done() == 7:
-            self._write_checkpoint()
-            raise ZeroDivisionError
-        take(self, *args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Loop, "_step", killed)
-        with pytest.raises(ZeroDivisionError):
-            run("cut")
+    whole = run("whole")
+    killed_at(7, monkeypatch, lambda: run("cut"))
     cut = resume(tmp_path / "cut")
     first, second = (store.load(result.last).weights for result in (whole, cut))
     assert all(np.array_equal(first[name], second[name]) for name in first)

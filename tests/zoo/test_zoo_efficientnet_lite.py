@@ -6,6 +6,7 @@ from smallcnn.errors import GraphError
 from smallcnn.ir import ops
 from smallcnn.zoo.efficientnet_lite import efficientnet_lite0
 from smallcnn.zoo.registry import parse
+from zoo_models import LAST_PLANES
 
 
 def test_cost():
@@ -31,19 +32,7 @@ def test_agrees_with_the_public_definition(name, text):
     check_in_order(parse(text).build(resolution=public["resolution"]), public)
 
 
-@pytest.mark.parametrize(
-    ("options", "plane"),
-    [
-        ({}, (7, 7)),
-        ({"resolution": 97}, (4, 4)),  # 97 49 25 13 7 4
-        ({"resolution": 97, "padding": "symmetric"}, (4, 4)),
-        ({"resolution": (96, 161)}, (3, 6)),
-        ({"resolution": 1}, (1, 1)),
-        ({"resolution": 32, "small_input": True}, (4, 4)),
-        ({"resolution": 28, "small_input": True}, (4, 4)),
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize(("options", "plane"), LAST_PLANES, ids=str)
 def test_last_plane(options, plane):
     graph = efficientnet_lite0(**options)
     assert graph[graph.features].shape == (*plane, 1280)

@@ -6,6 +6,7 @@ from smallcnn.errors import GraphError
 from smallcnn.ir import ops
 from smallcnn.zoo.mobilenet_v3 import mobilenet_v3_large, mobilenet_v3_small
 from smallcnn.zoo.registry import parse
+from zoo_models import LAST_PLANES
 
 # (parameters, Mult-Adds at 224) of the definitions in torchvision (width 1) and timm (the others), counted by torch.
 # Table 3 of the paper: 5.4 M / 219 M, 2.9 M / 66 M; at 0.75 4 M / 155 M, 2.4 M / 44 M
@@ -47,19 +48,7 @@ def test_agrees_with_the_public_definition(name, text):
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-@pytest.mark.parametrize(
-    ("options", "plane"),
-    [
-        ({}, (7, 7)),
-        ({"resolution": 97}, (4, 4)),  # 97 49 25 13 7 4
-        ({"resolution": 97, "padding": "symmetric"}, (4, 4)),
-        ({"resolution": (96, 161)}, (3, 6)),
-        ({"resolution": 1}, (1, 1)),
-        ({"resolution": 32, "small_input": True}, (4, 4)),
-        ({"resolution": 28, "small_input": True}, (4, 4)),
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize(("options", "plane"), LAST_PLANES, ids=str)
 def test_last_plane(network, options, plane):
     graph = network(**options)
     assert graph[graph.features].shape == (*plane, {mobilenet_v3_large: 960, mobilenet_v3_small: 576}[network])

@@ -4,6 +4,7 @@ from public_logits import check_in_order, public_definition
 from smallcnn.cost.profile import profile
 from smallcnn.errors import GraphError
 from smallcnn.zoo.mobilenet_v4 import mobilenet_v4_conv_small
+from zoo_models import LAST_PLANES
 
 # width: (parameters, Mult-Adds at 224) of timm's definitions, counted by torch; the paper has 3.8 M and 0.2 G
 COSTS = {1.0: (3_774_024, 186_005_568), 0.5: (2_238_952, 64_741_408), 0.35: (1_905_384, 47_723_040)}
@@ -25,19 +26,7 @@ def test_agrees_with_the_public_definition():
     check_in_order(graph, public)
 
 
-@pytest.mark.parametrize(
-    ("options", "plane"),
-    [
-        ({}, (7, 7)),
-        ({"resolution": 97}, (4, 4)),  # 97 49 25 13 7 4
-        ({"resolution": 97, "padding": "symmetric"}, (4, 4)),
-        ({"resolution": (96, 161)}, (3, 6)),
-        ({"resolution": 1}, (1, 1)),
-        ({"resolution": 32, "small_input": True}, (4, 4)),
-        ({"resolution": 28, "small_input": True}, (4, 4)),
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize(("options", "plane"), LAST_PLANES, ids=str)
 def test_last_plane(options, plane):
     graph = mobilenet_v4_conv_small(**options)
     assert graph[graph.features].shape == (*plane, 960)

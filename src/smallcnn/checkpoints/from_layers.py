@@ -24,7 +24,10 @@ def from_layers(
     labels: Sequence[str] | None,
     overrides: Overrides,
 ) -> Model:
-    """The network from consecutive parts of it."""
+    """The network of TensorFlow Lite files, each a consecutive part of it.
+
+    Raises FileError if a file does not fit `model`.
+    """
     files = [read_layers(path) for path in paths]
     first = files[0]
     if overrides.plane not in (None, first.input_shape[:2]):

@@ -12,7 +12,7 @@ import numpy as np
 
 from smallcnn.compiler import packing, specs
 from smallcnn.compiler.choices import Choice
-from smallcnn.compiler.layers import Layer
+from smallcnn.compiler.layers import ELEMENTWISE, Layer
 from smallcnn.compiler.operands import (
     Answer,
     Arena,
@@ -246,10 +246,7 @@ def _lanewise(layer: Layer, vector: int) -> Call:
             spec = specs.Response(op.size, op.alpha, op.beta, op.bias, source.channels, pitch, sink)
             extents, strides, split = (lanes, out.pixels), flat, 1
             reads = [Map(source.storage, low, extents, flat(pitch))]
-        case (
-            ops.Scale() | ops.Add() | ops.Activation() | ops.Clip() | ops.BatchNorm() | ops.Quantize()
-            | ops.Dequantize()
-        ):  # fmt: skip
+        case op if isinstance(op, (ops.Scale, ops.Add, *ELEMENTWISE)):
             extents, strides, split = (lanes, out.pixels), flat, 1
             reads = [Map(source.storage, low, extents, flat(pitch))]
             plus: tuple[Elementwise, ...] = ()

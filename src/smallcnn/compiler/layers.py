@@ -53,6 +53,9 @@ class OffGrid:
 
 Epilogue = tuple[Act | Affine | Plus | OntoGrid | OffGrid, ...]
 
+ELEMENTWISE = (ops.Activation, ops.Clip, ops.BatchNorm, ops.Quantize, ops.Dequantize)
+"""Operators that are steps of the epilogue of the layer before them, or a layer that is nothing but an epilogue."""
+
 
 @dataclass(eq=False)
 class Layer:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from smallcnn.compiler.layers import Act, Affine, Epilogue, Layer, OffGrid, OntoGrid, Plus, dense_lanes
+from smallcnn.compiler.layers import ELEMENTWISE, Act, Affine, Epilogue, Layer, OffGrid, OntoGrid, Plus, dense_lanes
 from smallcnn.compiler.storage import Flat, Storage, View, up
 from smallcnn.errors import CompileError
 from smallcnn.ir import ops
@@ -68,7 +68,7 @@ class _Lowering:
             case ops.Activation(function="relu") if self._only_depthwise(node):
                 self.views[node.name] = self.read(node.inputs[0])
                 self.rectified.add(node.name)
-            case ops.Activation() | ops.Clip() | ops.BatchNorm() | ops.Quantize() | ops.Dequantize():
+            case op if isinstance(op, ELEMENTWISE):
                 self._per_channel(node)
             case ops.Flatten() | ops.LocalResponseNorm():
                 self._whole(node)
@@ -226,7 +226,7 @@ class _Lowering:
     ) -> None:
         """Appends the layer with the longest epilogue that fits."""
         names, last = [node.name], node
-        elementwise = isinstance(op, ops.Activation | ops.Clip | ops.BatchNorm | ops.Quantize | ops.Dequantize)
+        elementwise = isinstance(op, ELEMENTWISE)
         epilogue = self._elementwise(node) if elementwise else ()
         while (follower := only_reader(self.graph, last)) is not None:
             step = self._absorb(follower, last, slots)
@@ -250,7 +250,7 @@ class _Lowering:
     def _absorb(self, follower: Node, last: Node, slots: Sequence[int]) -> Epilogue | None:
         """`follower` as epilogue steps, or None if it needs its own layer."""
         match follower.op:
-            case ops.Activation() | ops.Clip() | ops.BatchNorm() | ops.Quantize() | ops.Dequantize():
+            case op if isinstance(op, ELEMENTWISE):
                 return self._elementwise(follower)
             case ops.Dropout():
                 return ()

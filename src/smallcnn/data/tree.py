@@ -94,7 +94,7 @@ class OnDisk:
         return self.path / name
 
     def images(self) -> dict[str, File]:
-        """All images below; what else is there is left out."""
+        """All images below; other files are counted as left out."""
         images: dict[str, File] = {}
         for name, entry in self._walk(self.path):
             path = Path(entry.path)
@@ -157,7 +157,7 @@ class InArchive:
         return self.files[name,]
 
     def images(self) -> dict[str, File]:
-        """All images below; what else is there is left out."""
+        """All images below; other files are counted as left out."""
         for name in self.files:
             if not is_image_name(name[-1]):
                 self.left_out.file(self.path.joinpath(*name))

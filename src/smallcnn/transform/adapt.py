@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from smallcnn import zoo
 from smallcnn.errors import GraphError
 from smallcnn.ir import ops
 from smallcnn.ir.graph import Graph, Node, make_node
@@ -38,6 +37,8 @@ def with_resolution(graph: Graph, resolution: tuple[int, int]) -> Graph:
 
 def _windows_at(graph: Graph, resolution: tuple[int, int]) -> dict[str, Op]:
     """Convolutions and pools of the registered network at another size; none if it is not registered."""
+    from smallcnn import zoo  # running a model needs no network of the registry
+
     common = {"classes": graph.output_shape[0], "channels": graph.input_shape[2]}
     try:
         model = zoo.parse(graph.name)
