@@ -1,6 +1,6 @@
 """Another kind of processor, as far as this one can stand in for it: the tests' options --precision and --level.
 
-`auto` then trains in that precision, and PyTorch, the compiler and the training kernels use no newer vector
+`--precision auto` then trains in that precision, and PyTorch, the compiler and the training kernels use no newer vector
 instructions. What the options say is in the environment, so that processes which tests start can follow.
 """
 
@@ -46,11 +46,12 @@ def has(level: str) -> bool:
 def follow() -> None:
     """Makes this process what was chosen."""
     if precision := os.environ.get(_PRECISION):
-        import torch
+        from smallcnn.train import choice
 
-        real = torch.cpu.get_capabilities()
-        made = real | {"avx512_bf16": precision == "bfloat16", "amx_bf16": False, "bf16": False}
-        torch.cpu.get_capabilities = lambda: made
+        real = choice.possible
+        choice.possible = lambda way, wanted, device: real(
+            way, precision if wanted == "auto" and way != "kernels" else wanted, device
+        )
     if chosen := level():
         from smallcnn.compiler import targets
         from smallcnn.train.fast import native
@@ -61,9 +62,16 @@ def follow() -> None:
         native._FLAGS = tuple(march if flag == "-march=native" else flag for flag in native._FLAGS)
 
 
+def forget_kernels() -> None:
+    """Lets short runs compute alike, whether or not another test has compiled the training kernels."""
+    from smallcnn.train.fast import native
+
+    native.is_compiled = lambda: False
+
+
 def description() -> str:
     """One line about what tests run on."""
-    precision = os.environ.get(_PRECISION, "what the processor prefers")
+    precision = os.environ.get(_PRECISION, "what `auto` takes")
     return f"training in {precision}, vectors of {level() or 'the processor'}"
 
 

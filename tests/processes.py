@@ -81,6 +81,7 @@ def _work(number, count, port, said, threads, function, args):
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
     }  # fmt: skip
     machine.follow()
+    machine.forget_kernels()
     torch.set_num_threads(threads)
     try:
         function(*args)

@@ -15,11 +15,12 @@ from torch import nn
 from artifacts import colour_photos
 from networks import tiny
 from processes import Processes, together
-from smallcnn.errors import DataError
+from smallcnn.errors import CompileError, DataError
 from smallcnn.model import store
 from smallcnn.reference.initial import initial_weights
 from smallcnn.train import loop
 from smallcnn.train.distributed import joined
+from smallcnn.train.fast.native import library
 from smallcnn.train.ranks import Ranks
 from smallcnn.train.recipe import Recipe
 from smallcnn.train.run import train
@@ -34,8 +35,16 @@ def photos(tmp_path_factory):
     return folder
 
 
-def work(data, out, recipe, resume=False):
-    train(tiny(), data, out, recipe=recipe, resume=resume)
+@pytest.fixture(scope="module")
+def kernels():
+    try:
+        library()
+    except CompileError as error:
+        pytest.skip(str(error))
+
+
+def work(data, out, recipe, resume=False, compute="auto"):
+    train(tiny(), data, out, recipe=recipe, resume=resume, compute=compute)
 
 
 def near(first, second, recipe):
@@ -94,6 +103,21 @@ def test_several_processes_end_where_one_does(photos, tmp_path, name, precision)
     assert said[1:] == [""] * (count - 1)
 
 
+@pytest.mark.parametrize("name", ["photo, parts, mixed, averaged", "head first"])
+def test_our_kernels_in_several_processes_end_where_one_does(photos, tmp_path, kernels, name):
+    """With the same bits as before if they are stopped in between."""
+    count, changes = RECIPES[name]
+    recipe = Recipe(**{"epochs": 3, "batch_size": 8, "precision": "float32"} | changes)
+    together(tmp_path, 1, work, photos, tmp_path / "one", recipe, False, "kernels")
+    said = together(tmp_path, count, work, photos, tmp_path / "several", recipe, False, "kernels")
+    near(tmp_path / "one", tmp_path / "several", recipe)
+    assert "computed by kernels" in said[0]
+    for end in (1, 2, None):
+        together(tmp_path, count, until, photos, tmp_path / "cut", recipe, end, "kernels")
+    whole, cut = (store.load(tmp_path / name / "last.safetensors") for name in ("several", "cut"))
+    assert all(np.array_equal(whole.weights[tensor], cut.weights[tensor]) for tensor in whole.weights)
+
+
 def test_another_number_of_processes_goes_on(photos, tmp_path):
     recipe = Recipe(epochs=4, batch_size=12, augment="photo", precision="float32")
     together(tmp_path, 1, work, photos, tmp_path / "one", recipe)
@@ -102,7 +126,7 @@ def test_another_number_of_processes_goes_on(photos, tmp_path):
     near(tmp_path / "one", tmp_path / "cut", recipe)
 
 
-def until(data, out, recipe, end):
+def until(data, out, recipe, end, compute="auto"):
     """Trains until a few steps into the epoch `end`, and is then asked to stop in one of the processes."""
     step = loop.Loop._step
 
@@ -112,7 +136,7 @@ def until(data, out, recipe, end):
         step(self, *args)
 
     loop.Loop._step = step_and_ask
-    result = train(tiny(), data, out, recipe=recipe, resume=True)
+    result = train(tiny(), data, out, recipe=recipe, resume=True, compute=compute)
     assert result.finished == (end is None)
 
 
@@ -231,6 +255,7 @@ main(sys.argv[1:])
 def test_a_lost_process_is_started_again_and_the_run_goes_on(photos, tmp_path, lost):
     (tmp_path / "lost.py").write_text(f"TESTS, LOST = {str(Path(__file__).parents[1])!r}, {lost}\n{LOST}")
     options = ["--data", photos, "--out", tmp_path / "lost", "--resolution", 32, "--epochs", 2, "--batch-size", 8]
+    options += ["--compute", "torch", "--precision", "float32"]  # not what the cache and the processor happen to have
     run = torchrun(tmp_path / "lost.py", "train", MODEL, *options)
     assert run.returncode == 0, run.stderr
     assert run.stdout == f"{tmp_path / 'lost' / 'best.safetensors'}\n"
@@ -244,7 +269,7 @@ def test_a_lost_process_is_started_again_and_the_run_goes_on(photos, tmp_path, l
 
 
 def undisturbed(data, out):
-    train(MODEL, data, out, resolution=32, epochs=2, batch_size=8)
+    train(MODEL, data, out, resolution=32, epochs=2, batch_size=8, compute="torch", precision="float32")
 
 
 def torchrun(*args):

@@ -42,7 +42,7 @@ SECONDS = 25
 BAD = ("Traceback", "terminate called", "Fatal Python error", "Thread 0x")
 
 
-def work(data, out, met):
+def work(data, out, met, compute="torch"):
     meet = distributed._meet
 
     def meet_and_tell(ranks):
@@ -50,16 +50,18 @@ def work(data, out, met):
         (met / str(ranks.number)).touch()
 
     distributed._meet = meet_and_tell
-    train(tiny(), data, out, recipe=Recipe(epochs=5, batch_size=6, augment="photo", ema=0.9))
+    train(tiny(), data, out, recipe=Recipe(epochs=5, batch_size=6, augment="photo", ema=0.9), compute=compute)
 
 
 class ByHand:
     """Processes with torchrun's variables, but without anybody who watches them."""
 
+    compute = "torch"
+
     def __init__(self, folder, data, count):
         self.met = folder / "met"
         self.met.mkdir(parents=True)
-        self.run = Processes(folder, count, work, data, folder / "run", self.met)
+        self.run = Processes(folder, count, work, data, folder / "run", self.met, self.compute)
         until(lambda: len(list(self.met.iterdir())) == count)  # before that, nobody knows who is still to come
 
     def kill(self, number):
@@ -75,6 +77,12 @@ class ByHand:
             assert code == (2 if LOST.search(text) else code), (code, text)
             assert code in (0, 2, -signal.SIGKILL), (code, text)
         return said
+
+
+class WithKernels(ByHand):
+    """The same, computed by our kernels."""
+
+    compute = "kernels"
 
 
 OPTIONS = ["--resolution", 32, "--epochs", 4, "--batch-size", 6]
@@ -306,12 +314,13 @@ def killed(way, tmp_path, photos, kills, seed):
     return ends
 
 
-def test_a_process_killed_a_few_times(tmp_path, photos):
-    killed(ByHand, tmp_path, photos, 3, seed=1)
+@pytest.mark.parametrize("way", [ByHand, WithKernels])
+def test_a_process_killed_a_few_times(tmp_path, photos, way):
+    killed(way, tmp_path, photos, 3, seed=1)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("way", [ByHand, Agent, Torchrun])
+@pytest.mark.parametrize("way", [ByHand, WithKernels, Agent, Torchrun])
 def test_a_process_killed_many_times(tmp_path, photos, way, request):
     ends = killed(way, tmp_path, photos, request.config.getoption("--kills"), seed=0)
     assert ends["said by all"] + ends["said by some"] > ends.total() / 4  # or the moments are not those of a run

@@ -308,6 +308,24 @@ def test_a_nan_is_not_hidden():
     assert accelerate(module)(x).isnan().all()
 
 
+def test_denormal_numbers_are_zero(threads):
+    """Values near 1e-40, made 1e38 times as large by the last layer: none are left. Torch's own threads keep them."""
+    g = Builder(input=(16, 16, 3))
+    x = g.conv(g.input, 16, kernel=3, bias=False, name="first")
+    x = g.depthwise(x, kernel=3, bias=False, name="second")
+    x = g.conv(x, 16, kernel=1, bias=False, name="third")
+    module = to_module(g.graph(g.dense(g.global_pool(x), 2, name="last"), features=x, name="faint"))
+    for name, scale in (("first", 1e-20), ("second", 1e-20), ("third", 1), ("last", 1e38)):
+        torch.nn.init.uniform_(module.get_submodule(name).weight, 0.1 * scale, scale)
+    x = images(module.graph).abs().requires_grad_()
+    bias = module.get_submodule("last").bias.expand(3, 2)
+    plain, result = module(x), accelerate(module)(x)
+    assert ((plain - bias).abs() > 0.1).all()
+    assert torch.equal(result, bias)
+    result.sum().backward()
+    assert (torch.full((1 << 20,), 1e-40) * 0.5).count_nonzero() == 1 << 20
+
+
 def test_no_compiler(monkeypatch):
     monkeypatch.setattr(native, "find_spec", lambda name: None)
     monkeypatch.setattr(native, "which", lambda name: None)

@@ -201,7 +201,7 @@ def _train_and_measure(
     teacher = teacher if run.row.distil else None
     result = train(
         run.graph, source, run.folder, recipe=recipe, teacher=teacher, resume=True, compute=compute,
-        device=device, workers=workers,
+        device=device, threads=threads, workers=workers,
     )  # fmt: skip
     if result.stopped:  # even if the run is finished: it is measured next time
         raise KeyboardInterrupt

@@ -1,81 +1,73 @@
-"""Backend of a training step: plain torch, our own kernels (`fast`), or torch.compile.
+"""What can compute a training step: plain torch, our own kernels (`fast`) or torch.compile, in float32 or bfloat16.
 
-"auto" times torch and the kernels on the network itself and takes the faster one. torch.compile is used only on
-request: it takes minutes to start, and on CPUs it was no faster than plain torch (docs/training.md).
+`choice` says which of them a run takes.
 """
 
-import copy
-import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from smallcnn.errors import CompileError
+from smallcnn.errors import DataError
 from smallcnn.module import GraphModule
+from smallcnn.train.device import computes_bfloat16
+from smallcnn.train.recipe import Precision
 
 Way = Literal["auto", "torch", "kernels", "compile"]
 Network = Callable[[Tensor], Tensor]
 
-_SHORT = 60  # seconds; a shorter run is not worth compiling the kernels
-_TRIED = 16  # images per step
-_STEPS = 3
-
 
 @dataclass(frozen=True)
-class Choice:
-    """The chosen backend, and the reason in one line."""
+class Computation:
+    """One way to compute a step, in float32 or with bfloat16 autocast."""
 
     way: Way
-    reason: str
+    bfloat16: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.way} in {'bfloat16' if self.bfloat16 else 'float32'}"
+
+    def network(self, module: GraphModule) -> Network:
+        """The function that computes the module's outputs. Raises CompileError if the kernels do not compile."""
+        match self.way:
+            case "kernels":
+                from smallcnn.train.fast import accelerate
+
+                return accelerate(module)
+            case "compile":
+                return torch.compile(module)
+            case _:
+                return module
+
+    def autocast(self, device: torch.device) -> AbstractContextManager[None]:
+        """The context in which the network is called."""
+        return torch.autocast(device.type, torch.bfloat16, enabled=self.bfloat16)
 
 
-def choose(
-    way: Way, module: GraphModule, size: tuple[int, int, int], device: torch.device, bfloat16: bool, images: int
-) -> Choice:
-    """Resolves "auto" for a run over `images` images with a short measurement at input `size` (H, W, C).
+KERNELS, TORCH = Computation("kernels"), Computation("torch")
 
-    Leaves the module unchanged.
+
+def possible(way: Way, precision: Precision, device: torch.device) -> tuple[list[Computation], list[str]]:
+    """What these options allow on this hardware, and why they exclude the rest.
+
+    Raises DataError if the options contradict each other.
     """
-    if way != "auto":
-        return Choice(way, "chosen with --compute")
-    if device.type != "cpu" or bfloat16:
-        return Choice("torch", "our own kernels are for float32 on CPUs")
-    plain = _rate("torch", module, size)
-    if images / plain < _SHORT:
-        return Choice("torch", f"{plain:,.0f} images/s, and the run is short")
-    try:
-        kernels = _rate("kernels", module, size)
-    except CompileError as error:
-        return Choice("torch", str(error))
-    better: Way = "kernels" if kernels > plain else "torch"
-    return Choice(better, f"{kernels:,.0f} images/s with our own kernels, {plain:,.0f} with torch's")
-
-
-def network(way: Way, module: GraphModule) -> Network:
-    """The function that computes the module's logits in training. Raises CompileError if the kernels do not compile."""
-    match way:
-        case "kernels":
-            from smallcnn.train.fast import accelerate
-
-            return accelerate(module)
-        case "compile":
-            return torch.compile(module)
-        case _:
-            return module
-
-
-def _rate(way: Way, module: GraphModule, size: tuple[int, int, int]) -> float:
-    """Images per second, forward and backward, from the fastest of a few steps."""
-    height, width, channels = size
-    trial = copy.deepcopy(module).train()
-    run = network(way, trial)
-    images = torch.rand(_TRIED, channels, height, width).contiguous(memory_format=torch.channels_last)
-    seconds = []
-    for _ in range(1 + _STEPS):
-        started = time.perf_counter()
-        run(images).square().mean().backward()  # type: ignore[no-untyped-call]
-        seconds.append(time.perf_counter() - started)
-    return _TRIED / min(seconds[1:])
+    cpu = device.type == "cpu"
+    if way == "kernels" and (precision == "bfloat16" or not cpu):
+        what = precision if cpu else device.type
+        raise DataError(f"--compute kernels is for float32 on the CPU, not {what}; drop one of the two")
+    if not cpu:  # GPUs with bfloat16 are always quicker in it, so nothing needs to be timed there
+        bfloat16 = precision == "bfloat16" or (precision == "auto" and computes_bfloat16(device))
+        return [Computation("torch" if way == "auto" else way, bfloat16)], ["our own kernels are for CPUs"]
+    if precision == "bfloat16":
+        return [Computation("torch" if way == "auto" else way, True)], ["our own kernels compute in float32"]
+    found, excluded = [KERNELS, TORCH] if way == "auto" else [Computation(way)], []
+    if precision == "auto" and way in ("auto", "torch"):
+        if computes_bfloat16(device):
+            found.append(Computation("torch", True))
+        else:
+            excluded.append("no bfloat16 in this processor")
+    return found, excluded

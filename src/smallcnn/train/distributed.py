@@ -15,10 +15,9 @@ import socket
 import time
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
-from typing import cast
 from uuid import uuid4
 from weakref import WeakSet
 
@@ -30,6 +29,8 @@ from torch.distributed.distributed_c10d import _set_pg_timeout
 from torch.nn.parallel import DistributedDataParallel
 
 from smallcnn.errors import DataError, LostProcess, SmallcnnError
+from smallcnn.system.cpu import cores_per_process
+from smallcnn.train import exchange
 from smallcnn.train.device import pick_device
 from smallcnn.train.ranks import Ranks
 from smallcnn.train.stopping import end_at_once_if_uncaught, end_by_itself
@@ -44,12 +45,18 @@ _has_met = False
 _wrapped: WeakSet[DistributedDataParallel] = WeakSet()
 
 
-def wrap(module: nn.Module) -> nn.Module:
-    """`module` with gradients averaged over the processes after each backward pass and synchronised norms."""
+def wrap(module: nn.Module, network: Callable[[Tensor], Tensor] | None = None) -> nn.Module:
+    """`network` with gradients averaged over the processes after each backward pass and synchronised norms.
+
+    `network` computes the outputs of `module`, by default by calling it. It must look up the module's layers when it is
+    called, because this replaces them.
+    """
     synchronise(module)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")  # its replacement is too new
-        network = DistributedDataParallel(_Whole(module), find_unused_parameters=True, broadcast_buffers=False)
+        network = DistributedDataParallel(
+            _Whole(module, network or module), find_unused_parameters=True, broadcast_buffers=False
+        )
     _wrapped.add(network)
     return network
 
@@ -125,6 +132,7 @@ def _meet(ranks: Ranks) -> None:
         timeout=_CONNECTING,
     )
     _set_pg_timeout(_PATIENCE)
+    exchange.connect()
 
 
 def _leave() -> None:
@@ -136,6 +144,7 @@ def _leave() -> None:
     seconds and exits.
     """
     faulthandler.dump_traceback_later(_LEAVING, exit=True, file=2)
+    exchange.disconnect()
     try:
         for network in list(_wrapped):
             vars(network).pop("logger", None)  # it holds the reducer
@@ -165,7 +174,7 @@ def restarted() -> bool:
 
 def decoding_threads() -> int:
     """Number of decoding threads for each process of this machine."""
-    return max(1, min((os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 8))
+    return min(cores_per_process(), 8)
 
 
 def _meeting_point(ranks: Ranks, address: str, port: int) -> Store:
@@ -257,17 +266,17 @@ def _own_device(name: str, local: int) -> torch.device:
 
 
 class _Whole(nn.Module):
-    """A network plus an unused parameter, for DDP.
+    """A network with the parameters of `module` and an unused one, for DDP.
 
     DDP must search for unused parameters at every step, for two reasons: some are unused while only the last layer
     learns; and without the search it reorders the gradients after the first step, so three or more processes would add
     them in another order after a resume. The unused parameter avoids DDP's warning on stderr when it finds none.
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, network: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
-        self.module = module
+        self.module, self.network = module, network
         self.unused = nn.Parameter(torch.zeros((), device=next(module.parameters()).device))
 
     def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, self.module(x))
+        return self.network(x)

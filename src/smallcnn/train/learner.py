@@ -8,12 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from smallcnn.data.loader import Batch
-from smallcnn.errors import DataError
 from smallcnn.ir.graph import Graph
 from smallcnn.module import GraphModule, named, to_module
 from smallcnn.train.augment import Draws, augmented, seed_step
-from smallcnn.train.compute import Choice, Network, Way, choose, network
-from smallcnn.train.device import computes_bfloat16
+from smallcnn.train.choice import Choice, Extent, choose
+from smallcnn.train.compute import Computation, Network, Way
 from smallcnn.train.distributed import gradients_later, wrap
 from smallcnn.train.ema import Average
 from smallcnn.train.loss import Mix, draw_mix
@@ -31,9 +30,10 @@ class Learner:
     """A network with its objective, optimizer and averaged weights. A step is `gradients`, then `update`.
 
     Without `weights` the network starts from random weights of the recipe's seed. `size` (H, W, C) is that of the
-    training images. Call `choose` or `join` before the first step.
+    training images. Call `choose` before the first step, and after restoring weights.
     """
 
+    computation: Computation
     network: Network
 
     def __init__(
@@ -52,32 +52,22 @@ class Learner:
         self.module.to(memory_format=pixels.memory_format)  # type: ignore[call-overload]
         self.optimizer = make_optimizer(recipe, graph, self.module)
         self.average = Average(self.module, recipe.ema) if recipe.ema else None
-        wanted = recipe.precision
-        self.bfloat16 = wanted == "bfloat16" or (wanted == "auto" and computes_bfloat16(self.device))
 
     @property
     def averaged(self) -> GraphModule | None:
         """The module with the averaged weights, if the recipe has them."""
         return self.average.module if self.average else None
 
-    def choose(self, way: Way, images: int) -> Choice:
-        """Chooses the backend for a run over `images` images (see `compute.choose`).
-
-        Our own kernels, if requested, compute in float32 even where the processor prefers bfloat16.
-        """
-        if way == "kernels":
-            if self.recipe.precision == "bfloat16" or self.device.type != "cpu":
-                what = "bfloat16" if self.recipe.precision == "bfloat16" else self.device.type
-                raise DataError(f"--compute kernels is for float32 on the CPU, not {what}; drop one of the two")
-            self.bfloat16 = False
-        choice = choose(way, self.module, self.size, self.device, self.bfloat16, images)
-        self.network = network(choice.way, self.module)
+    def choose(self, way: Way, extent: Extent) -> Choice:
+        """Chooses what computes the steps of a run (see `choice`), and starts it from the present weights."""
+        ranks = self.ranks
+        self.set_mode(head_only=False)
+        choice = choose(way, self.recipe.precision, self.module, self.size, self.device, extent, ranks)
+        self.computation = choice.computation
+        with ranks.together(), ranks.in_turn():  # the first process of a machine compiles the kernels for all
+            network = self.computation.network(self.module)
+        self.network = network if ranks.alone else wrap(self.module, network)
         return choice
-
-    def join(self) -> None:
-        """Trains together with the other processes, from the current weights."""
-        self.network = wrap(self.module)
-        self.bfloat16 = self.ranks.from_first(self.bfloat16)  # processors may differ
 
     def set_mode(self, head_only: bool) -> None:
         """Sets which layers learn, all or the last one only, and which norms use batch statistics."""
@@ -105,7 +95,7 @@ class Learner:
         for number, (rows, places) in enumerate(parts, 1):
             images, targets, own = self._augmented(batch, rows, places, draws, mix)
             with nullcontext() if number == len(parts) else gradients_later(self.network):
-                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+                with self.computation.autocast(self.device):
                     outputs = named(self.graph, self.network(self.pixels.normalise(images)))
                 if len(targets):
                     loss = objective.loss(outputs, targets, own, images) * (len(targets) / count)

@@ -21,7 +21,7 @@ from smallcnn.data.sources import Source
 from smallcnn.errors import DataError, FileError
 from smallcnn.train import budget, checkpoint, hello
 from smallcnn.train.augment import Draws
-from smallcnn.train.compute import Choice
+from smallcnn.train.choice import Extent
 from smallcnn.train.epochs import Epoch, epochs_without_gain, title
 from smallcnn.train.feed import Feed
 from smallcnn.train.learner import Learner
@@ -79,12 +79,7 @@ class Loop:
         self.share = ranks.share(self.batch_size, recipe.accumulate, bool(recipe.mixup or recipe.cutmix))
         size = (*view.size, graph.input_shape[2])
         self.learner = Learner(graph, weights, recipe, pixels, size, aim, ranks)
-        choice = Choice("torch", "several processes, which share batch-norm statistics")
-        if ranks.alone:
-            choice = self.learner.choose(settings.compute, recipe.epochs * len(self.feed))
-        self.why = choice.reason
-        self.settings = replace(settings, compute=choice.way, bfloat16=self.learner.bfloat16)
-        self.files = ModelFiles(folder, self.settings, source, self.duplicates)
+        self.settings = settings
         self.saved_at, self.behind = time.perf_counter(), False  # behind: the last checkpoint could not be written
 
     def run(self, resume: bool) -> Result:
@@ -99,12 +94,12 @@ class Loop:
                 self.spent_before = self.progress.spent
                 if self.progress.step > self.steps or self.progress.total > self.recipe.epochs * self.steps:
                     raise FileError(f"{self.folder / CHECKPOINT}: its position is not one in this run")
-        if not ranks.alone:
-            self.learner.join()
+        why = self._choose()
+        self.files = ModelFiles(self.folder, self.settings, self.source, self.duplicates)
         progress = self.progress
         stopping = False
         with self._log() as log, asked_to_stop(log, ranks.alone) as stop:
-            self._say_hello(log, resume)
+            self._say_hello(log, resume, "as stored with the run" if resume else why)
             if not resume:
                 self._save(log)
             while not self._finished() and not stopping:
@@ -130,6 +125,14 @@ class Loop:
             finished=self._finished(),
             stopped=stopping,
         )
+
+    def _choose(self) -> str:
+        """Chooses what computes the steps, and returns the reason; a resumed run's settings leave no choice."""
+        recipe = self.recipe
+        extent = Extent(recipe.epochs * len(self.feed), max(map(len, self.share)), recipe.minutes)
+        choice = self.learner.choose(self.settings.compute, extent)
+        self.settings = replace(self.settings, compute=choice.computation.way, bfloat16=choice.computation.bfloat16)
+        return choice.reason
 
     def _done(self) -> int:
         """Steps since the beginning of the run."""
@@ -180,8 +183,7 @@ class Loop:
                 log = Log(self.folder, self._epochs(), self.steps, at.history, self.learner.objective.goal, at.step)
         return log
 
-    def _say_hello(self, log: Quiet, resume: bool) -> None:
-        why = "as stored with the run" if resume else self.why  # a resumed run does not choose again
+    def _say_hello(self, log: Quiet, resume: bool, why: str) -> None:
         about = hello.of_run(self.settings, self.source, self.learner.device.type, self.ranks)
         for line in (*about, *hello.of_steps(self.settings, self.feed, self.batch_size, why, self.ranks)):
             log.say(line)

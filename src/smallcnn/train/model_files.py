@@ -62,7 +62,7 @@ class ModelFiles:
             scores={goal: scores.get(goal)},
             averaged=module is learner.averaged,
             device=learner.device.type,
-            bfloat16=learner.bfloat16,
+            bfloat16=learner.computation.bfloat16,
             versions={
                 "smallcnn": smallcnn.__version__,
                 "torch": torch.__version__,

@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 
 from smallcnn.errors import DataError, SmallcnnError
+from smallcnn.train.exchange import sum_over_processes
 
 T = TypeVar("T")
 
@@ -73,7 +74,7 @@ class Ranks:
         if self.alone:
             return list(values)
         total = torch.tensor(values, dtype=torch.float64)
-        dist.all_reduce(total)
+        sum_over_processes(total)
         return total.tolist()
 
     def gather(self, value: T) -> list[T]:

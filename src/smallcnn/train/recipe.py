@@ -81,7 +81,9 @@ class Recipe:
     distil_weight: float = _about(0.7, "share of the teacher in the loss")
     temperature: float = _about(4.0, "divisor of the logits of both networks, with a soft teacher")
     precision: Precision = _about(
-        "auto", "number format: float32, bfloat16 (autocast) or auto: bfloat16 where the processor computes in it"
+        "auto",
+        "number format: float32, bfloat16 (autocast) or auto: bfloat16 where the processor computes in it and trial "
+        "steps are quicker",
     )
     balance: bool = _about(
         False, "weight each image's loss by the rarity of its class, so that every class counts equally"

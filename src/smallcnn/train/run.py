@@ -20,6 +20,7 @@ from smallcnn.image.overrides import Overrides
 from smallcnn.ir.graph import Graph
 from smallcnn.model.model import Model
 from smallcnn.system import lock, places
+from smallcnn.system.cpu import openmp_threads
 from smallcnn.system.files import remove_leftovers
 from smallcnn.train import checkpoint
 from smallcnn.train.compute import Way
@@ -49,6 +50,7 @@ def train(
     resume: bool = False,
     compute: Way = "auto",
     device: str = "auto",
+    threads: int | None = None,
     workers: int | None = None,
     **changes: Any,
 ) -> Result:
@@ -70,15 +72,17 @@ def train(
     `recipe` is a Recipe, the name of one (see `recipes`), or "auto": the one for fine-tuning, for small images or for
     photographs. `changes` override its fields. `teacher` is a model file to learn from. `root` is the folder with the
     files of a named set. `groups` says which images must stay on one side of the split (`smallcnn.data.groups`).
-    `compute` is the backend of a step: torch, our own kernels or torch.compile; "auto" tries the first two.
-    `workers` is the number of decoding threads, by default one per core up to eight. With `resume` the run in `out`
-    continues, if there is one; its settings must be the same.
+    `compute` is the backend of a step: torch, our own kernels or torch.compile; "auto" times the first two.
+    `threads` is the number of compute threads of this process from now on, by default torch's, but no more than the
+    usable cores (`system.cpu.openmp_threads`). `workers` is the number of decoding threads, by default one per usable
+    core up to eight. With `resume` the run in `out` continues, if there is one; its settings must be the same.
 
     Ctrl-C finishes the step, writes a checkpoint and returns with `finished` false. Errors the user can fix raise a
     subclass of SmallcnnError. Under torchrun the processes compute one run together (docs/distributed.md); such an
     error is then raised in the first process and ends the others with exit code 2.
     """
     check_names(changes)
+    set_threads(threads)
     with joined(device) as (ranks, on):
         with ranks.together(), ranks.in_turn():
             plain = replace(named(recipe), **changes)
@@ -97,12 +101,14 @@ def resume(
     root: str | Path | None = None,
     teacher: str | Path | None = None,
     device: str = "auto",
+    threads: int | None = None,
     workers: int | None = None,
 ) -> Result:
     """Resumes the run in the folder `out`, with the settings it was started with.
 
     Pass `data`, `root` and `teacher` only if the images or the teacher's file have moved.
     """
+    set_threads(threads)
     with joined(device) as (ranks, on):
         settings = None
         with ranks.together():
@@ -117,6 +123,13 @@ def resume(
             source = opened(data, recipe, root, columns=settings.task, cut=settings.cut)
         beginning = Start(settings.graph, None, settings.preprocessing, settings.start)
         return _run(beginning, source, out, recipe, teacher, True, "auto", on, workers, ranks)
+
+
+def set_threads(threads: int | None) -> None:
+    """Sets torch's number of threads, of the whole process; by default it is lowered to the usable cores."""
+    threads = threads or openmp_threads(torch.get_num_threads())
+    if threads != torch.get_num_threads():
+        torch.set_num_threads(threads)
 
 
 def _stored(out: Path) -> Settings:
@@ -159,8 +172,8 @@ def _run(
     place, root = source.listing.place, source.listing.root
     with ExitStack() as kept:
         with ranks.together():
-            if not ranks.alone and compute not in ("auto", "torch"):
-                raise DataError(f"--compute {compute} needs a single process; several processes use torch")
+            if not ranks.alone and compute == "compile":
+                raise DataError("--compute compile needs a single process")
             _check_apart(folder, place)
             channels = beginning.graph.input_shape[2]
             taught = Teacher(Path(teacher), source.classes, channels, on) if teacher else None

@@ -6,9 +6,10 @@ torch's SyncBatchNorm works on GPUs only. This works the same on any device, and
 from typing import Any, cast
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+from smallcnn.train.exchange import sum_over_processes
 
 
 def synchronise(module: nn.Module) -> None:
@@ -54,7 +55,7 @@ class _Normalise(torch.autograd.Function):
             variance, mean = spread.double(), middle.double()
         # float64, so that subtracting the square of a large mean loses no precision
         sums = torch.cat([mean.new_tensor([1.0]), mean, variance + mean.square()]) * here
-        dist.all_reduce(sums)
+        sum_over_processes(sums)
         count = sums[0]
         mean, squares = (sums[1:] / count).chunk(2)
         variance = (squares - mean.square()).clamp(min=0).float()
@@ -74,7 +75,7 @@ class _Normalise(torch.autograd.Function):
         normal = (x - _wide(mean, x)) * _wide(inverse, x)
         of_bias, of_weight = gradient.float().sum(others), (gradient * normal).sum(others)
         sums = torch.stack([of_bias, of_weight]).double()
-        dist.all_reduce(sums)
+        sum_over_processes(sums)
         shift, slope = (sums / count).float()
         of_x = (gradient - _wide(shift, x) - normal * _wide(slope, x)) * _wide(weight * inverse, x)
         return of_x.to(x.dtype), of_weight, of_bias, None

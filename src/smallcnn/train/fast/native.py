@@ -91,8 +91,9 @@ _FUNCTIONS = {
         *(c_int32, POINTER(Depthwise), POINTER(Source), POINTER(Gradient), POINTER(Finish)),
         *(_POINTER,) * 3,
     ),
-    "fast_norm": (c_int32, c_int32, c_double, *(_POINTER,) * 5, c_double, c_double, *(_POINTER,) * 4),
-    "fast_norm_backward": (c_int32, c_int32, c_double, *(_POINTER,) * 4, c_int32, *(_POINTER,) * 5),
+    "fast_total": (c_int32, c_int32, c_double, *(_POINTER,) * 2),
+    "fast_norm": (c_int32, *(_POINTER,) * 5, c_double, c_double, *(_POINTER,) * 4),
+    "fast_norm_backward": (c_int32, *(_POINTER,) * 5, c_int32, *(_POINTER,) * 5),
     "fast_statistics": (c_int32, c_int64, c_int32, *(_POINTER,) * 2),
     "fast_read": (c_int32, c_int64, c_int32, POINTER(Source), c_int64, _POINTER, c_int64),
     "fast_add": (c_int32, c_int64, c_int32, POINTER(Source), POINTER(Source), _POINTER),
@@ -130,6 +131,13 @@ def library() -> ctypes.CDLL:
         raise CompileError(f"fast training needs a PyTorch built on GNU OpenMP: {error}") from error
     loaded.fast_use_openmp(*entries)
     return loaded
+
+
+def is_compiled() -> bool:
+    """Whether the cache has the kernels for this processor, so that `library` need not compile them."""
+    with suppress(CompileError):
+        return sys.platform == "linux" and _kernels()[0].is_file()
+    return False
 
 
 def _loaded() -> ctypes.CDLL:

@@ -21,6 +21,7 @@ def accelerate(module: GraphModule) -> Callable[[Tensor], Tensor]:
     Parameters and buffers stay the module's own; running statistics are updated as in torch. In eval mode, without
     gradients, on another device, in another precision or under autocast the module itself is called. Results are
     bitwise reproducible for the same number of threads (torch.get_num_threads()). There are no second derivatives.
+    Synchronised norms (`sync_norm`) exchange their sums; each process must call this the same number of times.
 
     Raises CompileError, naming what to install, if the kernels cannot be compiled.
     """
@@ -104,11 +105,11 @@ class _Lease:
 
 
 class _Programs:
-    """Valid programs so far; all are rebuilt when tensors have moved or other layers train."""
+    """Valid programs so far; all are rebuilt when tensors have moved, layers are replaced or other layers train."""
 
     def __init__(self, module: GraphModule) -> None:
-        self.module, self.steps = module, plan(module)
-        self.layers = list(module.modules())
+        self.module = module
+        self.steps: list[Step] = []
         self.state: object = None
         self.idle: dict[object, list[_Program]] = {}
 
@@ -116,10 +117,10 @@ class _Programs:
         tensors = [*self.module.parameters(), *self.module.buffers()]
         state = (
             [(tensor.data_ptr(), tensor.requires_grad) for tensor in tensors],
-            [layer.training for layer in self.layers],
+            [(layer, layer.training) for layer in self.module.modules()],
             torch.get_num_threads(),
         )
         if state != self.state:
-            self.state, self.idle = state, {}
+            self.state, self.steps, self.idle = state, plan(self.module), {}
         idle = self.idle.setdefault((x.shape, wanted), [])
         return _Lease(idle.pop() if idle else _Program(self.module, self.steps, x.shape, wanted), idle)

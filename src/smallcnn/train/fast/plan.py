@@ -10,7 +10,7 @@ from smallcnn.ir.rewrite import only_reader
 from smallcnn.module import GraphModule
 from smallcnn.train.fast import steps
 from smallcnn.train.fast.steps import Step
-from smallcnn.train.fast.values import CLIP, HARD_SWISH, IDENTITY, LEAKY, Act
+from smallcnn.train.fast.values import CLIP, HARD_SWISH, IDENTITY, LEAKY, Act, BatchNorm
 
 
 def plan(module: GraphModule) -> list[Step]:
@@ -38,7 +38,7 @@ def _step(module: GraphModule, graph: Graph, node: Node, chain: list[Node]) -> S
             conv = cast(nn.Conv2d, layer)
             return steps.Convolution(name, inputs, conv, norm, _take_act(graph, chain), (top, left), (bottom, right))
         case ops.BatchNorm():
-            return steps.Normalisation(name, inputs, cast(nn.BatchNorm2d, layer), _take_act(graph, chain))
+            return steps.Normalisation(name, inputs, cast(BatchNorm, layer), _take_act(graph, chain))
         case ops.Add() if len(inputs) == 2:
             return steps.Add(name, inputs, _take_act(graph, chain))
         case ops.Activation() | ops.Clip() if act := _act(node):
@@ -63,12 +63,12 @@ def _is_native(graph: Graph, node: Node, op: ops.Conv) -> bool:
     return op.groups == 1 or pointwise or op.groups == channels == op.out
 
 
-def _take_norm(module: GraphModule, graph: Graph, chain: list[Node]) -> nn.BatchNorm2d | None:
+def _take_norm(module: GraphModule, graph: Graph, chain: list[Node]) -> BatchNorm | None:
     reader = only_reader(graph, chain[-1])
     if reader is None or not isinstance(reader.op, ops.BatchNorm):
         return None
     chain.append(reader)
-    return cast(nn.BatchNorm2d, module.get_submodule(reader.name))
+    return cast(BatchNorm, module.get_submodule(reader.name))
 
 
 def _take_act(graph: Graph, chain: list[Node]) -> Act:

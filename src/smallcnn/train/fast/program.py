@@ -45,6 +45,12 @@ class Program:
         """A float64 tensor (parts, 2, channels) for the kernels' sums over the batch."""
         return self.memory.keep(torch.empty(self.parts, 2, channels, dtype=torch.float64))
 
+    def totals(self, value: Value, sums: Tensor) -> Tensor:
+        """Records the addition of the kernels' sums over `value`: count of rows, then two sums per channel."""
+        totals = self.memory.keep(torch.empty(1 + 2 * value.channels, dtype=torch.float64))
+        self.call("fast_total", self.parts, value.channels, value.rows, at(sums), at(totals))
+        return totals
+
     def read(self, name: str) -> Value:
         """The value of a node, for a step that will contribute to its gradient."""
         value = self.values[name]

@@ -8,10 +8,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from smallcnn.train.exchange import sum_over_processes
 from smallcnn.train.fast import native
 from smallcnn.train.fast.native import at
 from smallcnn.train.fast.program import Program
-from smallcnn.train.fast.values import Act, Norm, Value
+from smallcnn.train.fast.values import Act, BatchNorm, Norm, Value
+from smallcnn.train.sync_norm import SynchronisedNorm
 
 
 @dataclass(eq=False)
@@ -43,7 +45,7 @@ class Convolution(Step):
     """A convolution with optional batch norm and activation."""
 
     layer: nn.Conv2d
-    norm: nn.BatchNorm2d | None
+    norm: BatchNorm | None
     act: Act
     padding: tuple[int, int]
     """top, left"""
@@ -115,26 +117,29 @@ class Convolution(Step):
             x.grad = to_source
 
 
-def normalise(program: Program, value: Value, layer: nn.BatchNorm2d, sums: Tensor | None) -> None:
+def normalise(program: Program, value: Value, layer: BatchNorm, sums: Tensor | None) -> None:
     """Adds batch norm to a value; `sums` are its batch statistics, None to use the running ones."""
     assert layer.running_mean is not None
     assert layer.running_var is not None
     mean, inverse, scale, shift = program.vectors(4, value.channels)
     if sums is None:
         program.call(_freeze, layer, mean, inverse, scale, shift)
-    elif value.rows == 1:
+    elif value.rows == 1 and not isinstance(layer, SynchronisedNorm):
         raise ValueError("batch norm needs more than one value per channel while training: a larger batch or image")
     else:
-        running, momentum = (at(layer.running_mean), at(layer.running_var)), layer.momentum
+        totals = program.totals(value, sums)
+        if isinstance(layer, SynchronisedNorm):
+            program.call(sum_over_processes, totals)
         program.call(
-            *("fast_norm", program.parts, value.channels, value.rows, at(sums)),
-            *(at(layer.weight), at(layer.bias), *running, momentum, layer.eps, *map(at, (mean, inverse, scale, shift))),
+            *("fast_norm", value.channels, at(totals), at(layer.weight), at(layer.bias)),
+            *(at(layer.running_mean), at(layer.running_var), layer.momentum, layer.eps),
+            *map(at, (mean, inverse, scale, shift)),
         )
     value.norm = Norm(layer, sums is None, mean, inverse)
     value.scale, value.shift = scale, shift
 
 
-def _freeze(layer: nn.BatchNorm2d, mean: Tensor, inverse: Tensor, scale: Tensor, shift: Tensor) -> None:
+def _freeze(layer: BatchNorm, mean: Tensor, inverse: Tensor, scale: Tensor, shift: Tensor) -> None:
     """Batch norm with running statistics, as scale and shift."""
     assert layer.running_mean is not None
     assert layer.running_var is not None
@@ -148,7 +153,7 @@ def _freeze(layer: nn.BatchNorm2d, mean: Tensor, inverse: Tensor, scale: Tensor,
 class Normalisation(Step):
     """Batch norm and activation of a value that has other readers, or that no convolution wrote."""
 
-    norm: nn.BatchNorm2d
+    norm: BatchNorm
     act: Act
 
     def _compute(self, program: Program, *sources: Value) -> Value:

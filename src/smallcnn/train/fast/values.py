@@ -3,13 +3,17 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
+from smallcnn.train.exchange import sum_over_processes
 from smallcnn.train.fast.native import Finish, Gradient, Source, at
+from smallcnn.train.sync_norm import SynchronisedNorm
 
 if TYPE_CHECKING:
     from smallcnn.train.fast.program import Program
 
+BatchNorm = nn.BatchNorm2d | SynchronisedNorm
 PLAIN, CLIP, LEAKY, HARD_SWISH = range(4)  # native/rows.h
 
 
@@ -107,7 +111,7 @@ class Value:
 class Norm:
     """Batch norm of one value, with batch statistics or, if `frozen`, running ones."""
 
-    layer: nn.BatchNorm2d
+    layer: BatchNorm
     frozen: bool
     mean: Tensor
     inverse: Tensor
@@ -116,9 +120,14 @@ class Norm:
         """c0, c1, c2 of native/rows.h; records the gradients of scale and shift."""
         assert value.sums is not None
         to_gamma, to_beta, *c = program.vectors(5, value.channels)
+        own = everyones = program.totals(value, value.sums)
+        if isinstance(self.layer, SynchronisedNorm) and not self.frozen:
+            everyones = program.memory.keep(torch.empty_like(own))
+            program.call(everyones.copy_, own)
+            program.call(sum_over_processes, everyones)
         program.call(
-            *("fast_norm_backward", program.parts, value.channels, value.rows, at(value.sums), at(self.mean)),
-            *(at(self.inverse), at(value.scale), self.frozen, at(to_gamma), at(to_beta), *map(at, c)),
+            *("fast_norm_backward", value.channels, at(own), at(everyones), at(self.mean), at(self.inverse)),
+            *(at(value.scale), self.frozen, at(to_gamma), at(to_beta), *map(at, c)),
         )
         for parameter, gradient in ((self.layer.weight, to_gamma), (self.layer.bias, to_beta)):
             if parameter.requires_grad:

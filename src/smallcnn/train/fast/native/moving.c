@@ -7,20 +7,29 @@
 
 #define BLOCK 32 /* rows, which stay in the cache between two passes */
 
-/* ---- Batch norm: from sums over the batch to one factor and one addend per channel. */
+/* ---- Batch norm: from sums over the batch to one factor and one addend per channel.
 
-/* From sums (parts, 2, channels) of x and its square: mean, inverse (of the standard deviation), and the scale and
-   shift for batch norm as scale * x + shift. Running statistics are updated by `momentum`. */
-void fast_norm(int parts, int channels, double count, const double *sums, const float *gamma, const float *beta,
-               float *running_mean, float *running_var, double momentum, double epsilon, float *mean, float *inverse,
-               float *scale, float *shift) {
+   Totals are (1 + 2 * channels) doubles: the number of rows, then two sums per channel. Between two of these functions
+   the totals of several processes may be added. */
+
+/* Adds up sums (parts, 2, channels). */
+void fast_total(int parts, int channels, double count, const double *sums, double *totals) {
+    *totals++ = count;
+    for (int c = 0; c < 2 * channels; c++) {
+        double sum = 0;
+        for (int part = 0; part < parts; part++) sum += sums[2 * (int64_t)part * channels + c];
+        totals[c] = sum;
+    }
+}
+
+/* From totals of x and its square: mean, inverse (of the standard deviation), and the scale and shift for batch norm as
+   scale * x + shift. Running statistics are updated by `momentum`. */
+void fast_norm(int channels, const double *totals, const float *gamma, const float *beta, float *running_mean,
+               float *running_var, double momentum, double epsilon, float *mean, float *inverse, float *scale,
+               float *shift) {
+    double count = *totals++;
     for (int c = 0; c < channels; c++) {
-        double sum = 0, square = 0;
-        for (int part = 0; part < parts; part++) {
-            sum += sums[(2 * (int64_t)part) * channels + c];
-            square += sums[(2 * (int64_t)part + 1) * channels + c];
-        }
-        double m = sum / count, variance = square / count - m * m;
+        double m = totals[c] / count, variance = totals[channels + c] / count - m * m;
         if (variance < 0) variance = 0;
         double i = 1 / sqrt(variance + epsilon);
         mean[c] = (float)m;
@@ -28,27 +37,24 @@ void fast_norm(int parts, int channels, double count, const double *sums, const 
         scale[c] = (float)(gamma[c] * i);
         shift[c] = (float)(beta[c] - m * gamma[c] * i);
         running_mean[c] = (float)((1 - momentum) * running_mean[c] + momentum * m);
-        running_var[c] = (float)((1 - momentum) * running_var[c] + momentum * variance * count / (count - 1));
+        running_var[c] = (float)((1 - momentum) * running_var[c] + momentum * variance * count / MAX(count - 1, 1));
     }
 }
 
-/* From sums (parts, 2, channels) of dz and dz * (x - mean): the gradients of gamma and beta, and c0, c1, c2 for the
-   gradient of x. `frozen`: the statistics were constant. */
-void fast_norm_backward(int parts, int channels, double count, const double *sums, const float *mean,
-                        const float *inverse, const float *scale, int frozen, float *to_gamma, float *to_beta,
-                        float *c0, float *c1, float *c2) {
+/* From totals of dz and dz * (x - mean), `own` of this process and `all` of all: the gradients of gamma and beta over
+   its own rows, and c0, c1, c2 for the gradient of x. `frozen`: the statistics were constant. */
+void fast_norm_backward(int channels, const double *own, const double *all, const float *mean, const float *inverse,
+                        const float *scale, int frozen, float *to_gamma, float *to_beta, float *c0, float *c1,
+                        float *c2) {
+    double count = *all++;
+    own++;
     for (int c = 0; c < channels; c++) {
-        double sum = 0, product = 0;
-        for (int part = 0; part < parts; part++) {
-            sum += sums[(2 * (int64_t)part) * channels + c];
-            product += sums[(2 * (int64_t)part + 1) * channels + c];
-        }
-        double slope = frozen ? 0 : -scale[c] * inverse[c] * (double)inverse[c] * product / count;
-        to_gamma[c] = (float)(product * inverse[c]);
-        to_beta[c] = (float)sum;
+        double slope = frozen ? 0 : -scale[c] * inverse[c] * (double)inverse[c] * all[channels + c] / count;
+        to_gamma[c] = (float)(own[channels + c] * inverse[c]);
+        to_beta[c] = (float)own[c];
         c0[c] = scale[c];
         c1[c] = (float)slope;
-        c2[c] = frozen ? 0 : (float)(-scale[c] * sum / count - slope * mean[c]);
+        c2[c] = frozen ? 0 : (float)(-scale[c] * all[c] / count - slope * mean[c]);
     }
 }
 
