@@ -38,6 +38,12 @@ def test_not_a_number_agrees_with_nothing():
     assert agrees(output_error(one, one))
 
 
+def test_what_engines_take_for_zero_agrees_with_it():
+    """Below 2^-126, the smallest normal number, an answer is as good as none; one a thousand times that is not."""
+    assert agrees(output_error(np.zeros(2), np.array([2.0**-126, -1e-40])))
+    assert not agrees(output_error(np.zeros(2), np.array([2.0**-116, 0])))
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_every_command_names_the_weights_that_are_not_finite(refused, tmp_path, value):
     file, image = tmp_path / "m.safetensors", tmp_path / "a.png"

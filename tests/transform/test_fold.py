@@ -100,3 +100,22 @@ def test_a_norm_that_starts_the_head_is_not_folded_into_the_backbone():
     end = g.batch_norm(features, name="bn")
     graph = g.graph(end, features=features, name="net")
     assert fold_graph(graph) == graph
+
+
+def test_denormal_weights_become_zero():
+    """1e-30 * 1e-10 is below 2^-126, the smallest normal number; 1e-20 * 1e-10 is not."""
+    g = Builder(input=(1, 1, 1))
+    x = g.batch_norm(g.conv(g.input, 2, bias=False, name="conv"), epsilon=1e-12, name="bn")
+    graph = g.graph(g.dense(g.flatten(x), 1, name="last"), features=x, name="faint")
+    weights = random_weights(graph) | {
+        "conv.weight": np.array([1e-30, 1e-20], np.float32).reshape(2, 1, 1, 1),
+        "bn.weight": np.full(2, 1e-10, np.float32),
+        "bn.bias": np.array([-1e-39, 1], np.float32),
+        "bn.running_mean": np.zeros(2, np.float32),
+        "bn.running_var": np.ones(2, np.float32),
+        "last.weight": np.array([[1e-39, 2**-126]], np.float32),
+    }
+    _, folded = fold(graph, weights)
+    np.testing.assert_allclose(folded["conv.weight"].ravel(), [0, 1e-30], rtol=1e-6)  # rounded twice to float32
+    np.testing.assert_array_equal(folded["conv.bias"], [0, 1])
+    np.testing.assert_array_equal(folded["last.weight"], np.array([[0, 2**-126]], np.float32))

@@ -4,7 +4,6 @@ Threads suffice, because Pillow decodes and resizes without holding the GIL. The
 up, and evaluation needs no torch. The batches and their order do not depend on the number of threads.
 """
 
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,6 +20,7 @@ from smallcnn.errors import ImageError
 from smallcnn.image.fit import Preprocessing
 from smallcnn.image.geometry import Seen
 from smallcnn.image.resample import Prepared
+from smallcnn.system.cpu import usable_cores
 
 _Result = TypeVar("_Result")
 
@@ -84,10 +84,10 @@ def in_threads(
 ) -> Iterator[tuple[Sequence[int], list[_Result | ImageError]]]:
     """(indices, the result of `work` or its ImageError for each), in `order`, `batch_size` at a time.
 
-    `workers` threads keep `ahead` batches ready; None means one per core, at most eight.
+    `workers` threads keep `ahead` batches ready; None means one per usable core, at most eight.
     """
     chunks = (order[start : start + batch_size] for start in range(0, len(order), batch_size))
-    pool = ThreadPoolExecutor(workers or min(os.cpu_count() or 1, 8), thread_name_prefix="decode")
+    pool = ThreadPoolExecutor(workers or min(usable_cores(), 8), thread_name_prefix="decode")
     waiting: deque[tuple[Sequence[int], list[Future[list[_Result | ImageError]]]]] = deque()
     try:
         while True:

@@ -23,15 +23,16 @@ import numpy as np
 from smallcnn.engines.seal import check
 from smallcnn.errors import DataError, FileError, SmallcnnError
 from smallcnn.ir.types import NUMBERS, Grid, Tensor
+from smallcnn.system.cpu import usable_cores
 
 
 def load(path: Path | str, threads: int | None = None) -> "CompiledFile":
-    """Opens a compiled file. The default for `threads` is one per core.
+    """Opens a compiled file. The default for `threads` is one per usable core.
 
     Raises FileError if it is missing, damaged, foreign, of another format, or for another machine.
     """
     if threads is None:
-        threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        threads = usable_cores()
     if threads < 1:
         raise SmallcnnError(f"threads must be at least 1, not {threads}")
     path = Path(path)

@@ -8,7 +8,6 @@ torch         .safetensors, eager, channels last; 'train' extra
 `model.kinds` lists the engines of each kind of file.
 """
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from smallcnn.engines.session import Loadable, Session
 from smallcnn.errors import SmallcnnError, closest
 from smallcnn.model.kinds import COMPILED, KINDS
 from smallcnn.model.probe import probe_image
+from smallcnn.system.cpu import usable_cores
 from smallcnn.system.fork import forkable
 
 
@@ -53,7 +53,7 @@ def check_settings(engine: str | None, threads: int | None) -> None:
         raise SmallcnnError(f"threads must be at least 1, not {threads}")
     if threads is not None and threads > MOST_THREADS:
         raise SmallcnnError(
-            f"threads must be at most {MOST_THREADS}, not {threads}; this machine has {os.cpu_count()} cores"
+            f"threads must be at most {MOST_THREADS}, not {threads}; {usable_cores()} cores can be used here"
         )
 
 

@@ -7,6 +7,8 @@ import numpy as np
 from smallcnn.engines.session import Loadable, Session
 from smallcnn.errors import FileError
 from smallcnn.ir.types import Number, Tensor
+from smallcnn.system.cpu import core_limit
+from smallcnn.system.denormals import flushed
 
 _NUMBERS: dict[str, Number] = {
     "tensor(float)": "float32",
@@ -26,12 +28,14 @@ def start(loadable: Loadable, threads: int | None, *, optimise: bool = True) -> 
     source = loadable.onnx
     options = ort.SessionOptions()
     options.log_severity_level = 4  # errors come as exceptions
-    options.intra_op_num_threads = threads or 0  # 0: one per core
+    options.intra_op_num_threads = threads or core_limit() or 0  # 0: one per core
     options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.set_denormal_as_zero", "1")  # in its threads, and this one for good
     if not optimise:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        with flushed():
+            session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         (image,) = session.get_inputs()
         _, height, width, channels = image.shape
         outputs = {output.name: _tensor(output) for output in session.get_outputs()}
@@ -44,7 +48,9 @@ def start(loadable: Loadable, threads: int | None, *, optimise: bool = True) -> 
 
     def run(batch: np.ndarray) -> dict[str, np.ndarray]:
         try:
-            return dict(zip(outputs, map(np.asarray, session.run(None, {name: batch})), strict=True))
+            with flushed():
+                answers = session.run(None, {name: batch})
+            return dict(zip(outputs, map(np.asarray, answers), strict=True))
         except Exception as error:  # its exceptions have no common base
             reason = str(error).splitlines()[0]
             raise FileError(f"{where}: ONNX Runtime loads it, but cannot run it ({reason})") from error

@@ -9,6 +9,8 @@ from smallcnn.engines.session import Loadable, Session
 from smallcnn.errors import FileError, MissingExtra
 from smallcnn.ir.types import Number, Tensor
 from smallcnn.onnx.read import outline
+from smallcnn.system.cpu import core_limit
+from smallcnn.system.denormals import flushed
 
 _NUMBERS: dict[str, Number] = {"f32": "float32", "u8": "uint8", "i8": "int8", "i32": "int32"}
 
@@ -22,13 +24,14 @@ def start(loadable: Loadable, threads: int | None) -> Session:
     core = ov.Core()
     hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
     hints["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = "0"  # else the input of a dense layer with whole weights is rounded too
-    if threads:
+    if threads := threads or core_limit():
         hints["INFERENCE_NUM_THREADS"] = str(threads)
     try:
         model = core.read_model(loadable.onnx)
         height, width, channels = _shape(model.inputs[0])
         outputs = {output.any_name: _tensor(output) for output in model.outputs}  # compiled, they gain other names
-        compiled = core.compile_model(model, "CPU", hints)
+        with flushed():
+            compiled = core.compile_model(model, "CPU", hints)
     except Exception as error:  # its exceptions have no common base
         reason = str(error).strip().splitlines()[-1]
         raise FileError(f"{loadable.where}: damaged, or not a model that OpenVINO can load ({reason})") from error
@@ -36,7 +39,8 @@ def start(loadable: Loadable, threads: int | None) -> Session:
     request = compiled.create_infer_request()
 
     def run(batch: np.ndarray) -> dict[str, np.ndarray]:
-        answers = request.infer([batch])
+        with flushed():  # the caller's setting at the first call is that of its threads for good
+            answers = request.infer([batch])
         return {name: np.array(answers[index]) for index, name in enumerate(outputs)}
 
     return Session((height, width, channels), outputs, metadata, run)

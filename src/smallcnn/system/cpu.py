@@ -1,14 +1,16 @@
-"""The name of the processor."""
+"""The name of the processor, and the number of its cores that this process may use."""
 
+import math
 import os
 import platform
 import subprocess
 import sys
-from pathlib import Path
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 
 
 def cpu_name() -> str:
-    """The processor's name from its vendor, with the number of cores."""
+    """The processor's name from its vendor, with the number of the machine's cores. Caches are named after it."""
     name = platform.processor() or platform.machine()
     cpuinfo, board = Path("/proc/cpuinfo"), Path("/proc/device-tree/model")
     if sys.platform == "darwin":
@@ -20,3 +22,104 @@ def cpu_name() -> str:
         models = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
         name = models[0] if models else board.read_text().strip("\0\n") if board.exists() else name
     return f"{name}, {os.cpu_count()} cores"
+
+
+def usable_cores() -> int:
+    """Number of cores this process may keep busy, at least 1: its affinity, and on Linux the quota of its cgroups.
+
+    A quota of 1.5 cores gives 2. More threads than that wait for each other.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min([cores, *map(math.ceil, cgroup_quotas())]))
+
+
+def cores_per_process() -> int:
+    """The share of `usable_cores` of one of the processes that torchrun started on this machine, at least 1."""
+    return max(1, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def core_limit() -> int | None:
+    """`cores_per_process` if the machine has more cores; None if this process may use all.
+
+    For libraries that would start a thread per core of the machine: those know best which cores are hyperthreads.
+    """
+    share = cores_per_process()
+    return share if share < (os.cpu_count() or 1) else None
+
+
+def openmp_threads(default: int) -> int:
+    """`default` threads, or fewer if cores are limited, for an OpenMP library, which ignores quotas.
+
+    OMP_NUM_THREADS has the last word.
+    """
+    limit = core_limit()
+    return default if limit is None or os.environ.get("OMP_NUM_THREADS") else min(default, limit)
+
+
+def cgroup_quotas(root: Path = Path("/")) -> Iterator[float]:
+    """Processor time that cgroups grant this process, in cores: those of its own groups and of the groups above.
+
+    `root` contains /proc and the mounted file systems. Version 2 states a quota in cpu.max, version 1 in
+    cpu.cfs_quota_us (https://docs.kernel.org/admin-guide/cgroup-v2.html, .../scheduler/sched-bwc.html).
+    """
+    groups = _groups(root)
+    for kind, controllers, shown, mounted in _mounts(root):
+        version = 2 if kind == "cgroup2" else 1
+        name = "" if version == 2 else "cpu"
+        if name in groups and (version == 2 or "cpu" in controllers):
+            for folder in _folders(groups[name], shown, mounted):
+                quota = _quota(root / folder.relative_to("/"), version)
+                if quota is not None:
+                    yield quota
+
+
+def _groups(root: Path) -> dict[str, PurePosixPath]:
+    """This process's group in each version 1 hierarchy, by controller, and in version 2's, by the empty name."""
+    groups = {}
+    for line in _lines(root / "proc/self/cgroup"):
+        _, controllers, path = line.split(":", 2)
+        groups.update(dict.fromkeys(controllers.split(","), PurePosixPath(path)))
+    return groups
+
+
+def _mounts(root: Path) -> Iterator[tuple[str, list[str], PurePosixPath, PurePosixPath]]:
+    """Mounted cgroup hierarchies: the kind of file system, its options, the group it shows as its root, and where.
+
+    See proc_pid_mountinfo(5); its octal escapes do not occur in the names of these.
+    """
+    for line in _lines(root / "proc/self/mountinfo"):
+        before, _, after = line.partition(" - ")
+        shown, mounted = before.split(" ")[3:5]
+        kind, _, options = after.split(" ")[:3]
+        if kind in ("cgroup", "cgroup2"):
+            yield kind, options.split(","), PurePosixPath(shown), PurePosixPath(mounted)
+
+
+def _folders(group: PurePosixPath, shown: PurePosixPath, mounted: PurePosixPath) -> list[PurePosixPath]:
+    """Folders of a group and of those above it, as far as the mount shows them.
+
+    A container may be told its group's path on the host although its own group is the root of the mount.
+    """
+    below = group.relative_to(shown) if group.is_relative_to(shown) else PurePosixPath()
+    if ".." in below.parts:  # outside of the cgroup namespace
+        below = PurePosixPath()
+    return [mounted / part for part in (below, *below.parents)]
+
+
+def _quota(folder: Path, version: int) -> float | None:
+    """The quota of one group in cores; None if it has none."""
+    try:
+        if version == 2:
+            quota, period = (folder / "cpu.max").read_text().split()
+        else:
+            quota, period = ((folder / f"cpu.cfs_{key}_us").read_text().strip() for key in ("quota", "period"))
+        return None if quota == "max" or int(quota) <= 0 else int(quota) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):
+        return None
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []

@@ -35,7 +35,10 @@ def fold_graph(graph: Graph) -> Graph:
 
 
 def fold(graph: Graph, weights: Weights) -> tuple[Graph, dict[str, np.ndarray]]:
-    """The folded network and its weights, each in its number type; the arithmetic is done in float64."""
+    """The folded network and its weights, each in its number type; the arithmetic is done in float64.
+
+    Denormal weights become zero: processors multiply by them a hundred times as slowly, and engines take them for zero.
+    """
     numbers = {name: weight.tensor.number for name, weight in graph.weights.items()}
     folded = {name: np.asarray(value, numbers[name]) for name, value in weights.items()}
     for norm, layer in foldable(graph).items():
@@ -51,4 +54,11 @@ def fold(graph: Graph, weights: Weights) -> tuple[Graph, dict[str, np.ndarray]]:
             folded[f"{layer}.weight"] = (weight * scale.reshape(-1, *[1] * (weight.ndim - 1))).astype(np.float32)
             folded[f"{layer}.bias"] = (beta + (bias - mean) * scale).astype(np.float32)
     result = fold_graph(graph)
-    return result, {name: folded[name] for name in result.weights}
+    return result, {name: _normal(folded[name]) for name in result.weights}
+
+
+def _normal(values: np.ndarray) -> np.ndarray:
+    """Floats below the smallest normal number become zero; whole numbers stay."""
+    if not np.issubdtype(values.dtype, np.floating):
+        return values
+    return values * (np.abs(values) >= np.finfo(values.dtype).tiny)

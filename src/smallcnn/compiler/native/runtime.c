@@ -291,7 +291,9 @@ static int run(struct smallcnn_net *net, const uint8_t *image, void *const *outp
 #ifndef NO_SYSTEM
     if (net->threads > 1) raise(net, &net->go, ++net->thread[0].runs);
 #endif
+    uint64_t setting = flush_denormals();
     walk(&net->thread[0], times);
+    restore(setting);
     for (int i = 0; i < net->threads; i++)
         if (net->thread[i].error) return net->thread[i].error;
     return SMALLCNN_OK;
@@ -313,6 +315,7 @@ int smallcnn_run_timed(struct smallcnn_net *net, const uint8_t *image, void *con
 
 static void *work(void *argument) {
     struct thread *thread = argument;
+    flush_denormals();
     for (;;) {
         await(thread->net, &thread->net->go, ++thread->runs);
         if (thread->net->stop) return NULL;

@@ -68,7 +68,8 @@ int smallcnn_create(int threads, smallcnn_net **net);
 int smallcnn_create_in(void *memory, size_t bytes, smallcnn_net **net);
 void smallcnn_destroy(smallcnn_net *net); /* null is allowed */
 
-/* Writes each output to where `outputs` points, one array for each, densely packed. */
+/* Writes each output to where `outputs` points, one array for each, densely packed. Denormal numbers are taken for zero
+   during the run (not in WebAssembly); the caller's floating-point settings are as before when it returns. */
 int smallcnn_run(smallcnn_net *net, const uint8_t *image, void *const *outputs);
 
 /* The same, with the time of each step in nanoseconds. Not in files for WebAssembly and firmware. */
