@@ -1,118 +1,150 @@
-"""Compiled files against ONNX Runtime and OpenVINO: the tables of docs/compiler.md.
+"""Compiled files against ONNX Runtime and OpenVINO: what the tables of docs/speed.md are made from.
 
     python benchmarks/engines.py --threads 1
-    python benchmarks/engines.py --threads 2
+    python benchmarks/engines.py --threads 1 --plan tuned mobilenet_v2
+    python benchmarks/engines.py --threads 1 --busy
+    python benchmarks/engines.py --threads 1 --models small
 
-Each network gets random weights, is exported to ONNX, compiled, and timed in all three engines in turns: float32, one
-image at a time (`smallcnn bench`; docs/bench.md describes the method). Results are kept in the records, so an
-interrupted run resumes. For compile times, set SMALLCNN_CACHE to a new folder, so that no kernel is cached.
+Each network gets random weights, is exported to ONNX, compiled, and timed in all engines in turns: float32, one image
+at a time (`smallcnn bench`; docs/bench.md describes the method). The turns are blocks of 0.2 s: after the 20 ms in
+which it warms up, an engine finds its own weights in the caches, as in a program that runs one network. In turns call
+by call each would find those of the others, and at two threads the others' threads still spinning.
+
+A network's row in the record of this processor is replaced; `--resume` keeps the rows that this commit has measured.
+`python benchmarks/tables.py` then writes the tables. For compile times, set SMALLCNN_CACHE to a new folder.
 """
 
-import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
-from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
-from statistics import geometric_mean
 from typing import Any
 
 import click
 
-from smallcnn.bench.bench import bench
-from smallcnn.cli.show import size
+import tables
+from records import Records, Row, load
+from smallcnn.bench.bench import Candidate, time_candidates
 from smallcnn.compiler import targets
-from smallcnn.compiler.compiling import compile_file
+from smallcnn.compiler.compiling import Compiled, compile_file
 from smallcnn.model.kinds import read
-from smallcnn.system.files import atomic
+from smallcnn.system.cache import cache_folder
 
-MODELS = (
-    "mobilenet_v1", "mobilenet_v1:width=0.5", "mobilenet_v2", "shufflenet_v1:groups=3", "squeezenet_1_1",
-    "effnet_cifar", "xception", "shufflenet_v2", "mobilenet_v3_large",
-)  # fmt: skip
-ENGINES = ("compiled", "onnxruntime", "openvino")
 SUFFIX = targets.host().suffixes[0]
+KEYS = ("model", "threads", "plan", "busy")
+
+_DROPPED = ("file", "model", "precision", "threads", "vs_best_peer", "mean_vs_best_peer", "verified", "cpu", "engine")
+"""Entries of `smallcnn bench` that say nothing in a record, or that its tables compute."""
+_BUSY = """
+import sys, threading
+import numpy as np
+
+def stream():
+    while True:
+        np.add(numbers, 1, out=numbers)
+
+numbers = np.zeros(1 << 24, np.float32)
+threading.Thread(target=stream, daemon=True).start()
+print("busy", flush=True)
+sys.stdin.read()
+"""
+"""Reads and writes 64 MB over and over, until its standard input is closed: by us, or because we were killed."""
 
 
 @click.command()
 @click.argument("models", nargs=-1, metavar="[MODEL]...")
+@click.option("--models", "chosen", default="nine", show_default=True, type=click.Choice(list(tables.NETWORKS)))
 @click.option("--threads", default=1, show_default=True, help="number of compute threads")
+@click.option("--plan", default="default", show_default=True, type=click.Choice(["default", "tuned"]))
+@click.option("--busy", is_flag=True, help="a second program keeps the last core and the shared cache busy")
 @click.option("--seconds", default=10.0, show_default=True, help="measuring time for each network and engine")
-@click.option("--records", default="engines.json", show_default=True, type=click.Path(path_type=Path), help="results")
-def main(models: tuple[str, ...], threads: int, seconds: float, records: Path) -> None:
-    """Time MODELs, by default those of docs/compiler.md, and print their tables as Markdown."""
-    known = json.loads(records.read_text()) if records.exists() else []
-    done = {(one["model"], one["threads"]): one for one in known}
-    for model in models or MODELS:
-        if (model, threads) not in done:
-            click.echo(f"{model}, {threads} thread(s)", err=True)
-            done[model, threads] = measure(model, threads, seconds)
-            with atomic(records) as temporary:
-                temporary.write_text(json.dumps(list(done.values()), indent=1))
-    shown = [done[model, threads] for model in models or MODELS]
-    for table in (speed, first_use, compiling):
-        click.echo(f"\n{table(shown)}")
-    versions = ", ".join(map(" ".join, shown[0]["versions"].items()))
-    click.echo(f"\n{threads} thread(s) of {shown[0]['engines']['compiled']['cpu']}; {versions}")
+@click.option("--resume", is_flag=True, help="skip what this commit has measured")
+@click.option("--record", type=click.Path(path_type=Path), help="default: this processor's in benchmarks/records")
+def main(
+    models: tuple[str, ...],
+    chosen: str,
+    threads: int,
+    plan: str,
+    busy: bool,
+    seconds: float,
+    resume: bool,
+    record: Path | None,
+) -> None:
+    """Time MODELs, or the networks of `--models`, and print their tables as Markdown."""
+    kept = Records("engines", keys=KEYS, path=record)
+    os.environ["SMALLCNN_CACHE"] = str(cache_folder() / "benchmarks" / plan)  # the default plan uses what tuning found
+    rows: list[Row] = []
+    for model in models or tables.NETWORKS[chosen]:
+        key = {"model": model, "threads": threads, "plan": plan, "busy": busy}
+        row = kept.measured_now(**key) if resume else None
+        if row is None:
+            click.echo(f"{model}, {threads} thread(s), {plan} plan{', busy' * busy}", err=True)
+            row = kept.put({**key, **measure(model, threads, plan, busy, seconds)})
+        rows.append(row)
+    shown = tables.Record(kept.machine, rows)
+    click.echo("\n\n".join([tables.about(shown), tables.times(rows), tables.costs(rows)]))
 
 
-def measure(model: str, threads: int, seconds: float) -> dict[str, Any]:
-    """A record: the row of `smallcnn bench` for each engine, and figures of the compilation."""
+def measure(model: str, threads: int, plan: str, busy: bool, seconds: float) -> Row:
+    """The figures of a row: those of `smallcnn bench` for each engine, the compilation's, and the machine's load."""
     with tempfile.TemporaryDirectory(prefix="smallcnn-", ignore_cleanup_errors=True) as name:
-        model_file, onnx, compiled = (Path(name) / f"network{end}" for end in (".safetensors", ".onnx", SUFFIX))
-        for command in (("init", model, "--out", model_file), ("export", model_file, "--out", onnx)):
-            words = [sys.executable, "-m", "smallcnn", *map(str, command)]
-            subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+        onnx, compiled = Path(name) / "network.onnx", Path(name) / f"network{SUFFIX}"
+        export(model, onnx)
         start = time.perf_counter()
-        made = compile_file(read(onnx), compiled, threads=threads)
+        made = compile_model(onnx, compiled, threads, plan)
         taken = time.perf_counter() - start
-        rows = bench([onnx], engines=ENGINES, threads=threads, seconds=seconds)
+        peers = [Candidate(onnx, engine) for engine in ("onnxruntime", "openvino") if find_spec(engine)]
+        with load() as seen, second_program() if busy else nullcontext():
+            timed = time_candidates([Candidate(compiled, "compiled"), *peers], threads=threads, seconds=seconds)
     return {
-        "model": model,
-        "threads": threads,
-        "engines": {row.engine: asdict(row) for row in rows},
-        "kernels": (made.cached, len({call.spec for call in made.plan})),
+        "mult_adds": timed[0].mult_adds,
+        "engines": {row.engine: figures(asdict(row)) for row in timed},
         "compile_seconds": taken,
-        "versions": {package: version(package) for package in ("smallcnn", "halide", *ENGINES[1:])},
+        "kernels": len({call.spec for call in made.plan}),
+        "kernels_cached": made.cached,
+        "load": seen,
     }
 
 
-def speed(records: list[dict[str, Any]]) -> str:
-    """Medians and ranges, and the speed relative to the better of the other two engines."""
-    rows = [["network", "Mult-Adds", *(f"{engine}, ms" for engine in ENGINES), "times as fast", "of peak"]]
-    for record in records:
-        ours, *_ = times = [record["engines"][engine] for engine in ENGINES]
-        ranges = [f"{row['median_ms']:.3f} ({row['min_ms']:.3f} - {row['max_ms']:.3f})" for row in times]
-        ends = f"{ours['vs_best_peer']:.2f}", f"{ours['share_of_peak']:.0%}"
-        rows.append([record["model"], f"{ours['mult_adds'] / 1e6:.1f} M", *ranges, *ends])
-    mean = geometric_mean(record["engines"]["compiled"]["vs_best_peer"] for record in records)
-    return markdown([*rows, ["geometric mean", "", "", "", "", f"**{mean:.2f}**", ""]])
+def compile_model(onnx: Path, out: Path, threads: int, plan: str) -> Compiled:
+    """Compiles the network for this machine."""
+    return compile_file(read(onnx), out, threads=threads, tune=plan == "tuned")
 
 
-def first_use(records: list[dict[str, Any]]) -> str:
-    """Memory and start-up against ONNX Runtime, each measured in its own process."""
-    rows = [["compiled / ONNX Runtime", "added memory", "added private memory", "file", "load + first, ms"]]
-    for record in records:
-        pair = [record["engines"][engine] for engine in ENGINES[:2]]
-        keys = ("added_memory_bytes", "added_private_bytes", "file_bytes")
-        sizes = [" / ".join(size(row[key]) for row in pair) for key in keys]
-        starts = " / ".join(f"{row['load_ms'] + row['first_ms']:.1f}" for row in pair)
-        rows.append([record["model"], *sizes, starts])
-    return markdown(rows)
+def export(model: str, out: Path) -> None:
+    """Writes the network of this name as ONNX, with random weights."""
+    spelled, _, resolution = model.partition(" at ")
+    size = ("--resolution", resolution) if resolution else ()
+    made = out.with_suffix(".safetensors")
+    for command in (("init", spelled, *size, "--out", made), ("export", made, "--out", out)):
+        words = [sys.executable, "-m", "smallcnn", *map(str, command)]
+        subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
 
 
-def compiling(records: list[dict[str, Any]]) -> str:
-    """Seconds to compile, including the check of the answer."""
-    rows = [[one["model"], f"{one['compile_seconds']:.0f}", *map(str, one["kernels"])] for one in records]
-    return markdown([["network", "seconds to compile", "kernels in the cache", "kernels in all"], *rows])
+def figures(row: dict[str, Any]) -> Row:
+    """What a record keeps of an engine's row; `start_ms` is opening and first answer in a fresh process."""
+    row["start_ms"] = row.pop("load_ms") + row.pop("first_ms")
+    return {name: value for name, value in row.items() if name not in (*_DROPPED, "mult_adds")}
 
 
-def markdown(rows: list[list[str]]) -> str:
-    """A Markdown table; the first row is its head."""
-    head, *body = (f"| {' | '.join(row)} |" for row in rows)
-    return "\n".join([head, f"|{'---|' * len(rows[0])}", *body])
+@contextmanager
+def second_program() -> Iterator[subprocess.Popen[bytes]]:
+    """Another program that streams through 64 MB on the last core, where Linux lets it be chosen."""
+    program = subprocess.Popen([sys.executable, "-c", _BUSY], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    with program:  # closes its input and waits
+        assert program.stdout is not None
+        program.stdout.readline()
+        if sys.platform == "linux":
+            last = {max(os.sched_getaffinity(0))}
+            for thread in Path(f"/proc/{program.pid}/task").iterdir():
+                os.sched_setaffinity(int(thread.name), last)
+        yield program
 
 
 if __name__ == "__main__":

@@ -128,9 +128,19 @@ def bench(
 
     Raises SmallcnnError if a file cannot be opened or compiled, or an engine gives a wrong answer.
     """
+    return time_candidates(candidates(files, engines)[0], threads=threads, seconds=seconds, report=report)
+
+
+def time_candidates(
+    chosen: Sequence[Candidate],
+    *,
+    threads: int = 1,
+    seconds: float = 2.0,
+    report: Report = lambda done, total: None,
+) -> list[Row]:
+    """Times the candidates as `bench` does."""
     if seconds <= 0:
         raise SmallcnnError(f"seconds must be above 0, not {seconds}")
-    chosen, _ = candidates(files, engines)
     with tempfile.TemporaryDirectory(
         prefix="smallcnn-", ignore_cleanup_errors=True
     ) as folder:  # Windows keeps a loaded .dll
