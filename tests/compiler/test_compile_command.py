@@ -1,6 +1,7 @@
 """`smallcnn compile`: what it prints, writes and refuses. What it makes is tested in test_compiled_engine.py."""
 
 import json
+import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -14,10 +15,12 @@ from artifacts import artifact
 from networks import every_op
 from smallcnn import onnx, runtime, zoo
 from smallcnn.cli.main import root
-from smallcnn.compiler import targets
+from smallcnn.compiler import compiling, targets
 from smallcnn.compiler.explain import peak_activation_bytes
 from smallcnn.cost.profile import profile
+from smallcnn.engines import compiled
 from smallcnn.errors import FileError
+from smallcnn.model import metadata
 from smallcnn.model.kinds import read
 from smallcnn.model.store import save
 
@@ -116,6 +119,48 @@ def test_an_object_comes_with_its_header_and_a_foreign_file_is_not_run(folder, s
 
 
 @COMPILER
+@pytest.mark.parametrize(
+    ("words", "seconds"),
+    [(["--tune"], 60), (["--tune", "2.5"], 2.5), (["--tune=3"], 3), (["--tune", "1e1"], 10), ([], 0)],
+    ids=["alone", "2.5", "=3", "1e1", "none"],
+)
+@pytest.mark.parametrize("first", [True, False], ids=["before FILE", "after FILE"])
+def test_the_budget_of_tuning_may_be_left_out(folder, smallcnn, tmp_path, monkeypatch, words, seconds, first):
+    """--tune was a flag at first."""
+    asked = []
+
+    def compile_file(*args, tune, **options):
+        asked.append(tune)
+        raise FileError("enough")
+
+    monkeypatch.setattr(compiling, "compile_file", compile_file)
+    rest = [folder / "m.safetensors", "--out", tmp_path / "m.so"]
+    smallcnn("compile", *(words + rest if first else rest + words))
+    assert asked == [seconds]
+
+
+@COMPILER
+def test_what_was_tuned_is_said_and_kept(folder, smallcnn, tmp_path, monkeypatch):
+    monkeypatch.setenv("SMALLCNN_CACHE", str(tmp_path / "cache"))
+    command = ("compile", folder / "m.safetensors", "--out", tmp_path / "m.so", "--threads", "1")
+    assert json.loads(smallcnn(*command, "--json")[1])["tuning"] is None
+    code, _, said = smallcnn(*command, "--tune", "4")
+    assert code == 0
+    kernels, of, forms, space = map(
+        int, re.search(r"(\d+) of (\d+) kernels tuned, (\d+) of (\d+) forms", said).groups()
+    )
+    assert 1 <= kernels <= of
+    assert kernels < forms <= space
+    code, printed, said = smallcnn(*command, "--json")
+    assert f"{kernels} of {of} kernels tuned on this processor before: " in said
+    tuning = json.loads(printed)["tuning"]
+    assert (len(tuning["kernels"]), tuning["of"], tuning["seconds"]) == (kernels, of, None)
+    stored = metadata.parse(compiled.load(tmp_path / "m.so").metadata).tuning
+    assert stored.to_json() | {"kernels": list(stored.kernels)} == tuning
+    assert "tuned on this processor" not in smallcnn(*command[:-1], "2")[2]
+
+
+@COMPILER
 def test_mistakes(folder, refused, tmp_path):
     model = folder / "m.safetensors"
     assert "must end in .dll" in refused("compile", model, "--out", tmp_path / "m.so", "--target", "x86-64-windows")
@@ -124,6 +169,7 @@ def test_mistakes(folder, refused, tmp_path):
     assert "no target 'arm64'; closest: arm-64" in refused("compile", model, "--out", "m.so", "--target", "arm64")
     tuned = ("compile", model, "--out", tmp_path / "m.wasm", "--target", "wasm", "--tune")
     assert "kernels for wasm cannot be timed on this machine" in refused(*tuned)
+    assert "not in the range x>0" in refused("compile", model, "--out", tmp_path / "m.so", "--tune", "-1")
     assert "cannot write" in refused("compile", model, "--out", tmp_path / "none" / "m.so", "--target", "x86-64-linux")
     assert not list(tmp_path.iterdir())
 

@@ -19,6 +19,7 @@ pytest.importorskip("ziglang")
 
 from compiled_networks import check, compiled_for, end, noise
 from smallcnn.compiler import link, targets
+from smallcnn.compiler.estimate import Estimator
 from smallcnn.engines import compiled
 from smallcnn.ir import ops
 from smallcnn.ir.builder import Builder
@@ -219,6 +220,65 @@ def chains(draw):
 @pytest.mark.parametrize("count", [2, pytest.param(LONG, marks=pytest.mark.long)])
 def test_chain(count):
     sweep(chains(), count)
+
+
+@st.composite
+def pooled(draw):
+    """A convolution of the image or a depthwise one, a pool, and what may join them: odd sizes, any window."""
+    height, width = draw(st.sampled_from([(37, 29), (16, 16), (9, 40), (61, 5), (23, 56)]))
+    g = Builder(input=(height, width, draw(st.sampled_from([3, 1]))))
+    channels = draw(st.sampled_from([24, 7, 40]))
+    x = g.conv(g.input, channels, **draw(windows(g.input.shape[:2])))
+    if draw(st.integers(0, 2)) == 0:
+        x = g.depthwise(g.conv(g.activation(x, "relu"), channels), kernel=draw(st.sampled_from([3, (1, 3)])))
+    seen = [x := _act(draw, g, x)]
+    seen.append(x := draw(st.sampled_from([max_pool, average_pool]))(draw, g, x))
+    for _ in range(draw(st.integers(0, 2))):
+        step = draw(st.sampled_from([depthwise, max_pool, lambda draw, g, x: g.conv(x, 12)]))
+        seen.append(x := _act(draw, g, step(draw, g, x)))
+    others = [g.global_pool(draw(st.sampled_from(seen)))] if draw(st.integers(0, 2)) == 0 else []
+    return end(g, x, *others)
+
+
+@pytest.mark.parametrize("count", BOTH)
+def test_pool_within_a_chain(count):
+    sweep(pooled(), count)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("after", ["pool", "pointwise", "depthwise"])
+def test_stem_and_pool_are_one_kernel(after, threads, monkeypatch):
+    """SqueezeNet's and ShuffleNet's first layers, and what may follow."""
+    g = Builder(input=(45, 61, 3))
+    x = g.max_pool(g.activation(g.conv(g.input, 24, kernel=3, stride=2), "relu"), kernel=3, stride=2, padding=1)
+    if after == "pointwise":
+        x = g.activation(g.conv(x, 16), "relu")
+    elif after == "depthwise":
+        x = g.activation(g.depthwise(x, kernel=3), "relu6")
+    graph, parts = end(g, x)
+    monkeypatch.setattr(Estimator, "kernel", lambda *_: 1.0)  # the fewest kernels win
+    made = compiled_for("host", graph, threads=threads)
+    assert [kind for call in made.plan if (kind := type(call.spec).__name__) != "Gather"] == ["Chain"]
+    check(graph, parts, planned_for=threads)
+
+
+@pytest.mark.parametrize("seed", [*range(5), *(pytest.param(seed, marks=pytest.mark.long) for seed in range(5, LONG))])
+def test_forms_at_random(seed, monkeypatch):
+    """Whatever the estimate says, the answer is the same: here it is a number drawn for each form."""
+    drawn = np.random.default_rng(seed)
+    for estimate in ("kernel", "stage"):
+        monkeypatch.setattr(Estimator, estimate, lambda *_: float(drawn.random()))
+    height, width = drawn.integers(9, 40, 2)
+    g = Builder(input=(int(height), int(width), 3))
+    x = g.activation(g.conv(g.input, 20, kernel=3, stride=2, padding=1), "relu6")
+    x = g.activation(g.depthwise(x, kernel=3), "relu6")
+    x = block = g.conv(x, 24)
+    x = g.activation(g.depthwise(g.activation(g.conv(x, 70), "relu"), kernel=5), "hard_swish")
+    x = g.add(g.conv(x, 24), block)
+    x = g.activation(g.conv(x, 40, kernel=3, stride=2, groups=2), "relu")
+    x = g.conv(g.shuffle(g.conv(x, 60, groups=4), 4), 36, groups=3)
+    y = g.conv(g.max_pool(x, kernel=3, stride=2, padding=1), 33)
+    check(*end(g, x, y, g.dense(g.flatten(y), 300)), planned_for=int(drawn.integers(1, 4)))
 
 
 # --- anything that can be built -------------------------------------------------------------------------------------

@@ -544,6 +544,14 @@ class TestFromC:
         want = answers(np.full((1, H, W, C), 200))[0]
         np.testing.assert_allclose(got, [want, 2 * want], rtol=1e-5)
 
+    @pytest.mark.skipif(not LINUX, reason="links ELF objects")
+    def test_the_callers_floating_point_settings(self, tmp_path):
+        """MXCSR or FPCR after a run, as the program had set it, on one thread and on two."""
+        link.write(program(), tmp_path / "tiny.o")
+        (tmp_path / "main.c").write_text(MAIN_OF_SETTINGS)
+        run(*c_compiler(), "-Wall", "main.c", "tiny.o", "-pthread", "-o", "main", cwd=tmp_path)
+        run("./main", cwd=tmp_path)
+
     @pytest.mark.skipif(not LINUX or not shutil.which("nm"), reason="needs nm")
     def test_names_in_the_file(self, library):
         declared = set(re.findall(r"^\w.*?\b(smallcnn_\w+)\(", link.header(), re.MULTILINE))
@@ -556,6 +564,48 @@ class TestFromC:
 
 LIBC = {"posix_memalign", "free", "memcpy", "memset", "clock_gettime", "sched_yield", "syscall", "getauxval"}
 LIBC |= {f"pthread_{name}" for name in ("create", "join", "attr_init", "attr_destroy", "attr_setstacksize")}
+
+MAIN_OF_SETTINGS = """
+#include "tiny.h"
+
+#ifdef __x86_64__
+#include <xmmintrin.h>
+static uint64_t get(void) { return _mm_getcsr(); }
+static void set(uint64_t setting) { _mm_setcsr((unsigned)setting); }
+static const uint64_t SETTINGS[] = {0x1f80, 0x7f80, 0x9fc0}; /* the default, towards zero, denormals as zero */
+#else
+static uint64_t get(void) {
+    uint64_t setting;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(setting));
+    return setting;
+}
+static void set(uint64_t setting) { __asm__ volatile("msr fpcr, %0" : : "r"(setting)); }
+static const uint64_t SETTINGS[] = {0, 3 << 22, 1 << 24};
+#endif
+
+int main(void) {
+    static uint8_t image[7 * 5 * 3];
+    static uint64_t times[16];
+    float logits[8];
+    int8_t codes[7 * 5 * 3];
+    void *const outputs[] = {logits, codes};
+    for (int threads = 1; threads <= 2; threads++) {
+        tiny_net *net;
+        if (tiny_create(threads, &net)) return 100;
+        for (int i = 0; i < 3; i++) {
+            set(SETTINGS[i]);
+            int error = tiny_run(net, image, outputs);
+            uint64_t after = get();
+            error |= tiny_run_timed(net, image, outputs, times);
+            uint64_t after_timed = get();
+            set(SETTINGS[0]);
+            if (error || after != SETTINGS[i] || after_timed != SETTINGS[i]) return 1 + i;
+        }
+        tiny_destroy(net);
+    }
+    return 0;
+}
+"""
 
 MAIN_OF_TWO = """
 #include <stdio.h>

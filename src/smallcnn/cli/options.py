@@ -49,15 +49,17 @@ fit = click.option(
     "borders)  [default: the file's own, or crop]",
 )
 workers = click.option(
-    "--workers", type=click.IntRange(1), help="number of decoding threads  [default: one per core, at most 8]"
+    "--workers", type=click.IntRange(1), help="number of decoding threads  [default: one per usable core, at most 8]"
 )
-threads = click.option("--threads", type=click.IntRange(1), help="number of compute threads  [default: one per core]")
+threads = click.option(
+    "--threads", type=click.IntRange(1), help="number of compute threads  [default: one per usable core]"
+)
 compute = click.option(
     "--compute",
     type=click.Choice(["auto", "torch", "kernels", "compile"]),
     default="auto",
     show_default=True,
-    help="training backend: torch, kernels (smallcnn's own, float32 on CPUs) or compile (torch.compile); auto tries "
+    help="training backend: torch, kernels (smallcnn's own, float32 on CPUs) or compile (torch.compile); auto times "
     "the first two",
 )
 device = click.option("--device", default="auto", show_default=True, help="device to train on: cpu, cuda, mps or auto")

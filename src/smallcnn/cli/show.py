@@ -2,10 +2,10 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from math import isfinite
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
@@ -75,7 +75,7 @@ def _figures(cells: Sequence[str]) -> bool:
 
 
 @contextmanager
-def progress(what: str, drawn: bool = True) -> Iterator[Callable[[int, int], None]]:
+def progress(what: str, drawn: bool = True) -> Iterator["Bar"]:
     """A progress bar on stderr, if it is a terminal; yields a function to call with (done, total).
 
     It is drawn by that call, not by a thread of its own, which would disturb timing.
@@ -87,7 +87,18 @@ def progress(what: str, drawn: bool = True) -> Iterator[Callable[[int, int], Non
         console=Console(stderr=True), disable=not (drawn and sys.stderr.isatty()), transient=True, auto_refresh=False
     ) as bar:
         task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total, refresh=True)
+
+        def show(done: float, total: float, what: str = what) -> None:
+            bar.update(task, description=what, completed=done, total=total, refresh=True)
+
+        yield show
+
+
+class Bar(Protocol):
+    """Draws progress, of something else than before if `what` is given."""
+
+    def __call__(self, done: float, total: float, what: str = ..., /) -> None:
+        """What is done, out of a total."""
 
 
 def warn_untrained(facts: "Facts") -> None:

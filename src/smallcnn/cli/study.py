@@ -88,13 +88,9 @@ def command(
         if data is None:
             raise SmallcnnError("a study needs --data SOURCE; --table shows the results so far without it")
         require("running a study", "train", *TRAIN)
-        import torch
-
         from smallcnn.model.shipped import located
         from smallcnn.study import running
 
-        if threads:
-            torch.set_num_threads(threads)
         running.run(
             study, data, out, root=root, teacher=teacher and located(teacher), seeds=seeds, epochs=epochs, rows=rows,
             compute=compute, device=device, threads=threads, workers=workers, say=remark,

@@ -172,15 +172,11 @@ def command(
     the current step; --resume resumes exactly there.
     """
     require("training", "train", *TRAIN)
-    import torch
-
     from smallcnn.model.shipped import located
     from smallcnn.report import run as report
     from smallcnn.train import distributed, run
     from smallcnn.train.epochs import title
 
-    if threads:
-        torch.set_num_threads(threads)
     chosen = {key: value for key, value in changes.items() if value is not None}
     if start and model:
         raise SmallcnnError("give MODEL or --from, not both: the file contains its network")
@@ -188,7 +184,7 @@ def command(
     if resume and network is None:
         if chosen or task or columns or resolution or fit or groups or recipe != "auto":
             raise SmallcnnError("--resume takes its settings from the run; give no others, or give all of them")
-        result = run.resume(out, data=data, root=root, teacher=teacher, device=device, workers=workers)
+        result = run.resume(out, data=data, root=root, teacher=teacher, device=device, threads=threads, workers=workers)
     elif network is None or data is None:
         missing = "MODEL or --from FILE" if network is None else "--data SOURCE"
         raise SmallcnnError(f"train needs {missing} (or --resume without MODEL, to resume the run in --out)")
@@ -196,7 +192,7 @@ def command(
         result = run.train(
             network, data, out, task=task, columns=columns, resolution=resolution, fit=fit,
             recipe=recipe, teacher=teacher and located(teacher), root=root, groups=groups, resume=resume,
-            compute=compute, device=device, workers=workers, **chosen,
+            compute=compute, device=device, threads=threads, workers=workers, **chosen,
         )  # fmt: skip
     if not result.finished:
         raise click.exceptions.Exit(130)

@@ -50,37 +50,27 @@ def assemble(
     outputs: Mapping[str, Tensor],
 ) -> Program:
     """The program of a plan; `kernels` are the object files by kernel name."""
-    places, arena_bytes = arrange(calls)
-    blob, steps = Blob(), []
-    for call in calls:
-        buffers = []
-        base = 0
-        for operand in call.operands:
-            match operand:
-                case Map(storage, first, extents, strides):
-                    offset = places[storage.root] + first * SIZES[storage.number]
-                    buffers.append(Buffer("arena", offset, storage.number, extents, strides))
-                case Constant(pack):
-                    kept = pack().astype(np.float32)
-                    extents = kept.shape[::-1]
-                    buffers.append(Buffer("weights", blob.add(kept), "float32", extents, _dense(extents)))
-                case Arena(view, pixels):
-                    base = min(places[storage.root] for storage in view.storages)
-                    lanes = max(_lanes(view, places, base))
-                    pitch = view.storages[0].pitch
-                    strides = (1, pitch) if len(pixels) == 1 else (1, pitch, pitch * pixels[0])
-                    buffers.append(Buffer("arena", base, view.number, (lanes + 1, *pixels), strides))
-                case Table(view, groups):
-                    table = np.array(_lanes(view, places, base), np.int32)
-                    extents = table.shape if groups is None else (len(table) // groups, groups)
-                    buffers.append(Buffer("weights", blob.add(table), "int32", extents, _dense(extents)))
-                case InputImage(extents):
-                    buffers.append(Buffer("input", 0, "uint8", extents, _dense(extents)))
-                case Answer(index, extents, number):
-                    buffers.append(Buffer("output", 0, number, extents, _dense(extents), index))
-        kernel = kernel_name(call.spec, target.machine)
-        steps.append(Step(kernel, tuple(buffers), call.split, call.grain, call.label))
-    scratch = max((call.scratch_bytes for call in calls), default=0)
+    return assemble_all([calls], kernels, target, name, metadata, input_shape, outputs)
+
+
+def assemble_all(
+    plans: Sequence[Sequence[Call]],
+    kernels: Mapping[str, bytes],
+    target: Target,
+    name: str,
+    metadata: dict[str, Any],
+    input_shape: tuple[int, int, int],
+    outputs: Mapping[str, Tensor],
+) -> Program:
+    """The program of several plans, which run one after the other in one arena and share equal weights."""
+    blob, steps, arena_bytes = Blob(), [], 0
+    for calls in plans:
+        places, needed = arrange(calls)
+        arena_bytes = max(arena_bytes, needed)
+        for call in calls:
+            kernel = kernel_name(call.spec, target.machine)
+            steps.append(Step(kernel, _buffers(call, places, blob), call.split, call.grain, call.label))
+    scratch = max((call.scratch_bytes for calls in plans for call in calls), default=0)
     return Program(
         name=name,
         target=target.name,
@@ -94,6 +84,35 @@ def assemble(
         input_shape=input_shape,
         outputs=outputs,
     )
+
+
+def _buffers(call: Call, places: Mapping[Storage, int], blob: Blob) -> tuple[Buffer, ...]:
+    """The operands of a call, each in its place."""
+    buffers, base = [], 0
+    for operand in call.operands:
+        match operand:
+            case Map(storage, first, extents, strides):
+                offset = places[storage.root] + first * SIZES[storage.number]
+                buffers.append(Buffer("arena", offset, storage.number, extents, strides))
+            case Constant(pack):
+                kept = pack().astype(np.float32)
+                extents = kept.shape[::-1]
+                buffers.append(Buffer("weights", blob.add(kept), "float32", extents, _dense(extents)))
+            case Arena(view, pixels):
+                base = min(places[storage.root] for storage in view.storages)
+                lanes = max(_lanes(view, places, base))
+                pitch = view.storages[0].pitch
+                strides = (1, pitch) if len(pixels) == 1 else (1, pitch, pitch * pixels[0])
+                buffers.append(Buffer("arena", base, view.number, (lanes + 1, *pixels), strides))
+            case Table(view, groups):
+                table = np.array(_lanes(view, places, base), np.int32)
+                extents = table.shape if groups is None else (len(table) // groups, groups)
+                buffers.append(Buffer("weights", blob.add(table), "int32", extents, _dense(extents)))
+            case InputImage(extents):
+                buffers.append(Buffer("input", 0, "uint8", extents, _dense(extents)))
+            case Answer(index, extents, number):
+                buffers.append(Buffer("output", 0, number, extents, _dense(extents), index))
+    return tuple(buffers)
 
 
 def _lanes(view: View, places: Mapping[Storage, int], base: int) -> list[int]:

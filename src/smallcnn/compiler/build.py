@@ -41,9 +41,18 @@ class Built:
     cached: int
 
 
-def build(specs: Sequence[Spec], machine: Machine, workers: int, report: Report = lambda done, total: None) -> Built:
-    """The kernels, from the cache or newly compiled; `report` receives the number done and the total."""
-    folder = cache_folder() / "kernels" / _version()
+def build(
+    specs: Sequence[Spec],
+    machine: Machine,
+    workers: int,
+    report: Report = lambda done, total: None,
+    enough: Callable[[], bool] = lambda: False,
+) -> Built:
+    """The kernels, from the cache or newly compiled; `report` receives the number done and the total.
+
+    Kernels are begun in the order of `specs`. None is begun once there are `enough`; the rest is missing in the result.
+    """
+    folder = cache_folder() / "kernels" / version()
     wanted = {kernel_name(spec, machine): spec for spec in specs}
     found = {name: content for name in wanted if (content := recalled(folder / f"{name}.o"))}
     waiting: queue.SimpleQueue[tuple[str, Spec]] = queue.SimpleQueue()
@@ -57,7 +66,7 @@ def build(specs: Sequence[Spec], machine: Machine, workers: int, report: Report 
     def work() -> None:
         try:
             with _Worker() as worker:
-                while not errors:
+                while not errors and not enough():
                     try:
                         name, spec = waiting.get_nowait()
                     except queue.Empty:
@@ -75,15 +84,15 @@ def build(specs: Sequence[Spec], machine: Machine, workers: int, report: Report 
         thread.join()
     if errors:
         raise errors[0]
-    return Built({name: found[name] for name in wanted}, cached)
+    return Built({name: found[name] for name in wanted if name in found}, cached)
 
 
 @cache
-def _version() -> str:
-    """Changes with the kernels' source and with Halide."""
-    from importlib.metadata import version
+def version() -> str:
+    """The version of the kernels, which changes with the kernels' source and with Halide."""
+    from importlib import metadata
 
-    content = f"{version('halide')} {_LLVM}".encode()
+    content = f"{metadata.version('halide')} {_LLVM}".encode()
     here = Path(__file__).parent
     for path in (here / "specs.py", *sorted((here / "kernels").glob("*.py"))):
         content += path.read_bytes()

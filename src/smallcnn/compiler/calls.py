@@ -11,8 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from smallcnn.compiler import packing, specs
-from smallcnn.compiler.choices import Choice
+from smallcnn.compiler.choice import Choice
+from smallcnn.compiler.estimate import Estimator
 from smallcnn.compiler.layers import ELEMENTWISE, Layer
+from smallcnn.compiler.machines import MachineModel
 from smallcnn.compiler.operands import (
     Answer,
     Arena,
@@ -25,7 +27,7 @@ from smallcnn.compiler.operands import (
     by_plane,
     flat,
 )  # fmt: skip
-from smallcnn.compiler.sides import order_of, plane_of, sink_of, source_of, taps_of, window_of
+from smallcnn.compiler.sides import order_of, plane_of, pool_of, sink_of, source_of, taps_of, terms_of, window_of
 from smallcnn.compiler.specs import Elementwise, Machine, Sink, Source, Spec
 from smallcnn.compiler.storage import View
 from smallcnn.errors import CompileError
@@ -64,9 +66,11 @@ class Normalisation:
 
 @dataclass(frozen=True)
 class Context:
-    """What all calls of a network share: the machine, and how its input image is read; `input_shape` is (H, W, C)."""
+    """What all calls of a network share: the machine, what is known of its speed, and how its input image is read;
+    `input_shape` is (H, W, C)."""
 
     machine: Machine
+    model: MachineModel
     image: Normalisation
     input_shape: tuple[int, int, int]
 
@@ -75,14 +79,18 @@ class Context:
         """Floats per register."""
         return self.machine.vector
 
+    def estimator(self, threads: int) -> Estimator:
+        """Estimates for this machine and network."""
+        return Estimator(self.model, self.vector, self.input_shape, threads)
+
 
 def call(layers: Sequence[Layer], choice: Choice, context: Context) -> Call:
     """The call that computes these layers, by these choices."""
     first, *more = layers
-    if len(more) > 1:
-        return _chain(layers, choice, context)
-    if more:
+    if len(more) == 1 and first.depthwise and more[0].pointwise():
         return _separable(first, more[0], choice, context.vector)
+    if more:
+        return _chain(layers, choice, context)
     if first.op == "image":
         return _image(first, context)
     if first.depthwise:
@@ -91,7 +99,7 @@ def call(layers: Sequence[Layer], choice: Choice, context: Context) -> Call:
         return _pointwise(first, choice, context.vector)
     if isinstance(first.op, ops.Conv):
         return _convolution(first, choice, context)
-    return _lanewise(first, context.vector)
+    return _lanewise(first, choice, context.vector)
 
 
 def answer(view: View, index: int) -> Call:
@@ -124,7 +132,7 @@ def _pointwise(layer: Layer, choice: Choice, vector: int) -> Call:
 
 def _convolution(layer: Layer, choice: Choice, context: Context) -> Call:
     """Any other dense or grouped convolution."""
-    out, (tile,), vector = layer.output.storage, choice.tiles, context.vector
+    (tile,), vector = choice.tiles, context.vector
     if layer.from_image:
         height, width, _ = context.input_shape
         source, reads = _image_rows(context)
@@ -134,12 +142,8 @@ def _convolution(layer: Layer, choice: Choice, context: Context) -> Call:
     lanes = layer.lanes(vector) // layer.groups
     sink = sink_of(layer, lanes, layer.groups)
     spec = specs.Conv(window_of(layer, (height, width)), source, layer.from_image, sink, tile, choice.rows)
-    operands = (
-        *reads,
-        *packing.matrix(layer, vector, layer.groups),
-        *packing.ends(layer, (lanes, out.pixels, layer.groups), by_group(lanes), vector),
-    )
-    return Call((layer,), spec, operands, 1, choice.rows * out.width, choice)
+    operands, split, grain = _strips(layer, choice, vector)
+    return Call((layer,), spec, (*reads, *operands), split, grain, choice)
 
 
 def _depthwise(layer: Layer, choice: Choice, vector: int) -> Call:
@@ -154,39 +158,41 @@ def _separable(first: Layer, second: Layer, choice: Choice, vector: int) -> Call
     """A depthwise convolution fused with the pointwise one after it."""
     neighbours, tile = choice.tiles
     taps, operands = taps_of(first, neighbours, vector)
-    middle, out = first.output.storage, second.output.storage
-    depth, lanes = first.lanes(vector), second.lanes(vector)
-    operands += packing.epilogue(first, (depth, middle.width, middle.height), by_plane(middle.width), vector)
-    operands += packing.matrix(second, vector, 1, order_of(second, first, vector), depth)
-    operands += packing.ends(second, (lanes, out.pixels, 1), by_group(lanes), vector)
+    middle = first.output.storage
+    depth, lanes = terms_of(second, first, vector), second.lanes(vector)
+    extents = (first.lanes(vector), middle.width, middle.height)
+    operands += packing.epilogue(first, extents, by_plane(middle.width), vector)
+    last, split, grain = _strips(second, choice, vector, order_of(second, first, vector), depth)
     spec = specs.Separable(taps, Source(depth, depth), sink_of(second, lanes), tile, choice.rows)
-    return Call((first, second), spec, tuple(operands), 1, choice.rows * out.width, choice)
+    return Call((first, second), spec, (*operands, *last), split, grain, choice)
 
 
 def _chain(layers: Sequence[Layer], choice: Choice, context: Context) -> Call:
-    """Layers that feed each other, the last one pointwise, as one kernel."""
-    stages: list[specs.Conv | specs.Pointwise | specs.Depthwise] = []
+    """Layers that feed each other as one kernel."""
+    stages: list[specs.Conv | specs.Pointwise | specs.Depthwise | specs.Pool] = []
     operands: list[Operand] = []
     vector = context.vector
     plane = (context.input_shape[1], context.input_shape[0])
+    order: list[int] | None = None
+    depth = 0
     for i, (layer, tile) in enumerate(zip(layers, choice.tiles, strict=True)):
         out, last = layer.output.storage, i == len(layers) - 1
         lanes = layer.lanes(vector)
         extents, strides = (lanes, out.width, out.height), by_plane(out.width)
-        if layer.depthwise:
-            spec, constants = taps_of(layer, tile, vector)
-            stages.append(spec)
+        if layer.depthwise or isinstance(layer.op, ops.Pool):
+            stage, (source, *constants) = (taps_of if layer.depthwise else pool_of)(layer, tile, vector)
+            stages.append(stage)
             if i == 0:
-                plane = (spec.window.width, spec.window.height)
-                operands.append(constants[0])
-            operands += [*constants[1:], *packing.epilogue(layer, extents, strides, vector)]
+                plane = (stage.window.width, stage.window.height)
+                operands.append(source)
+            operands += [*constants, *(packing.ends if last else packing.epilogue)(layer, extents, strides, vector)]
             continue
         order, depth = None, 0
         if layer.from_image:
-            source, reads = _image_rows(context)
+            image, reads = _image_rows(context)
             operands += reads
             window = window_of(layer, plane[::-1])
-            stages.append(specs.Conv(window, source, True, sink_of(layer, lanes), tile, choice.rows))
+            stages.append(specs.Conv(window, image, True, sink_of(layer, lanes), tile, choice.rows))
         elif i == 0:
             view = layer.inputs[0]
             plane = (view.storage.width, view.storage.height)
@@ -194,18 +200,38 @@ def _chain(layers: Sequence[Layer], choice: Choice, context: Context) -> Call:
             operands.append(Map(view.storage, view.slots[0], (view.channels, *plane), by_plane(plane[0])(pitch)))
             stages.append(specs.Pointwise(Source(view.channels, pitch), sink_of(layer, lanes), tile))
         else:
-            order, depth = order_of(layer, layers[i - 1], vector), layers[i - 1].lanes(vector)
+            order, depth = order_of(layer, layers[i - 1], vector), terms_of(layer, layers[i - 1], vector)
             stages.append(specs.Pointwise(Source(depth, depth), sink_of(layer, lanes), tile))
-        if last:
-            operands += packing.matrix(layer, vector, 1, order, depth)
-            operands += packing.ends(layer, (lanes, out.pixels, 1), by_group(lanes), vector)
-        else:
+        if not last:
             operands += packing.matrix(layer, vector, None, order, depth)
             operands += packing.epilogue(layer, extents, strides, vector)
     *head, final = stages
-    assert isinstance(final, specs.Pointwise)
-    grain = choice.rows * layers[-1].output.storage.width
-    return Call(tuple(layers), specs.Chain(plane, tuple(head), final, choice.rows), tuple(operands), 1, grain, choice)
+    assert not isinstance(final, specs.Conv)
+    spec = specs.Chain(plane, tuple(head), final, choice.rows)
+    if not isinstance(final, specs.Pointwise):
+        return Call(tuple(layers), spec, tuple(operands), 2, choice.rows, choice)
+    more, split, grain = _strips(layers[-1], choice, vector, order, depth)
+    return Call(tuple(layers), spec, (*operands, *more), split, grain, choice)
+
+
+def _strips(
+    layer: Layer, choice: Choice, vector: int, order: Sequence[int] | None = None, depth: int = 0
+) -> tuple[list[Operand], int, int]:
+    """Weights, epilogue and output of a matrix product in strips of rows; the dimension that threads split, and its
+    grain."""
+    out, groups = layer.output.storage, layer.groups
+    lanes = layer.lanes(vector) // groups
+    extents: tuple[int, ...]
+    shares: int | None
+    if choice.tiles[-1].across:
+        extents, strides, shares = (lanes, out.pixels, groups), by_group(lanes), groups
+        split, grain = 1, choice.rows * out.width
+    else:
+        of_group = (groups,) if groups > 1 else ()
+        extents, strides = (lanes, out.width, out.height, *of_group), by_plane(out.width, *[lanes] * len(of_group))
+        split, grain, shares = 2, choice.rows, (groups if of_group else None)
+    weights = packing.matrix(layer, vector, shares, order, depth)
+    return [*weights, *packing.ends(layer, extents, strides, vector)], split, grain
 
 
 def _image(layer: Layer, context: Context) -> Call:
@@ -219,7 +245,7 @@ def _image(layer: Layer, context: Context) -> Call:
     return Call((layer,), specs.Image(channels, lanes, out.pitch), operands, 1, 1)
 
 
-def _lanewise(layer: Layer, vector: int) -> Call:
+def _lanewise(layer: Layer, choice: Choice, vector: int) -> Call:
     """Pooling, padding, elementwise work, copies, local response normalisation."""
     source, out = layer.inputs[0], layer.output.storage
     lanes, pitch, low, number = layer.lanes(vector), source.storage.pitch, source.low(vector), source.number
@@ -234,14 +260,14 @@ def _lanewise(layer: Layer, vector: int) -> Call:
             reads = [Arena(source, (out.pixels,)), Table(source, None)]
             spec = specs.Gather(Source(source.channels, pitch, table=True), lanes, out.pitch, number)
             extents, strides, split = (lanes, out.pixels), flat, 1
-        case ops.Pool() as op:
-            spec = specs.Pool(op.function, window_of(layer, plane), op.count_padding, pitch, sink, number)
+        case ops.Pool():
+            spec, reads = pool_of(layer, choice.tiles[0], vector)
         case ops.Pad():
             spec = specs.Pad(window_of(layer, plane), pitch, sink, number, layer.zero)
         case ops.GlobalPool():
             spec = specs.GlobalPool(*plane, pitch, sink)
             operands = [*reads, *packing.ends(layer, (lanes,), lambda _: (1,), vector)]
-            return Call((layer,), spec, tuple(operands), None, 1)
+            return Call((layer,), spec, tuple(operands), None, 1, choice)
         case ops.LocalResponseNorm() as op:
             spec = specs.Response(op.size, op.alpha, op.beta, op.bias, source.channels, pitch, sink)
             extents, strides, split = (lanes, out.pixels), flat, 1
@@ -262,7 +288,7 @@ def _lanewise(layer: Layer, vector: int) -> Call:
         case op:
             raise CompileError(f"{layer.label}: the compiler has no kernel for {op}")
     operands = [*reads, *packing.ends(layer, extents, strides, vector)]
-    return Call((layer,), spec, tuple(operands), split, 1)
+    return Call((layer,), spec, tuple(operands), split, 1, choice)
 
 
 def _image_rows(context: Context) -> tuple[Source, list[Operand]]:

@@ -4,6 +4,7 @@ compile_file(model, "model.so")          for this machine
 compile_file(model, "model.wasm", target="wasm")
 """
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -14,10 +15,13 @@ import numpy as np
 from smallcnn.compiler import build, link, targets
 from smallcnn.compiler import tune as tuning
 from smallcnn.compiler.assemble import assemble
+from smallcnn.compiler.calibrate import of_host
 from smallcnn.compiler.calls import Call, Context, Normalisation
 from smallcnn.compiler.lower import lower
+from smallcnn.compiler.machines import MachineModel, packaged
 from smallcnn.compiler.plan import plan
 from smallcnn.compiler.program import Program
+from smallcnn.compiler.stand import Stand
 from smallcnn.compiler.targets import Target
 from smallcnn.engines import compiled
 from smallcnn.errors import CompileError, SmallcnnError, require
@@ -26,6 +30,8 @@ from smallcnn.model.metadata import describe
 from smallcnn.model.model import Model
 from smallcnn.model.probe import TOLERANCE, agrees, probe_answer, probe_image, relative_error
 from smallcnn.model.store import check_finite
+from smallcnn.model.tuning import SECONDS, Tuning
+from smallcnn.system.cpu import usable_cores
 from smallcnn.system.files import check_writable
 from smallcnn.transform.fold import fold
 
@@ -34,13 +40,18 @@ Report = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Compiled:
-    """The program and its plan; `cached` of its kernels had been compiled before. `error` is the file's relative error,
-    None if it does not run here."""
+    """The program and its plan, made for a machine as `model` describes it; `cached` of its kernels had been compiled
+    before. `error` is the file's relative error, None if it does not run here. `tuning` says which kernels were chosen
+    by timing, None if none was; `complete`: all forms are timed.
+    """
 
     program: Program = field(repr=False)
     plan: tuple[Call, ...] = field(repr=False)
     cached: int
+    model: MachineModel
     error: float | None = None
+    tuning: Tuning | None = None
+    complete: bool = False
 
 
 def compile_file(
@@ -50,16 +61,24 @@ def compile_file(
     target: str = "host",
     prefix: str | None = None,
     threads: int = 2,
-    tune: bool = False,
+    tune: float | bool = False,
+    calibrate: bool = False,
     workers: int | None = None,
     report: Report = lambda done, total: None,
+    measuring: Report = lambda done, total: None,
+    tell: tuning.Tell = lambda spent, gain: None,
 ) -> Compiled:
     """Compiles a model, or a model file, into one file; `report` receives the number of kernels done and the total.
 
     Names in a .o file begin with `prefix`; default: the file's stem.
 
-    The plan has work for `threads` threads in every strip; the file runs on any number. With `tune`, several variants
-    of every kernel are timed on this machine and the fastest is kept; this takes minutes once per CPU and is cached.
+    The plan has work for `threads` threads in every strip; the file runs on any number. With `tune`, forms of every
+    kernel are timed on this machine, on `threads` threads, for that many seconds, or `SECONDS` if True; the
+    fastest are kept, and used by later compilations for this processor and as many threads. `tell` receives the seconds
+    spent on it and the gain so far.
+
+    A file for this machine is planned by what was measured on it: once per CPU, in seconds; again with `calibrate`.
+    `measuring` receives the steps done and their total, if it measures.
 
     A file that this machine can load is loaded and compared with the reference before it is kept. Raises
     CompileError for an unsupported operator or a wrong answer, SmallcnnError for an unknown target,
@@ -75,8 +94,20 @@ def compile_file(
     model = (file if isinstance(file, Model) else read(file)).in_rgb()
     check_finite(model, model.graph.name)
     answer = probe_answer(model.graph, model.weights, model.preprocessing)
-    made = to_program(model, made_for, answer, threads=threads, tune=tune, workers=workers, report=report)
-    if kind not in (".so", ".dll") or not _runs_here(made_for.name):
+    if calibrate:
+        of_host(made_for, again=True, report=measuring)
+    made = to_program(
+        model,
+        made_for,
+        answer,
+        threads=threads,
+        tune=tune,
+        workers=workers,
+        report=report,
+        measuring=measuring,
+        tell=tell,
+    )
+    if kind not in (".so", ".dll") or not targets.runs_here(made_for):
         link.write(made.program, out, prefix)
         return made
     temporary = out.with_name(f".{out.stem}.{os.getpid()}{kind}")
@@ -95,39 +126,39 @@ def to_program(
     expected: Mapping[str, np.ndarray],
     *,
     threads: int = 2,
-    tune: bool = False,
+    tune: float | bool = False,
     workers: int | None = None,
     report: Report = lambda done, total: None,
+    measuring: Report = lambda done, total: None,
+    tell: tuning.Tell = lambda spent, gain: None,
 ) -> Compiled:
     """The compiled but not yet linked network; cached kernels are reused.
 
     `expected` is the answer to the probe image, stored in the file's metadata.
     """
     graph, weights = fold(model.graph, model.weights)
-    context = Context(target.machine, Normalisation(*model.preprocessing.scale_and_shift()), graph.input_shape)
-    calls = plan(*lower(graph, weights, context.vector), context, threads)
-    workers = workers or os.cpu_count() or 1
-    if tune and target.name != targets.host().name:
-        raise SmallcnnError(f"kernels for {target.name} cannot be timed on this machine, {targets.host().name}")
+    image = Normalisation(*model.preprocessing.scale_and_shift())
+    known = of_host(target, report=measuring) if targets.runs_here(target) else packaged(target)
+    context = Context(target.machine, known, image, graph.input_shape)
+    tuned = tuning.Tuned(plan(*lower(graph, weights, context.vector), context, threads))
+    workers = workers or usable_cores()
+    here = target.name == targets.host().name
     if tune:
-        calls = tuning.search(calls, context, target, workers, report)
-    elif target.name == targets.host().name:
-        calls = tuning.remembered(calls, context)
-    kernels = build.build([call.spec for call in calls], context.machine, workers, report)
-    facts = describe(model, answer=expected)
-    program = assemble(calls, kernels.objects, target, graph.name, facts, graph.input_shape, graph.results)
-    return Compiled(program, tuple(calls), kernels.cached)
-
-
-def _runs_here(target: str) -> bool:
-    """Whether the platform of this machine can load files for `target`."""
-    host = targets.host()
-    levels = ("sse41", "avx2", "avx512")
-    name, _, level = target.rpartition("-")
-    here, _, best = host.name.rpartition("-")
-    if level in levels and best in levels:
-        return name == here and levels.index(level) <= levels.index(best)
-    return target == host.name
+        seconds = SECONDS if tune is True else float(tune)
+        if not here:
+            raise SmallcnnError(f"kernels for {target.name} cannot be timed on this machine, {targets.host().name}")
+        if not 0 < seconds < math.inf:
+            raise SmallcnnError(f"seconds of tuning must be above 0, not {seconds}")
+        build.build([call.spec for call in tuned.plan], context.machine, workers, report)
+        stand = Stand(context, graph.results, target, min(threads, usable_cores()), workers)
+        tuned = tuning.search(tuned.plan, context, threads, stand, seconds=seconds, tell=tell)
+    elif here:
+        tuned = tuning.remembered(tuned.plan, context, threads)
+    kernels = build.build([call.spec for call in tuned.plan], context.machine, workers, report)
+    facts = describe(model, answer=expected, tuning=tuned.tuning)
+    program = assemble(tuned.plan, kernels.objects, target, graph.name, facts, graph.input_shape, graph.results)
+    made = Compiled(program, tuple(tuned.plan), kernels.cached, context.model)
+    return replace(made, tuning=tuned.tuning, complete=tuned.complete)
 
 
 def _error(path: Path, model: Model, answer: Mapping[str, np.ndarray]) -> float:

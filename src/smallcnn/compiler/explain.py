@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from smallcnn.compiler import memory, targets
+from smallcnn.compiler import machines, memory, targets
 from smallcnn.compiler.calls import Call, Context, Normalisation
 from smallcnn.compiler.lower import lower
 from smallcnn.compiler.operands import Answer, Map
@@ -47,10 +47,13 @@ class PlannedStep:
 class Explanation:
     """The steps and bytes: one arena for all tensors between steps, scratch per thread, packed weights.
 
+    `machine` is the model of a processor that the plan follows, and `machine_origin` how its figures were found.
     `kernels` counts distinct kernels; `cached` of them had been compiled before.
     """
 
     target: str
+    machine: str
+    machine_origin: str
     steps: tuple[PlannedStep, ...]
     arena_bytes: int
     scratch_bytes_per_thread: int
@@ -59,11 +62,15 @@ class Explanation:
     cached: int
 
 
-def explain(graph: Graph, calls: Sequence[Call], program: Program, cached: int) -> Explanation:
+def explain(
+    graph: Graph, calls: Sequence[Call], program: Program, cached: int, model: machines.MachineModel
+) -> Explanation:
     """Explains what `calls` do for `graph` (folded or not), with the totals of the resulting program."""
     counts = {node.name: mult_adds(graph, node) for node in graph}
     return Explanation(
         target=program.target,
+        machine=model.name,
+        machine_origin=model.origin,
         steps=tuple(_step(call, counts) for call in calls),
         arena_bytes=program.arena_bytes,
         scratch_bytes_per_thread=program.scratch_bytes,
@@ -85,7 +92,7 @@ def peak_activation_bytes(graph: Graph) -> int:
     layers, answers = lower(folded, weights, machine.vector)
     channels = graph.input_shape[2]
     image = Normalisation(np.ones(channels, np.float32), np.zeros(channels, np.float32))
-    calls = plan(layers, answers, Context(machine, image, folded.input_shape))
+    calls = plan(layers, answers, Context(machine, machines.packaged(target), image, folded.input_shape))
     _, arena_bytes = memory.arrange(calls)
     return arena_bytes + max(call.scratch_bytes for call in calls)
 

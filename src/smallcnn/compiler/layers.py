@@ -107,6 +107,21 @@ class Layer:
             and not self.from_image
         )
 
+    @property
+    def windowed(self) -> bool:
+        """Whether it reads each lane by itself through a window: depthwise or pool."""
+        return self.depthwise or isinstance(self.op, ops.Pool)
+
+    @property
+    def matrix(self) -> bool:
+        """Whether it is a matrix product: a convolution that is not depthwise, or fully connected."""
+        return isinstance(self.op, ops.Conv | ops.Dense) and not self.depthwise
+
+    @property
+    def unstripped(self) -> bool:
+        """Whether its kernel counts pixels through the map, without strips of rows: pointwise or fully connected."""
+        return isinstance(self.op, ops.Dense) or self.pointwise(grouped=True)
+
     def lanes(self, vector: int) -> int:
         """Lanes that it writes: whole vectors, per group for grouped convolutions."""
         groups = 1 if self.depthwise else self.groups

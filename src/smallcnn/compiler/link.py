@@ -110,22 +110,30 @@ def _compile_runtime(program: Program, target: Target, prefix: str, names: Mappi
         _put(folder / source, _source(source, prefix).encode())
     _put(folder / "weights.bin", program.weights or b"\0")
     _put(folder / "network.h", _table(program, names).encode())
-    flags = [flag for start, row in _COMPILE_FOR.items() if target.triple.startswith(start) for flag in row]
-    flags += [f"-D{name}={names[name]}" for name in sorted(_RUNTIME & names.keys())]
+    flags = [f"-D{name}={names[name]}" for name in sorted(_RUNTIME & names.keys())]
     out = folder / "runtime.o"
-    _zig(
-        "clang",
-        "-target",
-        target.triple,
-        *_COMPILE,
-        *flags,
-        "-isystem",
-        _zig_headers(),
-        folder / "runtime.c",
-        "-o",
-        out,
-    )
+    _clang(folder / "runtime.c", target, flags, out)
     return out
+
+
+def compiled(source: str, target: Target, flags: Sequence[str] = ()) -> bytes:
+    """The object file of C code that needs no headers but the compiler's own."""
+    require("compiling", "compile", "ziglang")
+    with tempfile.TemporaryDirectory(prefix="smallcnn-") as name:
+        out = Path(name) / "source.o"
+        _clang(_put(out.with_suffix(".c"), source.encode()), target, flags, out)
+        return out.read_bytes()
+
+
+def native(name: str) -> str:
+    """A file from native/."""
+    return (files("smallcnn.compiler") / "native" / name).read_text()
+
+
+def _clang(source: Path, target: Target, flags: Sequence[str], out: Path) -> None:
+    for_target = [flag for start, row in _COMPILE_FOR.items() if target.triple.startswith(start) for flag in row]
+    flags = ["-target", target.triple, *_COMPILE, *for_target, *flags]
+    _zig("clang", *flags, "-isystem", _zig_headers(), source, "-o", out)
 
 
 def _table(program: Program, names: Mapping[str, str]) -> str:
@@ -235,8 +243,7 @@ def _exports() -> list[str]:
 
 def _source(name: str, prefix: str) -> str:
     """A file from native/, with `prefix` on its names."""
-    text = (files("smallcnn.compiler") / "native" / name).read_text()
-    return text.replace("smallcnn_", f"{prefix}_").replace("SMALLCNN_", f"{prefix.upper()}_")
+    return native(name).replace("smallcnn_", f"{prefix}_").replace("SMALLCNN_", f"{prefix.upper()}_")
 
 
 def check_prefix(prefix: str | None, out: Path) -> None:

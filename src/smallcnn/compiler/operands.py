@@ -80,9 +80,9 @@ def by_group(lanes: int) -> Strides:
     return lambda pitch: (1, pitch, lanes)
 
 
-def by_plane(width: int) -> Strides:
-    """(lane, x, y)."""
-    return lambda pitch: (1, pitch, pitch * width)
+def by_plane(width: int, *group: int) -> Strides:
+    """(lane, x, y), with the lanes of a group (lane, x, y, group)."""
+    return lambda pitch: (1, pitch, pitch * width, *group)
 
 
 def flat(pitch: int) -> tuple[int, ...]:

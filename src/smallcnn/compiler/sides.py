@@ -5,7 +5,7 @@ import numpy as np
 from smallcnn.compiler import packing
 from smallcnn.compiler.layers import Act, Affine, Layer, OffGrid, OntoGrid, Plus
 from smallcnn.compiler.operands import Arena, Map, Operand, Table, by_plane
-from smallcnn.compiler.specs import Depthwise, Elementwise, Sink, Source, Tile, Window
+from smallcnn.compiler.specs import Depthwise, Elementwise, Pool, Sink, Source, Tile, Window
 from smallcnn.compiler.storage import View
 from smallcnn.ir import ops
 from smallcnn.ir.types import RANGES
@@ -56,10 +56,25 @@ def taps_of(layer: Layer, neighbours: Tile, vector: int) -> tuple[Depthwise, lis
     return spec, [plane_of(source, lanes, vector), *packing.filters(layer, vector)]
 
 
+def pool_of(layer: Layer, neighbours: Tile, vector: int) -> tuple[Pool, list[Operand]]:
+    """A pool, and its source."""
+    source, lanes = layer.inputs[0], layer.lanes(vector)
+    assert isinstance(layer.op, ops.Pool)
+    window, sink = window_of(layer, (source.storage.height, source.storage.width)), sink_of(layer, lanes)
+    pixels, pitch = min(neighbours.pixels, window.out_width), source.storage.pitch
+    spec = Pool(layer.op.function, window, layer.op.count_padding, pitch, sink, pixels, source.number)
+    return spec, [plane_of(source, lanes, vector)]
+
+
 def order_of(layer: Layer, before: Layer, vector: int) -> list[int]:
     """Where each input channel of `layer` lies among the lanes of `before`."""
     low = before.output.low(vector)
     return [slot - low for slot in layer.inputs[0].slots]
+
+
+def terms_of(layer: Layer, before: Layer, vector: int) -> int:
+    """Terms of the sums of `layer`: lanes of `before` up to the last that it reads."""
+    return max(layer.inputs[0].slots) + 1 - before.output.low(vector)
 
 
 def sink_of(layer: Layer, lanes: int, groups: int = 1) -> Sink:

@@ -39,11 +39,15 @@ Epilogue = tuple[Elementwise, ...]
 
 @dataclass(frozen=True)
 class Tile:
-    """Sums held in registers: pixels x vectors; `unroll` terms per turn of the innermost loop."""
+    """Sums held in registers: pixels x vectors; `unroll` terms per turn of the innermost loop.
+
+    The pixels are neighbours in a row; `across`: they may run on in the next row.
+    """
 
     pixels: int
     vectors: int
     unroll: int = 1
+    across: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,11 @@ class Window:
     stride: tuple[int, int]
     before: tuple[int, int]
     after: tuple[int, int]
+
+    @property
+    def read_width(self) -> int:
+        """Columns that all windows of a row cover, padding included."""
+        return (self.out_width - 1) * self.stride[1] + self.kernel[1]
 
 
 @dataclass(frozen=True)
@@ -121,8 +130,9 @@ class Conv:
         """Working memory: a strip of the source with its border."""
         if self.direct:
             return 0
-        (rows, columns), (down, right) = self.window.kernel, self.window.stride
-        height, width = (self.rows - 1) * down + rows, (self.window.out_width - 1) * right + columns
+        window = self.window
+        height = (self.rows - 1) * window.stride[0] + window.kernel[0]
+        width = max(window.read_width, window.before[1] + window.width) if self.image else window.read_width
         return height * (width * self.source.channels + 64) * self.sink.groups * _FLOAT
 
 
@@ -160,51 +170,9 @@ class Separable:
 
 
 @dataclass(frozen=True)
-class Chain:
-    """Stages and the pointwise convolution after them, in strips of `rows`.
-
-    `plane` is (width, height) of the first stage's input. Operands: source (of a convolution: image, scale, shift),
-    then each stage's weight, bias and epilogue's, output (lane, pixel, 1).
-    """
-
-    plane: tuple[int, int]
-    stages: tuple[Conv | Pointwise | Depthwise, ...]
-    last: Pointwise
-    rows: int
-
-    @property
-    def folds(self) -> tuple[int, ...]:
-        """Rows kept of each stage: those a strip reads."""
-        kept, rows = [], self.rows
-        for stage in reversed(self.stages):
-            kept.append(rows)
-            if not isinstance(stage, Pointwise):
-                rows = (rows - 1) * stage.window.stride[0] + stage.window.kernel[0]
-        return tuple(reversed(kept))
-
-    @property
-    def windowed(self) -> tuple[bool, ...]:
-        """Whether each stage is read through a window, so that its rows are kept from strip to strip."""
-        return tuple(isinstance(reader, Depthwise) for reader in (*self.stages[1:], self.last))
-
-    @property
-    def scratch_bytes(self) -> int:
-        """Working memory: the rows kept of each stage, and of the image."""
-        total, (width, _) = 0, self.plane
-        for stage, rows in zip(self.stages, self.folds, strict=True):
-            if isinstance(stage, Conv):
-                window = stage.window
-                taken = (rows - 1) * window.stride[0] + window.kernel[0] + 1
-                total += taken * ((window.width + window.kernel[1]) * stage.source.channels + 64)
-            if not isinstance(stage, Pointwise):
-                width = stage.window.out_width
-            total += stage.sink.lanes * width * (rows + 2) + 64
-        return total * _FLOAT
-
-
-@dataclass(frozen=True)
 class Pool:
-    """Maximum or average over a window. Padding never wins; an average counts it with `count_padding`.
+    """Maximum or average over a window; `pixels` neighbours of one vector are computed together. Padding never wins;
+    an average counts it with `count_padding`.
 
     Operands: source, epilogue's, output (lane, x, y).
     """
@@ -214,7 +182,52 @@ class Pool:
     count_padding: bool
     pitch: int
     sink: Sink
+    pixels: int
     number: Number = "float32"
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Stages and the one after them, which writes the output in strips of `rows`.
+
+    `plane` is (width, height) of the first stage's input. Operands: source (of a convolution: image, scale, shift),
+    then each stage's weight, bias (a pool has none) and epilogue's, output (lane, pixel, 1); (lane, x, y) if the last
+    stage has a window.
+    """
+
+    plane: tuple[int, int]
+    stages: tuple[Conv | Pointwise | Depthwise | Pool, ...]
+    last: Pointwise | Depthwise | Pool
+    rows: int
+
+    @property
+    def folds(self) -> tuple[int, ...]:
+        """Rows kept of each stage: those a strip reads."""
+        kept, rows = [], self.rows
+        for reader in (self.last, *self.stages[:0:-1]):
+            if not isinstance(reader, Pointwise):
+                rows = (rows - 1) * reader.window.stride[0] + reader.window.kernel[0]
+            kept.append(rows)
+        return tuple(reversed(kept))
+
+    @property
+    def windowed(self) -> tuple[bool, ...]:
+        """Whether each stage is read through a window, so that its rows are kept from strip to strip."""
+        return tuple(isinstance(reader, Depthwise | Pool) for reader in (*self.stages[1:], self.last))
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Working memory: the rows kept of each stage, and of the image."""
+        total, (width, _) = 0, self.plane
+        for stage, rows in zip(self.stages, self.folds, strict=True):
+            if isinstance(stage, Conv):
+                window = stage.window
+                taken = (rows - 1) * window.stride[0] + window.kernel[0] + 1
+                total += taken * (max(window.read_width, window.before[1] + window.width) * stage.source.channels + 64)
+            if not isinstance(stage, Pointwise):
+                width = stage.window.out_width
+            total += stage.sink.lanes * width * (rows + 2) + 64
+        return total * _FLOAT
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,7 @@ class View:
         """Number of channels."""
         return len(self.slots)
 
-    @property
+    @cached_property
     def single(self) -> bool:
         """Whether all channels lie in one storage."""
         return all(storage is self.storages[0] for storage in self.storages)
@@ -107,14 +107,19 @@ class View:
         """Whether all storages have one pitch, so that one address step moves from pixel to pixel in all of them."""
         return len({storage.pitch for storage in self.storages}) == 1
 
-    @property
+    @cached_property
     def contiguous(self) -> bool:
         """Whether the channels are consecutive in one storage."""
         return self.single and self.slots == tuple(range(self.slots[0], self.slots[0] + len(self.slots)))
 
     def span(self, vector: int) -> tuple[int, int]:
         """First and end lane of the whole vectors that hold the channels."""
-        return min(self.slots) // vector * vector, up(max(self.slots) + 1, vector)
+        first, last = self._ends
+        return first // vector * vector, up(last + 1, vector)
+
+    @cached_property
+    def _ends(self) -> tuple[int, int]:
+        return min(self.slots), max(self.slots)
 
     def low(self, vector: int) -> int:
         """The first of these lanes."""

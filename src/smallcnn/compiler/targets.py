@@ -21,12 +21,14 @@ _KERNEL_FEATURES = "no_runtime-no_asserts-no_bounds_query-user_context"
 class Target:
     """One platform and level, as each tool names it.
 
-    `halide` is Halide's target string for kernels, `triple` clang's; `features` is what the CPU must have, as
-    native/runtime.c spells it. `vector` is the floats per vector register, `registers` the number of registers.
-    `suffixes` are the file kinds that can be written, the default first.
+    `level` names the vector instructions; `halide` is Halide's target string for kernels, `triple` clang's; `features`
+    is what the CPU must have, as native/runtime.c spells it. `vector` is the floats per vector register, `registers`
+    the number of registers. `suffixes` are the file kinds that can be written, the default first.
     """
 
     name: str
+    platform: str
+    level: str
     halide: str
     triple: str
     features: tuple[str, ...]
@@ -125,10 +127,21 @@ def host() -> Target:
     raise SmallcnnError(f"cannot compile for this machine ({platform}); targets: {', '.join(_PLATFORMS)}")
 
 
+def runs_here(target: Target) -> bool:
+    """Whether the platform of this machine can load files for `target`."""
+    here = host()
+    levels = [level for level in reversed(_BEST_FIRST) if level in _PLATFORMS[here.platform].levels]
+    if target.level not in levels:
+        return False
+    return target.platform == here.platform and levels.index(target.level) <= levels.index(here.level)
+
+
 def _target(platform: str, level: str) -> Target:
     row, cpu = _PLATFORMS[platform], _LEVELS[level]
     return Target(
         name=_full(platform, level),
+        platform=platform,
+        level=level,
         halide="-".join((row.halide, *cpu.halide, _KERNEL_FEATURES)),
         triple=row.triple,
         features=cpu.features,

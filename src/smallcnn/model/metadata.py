@@ -9,6 +9,7 @@ smallcnn.preprocessing   JSON object, see `Preprocessing`
 smallcnn.facts           JSON object: origin of the weights
 smallcnn.results         JSON list of the outputs: name, shape, number type, and the grid of whole numbers
 smallcnn.output          "logits", or "probabilities" if the file of a classifier applies the ending itself
+smallcnn.tuning          JSON object: which kernels of a compiled file were chosen by timing; absent if none was
 smallcnn.probe           JSON object: exact outputs for `probe.probe_image` by name, flat, to verify an engine
 
 Format 1, which is read too, had classifiers with one output only: `smallcnn.labels`, a JSON list, and
@@ -27,6 +28,7 @@ from smallcnn.image.fit import Preprocessing
 from smallcnn.ir import checks
 from smallcnn.ir.types import NUMBERS, Grid, Tensor, check_grid
 from smallcnn.model.facts import Facts
+from smallcnn.model.tuning import Tuning
 from smallcnn.tasks import kinds
 from smallcnn.tasks.classification import Classification
 from smallcnn.tasks.ending import check_ending
@@ -56,12 +58,18 @@ class Description:
     results: dict[str, Tensor]
     outputs_probabilities: bool
     answer: dict[str, np.ndarray]
+    tuning: Tuning | None = None
 
 
 def describe(
-    model: "Model", *, probabilities: bool = False, answer: Mapping[str, np.ndarray] | None = None
+    model: "Model",
+    *,
+    probabilities: bool = False,
+    answer: Mapping[str, np.ndarray] | None = None,
+    tuning: Tuning | None = None,
 ) -> dict[str, str]:
-    """The entries of a converted file; `answer` is its outputs for the probe image, if known.
+    """The entries of a converted file; `answer` is its outputs for the probe image, if known, and `tuning` how its
+    kernels were chosen.
 
     A classifier's file that applies the ending itself gives `probabilities`.
     """
@@ -83,6 +91,8 @@ def describe(
     }
     if answer is not None:
         entries["smallcnn.probe"] = json.dumps({name: _flat(value) for name, value in answer.items()})
+    if tuning is not None:
+        entries["smallcnn.tuning"] = json.dumps(tuning.to_json())
     return entries
 
 
@@ -132,6 +142,7 @@ def parse(entries: Mapping[str, str]) -> Description:
         results=results,
         outputs_probabilities=output == "probabilities",
         answer={name: answer[name].reshape(tensor.shape) for name, tensor in results.items()},
+        tuning=Tuning.from_json(_json(entries, "tuning")) if "smallcnn.tuning" in entries else None,
     )
 
 

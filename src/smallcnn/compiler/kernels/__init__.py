@@ -6,7 +6,7 @@ pipeline(spec, machine)    the Halide pipeline of a specification, and its opera
 from typing import Any
 
 from smallcnn.compiler import specs
-from smallcnn.compiler.kernels import chain, conv, depthwise, lanes, matmul
+from smallcnn.compiler.kernels import chain, conv, depthwise, lanes, matmul, pool
 from smallcnn.compiler.specs import Machine, Spec
 
 KERNELS: dict[type, Any] = {
@@ -15,8 +15,8 @@ KERNELS: dict[type, Any] = {
     specs.Depthwise: depthwise.depthwise,
     specs.Separable: depthwise.separable,
     specs.Chain: chain.chain,
-    specs.Pool: lanes.pool,
-    specs.GlobalPool: lanes.global_pool,
+    specs.Pool: pool.pool,
+    specs.GlobalPool: pool.global_pool,
     specs.Pad: lanes.pad,
     specs.Lanes: lanes.elementwise,
     specs.Gather: lanes.gather,

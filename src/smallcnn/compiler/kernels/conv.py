@@ -10,7 +10,8 @@ from typing import Any
 import halide as hl
 
 from smallcnn.compiler.kernels.matmul import Product
-from smallcnn.compiler.kernels.pipe import ANY, EXACT, SHIFT, Pipe, lane, variables
+from smallcnn.compiler.kernels.pipe import ANY, GUARD, SHIFT, Pipe, lane, variables
+from smallcnn.compiler.kernels.rows import Rows
 from smallcnn.compiler.specs import Conv, Machine
 
 
@@ -29,16 +30,21 @@ def conv(spec: Conv, machine: Machine) -> Any:
     else:
         strip = _strip(pipe, spec)
 
-    def read(k: Any, p: Any, g: Any, j: Any) -> Any:
-        x, y = p % width * right, p / width * down + j
+    def read(k: Any, x: Any, y: Any, g: Any, j: Any) -> Any:
+        x, y = x * right, y * down + j
         if spec.direct:
             return maps[k, x, y, g]
         if spec.image:
-            return strip[x * channels + k, y]
+            return strip[(x - window.before[1]) * channels + k, y]
         return strip[k % channels, x + k / channels, y, g]
 
-    product = Product(pipe, spec.sink, read, (columns * channels, rows))
-    at = product.schedule(spec.tile, width, spec.rows, window.out_height)
+    reduction, plane = (columns * channels, rows), (width, window.out_height)
+    product: Product | Rows
+    if spec.tile.across:
+        product = Product(pipe, spec.sink, lambda k, p, *more: read(k, p % width, p / width, *more), reduction, plane)
+    else:
+        product = Rows(pipe, spec.sink, read, reduction, plane)
+    at = product.schedule(spec.tile, spec.rows)
     if strip is not None:
         strip.compute_at(product.out, at)
     return product.finish()
@@ -67,15 +73,22 @@ def _strip(pipe: Pipe, spec: Conv) -> Any:
 
 
 def image_rows(pipe: Pipe, spec: Conv) -> Any:
-    """strip(x * channels + k, y): a row of the image as one vector."""
-    window, channels = spec.window, spec.source.channels
+    """strip((x - left) * channels + k, y): a row of the image as one vector, between the zeros of its border."""
+    window, channels, vector = spec.window, spec.source.channels, pipe.machine.vector
     (top, left), row = window.before, window.width * channels
     image = pipe.operand((row, window.height), (1, row), "uint8")
     scale, shift = pipe.vector(row), pipe.vector(row)
     i, y = variables("i", "y")
-    normal, strip = hl.Func("normal"), hl.Func("strip")
-    normal[i, y] = hl.f32(image[i, y]) * scale[i] + shift[i]
-    bordered = hl.BoundaryConditions.constant_exterior(normal, 0.0, [(0, row), (0, window.height)])
-    strip[i, y] = bordered[i - left * channels, y - top]
-    strip.vectorize(i, pipe.machine.vector, EXACT)
+    strip = hl.Func("strip")
+    strip[i, y] = hl.undef(hl.Float(32))
+    inside = (y >= top) & (y < top + window.height)
+    at = hl.RDom([(0, row)], "row").x
+    value = hl.f32(image[at, hl.clamp(y - top, 0, window.height - 1)]) * scale[at] + shift[at]
+    strip[at, y] = hl.select(inside, value, 0.0)
+    strip.align_bounds(i, vector).update(0).vectorize(at, vector, GUARD)
+    for start, columns in ((-left, left), (window.width, window.read_width - left - window.width)):
+        if columns > 0:
+            border = hl.RDom([(start * channels, columns * channels)], "border").x
+            strip[border, y] = 0.0
+            strip.update(strip.num_update_definitions() - 1).unscheduled()
     return strip

@@ -7,14 +7,14 @@ other lanes of these pixels, so memory is read in order. The border's zeros cost
 Halide splits the loops at the border.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import halide as hl
 
 from smallcnn.compiler.kernels.matmul import Product
-from smallcnn.compiler.kernels.pipe import ANY, SHIFT, Pipe, variables
-from smallcnn.compiler.specs import Depthwise, Machine, Separable
+from smallcnn.compiler.kernels.pipe import ANY, SHIFT, Pipe, Plane, variables
+from smallcnn.compiler.kernels.rows import Rows
+from smallcnn.compiler.specs import Depthwise, Machine, Pointwise, Separable
 
 _UNROLLED = 25  # taps
 
@@ -25,8 +25,7 @@ def depthwise(spec: Depthwise, machine: Machine) -> Any:
     source = pipe.plane(sink.lanes, window.width, window.height, spec.pitch)
     taps = Taps(pipe, spec, source)
     taps.schedule()
-    layout = (1, sink.pitch, sink.pitch * window.out_width)
-    return pipe.output(taps.out, (sink.lanes, window.out_width, None), layout)
+    return taps.finish()
 
 
 def separable(spec: Separable, machine: Machine) -> Any:
@@ -34,21 +33,29 @@ def separable(spec: Separable, machine: Machine) -> Any:
     pipe, window = Pipe(machine), spec.depthwise.window
     source = pipe.plane(spec.depthwise.sink.lanes, window.width, window.height, spec.depthwise.pitch)
     taps = Taps(pipe, spec.depthwise, source)
-    product = Product(pipe, spec.sink, taps.flat, (spec.source.channels,))
-    strip = product.schedule(spec.tile, window.out_width, spec.rows, window.out_height)
+    product = read_by(spec, pipe, taps.out, (window.out_width, window.out_height))
+    strip = product.schedule(spec.tile, spec.rows)
     taps.schedule()
-    taps.out.compute_at(product.out, strip)
+    taps.out.bound(taps.c, 0, spec.depthwise.sink.lanes).compute_at(product.out, strip)
     return product.finish()
 
 
-class Taps:
+def read_by(spec: Pointwise | Separable, pipe: Pipe, source: Any, plane: tuple[int, int]) -> Rows | Product:
+    """The product that reads `source`, a stage of the same kernel, in tiles as `spec` says."""
+    reduction, width = (spec.source.channels,), plane[0]
+    if spec.tile.across:
+        return Product(pipe, spec.sink, lambda k, p, _: source[k, p % width, p / width], reduction, plane)
+    return Rows(pipe, spec.sink, lambda k, x, y, *_: source[k, x, y], reduction, plane)
+
+
+class Taps(Plane):
     """The algorithm and its schedule. `source` is a map without its border."""
 
     def __init__(self, pipe: Pipe, spec: Depthwise, source: Any) -> None:
-        self.pipe, self.spec = pipe, spec
-        window, sink = spec.window, spec.sink
+        super().__init__(pipe, spec.window, spec.sink)
+        self.spec, window, sink = spec, spec.window, spec.sink
         (rows, columns), (down, right), (top, left) = window.kernel, window.stride, window.before
-        self.c, self.x, self.y = c, x, y = variables("c", "x", "y")
+        c, x, y = self.c, self.x, self.y
         self.r = r = hl.RDom([(0, columns), (0, rows)], "taps")
         bordered = hl.BoundaryConditions.constant_exterior(source, 0.0, [ANY, (0, window.width), (0, window.height)])
         value = bordered[c, x * right + r[0] - left, y * down + r[1] - top]
@@ -57,17 +64,7 @@ class Taps:
         self.sum, self.out = hl.Func("tapped"), hl.Func("depthwise")
         self.sum[c, x, y] = bias[c]
         self.sum[c, x, y] += weight[c, r[0], r[1]] * (hl.max(value, 0.0) if spec.relu else value)
-        finish = pipe.epilogue(
-            sink, lambda step: pipe.plane(sink.lanes, window.out_width, window.out_height, step.pitch)
-        )
-        self.out[c, x, y] = finish(self.sum[c, x, y], c, x, y)
-        self.feeds: list[Any] = []
-
-    @property
-    def flat(self) -> Callable[..., Any]:
-        """The result by lane and flattened pixel."""
-        width = self.spec.window.out_width
-        return lambda k, p, _: self.out[k, p % width, p / width]
+        self.out[c, x, y] = self.epilogue()(self.sum[c, x, y], c, x, y)
 
     def schedule(self) -> None:
         """Registers hold `pixels` sums of one vector."""

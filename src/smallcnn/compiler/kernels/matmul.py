@@ -36,10 +36,15 @@ def pointwise(spec: Pointwise, machine: Machine) -> Any:
 
 
 class Product:
-    """The algorithm and its register tiling. `source(k, p, g, *taps)`; `reduction` is the extents of k and taps."""
+    """The algorithm and its register tiling. `source(k, p, g, *taps)`; `reduction` is the extents of k and taps.
 
-    def __init__(self, pipe: Pipe, sink: Sink, source: Read, reduction: tuple[int, ...]) -> None:
-        self.pipe, self.sink = pipe, sink
+    Pixels are counted through the rows of `plane` (width, height); a tile may hold pixels of two rows.
+    """
+
+    def __init__(
+        self, pipe: Pipe, sink: Sink, source: Read, reduction: tuple[int, ...], plane: tuple[int, int] = (1, 1)
+    ) -> None:
+        self.pipe, self.sink, self.plane = pipe, sink, plane
         vector, lanes, groups = pipe.machine.vector, sink.lanes, sink.groups
         self.c, self.p, self.g = c, p, g = variables("c", "p", "g")
         self.r = hl.RDom([(0, extent) for extent in reduction], "r")
@@ -55,9 +60,9 @@ class Product:
         finish = pipe.epilogue(sink, lambda step: pipe.operand((lanes, None, groups), (1, step.pitch, lanes)))
         self.out[c, p, g] = finish(self.sum[c, p, g], c, p, g)
 
-    def schedule(self, tile: Tile, width: int = 1, rows: int = 0, height: int = 0) -> Any:
-        """Tiles pixels and lanes. With `rows` of `width` of `height`: in strips; returns their loop variable."""
-        vector = self.pipe.machine.vector
+    def schedule(self, tile: Tile, rows: int = 0) -> Any:
+        """Tiles pixels and lanes. With `rows` of the plane: in strips; returns their loop variable."""
+        vector, (width, height) = self.pipe.machine.vector, self.plane
         c, p, g, out = self.c, self.p, self.g, self.out
         co, ci, po, pi, strips = variables("co", "ci", "po", "pi", "strips")
         self.start, self.whole = max(rows * width, 1), width if rows and height % rows else max(rows * width, 1)

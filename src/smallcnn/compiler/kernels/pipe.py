@@ -5,7 +5,7 @@ from typing import Any
 
 import halide as hl
 
-from smallcnn.compiler.specs import Elementwise, Machine, Sink
+from smallcnn.compiler.specs import Elementwise, Machine, Sink, Window
 from smallcnn.ir.types import SIZES, Number
 
 SHIFT, EXACT, GUARD = hl.TailStrategy.ShiftInwards, hl.TailStrategy.RoundUp, hl.TailStrategy.GuardWithIf
@@ -114,6 +114,39 @@ class Pipe:
                 buffer.dim(i).set_extent(buffer.dim(i).extent() / whole * whole)
             buffer.dim(i).set_stride(stride)
         return hl.Pipeline([func]), self.parameters
+
+
+class Plane:
+    """What kernels over (lane, x, y) share: their output, whole or in strips. `out` is set by the kernel."""
+
+    out: Any
+
+    def __init__(self, pipe: Pipe, window: Window, sink: Sink) -> None:
+        self.pipe, self.window, self.sink = pipe, window, sink
+        self.c, self.x, self.y = variables("c", "x", "y")
+        self.feeds: list[Any] = []
+        self._start = self._whole = 1
+
+    def epilogue(self) -> Callable[..., Any]:
+        """Turns (value, lane, x, y) into the result."""
+        window = self.window
+        return self.pipe.epilogue(
+            self.sink, lambda step: self.pipe.plane(self.sink.lanes, window.out_width, window.out_height, step.pitch)
+        )
+
+    def strips(self, rows: int) -> Any:
+        """Computes the scheduled output in strips of rows; returns their loop variable."""
+        (strips,) = variables("strips")
+        partial = self.window.out_height % rows > 0
+        self._start, self._whole = rows, 1 if partial else rows
+        self.out.split(self.y, strips, self.y, rows, SHIFT if partial else EXACT)
+        return strips
+
+    def finish(self) -> tuple[Any, list[Any]]:
+        """The pipeline and its operands."""
+        pitch, width = self.sink.pitch, self.window.out_width
+        layout = (1, pitch, pitch * width)
+        return self.pipe.output(self.out, (self.sink.lanes, width, None), layout, self._start, self._whole)
 
 
 def constant(number: Number, value: float) -> Any:

@@ -1,0 +1,271 @@
+"""Estimated times of kernels, from the machine's model.
+
+    Estimator(model, vector, image, threads).kernel(layers, choice) -> nanoseconds
+
+A kernel is a sequence of stages: matrix products in register tiles, windows, work lane by lane. A stage takes its
+inner loop, limited by multiply-adds, loads, their latency, the instructions issued or the bytes that come from beyond
+the first-level cache; and what each tile and strip starts with and stores. The machine's figures are in `MachineModel`;
+`Fit` holds the weights of the terms, the same for every machine, fitted to thousands of timed kernels
+(docs/compiler.md).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from smallcnn.compiler.choice import Choice
+from smallcnn.compiler.layers import Layer
+from smallcnn.compiler.machines import MachineModel
+from smallcnn.compiler.sides import even_step, terms_of
+from smallcnn.compiler.specs import Tile
+from smallcnn.compiler.storage import View
+from smallcnn.ir import ops
+from smallcnn.ir.types import SIZES
+
+_FLOAT = SIZES["float32"]
+_ADDRESSES = 6
+"""Pixels whose addresses stay in general registers (x86 has 16 for everything)."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Weights of the terms. Those of operations count multiply-adds of a full vector; those of bytes say what share of
+    their time is not hidden by other work."""
+
+    sharpness: float = 10.6
+    """How sharply the slowest limit of an inner loop hides the others: the exponent of their norm."""
+    across: float = 1.25
+    """Extra loads for each pixel of a tile that runs on from row to row, beyond those with an address in a register."""
+    table: float = 0.8
+    """The same for each pixel where the channels are looked up in a table."""
+    tile: float = 7.5
+    """Start of a tile's inner loop; that of a convolution starts once per row of its window."""
+    result: float = 0.46
+    """Start and store of a vector of sums."""
+    step: float = 0.44
+    """One operation of the epilogue on a vector."""
+    window: float = 3.1
+    """Start of the sums of a depthwise tile."""
+    window_load: float = 1.9
+    """A load of a depthwise window, as a share of one of a matrix product."""
+    panel: float = 0.7
+    """Share of the first-level cache that a tile's weights may fill."""
+    near: float = 1.0
+    """Share of a cache that a strip and its weights may fill."""
+    cold: float = 1.4
+    """Bytes of weights, read for the first time."""
+    stored: float = 0.25
+    """Bytes written, and of a map between two stages, read."""
+    fresh: float = 0.11
+    """Bytes of a matrix product's source, read for the first time."""
+    moved: float = 1.0
+    """Bytes that windows read from another kernel or write for one: there is little else to do meanwhile."""
+    exchanged: float = 2.0
+    """Bytes that threads which share lanes read from each other: other kernels are split by rows."""
+    copied: float = 0.48
+    """Bytes of a strip copied with its border."""
+    strip: float = 60.0
+    """Nanoseconds to start a stage of a strip."""
+
+
+FIT = Fit()
+
+
+@dataclass(frozen=True)
+class _Reads:
+    """What a matrix product reads: terms of a sum, starts of its inner loop, bytes of the source, of these from outside
+    the kernel, and copied with a border; whether channels are looked up in a table."""
+
+    terms: int
+    starts: int
+    bytes: int
+    fresh: int
+    copied: int
+    table: bool
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """Estimates for a machine and a number of threads. `vector` is floats per register, `image` the input's (H, W, C).
+
+    `warm`: weights are in the second level before the kernel starts, as where forms of one kernel are timed in turn.
+    """
+
+    model: MachineModel
+    vector: int
+    image: tuple[int, int, int]
+    threads: int = 1
+    fit: Fit = FIT
+    warm: bool = False
+    _tables: dict[Layer, bool] = field(default_factory=dict, repr=False)
+
+    def kernel(self, layers: Sequence[Layer], choice: Choice) -> float:
+        """Nanoseconds of the layers as one kernel, for the busiest thread, with the meeting after it."""
+        total = self.model.call_ns + (self.model.meeting_ns if self.threads > 1 else 0.0)
+        for i in range(len(layers)):
+            tile = choice.tiles[i] if i < len(choice.tiles) else Tile(1, 1)
+            total += self.stage(layers, i, tile, choice.rows, choice.shares)
+        return total
+
+    def stage(self, layers: Sequence[Layer], i: int, tile: Tile, rows: int, shares: int = 1) -> float:
+        """Nanoseconds of stage `i` of the layers, in strips of `rows` of the last one's output (0: no strips)."""
+        layer = layers[i]
+        if layer.windowed:
+            return self._windows(layers, i, tile, rows)
+        if layer.matrix:
+            return self._product(layers, i, tile, rows, shares)
+        return self._lanewise(layer)
+
+    def _strips(self, layers: Sequence[Layer], rows: int) -> tuple[int, float]:
+        """Strips of the busiest thread, and its share of the output."""
+        height = layers[-1].output.storage.height
+        if not rows:
+            return 1, 1 / self.threads
+        strips = math.ceil(height / rows)
+        own = math.ceil(strips / self.threads)
+        return own, own / strips
+
+    def _product(self, layers: Sequence[Layer], i: int, tile: Tile, rows: int, shares: int) -> float:
+        layer, fit, model = layers[i], self.fit, self.model
+        inner, out, width = i < len(layers) - 1, layer.output.storage, self.vector * _FLOAT
+        reads, (strips, share) = self._reads(layers, i), self._strips(layers, rows)
+        lanes = layer.lanes(self.vector)
+        columns, tiles = self._tiles(layer, inner, tile, rows, strips, share)
+        if shares > 1:
+            share = math.ceil(shares / self.threads) / shares
+            columns, tiles = math.ceil(columns * share), math.ceil(out.pixels / tile.pixels)
+        crossing = rows and tile.across and not inner
+        extra = fit.table * tile.pixels * reads.table + fit.across * max(0, tile.pixels - _ADDRESSES) * crossing
+        sums = tile.pixels * tile.vectors
+        start = fit.tile * reads.starts + sums * (fit.result + fit.step * len(layer.epilogue))
+
+        # A tile's weights come from the first level, or the next where they do not fit; at the start of a strip from
+        # the level that holds what the kernel keeps; for the first time from the third.
+        panel, weights = tile.vectors * width * reads.terms, lanes * _FLOAT * reads.terms
+        strip, room = reads.bytes * share / strips, fit.panel * model.first_level_bytes
+        kept = self._rate(weights + (self.kept(layers, rows) if rows else strip))
+        source = 0.0 if strip + min(panel, room / 2) <= room else tile.pixels * _FLOAT / kept
+        usual = self._term(tile, extra, source + (tile.vectors * width / self._rate(panel) if panel > room else 0.0))
+        again = self._term(tile, extra, source + tile.vectors * width / kept)
+        time = strips * columns * tiles * (reads.terms * usual + start / model.multiply_adds_per_ns)
+        time += columns * reads.terms * strips * (again - usual)
+        if not self.warm:
+            time += fit.cold * weights * (share if shares > 1 else 1) / model.third_level_bytes_per_ns
+
+        time += fit.fresh * self._moved(reads.fresh) * (1 if shares > 1 else share)
+        time += fit.copied * reads.copied * share / model.second_level_bytes_per_ns
+        written = out.pixels * lanes * _FLOAT
+        time += fit.stored * share * (written / kept if inner else self._moved(written))
+        if shares > 1:
+            time += fit.exchanged * (reads.fresh + written) * (1 - share) / model.third_level_bytes_per_ns
+        return time + (fit.strip * strips if rows else 0.0)
+
+    def _reads(self, layers: Sequence[Layer], i: int) -> "_Reads":
+        """What a matrix product reads."""
+        layer = layers[i]
+        high, wide = layer.op.kernel if isinstance(layer.op, ops.Conv) else (1, 1)
+        if layer.from_image:
+            height, width, channels = self.image
+            image = height * width * channels
+            return _Reads(channels * high * wide, high, image * _FLOAT, image, image * _FLOAT, table=False)
+        view = layer.inputs[0]
+        if i:
+            terms = terms_of(layer, layers[i - 1], self.vector)
+            return _Reads(terms, 1, view.storage.pixels * terms * _FLOAT, 0, 0, table=False)
+        size = view.storage.pixels * view.channels * _FLOAT
+        if layer not in self._tables:
+            self._tables[layer] = even_step(view, layer.groups) is None
+        terms = view.channels // layer.groups * high * wide
+        return _Reads(terms, high, size, size, size if (high, wide) != (1, 1) else 0, self._tables[layer])
+
+    def _tiles(self, layer: Layer, inner: bool, tile: Tile, rows: int, strips: int, share: float) -> tuple[int, int]:
+        """Columns of tiles, and tiles in a column of a strip, for the busiest thread."""
+        out = layer.output.storage
+        columns = math.ceil(layer.lanes(self.vector) // layer.groups // self.vector / tile.vectors) * layer.groups
+        if inner:
+            return columns, math.ceil(out.height * share / strips) * math.ceil(out.width / tile.pixels)
+        if rows and not tile.across:
+            return columns, rows * math.ceil(out.width / tile.pixels)
+        if rows:
+            return columns, math.ceil(rows * out.width / tile.pixels)
+        return columns, math.ceil(math.ceil(out.pixels / tile.pixels) / self.threads)
+
+    def _term(self, tile: Tile, extra: float, stream: float) -> float:
+        """Nanoseconds of one term of a tile's sums, with `extra` loads, if its bytes from afar take `stream`."""
+        model, p, v = self.model, tile.pixels, tile.vectors
+        limits = (
+            p * v / model.multiply_adds_per_ns,
+            (p + extra) / (model.broadcasts_per_ns if v > 1 else model.loads_per_ns) + v / model.loads_per_ns,
+            model.multiply_add_latency_ns,
+            (p * v + v + (p if v > 1 else 0) + extra + 2 / tile.unroll) / model.operations_per_ns,
+            stream,
+        )
+        return self._slowest(limits)
+
+    def _windows(self, layers: Sequence[Layer], i: int, tile: Tile, rows: int) -> float:
+        layer, fit, model = layers[i], self.fit, self.model
+        out, op, source = layer.output.storage, layer.op, layer.inputs[0].storage
+        assert isinstance(op, ops.Conv | ops.Pool)
+        strips, share = self._strips(layers, rows)
+        lanes, (high, wide), pixels = layer.lanes(self.vector), op.kernel, tile.pixels
+        taps = high * wide
+        loads = high * ((pixels - 1) * op.stride[1] + wide) + (taps if layer.depthwise else 0)
+        limits = (
+            pixels * taps / model.multiply_adds_per_ns,
+            fit.window_load * loads / model.loads_per_ns,
+            taps * model.multiply_add_latency_ns,
+        )
+        start = fit.window + pixels * (fit.result + fit.step * len(layer.epilogue))
+        tiles = math.ceil(out.height * share) * math.ceil(out.width / pixels) * (lanes // self.vector)
+        time = tiles * (self._slowest(limits) + start / model.multiply_adds_per_ns)
+        read, written = source.pixels * lanes * _FLOAT, out.pixels * lanes * _FLOAT
+        kept = self.kept(layers, rows) if rows else read + written
+        time += share * (fit.stored * read / self._rate(kept) if i else fit.moved * self._moved(read))
+        time += share * (
+            fit.stored * written / self._rate(kept) if i < len(layers) - 1 else fit.moved * self._moved(written)
+        )
+        return time + (fit.strip * strips if rows else 0.0)
+
+    def _lanewise(self, layer: Layer) -> float:
+        """Copies and work lane by lane: its bytes and operations."""
+        views: tuple[View, ...] = (*layer.reads, layer.output)
+        size = sum(view.storage.pixels * view.channels * _FLOAT for view in views) / self.threads
+        operations = layer.output.storage.pixels * layer.output.channels * (1 + len(layer.epilogue)) / self.vector
+        if layer.op == "copy":
+            operations *= self.vector
+        return operations / self.threads / self.model.loads_per_ns + self._moved(size)
+
+    def kept(self, layers: Sequence[Layer], rows: int) -> float:
+        """Bytes that a kernel reads again for each strip of `rows` of the output: what its stages before the last keep,
+        and the weights of all but the largest."""
+        weights = sorted(layer.weight.size * _FLOAT for layer in layers if layer.weight is not None)
+        total = float(sum(weights[:-1]))
+        for layer, following in zip(layers[-2::-1], layers[:0:-1], strict=True):
+            if following.windowed:
+                assert isinstance(following.op, ops.Conv | ops.Pool)
+                rows = (rows - 1) * following.op.stride[0] + following.op.kernel[0]
+            storage = layer.output.storage
+            total += min(rows, storage.height) * storage.width * layer.lanes(self.vector) * _FLOAT
+        return total
+
+    def _slowest(self, limits: Sequence[float]) -> float:
+        most = max(limits)
+        return float(most * sum((limit / most) ** self.fit.sharpness for limit in limits) ** (1 / self.fit.sharpness))
+
+    def _rate(self, size: float) -> float:
+        """Bytes per nanosecond of `size` bytes that a kernel reads again and again: what fits comes from the second
+        level, of the rest what fits from the third."""
+        model, near = self.model, self.fit.near
+        second = min(1.0, near * model.second_level_bytes / size)
+        third = min(1.0, near * model.third_level_bytes / size) - second
+        return 1 / (
+            second / model.second_level_bytes_per_ns
+            + third / model.third_level_bytes_per_ns
+            + (1 - second - third) / model.memory_bytes_per_ns
+        )
+
+    def _moved(self, size: float) -> float:
+        """Nanoseconds to move a map of `size` bytes from one kernel to the next: what does not fit the second level
+        counts as in memory, because other programs use the third, too."""
+        second = min(size, self.fit.near * self.model.second_level_bytes)
+        return second / self.model.second_level_bytes_per_ns + (size - second) / self.model.memory_bytes_per_ns

@@ -1,0 +1,129 @@
+"""The choices for a kernel, least estimated time first.
+
+    choices(layers, context, threads) -> list[Choice]
+
+Tiles of every stage, neighbours of depthwise stages, rows of a strip, tiles within a row or across rows, and whether
+threads share lanes or pixels. The plan takes the first; `tune` times the first few.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+
+from smallcnn.compiler.calls import Context
+from smallcnn.compiler.choice import Choice
+from smallcnn.compiler.layers import Layer
+from smallcnn.compiler.sides import even_step, terms_of
+from smallcnn.compiler.specs import Machine, Tile
+from smallcnn.ir import ops
+
+_WASTE = 1.35
+"""Sums that a tile may compute for each that is wanted, at a row's end or in the last vectors."""
+_BUSY = 0.5
+"""Registers in use, as a share of those of the largest tile that fits."""
+_LENGTHS = 8
+"""Lengths of strips considered, from one row to a thread's share of the map."""
+_EQUAL = 1.01
+"""Times that count as equal: of these, strips come first that keep about half of the second-level cache."""
+
+
+def choices(layers: Sequence[Layer], context: Context, threads: int, variants: int = 4) -> list[Choice]:
+    """Choices for the layers as one kernel, with up to `variants` tiles for each stage; one empty choice if there is
+    nothing to choose."""
+    if not (layers[0].matrix or layers[0].windowed):
+        return [Choice()]
+    found: dict[Choice, float] = {}
+    estimator = context.estimator(threads)
+    for rows in _rows(layers, threads):
+        for shares in _shares(layers, threads, context.vector):
+            stages = []
+            for i in range(len(layers)):
+                times = {
+                    tile: estimator.stage(layers, i, tile, rows, shares)
+                    for tile in _tiles(layers, i, rows, shares, context)
+                }
+                stages.append(sorted(times, key=times.__getitem__)[:variants])
+            best = [tiles[0] for tiles in stages]
+            for i, tiles in enumerate(stages):
+                for tile in tiles:
+                    choice = Choice((*best[:i], tile, *best[i + 1 :]), rows, shares)
+                    if choice not in found:
+                        found[choice] = estimator.kernel(layers, choice)
+    ranked = sorted(found, key=found.__getitem__)
+    close = [choice for choice in ranked if found[choice] <= _EQUAL * found[ranked[0]]]
+    half = context.model.second_level_bytes / 2
+    first = min(close, key=lambda choice: abs(math.log((estimator.kept(layers, choice.rows) + 1) / half)))
+    return [first, *(choice for choice in ranked if choice is not first)]
+
+
+def _rows(layers: Sequence[Layer], threads: int) -> list[int]:
+    """Rows of a strip; 0 for kernels without strips. Strips of different lengths that are equally many are one."""
+    last = layers[-1]
+    if len(layers) == 1 and (last.windowed or last.unstripped):
+        return [0]
+    height = last.output.storage.height
+    found: dict[int, int] = {}
+    longest = math.ceil(height / threads)
+    for rows in range(1, longest + 1):
+        strips = math.ceil(height / rows)
+        if rows == longest or strips % threads == 0 or strips > 3 * threads:
+            found.setdefault(strips, rows)  # the shortest strips of their number waste least
+    kept = sorted(found.values())
+    count = min(_LENGTHS, len(kept))
+    return sorted({kept[round(i * (len(kept) - 1) / max(count - 1, 1))] for i in range(count)})
+
+
+def _shares(layers: Sequence[Layer], threads: int, vector: int) -> list[int]:
+    """In how many groups of lanes threads share a pointwise layer; 1: they share its pixels."""
+    first = layers[0]
+    if threads == 1 or len(layers) > 1 or not first.unstripped or first.groups > 1 or not first.matrix:
+        return [1]
+    if even_step(first.inputs[0], 1) is None:
+        return [1]
+    vectors = first.lanes(vector) // vector
+    return [n for n in (1, 2, 4, 8) if n in (1, threads, 2 * threads) and vectors % n == 0]
+
+
+def _tiles(layers: Sequence[Layer], i: int, rows: int, shares: int, context: Context) -> Iterator[Tile]:
+    """Tiles of a stage that use the registers well and waste little. Neighbours divide a row where they can."""
+    layer, out, machine = layers[i], layers[i].output.storage, context.machine
+    if layer.windowed:
+        if isinstance(layer.op, ops.Pool) and layer.op.kernel[1] <= layer.op.stride[1]:
+            yield Tile(1, 1)  # windows that do not overlap share no loads
+            return
+        even = [pixels for pixels in range(3, 9) if out.width % pixels == 0]
+        for pixels in even or sorted({min(out.width, n) for n in (4, 5, 6, 7)}):
+            yield Tile(pixels, 1)
+        return
+    vectors = layer.lanes(context.vector) // context.vector // layer.groups // shares
+    unroll = next(n for n in (4, 3, 2, 1) if _depth(layers, i, context) % n == 0)
+    last = i == len(layers) - 1
+    plane = rows or not last  # in rows; otherwise pixels are counted through the map
+    for wide in range(1, min(vectors, machine.registers // 2) + 1):
+        for pixels in range(1, (machine.registers - wide - 1) // wide + 1):
+            if pixels * wide < _BUSY * _most(wide, vectors, out.width if plane else out.pixels, machine):
+                continue
+            if math.ceil(vectors / wide) * wide > _WASTE * vectors:
+                continue
+            if not plane:
+                if pixels <= out.pixels:
+                    yield Tile(pixels, wide, unroll)
+                continue
+            if pixels <= out.width and math.ceil(out.width / pixels) * pixels <= _WASTE * out.width:
+                yield Tile(pixels, wide, unroll)
+            if last and pixels <= rows * out.width and out.width % pixels:
+                yield Tile(pixels, wide, unroll, across=True)
+
+
+def _most(wide: int, vectors: int, pixels: int, machine: Machine) -> int:
+    """Sums of the largest tile of `wide` vectors, or of the map if that is smaller."""
+    return min((machine.registers - wide - 1) // wide * wide, pixels * vectors)
+
+
+def _depth(layers: Sequence[Layer], i: int, context: Context) -> int:
+    """Terms of the innermost loop: the channels, and in a strip a window's columns."""
+    layer = layers[i]
+    columns = layer.op.kernel[1] if isinstance(layer.op, ops.Conv) else 1
+    if layer.from_image:
+        return context.input_shape[2] * columns
+    channels = terms_of(layer, layers[i - 1], context.vector) if i else layer.inputs[0].channels // layer.groups
+    return channels * columns
