@@ -1,9 +1,12 @@
 """Networks and weights that several tests share."""
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 
 from smallcnn.ir.builder import Builder
-from smallcnn.ir.graph import Graph, Node
+from smallcnn.ir.graph import Graph, Node, Output
 from smallcnn.ir.types import Grid
 from smallcnn.reference.numbers import stored
 
@@ -30,6 +33,51 @@ def every_number() -> Graph:
     y = g.dense(g.dequantize(y, name="q.real"), 5, number="uint8", grid=Grid((0.002,), (128,)), name="q.dense")
     total = g.add(logits, y, name="q.sum")
     return g.graph({"logits": total, "codes": codes}, features=features, name="every_number")
+
+
+def every_integer() -> Graph:
+    """Every operator that computes with bytes; logits, and a map of bytes (5, 4, 8)."""
+    g = Builder(input=(9, 8, 3))
+
+    def conv(
+        x: Node, out: int, name: str, *, scale: float = 0.05, zero: int = 0, bias: bool = True, **how: Any
+    ) -> Node:
+        grid = Grid(tuple(0.008 + 0.001 * (i % 5) for i in range(out)), (0,) * out)
+        return g.quantize(
+            g.conv(x, out, number="int8", grid=grid, bias=bias, name=f"{name}.conv", **how), "uint8", scale=scale,
+            zero=zero, name=f"{name}.bytes",
+        )  # fmt: skip
+
+    image = g.quantize(g.input, "uint8", scale=0.02, zero=121, name="bytes")
+    x = conv(image, 8, "stem", kernel=3, stride=2)
+    x = conv(x, 8, "depthwise", kernel=3, groups=8, scale=0.02, zero=127)
+    y = conv(g.activation(x, "relu6", name="bounded"), 16, "expand", bias=False)
+    y = conv(y, 16, "tall", kernel=(5, 2), groups=16, scale=0.04)
+    y = conv(y, 8, "project", scale=0.03, zero=101)
+    x = g.quantize(g.add(x, y, y, name="total"), "uint8", scale=0.05, zero=120, name="summed")
+    y = g.quantize(g.activation(x, "hard_swish", name="curved"), "uint8", scale=0.045, zero=9, name="bent")
+    z = g.quantize(g.average_pool(x, kernel=3, stride=1, name="mean"), "uint8", scale=0.045, zero=9, name="means")
+    y = g.concat(y, g.max_pool(z, kernel=3, stride=1, name="most"), name="join")
+    y = conv(g.shuffle(y, 4, name="shuffle"), 8, "grouped", groups=4, kernel=(1, 3), zero=33)
+    few, many = g.split(y, (2, 6), name="split")
+    y = g.clip(g.concat(many, few, name="again"), -1.0, 2.0, name="clip")
+    gate = g.quantize(g.global_pool(y, name="pool"), "uint8", scale=0.04, zero=40, name="pooled")
+    dense = Grid((0.01,), (131,))
+    gate = g.quantize(
+        g.dense(gate, 8, number="uint8", grid=dense, name="gate"), "uint8", scale=0.05, zero=125, name="gating"
+    )
+    gate = g.quantize(g.activation(gate, "hard_sigmoid", name="opening"), "uint8", scale=1 / 255, zero=0, name="gates")
+    y = g.quantize(g.scale(y, gate, name="scaled"), "uint8", scale=0.03, zero=30, name="features")
+    per_output = Grid((0.011, 0.012, 0.013), (0, 0, 0))
+    flat = g.flatten(g.pad(y, ((0, -1), (1, 0)), name="pad"), name="flatten")
+    logits = g.dequantize(g.dense(flat, 3, number="int8", grid=per_output, name="classifier"), name="logits")
+    return g.graph({"logits": logits, "codes": y}, features=y, name="every_integer")
+
+
+def every_result(graph: Graph) -> Graph:
+    """The same network with every result of bytes as an output, so that each layer can be compared."""
+    results = tuple(Output(f"of.{node.name}", node.name) for node in graph if node.tensor.number == "uint8")
+    return replace(graph, outputs=(*graph.outputs, *results))
 
 
 def _every_op(g: Builder) -> tuple[Node, Node]:

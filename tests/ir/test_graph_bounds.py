@@ -10,6 +10,7 @@ from smallcnn import zoo
 from smallcnn.errors import GraphError
 from smallcnn.ir import ops
 from smallcnn.ir.graph import Graph
+from smallcnn.ir.types import Tensor
 from zoo_models import MODELS
 
 ABSURD = {
@@ -53,7 +54,7 @@ def test_a_pool_of_a_billion_pixels(axis):
 def test_a_pool_that_would_never_end():
     pool = ops.Pool(function="max", kernel=(3000, 3000), stride=(1, 1), padding=((1500, 1500), (1500, 1500)))
     with pytest.raises(GraphError, match="operations per image"):
-        pool.check_bounds((4000, 4000, 1))
+        pool.check_bounds(Tensor((4000, 4000, 1)))
 
 
 def test_graphs_of_a_million_nodes_and_deep_ones():

@@ -100,14 +100,14 @@ def test_json_round_trip(op):
     ids=str,
 )
 def test_weights(op, inputs, want):
-    assert op.weights(inputs) == {name: Weight(Tensor(shape)) for name, shape in want.items()}
+    assert op.weights(Tensor(inputs)) == {name: Weight(Tensor(shape)) for name, shape in want.items()}
 
 
 @pytest.mark.parametrize("shape", [(3, 4, 5), (5,)], ids=str)
 def test_batch_norm_statistics_are_stored_but_not_learned(shape):
     learned, measured = Weight(Tensor((5,))), Weight(Tensor((5,)), learned=False)
     want = {"weight": learned, "bias": learned, "running_mean": measured, "running_var": measured}
-    assert BatchNorm().weights(shape) == want
+    assert BatchNorm().weights(Tensor(shape)) == want
 
 
 pairs = st.tuples(st.integers(1, 9), st.integers(1, 9))

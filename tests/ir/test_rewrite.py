@@ -138,7 +138,7 @@ def test_parts_that_are_joined_again_can_go():
         ({"without": {"join"}}, "join has 2 inputs; only a node of one input can be removed"),
         ({"without": {"bn"}, "ops": {"bn": RELU}}, "bn cannot be both removed and changed"),
         ({"ops": {"few.depthwise": ops.Conv(out=6, groups=3)}}, "few.depthwise: .* do not divide into 3 groups"),
-        ({"without": {"q.back"}}, "q.conv: needs float32, not uint8; a dequantize must come first"),
+        ({"without": {"q.bytes"}}, "q.back: needs numbers on a grid, not float32"),
         ({"after": {"bn": lambda node: [make_node("clip", RELU, [node])]}}, "clip: two nodes have this name"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -8,10 +8,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smallcnn.errors import GraphError
-from smallcnn.ir.ops import Concat, Conv, Dense, Dequantize, Flatten, GlobalPool, Op, Pad, Pool, Quantize, from_json
+from smallcnn.ir.ops import (
+    Activation,
+    Add,
+    BatchNorm,
+    Clip,
+    Concat,
+    Conv,
+    Dense,
+    Dequantize,
+    Flatten,
+    GlobalPool,
+    Op,
+    Pad,
+    Pool,
+    Quantize,
+    Scale,
+    from_json,
+)
 from smallcnn.ir.types import NUMBERS, RANGES, SIZES, Grid, Tensor
 
 GRID = Grid((0.5,), (3,))
+TWO, QUARTER = Grid((0.25, 0.5), (0, 0)), Grid((0.25,), (0,))
 BYTES = Tensor((4, 4, 2), "uint8", GRID)
 MAX = Pool(function="max", kernel=(2, 2), stride=(2, 2))
 
@@ -91,6 +109,17 @@ def test_operators_check_their_grids(make, message):
         (Pad(padding=((1, 0), (0, 1))), [BYTES], Tensor((5, 5, 2), "uint8", GRID)),
         (MAX, [BYTES], Tensor((2, 2, 2), "uint8", GRID)),
         (Dense(out=3, number="int8", grid=GRID), [Tensor((4,))], Tensor((3,))),
+        (Conv(out=2, number="int8", grid=TWO), [BYTES], Tensor((4, 4, 2), "int32", Grid((0.125, 0.25), (0, 0)))),
+        (Dense(out=2, number="int8", grid=GRID), [Tensor((4,), "int8", GRID)], Tensor((2,), "int32", QUARTER)),
+        (Quantize(number="uint8", grid=GRID), [Tensor((2,), "int32", QUARTER)], Tensor((2,), "uint8", GRID)),
+        (Dequantize(), [Tensor((2,), "int32", TWO)], Tensor((2,))),
+        (Activation(function="relu6"), [BYTES], BYTES),
+        (Clip(low=-1, high=1), [BYTES], BYTES),
+        (Activation(function="hard_swish"), [BYTES], Tensor((4, 4, 2))),
+        (Add(), [BYTES, BYTES], Tensor((4, 4, 2))),
+        (Scale(), [BYTES, Tensor((2,), "uint8", GRID)], Tensor((4, 4, 2), "int32", QUARTER)),
+        (GlobalPool(), [BYTES], Tensor((2,), "int32", Grid((0.03125,), (0,)))),
+        (Pool(function="average", kernel=(2, 2), stride=(2, 2)), [BYTES], Tensor((2, 2, 2))),
     ],
     ids=str,
 )
@@ -101,9 +130,14 @@ def test_number_types_of_results(op, inputs, want):
 @pytest.mark.parametrize(
     ("op", "inputs", "message"),
     [
-        (Conv(out=2), [BYTES], "needs float32, not uint8; a dequantize must come first"),
-        (GlobalPool(), [BYTES], "needs float32, not uint8"),
-        (Pool(function="average", kernel=(2, 2), stride=(2, 2)), [BYTES], "needs float32, not uint8"),
+        (Conv(out=2), [BYTES], "weights of float32 need float32, not uint8; a dequantize must come first"),
+        (BatchNorm(), [BYTES], "needs float32, not uint8; a dequantize must come first"),
+        (
+            GlobalPool(),
+            [Tensor((4, 4, 2), "int32", GRID)],
+            "needs bytes on a grid, not int32; a quantize must come fir",
+        ),
+        (Add(), [BYTES, Tensor((4, 4, 2))], "needs bytes on a grid, not float32, as its other inputs are bytes"),
         (Quantize(number="int8", grid=GRID), [BYTES], "needs float32, not uint8"),
         (Dequantize(), [Tensor((4,))], "needs numbers on a grid, not float32"),
         (Concat(), [BYTES, Tensor((4, 4, 2))], "joins float32 and uint8 of different grids"),

@@ -6,7 +6,7 @@ from math import prod
 
 from smallcnn.ir import ops
 from smallcnn.ir.graph import Graph
-from smallcnn.ir.rewrite import in_order
+from smallcnn.ir.rewrite import in_order, only_reader
 from smallcnn.ir.types import Number, Tensor
 from smallcnn.transform.fold import foldable
 
@@ -32,7 +32,8 @@ def weight_bytes(graph: Graph) -> dict[Number, int]:
 def peak_elements(graph: Graph) -> int:
     """Most elements alive at once when nodes run one by one in order, freeing tensors after their last reader.
 
-    Batch norm, activation, dropout and flatten work in place. The input image counts while it is needed.
+    Batch norm, activation, dropout and flatten work in place. The input image counts while it is needed. What only a
+    quantize reads is stored as that quantizes it.
     """
     return _peak(graph, lambda tensor: prod(tensor.shape))
 
@@ -46,8 +47,10 @@ def _peak(graph: Graph, size: Callable[[Tensor], int]) -> int:
     live: dict[str, int] = {}
     peak = 0
     for node, finished in in_order(graph):
-        in_place = isinstance(node.op, ops.IN_PLACE) and bool(finished)
-        live[node.name] = size(node.tensor)
+        in_place = isinstance(node.op, (*ops.IN_PLACE, ops.Quantize)) and bool(finished)
+        reader = only_reader(graph, node)
+        kept = reader if reader and isinstance(reader.op, ops.Quantize) and node.inputs else node
+        live[node.name] = size(kept.tensor)
         peak = max(peak, sum(live.values()) - (live[node.inputs[0]] if in_place else 0))
         for name in finished:
             del live[name]

@@ -62,7 +62,7 @@ def make_node(name: str, op: Op, inputs: Sequence[Node]) -> Node:
         raise GraphError(f"{name}: {op.kind} takes {wanted} input(s), not {len(inputs)}")
     try:
         tensor = op.output(*(node.tensor for node in inputs))
-        op.check_bounds(*(node.shape for node in inputs))
+        op.check_bounds(*(node.tensor for node in inputs))
     except GraphError as error:
         raise GraphError(f"{name}: {error}") from None
     return Node(name, op, tuple(node.name for node in inputs), tensor)
@@ -190,6 +190,16 @@ class Graph:
         """The last tap: the node that ends the backbone."""
         return self.taps[-1]
 
+    @property
+    def integer(self) -> bool:
+        """Whether an operator computes with whole numbers: a quantized network, defined by `reference.integer`."""
+
+        def computes(op: Op) -> bool:
+            chooses = isinstance(op, ops.Pool) and op.function == "max"
+            return not (op.moves or chooses or isinstance(op, ops.Quantize | ops.Dequantize))
+
+        return any(computes(node.op) and any(self[name].tensor.grid for name in node.inputs) for node in self)
+
     @cached_property
     def consumers(self) -> dict[str, tuple[Node, ...]]:
         """The nodes that read each node's result, in order."""
@@ -205,7 +215,7 @@ class Graph:
 
     def weights_of(self, node: Node) -> dict[str, Weight]:
         """The tensors stored for `node`: 'weight', 'bias', ..."""
-        return node.op.weights(*self.input_shapes(node))
+        return node.op.weights(*(self[name].tensor for name in node.inputs))
 
     @cached_property
     def weights(self) -> dict[str, Weight]:

@@ -9,6 +9,7 @@ smallcnn.preprocessing   JSON object, see `Preprocessing`
 smallcnn.facts           JSON object: origin of the weights
 smallcnn.results         JSON list of the outputs: name, shape, number type, and the grid of whole numbers
 smallcnn.output          "logits", or "probabilities" if the file of a classifier applies the ending itself
+smallcnn.integer         "true" if the network computes with whole numbers, which may round by a step; else absent
 smallcnn.tuning          JSON object: which kernels of a compiled file were chosen by timing; absent if none was
 smallcnn.probe           JSON object: exact outputs for `probe.probe_image` by name, flat, to verify an engine
 
@@ -46,7 +47,8 @@ _FORMATS = ("1", FORMAT)
 class Description:
     """Parsed metadata of a converted file.
 
-    `layers` is Mult-Adds by node, `results` what each output carries, `answer` the exact outputs for the probe image.
+    `layers` is Mult-Adds by node, `results` what each output carries, `answer` the exact outputs for the probe image,
+    `integer` whether the network computes with whole numbers.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Description:
     results: dict[str, Tensor]
     outputs_probabilities: bool
     answer: dict[str, np.ndarray]
+    integer: bool = False
     tuning: Tuning | None = None
 
 
@@ -91,6 +94,8 @@ def describe(
     }
     if answer is not None:
         entries["smallcnn.probe"] = json.dumps({name: _flat(value) for name, value in answer.items()})
+    if model.graph.integer:
+        entries["smallcnn.integer"] = "true"
     if tuning is not None:
         entries["smallcnn.tuning"] = json.dumps(tuning.to_json())
     return entries
@@ -142,6 +147,7 @@ def parse(entries: Mapping[str, str]) -> Description:
         results=results,
         outputs_probabilities=output == "probabilities",
         answer={name: answer[name].reshape(tensor.shape) for name, tensor in results.items()},
+        integer="smallcnn.integer" in entries,
         tuning=Tuning.from_json(_json(entries, "tuning")) if "smallcnn.tuning" in entries else None,
     )
 

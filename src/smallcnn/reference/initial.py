@@ -1,6 +1,6 @@
 """The tensors of a network by name, `node.tensor` -> float32 array: initial values, and the check that a set fits."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from math import prod, sqrt
 
 import numpy as np
@@ -11,7 +11,8 @@ from smallcnn.ir.checks import shown
 from smallcnn.ir.graph import Graph
 from smallcnn.ir.types import Number
 from smallcnn.reference.numbers import stored
-from smallcnn.transform.fold import Weights
+
+Weights = Mapping[str, np.ndarray]
 
 
 def initial_weights(graph: Graph, seed: int = 0) -> dict[str, np.ndarray]:

@@ -5,8 +5,8 @@ from typing import ClassVar, Literal, get_args
 
 from smallcnn.errors import GraphError
 from smallcnn.ir import checks
-from smallcnn.ir.ops.op import Op, listed
-from smallcnn.ir.types import Shape
+from smallcnn.ir.ops.op import Op, listed, passed_on, sums
+from smallcnn.ir.types import Shape, Tensor
 
 ActivationKind = Literal["relu", "relu6", "leaky_relu", "hard_swish", "hard_sigmoid", "sigmoid"]
 
@@ -27,6 +27,10 @@ class Activation(Op):
         checks.choice("activation", self.function, get_args(ActivationKind))
         checks.above_zero("slope", self.slope)
 
+    def on_grids(self, shape: Shape, *inputs: Tensor) -> Tensor:
+        """Bounds keep the grid; any other function gives real numbers."""
+        return passed_on(self, inputs) if self.function in ("relu", "relu6") else Tensor(shape)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Clip(Op):
@@ -41,6 +45,10 @@ class Clip(Op):
             raise GraphError(
                 f"a clip needs numbers low < high, not {checks.shown(self.low)} and {checks.shown(self.high)}"
             )
+
+    def on_grids(self, shape: Shape, *inputs: Tensor) -> Tensor:  # noqa: ARG002
+        """On the same grid."""
+        return passed_on(self, inputs)
 
 
 @dataclass(frozen=True)
@@ -57,6 +65,10 @@ class Add(Op):
             raise GraphError(f"cannot add shapes {listed(inputs)}: they differ")
         return inputs[0]
 
+    def on_grids(self, shape: Shape, *inputs: Tensor) -> Tensor:  # noqa: ARG002
+        """Real numbers."""
+        return Tensor(shape)
+
 
 @dataclass(frozen=True)
 class Scale(Op):
@@ -72,6 +84,11 @@ class Scale(Op):
         if inputs[1] != (channels,):
             raise GraphError(f"cannot scale the {channels} channels of {inputs[0]} by {inputs[1]}")
         return inputs[0]
+
+    def on_grids(self, shape: Shape, *inputs: Tensor) -> Tensor:
+        """Whole products."""
+        grids = [tensor.grid for tensor in inputs]
+        return sums(shape, *(grid.scale for grid in grids if grid))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from smallcnn.errors import GraphError
 from smallcnn.ir import checks
-from smallcnn.ir.ops.op import NO_PADDING, Op, Padding, Pair, Weight
+from smallcnn.ir.ops.op import BYTES, NO_PADDING, Op, Padding, Pair, Weight, sums
 from smallcnn.ir.ops.plane import padded, window
 from smallcnn.ir.types import NUMBERS, Grid, Number, Shape, Tensor, check_grid
 
@@ -40,18 +40,22 @@ class Conv(Op):
             raise GraphError(f"{channels} input channels do not divide into {self.groups} groups")
         return (*window((height, width), self.kernel, self.stride, self.padding), self.out)
 
-    def check_bounds(self, *inputs: Shape) -> None:
+    def on_grids(self, shape: Shape, *inputs: Tensor) -> Tensor:
+        """Whole sums, one scale per output."""
+        return _sums(self, shape, inputs[0])
+
+    def check_bounds(self, *inputs: Tensor) -> None:
         """As for any operator; padding counts."""
-        checks.result(padded(inputs[0], self.padding), "pads to")
+        checks.result(padded(inputs[0].shape, self.padding), "pads to")
         super().check_bounds(*inputs)
 
     def is_depthwise(self, *inputs: Shape) -> bool:
         """Whether every input channel has its own filters."""
         return 1 < self.groups == inputs[0][2]
 
-    def weights(self, *inputs: Shape) -> dict[str, Weight]:
+    def weights(self, *inputs: Tensor) -> dict[str, Weight]:
         """`weight` (out, C / groups, kernel height, kernel width) and optionally `bias` (out,)."""
-        return _weights(self, (inputs[0][2] // self.groups, *self.kernel))
+        return _weights(self, (inputs[0].shape[2] // self.groups, *self.kernel), inputs[0])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,9 +78,13 @@ class Dense(Op):
         checks.vector(inputs[0])
         return (self.out,)
 
-    def weights(self, *inputs: Shape) -> dict[str, Weight]:
+    def on_grids(self, shape: Shape, *inputs: Tensor) -> Tensor:
+        """Whole sums, one scale per output."""
+        return _sums(self, shape, inputs[0])
+
+    def weights(self, *inputs: Tensor) -> dict[str, Weight]:
         """`weight` (out, C) and optionally `bias` (out,)."""
-        return _weights(self, (inputs[0][0],))
+        return _weights(self, (inputs[0].shape[0],), inputs[0])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,9 +97,9 @@ class BatchNorm(Op):
     def __post_init__(self) -> None:
         checks.above_zero("epsilon", self.epsilon)
 
-    def weights(self, *inputs: Shape) -> dict[str, Weight]:
+    def weights(self, *inputs: Tensor) -> dict[str, Weight]:
         """Scale and shift, which are learned, and the running statistics, which are measured."""
-        shape = (inputs[0][-1],)
+        shape = (inputs[0].shape[-1],)
         return {
             "weight": Weight(Tensor(shape)),
             "bias": Weight(Tensor(shape)),
@@ -108,6 +116,15 @@ def _check_stored(op: Conv | Dense) -> None:
         check_grid(op.number, op.grid, 1, op.out)
 
 
-def _weights(op: Conv | Dense, per_output: Shape) -> dict[str, Weight]:
+def _sums(op: Conv | Dense, shape: Shape, source: Tensor) -> Tensor:
+    if op.number not in BYTES or op.grid is None:
+        raise GraphError(f"weights of {op.number} need float32, not {source.number}; a dequantize must come first")
+    assert source.grid is not None
+    return sums(shape, source.grid.scale, op.grid.scale)
+
+
+def _weights(op: Conv | Dense, per_output: Shape, source: Tensor) -> dict[str, Weight]:
+    """The bias of whole sums is one of them."""
     weights = {"weight": Weight(Tensor((op.out, *per_output), op.number, op.grid))}
-    return weights | ({"bias": Weight(Tensor((op.out,)))} if op.bias else {})
+    bias = Tensor((op.out,)) if source.grid is None else _sums(op, (op.out,), source)
+    return weights | ({"bias": Weight(bias)} if op.bias else {})

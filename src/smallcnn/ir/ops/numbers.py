@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from smallcnn.errors import GraphError
 from smallcnn.ir import checks
-from smallcnn.ir.ops.op import Op
+from smallcnn.ir.ops.op import BYTES, Op
 from smallcnn.ir.types import Grid, Number, Tensor, check_grid
 
 
@@ -13,7 +13,8 @@ from smallcnn.ir.types import Grid, Number, Tensor, check_grid
 class Quantize(Op):
     """Real numbers to whole ones: the nearest (ties to even) of value / scale + zero, within the type's range.
 
-    ONNX's QuantizeLinear. The division is one of float32.
+    ONNX's QuantizeLinear. For real numbers, the division is one of float32. Whole sums are multiplied by their scale
+    over the new one, see `reference.integer`.
     """
 
     kind: ClassVar[str] = "quantize"
@@ -26,7 +27,9 @@ class Quantize(Op):
 
     def output(self, *inputs: Tensor) -> Tensor:
         """The same shape on this grid."""
-        return Tensor(super().output(*inputs).shape, self.number, self.grid)
+        if inputs[0].number in BYTES:
+            raise GraphError(f"needs float32, not {inputs[0].number}; a dequantize must come first")
+        return Tensor(inputs[0].shape, self.number, self.grid)
 
 
 @dataclass(frozen=True)

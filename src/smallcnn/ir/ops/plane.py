@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from smallcnn.errors import GraphError
 from smallcnn.ir import checks
-from smallcnn.ir.ops.op import NO_PADDING, Op, Padding, Pair, passed_on
+from smallcnn.ir.ops.op import NO_PADDING, Op, Padding, Pair, passed_on, sums
 from smallcnn.ir.types import Shape, Tensor
 
 
@@ -58,16 +58,20 @@ class Pool(Op):
         """A maximum may be of any number type."""
         return passed_on(self, inputs) if self.function == "max" else super().output(*inputs)
 
+    def on_grids(self, shape: Shape, *inputs: Tensor) -> Tensor:  # noqa: ARG002
+        """A mean is a real number."""
+        return Tensor(shape)
+
     def output_shape(self, *inputs: Shape) -> Shape:
         """(H', W', C)."""
         height, width, channels = checks.as_map(inputs[0])
         return (*window((height, width), self.kernel, self.stride, self.padding), channels)
 
-    def check_bounds(self, *inputs: Shape) -> None:
+    def check_bounds(self, *inputs: Tensor) -> None:
         """As for any operator; padding counts, and each window is work."""
-        checks.result(padded(inputs[0], self.padding), "pads to")
+        checks.result(padded(inputs[0].shape, self.padding), "pads to")
         super().check_bounds(*inputs)
-        checks.work(prod(self.output_shape(*inputs)) * prod(self.kernel))
+        checks.work(prod(self.output_shape(inputs[0].shape)) * prod(self.kernel))
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,12 @@ class GlobalPool(Op):
     def output_shape(self, *inputs: Shape) -> Shape:
         """(C,)."""
         return (checks.as_map(inputs[0])[2],)
+
+    def on_grids(self, shape: Shape, *inputs: Tensor) -> Tensor:
+        """The sum over the plane, on a grid finer by the number of pixels."""
+        source = inputs[0]
+        assert source.grid is not None
+        return sums(shape, source.grid.scale, 1 / prod(source.shape[:2]))
 
 
 def window(plane: Pair, kernel: Pair, stride: Pair, padding: Padding) -> Pair:
