@@ -7,6 +7,7 @@
     smallcnn.export("runs/a/best.safetensors", "a.onnx")    ONNX, compared before it is kept
     smallcnn.compile("a.onnx", "a.so")                      machine code (needs the 'compile' extra)
     smallcnn.evaluate("a.onnx", "photos").metrics.top1      accuracy on labelled images
+    smallcnn.quantize("a.onnx", "photos", "a8.safetensors") int8, if as accurate on other images
     net = smallcnn.open("a.onnx", threads=1)                any model file, one interface
     net.classify(["a.jpg"])                                 labels and probabilities
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from smallcnn.making import export, init
     from smallcnn.model.model import Model
     from smallcnn.module import to_module
+    from smallcnn.quantizing import quantize
     from smallcnn.runtime import open as open
     from smallcnn.train.run import train
 
@@ -44,6 +46,7 @@ _HOMES = {
     "init": "making",
     "open": "runtime",
     "profile": "cost.profile",
+    "quantize": "quantizing",
     "to_module": "module",
     "train": "",
     "zoo": "",
@@ -64,6 +67,7 @@ __all__ = [
     "export",
     "init",
     "profile",
+    "quantize",
     "to_module",
     "train",
     "zoo",

@@ -31,6 +31,7 @@ COMMANDS = {
     "shard": "Write a folder of images as tar shards, for data sets larger than a disk.",
     "evaluate": "Measure the accuracy of a model file on labelled images.",
     "analyze": "Find a network's errors, its calibration and its accuracy at other input sizes.",
+    "quantize": "Turn a model file into an int8 network, and prove its accuracy.",
     "predict": "Label images.",
     "export": "Turn a model file into ONNX.",
     "compile": "Turn a model file into one native file without dependencies.",
@@ -51,7 +52,8 @@ SYNONYMS = {
     "fine-tune": "train --from FILE", "fit": "train", "learn": "train", "resume": "train --resume --out RUN",
     "distill": "train --teacher FILE", "transfer": "train --from FILE", "load": "import", "tune": "compile --tune",
     "models": "list", "ls": "list", "networks": "list", "zoo": "list", "onnx": "export", "save": "export",
-    "recipe": "recipes", "table": "papers", "tables": "papers", "help": "--help", "version": "--version",
+    "int8": "quantize", "ptq": "quantize", "recipe": "recipes", "table": "papers", "tables": "papers",
+    "help": "--help", "version": "--version",
 }  # fmt: skip
 """Words that users of other tools type -> what to type after `smallcnn`."""
 

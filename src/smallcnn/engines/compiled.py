@@ -232,9 +232,8 @@ def _check_cpu(library: ctypes.CDLL, target: str) -> None:
         return
     needed = library.smallcnn_features().decode()
     platform_name = "-".join(target.split("-")[:3])
-    best = next(
-        (level for level in ("avx512", "avx2", "sse41", "dotprod") if library.smallcnn_has(level.encode())), None
-    )
+    levels = ("vnni", "avx512", "avxvnni", "avx2", "sse41", "dotprod")  # the best first
+    best = next((level for level in levels if library.smallcnn_has(level.encode())), None)
     other = f"{platform_name}-{best}" if best else platform_name
     raise FileError(f"built for {needed}, this CPU has {best or 'less'}: compile it with --target {other}")
 

@@ -31,6 +31,7 @@ def start(loadable: Loadable, threads: int | None, *, optimise: bool = True) -> 
     options.intra_op_num_threads = threads or core_limit() or 0  # 0: one per core
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.set_denormal_as_zero", "1")  # in its threads, and this one for good
+    options.add_session_config_entry("session.x64quantprecision", "1")  # else int8 sums overflow where there is no VNNI
     if not optimise:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:

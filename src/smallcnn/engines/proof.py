@@ -7,7 +7,7 @@ import numpy as np
 from smallcnn.engines.session import Session
 from smallcnn.errors import AnswerError, FileError
 from smallcnn.model.metadata import Description
-from smallcnn.model.probe import agrees, probe_image, relative_error
+from smallcnn.model.probe import probe_image, relative_error, tolerance
 
 Outputs = Mapping[str, np.ndarray]
 
@@ -15,19 +15,27 @@ Outputs = Mapping[str, np.ndarray]
 class Proof:
     """A session's outputs for the probe image, compared with `exact`, those of the network's plain definition.
 
-    The first answer waits only for `first`, outputs that are known sooner and nearly as good. Both are called when
-    needed.
+    `allowed` is the largest error accepted; `integer` as `Graph.integer`. The first answer waits only for `first`,
+    outputs that are known sooner and nearly as good. Both are called when needed.
     """
 
     def __init__(
-        self, session: Session, where: str, engine: str, exact: Callable[[], Outputs], first: Callable[[], Outputs]
+        self,
+        session: Session,
+        where: str,
+        engine: str,
+        exact: Callable[[], Outputs],
+        first: Callable[[], Outputs],
+        *,
+        integer: bool,
     ) -> None:
         self._session, self._where, self._engine = session, where, engine
+        self.allowed = tolerance(integer=integer)
         self._exact = exact
         self._first: Callable[[], Outputs] | None = first
 
     def error(self) -> float:
-        """The largest relative error of any output; compare with `probe.TOLERANCE`."""
+        """The largest relative error of any output; compare with `allowed`."""
         return self._error(self._exact())
 
     def check(self) -> None:
@@ -37,7 +45,7 @@ class Proof:
         wanted = self._first()
         error = self._error(wanted)
         # the network's own answer may not be finite; then each answer is refused where it is given
-        if all(np.isfinite(value).all() for value in wanted.values()) and not agrees(error):
+        if all(np.isfinite(value).all() for value in wanted.values()) and not error <= self.allowed:
             raise AnswerError(
                 f"{self._where}: {self._engine} gives a wrong answer on the probe image, off by {error:.1e} of its "
                 "largest output; the file was changed or the engine is faulty: try another --engine"

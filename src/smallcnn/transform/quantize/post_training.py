@@ -1,0 +1,169 @@
+"""Post-training quantization: a float model and calibration images give a model that computes with bytes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from smallcnn.errors import DataError
+from smallcnn.ir import ops
+from smallcnn.ir.graph import Graph
+from smallcnn.ir.rewrite import rewrite
+from smallcnn.ir.types import Grid
+from smallcnn.transform.fold import Weights
+from smallcnn.transform.quantize.edges import Edges, check_integer_forms, find_edges
+from smallcnn.transform.quantize.equalise import equalised
+from smallcnn.transform.quantize.form import ready
+from smallcnn.transform.quantize.insert import insert, limits
+from smallcnn.transform.quantize.pixels import reading_pixels
+from smallcnn.transform.quantize.ranges import RangeChoice, Seen, choose_grid, look, together
+from smallcnn.transform.quantize.side_by_side import Layer, side_by_side
+from smallcnn.transform.quantize.values import Operators, by_definition, live_bytes, walk
+
+if TYPE_CHECKING:
+    from smallcnn.model.model import Model
+
+Array = np.ndarray
+
+_BUDGET = 1 << 30
+"""Bytes of results that are held at once; it limits the number of images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How a network is quantized: the range of an edge, the corrections, and the layers to keep in float."""
+
+    ranges: RangeChoice = "best"
+    equalise: bool = True
+    compensate: bool = True
+    correct_bias: bool = True
+    per_tensor: bool = False
+    keep_float: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Report:
+    """What quantizing did: the error of each edge, the layers that were equalised, the number of images used."""
+
+    layers: tuple[Layer, ...]
+    equalised: tuple[str, ...]
+    images: int
+
+
+def quantize(
+    model: "Model",
+    images: Array,
+    settings: Settings | None = None,
+    *,
+    operators: Callable[[Graph], Operators] = lambda graph: by_definition,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> "tuple[Model, Report]":
+    """The quantized model for calibration images, prepared as `Session.run` takes them: uint8 (N, H, W, C), red first.
+
+    Of many images, as many are used as fit 1 GiB of results, evenly spread. `operators` starts an engine for single
+    nodes, by default their definition. `report` is called with the number of steps done and their total.
+
+    Raises DataError if there are no images or each is of one colour, GraphError if the network is quantized already,
+    has an operator without an integer form, or has no node to keep in float of that name.
+    """
+    settings = settings or Settings()
+    graph, weights = ready(model.graph, model.weights)
+    check_integer_forms(graph, find_edges(graph, settings.keep_float).in_float)
+    chosen = _usable(images, most=max(1, _BUDGET // (2 * live_bytes(graph))))
+    graph, weights, preprocessing, pixels = reading_pixels(graph, weights, model.preprocessing)
+    graph, weights = _with_biases(graph, weights) if settings.correct_bias else (graph, weights)
+    engine = operators(graph)
+    prepared = preprocessing.normalise(chosen)
+    edges = find_edges(graph, settings.keep_float)
+    names: tuple[str, ...] = ()
+    steps = _Steps(len(graph.nodes), 3 if settings.equalise else 2, report)
+    if settings.equalise:
+        peaks = _peaks(graph, weights, prepared, engine, edges, steps.of_pass())
+        weights, names = equalised(graph, weights, peaks)
+    grids = observed(graph, weights, prepared, engine, edges, settings.ranges, steps.of_pass())
+    if (graph.nodes[0].name,) in edges.groups:
+        grids[graph.nodes[0].name] = pixels
+    weights, weight_grids, layers = side_by_side(
+        graph, weights, grids, prepared, engine, keep_float=settings.keep_float, per_tensor=settings.per_tensor,
+        compensate=settings.compensate, correct=settings.correct_bias, report=steps.of_pass(),
+    )  # fmt: skip
+    graph, stored = insert(graph, weights, grids, settings.keep_float, weight_grids=weight_grids)
+    made = replace(model, graph=graph, weights=stored, preprocessing=preprocessing)
+    return made, Report(layers, names, len(chosen))
+
+
+def observed(
+    graph: Graph,
+    weights: Weights,
+    images: Array,
+    operators: Operators,
+    edges: Edges,
+    ranges: RangeChoice = "best",
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Grid]:
+    """A grid for each edge of a ready network, from its values for prepared images (N, H, W, C)."""
+    wanted = set(edges.names)
+    seen: dict[str, Seen] = {}
+    for done, (node, value) in enumerate(walk(graph, weights, images, operators)):
+        report(done, len(graph.nodes))
+        if node.name in wanted:
+            seen[node.name] = look(value)
+    grids: dict[str, Grid] = {}
+    for group in edges.groups:
+        grids |= dict.fromkeys(group, choose_grid(together([seen[name] for name in group]), ranges))
+    return grids
+
+
+def _peaks(
+    graph: Graph,
+    weights: Weights,
+    images: Array,
+    operators: Operators,
+    edges: Edges,
+    report: Callable[[int, int], None],
+) -> dict[str, Array]:
+    """The largest magnitude of each channel of each layer, within the bounds that its edge's bytes will put on it."""
+    found: dict[str, Array] = {}
+    for done, (node, value) in enumerate(walk(graph, weights, images, operators)):
+        report(done, len(graph.nodes))
+        if node.name in edges.of and isinstance(node.op, ops.Conv | ops.Dense) and node.name not in edges.in_float:
+            bounded = np.clip(value, *limits(graph[edges.of[node.name]].op))
+            found[node.name] = np.abs(bounded).reshape(-1, node.shape[-1]).max(0)
+    return found
+
+
+def _usable(images: Array, most: int) -> Array:
+    """At most so many of the images, evenly spread. Raises DataError if there are none to learn ranges from."""
+    if not len(images):
+        raise DataError("no calibration images")
+    flat = images.reshape(len(images), -1)
+    if (flat.min(1) == flat.max(1)).all():
+        raise DataError("the calibration images show nothing: all pixels of each are equal")
+    return images[np.linspace(0, len(images) - 1, min(most, len(images))).round().astype(int)]
+
+
+def _with_biases(graph: Graph, weights: Weights) -> tuple[Graph, dict[str, Array]]:
+    """The network with a bias on every layer, for corrections to go into."""
+    added: dict[str, ops.Op] = {
+        node.name: replace(node.op, bias=True)
+        for node in graph
+        if isinstance(node.op, ops.Conv | ops.Dense) and not node.op.bias
+    }
+    biased = rewrite(graph, ops=added)
+    zeros = {f"{name}.bias": np.zeros(graph[name].shape[-1], np.float32) for name in added}
+    return biased, {name: ({**weights, **zeros})[name] for name in biased.weights}
+
+
+class _Steps:
+    """Progress over several passes through a network."""
+
+    def __init__(self, nodes: int, passes: int, report: Callable[[int, int], None]) -> None:
+        self._nodes, self._passes, self._report = nodes, passes, report
+        self._started = -1
+
+    def of_pass(self) -> Callable[[int, int], None]:
+        """What the next pass reports its progress to."""
+        self._started += 1
+        before = self._started * self._nodes
+        return lambda done, _: self._report(before + done, self._passes * self._nodes)
