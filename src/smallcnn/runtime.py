@@ -109,9 +109,14 @@ class Net:
     def verify(self) -> float:
         """The largest relative error of any output on the probe image, against the plain definition of the network.
 
-        Compare with `probe.TOLERANCE`. The right answer is stored in the file, or for a model computed now.
+        Compare with `tolerance`. The right answer is stored in the file, or for a model computed now.
         """
         return self._proof.error()
+
+    @property
+    def tolerance(self) -> float:
+        """The largest error of `verify` that rounding explains."""
+        return self._proof.allowed
 
     def answers(
         self, images: Sequence[ImageInput], *, batch: int = BATCH, workers: int | None = None, top: int = 5
@@ -230,7 +235,7 @@ def open(path: str | Path, *, engine: str | None = None, threads: int | None = N
         _probabilities=said.outputs_probabilities,
         _source=path,
         _session=session,
-        _proof=Proof(session, str(path), engine, lambda: said.answer, lambda: said.answer),
+        _proof=Proof(session, str(path), engine, lambda: said.answer, lambda: said.answer, integer=said.integer),
     )
 
 
@@ -263,7 +268,9 @@ def _of(model: "Model", path: Path | None, engine: str, threads: int | None) -> 
         _probabilities=False,
         _source=path or model,
         _session=session,
-        _proof=Proof(session, where, engine, exact, lambda: engines.plain_answer(loadable)),
+        _proof=Proof(
+            session, where, engine, exact, lambda: engines.plain_answer(loadable), integer=model.graph.integer
+        ),
     )
 
 

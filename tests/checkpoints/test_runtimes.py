@@ -44,7 +44,7 @@ def runner(made):
 
 @pytest.mark.parametrize("name", maker().TFLITE)
 def test_tensorflow_lite(name, monkeypatch):
-    """A quantized file rounds every result to 256 values, which the float network does not: 3 of 65 may differ."""
+    """LiteRT multiplies sums by fixed-point numbers and rounds halves up: a step may tip the scales once in 65."""
     path = shared(name)
     monkeypatch.setattr(maker(), "IMAGES", shared("data/imagenet_val_650.tar"))
     monkeypatch.setattr(maker(), "SMALL", shared("data/cifar10_lossless_4000train_500test.npz"))
@@ -53,7 +53,7 @@ def test_tensorflow_lite(name, monkeypatch):
     compute = runner(made)
     logits = [compute(image) for image in maker().images(made.preprocessing.size)]
     agree = np.mean([scores.argmax() in labels for scores, labels in zip(logits, answers["classes"], strict=True)])
-    assert agree >= 0.95
+    assert agree >= 64 / 65
     for scores, likeliest in zip(logits, answers.get("likeliest", []), strict=False):
         for label, probability in likeliest:
             assert softmax(scores)[label] == pytest.approx(probability, abs=1e-5)
@@ -86,7 +86,8 @@ def test_what_is_no_classifier_has_its_reason(name, reason):
 ])  # fmt: skip
 def test_as_a_network_of_the_registry_it_computes_the_same(name, model):
     path = shared(name)
-    own, known = import_checkpoint([path], keep_background=True), import_checkpoint([path], model, keep_background=True)
+    own = import_checkpoint([path], keep_background=True, integer=False)
+    known = import_checkpoint([path], model, keep_background=True)
     images = np.random.default_rng(0).integers(0, 256, (1, *own.graph.input_shape))
     got, want = (run(made.graph, made.weights, made.preprocessing.normalise(images)) for made in (known, own))
     np.testing.assert_allclose(got, want, rtol=0, atol=0.05)  # ends of ranges that are less than a step away are left

@@ -1,24 +1,22 @@
 """Every engine runs the network of every operator, and both its outputs are as the definition has them."""
 
 import pickle
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.util import find_spec
-from typing import ClassVar
 
 import numpy as np
 import pytest
 
-from networks import every_number, every_op, random_weights
+from anything import Anything, any_task
+from networks import every_number, every_op
 from smallcnn import onnx, runtime
 from smallcnn.bench import bench
 from smallcnn.bench.first_use import FirstUse
 from smallcnn.engines import engine as engines
 from smallcnn.errors import AnswerError, DataError, FileError, SmallcnnError
-from smallcnn.image.fit import Preprocessing
 from smallcnn.ir.types import Grid, Tensor
 from smallcnn.model import metadata, store
 from smallcnn.model.kinds import KINDS
-from smallcnn.model.model import Model
 from smallcnn.model.probe import TOLERANCE, relative_error
 from smallcnn.reference import floating as reference
 from smallcnn.tasks import kinds as tasks
@@ -26,33 +24,6 @@ from smallcnn.tasks import kinds as tasks
 NEEDS = {"compiled": "halide"}
 CASES = [(kind.suffix, engine) for kind in KINDS.values() if kind.suffix != ".dll" for engine in kind.engines]
 BATCH = np.random.default_rng(0).integers(0, 256, (3, 9, 8, 3), np.uint8)
-
-
-@dataclass(frozen=True)
-class Anything:
-    """A task for any outputs, whose answer is all that it was told."""
-
-    kind: ClassVar[str] = "anything"
-    labels: ClassVar[tuple[str, ...]] = ()
-
-    def check(self, results):
-        pass
-
-    def answer(self, outputs, seen=None):
-        return outputs, seen
-
-    def to_json(self):
-        return {}
-
-    @classmethod
-    def from_json(cls, _fields):
-        return cls()
-
-
-def any_task(graph):
-    height, width, _ = graph.input_shape
-    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    return Model(graph, random_weights(graph), Anything(), Preprocessing((height, width), mean, std))
 
 
 @pytest.fixture(scope="module", autouse=True)

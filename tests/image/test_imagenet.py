@@ -44,6 +44,21 @@ def test_accuracy_is_the_measured_one(files, model, top1, top5, imagenet_images,
     assert 100 * found.top5 == pytest.approx(top5, abs=POINTS)
 
 
+@pytest.mark.parametrize(("file", "top1"), [
+    ("mobilenet_v1_0.25_128_quant", 50.3), ("mobilenet_v2_1.0_224_quant", 78.2),
+])  # fmt: skip
+def test_networks_of_whole_numbers_are_as_accurate_as_their_originals(file, top1, imagenet_images):
+    """Their logits are bytes: of equal ones the first counts, as it did for the originals."""
+    pytest.importorskip("tflite")
+    made = import_checkpoint([shared(f"weights/{file}.tflite")])
+    assert made.graph.integer
+    net, prepared = runtime.of(made), replace(made.preprocessing, crop=1.0)
+    source = open_source(imagenet_images).everything()
+    classes = match_labels(open_source(imagenet_images).classes, made.labels)[source.labels]
+    found = [net.logits(prepared.prepare(path).pixels[None])[0].argmax() for path in source.images]
+    assert 100 * np.mean(found == classes) == pytest.approx(top1, abs=0.3)
+
+
 class _Rounded(torch.nn.Module):
     """To the 256 values of an 8-bit tensor with these limits."""
 

@@ -53,9 +53,9 @@ class Net(Draft):
         self.then(OP.MEAN, (1, channels), np.array([1, 2], np.int32))
         return self.then(OP.FULLY_CONNECTED, (1, classes), normal(classes, channels), normal(classes))
 
-    def read(self, path):
+    def read(self, path, *, integer=False):
         self.write(path, [self.image], [self.at])
-        return read_tflite(path)
+        return read_tflite(path, integer=integer)
 
 
 def residual(net):

@@ -33,6 +33,7 @@ def import_checkpoint(
     keep_background: bool = False,
     labels: Sequence[str] | None = None,
     overrides: Overrides | None = None,
+    integer: bool = True,
 ) -> Model:
     """Reads public weights of `model`, a registry name with options such as "mobilenet_v2:width=0.5".
 
@@ -46,8 +47,9 @@ def import_checkpoint(
 
     Decisions and assumptions are listed in the model's facts, under "imported", as "notes".
 
-    TensorFlow's 1,001st class, "background", is dropped unless `keep_background`. 8-bit files become float networks
-    with their saturation as clips.
+    TensorFlow's 1,001st class, "background", is dropped unless `keep_background`. Quantized ONNX and TensorFlow Lite
+    files become networks of whole numbers. Without `integer`, or with a `model`, they become float ones with clips for
+    their saturation.
 
     Raises FileError with both sides if the file does not fit the network, GraphError for a wrong `model`.
     """
@@ -57,7 +59,7 @@ def import_checkpoint(
     _check_takes(kinds, len(paths), chosen, others=bool(origin or fresh_head))
     if kinds == {"tflite"} and chosen is not None:
         return from_layers(paths, chosen, keep_background, labels, overrides)
-    if chosen is None and not (origin or fresh_head) and (made := _described(paths[0], overrides)):
+    if chosen is None and not (origin or fresh_head) and (made := _described(paths[0], overrides, integer=integer)):
         return _whole(made, paths[0], keep_background, labels)
     found = read_weights(paths[0])
     try:
@@ -95,13 +97,13 @@ def _but_fits(tensors: Tensors, model: zoo.Configuration | None) -> list[str]:
     return [] if same else [f"the file fits {right}"]
 
 
-def _described(path: Path, overrides: Overrides) -> Model | None:
+def _described(path: Path, overrides: Overrides, *, integer: bool) -> Model | None:
     """The network described by an ONNX, TensorFlow Lite or Keras file; None if it holds only weights."""
     kind = kind_of(path)
     if kind == "onnx":
-        return read_onnx(path, overrides)
+        return read_onnx(path, overrides, integer=integer)
     if kind == "tflite":
-        return read_tflite(path, overrides)
+        return read_tflite(path, overrides, integer=integer)
     if kind not in ("hdf5", "keras"):
         return None
     try:

@@ -10,12 +10,15 @@ import numpy as np
 from smallcnn import zoo
 from smallcnn.errors import FileError
 from smallcnn.foreign.labels import usual_labels
+from smallcnn.ir import ops
 from smallcnn.ir.graph import Graph
+from smallcnn.ir.rewrite import rewrite
+from smallcnn.ir.types import Grid
 from smallcnn.model.facts import Facts
 from smallcnn.model.model import Model
 from smallcnn.tasks.classification import Classification, classification
 from smallcnn.tasks.labels import checked_labels
-from smallcnn.transform.adapt import with_classes
+from smallcnn.transform.adapt import classifier, with_classes
 
 
 def labels_of(classes: int, labels: Sequence[str] | None) -> tuple[str, ...]:
@@ -37,7 +40,13 @@ def with_labels(made: Model, labels: tuple[str, ...]) -> Classification:
 
 def without_background(graph: Graph, weights: dict[str, np.ndarray]) -> tuple[Graph, dict[str, np.ndarray]]:
     """Without the first of TensorFlow's 1,001 classes."""
-    fewer = with_classes(graph, graph.output_shape[0] - 1)
+    last = classifier(graph)
+    if isinstance(last.op, ops.Conv | ops.Dense) and (grid := last.op.grid):  # whole weights stay as they are
+        per_output = len(grid.scale) > 1
+        fewer_grid = Grid(grid.scale[1:], grid.zero[1:]) if per_output else grid
+        fewer = rewrite(graph, ops={last.name: replace(last.op, out=last.op.out - 1, grid=fewer_grid)})
+    else:
+        fewer = with_classes(graph, graph.output_shape[0] - 1)
     return fewer, {
         name: value if value.shape == fewer.weights[name].shape else value[1:] for name, value in weights.items()
     }

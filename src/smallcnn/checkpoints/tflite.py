@@ -197,7 +197,7 @@ class _Walk:
         """Constant weights as real numbers, in the file's layout."""
         if index >= len(operator.inputs) or operator.inputs[index] < 0:
             raise FileError(f"lacks input {index + 1}")
-        return self.file.tensors[self._seen_through(operator.inputs[index])].real()
+        return self.file.tensors[self._seen_through(operator.inputs[index])].real().astype(np.float32)
 
 
 def _window(operator: Operator) -> dict[str, Any]:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 @click.option(
     "--labels", type=click.Path(path_type=Path), help="text file with one class per line  [default: ImageNet's classes]"
 )
+@click.option("--float", "float_", is_flag=True, help="turn a quantized ONNX or TensorFlow Lite file into floats")
 @options.resolution
 @options.fit
 @click.option("--crop", type=click.FloatRange(0, 1, min_open=True), help="share of the shorter side to keep")
@@ -47,6 +48,7 @@ def command(
     fresh_head: bool,
     keep_background: bool,
     labels: Path | None,
+    float_: bool,
     resolution: tuple[int, int] | None,
     fit: "Fit | None",
     crop: float | None,
@@ -87,7 +89,7 @@ def command(
     overrides = Overrides(resolution, mean, std, crop, interpolation, scale, order, fit)
     made = import_checkpoint(
         files, model, origin=origin, fresh_head=fresh_head, keep_background=keep_background,
-        labels=None if labels is None else _lines(labels), overrides=overrides,
+        labels=None if labels is None else _lines(labels), overrides=overrides, integer=not float_,
     )  # fmt: skip
     store.check_finite(made, ", ".join(map(str, files)))
     store.save(made, out)

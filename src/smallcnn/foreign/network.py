@@ -43,6 +43,8 @@ class Network:
         self.nodes: dict[str, Node] = {}
         self.weights: dict[str, dict[str, Array]] = {}
         self.affine: dict[str, Affine] = {}
+        self.implied: set[str] = set()  # dequantizes that only an exporter needs
+        self.biases: dict[str, Array] = {}  # those known more exactly than their float32
         self._moved: dict[tuple[str, ops.Op], Node] = {}
         self._names = Names()
         self.input = self.add(ops.Input(input_shape), [], "input")
@@ -50,12 +52,14 @@ class Network:
     def add(self, op: ops.Op, inputs: Sequence[Node], label: str, **weights: Array) -> Node:
         """A new node named after `label`. FileError if its weights do not fit; GraphError if its inputs do not."""
         node = make_node(self._names.new(label, op.kind), op, inputs)
-        wanted = op.weights(*(source.shape for source in inputs))
+        wanted = op.weights(*(source.tensor for source in inputs))
         for key, weight in wanted.items():
             if weights[key].shape != weight.shape:
                 raise FileError(f"has a {key} of {weights[key].shape}, not {weight.shape}")
         self.nodes[node.name] = node
         self.weights[node.name] = {key: self._stored(weights[key], key, weight) for key, weight in wanted.items()}
+        if "bias" in wanted and weights["bias"].dtype == np.float64:
+            self.biases[node.name] = weights["bias"]
         return node
 
     def _stored(self, value: Array, key: str, weight: ops.Weight) -> Array:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from smallcnn.errors import FileError
 from smallcnn.foreign import views
 from smallcnn.foreign.entry import Entry
+from smallcnn.foreign.integers import integers
 from smallcnn.foreign.network import Network
-from smallcnn.foreign.simplify import simplify
+from smallcnn.foreign.simplify import simplify, without_pads
 from smallcnn.foreign.views import Array, View
 from smallcnn.ir.checks import shown
 from smallcnn.ir.graph import Graph, Node
@@ -32,13 +33,25 @@ class Read:
     ending: Ending
 
 
-def finished(network: Network, outputs: Mapping[str, Node], name: str, ended: str | None, sigmoid: str) -> Read:
+def finished(
+    network: Network,
+    outputs: Mapping[str, Node],
+    name: str,
+    ended: str | None,
+    sigmoid: str,
+    *,
+    integer: bool = False,
+) -> Read:
     """The network that ends in `outputs`, without a sigmoid at the end of a single one.
 
-    `ended` is an operator already dropped; `sigmoid` is the file's name for a sigmoid.
+    `ended` is an operator already dropped; `sigmoid` is the file's name for a sigmoid. With `integer`, a quantized
+    network computes with whole numbers.
     """
     simple = simplify(network, outputs, name if name.isprintable() else "imported")
     graph, weights = simple.graph, simple.weights
+    if integer:
+        graph, weights = integers(graph, weights, network.biases)
+        graph = without_pads(graph)
     ending: Ending = "softmax"
     if len(outputs) == 1 and ended not in _SOFTMAX:
         ended = ended if without_sigmoid(graph) is None else sigmoid

@@ -38,8 +38,8 @@ def simplify(network: Network, outputs: Mapping[str, Node], name: str, reach: Re
     done = tuple(frontier(network, wanted, ends, "pools").values())
     graph, entry = _without_entry(graph, network, frontier(network, wanted, ends, reach))
     graph, weights = _without_affine(graph, network)
-    graph = _without_pads(graph)
-    graph = replace(graph, taps=(_features(graph.nodes),))
+    graph = without_pads(graph)
+    graph = replace(graph, taps=(features_of(graph.nodes),))
     return Simplified(graph, {key: weights[key] for key in graph.weights}, entry, done)
 
 
@@ -79,7 +79,9 @@ def _without_affine(graph: Graph, network: Network) -> tuple[Graph, _Weights]:
         if step is None or only_reader(graph, graph[node.inputs[0]]) != node:
             continue
         layer = graph[merged.get(node.inputs[0], node.inputs[0])]
-        if not isinstance(layer.op, ops.Conv | ops.Dense | ops.BatchNorm) or _on_grid(layer.op):
+        if not isinstance(layer.op, ops.Conv | ops.Dense | ops.BatchNorm):
+            continue
+        if _on_grid(layer.op) and (step.scale != 1).any():
             continue
         weights[layer.name] = _absorbed(weights[layer.name], step, network)
         if not isinstance(layer.op, ops.BatchNorm):
@@ -98,7 +100,8 @@ def _absorbed(own: _Weights, step: Affine, network: Network) -> _Weights:
     values = {key: value.astype(np.float64) for key, value in own.items()}
     network.budget.spend(sum(value.size for value in values.values()))
     scale = step.scale.reshape(-1, *[1] * (values["weight"].ndim - 1))
-    changed = {"weight": values["weight"] * scale, "bias": values.get("bias", 0.0) * step.scale + step.shift}
+    changed = {"weight": values["weight"] * scale} if (scale != 1).any() else {}
+    changed |= {"bias": values.get("bias", 0.0) * step.scale + step.shift}
     with np.errstate(over="ignore"):
         stored = {key: value.astype(np.float32) for key, value in changed.items()}
     if not all(np.isfinite(value).all() for value in stored.values()):
@@ -106,7 +109,7 @@ def _absorbed(own: _Weights, step: Affine, network: Network) -> _Weights:
     return own | stored
 
 
-def _without_pads(graph: Graph) -> Graph:
+def without_pads(graph: Graph) -> Graph:
     """Zeros around a map merged into the operators that read it, if all of them can."""
     changed: dict[str, ops.Op] = {}
     gone = []
@@ -135,7 +138,7 @@ def _padded(op: ops.Op, pad: ops.Pad) -> ops.Op | None:
     return replace(op, padding=(rows, columns), count_padding=True)
 
 
-def _features(nodes: tuple[Node, ...]) -> str:
+def features_of(nodes: tuple[Node, ...]) -> str:
     """The end of the backbone: the last global pool's input, or else the last map; no later node reads before it."""
     position = {node.name: i for i, node in enumerate(nodes)}
     # how far back the later nodes read

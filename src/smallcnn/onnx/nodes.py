@@ -10,7 +10,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from smallcnn.ir import ops
 from smallcnn.ir.graph import Graph, Node
-from smallcnn.ir.types import RANGES, Grid, Number, Tensor
+from smallcnn.ir.ops.op import BYTES
+from smallcnn.ir.types import Grid, Number, Tensor
+from smallcnn.reference.numbers import stored
 
 NUMBERS: dict[Number, int] = {
     "float32": TensorProto.FLOAT,
@@ -64,16 +66,30 @@ class Nodes:
         return self.emit("DequantizeLinear", [value, *self._grid(name, tensor.number, tensor.grid)], name, **axis)
 
     def _grid(self, name: str, number: Number, grid: Grid) -> list[str]:
-        """Scale and zero point, one number or a list of them."""
-        values: tuple[np.ndarray, ...] = (np.array(grid.scale, np.float32), np.array(grid.zero, number))
+        """Scale and zero point, one number or a list of them; whole sums have no zero point."""
+        values = {"scale": np.array(grid.scale, np.float32), "zero": np.array(grid.zero, number)}
+        if number == "int32":
+            del values["zero"]
         if len(grid.scale) == 1:
-            values = tuple(value.reshape(()) for value in values)
-        return [self.constant(f"{name}.{key}", value) for key, value in zip(("scale", "zero"), values, strict=True)]
+            values = {key: value.reshape(()) for key, value in values.items()}
+        return [self.constant(f"{name}.{key}", value) for key, value in values.items()]
 
     def node(self, node: Node) -> str:
-        """Adds the operators of `node`, named after it, and returns the output's name."""
-        inputs = [self.values[name] for name in node.inputs]
+        """Adds the operators of `node`, named after it, and returns the output's name.
+
+        Operators that keep the grid of their bytes run on the bytes. All others read real numbers, so bytes are
+        dequantized before each of them: the form that engines recognise and run on integer kernels.
+        """
         name = f"/{node.name}" if node.name in self.taken else node.name
+        inputs = [self.values[source] for source in node.inputs]
+        if node.tensor.number not in BYTES and not isinstance(node.op, ops.Dequantize):
+            for i, source in enumerate(self.graph[source].tensor for source in node.inputs):
+                if source.number in BYTES:
+                    inputs[i] = self._dequantized(inputs[i], f"{name}/input{i}", source)
+        return self._operators(node, inputs, name)
+
+    def _operators(self, node: Node, inputs: list[str], name: str) -> str:
+        """The operators of `node` on these inputs."""
         source = self.graph[node.inputs[0]].tensor
         match node.op:
             case ops.Conv() as op:
@@ -87,25 +103,23 @@ class Nodes:
                     inputs += self.weight(node, key)
                 return self.emit("BatchNormalization", inputs, name, epsilon=op.epsilon)
             case ops.Activation() as op:
-                return self._activation(op, inputs, name)
+                return self._activation(op, source, inputs, name)
             case ops.Clip(low=low, high=high):
-                return self.emit("Clip", inputs + self._bounds(low, high), name)
+                return self.emit("Clip", inputs + self._bounds(source, low, high), name)
             case ops.Pad(padding=((top, bottom), (left, right))):
                 margins = self.constant(f"{name}.margins", np.array([0, 0, top, left, 0, 0, bottom, right]))
-                zero = (
-                    [self.constant(f"{name}.zero", np.array(source.grid.zero[0], source.number))] if source.grid else []
-                )
-                return self.emit("Pad", [*inputs, margins, *zero], name)
+                inputs.append(margins)
+                if source.number in BYTES and source.grid:
+                    inputs.append(self.constant(f"{name}.zero", np.array(source.grid.zero[0], source.number)))
+                return self.emit("Pad", inputs, name)
             case ops.Pool(function="max") as op:
-                return self.emit("MaxPool", self._held(inputs, source.number), name, **_window(op))
+                return self.emit("MaxPool", self._held(source, inputs), name, **_window(op))
             case ops.Pool() as op:
-                counts = int(op.count_padding)
-                return self.emit(
-                    "AveragePool", self._held(inputs, source.number), name, count_include_pad=counts, **_window(op)
-                )
+                attributes = _window(op) | {"count_include_pad": int(op.count_padding)}
+                return self.emit("AveragePool", self._held(source, inputs), name, **attributes)
             case ops.GlobalPool():
                 pooled = self.emit("GlobalAveragePool", inputs, label=name)
-                return self.emit("Flatten", [pooled], name, label=f"/{name}.flatten")
+                return pooled if self._quantized_next(node) else self._flat(pooled, name)
             case ops.Flatten():
                 return self.emit("Flatten", [self.emit("Transpose", inputs, perm=[0, 2, 3, 1])], name)
             case ops.Add():
@@ -126,18 +140,23 @@ class Nodes:
             case ops.Dropout():
                 return inputs[0]
             case ops.Quantize(number=number, grid=grid):
-                return self.emit("QuantizeLinear", [*inputs, *self._grid(name, number, grid)], name)
-            case ops.Dequantize():
-                return self._dequantized(inputs[0], name, source)
+                inputs += self._grid(name, number, grid)
+                before = self.graph[node.inputs[0]]
+                if isinstance(before.op, ops.GlobalPool) and self._quantized_next(before):
+                    return self._flat(self.emit("QuantizeLinear", inputs, label=name), name)
+                return self.emit("QuantizeLinear", inputs, name)
+            case ops.Dequantize():  # sums are real numbers in the file
+                return inputs[0] if source.number == "int32" else self._dequantized(inputs[0], name, source)
             case op:
                 raise NotImplementedError(f"no ONNX form of {op.kind}")
 
-    def _activation(self, op: ops.Activation, inputs: list[str], name: str) -> str:
+    def _activation(self, op: ops.Activation, source: Tensor, inputs: list[str], name: str) -> str:
         match op.function:
-            case "relu":
+            case "relu" if source.number not in BYTES:
                 return self.emit("Relu", inputs, name)
-            case "relu6":
-                return self.emit("Clip", inputs + self._bounds(0, 6), name)
+            case "relu" | "relu6":
+                high = 6.0 if op.function == "relu6" else np.inf
+                return self.emit("Clip", inputs + self._bounds(source, 0.0, high), name)
             case "leaky_relu":
                 return self.emit("LeakyRelu", inputs, name, alpha=op.slope)
             case "hard_swish":
@@ -147,7 +166,16 @@ class Nodes:
             case "sigmoid":
                 return self.emit("Sigmoid", inputs, name)
 
-    def _held(self, inputs: list[str], number: Number) -> list[str]:
+    def _quantized_next(self, node: Node) -> bool:
+        """Whether only quantizes read the result, which is then recognised only if nothing comes between."""
+        readers = self.graph.consumers[node.name]
+        return bool(readers) and all(isinstance(reader.op, ops.Quantize) for reader in readers)
+
+    def _flat(self, value: str, name: str) -> str:
+        """(N, C, 1, 1) -> (N, C)."""
+        return self.emit("Flatten", [value], name, label=f"/{name}.flatten")
+
+    def _held(self, source: Tensor, inputs: list[str]) -> list[str]:
         """A pool's input; if it is padded with zeros, clipped to bounds that no number exceeds.
 
         ONNX Runtime otherwise moves the zeros into the pool's own padding, which never wins a maximum.
@@ -155,13 +183,14 @@ class Nodes:
         if all(node.op_type != "Pad" for node in self.made if node.output[0] == inputs[0]):
             return inputs
         largest = float(np.finfo(np.float32).max)
-        low, high = RANGES.get(number, (-largest, largest))
-        return [self.emit("Clip", inputs + self._bounds(low, high, number))]
+        return [self.emit("Clip", inputs + self._bounds(source, -largest, largest))]
 
-    def _bounds(self, low: float, high: float, number: Number = "float32") -> list[str]:
-        """Clip's two inputs, shared by equal bounds."""
-        bounds = [np.array(value, number) for value in (low, high)]
-        return [self.constant(f"/bound_{value.item()!r}", value) for value in bounds]
+    def _bounds(self, source: Tensor, low: float, high: float) -> list[str]:
+        """Clip's two inputs, shared by equal bounds: of bytes, the stored numbers nearest to the bounds."""
+        bounds = np.array([low, high], np.float32)
+        if source.number in BYTES and source.grid:
+            bounds = stored(source.number, source.grid, bounds)
+        return [self.constant(f"/bound_{bound.dtype}_{bound.item()!r}", bound) for bound in bounds]
 
     def _shuffle(self, op: ops.Shuffle, node: Node, inputs: list[str], name: str) -> str:
         height, width, channels = node.shape

@@ -8,6 +8,7 @@ import numpy as np
 from smallcnn.errors import FileError
 from smallcnn.foreign.network import Network
 from smallcnn.foreign.views import View
+from smallcnn.ir import types as ir
 from smallcnn.ir.checks import shown
 from smallcnn.tflite.file import Array, Operator, Tensor
 
@@ -23,6 +24,8 @@ class Call:
     tensors: tuple[Tensor, ...]
     values: Mapping[int, Value]
     label: str
+    integer: bool = True
+    """Whether weights of bytes stay bytes."""
 
     @property
     def output(self) -> Tensor:
@@ -72,6 +75,19 @@ class Call:
         if isinstance(value, View):
             raise FileError(f"has a {what} that depends on the image")
         return value
+
+    def stored(self, index: int, what: str, outputs: int) -> tuple[Array, ir.Tensor]:
+        """A layer's weight, and how it holds its numbers: as bytes with a grid, if one per slice of `outputs`."""
+        grid = self.tensor(index).on_grid(outputs) if self.integer and not self.has_value(index) else None
+        if grid is None:
+            weight = self.real(index, what)
+            return weight, ir.Tensor(weight.shape)
+        codes = self.tensor(index).stored()
+        return codes, ir.Tensor(codes.shape, "int8" if codes.dtype == np.int8 else "uint8", grid)
+
+    def has_value(self, index: int) -> bool:
+        """Whether an operator before this one gives an input."""
+        return self.operator.inputs[index] in self.values
 
     def number(self, index: int, what: str) -> float:
         """A constant of one number."""

@@ -16,6 +16,7 @@ import numpy as np
 
 from smallcnn.errors import FileError, require
 from smallcnn.ir.checks import shown
+from smallcnn.ir.types import Grid as IntegerGrid
 
 Array = np.ndarray
 
@@ -30,6 +31,8 @@ _NUMBERS = {
     "UINT8": np.uint8, "INT8": np.int8, "INT16": np.int16, "INT32": np.int32, "INT64": np.int64,
 }  # fmt: skip
 _GRIDS = ("UINT8", "INT8", "INT16")
+_LEAST_SCALE = 2.0**-100
+"""Of weights that are kept as whole numbers: products of scales are then float32's normal numbers."""
 
 _WINDOW = ("StrideH", "StrideW", "Padding", "FusedActivationFunction")
 _OPTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -121,8 +124,17 @@ class Tensor:
             raise FileError(f"the constant {shown(self.name)} has {self.data.size} bytes for {shown(self.shape)}")
         return self.data.view(kind).reshape(self.shape)
 
+    def on_grid(self, axis: int) -> IntegerGrid | None:
+        """The grid of a constant of bytes, of one entry or one per slice along `axis`; None if it has no such grid."""
+        if self.number not in ("UINT8", "INT8") or self.scales is None or self.zeros is None:
+            return None
+        usable = ((self.scales >= _LEAST_SCALE) & np.isfinite(self.scales) & (self.zeros == np.rint(self.zeros))).all()
+        if not usable or (len(self.scales) > 1 and (self.axis != axis or self.shape[axis] != len(self.scales))):
+            return None
+        return IntegerGrid(tuple(map(float, self.scales)), tuple(int(zero) for zero in self.zeros))
+
     def real(self) -> Array:
-        """A constant as float32, scale * (code - zero) where it is quantized."""
+        """A constant as float32, scale * (code - zero) where it is quantized; exact, in float64, if it is of int32."""
         array = self.stored()
         if array.dtype.kind == "f":
             return array.astype(np.float32)
@@ -134,7 +146,8 @@ class Tensor:
             shape = [1] * array.ndim
             shape[axis] = len(scales)
             scales, zeros = scales.reshape(shape), zeros.reshape(shape)
-        return ((array.astype(np.float64) - zeros) * scales).astype(np.float32)
+        real = (array.astype(np.float64) - zeros) * scales
+        return real if array.dtype == np.int32 else real.astype(np.float32)
 
 
 def check_image(tensor: Tensor) -> None:

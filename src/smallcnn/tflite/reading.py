@@ -1,20 +1,22 @@
 """Reads any small CNN's TensorFlow Lite file as a model: its operators are converted to the graph's one by one.
 
-A quantized file becomes a float network: weights are scale * (code - zero point), and a clip saturates where a layer's
-8-bit result does. Labels and image preparation come from the file's metadata or its input quantization; otherwise
-images are assumed to be scaled to -1..1. A softmax or sigmoid at the end becomes the task's ending.
+A quantized file becomes a network of whole numbers. On request it becomes a float one: weights are scale * (code - zero
+point), and a clip saturates where a layer's 8-bit result does. Labels and image preparation come from the file's
+metadata or its input quantization; otherwise images are assumed to be scaled to -1..1. A softmax or sigmoid at the end
+becomes the task's ending.
 
 An operator the graph lacks is an error that names it.
 """
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from smallcnn.errors import FileError, GraphError
-from smallcnn.foreign import views
+from smallcnn.foreign import idioms, views
 from smallcnn.foreign.budget import Budget
 from smallcnn.foreign.channels_last import FED, ORDER, fed, told
 from smallcnn.foreign.entry import composed
@@ -24,8 +26,10 @@ from smallcnn.foreign.reading import Read, finished, vector
 from smallcnn.foreign.views import View
 from smallcnn.image.fit import Preprocessing
 from smallcnn.image.overrides import Overrides
+from smallcnn.ir import ops
 from smallcnn.ir.checks import shown
 from smallcnn.ir.types import LOGITS
+from smallcnn.ir.types import Grid as IntegerGrid
 from smallcnn.model.facts import Facts
 from smallcnn.model.model import Model
 from smallcnn.tasks.classification import Classification
@@ -36,29 +40,32 @@ from smallcnn.tflite.operators import FUSED, READERS
 from smallcnn.tflite.ranges import Ranges
 
 _FIRST = (views.CHANNELS, views.HEIGHT, views.WIDTH)
+_BYTE = 255
+_STORED = ("QUANTIZE", "DEQUANTIZE", "RESHAPE", "SQUEEZE")
+"""Operators that change how a result is stored, not what it is."""
 _SHAPES = ("SHAPE", "PACK", "STRIDED_SLICE", "GATHER", "CONCATENATION", "MUL", "ADD", "SUB", "CAST", "REDUCE_PROD",
            "EXPAND_DIMS", "SQUEEZE", "RESHAPE", "FILL", "SLICE")  # fmt: skip
 """Operators that files use to compute shapes."""
 
 
-def read_tflite(path: Path | str, overrides: Overrides | None = None) -> Model:
+def read_tflite(path: Path | str, overrides: Overrides | None = None, *, integer: bool = True) -> Model:
     """The network of a TensorFlow Lite file, with the labels and preparation from the file or `overrides`.
 
+    A quantized network computes with whole numbers if `integer`, or else with real ones.
     Raises FileError if the file is missing, damaged, or needs an operator the graph lacks.
     """
     path = Path(path)
     try:
         content = read_bytes(path)
         file = parse(content)
-        return _model(
-            file, read_metadata(content, dict(file.metadata)), path.stem, len(content), overrides or Overrides()
-        )
+        metadata = read_metadata(content, dict(file.metadata))
+        read = _read(file, path.stem, len(content), integer=integer)
+        return _model(file, metadata, read, overrides or Overrides())
     except (FileError, GraphError) as error:
         raise FileError(f"{path}: {error}") from error
 
 
-def _model(file: File, metadata: Metadata, stem: str, size: int, overrides: Overrides) -> Model:
-    read = _read(file, stem, size)
+def _model(file: File, metadata: Metadata, read: Read, overrides: Overrides) -> Model:
     preprocessing, said = _preparation(file, read, metadata, overrides)
     labels = _labels(metadata.labels, read.graph.output_shape[0])
     facts = Facts(tflite={"images": said, "dropped": read.dropped})
@@ -85,7 +92,7 @@ def _told_apart(labels: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(result)
 
 
-def _read(file: File, name: str, size: int) -> Read:
+def _read(file: File, name: str, size: int, *, integer: bool) -> Read:
     shape, order = _image(file)
     network = Network(shape, Budget(size // 2))
     ranges = Ranges(network)
@@ -93,13 +100,16 @@ def _read(file: File, name: str, size: int) -> Read:
     values: dict[int, Value] = {file.inputs[0]: image}
     if grid := file.tensors[file.inputs[0]].grid or _quantized_first(file):
         ranges.known[network.input.name] = (grid.low, grid.high)
+    if integer and (grid := file.tensors[file.inputs[0]].grid) and grid.last == _BYTE:
+        values[file.inputs[0]] = _rounded(network, image, grid, "image")
     last = {number: i for i, operator in enumerate(file.operators) for number in operator.inputs}
+    ending = _ending(file)
     for i, operator in enumerate(file.operators):
         try:
             if not operator.outputs or min(operator.outputs) < 0:
                 raise FileError("damaged: has no output")
             label = file.tensors[operator.outputs[0]].name.split(";")[0]
-            made = _run(network, ranges, Call(operator, file.tensors, values, label))
+            made = _run(network, ranges, Call(operator, file.tensors, values, label, integer), ending)
         except (FileError, GraphError) as error:
             raise FileError(f"operator {i}, {operator.kind}: {error}") from error
         values.update(zip(operator.outputs, made, strict=True))
@@ -109,11 +119,21 @@ def _read(file: File, name: str, size: int) -> Read:
     result = values.get(file.outputs[0])
     if not isinstance(result, View):
         raise FileError("its output does not depend on the image")
-    return finished(network, {LOGITS: vector(network, result)}, name, result.ended, "LOGISTIC")
+    ends = {LOGITS: vector(network, result)}
+    return finished(network, ends, name, result.ended, "LOGISTIC", integer=integer)
 
 
-def _run(network: Network, ranges: Ranges, call: Call) -> list[Value]:
-    """The results of one operator, one for each of its outputs."""
+def _ending(file: File) -> set[int]:
+    """The file's output, and the tensors that are only moved or stored in another way to become it."""
+    found = set(file.outputs)
+    for operator in reversed(file.operators):
+        if operator.kind in _STORED and found.intersection(operator.outputs):
+            found.update(operator.inputs[:1])
+    return found
+
+
+def _run(network: Network, ranges: Ranges, call: Call, ending: Collection[int]) -> list[Value]:
+    """The results of one operator, one for each of its outputs; a sigmoid at the end stays exact."""
     operator = call.operator
     if missing := [n for n in operator.inputs if n >= 0 and call.tensors[n].data is None and n not in call.values]:
         raise FileError(f"reads {shown(call.tensors[missing[0]].name)}, which no earlier operator produces")
@@ -136,10 +156,27 @@ def _run(network: Network, ranges: Ranges, call: Call) -> list[Value]:
         named = replace(view, label=call.label)
         if not view.ended:
             low, high = FUSED[code]
-            named = ranges.limit(named, low, high, call.tensors[number].grid, f"{call.label}.range")
+            grid = call.tensors[number].grid
+            if call.integer and operator.kind == "LOGISTIC" and number in ending:
+                grid = None
+            if call.integer and grid and grid.last == _BYTE:
+                named = _rounded(
+                    network, idioms.clip(network, named, low, high, f"{call.label}.range"), grid, call.label
+                )
+            else:
+                named = ranges.limit(named, low, high, grid, f"{call.label}.range")
             ranges.note(named)
         limited.append(named)
     return limited
+
+
+def _rounded(network: Network, view: View, grid: Grid, label: str) -> View:
+    """The result as a tensor of bytes holds it: rounded to the tensor's grid."""
+    wanted = IntegerGrid((grid.scale,), (grid.zero,))
+    if isinstance(view.node.op, ops.Dequantize) and network.nodes[view.node.inputs[0]].tensor.grid == wanted:
+        return view
+    view = network.on(view, ops.Quantize(number="uint8", grid=wanted), f"{label}_bytes")
+    return network.on(view, ops.Dequantize(), f"{label}_real")
 
 
 def _of_constants(call: Call) -> list[Value] | None:

@@ -13,6 +13,7 @@ from smallcnn.ir import ops
 from smallcnn.ir.builder import same_padding
 from smallcnn.ir.checks import shown
 from smallcnn.ir.graph import Node
+from smallcnn.ir.types import Tensor
 from smallcnn.tflite.call import Call
 from smallcnn.tflite.file import Array
 
@@ -46,52 +47,59 @@ def _weights(call: Call, weight: Array) -> dict[str, Array]:
     return {"weight": weight, "bias": bias.reshape(-1)}
 
 
-def _kernel(call: Call) -> Array:
-    weight = call.real(1, "weight")
+def _kernel(call: Call, outputs: int) -> tuple[Array, Tensor]:
+    """The weight, and how it holds its numbers; `outputs` is its axis of output channels."""
+    weight, stored = call.stored(1, "weight", outputs)
     if weight.ndim != 4:
         raise FileError(f"has a weight of {shown(weight.shape)}, not four axes")
-    return weight
+    return weight, stored
 
 
 def conv(net: Network, call: Call) -> View:
     """CONV_2D, weights (out, height, width, in)."""
-    weight = _kernel(call).transpose(0, 3, 1, 2)
+    weight, stored = _kernel(call, 0)
+    weight = weight.transpose(0, 3, 1, 2)
     node, own = channels_last(net, call.view()), _weights(call, weight)
     if len(node.shape) == 1:
         if weight.shape[2:] != (1, 1):
             raise FileError("convolves an input averaged over the plane with a kernel larger than 1x1")
         own["weight"] = weight[:, :, 0, 0]
-        return plain(net.add(ops.Dense(out=len(weight), bias="bias" in own), [node], call.label, **own))
+        op = ops.Dense(out=len(weight), bias="bias" in own, number=stored.number, grid=stored.grid)
+        return plain(net.add(op, [node], call.label, **own))
     if not weight.shape[1] or node.shape[2] % weight.shape[1]:
         raise FileError(f"convolves {node.shape[2]} channels with a weight for {weight.shape[1]}")
-    return _convolved(net, call, node, own, groups=node.shape[2] // weight.shape[1])
+    return _convolved(net, call, node, own, stored, groups=node.shape[2] // weight.shape[1])
 
 
 def depthwise(net: Network, call: Call) -> View:
     """DEPTHWISE_CONV_2D, weights (1, height, width, channels * multiplier)."""
-    weight = _kernel(call).transpose(3, 0, 1, 2)
+    weight, stored = _kernel(call, 3)
+    weight = weight.transpose(3, 0, 1, 2)
     node = map_last(net, call.view())
     if weight.shape[1] != 1:
         raise FileError(f"has a depthwise weight of {shown(weight.shape)}")
-    return _convolved(net, call, node, _weights(call, weight), groups=node.shape[2])
+    return _convolved(net, call, node, _weights(call, weight), stored, groups=node.shape[2])
 
 
-def _convolved(net: Network, call: Call, node: Node, own: dict[str, Array], groups: int) -> View:
+def _convolved(net: Network, call: Call, node: Node, own: dict[str, Array], stored: Tensor, *, groups: int) -> View:
     out, _, *kernel = own["weight"].shape
     size = (kernel[0], kernel[1])
     stride, padding = _window(call, node.shape[:2], size)
-    op = ops.Conv(out=out, kernel=size, stride=stride, padding=padding, groups=groups, bias="bias" in own)
+    op = ops.Conv(
+        out=out, kernel=size, stride=stride, padding=padding, groups=groups, bias="bias" in own, number=stored.number,
+        grid=stored.grid,
+    )  # fmt: skip
     return plain(net.add(op, [node], call.label, **own))
 
 
 def dense(net: Network, call: Call) -> View:
     """FULLY_CONNECTED, weights (out, in), over the whole input, whatever its axes."""
-    view, weight = call.view(), call.real(1, "weight")
+    view, (weight, stored) = call.view(), call.stored(1, "weight", 0)
     if call.option("WeightsFormat"):
         raise FileError("has shuffled weights, which are not supported")
     own = _weights(call, weight)
     view = replace(view, dims=views.reshaped(view.dims, (1, prod(view.sizes))))
-    return net.dense(view, weight, own.get("bias"), call.label)
+    return net.dense(view, weight, own.get("bias"), call.label, number=stored.number, grid=stored.grid)
 
 
 def max_pool(net: Network, call: Call) -> View:

@@ -14,9 +14,9 @@ from smallcnn.foreign.network import Network
 from smallcnn.foreign.views import View, decimal
 from smallcnn.ir import ops
 from smallcnn.ir.checks import shown
-from smallcnn.ir.types import RANGES, Tensor
+from smallcnn.ir.types import RANGES, Grid, Tensor
 from smallcnn.onnx.read.call import Call
-from smallcnn.reference.numbers import real
+from smallcnn.reference import numbers
 
 
 def batch_norm(net: Network, call: Call) -> View:
@@ -83,20 +83,29 @@ def image_scaler(net: Network, call: Call) -> View:
 def clip(net: Network, call: Call) -> View:
     """Clip, with its bounds as inputs or attributes."""
     view = call.view()
-    if view.node.tensor.number != "float32":
-        return _unclipped(call, view)
+    if view.node.tensor.grid is not None:
+        return _clipped_bytes(net, call, view, view.node.tensor.grid)
     low = call.attributes.real("min", call.number(1, "lower bound", -inf))
     high = call.attributes.real("max", call.number(2, "upper bound", inf))
     return idioms.clip(net, view, decimal(low), decimal(high), call.label)
 
 
-def _unclipped(call: Call, view: View) -> View:
-    """A result of whole numbers, whose clip must not change any."""
-    least, most = RANGES[view.node.tensor.number]
-    low, high = call.constant(1), call.constant(2)
-    if (low or [least]) != [least] or (high or [most]) != [most]:
-        raise FileError("clips quantized numbers; clip before they are quantized")
-    return view
+def _clipped_bytes(net: Network, call: Call, view: View, grid: Grid) -> View:
+    """A clip of bytes between bytes, as one of the real numbers they stand for."""
+    number, ends = view.node.tensor.number, RANGES[view.node.tensor.number]
+    given = [call.constant(1), call.constant(2)]
+    if any(bound is not None and len(bound) != 1 for bound in given):
+        raise FileError(f"has bounds {shown(given)}, not two numbers")
+    low, high = (bound[0] if bound else end for bound, end in zip(given, ends, strict=True))
+    (scale,), (zero,) = grid.scale, grid.zero
+    six = numbers.stored(number, grid, np.array(6.0))
+    if (low, high) == ends:
+        return view
+    if low == zero and high in (six, ends[1]):
+        return net.activation(view, "relu" if high == ends[1] else "relu6", call.label)
+    if not low < high:
+        raise FileError(f"clips between {low} and {high}")
+    return net.on(view, ops.Clip(low=scale * (low - zero), high=scale * (high - zero)), call.label)
 
 
 def bound(net: Network, call: Call) -> View:
@@ -137,7 +146,7 @@ def gemm(net: Network, call: Call) -> View:
     if call.attributes.whole("transA", 0):
         view = replace(view, dims=view.dims[::-1])
     if alpha != 1:
-        weight, stored = real(stored, weight).astype(np.float32) * alpha, Tensor(weight.shape)
+        weight, stored = numbers.real(stored, weight).astype(np.float32) * alpha, Tensor(weight.shape)
     if bias is not None:
         if bias.size not in (1, len(weight)) or bias.shape[-1:] not in ((), (1,), (len(weight),)):
             raise FileError(f"adds {shown(bias.shape)} to {len(weight)} numbers")

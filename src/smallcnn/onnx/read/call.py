@@ -12,6 +12,9 @@ from smallcnn.onnx.read.constants import Constants, whole
 
 Value = View | Array | Coded
 
+_ON_BYTES = ("Clip", "MaxPool", "Pad")
+"""Operators that compute on bytes as on the real numbers they stand for; others that do only move them."""
+
 
 @dataclass(frozen=True)
 class Call(Constants):
@@ -31,6 +34,8 @@ class Call(Constants):
             raise FileError(f"reads the result of {value.ended}, which is supported only as the last operator")
         if isinstance(value, View) and value.margins != NO_PADDING:
             raise FileError("reads an input padded with minus infinity; only a max pool can")
+        if isinstance(value, View) and value.node.tensor.number != "float32" and self.kind not in _ON_BYTES:
+            raise FileError(f"needs float32, not {value.node.tensor.number}; a DequantizeLinear must come first")
         if isinstance(value, Coded):
             self.budget.spend(value.codes.size)
             return value.real()

@@ -30,11 +30,12 @@ class Coded:
         return cast(Number, str(self.codes.dtype))
 
     def real(self) -> Array:
-        """The real numbers, float32."""
+        """The real numbers, float32; of int32 float64, which is exact."""
         return _first(self._real, self.codes, self.axis)
 
     def _real(self, rows: Array) -> Array:
-        return numbers.real(Tensor(rows.shape, self.number, self.grid), rows).astype(np.float32)
+        real = numbers.real(Tensor(rows.shape, self.number, self.grid), rows)
+        return real if self.number == "int32" else real.astype(np.float32)
 
     def transposed(self, order: list[int] | None) -> "Coded":
         """With its axes in another order."""

@@ -17,6 +17,9 @@ from smallcnn.onnx.read.constants import Constants
 
 def quantize(net: Network, call: Call) -> View:
     """QuantizeLinear, on a grid of one entry."""
+    view = call.any_view()
+    if view.ended:
+        return view
     view = call.view()
     (grid, _), number = _grid(call), number_of(call.get(2))
     if len(grid.scale) > 1:
@@ -32,9 +35,15 @@ def dequantize(net: Network, call: Call) -> View:
             raise FileError(f"dequantizes its image with {len(grid.scale)} scales; one is supported")
         scale = np.array(grid.scale[0])
         return idioms.scale_and_shift(net, replace(view, pixels=False), scale, -scale * grid.zero[0], call.label)
+    if view.ended:
+        return view
     if view.node.tensor.grid != grid:
         raise FileError("dequantizes with another scale or zero point than its input was quantized with")
-    return net.on(view, ops.Dequantize(), call.label)
+    implied = "/" in call.label[1:]  # in a file of ours: the input of an operator that takes the bytes themselves
+    made = net.on(view, ops.Dequantize(), call.label.replace("/", "_") if implied else call.label)
+    if implied:
+        net.implied.add(made.node.name)
+    return made
 
 
 def _grid(call: Constants) -> tuple[Grid, int]:

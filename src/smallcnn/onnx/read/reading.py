@@ -20,6 +20,7 @@ from smallcnn.errors import FileError, GraphError
 from smallcnn.foreign import views
 from smallcnn.foreign.budget import Budget
 from smallcnn.foreign.channels_last import ORDER
+from smallcnn.foreign.integers import integers
 from smallcnn.foreign.labels import usual_labels
 from smallcnn.foreign.names import Names
 from smallcnn.foreign.network import Network
@@ -55,8 +56,10 @@ _MOST_BYTES = 2**31 - 1
 """Largest message the format's encoding allows."""
 
 
-def read_onnx(path: Path | str, overrides: Overrides | None = None) -> Model:
+def read_onnx(path: Path | str, overrides: Overrides | None = None, *, integer: bool = True) -> Model:
     """The network of an ONNX file. `overrides` states the image preparation where the file does not.
+
+    A quantized network computes with whole numbers if `integer`, or else with real numbers that are rounded to grids.
 
     Raises FileError if the file is missing, damaged, or needs an operator the graph lacks.
     """
@@ -67,23 +70,23 @@ def read_onnx(path: Path | str, overrides: Overrides | None = None) -> Model:
         if path.stat().st_size > _MOST_BYTES:
             raise FileError(f"{path.stat().st_size:,} bytes; an ONNX file has at most {_MOST_BYTES:,}")
         file = unpack(parse(path.read_bytes()), DataFiles(path.parent))
-        return _model(file, path.stem, overrides or Overrides())
+        return _model(file, path.stem, overrides or Overrides(), integer=integer)
     except OSError as error:
         raise FileError(f"{path}: cannot be read ({error.strerror})") from error
     except (FileError, GraphError) as error:
         raise FileError(f"{path}: {error}") from error
 
 
-def from_onnx(model: onnx.ModelProto, *, resolution: tuple[int, int] | None = None) -> Read:
+def from_onnx(model: onnx.ModelProto, *, resolution: tuple[int, int] | None = None, integer: bool = True) -> Read:
     """Graph and weights of a model in memory; see `read_onnx`."""
     file = unpack(model)
-    return _read(file, file.name, resolution)
+    return _read(file, file.name, resolution, integer=integer)
 
 
-def _model(file: File, stem: str, overrides: Overrides) -> Model:
+def _model(file: File, stem: str, overrides: Overrides, *, integer: bool) -> Model:
     ours = file.is_ours
     name = file.metadata.get("smallcnn.model", stem) if ours else stem
-    read = _read(file, name, overrides.plane)
+    read = _read(file, name, overrides.plane, integer=integer)
     if ours:
         made = _ours(file, read)
         return replace(made, preprocessing=overrides.over(made.preprocessing))
@@ -116,7 +119,7 @@ def _ours(file: File, read: Read) -> Model:
     return Model(read.graph, read.weights, task, preprocessing, facts)
 
 
-def _read(file: File, name: str, resolution: tuple[int, int] | None) -> Read:
+def _read(file: File, name: str, resolution: tuple[int, int] | None, *, integer: bool) -> Read:
     stored = sum(value.size for value in file.constants.values())
     budget = Budget(stored)
     shape, order = input_shape(file, resolution)
@@ -145,10 +148,10 @@ def _read(file: File, name: str, resolution: tuple[int, int] | None) -> Read:
         if not isinstance(result, View):
             raise FileError("its output does not depend on the image")
         results[called] = result
-    return _ended(network, results, name, file)
+    return _ended(network, results, name, file, integer=integer)
 
 
-def _ended(network: Network, results: Mapping[str, View], name: str, file: File) -> Read:
+def _ended(network: Network, results: Mapping[str, View], name: str, file: File, *, integer: bool) -> Read:
     """The graph up to its ending, and the ending stated or shown by the file."""
     ended = next((result.ended for result in results.values() if result.ended), None)
     if ended and len(results) > 1:
@@ -162,9 +165,11 @@ def _ended(network: Network, results: Mapping[str, View], name: str, file: File)
         for called, result in zip(names, results.values(), strict=True)
     }
     if not file.is_ours:
-        return finished(network, nodes, name, ended, "Sigmoid")
+        return finished(network, nodes, name, ended, "Sigmoid", integer=integer)
     simple = simplify(network, nodes, name, "constants")
-    graph, weights, task = simple.graph, simple.weights, task_of(file.metadata)
+    explicit = {node.name for node in simple.graph} - network.implied
+    graph, weights = integers(simple.graph, simple.weights, network.biases, explicit)
+    task = task_of(file.metadata)
     ending = task.ending if isinstance(task, Classification) else "none"
     if file.gives_probabilities and ended is None:
         without = without_sigmoid(graph) if ending == "sigmoid" else None
@@ -211,7 +216,8 @@ def _run(step: Step, values: dict[str, Value], network: Network, file: File, rea
             made = [*result] if isinstance(result, list) else [result]
         else:
             raise FileError("no operator of the graph computes this")
-        made = [replace(value, label=step.name) if isinstance(value, View) else value for value in made]
+        if step.kind != "DequantizeLinear":  # what reads it moves the bytes before it, and is named after these
+            made = [replace(value, label=step.name) if isinstance(value, View) else value for value in made]
     else:
         computed = Constants(step.kind, opset, constants, attributes, outputs, network.budget)
         codes = of_constants(computed, given[0] if given else None)
