@@ -4,9 +4,10 @@
     python benchmarks/engines.py --threads 1 --plan tuned mobilenet_v2
     python benchmarks/engines.py --threads 1 --busy
     python benchmarks/engines.py --threads 1 --models small
+    python benchmarks/engines.py --threads 1 --models int8
 
-Each network gets random weights, is exported to ONNX, compiled, and timed in all engines in turns: float32, one image
-at a time (`smallcnn bench`; docs/bench.md describes the method). The turns are blocks of 0.2 s: after the 20 ms in
+Each network gets random weights, is exported to ONNX, compiled, and timed in all engines in turns, one image at a time
+(`smallcnn bench`; docs/bench.md describes the method). The turns are blocks of 0.2 s: after the 20 ms in
 which it warms up, an engine finds its own weights in the caches, as in a program that runs one network. In turns call
 by call each would find those of the others, and at two threads the others' threads still spinning.
 
@@ -27,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 
 import tables
 from records import Records, Row, load
@@ -34,7 +36,9 @@ from smallcnn.bench.bench import Candidate, time_candidates
 from smallcnn.compiler import targets
 from smallcnn.compiler.compiling import Compiled, compile_file
 from smallcnn.model.kinds import read
+from smallcnn.model.store import save
 from smallcnn.system.cache import cache_folder
+from smallcnn.transform.quantize import quantize
 
 SUFFIX = targets.host().suffixes[0]
 KEYS = ("model", "threads", "plan", "busy")
@@ -118,13 +122,22 @@ def compile_model(onnx: Path, out: Path, threads: int, plan: str) -> Compiled:
 
 
 def export(model: str, out: Path) -> None:
-    """Writes the network of this name as ONNX, with random weights."""
-    spelled, _, resolution = model.partition(" at ")
-    size = ("--resolution", resolution) if resolution else ()
+    """Writes the network of this name as ONNX, with random weights; quantized on noise if it is "in int8"."""
+    named, _, number = model.partition(" in ")
+    spelled, _, resolution = named.partition(" at ")
     made = out.with_suffix(".safetensors")
-    for command in (("init", spelled, *size, "--out", made), ("export", made, "--out", out)):
-        words = [sys.executable, "-m", "smallcnn", *map(str, command)]
-        subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+    smallcnn("init", spelled, *(("--resolution", resolution) if resolution else ()), "--out", made)
+    if number:
+        whole = read(made)
+        noise = np.random.default_rng(0).integers(0, 256, (2, *whole.graph.input_shape), np.uint8)
+        save(quantize(whole, noise)[0], made)
+    smallcnn("export", made, "--out", out)
+
+
+def smallcnn(*words: object) -> None:
+    """Runs a command."""
+    command = [sys.executable, "-m", "smallcnn", *map(str, words)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
 def figures(row: dict[str, Any]) -> Row:

@@ -30,8 +30,13 @@ NETWORKS = {
         "mobilenet_v1:width=0.25 at 128", "mobilenet_v2:width=0.25", "mobilenet_v2:width=0.35",
         "mobilenet_v2:width=0.5", "mobilenet_v2", "mobilenet_v2:width=1.4",
     ),
+    "int8": (
+        "mobilenet_v1 in int8", "mobilenet_v1:width=0.5 in int8", "mobilenet_v2 in int8",
+        "shufflenet_v1:groups=3 in int8", "squeezenet_1_1 in int8", "effnet_cifar in int8",
+        "shufflenet_v2 in int8", "mobilenet_v3_large in int8",
+    ),
 }  # fmt: skip
-"""Registry names; "at 128" is another input resolution than the network's own."""
+"""Registry names; "at 128" is another input resolution than the network's own, "in int8" is quantized."""
 CHART = "speed.svg"
 ENGINES = ("compiled", "onnxruntime", "openvino")
 CONDITIONS = {
@@ -106,6 +111,7 @@ def section(record: Record) -> str:
     for threads in record.threads:
         for head, table in (
             (f"{many(threads).capitalize()}, ms: median (least - most).", times(record.some("nine", threads))),
+            (f"int8, {many(threads)}, ms: median (least - most).", times(record.some("int8", threads))),
             (f"Small networks, {many(threads)}, billion Mult-Adds per second by medians.", small(record, threads)),
             (f"Other conditions, {many(threads)}: times as fast by medians (least).", conditions(record, threads)),
         ):
@@ -219,8 +225,8 @@ def mean_lead(rows: Sequence[Row]) -> str:
 
 
 def of_peak(row: Row) -> str:
-    """The compiled file's share of the machine's peak; blank if that cannot be measured."""
-    share = row["engines"]["compiled"]["share_of_peak"]
+    """The compiled file's share of the machine's peak in float32; blank for integers, or if that cannot be measured."""
+    share = None if " in int8" in row["model"] else row["engines"]["compiled"]["share_of_peak"]
     return f"{share:.0%}" if share else ""
 
 

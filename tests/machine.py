@@ -12,9 +12,12 @@ PRECISIONS = ("float32", "bfloat16")
 LEVELS = {
     "sse41": ("default", "SSE41", "nehalem"),
     "avx2": ("avx2", "AVX2", "haswell"),
+    "avxvnni": ("avx2", "AVX2_VNNI", "haswell"),
     "avx512": ("avx512", "AVX512_CORE", "native"),
+    "vnni": ("avx512", "AVX512_CORE_VNNI", "native"),
 }
-_FLAGS = {"sse41": "sse4_1", "avx2": "avx2", "avx512": "avx512bw"}  # a level in the words of Linux
+# a level in the words of Linux
+_FLAGS = {"sse41": "sse4_1", "avx2": "avx2", "avxvnni": "avx_vnni", "avx512": "avx512bw", "vnni": "avx512_vbmi2"}
 _PRECISION, _LEVEL = "SMALLCNN_TESTS_PRECISION", "SMALLCNN_TESTS_LEVEL"
 
 

@@ -215,7 +215,7 @@ main(["compile", {str(folder / "m.onnx")!r}, "--out", {str(tmp_path / "m.so")!r}
 
 
 def test_help_lists_the_targets(smallcnn):
-    words = " ".join(smallcnn("compile", "--help")[1].split())
+    words = " ".join(smallcnn("compile", "--help")[1].split()).replace("- ", "-")  # a name may be cut at a hyphen
     for name in ("host", *targets.names()):
         assert name in words
     assert isinstance(root.get_command(click.Context(root), "compile"), click.Command)

@@ -19,9 +19,9 @@ pytest.importorskip("ziglang")
 
 import machine
 from artifacts import artifact
-from compiled_networks import TOLERANCE, agree, check, compiled_for, noise, wanted
+from compiled_networks import TOLERANCE, agree, check, compiled_for, equal, noise, wanted
 from imagenet_images import CHECKPOINTS
-from networks import every_number, every_op, tiny
+from networks import every_integer, every_number, every_op, every_result, tiny
 from shared_files import shared
 from smallcnn import runtime
 from smallcnn.checkpoints.importing import import_checkpoint
@@ -81,16 +81,15 @@ def test_network_at_its_own_size(text):
 
 def runs(level: str) -> bool:
     """Whether this machine has that level of x86-64."""
-    levels = ("sse41", "avx2", "avx512")
-    platform, _, best = targets.host().name.rpartition("-")
-    return platform == "x86-64-linux" and level in levels[: levels.index(best) + 1]
+    return targets.runs_here(targets.parse(f"x86-64-linux-{level}"))
 
 
-@pytest.mark.parametrize("level", ["sse41", "avx2", "avx512"])
+@pytest.mark.parametrize("level", ["sse41", "avx2", "avxvnni", "avx512", "vnni"])
 def test_feature_level(level):
     if not runs(level):
         pytest.skip(f"this machine has no {level}")
     check(every_number(), target=f"x86-64-linux-{level}")
+    check(every_result(every_integer()), target=f"x86-64-linux-{level}")
 
 
 @pytest.mark.long
@@ -174,7 +173,8 @@ def run_elsewhere(command, folder, graph):
     assert done.returncode == 0, done.stderr
     record = np.dtype([(name, tensor.number, tensor.shape) for name, tensor in graph.results.items()])
     got = np.frombuffer(done.stdout, record)
-    agree({name: got[name] for name in graph.results}, wanted(graph, images))
+    answers, want = {name: got[name] for name in graph.results}, wanted(graph, images)
+    equal(answers, want) if graph.integer else agree(answers, want)
 
 
 def write_for(target, path, graph):
@@ -182,13 +182,15 @@ def write_for(target, path, graph):
 
 
 ELSEWHERE = [
-    pytest.param("every_number", id="every_number"),
+    "every_number",
+    "every_integer",
     *[pytest.param(text, marks=pytest.mark.long) for text in ("mobilenet_v2:width=0.35", "effnet_cifar")],
 ]
 
 
 def graph_of(text):
-    return every_number() if text == "every_number" else build(text, resolution=32)
+    made = {"every_number": every_number, "every_integer": every_integer}
+    return made[text]() if text in made else build(text, resolution=32)
 
 
 @pytest.mark.skipif(not shutil.which("qemu-aarch64"), reason="needs qemu-aarch64")

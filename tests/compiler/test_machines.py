@@ -22,6 +22,8 @@ def test_every_target_has_a_model():
     ("target", "name"),
     [
         ("x86-64-linux-avx512", "AMD Zen 5, AVX-512"),
+        ("x86-64-linux-vnni", "AMD Zen 5, AVX-512"),
+        ("x86-64-windows-avxvnni", "Intel Alder Lake, AVX2"),
         ("windows", "AMD Zen 3, AVX2"),
         ("raspberry-pi-4", "Arm Cortex-A72"),
         ("raspberry-pi-5", "Arm Cortex-A76"),

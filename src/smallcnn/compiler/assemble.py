@@ -13,7 +13,7 @@ from smallcnn.compiler.operands import Answer, Arena, Constant, InputImage, Map,
 from smallcnn.compiler.program import Buffer, Program, Step
 from smallcnn.compiler.storage import Storage, View
 from smallcnn.compiler.targets import Target
-from smallcnn.ir.types import SIZES, Tensor
+from smallcnn.ir.types import SIZES, Number, Tensor
 
 
 class Blob:
@@ -95,18 +95,22 @@ def _buffers(call: Call, places: Mapping[Storage, int], blob: Blob) -> tuple[Buf
                 offset = places[storage.root] + first * SIZES[storage.number]
                 buffers.append(Buffer("arena", offset, storage.number, extents, strides))
             case Constant(pack):
-                kept = pack().astype(np.float32)
+                kept = pack()
+                number: Number = "float32" if np.issubdtype(kept.dtype, np.floating) else str(kept.dtype)  # type: ignore[assignment]
                 extents = kept.shape[::-1]
-                buffers.append(Buffer("weights", blob.add(kept), "float32", extents, _dense(extents)))
+                buffers.append(Buffer("weights", blob.add(kept.astype(number)), number, extents, _dense(extents)))
             case Arena(view, pixels):
                 base = min(places[storage.root] for storage in view.storages)
                 lanes = max(_lanes(view, places, base))
                 pitch = view.storages[0].pitch
                 strides = (1, pitch) if len(pixels) == 1 else (1, pitch, pitch * pixels[0])
                 buffers.append(Buffer("arena", base, view.number, (lanes + 1, *pixels), strides))
-            case Table(view, groups):
+            case Table(view, groups, depth):
                 table = np.array(_lanes(view, places, base), np.int32)
-                extents = table.shape if groups is None else (len(table) // groups, groups)
+                if groups is not None:
+                    table = table.reshape(groups, -1)
+                    table = np.hstack([table, table[:, :1].repeat(max(depth - table.shape[1], 0), 1)])
+                extents = table.shape[::-1]
                 buffers.append(Buffer("weights", blob.add(table), "int32", extents, _dense(extents)))
             case InputImage(extents):
                 buffers.append(Buffer("input", 0, "uint8", extents, _dense(extents)))

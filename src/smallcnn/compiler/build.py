@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from smallcnn.compiler import retarget
 from smallcnn.compiler.specs import Machine, Spec
 from smallcnn.errors import CompileError
 from smallcnn.system.cache import cache_folder, keep, recalled
@@ -92,9 +93,9 @@ def version() -> str:
     """The version of the kernels, which changes with the kernels' source and with Halide."""
     from importlib import metadata
 
-    content = f"{metadata.version('halide')} {_LLVM}".encode()
+    content = f"{metadata.version('halide')} {metadata.version('ziglang')} {_LLVM}".encode()
     here = Path(__file__).parent
-    for path in (here / "specs.py", *sorted((here / "kernels").glob("*.py"))):
+    for path in (here / "specs.py", here / "retarget.py", *sorted((here / "kernels").glob("*.py"))):
         content += path.read_bytes()
     return hashlib.sha256(content).hexdigest()[:16]
 
@@ -136,9 +137,14 @@ def compile_kernel(spec: Spec, machine: Machine) -> bytes:
     from smallcnn.compiler.kernels import pipeline
 
     made, operands = pipeline(spec, machine)
+    name = kernel_name(spec, machine)
+    dots = machine.dots if any(operand.type() == hl.Int(8) for operand in operands) else None
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "kernel.o"
-        made.compile_to_object(str(path), operands, kernel_name(spec, machine), hl.Target(machine.target))
+        path = Path(folder) / "kernel"
+        if dots:
+            made.compile_to_llvm_assembly(str(path), operands, name, hl.Target(dots.target))
+            return retarget.to_object(path.read_text(), dots.cpu, dots.features)
+        made.compile_to_object(str(path), operands, name, hl.Target(machine.target))
         return path.read_bytes()
 
 

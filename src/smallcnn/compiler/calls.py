@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from smallcnn.compiler import packing, specs
+from smallcnn.compiler import packing, specs, whole
 from smallcnn.compiler.choice import Choice
 from smallcnn.compiler.estimate import Estimator
 from smallcnn.compiler.layers import ELEMENTWISE, Layer
@@ -81,25 +81,25 @@ class Context:
 
     def estimator(self, threads: int) -> Estimator:
         """Estimates for this machine and network."""
-        return Estimator(self.model, self.vector, self.input_shape, threads)
+        return Estimator(self.model, self.vector, self.input_shape, threads, dot=self.machine.dot)
 
 
 def call(layers: Sequence[Layer], choice: Choice, context: Context) -> Call:
     """The call that computes these layers, by these choices."""
     first, *more = layers
     if len(more) == 1 and first.depthwise and more[0].pointwise():
-        return _separable(first, more[0], choice, context.vector)
+        return _separable(first, more[0], choice, context.machine)
     if more:
         return _chain(layers, choice, context)
     if first.op == "image":
         return _image(first, context)
     if first.depthwise:
-        return _depthwise(first, choice, context.vector)
+        return _depthwise(first, choice, context.machine)
     if isinstance(first.op, ops.Dense) or first.pointwise(grouped=True):
-        return _pointwise(first, choice, context.vector)
+        return _pointwise(first, choice, context.machine)
     if isinstance(first.op, ops.Conv):
         return _convolution(first, choice, context)
-    return _lanewise(first, choice, context.vector)
+    return _lanewise(first, choice, context.machine)
 
 
 def answer(view: View, index: int) -> Call:
@@ -112,10 +112,10 @@ def answer(view: View, index: int) -> Call:
     return Call((), spec, operands, 1 if pixels > 1 else None, 1)
 
 
-def _pointwise(layer: Layer, choice: Choice, vector: int) -> Call:
+def _pointwise(layer: Layer, choice: Choice, machine: Machine) -> Call:
     """1x1 convolution, fully connected layer."""
-    view, out, (tile,) = layer.inputs[0], layer.output.storage, choice.tiles
-    source, reads = source_of(view, layer.groups, (out.pixels,))
+    view, out, (tile,), vector = layer.inputs[0], layer.output.storage, choice.tiles, machine.vector
+    source, reads = source_of(layer, layer.groups, (out.pixels,), machine)
     shares = layer.groups * choice.shares
     if choice.shares > 1:
         extents = (view.channels, out.pixels, choice.shares)
@@ -123,11 +123,18 @@ def _pointwise(layer: Layer, choice: Choice, vector: int) -> Call:
     lanes = layer.lanes(vector) // shares
     operands = (
         *reads,
-        *packing.matrix(layer, vector, shares),
+        *packing.matrix(layer, machine, shares),
         *packing.ends(layer, (lanes, out.pixels, shares), by_group(lanes), vector),
     )
     split, grain = (2, 1) if choice.shares > 1 else (1, tile.pixels)
-    return Call((layer,), specs.Pointwise(source, sink_of(layer, lanes, shares), tile), operands, split, grain, choice)
+    return Call(
+        (layer,),
+        specs.Pointwise(source, sink_of(layer, lanes, shares), tile, layer.bytes),
+        operands,
+        split,
+        grain,
+        choice,
+    )
 
 
 def _convolution(layer: Layer, choice: Choice, context: Context) -> Call:
@@ -135,35 +142,37 @@ def _convolution(layer: Layer, choice: Choice, context: Context) -> Call:
     (tile,), vector = choice.tiles, context.vector
     if layer.from_image:
         height, width, _ = context.input_shape
-        source, reads = _image_rows(context)
+        source, reads = _image_rows(layer, context)
     else:
         height, width = layer.inputs[0].storage.height, layer.inputs[0].storage.width
-        source, reads = source_of(layer.inputs[0], layer.groups, (width, height))
+        source, reads = source_of(layer, layer.groups, (width, height), context.machine)
     lanes = layer.lanes(vector) // layer.groups
     sink = sink_of(layer, lanes, layer.groups)
-    spec = specs.Conv(window_of(layer, (height, width)), source, layer.from_image, sink, tile, choice.rows)
-    operands, split, grain = _strips(layer, choice, vector)
+    window = window_of(layer, (height, width))
+    lookup = layer.bytes is not None and layer.from_image and len(reads) == 2
+    spec = specs.Conv(window, source, layer.from_image, sink, tile, choice.rows, layer.bytes, lookup)
+    operands, split, grain = _strips(layer, choice, context.machine)
     return Call((layer,), spec, (*reads, *operands), split, grain, choice)
 
 
-def _depthwise(layer: Layer, choice: Choice, vector: int) -> Call:
+def _depthwise(layer: Layer, choice: Choice, machine: Machine) -> Call:
     """One filter per channel."""
-    spec, operands = taps_of(layer, choice.tiles[0], vector)
-    out = layer.output.storage
+    spec, operands = taps_of(layer, choice.tiles[0], machine)
+    out, vector = layer.output.storage, machine.vector
     operands += packing.ends(layer, (spec.sink.lanes, out.width, out.height), by_plane(out.width), vector)
     return Call((layer,), spec, tuple(operands), 2, 1, choice)
 
 
-def _separable(first: Layer, second: Layer, choice: Choice, vector: int) -> Call:
+def _separable(first: Layer, second: Layer, choice: Choice, machine: Machine) -> Call:
     """A depthwise convolution fused with the pointwise one after it."""
-    neighbours, tile = choice.tiles
-    taps, operands = taps_of(first, neighbours, vector)
+    (neighbours, tile), vector = choice.tiles, machine.vector
+    taps, operands = taps_of(first, neighbours, machine)
     middle = first.output.storage
     depth, lanes = terms_of(second, first, vector), second.lanes(vector)
     extents = (first.lanes(vector), middle.width, middle.height)
     operands += packing.epilogue(first, extents, by_plane(middle.width), vector)
-    last, split, grain = _strips(second, choice, vector, order_of(second, first, vector), depth)
-    spec = specs.Separable(taps, Source(depth, depth), sink_of(second, lanes), tile, choice.rows)
+    last, split, grain = _strips(second, choice, machine, order_of(second, first, vector), depth)
+    spec = specs.Separable(taps, Source(depth, depth), sink_of(second, lanes), tile, choice.rows, second.bytes)
     return Call((first, second), spec, (*operands, *last), split, grain, choice)
 
 
@@ -171,7 +180,7 @@ def _chain(layers: Sequence[Layer], choice: Choice, context: Context) -> Call:
     """Layers that feed each other as one kernel."""
     stages: list[specs.Conv | specs.Pointwise | specs.Depthwise | specs.Pool] = []
     operands: list[Operand] = []
-    vector = context.vector
+    machine, vector = context.machine, context.vector
     plane = (context.input_shape[1], context.input_shape[0])
     order: list[int] | None = None
     depth = 0
@@ -180,7 +189,7 @@ def _chain(layers: Sequence[Layer], choice: Choice, context: Context) -> Call:
         lanes = layer.lanes(vector)
         extents, strides = (lanes, out.width, out.height), by_plane(out.width)
         if layer.depthwise or isinstance(layer.op, ops.Pool):
-            stage, (source, *constants) = (taps_of if layer.depthwise else pool_of)(layer, tile, vector)
+            stage, (source, *constants) = (taps_of if layer.depthwise else pool_of)(layer, tile, machine)
             stages.append(stage)
             if i == 0:
                 plane = (stage.window.width, stage.window.height)
@@ -189,37 +198,38 @@ def _chain(layers: Sequence[Layer], choice: Choice, context: Context) -> Call:
             continue
         order, depth = None, 0
         if layer.from_image:
-            image, reads = _image_rows(context)
+            image, reads = _image_rows(layer, context)
             operands += reads
             window = window_of(layer, plane[::-1])
-            stages.append(specs.Conv(window, image, True, sink_of(layer, lanes), tile, choice.rows))
+            sink, lookup = sink_of(layer, lanes), layer.bytes is not None and len(reads) == 2
+            stages.append(specs.Conv(window, image, True, sink, tile, choice.rows, layer.bytes, lookup))
         elif i == 0:
             view = layer.inputs[0]
             plane = (view.storage.width, view.storage.height)
             pitch = view.storage.pitch
             operands.append(Map(view.storage, view.slots[0], (view.channels, *plane), by_plane(plane[0])(pitch)))
-            stages.append(specs.Pointwise(Source(view.channels, pitch), sink_of(layer, lanes), tile))
+            stages.append(specs.Pointwise(Source(view.channels, pitch), sink_of(layer, lanes), tile, layer.bytes))
         else:
             order, depth = order_of(layer, layers[i - 1], vector), terms_of(layer, layers[i - 1], vector)
-            stages.append(specs.Pointwise(Source(depth, depth), sink_of(layer, lanes), tile))
+            stages.append(specs.Pointwise(Source(depth, depth), sink_of(layer, lanes), tile, layer.bytes))
         if not last:
-            operands += packing.matrix(layer, vector, None, order, depth)
+            operands += packing.matrix(layer, machine, None, order, depth)
             operands += packing.epilogue(layer, extents, strides, vector)
     *head, final = stages
     assert not isinstance(final, specs.Conv)
     spec = specs.Chain(plane, tuple(head), final, choice.rows)
     if not isinstance(final, specs.Pointwise):
         return Call(tuple(layers), spec, tuple(operands), 2, choice.rows, choice)
-    more, split, grain = _strips(layers[-1], choice, vector, order, depth)
+    more, split, grain = _strips(layers[-1], choice, machine, order, depth)
     return Call(tuple(layers), spec, (*operands, *more), split, grain, choice)
 
 
 def _strips(
-    layer: Layer, choice: Choice, vector: int, order: Sequence[int] | None = None, depth: int = 0
+    layer: Layer, choice: Choice, machine: Machine, order: Sequence[int] | None = None, depth: int = 0
 ) -> tuple[list[Operand], int, int]:
     """Weights, epilogue and output of a matrix product in strips of rows; the dimension that threads split, and its
     grain."""
-    out, groups = layer.output.storage, layer.groups
+    out, groups, vector = layer.output.storage, layer.groups, machine.vector
     lanes = layer.lanes(vector) // groups
     extents: tuple[int, ...]
     shares: int | None
@@ -230,7 +240,7 @@ def _strips(
         of_group = (groups,) if groups > 1 else ()
         extents, strides = (lanes, out.width, out.height, *of_group), by_plane(out.width, *[lanes] * len(of_group))
         split, grain, shares = 2, choice.rows, (groups if of_group else None)
-    weights = packing.matrix(layer, vector, shares, order, depth)
+    weights = packing.matrix(layer, machine, shares, order, depth)
     return [*weights, *packing.ends(layer, extents, strides, vector)], split, grain
 
 
@@ -239,15 +249,15 @@ def _image(layer: Layer, context: Context) -> Call:
     out, channels, lanes = layer.output.storage, layer.output.channels, layer.lanes(context.vector)
     operands = (
         InputImage((channels, out.pixels)),
-        *(Constant.of(values) for values in (context.image.scale, context.image.shift)),
+        *_normalised(layer, context, 1),
         *packing.ends(layer, (lanes, out.pixels), flat, context.vector),
     )
-    return Call((layer,), specs.Image(channels, lanes, out.pitch), operands, 1, 1)
+    return Call((layer,), specs.Image(channels, lanes, out.pitch, out.number), operands, 1, 1)
 
 
-def _lanewise(layer: Layer, choice: Choice, vector: int) -> Call:
+def _lanewise(layer: Layer, choice: Choice, machine: Machine) -> Call:
     """Pooling, padding, elementwise work, copies, local response normalisation."""
-    source, out = layer.inputs[0], layer.output.storage
+    source, out, vector = layer.inputs[0], layer.output.storage, machine.vector
     lanes, pitch, low, number = layer.lanes(vector), source.storage.pitch, source.low(vector), source.number
     sink = sink_of(layer, lanes)
     plane = (source.storage.height, source.storage.width)
@@ -261,11 +271,11 @@ def _lanewise(layer: Layer, choice: Choice, vector: int) -> Call:
             spec = specs.Gather(Source(source.channels, pitch, table=True), lanes, out.pitch, number)
             extents, strides, split = (lanes, out.pixels), flat, 1
         case ops.Pool():
-            spec, reads = pool_of(layer, choice.tiles[0], vector)
+            spec, reads = pool_of(layer, choice.tiles[0], machine)
         case ops.Pad():
             spec = specs.Pad(window_of(layer, plane), pitch, sink, number, layer.zero)
         case ops.GlobalPool():
-            spec = specs.GlobalPool(*plane, pitch, sink)
+            spec = specs.GlobalPool(*plane, pitch, sink, number, layer.zero)
             operands = [*reads, *packing.ends(layer, (lanes,), lambda _: (1,), vector)]
             return Call((layer,), spec, tuple(operands), None, 1, choice)
         case ops.LocalResponseNorm() as op:
@@ -284,15 +294,29 @@ def _lanewise(layer: Layer, choice: Choice, vector: int) -> Call:
                     reads.append(Map(other.storage, first, extents, flat(other.storage.pitch)))
                     plus += (Elementwise("plus", pitch=other.storage.pitch),)
             sink = Sink(lanes, out.pitch, (*plus, *sink.epilogue), number=sink.number)
-            spec = specs.Lanes(pitch, isinstance(layer.op, ops.Scale), sink, number)
+            zeros = (layer.zero, layer.other_zero)
+            spec = specs.Lanes(pitch, isinstance(layer.op, ops.Scale), sink, number, zeros)
         case op:
             raise CompileError(f"{layer.label}: the compiler has no kernel for {op}")
     operands = [*reads, *packing.ends(layer, extents, strides, vector)]
     return Call((layer,), spec, tuple(operands), split, 1, choice)
 
 
-def _image_rows(context: Context) -> tuple[Source, list[Operand]]:
-    """The network's input by rows, with scale and shift for each byte of a row."""
+def _image_rows(layer: Layer, context: Context) -> tuple[Source, list[Operand]]:
+    """The network's input by rows, with scale and shift for each byte of a row, or a table of bytes."""
     height, width, channels = context.input_shape
-    tables = [Constant.of(np.tile(values, width)) for values in (context.image.scale, context.image.shift)]
-    return Source(channels, channels), [InputImage((width * channels, height)), *tables]
+    image = InputImage((width * channels, height))
+    return Source(channels, channels), [image, *_normalised(layer, context, width)]
+
+
+def _normalised(layer: Layer, context: Context, width: int) -> list[Operand]:
+    """Scale and shift for each byte of `width` pixels; for a layer of bytes, those that round to the bytes that stand
+    for them, or a table of these."""
+    scale, shift = context.image.scale, context.image.shift
+    if layer.grid:
+        table = whole.image_table(layer.grid, scale, shift)
+        affine = whole.image_affine(table, layer.grid, scale, shift) if layer.op != "image" else None
+        if affine is None:
+            return [Constant.of(table)]
+        scale, shift = affine
+    return [Constant.of(np.tile(values, width)) for values in (scale, shift)]

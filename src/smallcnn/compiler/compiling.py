@@ -28,7 +28,7 @@ from smallcnn.errors import CompileError, SmallcnnError, require
 from smallcnn.model.kinds import read
 from smallcnn.model.metadata import describe
 from smallcnn.model.model import Model
-from smallcnn.model.probe import TOLERANCE, agrees, probe_answer, probe_image, relative_error
+from smallcnn.model.probe import probe_answer, probe_image, relative_error, tolerance
 from smallcnn.model.store import check_finite
 from smallcnn.model.tuning import SECONDS, Tuning
 from smallcnn.system.cpu import usable_cores
@@ -164,9 +164,9 @@ def to_program(
 def _error(path: Path, model: Model, answer: Mapping[str, np.ndarray]) -> float:
     got = compiled.load(path, 1).run(probe_image(model.graph.input_shape))
     error = relative_error({name: batch[0] for name, batch in got.items()}, answer)
-    if not agrees(error):
+    if not error <= (allowed := tolerance(integer=model.graph.integer)):
         raise CompileError(
             f"the compiled {model.graph.name} is off by {error:.1e} of its largest output "
-            f"(allowed: {TOLERANCE:.0e}); nothing written"
+            f"(allowed: {allowed:.0e}); nothing written"
         )
     return error

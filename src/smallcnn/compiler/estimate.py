@@ -16,13 +16,13 @@ from dataclasses import dataclass, field
 from smallcnn.compiler.choice import Choice
 from smallcnn.compiler.layers import Layer
 from smallcnn.compiler.machines import MachineModel
-from smallcnn.compiler.sides import even_step, terms_of
+from smallcnn.compiler.reading import even_step
+from smallcnn.compiler.sides import terms_of
 from smallcnn.compiler.specs import Tile
 from smallcnn.compiler.storage import View
 from smallcnn.ir import ops
 from smallcnn.ir.types import SIZES
 
-_FLOAT = SIZES["float32"]
 _ADDRESSES = 6
 """Pixels whose addresses stay in general registers (x86 has 16 for everything)."""
 
@@ -64,6 +64,10 @@ class Fit:
     """Bytes that threads which share lanes read from each other: other kernels are split by rows."""
     copied: float = 0.48
     """Bytes of a strip copied with its border."""
+    requantized: float = 3.0
+    """Turning a vector of whole sums into bytes, beyond the operation that it is."""
+    woven: float = 1.7
+    """Interleaving the rows of a byte window's column, per load."""
     strip: float = 60.0
     """Nanoseconds to start a stage of a strip."""
 
@@ -88,7 +92,8 @@ class _Reads:
 class Estimator:
     """Estimates for a machine and a number of threads. `vector` is floats per register, `image` the input's (H, W, C).
 
-    `warm`: weights are in the second level before the kernel starts, as where forms of one kernel are timed in turn.
+    `dot` is `specs.Machine.dot`. `warm`: weights are in the second level before the kernel starts, as where forms of
+    one kernel are timed in turn.
     """
 
     model: MachineModel
@@ -97,6 +102,7 @@ class Estimator:
     threads: int = 1
     fit: Fit = FIT
     warm: bool = False
+    dot: int = 2
     _tables: dict[Layer, bool] = field(default_factory=dict, repr=False)
 
     def kernel(self, layers: Sequence[Layer], choice: Choice) -> float:
@@ -127,7 +133,8 @@ class Estimator:
 
     def _product(self, layers: Sequence[Layer], i: int, tile: Tile, rows: int, shares: int) -> float:
         layer, fit, model = layers[i], self.fit, self.model
-        inner, out, width = i < len(layers) - 1, layer.output.storage, self.vector * _FLOAT
+        inner, out, weight = i < len(layers) - 1, layer.output.storage, SIZES[layer.weight_number]
+        width, size = self.vector * weight * (self.dot if layer.bytes else 1), SIZES[out.number]
         reads, (strips, share) = self._reads(layers, i), self._strips(layers, rows)
         lanes = layer.lanes(self.vector)
         columns, tiles = self._tiles(layer, inner, tile, rows, strips, share)
@@ -137,14 +144,14 @@ class Estimator:
         crossing = rows and tile.across and not inner
         extra = fit.table * tile.pixels * reads.table + fit.across * max(0, tile.pixels - _ADDRESSES) * crossing
         sums = tile.pixels * tile.vectors
-        start = fit.tile * reads.starts + sums * (fit.result + fit.step * len(layer.epilogue))
+        start = fit.tile * reads.starts + sums * (fit.result + self._steps(layer))
 
         # A tile's weights come from the first level, or the next where they do not fit; at the start of a strip from
         # the level that holds what the kernel keeps; for the first time from the third.
-        panel, weights = tile.vectors * width * reads.terms, lanes * _FLOAT * reads.terms
+        panel, weights = tile.vectors * width * reads.terms, lanes * width // self.vector * reads.terms
         strip, room = reads.bytes * share / strips, fit.panel * model.first_level_bytes
         kept = self._rate(weights + (self.kept(layers, rows) if rows else strip))
-        source = 0.0 if strip + min(panel, room / 2) <= room else tile.pixels * _FLOAT / kept
+        source = 0.0 if strip + min(panel, room / 2) <= room else tile.pixels * width / self.vector / kept
         usual = self._term(tile, extra, source + (tile.vectors * width / self._rate(panel) if panel > room else 0.0))
         again = self._term(tile, extra, source + tile.vectors * width / kept)
         time = strips * columns * tiles * (reads.terms * usual + start / model.multiply_adds_per_ns)
@@ -154,7 +161,7 @@ class Estimator:
 
         time += fit.fresh * self._moved(reads.fresh) * (1 if shares > 1 else share)
         time += fit.copied * reads.copied * share / model.second_level_bytes_per_ns
-        written = out.pixels * lanes * _FLOAT
+        written = out.pixels * lanes * size
         time += fit.stored * share * (written / kept if inner else self._moved(written))
         if shares > 1:
             time += fit.exchanged * (reads.fresh + written) * (1 - share) / model.third_level_bytes_per_ns
@@ -167,15 +174,18 @@ class Estimator:
         if layer.from_image:
             height, width, channels = self.image
             image = height * width * channels
-            return _Reads(channels * high * wide, high, image * _FLOAT, image, image * _FLOAT, table=False)
+            copied = image * SIZES[layer.source_number]
+            terms = self._terms(layer, channels * wide) * high
+            return _Reads(terms, high, copied, image, copied, table=False)
         view = layer.inputs[0]
         if i:
             terms = terms_of(layer, layers[i - 1], self.vector)
-            return _Reads(terms, 1, view.storage.pixels * terms * _FLOAT, 0, 0, table=False)
-        size = view.storage.pixels * view.channels * _FLOAT
+            size = view.storage.pixels * terms * SIZES[view.number]
+            return _Reads(self._terms(layer, terms), 1, size, 0, 0, table=False)
+        size = view.storage.pixels * view.channels * SIZES[view.number]
         if layer not in self._tables:
             self._tables[layer] = even_step(view, layer.groups) is None
-        terms = view.channels // layer.groups * high * wide
+        terms = self._terms(layer, view.channels // layer.groups) * high * wide
         return _Reads(terms, high, size, size, size if (high, wide) != (1, 1) else 0, self._tables[layer])
 
     def _tiles(self, layer: Layer, inner: bool, tile: Tile, rows: int, strips: int, share: float) -> tuple[int, int]:
@@ -208,17 +218,19 @@ class Estimator:
         assert isinstance(op, ops.Conv | ops.Pool)
         strips, share = self._strips(layers, rows)
         lanes, (high, wide), pixels = layer.lanes(self.vector), op.kernel, tile.pixels
-        taps = high * wide
-        loads = high * ((pixels - 1) * op.stride[1] + wide) + (taps if layer.depthwise else 0)
+        taps = (math.ceil(high / self.dot) if layer.bytes else high) * wide
+        loads = float(high * ((pixels - 1) * op.stride[1] + wide) + (taps if layer.depthwise else 0))
+        if layer.bytes:
+            loads *= fit.woven
         limits = (
             pixels * taps / model.multiply_adds_per_ns,
             fit.window_load * loads / model.loads_per_ns,
             taps * model.multiply_add_latency_ns,
         )
-        start = fit.window + pixels * (fit.result + fit.step * len(layer.epilogue))
+        start = fit.window + pixels * (fit.result + self._steps(layer))
         tiles = math.ceil(out.height * share) * math.ceil(out.width / pixels) * (lanes // self.vector)
         time = tiles * (self._slowest(limits) + start / model.multiply_adds_per_ns)
-        read, written = source.pixels * lanes * _FLOAT, out.pixels * lanes * _FLOAT
+        read, written = (storage.pixels * lanes * SIZES[storage.number] for storage in (source, out))
         kept = self.kept(layers, rows) if rows else read + written
         time += share * (fit.stored * read / self._rate(kept) if i else fit.moved * self._moved(read))
         time += share * (
@@ -229,7 +241,7 @@ class Estimator:
     def _lanewise(self, layer: Layer) -> float:
         """Copies and work lane by lane: its bytes and operations."""
         views: tuple[View, ...] = (*layer.reads, layer.output)
-        size = sum(view.storage.pixels * view.channels * _FLOAT for view in views) / self.threads
+        size = sum(view.storage.pixels * view.channels * SIZES[view.number] for view in views) / self.threads
         operations = layer.output.storage.pixels * layer.output.channels * (1 + len(layer.epilogue)) / self.vector
         if layer.op == "copy":
             operations *= self.vector
@@ -238,15 +250,26 @@ class Estimator:
     def kept(self, layers: Sequence[Layer], rows: int) -> float:
         """Bytes that a kernel reads again for each strip of `rows` of the output: what its stages before the last keep,
         and the weights of all but the largest."""
-        weights = sorted(layer.weight.size * _FLOAT for layer in layers if layer.weight is not None)
+        weights = sorted(layer.weight.nbytes for layer in layers if layer.weight is not None)
         total = float(sum(weights[:-1]))
         for layer, following in zip(layers[-2::-1], layers[:0:-1], strict=True):
             if following.windowed:
                 assert isinstance(following.op, ops.Conv | ops.Pool)
                 rows = (rows - 1) * following.op.stride[0] + following.op.kernel[0]
             storage = layer.output.storage
-            total += min(rows, storage.height) * storage.width * layer.lanes(self.vector) * _FLOAT
+            total += min(rows, storage.height) * storage.width * layer.lanes(self.vector) * SIZES[storage.number]
         return total
+
+    def _terms(self, layer: Layer, terms: int) -> int:
+        """Multiply-adds of vectors that a sum takes; where bytes are widened, each is two instructions."""
+        if not layer.bytes:
+            return terms
+        steps = math.ceil(terms / self.dot)
+        return steps if self.dot > 2 else 2 * steps
+
+    def _steps(self, layer: Layer) -> float:
+        """Multiply-adds' worth of a vector's epilogue."""
+        return self.fit.step * len(layer.epilogue) + (self.fit.requantized if layer.output.number == "uint8" else 0.0)
 
     def _slowest(self, limits: Sequence[float]) -> float:
         most = max(limits)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from smallcnn.compiler.specs import Bytes
 from smallcnn.compiler.storage import View, up
 from smallcnn.ir import ops
 from smallcnn.ir.types import Grid, Number
@@ -51,7 +52,56 @@ class OffGrid:
     grid: Grid
 
 
-Epilogue = tuple[Act | Affine | Plus | OntoGrid | OffGrid, ...]
+@dataclass(frozen=True, eq=False)
+class Requantize:
+    """Whole sums to bytes: round(sum * multiplier) + zero, a multiplier per channel; `large`: products may be beyond
+    2**22."""
+
+    multiplier: np.ndarray
+    zero: int
+    large: bool
+
+
+@dataclass(frozen=True)
+class Term:
+    """One summand of bytes: (byte - zero) * factor, as float32."""
+
+    factor: float
+    zero: int
+
+
+@dataclass(frozen=True, eq=False)
+class AddBytes:
+    """Bytes as `own` plus others, a real number."""
+
+    own: Term
+    others: tuple[tuple[View, Term], ...]
+
+
+@dataclass(frozen=True)
+class Round:
+    """Real numbers of steps to bytes: rounded, plus `zero`, saturated."""
+
+    zero: int
+
+
+@dataclass(frozen=True, eq=False)
+class Lookup:
+    """Bytes to bytes, as 256 of them say."""
+
+    values: np.ndarray
+
+
+@dataclass(frozen=True)
+class Bound:
+    """Bytes between two."""
+
+    low: int
+    high: int
+
+
+Step = Act | Affine | Plus | OntoGrid | OffGrid | Requantize | AddBytes | Round | Lookup | Bound
+Epilogue = tuple[Step, ...]
 
 ELEMENTWISE = (ops.Activation, ops.Clip, ops.BatchNorm, ops.Quantize, ops.Dequantize)
 """Operators that are steps of the epilogue of the layer before them, or a layer that is nothing but an epilogue."""
@@ -72,7 +122,11 @@ class Layer:
     weight: np.ndarray | None = None
     bias: np.ndarray | None = None
     zero: int = 0
+    bytes: Bytes | None = None  # it computes with bytes
     from_image: bool = False  # reads the network's input as bytes
+    grid: Grid | None = None  # of the bytes that stand for the image's
+    other_zero: int = 0  # of the vector that scales a map of bytes
+    mean: tuple[float, float] | None = None  # scales of the source and the result of an average of bytes
     relu_first: bool = False  # on the input (depthwise convolutions only)
 
     @property
@@ -83,7 +137,19 @@ class Layer:
     @property
     def reads(self) -> tuple[View, ...]:
         """Everything read, epilogue included."""
-        return (*self.inputs, *(step.other for step in self.epilogue if isinstance(step, Plus)))
+        others = [step.other for step in self.epilogue if isinstance(step, Plus)]
+        others += [view for step in self.epilogue if isinstance(step, AddBytes) for view, _ in step.others]
+        return (*self.inputs, *others)
+
+    @property
+    def weight_number(self) -> Number:
+        """The number type of its weights, as kernels read them."""
+        return self.bytes.weight if self.bytes else "float32"
+
+    @property
+    def source_number(self) -> Number:
+        """The number type that it computes with."""
+        return "uint8" if self.bytes else "float32"
 
     @property
     def groups(self) -> int:

@@ -8,19 +8,15 @@ The table of steps is written as C (`_table`), compiled with native/runtime.c an
 kernels.
 """
 
-import importlib.util
 import itertools
 import json
-import os
 import re
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from smallcnn.compiler import symbols, targets
+from smallcnn.compiler import symbols, targets, zig
 from smallcnn.compiler.program import Program
 from smallcnn.compiler.targets import Target
 from smallcnn.engines.seal import seal
@@ -133,7 +129,7 @@ def native(name: str) -> str:
 def _clang(source: Path, target: Target, flags: Sequence[str], out: Path) -> None:
     for_target = [flag for start, row in _COMPILE_FOR.items() if target.triple.startswith(start) for flag in row]
     flags = ["-target", target.triple, *_COMPILE, *for_target, *flags]
-    _zig("clang", *flags, "-isystem", _zig_headers(), source, "-o", out)
+    zig.run("clang", *flags, "-isystem", zig.headers(), source, "-o", out)
 
 
 def _table(program: Program, names: Mapping[str, str]) -> str:
@@ -195,11 +191,11 @@ def _link_elf(target: Target, paths: list[Path], out: Path) -> None:
     flags = ["--gc-sections", "--strip-all", "-Bsymbolic", "-znoexecstack", "-zrelro", "-znow", "--hash-style=gnu"]
     if target.name.startswith("arm-64-android"):
         empty, stub = folder / "empty.o", folder / "libc.so"
-        _zig("clang", "-target", target.triple, "-c", _put(folder / "empty.c", b""), "-o", empty)
-        _zig("ld.lld", "-shared", "-soname", "libc.so", empty, "-o", stub)
+        zig.run("clang", "-target", target.triple, "-c", _put(folder / "empty.c", b""), "-o", empty)
+        zig.run("ld.lld", "-shared", "-soname", "libc.so", empty, "-o", stub)
         flags += ["-zmax-page-size=16384"]  # for its newer devices
         paths = [*paths, stub]
-    _zig("ld.lld", "-shared", f"--version-script={exports}", *flags, *paths, "-o", out)
+    zig.run("ld.lld", "-shared", f"--version-script={exports}", *flags, *paths, "-o", out)
 
 
 def _link_dll(_: Target, paths: list[Path], out: Path) -> None:
@@ -207,7 +203,7 @@ def _link_dll(_: Target, paths: list[Path], out: Path) -> None:
     names = "\n".join(_KERNEL32.split())
     definition = _put(folder / "kernel32.def", f"LIBRARY kernel32.dll\nEXPORTS\n{names}\n".encode())
     kernel32 = folder / "kernel32.lib"
-    _zig("lib", "/machine:x64", f"/def:{definition}", f"/out:{kernel32}")
+    zig.run("lib", "/machine:x64", f"/def:{definition}", f"/out:{kernel32}")
     exports = [f"/export:{name}" for name in _exports()]
     flags = [
         "/dll",
@@ -218,20 +214,20 @@ def _link_dll(_: Target, paths: list[Path], out: Path) -> None:
         "/Brepro",
         f"/implib:{folder / 'own.lib'}",
     ]
-    _zig("lld-link", *flags, *exports, *paths, kernel32, f"/out:{out}")
+    zig.run("lld-link", *flags, *exports, *paths, kernel32, f"/out:{out}")
 
 
 def _link_wasm(_: Target, paths: list[Path], out: Path) -> None:
     exports = [f"--export-if-defined={name}" for name in (*_exports(), "__heap_base")]
     flags = ["--no-entry", "--gc-sections", "--strip-all", "--stack-first", f"-zstack-size={1 << 20}"]
-    _zig("wasm-ld", *flags, *exports, *paths, "-o", out)
+    zig.run("wasm-ld", *flags, *exports, *paths, "-o", out)
 
 
 def _link_object(target: Target, paths: list[Path], out: Path) -> None:
     if target.name.startswith("arm-64-osx"):
-        _zig("cc", "-target", "aarch64-macos", "-r", *paths, "-o", out)
+        zig.run("cc", "-target", "aarch64-macos", "-r", *paths, "-o", out)
     else:
-        _zig("ld.lld", "-r", *paths, "-o", out)
+        zig.run("ld.lld", "-r", *paths, "-o", out)
 
 
 _LINKERS = {".so": _link_elf, ".dll": _link_dll, ".wasm": _link_wasm, ".o": _link_object}
@@ -265,25 +261,3 @@ def _prefix(name: str) -> str:
 def _put(path: Path, content: bytes) -> Path:
     path.write_bytes(content)
     return path
-
-
-def _zig_headers() -> Path:
-    """The compiler's own headers, the only ones every target has."""
-    spec = importlib.util.find_spec("ziglang")
-    assert spec is not None
-    assert spec.origin is not None
-    return Path(spec.origin).parent / "lib" / "include"
-
-
-def _zig(*command: str | Path) -> None:
-    """Runs one of ziglang's tools. Its cache (used for Mach-O) goes into a temporary folder."""
-    with tempfile.TemporaryDirectory(prefix="smallcnn-") as cache:
-        done = subprocess.run(
-            [sys.executable, "-m", "ziglang", *map(str, command)],
-            env=os.environ | {"ZIG_GLOBAL_CACHE_DIR": cache, "ZIG_LOCAL_CACHE_DIR": cache},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(map(str, command))}\n{done.stderr}")

@@ -5,16 +5,31 @@ change of the number type or a batch norm that could not be folded becomes part 
 """
 
 from collections.abc import Mapping, Sequence
+from math import prod
 
 import numpy as np
 
-from smallcnn.compiler.layers import ELEMENTWISE, Act, Affine, Epilogue, Layer, OffGrid, OntoGrid, Plus, dense_lanes
+from smallcnn.compiler import whole
+from smallcnn.compiler.layers import (
+    ELEMENTWISE,
+    Act,
+    AddBytes,
+    Affine,
+    Epilogue,
+    Layer,
+    OffGrid,
+    OntoGrid,
+    Plus,
+    Round,
+    Term,
+    dense_lanes,
+)
 from smallcnn.compiler.storage import Flat, Storage, View, up
 from smallcnn.errors import CompileError
 from smallcnn.ir import ops
 from smallcnn.ir.graph import Graph, Node
 from smallcnn.ir.rewrite import only_reader
-from smallcnn.ir.types import Tensor
+from smallcnn.ir.types import Grid, Tensor
 from smallcnn.reference.numbers import real
 
 
@@ -35,10 +50,7 @@ def lower(graph: Graph, weights: Mapping[str, np.ndarray], vector: int) -> tuple
 class _Lowering:
     def __init__(self, graph: Graph, weights: Mapping[str, np.ndarray], vector: int) -> None:
         self.graph, self.vector = graph, vector
-        self.weights = {
-            name: real(weight.tensor, weights[name]).astype(np.float32) if weight.tensor.grid else weights[name]
-            for name, weight in graph.weights.items()
-        }
+        self.weights = weights
         self.layers: list[Layer] = []
         self.views: dict[str, View] = {}
         self.done: set[str] = set()
@@ -46,12 +58,15 @@ class _Lowering:
         self.rectified: set[str] = set()  # activations that a depthwise convolution applies to its input
         self.places = self._places()
         self.image = graph.nodes[0].name
+        self.stored_images: dict[str, Grid] = {}  # quantizes of the image
 
     def node(self, node: Node) -> None:
         """Lowers one node and the elementwise nodes that follow it."""
         match node.op:
             case ops.Dropout():
                 self.views[node.name] = self.read(node.inputs[0])
+            case ops.Quantize(number="uint8", grid=grid) if node.inputs[0] == self.image:
+                self.stored_images[node.name] = grid
             case ops.Slice(start=start, stop=stop):
                 self.views[node.name] = self.read(node.inputs[0]).pick(range(start, stop))
             case ops.Shuffle(groups=groups):
@@ -65,7 +80,7 @@ class _Lowering:
                 self._matrix(node)
             case ops.Pool() | ops.GlobalPool() | ops.Pad() | ops.Scale() | ops.Add():
                 self._per_channel(node)
-            case ops.Activation(function="relu") if self._only_depthwise(node):
+            case ops.Activation(function="relu") if self._only_depthwise(node) and node.tensor.grid is None:
                 self.views[node.name] = self.read(node.inputs[0])
                 self.rectified.add(node.name)
             case op if isinstance(op, ELEMENTWISE):
@@ -86,12 +101,11 @@ class _Lowering:
         )
 
     def read(self, name: str) -> View:
-        """The view of a node's result; for the image, adds a layer that converts it to floats."""
-        if name == self.image and name not in self.views:
-            height, width, channels = self.graph.input_shape
-            storage = Storage(height, width, up(channels, self.vector))
-            self.views[name] = View.of(storage, range(channels))
-            self.layers.append(Layer((name,), "image", (), self.views[name], from_image=True))
+        """The view of a node's result; for the image, adds a layer that converts it to floats, or to other bytes."""
+        if (name == self.image or name in self.stored_images) and name not in self.views:
+            channels, grid = self.graph.input_shape[2], self.stored_images.get(name)
+            self.views[name] = View.of(self._storage(self.graph[name].tensor), range(channels))
+            self.layers.append(Layer((name,), "image", (), self.views[name], from_image=True, grid=grid))
         return self.views[name]
 
     def contiguous(self, name: str) -> View:
@@ -184,7 +198,7 @@ class _Lowering:
         """Dense and grouped convolutions, fully connected layers: read any lanes, write groups of whole vectors."""
         op = node.op
         groups = op.groups if isinstance(op, ops.Conv) else 1
-        image = node.inputs[0] == self.image and isinstance(op, ops.Conv) and groups == 1
+        image = node.inputs[0] in (self.image, *self.stored_images) and isinstance(op, ops.Conv) and groups == 1
         per_group = node.shape[-1] // groups
         step = dense_lanes(per_group, self.vector) if isinstance(op, ops.Dense) else up(per_group, self.vector)
         slots = [g * step + c for g in range(groups) for c in range(per_group)]
@@ -225,50 +239,146 @@ class _Lowering:
         relu_first: bool = False,
     ) -> None:
         """Appends the layer with the longest epilogue that fits."""
-        names, last = [node.name], node
-        elementwise = isinstance(op, ELEMENTWISE)
-        epilogue = self._elementwise(node) if elementwise else ()
+        names, last, source = [node.name], node, self.graph[node.inputs[0]].tensor
+        epilogue: Epilogue = ()
+        weight, bias = self._weights(node)
+        bytes, mean, other_zero, most = None, None, 0, np.zeros(node.shape[-1])
+        if source.grid:
+            if not (op.moves or isinstance(op, ops.Dequantize) or (isinstance(op, ops.Pool) and op.function == "max")):
+                whole.check(node, source.number)
+            match op:
+                case ops.Conv() | ops.Dense():
+                    of = whole.weighted(node, self.weights[f"{node.name}.weight"], bias, source)
+                    bytes, weight, bias, most = of.bytes, of.weight, of.bias, of.most
+                case ops.GlobalPool():
+                    most += 255.0 * prod(source.shape[:2])
+                case ops.Scale():
+                    most += 255.0**2
+                    other_zero = self.graph[node.inputs[1]].tensor.grid.zero[0]  # type: ignore[union-attr]
+                case ops.Pool(function="average"):
+                    new = self._quantized(node)
+                    mean = (source.grid.scale[0], new.grid.scale[0] if new else 1.0)
+                case ops.Add():
+                    inputs = inputs[:1]
+        if isinstance(op, ELEMENTWISE) or (isinstance(op, ops.Add) and source.grid):
+            step = self._absorb(node, self.graph[node.inputs[0]], slots, most)
+            assert step is not None
+            epilogue, last = step
+            names += self._between(node, last)
         while (follower := only_reader(self.graph, last)) is not None:
-            step = self._absorb(follower, last, slots)
+            if mean and last is node and isinstance(follower.op, ops.Quantize):
+                step = (Round(follower.op.grid.zero[0]),), follower
+            else:
+                step = self._absorb(follower, last, slots, most)
             if step is None:
                 break
-            epilogue += step
-            names.append(follower.name)
-            self.done.add(follower.name)
-            last = follower
+            names += [follower.name, *self._between(follower, step[1])]
+            epilogue, last = epilogue + step[0], step[1]
+        self.done.update(names)
         target = self._target(last, slots, lanes)
-        weight, bias = (self.weights.get(f"{node.name}.{key}") for key in ("weight", "bias"))
-        if not isinstance(op, ops.Conv | ops.Dense):
-            weight = bias = None
-        grid = self.graph[node.inputs[0]].tensor.grid
-        zero = grid.zero[0] if grid else 0
+        grid = self.stored_images.get(node.inputs[0]) if from_image else None
+        zero = source.grid.zero[0] if source.grid else 0
         self.layers.append(
-            Layer(tuple(names), op, inputs, target, epilogue, weight, bias, zero, from_image, relu_first)
-        )
+            Layer(
+                tuple(names), op, inputs, target, epilogue, weight, bias, zero, bytes, from_image=from_image, grid=grid,
+                other_zero=other_zero, mean=mean, relu_first=relu_first,
+            )
+        )  # fmt: skip
         self.views[last.name] = target
 
-    def _absorb(self, follower: Node, last: Node, slots: Sequence[int]) -> Epilogue | None:
-        """`follower` as epilogue steps, or None if it needs its own layer."""
+    def _between(self, first: Node, last: Node) -> list[str]:
+        """The quantize that a step ends in, if it is not the step's own node."""
+        return [] if first is last else [last.name]
+
+    def _weights(self, node: Node) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Weight and bias; weights on a grid of a layer that computes with real numbers become real ones."""
+        if not isinstance(node.op, ops.Conv | ops.Dense):
+            return None, None
+        weight, bias = (self.weights.get(f"{node.name}.{key}") for key in ("weight", "bias"))
+        tensor = self.graph.weights[f"{node.name}.weight"].tensor
+        if tensor.grid and not self.graph[node.inputs[0]].tensor.grid:
+            weight = real(tensor, np.asarray(weight)).astype(np.float32)
+        return weight, bias
+
+    def _quantized(self, node: Node) -> ops.Quantize | None:
+        """The quantize that alone reads a node."""
+        reader = only_reader(self.graph, node)
+        return reader.op if reader is not None and isinstance(reader.op, ops.Quantize) else None
+
+    def _absorb(
+        self, follower: Node, last: Node, slots: Sequence[int], most: np.ndarray
+    ) -> tuple[Epilogue, Node] | None:
+        """`follower` as epilogue steps and the node whose result they give; None if it needs its own layer. `most` is
+        the largest magnitude of whole sums."""
+        source = last.tensor
         match follower.op:
+            case ops.Add() if source.grid:
+                return self._add_bytes(follower, last, slots)
+            case op if isinstance(op, ELEMENTWISE) and source.grid:
+                return self._of_whole(follower, source, most)
             case op if isinstance(op, ELEMENTWISE):
-                return self._elementwise(follower)
+                return self._elementwise(follower), follower
             case ops.Dropout():
-                return ()
+                return (), follower
             case ops.Add():
                 others = [name for name in follower.inputs if name != last.name]
-                if len(others) != len(follower.inputs) - 1 or any(name not in self.views for name in others):
+                if len(others) != len(follower.inputs) - 1:
                     return None
-                steps: Epilogue = ()
-                for name in others:
-                    view = self.views[name]
-                    if not (view.single and view.lies_like(slots)):
-                        view = self.contiguous(name)
-                    if not (view.single and view.lies_like(slots)):
-                        return None
-                    steps += (Plus(view),)
-                return steps
+                views = self._beside(others, slots)
+                return None if views is None else (tuple(Plus(view) for view in views), follower)
             case _:
                 return None
+
+    def _beside(self, names: Sequence[str], slots: Sequence[int]) -> list[View] | None:
+        """Views of results whose channels lie like `slots`; None if one is not known yet, or cannot."""
+        if any(name not in self.views for name in names):
+            return None
+        views = []
+        for name in names:
+            view = self.views[name]
+            if not (view.single and view.lies_like(slots)):
+                view = self.contiguous(name)
+            if not (view.single and view.lies_like(slots)):
+                return None
+            views.append(view)
+        return views
+
+    def _add_bytes(self, node: Node, own: Node, slots: Sequence[int]) -> tuple[Epilogue, Node] | None:
+        """A sum of bytes as steps after one of its first two inputs, with the quantize after it."""
+        at = node.inputs.index(own.name)
+        others = [name for i, name in enumerate(node.inputs) if i != at]
+        views = self._beside(others, slots) if at < 2 else None
+        if views is None:
+            return None
+        quantize = self._quantized(node)
+        new = np.float32(quantize.grid.scale[0] if quantize else 1.0)
+
+        def term(name: str) -> Term:
+            grid = self.graph[name].tensor.grid
+            assert grid is not None
+            return Term(float(np.float32(grid.scale[0]) / new), grid.zero[0])
+
+        step = AddBytes(term(own.name), tuple(zip(views, map(term, others), strict=True)))
+        if quantize is None:
+            return (step,), node
+        return (step, Round(quantize.grid.zero[0])), self.graph.consumers[node.name][0]
+
+    def _of_whole(self, node: Node, source: Tensor, most: np.ndarray) -> tuple[Epilogue, Node]:
+        """An elementwise operator of whole numbers."""
+        assert source.grid is not None
+        match node.op:
+            case ops.Quantize() as op:
+                whole.check(node, op.number)
+                return (whole.requantize(source, op, most),), node
+            case ops.Activation(function="relu" | "relu6") | ops.Clip() as op:
+                whole.check(node, source.number)
+                return (whole.bound(op, source),), node
+            case ops.Activation() as op if quantize := self._quantized(node):
+                return (whole.table(op, quantize, source),), self.graph.consumers[node.name][0]
+            case ops.Activation():
+                return (OffGrid(source.grid), *self._elementwise(node)), node
+            case _:
+                return self._elementwise(node), node
 
     def _elementwise(self, node: Node) -> Epilogue:
         match node.op:

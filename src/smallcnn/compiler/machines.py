@@ -18,7 +18,9 @@ from smallcnn.errors import SmallcnnError
 _LEVELS = {
     "sse41": "sandy-bridge-sse41",
     "avx2": "zen3-avx2",
+    "avxvnni": "alder-lake-avx2",
     "avx512": "zen5-avx512",
+    "vnni": "zen5-avx512",
     "neon": "cortex-a72",
     "dotprod": "cortex-a76",
     "simd128": "wasm-skylake",

@@ -48,10 +48,14 @@ class Arena:
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """Where each channel of a view lies, relative to the Arena before it: (groups, channels), flat without groups."""
+    """Where each channel of a view lies, relative to the Arena before it: (groups, channels), flat without groups.
+
+    With `depth`, a group has that many entries; those beyond its channels are its first.
+    """
 
     view: View
     groups: int | None
+    depth: int = 0
 
 
 @dataclass(frozen=True)

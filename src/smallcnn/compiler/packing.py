@@ -4,53 +4,84 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from smallcnn.compiler.layers import Affine, Layer, OffGrid, OntoGrid, Plus
+from smallcnn.compiler.layers import AddBytes, Affine, Layer, Lookup, OffGrid, OntoGrid, Plus, Requantize, Round, Term
 from smallcnn.compiler.operands import Constant, Map, Operand, Strides
+from smallcnn.compiler.reading import even_step, runs
+from smallcnn.compiler.specs import Machine
+from smallcnn.compiler.storage import View, up
 
 
 def matrix(
-    layer: Layer, vector: int, shares: int | None, order: Sequence[int] | None = None, depth: int = 0
+    layer: Layer, machine: Machine, shares: int | None, order: Sequence[int] | None = None, depth: int = 0
 ) -> list[Operand]:
     """Weight and bias of a matrix product with lanes in `shares` groups; None: one group, without the dimension.
 
     With `order`, channel i of the input is row order[i] of `depth`; the other rows are zero.
     """
-    groups = () if shares is None else (shares,)
+    groups, vector = () if shares is None else (shares,), machine.vector
 
     def weight() -> np.ndarray:
-        packed = _panels(layer, vector, order, depth)
+        packed = _panels(layer, machine, order, depth)
         return packed.reshape(*groups, -1, *packed.shape[2:])
 
     return [Constant(weight), Constant.of(per_lane(layer, layer.bias, vector).reshape(*groups, -1))]
 
 
-def _panels(layer: Layer, vector: int, order: Sequence[int] | None, depth: int) -> np.ndarray:
-    """(out, in, kh, kw) -> (groups, vectors, taps * channels, vector), rows in the order (ky, kx, channel)."""
+def _panels(layer: Layer, machine: Machine, order: Sequence[int] | None, depth: int) -> np.ndarray:
+    """(out, in, kh, kw) -> (groups, vectors, taps * channels, vector), rows in the order (ky, kx, channel); of bytes
+    (groups, vectors, taps * channels / dot, vector, dot), with channels (of the image: a row of the window) rounded up
+    to whole `dot`."""
     assert layer.weight is not None
+    vector, groups, of = machine.vector, layer.groups, layer.bytes
+    dot, zero = (of.dot(machine), of.weight_zero) if of else (1, 0)
     weight = layer.weight.reshape(*layer.weight.shape[:2], *(layer.weight.shape[2:] or (1, 1)))
-    rows = weight.transpose(0, 2, 3, 1).reshape(layer.groups, len(weight) // layer.groups, -1)
-    if order is not None:
-        scattered = np.zeros((*rows.shape[:2], depth), np.float32)
-        for i, row in enumerate(order):
-            scattered[:, :, row] += rows[:, :, i]  # a channel may be read twice
+    rows = weight.transpose(0, 2, 3, 1)  # (out, ky, kx, channel)
+    if of and layer.unstripped and layer.inputs and even_step(layer.inputs[0], groups) is None and order is None:
+        starts, places = runs(layer.inputs[0], groups, dot)
+        scattered = np.full((*rows.shape[:3], starts.channels // groups * dot), zero, rows.dtype)
+        for own, target, row in zip(*(np.split(a, groups) for a in (rows, scattered)), places, strict=True):
+            target[..., row] = own
         rows = scattered
-    padded = np.zeros((layer.groups, layer.lanes(vector) // layer.groups, rows.shape[2]), np.float32)
+    if order is not None:
+        scattered = np.full((*rows.shape[:3], depth), zero, rows.dtype if of else np.float32)
+        for i, row in enumerate(order):
+            scattered[..., row] += rows[..., i] - scattered.dtype.type(zero)  # a channel may be read twice
+        rows = scattered
+    if layer.from_image:
+        rows = rows.reshape(*rows.shape[:2], -1)
+    rows = _filled(rows, up(rows.shape[-1], dot), zero).reshape(groups, len(weight) // groups, -1)
+    lanes = layer.lanes(vector) // groups
+    padded = np.full((groups, lanes, rows.shape[2]), zero, rows.dtype if of else np.float32)
     padded[:, : rows.shape[1]] = rows
-    return padded.reshape(layer.groups, -1, vector, rows.shape[2]).transpose(0, 1, 3, 2)
+    panels = padded.reshape(groups, -1, vector, rows.shape[2] // dot, dot).transpose(0, 1, 3, 2, 4)
+    return panels if of else panels[..., 0]
 
 
-def filters(layer: Layer, vector: int) -> list[Operand]:
+def _filled(values: np.ndarray, length: int, fill: int) -> np.ndarray:
+    """The last axis made as long as `length`."""
+    margin = [(0, 0)] * (values.ndim - 1) + [(0, length - values.shape[-1])]
+    return np.pad(values, margin, constant_values=fill)
+
+
+def filters(layer: Layer, machine: Machine) -> list[Operand]:
     """Weight (taps by lane) and bias of a depthwise convolution."""
     assert layer.weight is not None
-    weight = np.zeros((*layer.weight.shape[2:], layer.lanes(vector)), np.float32)
-    low = layer.output.low(vector)
+    vector, of = machine.vector, layer.bytes
+    low, zero = layer.output.low(vector), of.weight_zero if of else 0
+    number = layer.weight.dtype if of else np.float32
+    weight = np.full((*layer.weight.shape[2:], layer.lanes(vector)), zero, number)
     weight[:, :, [slot - low for slot in layer.output.slots]] = layer.weight[:, 0].transpose(1, 2, 0)
+    if of:  # (rows, columns, lane) -> (columns, rows / dot, lane, dot)
+        rows, dot = len(weight), of.dot(machine)
+        woven = _filled(weight.transpose(1, 2, 0), up(rows, dot), zero)
+        weight = woven.reshape(*woven.shape[:2], -1, dot).transpose(0, 2, 1, 3)
     return [Constant.of(weight), Constant.of(per_lane(layer, layer.bias, vector))]
 
 
 def per_lane(layer: Layer, values: np.ndarray | float | None, vector: int, idle: float = 0.0) -> np.ndarray:
     """One value per output channel, on the lanes that the layer writes; `idle` elsewhere."""
-    result = np.full(layer.lanes(vector), idle, np.float32)
+    whole = layer.bytes is not None and values is layer.bias
+    result = np.full(layer.lanes(vector), idle, np.int32 if whole else np.float32)
     if values is not None:
         low = layer.output.low(vector)
         result[[slot - low for slot in layer.output.slots]] = values
@@ -68,8 +99,17 @@ def epilogue(layer: Layer, extents: tuple[int, ...], strides: Strides, vector: i
                 scale = per_lane(layer, np.array(grid.scale), vector, idle=1.0)  # idle lanes are divided by it, too
                 operands += [Constant.of(scale), Constant.of(per_lane(layer, np.array(grid.zero), vector))]
             case Plus(other):
-                first = min(other.slots) - min(layer.output.slots) + layer.output.low(vector)
-                operands.append(Map(other.storage, first, extents, strides(other.storage.pitch)))
+                operands.append(_beside(layer, other, extents, strides, vector))
+            case Requantize(multiplier, zero):
+                operands += [Constant.of(per_lane(layer, multiplier, vector)), _offset(zero)]
+            case AddBytes(own, others):
+                operands.append(_term(own))
+                for view, term in others:
+                    operands += [_term(term), _beside(layer, view, extents, strides, vector)]
+            case Round(zero):
+                operands.append(_offset(zero))
+            case Lookup(values):
+                operands.append(Constant.of(values))
     return operands
 
 
@@ -78,3 +118,18 @@ def ends(layer: Layer, extents: tuple[int, ...], strides: Strides, vector: int) 
     place = layer.output.storage
     output = Map(place, layer.output.low(vector), extents, strides(place.pitch))
     return [*epilogue(layer, extents, strides, vector), output]
+
+
+def _beside(layer: Layer, other: View, extents: tuple[int, ...], strides: Strides, vector: int) -> Map:
+    """Another result, where its channels lie like the layer's."""
+    first = min(other.slots) - min(layer.output.slots) + layer.output.low(vector)
+    return Map(other.storage, first, extents, strides(other.storage.pitch))
+
+
+def _term(term: Term) -> Constant:
+    return Constant.of(np.array([term.factor, term.zero], np.float32))
+
+
+def _offset(zero: int) -> Constant:
+    """The bits of 1.5 * 2**23, less a zero: see `kernels.pipe`."""
+    return Constant.of(np.array([0x4B400000 - zero], np.int32))

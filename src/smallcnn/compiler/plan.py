@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from smallcnn.compiler import calls
 from smallcnn.compiler.calls import Call, Context
 from smallcnn.compiler.choice import Choice
-from smallcnn.compiler.layers import Layer, Plus
+from smallcnn.compiler.layers import AddBytes, Layer, Plus
 from smallcnn.compiler.space import choices
 from smallcnn.compiler.storage import Storage, View
 from smallcnn.ir import ops
@@ -67,7 +67,7 @@ class Groups:
         if not (of_image or first.windowed or (first.pointwise() and first.inputs[0].contiguous)):
             return
         for before, following in itertools.pairwise(layers):
-            if _adds(before) or before.output.number != "float32" or not self._feeds(before, following):
+            if _adds(before) or not _compute_alike(before, following) or not self._feeds(before, following):
                 return
             if following.windowed:
                 if not _covers(following, before, self.vector):
@@ -99,14 +99,23 @@ def _shape(group: Sequence[Layer], vector: int) -> object:
         return storage.height, storage.width, view.channels, view.contiguous, view.single
 
     return tuple(
-        (layer.op, layer.from_image, layer.lanes(vector), place(layer.output), len(layer.epilogue),
+        (layer.op, layer.from_image, layer.bytes, layer.lanes(vector), place(layer.output), len(layer.epilogue),
          tuple(place(view) for view in layer.reads))
         for layer in group
     )  # fmt: skip
 
 
 def _adds(layer: Layer) -> bool:
-    return any(isinstance(step, Plus) for step in layer.epilogue)
+    return any(isinstance(step, Plus | AddBytes) for step in layer.epilogue)
+
+
+def _compute_alike(layer: Layer, following: Layer) -> bool:
+    """Whether both compute with real numbers, or both with bytes, and one gives what the other reads."""
+    whole = [
+        bool(one.bytes) or (isinstance(one.op, ops.Pool) and one.inputs[0].number != "float32")
+        for one in (layer, following)
+    ]
+    return whole[0] == whole[1] and (layer.output.number == "uint8") == whole[1] and layer.output.number != "int32"
 
 
 def _covers(layer: Layer, before: Layer, vector: int) -> bool:

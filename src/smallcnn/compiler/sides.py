@@ -3,32 +3,40 @@
 import numpy as np
 
 from smallcnn.compiler import packing
-from smallcnn.compiler.layers import Act, Affine, Layer, OffGrid, OntoGrid, Plus
-from smallcnn.compiler.operands import Arena, Map, Operand, Table, by_plane
-from smallcnn.compiler.specs import Depthwise, Elementwise, Pool, Sink, Source, Tile, Window
-from smallcnn.compiler.storage import View
+from smallcnn.compiler.layers import (
+    Act,
+    AddBytes,
+    Affine,
+    Bound,
+    Layer,
+    Lookup,
+    OffGrid,
+    OntoGrid,
+    Plus,
+    Requantize,
+    Round,
+)
+from smallcnn.compiler.operands import Arena, Constant, Map, Operand, Table, by_plane
+from smallcnn.compiler.reading import even_step, runs
+from smallcnn.compiler.specs import Depthwise, Elementwise, Machine, Pool, Sink, Source, Tile, Window
+from smallcnn.compiler.storage import View, up
 from smallcnn.ir import ops
 from smallcnn.ir.types import RANGES
 
 
-def source_of(view: View, groups: int, pixels: tuple[int, ...]) -> tuple[Source, list[Operand]]:
-    """The channels of a view in `groups`: in place if they are evenly spaced, else through a table."""
+def source_of(layer: Layer, groups: int, pixels: tuple[int, ...], machine: Machine) -> tuple[Source, list[Operand]]:
+    """The channels that a layer reads in `groups`: in place if they are evenly spaced, else through a table."""
+    view = layer.inputs[0]
     channels, pitch, step = view.channels // groups, view.storage.pitch, even_step(view, groups)
+    depth = up(channels, layer.bytes.dot(machine)) if layer.bytes else channels
+    if step is None and layer.bytes and layer.unstripped:
+        starts, _ = runs(view, groups, layer.bytes.dot(machine))
+        depth = starts.channels // groups * layer.bytes.dot(machine)
+        return Source(depth, pitch, table=True), [Arena(view, pixels), Table(starts, groups)]
     if step is None:
-        return Source(channels, pitch, table=True), [Arena(view, pixels), Table(view, groups)]
+        return Source(channels, pitch, table=True), [Arena(view, pixels), Table(view, groups, depth)]
     strides = (1, pitch, step) if len(pixels) == 1 else (1, pitch, pitch * pixels[0], step)
-    return Source(channels, pitch, step), [Map(view.storage, view.slots[0], (channels, *pixels, groups), strides)]
-
-
-def even_step(view: View, groups: int) -> int | None:
-    """The lane step between groups, if contiguous and evenly spaced; None if they need a table."""
-    if not view.single:
-        return None
-    slots = np.array(view.slots).reshape(groups, -1)
-    steps = np.diff(slots[:, 0])
-    if (np.diff(slots, axis=1) != 1).any() or (steps != steps[:1]).any() or (steps < 0).any():
-        return None
-    return int(steps[0]) if len(steps) else 0
+    return Source(channels, pitch, step), [Map(view.storage, view.slots[0], (depth, *pixels, groups), strides)]
 
 
 def plane_of(view: View, lanes: int, vector: int) -> Map:
@@ -47,23 +55,26 @@ def window_of(layer: Layer, plane: tuple[int, int]) -> Window:
     return Window(*plane, out.height, out.width, kernel, stride, before, after)
 
 
-def taps_of(layer: Layer, neighbours: Tile, vector: int) -> tuple[Depthwise, list[Operand]]:
+def taps_of(layer: Layer, neighbours: Tile, machine: Machine) -> tuple[Depthwise, list[Operand]]:
     """A depthwise convolution, and its source, weight and bias."""
+    vector = machine.vector
     source, out, lanes = layer.inputs[0], layer.output.storage, layer.lanes(vector)
     window = window_of(layer, (source.storage.height, source.storage.width))
     pixels = min(neighbours.pixels, out.width)
-    spec = Depthwise(window, source.storage.pitch, sink_of(layer, lanes), pixels, layer.relu_first)
-    return spec, [plane_of(source, lanes, vector), *packing.filters(layer, vector)]
+    spec = Depthwise(window, source.storage.pitch, sink_of(layer, lanes), pixels, layer.relu_first, layer.bytes)
+    return spec, [plane_of(source, lanes, vector), *packing.filters(layer, machine)]
 
 
-def pool_of(layer: Layer, neighbours: Tile, vector: int) -> tuple[Pool, list[Operand]]:
-    """A pool, and its source."""
+def pool_of(layer: Layer, neighbours: Tile, machine: Machine) -> tuple[Pool, list[Operand]]:
+    """A pool, and its source; of an average of bytes the scales, too."""
+    vector = machine.vector
     source, lanes = layer.inputs[0], layer.lanes(vector)
     assert isinstance(layer.op, ops.Pool)
     window, sink = window_of(layer, (source.storage.height, source.storage.width)), sink_of(layer, lanes)
     pixels, pitch = min(neighbours.pixels, window.out_width), source.storage.pitch
-    spec = Pool(layer.op.function, window, layer.op.count_padding, pitch, sink, pixels, source.number)
-    return spec, [plane_of(source, lanes, vector)]
+    spec = Pool(layer.op.function, window, layer.op.count_padding, pitch, sink, pixels, source.number, layer.zero)
+    scales = [Constant.of(np.array(layer.mean, np.float32))] if layer.mean else []
+    return spec, [plane_of(source, lanes, vector), *scales]
 
 
 def order_of(layer: Layer, before: Layer, vector: int) -> list[int]:
@@ -93,4 +104,15 @@ def sink_of(layer: Layer, lanes: int, groups: int = 1) -> Sink:
                 steps.append(Elementwise("quantize", least, most, number=number))
             case OffGrid():
                 steps.append(Elementwise("dequantize"))
+            case Requantize(large=large):
+                steps.append(Elementwise("requantize", high=float(large)))
+            case AddBytes(others=others):
+                steps.append(Elementwise("scale"))
+                steps += [Elementwise("term", pitch=view.storage.pitch, number="uint8") for view, _ in others]
+            case Round():
+                steps.append(Elementwise("round"))
+            case Bound(low, high):
+                steps.append(Elementwise("bound", low, high))
+            case Lookup():
+                steps.append(Elementwise("table"))
     return Sink(lanes, layer.output.storage.pitch, tuple(steps), groups, layer.output.number)

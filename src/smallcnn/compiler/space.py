@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 from smallcnn.compiler.calls import Context
 from smallcnn.compiler.choice import Choice
 from smallcnn.compiler.layers import Layer
-from smallcnn.compiler.sides import even_step, terms_of
+from smallcnn.compiler.reading import even_step
+from smallcnn.compiler.sides import terms_of
 from smallcnn.compiler.specs import Machine, Tile
 from smallcnn.ir import ops
 

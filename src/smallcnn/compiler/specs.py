@@ -11,21 +11,48 @@ from dataclasses import dataclass
 from smallcnn.ir.types import SIZES, Number
 
 _FLOAT = SIZES["float32"]
+_SLACK = 64  # bytes that the last vector may be read beyond the end
+
+
+@dataclass(frozen=True)
+class Dots:
+    """How kernels get dot products of bytes on a machine that Halide has no target for.
+
+    `target` is a target of Halide with these instructions and with others, which the machine may lack; `cpu` and
+    `features` say in LLVM's words what the code is for instead.
+    """
+
+    target: str
+    cpu: str
+    features: str
 
 
 @dataclass(frozen=True)
 class Machine:
-    """The machine to generate code for: floats per vector register, number of registers, Halide's target."""
+    """The machine to generate code for: floats per vector register, number of registers, Halide's target.
+
+    Kernels with int8 weights use `dots` if there are any.
+    """
 
     vector: int
     registers: int
     target: str
+    dots: Dots | None = None
+
+    @property
+    def dot(self) -> int:
+        """Bytes whose products one instruction adds to a sum: 4, or 2 where they are widened to 16 bits."""
+        return 4 if self.dots else 2
 
 
 @dataclass(frozen=True)
 class Elementwise:
     """One operation of an epilogue: "relu", "clip" (low, high), ..., "affine" (two operands), "plus" (one, `pitch`),
-    "quantize" (scale and zero; to `number`, between low and high), "dequantize" (scale and zero)."""
+    "quantize" (scale and zero; to `number`, between low and high), "dequantize" (scale and zero).
+
+    Of whole numbers: "requantize" a sum (multiplier and offset; `high`: it may be beyond 2**22), "add" bytes (two
+    factors and zeros, offset, the other bytes, `pitch`), "bound" (low, high), "table" (256 bytes).
+    """
 
     kind: str
     low: float = 0.0
@@ -59,6 +86,19 @@ class Source:
     pitch: int
     step: int = 0
     table: bool = False
+
+
+@dataclass(frozen=True)
+class Bytes:
+    """How a kernel computes with bytes: `zero` stands for 0 in the source, `weight_zero` in weights of `weight`."""
+
+    zero: int
+    weight: Number = "int8"
+    weight_zero: int = 0
+
+    def dot(self, machine: Machine) -> int:
+        """Products that one instruction adds; where the weights' zero is subtracted first, they have 16 bits."""
+        return 2 if self.weight_zero else machine.dot
 
 
 @dataclass(frozen=True)
@@ -101,13 +141,15 @@ class Pointwise:
     source: Source
     sink: Sink
     tile: Tile
+    bytes: Bytes | None = None
 
 
 @dataclass(frozen=True)
 class Conv:
     """Any other dense or grouped convolution, in strips of `rows` output rows.
 
-    `image`: the source is the image's bytes, followed by scale and shift for each byte of a row.
+    `image`: the source is the image's bytes, followed by scale and shift for each byte of a row. Where it computes with
+    bytes, they give those that stand for them once rounded; with `lookup`, a table (256, channels) does instead.
     Operands: source, [table], [scale, shift], weight, bias, epilogue's, output (lane, pixel, group).
     """
 
@@ -117,6 +159,8 @@ class Conv:
     sink: Sink
     tile: Tile
     rows: int
+    bytes: Bytes | None = None
+    lookup: bool = False
 
     @property
     def direct(self) -> bool:
@@ -133,7 +177,7 @@ class Conv:
         window = self.window
         height = (self.rows - 1) * window.stride[0] + window.kernel[0]
         width = max(window.read_width, window.before[1] + window.width) if self.image else window.read_width
-        return height * (width * self.source.channels + 64) * self.sink.groups * _FLOAT
+        return height * (width * self.source.channels + 64) * self.sink.groups * (1 if self.bytes else _FLOAT)
 
 
 @dataclass(frozen=True)
@@ -148,6 +192,7 @@ class Depthwise:
     sink: Sink
     pixels: int
     relu: bool = False
+    bytes: Bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -162,11 +207,13 @@ class Separable:
     sink: Sink
     tile: Tile
     rows: int
+    bytes: Bytes | None = None
 
     @property
     def scratch_bytes(self) -> int:
         """Working memory: a strip of the depthwise result."""
-        return self.depthwise.sink.lanes * self.depthwise.window.out_width * (self.rows + 1) * _FLOAT
+        sink = self.depthwise.sink
+        return sink.lanes * self.depthwise.window.out_width * (self.rows + 1) * SIZES[sink.number] + _SLACK
 
 
 @dataclass(frozen=True)
@@ -184,6 +231,7 @@ class Pool:
     sink: Sink
     pixels: int
     number: Number = "float32"
+    zero: int = 0  # of bytes of which an average is taken
 
 
 @dataclass(frozen=True)
@@ -227,7 +275,7 @@ class Chain:
             if not isinstance(stage, Pointwise):
                 width = stage.window.out_width
             total += stage.sink.lanes * width * (rows + 2) + 64
-        return total * _FLOAT
+        return total * _FLOAT  # more than bytes need
 
 
 @dataclass(frozen=True)
@@ -238,6 +286,8 @@ class GlobalPool:
     width: int
     pitch: int
     sink: Sink
+    number: Number = "float32"
+    zero: int = 0
 
 
 @dataclass(frozen=True)
@@ -253,7 +303,7 @@ class Pad:
 
 @dataclass(frozen=True)
 class Lanes:
-    """An epilogue alone; with `scale`, times a vector first.
+    """An epilogue alone; with `scale`, times a vector first; of bytes, each less its zero.
 
     Operands: source, [vector], epilogue's, output (lane, pixel).
     """
@@ -262,6 +312,7 @@ class Lanes:
     scale: bool
     sink: Sink
     number: Number = "float32"
+    zeros: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -276,11 +327,13 @@ class Gather:
 
 @dataclass(frozen=True)
 class Image:
-    """Bytes to normalised floats, then zeros. Operands: image, scale, shift, output (lane, pixel)."""
+    """Bytes to normalised floats, then zeros. Operands: image, scale, shift, output (lane, pixel); to bytes on a grid:
+    image, table (256, channels), output."""
 
     channels: int
     lanes: int
     pitch: int
+    number: Number = "float32"
 
 
 @dataclass(frozen=True)

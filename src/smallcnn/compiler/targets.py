@@ -1,7 +1,7 @@
 """Compilation targets: a platform and, on x86 and ARM, a level of vector instructions.
 
 host                        this machine, with the best level it has
-x86-64-linux                as x86-64-linux-avx2; also -sse41, -avx512; the same for x86-64-windows
+x86-64-linux                as x86-64-linux-avx2; also -sse41, -avxvnni, -avx512, -vnni; the same for x86-64-windows
 arm-64-linux                any 64-bit ARM; -dotprod for ARMv8.2's dot product; also arm-64-android, arm-64-osx
 arm-64-noos                 firmware: no threads, no operating system
 wasm                        WebAssembly with 128-bit vectors
@@ -11,8 +11,9 @@ wasm                        WebAssembly with 128-bit vectors
 
 from dataclasses import dataclass
 
-from smallcnn.compiler.specs import Machine
+from smallcnn.compiler.specs import Dots, Machine
 from smallcnn.errors import SmallcnnError, closest, require
+from smallcnn.system.cpu import cpu_flags
 
 _KERNEL_FEATURES = "no_runtime-no_asserts-no_bounds_query-user_context"
 
@@ -21,15 +22,17 @@ _KERNEL_FEATURES = "no_runtime-no_asserts-no_bounds_query-user_context"
 class Target:
     """One platform and level, as each tool names it.
 
-    `level` names the vector instructions; `halide` is Halide's target string for kernels, `triple` clang's; `features`
-    is what the CPU must have, as native/runtime.c spells it. `vector` is the floats per vector register, `registers`
-    the number of registers. `suffixes` are the file kinds that can be written, the default first.
+    `level` names the vector instructions; `halide` is Halide's target string for kernels, `dots` what it takes for dot
+    products of bytes besides, `triple` clang's target; `features` is what the CPU must have, as native/cpu.h spells it.
+    `vector` is the floats per vector register, `registers` the number of registers. `suffixes` are the file kinds that
+    can be written, the default first.
     """
 
     name: str
     platform: str
     level: str
     halide: str
+    dots: Dots | None
     triple: str
     features: tuple[str, ...]
     vector: int
@@ -39,7 +42,7 @@ class Target:
     @property
     def machine(self) -> Machine:
         """The machine that kernels are compiled for."""
-        return Machine(self.vector, self.registers, self.halide)
+        return Machine(self.vector, self.registers, self.halide, self.dots)
 
 
 @dataclass(frozen=True)
@@ -53,26 +56,41 @@ class _Platform:
 @dataclass(frozen=True)
 class _Level:
     """`features` has one name for everything Halide's CPU choice for this level implies (haswell for avx2: also
-    BMI, LZCNT, MOVBE; skylake-avx512 for avx512)."""
+    BMI, LZCNT, MOVBE; skylake-avx512 for avx512). `dots` is LLVM's CPU and features for dot products of bytes, where
+    Halide's choice would imply more than the level."""
 
     halide: tuple[str, ...]
     features: tuple[str, ...]
     vector: int
     registers: int
+    dots: tuple[str, str] | None = None
 
 
 _AVX2 = ("sse41", "avx", "avx2", "fma", "f16c")
+_AVX512 = (*_AVX2, "avx512", "avx512_skylake")
+_DOTS = (*_AVX512, "avx512_zen4")
+"""The target whose dot products Halide makes; they also come in vectors of AVX2."""
 _LEVELS = {
     "sse41": _Level(("sse41",), ("sse41",), 4, 16),
     "avx2": _Level(_AVX2, ("avx2",), 8, 16),
-    "avx512": _Level((*_AVX2, "avx512", "avx512_skylake"), ("avx512",), 16, 32),
+    "avxvnni": _Level(_AVX2, ("avxvnni",), 8, 16, ("haswell", "+avxvnni,+prefer-no-gather")),
+    "avx512": _Level(_AVX512, ("avx512",), 16, 32),
+    "vnni": _Level(_AVX512, ("vnni",), 16, 32, ("cascadelake", "+avx512vbmi,+avx512vbmi2,+prefer-no-gather")),
     "neon": _Level((), (), 4, 32),
     "dotprod": _Level(("arm_dot_prod",), ("dotprod",), 4, 32),
     "simd128": _Level(("wasm_simd128",), (), 4, 16),
 }
-_BEST_FIRST = {"avx512": "AVX512_Skylake", "avx2": "AVX2", "sse41": "SSE41", "dotprod": "ARMDotProd", "neon": None}
-"""The Halide feature that shows this machine has a level."""
-_X86, _ARM = ("avx2", "sse41", "avx512"), ("neon", "dotprod")
+_BEST_FIRST: dict[str, tuple[str, ...]] = {
+    "vnni": ("AVX512_Zen4", "AVX512_Zen5", "AVX512_SapphireRapids", "avx512_vbmi2"),
+    "avx512": ("AVX512_Skylake",),
+    "avxvnni": ("avx_vnni",),
+    "avx2": ("AVX2",),
+    "sse41": ("SSE41",),
+    "dotprod": ("ARMDotProd",),
+    "neon": (),
+}
+"""What shows that this machine has a level, any of: features of Halide, and flags of Linux where Halide sees none."""
+_X86, _ARM = ("avx2", "sse41", "avxvnni", "avx512", "vnni"), ("neon", "dotprod")
 _PLATFORMS = {
     "x86-64-linux": _Platform("x86-64-linux", "x86_64-linux-gnu", (".so", ".o"), _X86),
     "x86-64-windows": _Platform("x86-64-windows", "x86_64-pc-windows-msvc", (".dll",), _X86),
@@ -118,22 +136,26 @@ def host() -> Target:
     require("compiling", "compile", "halide", "ziglang")
     import halide
 
-    target = halide.get_host_target()
-    platform = "-".join(target.to_string().split("-")[:3])
-    for level, feature in _BEST_FIRST.items():
-        has = feature is None or target.has_feature(getattr(halide.TargetFeature, feature))
-        if has and platform in _PLATFORMS and level in _PLATFORMS[platform].levels:
-            return _target(platform, level)
-    raise SmallcnnError(f"cannot compile for this machine ({platform}); targets: {', '.join(_PLATFORMS)}")
+    platform = "-".join(halide.get_host_target().to_string().split("-")[:3])
+    levels = _PLATFORMS[platform].levels if platform in _PLATFORMS else ()
+    best = next((level for level in _BEST_FIRST if level in levels and _is_here(level)), None)
+    if best is None:
+        raise SmallcnnError(f"cannot compile for this machine ({platform}); targets: {', '.join(_PLATFORMS)}")
+    return _target(platform, best)
 
 
 def runs_here(target: Target) -> bool:
-    """Whether the platform of this machine can load files for `target`."""
-    here = host()
-    levels = [level for level in reversed(_BEST_FIRST) if level in _PLATFORMS[here.platform].levels]
-    if target.level not in levels:
-        return False
-    return target.platform == here.platform and levels.index(target.level) <= levels.index(here.level)
+    """Whether this machine can load files for `target`."""
+    return target.platform == host().platform and target.level in _BEST_FIRST and _is_here(target.level)
+
+
+def _is_here(level: str) -> bool:
+    """Whether this machine has the instructions of a level of its platform."""
+    import halide
+
+    signs, here, flags = _BEST_FIRST[level], halide.get_host_target(), cpu_flags()
+    known = halide.TargetFeature.__members__
+    return not signs or any(here.has_feature(known[sign]) if sign in known else sign in flags for sign in signs)
 
 
 def _target(platform: str, level: str) -> Target:
@@ -142,13 +164,18 @@ def _target(platform: str, level: str) -> Target:
         name=_full(platform, level),
         platform=platform,
         level=level,
-        halide="-".join((row.halide, *cpu.halide, _KERNEL_FEATURES)),
+        halide=_halide(row, cpu.halide),
+        dots=Dots(_halide(row, _DOTS), *cpu.dots) if cpu.dots else None,
         triple=row.triple,
         features=cpu.features,
         vector=cpu.vector,
         registers=cpu.registers,
         suffixes=row.suffixes,
     )
+
+
+def _halide(row: _Platform, features: tuple[str, ...]) -> str:
+    return "-".join((row.halide, *features, _KERNEL_FEATURES))
 
 
 def _full(platform: str, level: str) -> str:

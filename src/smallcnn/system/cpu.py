@@ -1,4 +1,4 @@
-"""The name of the processor, and the number of its cores that this process may use."""
+"""The name and the flags of the processor, and the number of its cores that this process may use."""
 
 import math
 import os
@@ -22,6 +22,13 @@ def cpu_name() -> str:
         models = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
         name = models[0] if models else board.read_text().strip("\0\n") if board.exists() else name
     return f"{name}, {os.cpu_count()} cores"
+
+
+def cpu_flags() -> frozenset[str]:
+    """What Linux says that the processor and the system support, in its words; empty elsewhere."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    return frozenset(next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), []))
 
 
 def usable_cores() -> int:

@@ -12,10 +12,11 @@ a whole: in MobileNetV2 they are six times as wide as a block's input and output
 from typing import Any
 
 from smallcnn.compiler.kernels.conv import image_rows
-from smallcnn.compiler.kernels.depthwise import Taps, read_by
+from smallcnn.compiler.kernels.depthwise import ByteTaps, Taps, read_by, taps_of
 from smallcnn.compiler.kernels.pipe import Pipe
 from smallcnn.compiler.kernels.pool import Over
 from smallcnn.compiler.kernels.rows import Rows
+from smallcnn.compiler.kernels.terms import depth_of, number_of
 from smallcnn.compiler.specs import Chain, Conv, Depthwise, Machine, Pointwise, Pool
 
 
@@ -26,9 +27,11 @@ def chain(spec: Chain, machine: Machine) -> Any:
     made: list[Any] = []
     source: Any = None
     if isinstance(first, Pointwise):
-        source = pipe.plane(first.source.channels, width, height, first.source.pitch)
+        depth = depth_of(first.source.channels, first.bytes, machine)
+        source = pipe.plane(depth, width, height, first.source.pitch, number_of(first.bytes))
     elif isinstance(first, Depthwise | Pool):
-        source = pipe.plane(first.sink.lanes, width, height, first.pitch)
+        number = number_of(first.bytes) if isinstance(first, Depthwise) else first.number
+        source = pipe.plane(first.sink.lanes, width, height, first.pitch, number)
     for stage in spec.stages:
         if isinstance(stage, Depthwise | Pool):
             made.append(_windowed(pipe, stage, source))
@@ -38,7 +41,8 @@ def chain(spec: Chain, machine: Machine) -> Any:
             width, height = stage.window.out_width, stage.window.out_height
         else:
             read = lambda k, x, y, *_, source=source: source[k, x, y]  # noqa: E731
-            made.append(Rows(pipe, stage.sink, read, (stage.source.channels,), (width, height)))
+            depth = depth_of(stage.source.channels, stage.bytes, machine)
+            made.append(Rows(pipe, stage.sink, stage.bytes, read, (depth,), (width, height)))
         source = made[-1].out
     last: Any
     if isinstance(spec.last, Pointwise):
@@ -58,8 +62,8 @@ def chain(spec: Chain, machine: Machine) -> Any:
     return last.finish()
 
 
-def _windowed(pipe: Pipe, spec: Depthwise | Pool, source: Any) -> Taps | Over:
-    return Taps(pipe, spec, source) if isinstance(spec, Depthwise) else Over(pipe, spec, source)
+def _windowed(pipe: Pipe, spec: Depthwise | Pool, source: Any) -> Taps | ByteTaps | Over:
+    return taps_of(pipe, spec, source) if isinstance(spec, Depthwise) else Over(pipe, spec, source)
 
 
 def _first_conv(pipe: Pipe, spec: Conv) -> Rows:
@@ -71,6 +75,6 @@ def _first_conv(pipe: Pipe, spec: Conv) -> Rows:
     def read(k: Any, x: Any, y: Any, _: Any, j: Any) -> Any:
         return rows[(x * right - window.before[1]) * channels + k, y * down + j]
 
-    made = Rows(pipe, spec.sink, read, (wide * channels, high), (window.out_width, window.out_height))
+    made = Rows(pipe, spec.sink, spec.bytes, read, (wide * channels, high), (window.out_width, window.out_height))
     made.feeds = [rows]
     return made

@@ -10,8 +10,20 @@ from typing import Any
 import halide as hl
 
 from smallcnn.compiler.kernels.matmul import Product
-from smallcnn.compiler.kernels.pipe import ANY, GUARD, SHIFT, Pipe, lane, variables
+from smallcnn.compiler.kernels.pipe import (
+    ANY,
+    GUARD,
+    MAGIC_BITS,
+    SHIFT,
+    TYPES,
+    Pipe,
+    constant,
+    lane,
+    rounded,
+    variables,
+)
 from smallcnn.compiler.kernels.rows import Rows
+from smallcnn.compiler.kernels.terms import depth_of, number_of
 from smallcnn.compiler.specs import Conv, Machine
 
 
@@ -19,12 +31,15 @@ def conv(spec: Conv, machine: Machine) -> Any:
     """Any convolution that is not 1x1 with stride 1."""
     pipe, window = Pipe(machine), spec.window
     (rows, columns), (down, right), width = window.kernel, window.stride, window.out_width
-    channels = spec.source.channels
+    channels, number = (
+        depth_of(spec.source.channels, None if spec.image else spec.bytes, machine),
+        number_of(spec.bytes),
+    )
     strip: Any = None
     if spec.direct:
         pitch, groups = spec.source.pitch, spec.sink.groups
         strides = (1, pitch, pitch * window.width, spec.source.step)
-        maps = pipe.operand((channels, window.width, window.height, groups), strides)
+        maps = pipe.operand((channels, window.width, window.height, groups), strides, number)
     elif spec.image:
         strip = image_rows(pipe, spec)
     else:
@@ -41,9 +56,10 @@ def conv(spec: Conv, machine: Machine) -> Any:
     reduction, plane = (columns * channels, rows), (width, window.out_height)
     product: Product | Rows
     if spec.tile.across:
-        product = Product(pipe, spec.sink, lambda k, p, *more: read(k, p % width, p / width, *more), reduction, plane)
+        across = lambda k, p, *more: read(k, p % width, p / width, *more)  # noqa: E731
+        product = Product(pipe, spec.sink, spec.bytes, across, reduction, plane)
     else:
-        product = Rows(pipe, spec.sink, read, reduction, plane)
+        product = Rows(pipe, spec.sink, spec.bytes, read, reduction, plane)
     at = product.schedule(spec.tile, spec.rows)
     if strip is not None:
         strip.compute_at(product.out, at)
@@ -54,41 +70,54 @@ def _strip(pipe: Pipe, spec: Conv) -> Any:
     """strip(k, x, y, group), x and y counted from the padded corner."""
     window, source, vector = spec.window, spec.source, pipe.machine.vector
     (top, left), groups = window.before, spec.sink.groups
+    number, depth = number_of(spec.bytes), depth_of(source.channels, spec.bytes, pipe.machine)
+    outside = constant(number, spec.bytes.zero if spec.bytes else 0)
     k, x, y, g = variables("k", "x", "y", "g")
     inside = [ANY, (0, window.width), (0, window.height)]
     strides = (1, source.pitch, source.pitch * window.width)
     strip = hl.Func("strip")
     if source.table:
-        arena = pipe.operand((None, window.width, window.height), strides)
-        table = pipe.operand((source.channels, groups), (1, source.channels), "int32")
-        bordered = hl.BoundaryConditions.constant_exterior(arena, 0.0, inside)
+        arena = pipe.operand((None, window.width, window.height), strides, number)
+        table = pipe.operand((depth, groups), (1, depth), "int32")
+        bordered = hl.BoundaryConditions.constant_exterior(arena, outside, inside)
         strip[k, x, y, g] = bordered[lane(table[k, g]), x - left, y - top]
         return strip
-    maps = pipe.operand((None, window.width, window.height, groups), (*strides, source.step))
-    bordered = hl.BoundaryConditions.constant_exterior(maps, 0.0, [*inside, ANY])
+    maps = pipe.operand((None, window.width, window.height, groups), (*strides, source.step), number)
+    bordered = hl.BoundaryConditions.constant_exterior(maps, outside, [*inside, ANY])
     strip[k, x, y, g] = bordered[k, x - left, y - top, g]
-    if source.channels >= vector:
+    if depth >= vector:
         strip.vectorize(k, vector, SHIFT)
     return strip
 
 
 def image_rows(pipe: Pipe, spec: Conv) -> Any:
-    """strip((x - left) * channels + k, y): a row of the image as one vector, between the zeros of its border."""
+    """strip((x - left) * channels + k, y): a row of the image as one vector, between the zeros of its border; in
+    floats, or in the bytes of a table."""
     window, channels, vector = spec.window, spec.source.channels, pipe.machine.vector
     (top, left), row = window.before, window.width * channels
     image = pipe.operand((row, window.height), (1, row), "uint8")
-    scale, shift = pipe.vector(row), pipe.vector(row)
+    of = spec.bytes
+    outside = constant(number_of(of), of.zero if of else 0)
+    if spec.lookup:
+        table = pipe.operand((channels, 256), (1, channels), "uint8")
+    else:
+        scale, shift = pipe.vector(row), pipe.vector(row)
     i, y = variables("i", "y")
     strip = hl.Func("strip")
-    strip[i, y] = hl.undef(hl.Float(32))
+    strip[i, y] = hl.undef(TYPES[number_of(of)])
     inside = (y >= top) & (y < top + window.height)
     at = hl.RDom([(0, row)], "row").x
-    value = hl.f32(image[at, hl.clamp(y - top, 0, window.height - 1)]) * scale[at] + shift[at]
-    strip[at, y] = hl.select(inside, value, 0.0)
+    pixel = image[at, hl.clamp(y - top, 0, window.height - 1)]
+    if spec.lookup:
+        value = table[at % channels, hl.i32(pixel)]
+    else:
+        value = hl.f32(pixel) * scale[at] + shift[at]
+        value = hl.u8(rounded(value, hl.i32(MAGIC_BITS))) if of else value
+    strip[at, y] = hl.select(inside, value, outside)
     strip.align_bounds(i, vector).update(0).vectorize(at, vector, GUARD)
     for start, columns in ((-left, left), (window.width, window.read_width - left - window.width)):
         if columns > 0:
             border = hl.RDom([(start * channels, columns * channels)], "border").x
-            strip[border, y] = 0.0
+            strip[border, y] = outside
             strip.update(strip.num_update_definitions() - 1).unscheduled()
     return strip

@@ -12,8 +12,9 @@ from typing import Any
 import halide as hl
 
 from smallcnn.compiler.kernels.matmul import Product
-from smallcnn.compiler.kernels.pipe import ANY, SHIFT, Pipe, Plane, variables
+from smallcnn.compiler.kernels.pipe import ANY, EXACT, SHIFT, Pipe, Plane, constant, variables
 from smallcnn.compiler.kernels.rows import Rows
+from smallcnn.compiler.kernels.terms import depth_of, number_of
 from smallcnn.compiler.specs import Depthwise, Machine, Pointwise, Separable
 
 _UNROLLED = 25  # taps
@@ -22,8 +23,8 @@ _UNROLLED = 25  # taps
 def depthwise(spec: Depthwise, machine: Machine) -> Any:
     """A depthwise convolution on its own."""
     pipe, window, sink = Pipe(machine), spec.window, spec.sink
-    source = pipe.plane(sink.lanes, window.width, window.height, spec.pitch)
-    taps = Taps(pipe, spec, source)
+    source = pipe.plane(sink.lanes, window.width, window.height, spec.pitch, number_of(spec.bytes))
+    taps = taps_of(pipe, spec, source)
     taps.schedule()
     return taps.finish()
 
@@ -31,8 +32,9 @@ def depthwise(spec: Depthwise, machine: Machine) -> Any:
 def separable(spec: Separable, machine: Machine) -> Any:
     """With the pointwise convolution after it; one strip of rows at a time stays in the cache."""
     pipe, window = Pipe(machine), spec.depthwise.window
-    source = pipe.plane(spec.depthwise.sink.lanes, window.width, window.height, spec.depthwise.pitch)
-    taps = Taps(pipe, spec.depthwise, source)
+    first = spec.depthwise
+    source = pipe.plane(first.sink.lanes, window.width, window.height, first.pitch, number_of(first.bytes))
+    taps = taps_of(pipe, first, source)
     product = read_by(spec, pipe, taps.out, (window.out_width, window.out_height))
     strip = product.schedule(spec.tile, spec.rows)
     taps.schedule()
@@ -42,10 +44,16 @@ def separable(spec: Separable, machine: Machine) -> Any:
 
 def read_by(spec: Pointwise | Separable, pipe: Pipe, source: Any, plane: tuple[int, int]) -> Rows | Product:
     """The product that reads `source`, a stage of the same kernel, in tiles as `spec` says."""
-    reduction, width = (spec.source.channels,), plane[0]
+    reduction, width = (depth_of(spec.source.channels, spec.bytes, pipe.machine),), plane[0]
     if spec.tile.across:
-        return Product(pipe, spec.sink, lambda k, p, _: source[k, p % width, p / width], reduction, plane)
-    return Rows(pipe, spec.sink, lambda k, x, y, *_: source[k, x, y], reduction, plane)
+        read = lambda k, p, _: source[k, p % width, p / width]  # noqa: E731
+        return Product(pipe, spec.sink, spec.bytes, read, reduction, plane)
+    return Rows(pipe, spec.sink, spec.bytes, lambda k, x, y, *_: source[k, x, y], reduction, plane)
+
+
+def taps_of(pipe: Pipe, spec: Depthwise, source: Any) -> "Taps | ByteTaps":
+    """The algorithm for floats or bytes."""
+    return ByteTaps(pipe, spec, source) if spec.bytes else Taps(pipe, spec, source)
 
 
 class Taps(Plane):
@@ -78,3 +86,60 @@ class Taps(Plane):
         update.unroll(self.r[0])
         if self.spec.window.kernel[0] * self.spec.window.kernel[1] <= _UNROLLED:
             update.unroll(self.r[1])
+
+
+class ByteTaps(Plane):
+    """The same with bytes: of each column of the source, `dot` rows are interleaved, so that one instruction multiplies
+    them with as many weights of each lane and adds them to its sum. The columns are interleaved once for all windows.
+
+    Weights are packed (dot, lane, rows / dot, columns), zero where the window ends.
+    """
+
+    def __init__(self, pipe: Pipe, spec: Depthwise, source: Any) -> None:
+        super().__init__(pipe, spec.window, spec.sink)
+        self.spec, window, sink, of = spec, spec.window, spec.sink, spec.bytes
+        assert of is not None
+        self.dot = dot = of.dot(pipe.machine)
+        (rows, columns), (down, right), (top, left) = window.kernel, window.stride, window.before
+        several = -(-rows // dot)
+        c, x, y = self.c, self.x, self.y
+        self.t, self.q = t, q = variables("t", "q")
+        outside = constant("uint8", of.zero)
+        bordered = hl.BoundaryConditions.constant_exterior(
+            source, outside, [ANY, (0, window.width), (0, window.height)]
+        )
+        self.woven = woven = hl.Func("woven")
+        row = hl.min(q * dot + t, rows - 1)
+        value = bordered[c, x - left, y * down + row - top]
+        woven[t, c, x, q, y] = hl.i16(value) if dot == 2 else value
+        self.r = r = hl.RDom([(0, dot), (0, columns), (0, several)], "taps")
+        shape = (dot, sink.lanes, several, columns)
+        strides = (1, dot, dot * sink.lanes, dot * sink.lanes * several)
+        weight = pipe.operand(shape, strides, of.weight)
+        bias = pipe.operand((sink.lanes,), (1,), "int32")
+        factor = weight[r[0], c, r[2], r[1]]
+        if dot == 2:
+            factor = hl.i16(factor) - of.weight_zero if of.weight_zero else hl.i16(factor)
+        self.sum, self.out = hl.Func("tapped"), hl.Func("depthwise")
+        self.sum[c, x, y] = bias[c]
+        self.sum[c, x, y] += hl.i32(woven[r[0], c, x * right + r[1], r[2], y]) * hl.i32(factor)
+        self.out[c, x, y] = self.epilogue()(self.sum[c, x, y], c, x, y)
+
+    def schedule(self) -> None:
+        """Registers hold `pixels` sums of one vector."""
+        vector = self.pipe.machine.vector
+        c, x, y, out, r = self.c, self.x, self.y, self.out, self.r
+        co, ci, xo, xi, one = variables("co", "ci", "xo", "xi", "one")
+        out.split(c, co, ci, vector, SHIFT).split(x, xo, xi, self.spec.pixels, SHIFT)
+        out.reorder(ci, xi, co, xo, y).vectorize(ci).unroll(xi)
+        self.sum.compute_at(out, co).vectorize(c, vector).unroll(x)
+        update = self.sum.update().split(c, c, one, vector, EXACT).reorder(r[0], one, c, x, r[1], r[2])
+        update.atomic().vectorize(r[0], self.dot).vectorize(one, vector).unroll(c).unroll(x)
+        rows, columns = self.spec.window.kernel
+        if rows * columns <= _UNROLLED:
+            update.unroll(r[1]).unroll(r[2])
+        woven = self.woven.compute_at(out, co).bound(self.t, 0, self.dot)
+        woven.split(c, c, one, vector, EXACT).reorder(one, self.t, c, x, self.q, y).vectorize(one).unroll(self.t)
+        woven.unroll(c)
+        if rows * columns <= _UNROLLED:
+            woven.unroll(x).unroll(self.q)

@@ -16,7 +16,9 @@ def pad(spec: Pad, machine: Machine) -> Any:
     source = pipe.plane(sink.lanes, window.width, window.height, spec.pitch, spec.number)
     zero = constant(spec.number, spec.zero)
     bordered = hl.BoundaryConditions.constant_exterior(source, zero, [ANY, (0, window.width), (0, window.height)])
-    finish = pipe.epilogue(sink, lambda step: pipe.plane(sink.lanes, window.out_width, window.out_height, step.pitch))
+    finish = pipe.epilogue(
+        sink, lambda step: pipe.plane(sink.lanes, window.out_width, window.out_height, step.pitch, step.number)
+    )
     out = hl.Func("pad")
     out[c, x, y] = finish(bordered[c, x - window.before[1], y - window.before[0]], c, x, y)
     out.vectorize(c, pipe.width(sink.lanes, spec.number, sink.number), SHIFT)
@@ -28,8 +30,13 @@ def elementwise(spec: Lanes, machine: Machine) -> Any:
     pipe, sink = Pipe(machine), spec.sink
     c, p = variables("c", "p")
     source = pipe.operand((sink.lanes, None), (1, spec.pitch), spec.number)
-    value = source[c, p] * pipe.vector(sink.lanes)[c] if spec.scale else source[c, p]
-    finish = pipe.epilogue(sink, lambda step: pipe.operand((sink.lanes, None), (1, step.pitch)))
+    value = source[c, p]
+    if spec.scale:
+        factors = pipe.operand((sink.lanes,), (1,), spec.number)
+        value *= factors[c]
+        if spec.number != "float32":
+            value = (hl.i32(source[c, p]) - spec.zeros[0]) * (hl.i32(factors[c]) - spec.zeros[1])
+    finish = pipe.epilogue(sink, lambda step: pipe.operand((sink.lanes, None), (1, step.pitch), step.number))
     out = hl.Func("elementwise")
     out[c, p] = finish(value, c, p)
     out.vectorize(c, machine.vector, SHIFT)
@@ -54,6 +61,12 @@ def image(spec: Image, machine: Machine) -> Any:
     pipe = Pipe(machine)
     c, p = variables("c", "p")
     pixels = pipe.operand((spec.channels, None), (1, spec.channels), "uint8")
+    if spec.number == "uint8":
+        table = pipe.operand((spec.channels, 256), (1, spec.channels), "uint8")
+        out = hl.Func("image")
+        at = hl.min(c, spec.channels - 1)
+        out[c, p] = hl.select(c < spec.channels, table[at, hl.i32(pixels[at, p])], hl.u8(0))
+        return pipe.output(out, (spec.lanes, None), (1, spec.pitch))
     scale, shift = pipe.vector(spec.channels), pipe.vector(spec.channels)
     out = hl.Func("image")
     at = hl.min(c, spec.channels - 1)

@@ -9,28 +9,29 @@ pixels pass. One thread of a Zen 3 (16 registers of 8 floats) reaches 93 to 97 %
 and 4x3 where the tiles fit the shape.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import halide as hl
 
-from smallcnn.compiler.kernels.pipe import EXACT, GUARD, SHIFT, Pipe, lane, variables
-from smallcnn.compiler.specs import Machine, Pointwise, Sink, Tile
-
-Read = Callable[..., Any]
+from smallcnn.compiler.kernels.pipe import EXACT, SHIFT, Pipe, lane, variables
+from smallcnn.compiler.kernels.terms import Read, Terms, depth_of, number_of
+from smallcnn.compiler.specs import Bytes, Machine, Pointwise, Sink, Tile
 
 
 def pointwise(spec: Pointwise, machine: Machine) -> Any:
     """1x1 convolution over flattened pixels."""
     pipe = Pipe(machine)
     source, groups = spec.source, spec.sink.groups
+    depth, number = depth_of(source.channels, spec.bytes, machine), number_of(spec.bytes)
     if source.table:
-        arena = pipe.operand((None, None), (1, source.pitch))
-        table = pipe.operand((source.channels, groups), (1, source.channels), "int32")
-        product = Product(pipe, spec.sink, lambda k, p, g: arena[lane(table[k, g]), p], (source.channels,))
+        arena = pipe.operand((None, None), (1, source.pitch), number)
+        run = spec.bytes.dot(machine) if spec.bytes else 1  # neighbouring lanes of each entry
+        table = pipe.operand((depth // run, groups), (1, depth // run), "int32")
+        read = lambda k, p, g: arena[lane(table[k / run, g]) + k % run, p]  # noqa: E731
+        product = Product(pipe, spec.sink, spec.bytes, read, (depth,))
     else:
-        maps = pipe.operand((source.channels, None, groups), (1, source.pitch, source.step))
-        product = Product(pipe, spec.sink, lambda k, p, g: maps[k, p, g], (source.channels,))
+        maps = pipe.operand((depth, None, groups), (1, source.pitch, source.step), number)
+        product = Product(pipe, spec.sink, spec.bytes, lambda k, p, g: maps[k, p, g], (depth,))
     product.schedule(spec.tile)
     return product.finish()
 
@@ -42,22 +43,24 @@ class Product:
     """
 
     def __init__(
-        self, pipe: Pipe, sink: Sink, source: Read, reduction: tuple[int, ...], plane: tuple[int, int] = (1, 1)
+        self,
+        pipe: Pipe,
+        sink: Sink,
+        of: Bytes | None,
+        source: Read,
+        reduction: tuple[int, ...],
+        plane: tuple[int, int] = (1, 1),
     ) -> None:
         self.pipe, self.sink, self.plane = pipe, sink, plane
-        vector, lanes, groups = pipe.machine.vector, sink.lanes, sink.groups
+        lanes, groups = sink.lanes, sink.groups
         self.c, self.p, self.g = c, p, g = variables("c", "p", "g")
-        self.r = hl.RDom([(0, extent) for extent in reduction], "r")
-        r = [self.r[i] for i in range(len(reduction))]
-        row, depth = r[0], reduction[0]
-        for variable, extent in zip(r[1:], reduction[1:], strict=True):
-            row, depth = row + variable * depth, depth * extent
-        weight = pipe.operand((vector, depth, lanes // vector, groups), (1, vector, vector * depth, depth * lanes))
-        bias = pipe.operand((lanes, groups), (1, lanes))
+        self.terms = terms = Terms(pipe, sink, of, reduction, shared=True)
         self.sum, self.out = hl.Func("sum"), hl.Func("out")
-        self.sum[c, p, g] = bias[c, g]
-        self.sum[c, p, g] += weight[c % vector, row, c / vector, g] * source(r[0], p, g, *r[1:])
-        finish = pipe.epilogue(sink, lambda step: pipe.operand((lanes, None, groups), (1, step.pitch, lanes)))
+        self.sum[c, p, g] = terms.start(c, g)
+        self.sum[c, p, g] += terms.product(c, (g,), (p,), lambda pixel, k, *taps: source(k, *pixel, g, *taps))
+        finish = pipe.epilogue(
+            sink, lambda step: pipe.operand((lanes, None, groups), (1, step.pitch, lanes), step.number)
+        )
         self.out[c, p, g] = finish(self.sum[c, p, g], c, p, g)
 
     def schedule(self, tile: Tile, rows: int = 0) -> Any:
@@ -73,11 +76,7 @@ class Product:
         out.reorder(ci, pi, po, co, g, *([strips] if rows else []))
         out.vectorize(ci, vector).unroll(ci).unroll(pi)
         self.sum.compute_at(out, po).vectorize(c, vector).unroll(c).unroll(p)
-        update = self.sum.update()
-        update.reorder(c, p, *[self.r[i] for i in range(self.r.dimensions())], g)
-        update.vectorize(c, vector).unroll(c).unroll(p)
-        if tile.unroll > 1:
-            update.unroll(self.r[0], tile.unroll, GUARD)
+        self.terms.schedule(self.sum.update(), c, p, tile.unroll, g, tile=(out, po))
         return strips
 
     def finish(self) -> tuple[Any, list[Any]]:

@@ -10,6 +10,8 @@ from smallcnn.ir.types import SIZES, Number
 
 SHIFT, EXACT, GUARD = hl.TailStrategy.ShiftInwards, hl.TailStrategy.RoundUp, hl.TailStrategy.GuardWithIf
 TYPES = {"float32": hl.Float(32), "uint8": hl.UInt(8), "int8": hl.Int(8), "int32": hl.Int(32)}
+MAGIC_BITS = 0x4B400000
+"""The bits of 1.5 * 2**23 as float32."""
 ANY = (hl.Expr(), hl.Expr())
 """A dimension without a border."""
 
@@ -51,7 +53,7 @@ class Pipe:
         def apply(value: Any, *place: Any) -> Any:
             for one in applied:
                 value = one(value, *place)
-            return value
+            return hl.u8(value) if sink.number == "uint8" and applied else value
 
         return apply
 
@@ -90,12 +92,33 @@ class Pipe:
                 return quantize
             case "dequantize":
                 scale, zero = self.vector(lanes), self.vector(lanes)
-                return lambda v, c, *place: (hl.f32(v) - zero[at(c, place)]) * scale[at(c, place)]
+                return lambda v, c, *place: hl.strict_float((hl.f32(v) - zero[at(c, place)]) * scale[at(c, place)])
             case "plus":
                 other = like(step)
                 return lambda v, *place: v + other[place]
+            case "requantize":
+                multiplier, offset = self.vector(lanes), self._offset()
+                return lambda v, c, *place: rounded(hl.f32(v) * multiplier[at(c, place)], offset, step.high > 0)
+            case "scale":
+                own = self.operand((2,), (1,))
+                return lambda v, *_: (hl.f32(v) - own[1]) * own[0]
+            case "term":
+                of, bytes = self.operand((2,), (1,)), like(step)
+                return lambda v, *place: hl.strict_float(v + (hl.f32(bytes[place]) - of[1]) * of[0])
+            case "round":
+                offset = self._offset()
+                return lambda v, *_: rounded(v, offset)
+            case "bound":
+                return lambda v, *_: hl.max(hl.min(hl.u32(v), hl.u32(int(step.high))), hl.u32(int(step.low)))
+            case "table":
+                entries = self.operand((256,), (1,), "uint8")
+                return lambda v, *_: hl.u32(entries[hl.i32(hl.u8(v))])
             case kind:
                 raise NotImplementedError(f"no epilogue {kind}")
+
+    def _offset(self) -> Any:
+        """The next input: what turns a rounded number's bits into a byte."""
+        return self.operand((1,), (1,), "int32")[0]
 
     def output(
         self, func: Any, extents: Sequence[int | None], strides: Sequence[int], start: int = 1, whole: int = 1
@@ -147,6 +170,15 @@ class Plane:
         pitch, width = self.sink.pitch, self.window.out_width
         layout = (1, pitch, pitch * width)
         return self.pipe.output(self.out, (self.sink.lanes, width, None), layout, self._start, self._whole)
+
+
+def rounded(steps: Any, offset: Any, large: bool = False) -> Any:
+    """The nearest whole numbers, ties to even, as bytes. The sum with 1.5 * 2**23 has the unit 1, so its bits less its
+    own are the rounded number, if that is below 2**22."""
+    if large:
+        steps = hl.max(hl.min(steps, hl.f32(2.0**21)), hl.f32(-(2.0**21)))
+    bits = hl.reinterpret(hl.Int(32), hl.strict_float(steps + hl.f32(1.5 * 2**23)))
+    return hl.min(hl.u32(hl.max(bits - offset, 0)), hl.u32(255))
 
 
 def constant(number: Number, value: float) -> Any:

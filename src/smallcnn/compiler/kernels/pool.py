@@ -37,16 +37,23 @@ class Over(Plane):
         self.r = r = hl.RDom([(0, columns), (0, rows)], "window")
         self.over, self.out = over, out = hl.Func("over_window"), hl.Func("pool")
         least = RANGES[spec.number][0] if spec.number in RANGES else float("-inf")
-        outside = constant(spec.number, least if spec.function == "max" else 0.0)
+        outside = constant(spec.number, least if spec.function == "max" else spec.zero)
         bordered = hl.BoundaryConditions.constant_exterior(
             source, outside, [ANY, (0, window.width), (0, window.height)]
         )
         value = bordered[c, x * right + r[0] - left, y * down + r[1] - top]
-        over[c, x, y] = outside
         if spec.function == "max":
+            over[c, x, y] = outside
             over[c, x, y] = hl.max(over[c, x, y], value)
             result = over[c, x, y]
+        elif spec.number != "float32":
+            scales = pipe.operand((2,), (1,))  # of the source and the result
+            over[c, x, y] = hl.i32(-rows * columns * spec.zero)
+            over[c, x, y] += hl.i32(value)
+            counts = [_count(at, axis, spec) for axis, at in enumerate((y, x))]
+            result = hl.f32(over[c, x, y]) * ((scales[0] / hl.f32(counts[0] * counts[1])) / scales[1])
         else:
+            over[c, x, y] = outside
             over[c, x, y] += value
             counts = [_count(at, axis, spec) for axis, at in enumerate((y, x))]
             result = over[c, x, y] / hl.f32(counts[0] * counts[1])
@@ -54,7 +61,8 @@ class Over(Plane):
 
     def schedule(self) -> None:
         """Registers hold `pixels` neighbours of one vector."""
-        vector = self.pipe.width(self.spec.sink.lanes, self.spec.number, self.spec.sink.number)
+        numbers = (self.spec.number, self.spec.sink.number) if self.spec.function == "max" else ("float32",)
+        vector = self.pipe.width(self.spec.sink.lanes, *numbers)
         c, x, y, r = self.c, self.x, self.y, self.r
         co, ci, xo, xi = variables("co", "ci", "xo", "xi")
         self.out.split(c, co, ci, vector, SHIFT).split(x, xo, xi, self.spec.pixels, SHIFT)
@@ -80,14 +88,16 @@ def global_pool(spec: GlobalPool, machine: Machine) -> Any:
     pipe, lanes, vector = Pipe(machine), spec.sink.lanes, machine.vector
     c, y = variables("c", "y")
     i, j = hl.RDom([(0, spec.width)], "column"), hl.RDom([(0, spec.height)], "row")
-    source = pipe.plane(lanes, spec.width, spec.height, spec.pitch)
+    source = pipe.plane(lanes, spec.width, spec.height, spec.pitch, spec.number)
+    of_bytes = spec.number != "float32"
     row, total, out = hl.Func("row_sum"), hl.Func("plane_sum"), hl.Func("mean")
-    row[c, y] = hl.f32(0.0)
-    row[c, y] += source[c, i[0], y]
-    total[c] = hl.f32(0.0)
+    nothing = hl.i32(0) if of_bytes else hl.f32(0.0)
+    row[c, y] = nothing
+    row[c, y] += hl.i32(source[c, i[0], y]) if of_bytes else source[c, i[0], y]
+    total[c] = hl.i32(-spec.height * spec.width * spec.zero) if of_bytes else nothing
     total[c] += row[c, j[0]]
-    finish = pipe.epilogue(spec.sink, lambda _: pipe.vector(lanes))
-    out[c] = finish(total[c] * hl.f32(1 / (spec.height * spec.width)), c)
+    finish = pipe.epilogue(spec.sink, lambda step: pipe.operand((lanes,), (1,), step.number))
+    out[c] = finish(total[c] if of_bytes else total[c] * hl.f32(1 / (spec.height * spec.width)), c)
     vectors = max(n for n in (1, 2, 4) if lanes % (n * vector) == 0)
     co, ci = variables("co", "ci")
     out.split(c, co, ci, vector * vectors, SHIFT).vectorize(ci, vector).unroll(ci)

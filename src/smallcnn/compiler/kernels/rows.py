@@ -10,35 +10,35 @@ from typing import Any
 
 import halide as hl
 
-from smallcnn.compiler.kernels.pipe import EXACT, GUARD, SHIFT, Pipe, variables
-from smallcnn.compiler.specs import Sink, Tile
+from smallcnn.compiler.kernels.pipe import EXACT, SHIFT, Pipe, variables
+from smallcnn.compiler.kernels.terms import Terms
+from smallcnn.compiler.specs import Bytes, Sink, Tile
 
 
 class Rows:
     """The algorithm and its register tiling. `read(k, x, y, group, tap)`; `reduction` is the extents of k and taps."""
 
     def __init__(
-        self, pipe: Pipe, sink: Sink, read: Callable[..., Any], reduction: tuple[int, ...], plane: tuple[int, int]
+        self,
+        pipe: Pipe,
+        sink: Sink,
+        of: Bytes | None,
+        read: Callable[..., Any],
+        reduction: tuple[int, ...],
+        plane: tuple[int, int],
     ) -> None:
         self.pipe, self.sink, self.plane = pipe, sink, plane
-        vector, lanes, groups = pipe.machine.vector, sink.lanes, sink.groups
         self.c, self.x, self.y = c, x, y = variables("c", "x", "y")
-        self.g = variables("g") if groups > 1 else []
-        self.r = hl.RDom([(0, extent) for extent in reduction], "k")
-        tap = self.r[1] if len(reduction) > 1 else 0
-        depth = reduction[0] * (reduction[1] if len(reduction) > 1 else 1)
-        shared = [groups] if groups > 1 else []
-        weight = pipe.operand(
-            (vector, depth, lanes // vector, *shared), (1, vector, vector * depth, *(depth * lanes for _ in shared))
-        )
-        bias = pipe.operand((lanes, *shared), (1, *(lanes for _ in shared)))
+        self.g = variables("g") if sink.groups > 1 else []
+        self.terms = terms = Terms(pipe, sink, of, reduction, shared=bool(self.g))
         self.sum, self.out = hl.Func("row_sum"), hl.Func("rows")
         at = (c, x, y, *self.g)
         group = self.g[0] if self.g else 0
-        self.sum[at] = bias[(c, *self.g)]
-        row = tap * reduction[0] + self.r[0]
-        self.sum[at] += weight[(c % vector, row, c / vector, *self.g)] * read(self.r[0], x, y, group, tap)
-        finish = pipe.epilogue(sink, lambda step: pipe.operand(self._extents(plane[1]), self._strides(step.pitch)))
+        self.sum[at] = terms.start(c, *self.g)
+        self.sum[at] += terms.product(c, self.g, (x, y), lambda pixel, k, *tap: read(k, *pixel, group, *(tap or (0,))))
+        finish = pipe.epilogue(
+            sink, lambda step: pipe.operand(self._extents(plane[1]), self._strides(step.pitch), step.number)
+        )
         self.out[at] = finish(self.sum[at], *at)
         self.feeds: list[Any] = []
 
@@ -53,11 +53,7 @@ class Rows:
         out.reorder(ci, xi, xo, inner if rows else y, co, *self.g, *([strips] if rows else []))
         out.vectorize(ci, vector).unroll(ci).unroll(xi)
         self.sum.compute_at(out, xo).vectorize(c, vector).unroll(c).unroll(x)
-        update = self.sum.update()
-        update.reorder(c, x, *[self.r[i] for i in range(self.r.dimensions())], y, *self.g)
-        update.vectorize(c, vector).unroll(c).unroll(x)
-        if tile.unroll > 1:
-            update.unroll(self.r[0], tile.unroll, GUARD)
+        self.terms.schedule(self.sum.update(), c, x, tile.unroll, y, *self.g, tile=(out, xo))
         self.rows = rows
         return strips
 

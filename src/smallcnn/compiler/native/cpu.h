@@ -40,7 +40,19 @@ static int avx512(void) { /* x86-64-v4, as in Skylake's servers: F DQ CD BW VL *
     return BITS(b, 1u << 16 | 1u << 17 | 1u << 28 | 1u << 30 | 1u << 31);
 }
 
-static const struct feature FEATURES[] = {{"sse41", sse41}, {"avx2", avx2}, {"avx512", avx512}};
+static int avxvnni(void) { /* AVX-VNNI, as in Alder Lake */
+    unsigned a, b, c, d;
+    if (!avx2() || !__get_cpuid_count(7, 0, &a, &b, &c, &d) || a < 1) return 0; /* a: the last part of this leaf */
+    return __get_cpuid_count(7, 1, &a, &b, &c, &d) && BITS(a, 1u << 4);
+}
+
+static int vnni(void) { /* AVX-512 with VBMI, VBMI2 and VNNI, as in Ice Lake and Zen 4 */
+    unsigned a, b, c, d;
+    return avx512() && __get_cpuid_count(7, 0, &a, &b, &c, &d) && BITS(c, 1u << 1 | 1u << 6 | 1u << 11);
+}
+
+static const struct feature FEATURES[] = {
+    {"sse41", sse41}, {"avx2", avx2}, {"avxvnni", avxvnni}, {"avx512", avx512}, {"vnni", vnni}};
 
 #elif defined(__aarch64__)
 #if defined(__linux__)

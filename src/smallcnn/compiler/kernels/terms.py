@@ -1,0 +1,90 @@
+"""Sums of products of a source and weights, of floats or of bytes: what tiles of matrix products have in common.
+
+Of floats, each term takes one lane of the source for all lanes of a vector. Of bytes, `dot` neighbouring lanes are
+multiplied by as many weights of each lane and added to its sum, which is one instruction: vpdpbusd (4 bytes), or, of
+bytes widened to 16 bits, pmaddwd and its like (2). Weights are packed (dot, lane, k, vector, group).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import halide as hl
+
+from smallcnn.compiler.kernels.pipe import EXACT, GUARD, Pipe, variables
+from smallcnn.compiler.specs import Bytes, Machine, Sink
+from smallcnn.compiler.storage import up
+from smallcnn.ir.types import Number
+
+Read = Callable[..., Any]
+
+
+class Terms:
+    """The operands (weight, bias) and the reduction. `reduction` is the extents of k and taps."""
+
+    def __init__(self, pipe: Pipe, sink: Sink, of: Bytes | None, reduction: Sequence[int], *, shared: bool) -> None:
+        self.pipe, self.of = pipe, of
+        self.wide: Any = None
+        self.vector, lanes, first = pipe.machine.vector, sink.lanes, reduction[0]
+        self.dot = of.dot(pipe.machine) if of else 1
+        steps = (up(first, self.dot) // self.dot, *reduction[1:])
+        self.r = hl.RDom([(0, extent) for extent in ((self.dot, *steps) if of else steps)], "k")
+        self.k = [self.r[i] for i in range(self.r.dimensions())]
+        self.row, depth = self.k[1 if of else 0], steps[0]
+        for variable, extent in zip(self.k[2 if of else 1 :], steps[1:], strict=True):
+            self.row, depth = self.row + variable * depth, depth * extent
+        inner = [(self.dot, 1)] if of else []
+        size = self.dot * self.vector
+        dims = [*inner, (self.vector, self.dot), (depth, size), (lanes // self.vector, size * depth)]
+        dims += [(sink.groups, self.dot * depth * lanes)] if shared else []
+        extents, strides = zip(*dims, strict=True)
+        self.weight = pipe.operand(extents, strides, of.weight if of else "float32")
+        self.bias = pipe.operand(
+            (lanes, sink.groups) if shared else (lanes,), (1, lanes) if shared else (1,), "int32" if of else "float32"
+        )
+
+    def start(self, c: Any, *group: Any) -> Any:
+        """The first value of a sum."""
+        return self.bias[(c, *group)]
+
+    def product(self, c: Any, group: Sequence[Any], pixel: Sequence[Any], read: Read) -> Any:
+        """One term at a pixel; `read(pixel, k, taps)`."""
+        place = (c % self.vector, self.row, c / self.vector, *group)
+        if self.of is None:
+            return self.weight[place] * read(pixel, self.k[0], *self.k[1:])
+        weight = self.weight[(self.k[0], *place)]
+        at, taps = self.k[1] * self.dot + self.k[0], self.k[2:]
+        if self.dot > 2:
+            return hl.i32(read(pixel, at, *taps)) * hl.i32(weight)
+        weight = hl.i16(weight) - self.of.weight_zero if self.of.weight_zero else hl.i16(weight)
+        k, *tap = variables("k", "tap")[: 1 + len(taps)]
+        self.wide = hl.Func("wide")
+        self.wide[(k, *pixel, *group, *tap)] = hl.i16(read(pixel, k, *tap))
+        return hl.i32(self.wide[(at, *pixel, *group, *taps)]) * hl.i32(weight)
+
+    def schedule(self, update: Any, c: Any, pixel: Any, unroll: int, *outer: Any, tile: tuple[Any, Any]) -> None:
+        """A tile of sums in registers: `outer` loops, then terms, pixels, vectors of lanes.
+
+        Bytes are widened for a whole `tile`: a function and the loop over its tiles.
+        """
+        if self.wide is not None:
+            self.wide.compute_at(*tile)
+            self.wide.vectorize(self.wide.args()[0], 2 * self.vector, hl.TailStrategy.RoundUp)
+        if self.of is None:
+            update.reorder(c, pixel, *self.k, *outer).vectorize(c, self.vector).unroll(c).unroll(pixel)
+        else:
+            several, one = variables("several", "one")
+            dot, *steps = self.k
+            update.split(c, several, one, self.vector, EXACT).reorder(dot, one, several, pixel, *steps, *outer)
+            update.atomic().vectorize(dot, self.dot).vectorize(one, self.vector).unroll(several).unroll(pixel)
+        if unroll > 1:
+            update.unroll(self.k[1 if self.of else 0], unroll, GUARD)
+
+
+def depth_of(channels: int, of: Bytes | None, machine: Machine) -> int:
+    """Lanes that a sum over channels reads: of bytes, whole groups of them; weights beyond the channels are zero."""
+    return up(channels, of.dot(machine)) if of else channels
+
+
+def number_of(of: Bytes | None) -> Number:
+    """The number type of a source."""
+    return "uint8" if of else "float32"

@@ -1,0 +1,44 @@
+"""How a sum over channels finds them: evenly spaced lanes in place, or a table."""
+
+import numpy as np
+
+from smallcnn.compiler.storage import Storage, View
+
+
+def runs(view: View, groups: int, dot: int) -> tuple[View, list[list[int]]]:
+    """The channels of each group as runs of `dot` neighbouring lanes, which a sum of bytes reads at once.
+
+    Where each run starts, and each channel's row among the lanes of its group's runs; weights of other lanes are zero.
+    """
+    starts: list[list[int]] = []  # channels
+    rows: list[list[int]] = []
+    per_group = view.channels // groups
+    for group in range(groups):
+        channels = range(group * per_group, (group + 1) * per_group)
+        own: list[int] = []
+        place = dict.fromkeys(channels, 0)
+        last: tuple[Storage, int] | None = None  # the lane that the last run starts with, and its channels so far
+        taken: set[int] = set()
+        for channel in sorted(channels, key=lambda c: (id(view.storages[c]), view.slots[c])):
+            storage, slot = view.storages[channel], view.slots[channel]
+            if last is None or last[0] is not storage or slot - last[1] >= dot or slot in taken:
+                last, taken = (storage, slot), set()
+                own.append(channel)
+            taken.add(slot)
+            place[channel] = dot * (len(own) - 1) + slot - last[1]
+        starts.append(own)
+        rows.append([place[channel] for channel in channels])
+    most = max(map(len, starts))
+    filled = [channel for own in starts for channel in (own + own[:1] * most)[:most]]
+    return view.pick(filled), rows
+
+
+def even_step(view: View, groups: int) -> int | None:
+    """The lane step between groups, if contiguous and evenly spaced; None if they need a table."""
+    if not view.single:
+        return None
+    slots = np.array(view.slots).reshape(groups, -1)
+    steps = np.diff(slots[:, 0])
+    if (np.diff(slots, axis=1) != 1).any() or (steps != steps[:1]).any() or (steps < 0).any():
+        return None
+    return int(steps[0]) if len(steps) else 0

@@ -1,0 +1,150 @@
+"""Quantized networks, compiled: bit for bit the definition, whatever the shape, the plan and the number of threads."""
+
+import random
+
+import numpy as np
+import pytest
+
+pytest.importorskip("halide")
+pytest.importorskip("ziglang")
+
+from compiled_networks import AnyTask, check, model_of
+from networks import every_integer, every_result
+from smallcnn.compiler.compiling import compile_file
+from smallcnn.compiler.whole import image_affine, image_table
+from smallcnn.errors import CompileError
+from smallcnn.ir.builder import Builder
+from smallcnn.ir.graph import Graph, Node
+from smallcnn.ir.types import Grid
+from smallcnn.model.model import Model
+from smallcnn.reference.initial import initial_weights
+from smallcnn.transform.quantize import Settings, quantize
+from zoo_models import build
+
+FAST = Settings(equalise=False, correct_bias=False)
+
+
+def test_every_integer_operator_layer_by_layer():
+    check(every_result(every_integer()))
+
+
+def layer(
+    g: Builder, x: Node, out: int, *, scale: float = 0.05, zero: int = 0, asymmetric: bool = False, **how
+) -> Node:
+    """A convolution of bytes, and its quantize."""
+    grid = Grid((0.01,), (119,)) if asymmetric else Grid(tuple(0.006 + 0.001 * (i % 7) for i in range(out)), (0,) * out)
+    y = g.conv(x, out, number="uint8" if asymmetric else "int8", grid=grid, **how)
+    return g.quantize(y, "uint8", scale=scale, zero=zero)
+
+
+def network(size: tuple[int, int, int], *layers: dict, zero: int = 121) -> Graph:
+    """Layers one after the other; the answer is the last map."""
+    g = Builder(input=size)
+    x = g.quantize(g.input, "uint8", scale=0.02, zero=zero)
+    for options in layers:
+        depthwise = {"out": x.shape[2], "groups": x.shape[2]} if options.get("groups") == "all" else {}
+        x = layer(g, x, **options | depthwise)
+    return g.graph({"codes": x}, features=x, name="bytes")
+
+
+CASES = {
+    "one pixel": ((1, 1, 3), {"out": 5}, {"out": 7}),
+    "channels not in fours": ((5, 7, 3), {"out": 10, "kernel": 3}, {"out": 9}, {"out": 6, "kernel": (3, 2)}),
+    "grey": ((9, 8, 1), {"out": 8, "kernel": 5, "stride": 2}, {"out": 4}),
+    "groups": ((6, 7, 3), {"out": 20, "kernel": 3}, {"out": 40, "groups": 4}, {"out": 12, "groups": 2, "kernel": 3}),
+    "depthwise, tall and wide": (
+        (11, 9, 3), {"out": 24}, {"groups": "all", "kernel": (5, 3)}, {"groups": "all", "kernel": (2, 5), "stride": 2},
+        {"groups": "all", "kernel": (7, 1), "zero": 77},
+    ),
+    "inverted residual": (
+        (12, 14, 3), {"out": 8, "kernel": 3, "stride": 2}, {"out": 48}, {"groups": "all", "kernel": 3},
+        {"out": 8, "zero": 99}, {"out": 48}, {"groups": "all", "kernel": 3, "stride": 2}, {"out": 16, "zero": 101},
+    ),
+    "separable": (
+        (17, 15, 3), {"out": 16, "kernel": 3, "stride": 2}, {"groups": "all", "kernel": 3}, {"out": 40},
+        {"groups": "all", "kernel": 3, "stride": 2}, {"out": 72}, {"groups": "all", "kernel": 3}, {"out": 33},
+    ),
+    "asymmetric weights": (
+        (9, 8, 3), {"out": 10, "kernel": 3, "asymmetric": True}, {"groups": "all", "kernel": 3, "asymmetric": True},
+        {"out": 21, "asymmetric": True, "zero": 128},
+    ),
+    "steps beyond 2**22": ((5, 5, 3), {"out": 8, "scale": 1e-9, "zero": 128}, {"out": 8, "scale": 1e-8}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_layers_of_bytes(case):
+    size, *layers = CASES[case]
+    check(every_result(network(size, *layers)), planned_for=1)
+    check(network(size, *layers))  # fused, as its inner results are no outputs
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_layers_at_random(seed):
+    rng = random.Random(seed)
+    layers = [{"out": rng.randint(1, 40), "kernel": rng.choice([1, 3]), "stride": rng.choice([1, 2])}]
+    for _ in range(rng.randint(2, 5)):
+        kernel = (rng.choice([1, 2, 3, 5]), rng.choice([1, 3, 4]))
+        groups = rng.choice([{}, {}, {"groups": "all"}])
+        out = {} if groups else {"out": rng.randint(1, 70)}
+        pointwise = {"kernel": 1} if out and rng.random() < 0.6 else {"kernel": kernel, "stride": rng.choice([1, 1, 2])}
+        layers.append(out | groups | pointwise | {"zero": rng.choice([0, 0, rng.randint(0, 255)])})
+    check(network((rng.randint(1, 30), rng.randint(1, 30), 3), *layers))
+
+
+def quantized(text: str, resolution: int) -> Model:
+    """A network of the zoo, quantized on noise."""
+    graph = build(text, resolution=resolution)
+    model = Model(graph, initial_weights(graph, 3), AnyTask(), model_of(graph).preprocessing)
+    noise = np.random.default_rng(0).integers(0, 256, (2, *graph.input_shape), np.uint8)
+    return quantize(model, noise, FAST)[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "mobilenet_v2:width=0.35",
+        "shufflenet_v1:scale=0.25",
+        "shufflenet_v2:scale=0.5",
+        "mobilenet_v3_small",
+        "effnet_cifar",
+    ],
+)
+def test_quantized_network(text):
+    model = quantized(text, 64)
+    check(model)
+
+
+def test_all_codes_of_the_image_are_the_definitions():
+    """Where each byte lies between two steps, a table takes the place of scale and shift."""
+    scale, shift = np.full(3, 1 / 127.5, np.float32), np.full(3, -1, np.float32)
+    usual, between = Grid((0.0193,), (113,)), Grid((float(np.float32(1 / 127.5)),), (128,))
+    assert image_affine(image_table(usual, scale, shift), usual, scale, shift) is not None
+    table = image_table(between, scale, shift)
+    affine = image_affine(table, between, scale, shift)
+    if affine is not None:
+        bytes = np.arange(256, dtype=np.float32)
+        for factor, moved, column in zip(*affine, table.T, strict=True):
+            np.testing.assert_array_equal(np.clip(np.rint(bytes * factor + moved), 0, 255), column)
+
+
+def test_int8_between_layers_is_refused(tmp_path):
+    g = Builder(input=(4, 4, 3))
+    x = g.quantize(g.input, "int8", scale=0.02, zero=3, name="codes")
+    y = g.conv(x, 4, number="int8", grid=Grid((0.1,), (0,)), name="first")
+    y = g.quantize(y, "uint8", scale=0.1, zero=0)
+    model = model_of(g.graph({"codes": y}, features=y, name="signed"))
+    with pytest.raises(CompileError, match=r"^\w+: the compiler computes with uint8 between layers, not int8"):
+        compile_file(model, tmp_path / "signed.so")
+
+
+def test_int8_is_smaller(tmp_path):
+    """The weights take a quarter of the bytes, and the maps, too."""
+    graph = build("mobilenet_v2:width=0.35", resolution=64)
+    sizes = []
+    for model in (model_of(graph), quantized("mobilenet_v2:width=0.35", 64)):
+        made = compile_file(model, tmp_path / "network.so").program
+        sizes.append((len(made.weights), made.arena_bytes))
+    (weights, arena), (weights8, arena8) = sizes
+    assert weights8 < 0.3 * weights
+    assert arena8 < 0.4 * arena

@@ -1,0 +1,116 @@
+"""Dot products of bytes: each level has its instruction, and nothing that another processor has besides.
+
+The code is disassembled, so the levels that this processor lacks are tested too.
+"""
+
+import re
+import shutil
+import subprocess
+
+import pytest
+
+hl = pytest.importorskip("halide")
+pytest.importorskip("ziglang")
+
+from smallcnn.compiler import retarget, targets  # noqa: E402
+
+OBJDUMP = next((tool for tool in ("llvm-objdump", "llvm-objdump-19", "llvm-objdump-21") if shutil.which(tool)), None)
+needs_objdump = pytest.mark.skipif(OBJDUMP is None, reason="needs llvm-objdump")
+
+
+def product(inputs, weights, group, lanes):
+    """Sums of products of 4 pixels and 64 channels, `group` products at a time, saved as saturated bytes."""
+    image, matrix = hl.ImageParam(inputs, 2, "image"), hl.ImageParam(weights, 3, "matrix")
+    c, x, inner = hl.Var("c"), hl.Var("x"), hl.Var("inner")
+    sums, out = hl.Func("sums"), hl.Func("out")
+    k = hl.RDom([(0, group), (0, 64 // group)], "k")
+    value, weight = image[k.x + group * k.y, x], matrix[k.x, c, k.y]
+    sums[c, x] = hl.i32(0)
+    sums[c, x] += hl.i32(value) * hl.i32(weight)
+    out[c, x] = hl.u8_sat(hl.i32(hl.round(hl.f32(sums[c, x]) * hl.f32(0.01))))
+    matrix.dim(0).set_min(0).set_extent(group).set_stride(1)
+    matrix.dim(1).set_min(0).set_stride(group)
+    image.dim(0).set_min(0)
+    out.output_buffer().dim(0).set_bounds(0, 64)
+    out.output_buffer().dim(1).set_bounds(0, 4)
+    out.vectorize(c, lanes).unroll(x)
+    sums.compute_root().vectorize(c, lanes)
+    step = sums.update().split(c, c, inner, lanes).reorder(k.x, inner, x, c, k.y)
+    step.unroll(x).atomic().vectorize(k.x, group).vectorize(inner, lanes)
+    return out, [image, matrix]
+
+
+def disassembled(name, inputs, weights, group, folder):
+    target = targets.parse(name)
+    out, operands = product(inputs, weights, group, target.vector)
+    path = folder / "kernel.o"
+    if target.dots:
+        out.compile_to_llvm_assembly(str(path), operands, "kernel", hl.Target(target.dots.target))
+        path.write_bytes(retarget.to_object(path.read_text(), target.dots.cpu, target.dots.features))
+    else:
+        out.compile_to_object(str(path), operands, "kernel", hl.Target(target.halide))
+    every = ["--mattr=+dotprod"] if name.startswith("arm") else []  # else it knows no dot products
+    command = [OBJDUMP, "-d", "--no-show-raw-insn", *every, path]
+    text = subprocess.run(command, capture_output=True, text=True, check=True, timeout=100).stdout
+    return text.replace("{vex}", "")
+
+
+def instructions(text):
+    return re.findall(r"^\s*[0-9a-f]+:\s+([a-z][\w.]*)", text, re.MULTILINE)
+
+
+U8, I8, I16 = (hl.UInt(8), hl.Int(8), hl.Int(16))
+
+
+@needs_objdump
+@pytest.mark.parametrize(
+    ("target", "inputs", "weights", "group", "instruction", "register"),
+    [
+        ("x86-64-linux-vnni", U8, I8, 4, "vpdpbusd", "zmm"),
+        ("x86-64-windows-vnni", U8, I8, 4, "vpdpbusd", "zmm"),
+        ("x86-64-linux-avxvnni", U8, I8, 4, "vpdpbusd", "ymm"),
+        ("x86-64-windows-avxvnni", U8, I8, 4, "vpdpbusd", "ymm"),
+        ("x86-64-linux-avx512", I16, I8, 2, "vpmaddwd", "zmm"),
+        ("x86-64-linux-avx2", I16, I8, 2, "vpmaddwd", "ymm"),
+        ("x86-64-linux-sse41", I16, I8, 2, "pmaddwd", "xmm"),
+        ("arm-64-linux-dotprod", I8, I8, 4, "sdot", "v"),
+        ("arm-64-linux-dotprod", U8, U8, 4, "udot", "v"),
+        ("arm-64-linux", I16, I8, 1, "smlal", "v"),
+        ("wasm", I16, I8, 2, "i32x4.dot_i16x8_s", ""),
+    ],
+)
+def test_each_level_has_its_instruction(target, inputs, weights, group, instruction, register, tmp_path):
+    text = disassembled(target, inputs, weights, group, tmp_path)
+    found = [line for line in text.splitlines() if re.search(rf"\s{re.escape(instruction)}2?\s*", line + " ")]
+    assert found, text
+    assert all(register in line for line in found)
+
+
+@needs_objdump
+@pytest.mark.parametrize("system", ["linux", "windows"])
+def test_avxvnni_has_no_registers_of_avx512(system, tmp_path):
+    text = disassembled(f"x86-64-{system}-avxvnni", U8, I8, 4, tmp_path)
+    assert not re.search(r"zmm|[xy]mm(1[6-9]|2\d|3[01])|%k\d", text)
+
+
+@needs_objdump
+@pytest.mark.parametrize("level", ["avxvnni", "vnni"])
+def test_bytes_of_pixels_are_broadcast_as_they_are_loaded(level, tmp_path):
+    found = instructions(disassembled(f"x86-64-linux-{level}", U8, I8, 4, tmp_path))
+    assert "vpbroadcastd" in found
+    assert not {"vpmaddwd", "vpmovzxbw", "vpshufb", "vpermd"} & set(found)
+
+
+def test_code_for_another_processor_is_refused(tmp_path):
+    """What the processor lacks cannot come out: LLVM stops."""
+    target = targets.parse("x86-64-linux-vnni")
+    out, operands = product(U8, I8, 4, target.vector)
+    path = tmp_path / "kernel.ll"
+    out.compile_to_llvm_assembly(str(path), operands, "kernel", hl.Target(target.dots.target))
+    with pytest.raises(RuntimeError):
+        retarget.to_object(path.read_text(), "haswell", "")
+
+
+def test_code_without_a_target_is_an_error():
+    with pytest.raises(ValueError, match="names no target"):
+        retarget.to_object("define void @f() { ret void }", "haswell", "")
