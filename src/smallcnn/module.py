@@ -14,7 +14,7 @@ All tensors are real numbers: what the graph stores as whole numbers on a grid i
 estimator: Bengio et al. 2013, arXiv 1308.3432).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import cast
 
 import numpy as np
@@ -76,9 +76,12 @@ def named(graph: Graph, found: Tensor | dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 class GraphModule(nn.Module):
-    """Runs a graph node by node. One submodule per node with weights or behaviour, nested by the dots of its name."""
+    """Runs a graph node by node. One submodule per node but the input, nested by the dots of its name.
 
-    def __init__(self, graph: Graph) -> None:
+    `make` makes the submodules, by default `layer`.
+    """
+
+    def __init__(self, graph: Graph, make: Callable[[Graph, Node], nn.Module] | None = None) -> None:
         super().__init__()
         self.graph = graph
         plan = [(node.name, node.inputs, finished) for node, finished in in_order(graph)]
@@ -91,7 +94,7 @@ class GraphModule(nn.Module):
                 if group not in parent._modules:
                     _add(parent, group, nn.Module(), node)
                 parent = cast(nn.Module, parent._modules[group])
-            _add(parent, leaf, _layer(graph, node), node)
+            _add(parent, leaf, (make or layer)(graph, node), node)
 
     def forward(self, x: Tensor) -> Tensor | dict[str, Tensor]:
         """(N, C, H, W) -> the output, (N, classes) for a classifier; a dict by name if there are several."""
@@ -131,11 +134,12 @@ def _add(parent: nn.Module, name: str, child: nn.Module, node: Node) -> None:
         raise GraphError(f"{node.name}: {name!r} is a name that torch.nn.Module uses itself; rename the node") from None
 
 
-def _layer(graph: Graph, node: Node) -> nn.Module:
+def layer(graph: Graph, node: Node) -> nn.Module:
+    """The submodule of a node."""
     channels = graph.input_shapes(node)[0][-1]
     match node.op:
         case ops.Conv() as op:
-            return _Conv(op, channels)
+            return Conv2d(op, channels)
         case ops.Dense() as op:
             return nn.Linear(channels, op.out, bias=op.bias)
         case ops.BatchNorm() as op:
@@ -197,12 +201,15 @@ def _split_padding(padding: ops.Padding) -> tuple[tuple[int, int], tuple[int, in
     return (0, 0), (left, right, top, bottom)
 
 
-class _Conv(nn.Conv2d):
+class Conv2d(nn.Conv2d):
+    """A convolution with the graph's padding, which may differ from side to side."""
+
     def __init__(self, op: ops.Conv, channels: int) -> None:
         symmetric, self.before = _split_padding(op.padding)
         super().__init__(channels, op.out, op.kernel, op.stride, padding=symmetric, groups=op.groups, bias=op.bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, out, H', W')."""
         return super().forward(x if self.before is None else F.pad(x, self.before))
 
 

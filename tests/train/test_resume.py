@@ -9,12 +9,13 @@ import resource
 import subprocess
 import time
 from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from safetensors import safe_open
 
-from artifacts import colour_photos
+from artifacts import artifact, colour_photos
 from networks import tiny
 from processes import Processes, together
 from smallcnn.model import store
@@ -66,12 +67,14 @@ def same(whole, cut):
     assert not list(cut.glob(".*.part"))  # what was half-written is gone
 
 
-def killed_and_resumed(tmp_path, count, kills, epochs, seed):
+def killed_and_resumed(tmp_path, count, kills, epochs, seed, quantize=False):
     data = colour_photos(tmp_path / "photos", per_class=20)
     (data / "red" / "broken.png").write_bytes(b"not an image")
     recipe = Recipe(epochs=epochs, batch_size=6 if count == 3 else 4, augment="photo", ema=0.9)
     settings = {"threads": 2 if count == 1 else 1}  # sums are split between threads, as in a real run
     model = SHALLOW if count == 1 else tiny()
+    if quantize:
+        model, recipe = artifact(tiny()), replace(recipe, quantize=True, lr=0.01)
     together(tmp_path, count, work, model, data, tmp_path / "whole", recipe, **settings)
     rng, end = random.Random(seed), int(0.65 * epochs) + 1
     # from the first checkpoint to two thirds of the run, each later than the one before
@@ -94,6 +97,11 @@ def killed_and_resumed(tmp_path, count, kills, epochs, seed):
 @pytest.mark.parametrize(("count", "kills"), [(1, 3), (2, 2), (3, 2)])
 def test_killed_a_few_times(tmp_path, count, kills):
     killed_and_resumed(tmp_path, count, kills, epochs=2 * kills, seed=0)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_killed_while_learning_to_round(tmp_path, count):
+    killed_and_resumed(tmp_path, count, kills=2, epochs=4, seed=0, quantize=True)
 
 
 @pytest.mark.long

@@ -33,7 +33,8 @@ def save(
         tensors |= {f"average.{name}": value for name, value in average.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items() if isinstance(value, Tensor)}
-    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    apart = torch.contiguous_format  # safetensors refuses parameters that share memory, as scales of joined edges do
+    tensors = {name: value.detach().cpu().clone(memory_format=apart) for name, value in tensors.items()}
     metadata = {"progress": json.dumps(progress.to_json()), "settings": json.dumps(settings.to_json())}
     with atomic(path) as temporary:
         temporary.write_bytes(tensor_file.ordered(safetensors.torch.save(tensors, metadata)))

@@ -13,7 +13,8 @@ import torch
 from smallcnn.errors import CompileError
 from smallcnn.module import GraphModule
 from smallcnn.train import trial
-from smallcnn.train.compute import KERNELS, TORCH, Computation, Way, possible
+from smallcnn.train.compute import KERNELS, TORCH, Computation, Way, possible, possible_with_rounding
+from smallcnn.train.fake_quantization import FakeQuantized
 from smallcnn.train.ranks import Ranks
 from smallcnn.train.recipe import Precision
 
@@ -58,7 +59,10 @@ def choose(
     """
     way, precision, minutes = ranks.from_first((way, precision, extent.minutes))
     with ranks.together():
-        found, excluded = possible(way, precision, device)
+        if isinstance(module, FakeQuantized):
+            found, excluded = possible_with_rounding(way, precision)
+        else:
+            found, excluded = possible(way, precision, device)
     shared = set.intersection(*map(set, ranks.gather(found)))
     excluded += [f"not every process can compute with {one}" for one in found if one not in shared]
     found = [one for one in found if one in shared]

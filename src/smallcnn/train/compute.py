@@ -71,3 +71,11 @@ def possible(way: Way, precision: Precision, device: torch.device) -> tuple[list
         else:
             excluded.append("no bfloat16 in this processor")
     return found, excluded
+
+
+def possible_with_rounding(way: Way, precision: Precision) -> tuple[list[Computation], list[str]]:
+    """The same for quantization-aware training, which needs torch's layers and all digits of float32."""
+    option = f"--compute {way}" if way not in ("auto", "torch") else "--precision bfloat16"
+    if way not in ("auto", "torch") or precision == "bfloat16":
+        raise DataError(f"{option} is not for quantization-aware training, which needs torch in float32")
+    return [TORCH], ["quantization-aware training needs torch in float32"]

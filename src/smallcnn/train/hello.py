@@ -43,6 +43,8 @@ def of_steps(settings: Settings, feed: Feed, batch_size: int, why: str, ranks: R
         yield f"loading alone: {rate:,.0f} images/s" + ("" if ranks.alone else " per process")
     if start := settings.start:
         yield f"starts from trained weights; its last layer is {'new' if start.new_last_layer else 'kept'}"
+    if settings.grids:
+        yield "quantization-aware: batch norm folded, weights and activations rounded; validated as its int8 file"
 
 
 def of_duplicates(found: Duplicates | None) -> Iterator[str]:

@@ -9,18 +9,22 @@ from torch import Tensor, nn
 
 from smallcnn.data.loader import Batch
 from smallcnn.ir.graph import Graph
-from smallcnn.module import GraphModule, named, to_module
+from smallcnn.ir.types import Grid
+from smallcnn.module import GraphModule, named, to_module, to_weights
+from smallcnn.reference.initial import initial_weights
 from smallcnn.train.augment import Draws, augmented, seed_step
 from smallcnn.train.choice import Choice, Extent, choose
 from smallcnn.train.compute import Computation, Network, Way
 from smallcnn.train.distributed import gradients_later, wrap
 from smallcnn.train.ema import Average
+from smallcnn.train.fake_quantization import FakeQuantized
 from smallcnn.train.loss import Mix, draw_mix
 from smallcnn.train.objective import Objective
 from smallcnn.train.optim import freeze_body, make_optimizer, set_rate
 from smallcnn.train.pixels import Pixels
 from smallcnn.train.ranks import Ranks
 from smallcnn.train.recipe import Recipe
+from smallcnn.transform.quantize import insert
 
 Part = tuple[np.ndarray, np.ndarray]
 """A micro-batch: this process's rows of the batch, and their places in the batch of all processes."""
@@ -29,8 +33,9 @@ Part = tuple[np.ndarray, np.ndarray]
 class Learner:
     """A network with its objective, optimizer and averaged weights. A step is `gradients`, then `update`.
 
-    Without `weights` the network starts from random weights of the recipe's seed. `size` (H, W, C) is that of the
-    training images. Call `choose` before the first step, and after restoring weights.
+    Without `weights` the network starts from random weights of the recipe's seed. With `grids`, one for each edge of a
+    ready graph, it is trained as a quantized network. `size` (H, W, C) is that of the training images. Call `choose`
+    before the first step, and after restoring weights.
     """
 
     computation: Computation
@@ -45,18 +50,32 @@ class Learner:
         size: tuple[int, int, int],
         objective: Objective,
         ranks: Ranks,
+        grids: Mapping[str, Grid] | None = None,
     ) -> None:
-        self.graph, self.recipe, self.pixels, self.size, self.objective = graph, recipe, pixels, size, objective
+        self.recipe, self.pixels, self.size, self.objective = recipe, pixels, size, objective
         self.device, self.ranks = pixels.device, ranks
-        self.module = to_module(graph, weights, seed=recipe.seed).to(self.device)
-        self.module.to(memory_format=pixels.memory_format)  # type: ignore[call-overload]
-        self.optimizer = make_optimizer(recipe, graph, self.module)
+        if weights is None:
+            weights = initial_weights(graph, recipe.seed)
+        if grids is None:
+            self.module = self._placed(to_module(graph, weights))
+        else:
+            self.module = self._placed(FakeQuantized(insert(graph, weights, grids)[0], weights))
+        self.graph = self.module.graph
+        self.optimizer = make_optimizer(recipe, self.graph, self.module)
         self.average = Average(self.module, recipe.ema) if recipe.ema else None
 
     @property
     def averaged(self) -> GraphModule | None:
         """The module with the averaged weights, if the recipe has them."""
         return self.average.module if self.average else None
+
+    def stored(self, module: GraphModule) -> tuple[Graph, dict[str, np.ndarray]]:
+        """The network and weights that a model file has of `module`, whose own or averaged weights it takes."""
+        return module.stored() if isinstance(module, FakeQuantized) else (module.graph, to_weights(module))
+
+    def as_stored(self, module: GraphModule) -> GraphModule:
+        """The module to validate in place of `module`: for a quantized network, the numbers that its file stores."""
+        return self._placed(to_module(*module.stored())) if isinstance(module, FakeQuantized) else module
 
     def choose(self, way: Way, extent: Extent) -> Choice:
         """Chooses what computes the steps of a run (see `choice`), and starts it from the present weights."""
@@ -113,6 +132,10 @@ class Learner:
         self.optimizer.step()
         if self.average:
             self.average.update(step)
+
+    def _placed(self, module: GraphModule) -> GraphModule:
+        """The module on the training device, in its layout."""
+        return module.to(self.device).to(memory_format=self.pixels.memory_format)  # type: ignore[call-overload]
 
     def _augmented(
         self, batch: Batch, rows: np.ndarray, places: np.ndarray, draws: Draws, mix: Mix | None

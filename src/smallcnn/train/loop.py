@@ -78,7 +78,7 @@ class Loop:
         self.steps = len(self.feed) // self.batch_size  # drops the remainder, a different one each epoch
         self.share = ranks.share(self.batch_size, recipe.accumulate, bool(recipe.mixup or recipe.cutmix))
         size = (*view.size, graph.input_shape[2])
-        self.learner = Learner(graph, weights, recipe, pixels, size, aim, ranks)
+        self.learner = Learner(graph, weights, recipe, pixels, size, aim, ranks, settings.grids)
         self.settings = settings
         self.saved_at, self.behind = time.perf_counter(), False  # behind: the last checkpoint could not be written
 
@@ -268,9 +268,10 @@ class Loop:
             self._gather_failures(log)
             problem = next(iter(progress.failed.values()))
             ranks.refuse(DataError(f"no training image could be decoded; the first: {problem}"))
+        self._check_weights()
         learner = self.learner
-        val = self.validation.measure(learner.module)
-        averaged = self.validation.measure(learner.averaged) if learner.averaged else {}
+        val = self.validation.measure(learner.as_stored(learner.module))
+        averaged = self.validation.measure(learner.as_stored(learner.averaged)) if learner.averaged else {}
         self._note_failures(log, self.validation.failed)
         record = Epoch(
             epoch=progress.epoch + 1,
@@ -324,9 +325,12 @@ class Loop:
             self.behind = True
 
     def _make_ready(self, log: Quiet) -> None:
+        self._check_weights()
+        self._gather_failures(log)
+
+    def _check_weights(self) -> None:
         if not all(bool(parameter.isfinite().all()) for parameter in self.learner.module.parameters()):
             self.ranks.refuse(DataError(self._diverged("a weight is no longer a number")))
-        self._gather_failures(log)
 
     def _write_checkpoint(self) -> None:
         self.saved_at, self.progress.spent = time.perf_counter(), self._spent()

@@ -12,7 +12,7 @@ from smallcnn.data.sources import Source
 from smallcnn.model import store
 from smallcnn.model.facts import Facts, TrainedOn
 from smallcnn.model.model import Model
-from smallcnn.module import GraphModule, to_weights
+from smallcnn.module import GraphModule
 from smallcnn.system import places
 from smallcnn.train.epochs import Scores
 from smallcnn.train.learner import Learner
@@ -70,7 +70,7 @@ class ModelFiles:
             },
             other={name: None for name, value in {"start": start, "teacher": teacher}.items() if value is None},
         )
-        return Model(settings.graph, to_weights(module), settings.task, settings.preprocessing, facts)
+        return Model(*learner.stored(module), settings.task, settings.preprocessing, facts)
 
     def _about_data(self, skipped: int) -> TrainedOn:
         recipe, source = self.settings.recipe, self.source

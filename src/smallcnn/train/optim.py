@@ -37,12 +37,14 @@ def depth(graph: Graph) -> dict[str, int]:
 def make_optimizer(recipe: Recipe, graph: Graph, module: nn.Module) -> torch.optim.Optimizer:
     """Groups parameters by weight decay and by `factor` of the learning rate, which the loop sets at every step.
 
+    Parameters that are no weights of the graph, scales of activations, do not decay and have a factor of 1.
+
     The last layer has its own groups: fused optimizers require all members of a group to start at the same step.
     """
     with_decay, behind, last = decayed(graph), depth(graph), head(graph)
     groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
-        key = (recipe.decay if name in with_decay else 0.0, recipe.layer_decay ** behind[name], name in last)
+        key = (recipe.decay if name in with_decay else 0.0, recipe.layer_decay ** behind.get(name, 0), name in last)
         groups.setdefault(key, []).append(parameter)
     parameters = [
         {"params": members, "weight_decay": decay, "factor": factor} for (decay, factor, _), members in groups.items()

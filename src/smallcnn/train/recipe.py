@@ -85,6 +85,11 @@ class Recipe:
         "number format: float32, bfloat16 (autocast) or auto: bfloat16 where the processor computes in it and trial "
         "steps are quicker",
     )
+    quantize: bool = _about(
+        False,
+        "quantization-aware training: bytes as in int8 files, from a float model with these labels (--from), which is "
+        "the teacher unless another is given",
+    )
     balance: bool = _about(
         False, "weight each image's loss by the rarity of its class, so that every class counts equally"
     )
@@ -125,7 +130,8 @@ class Recipe:
         time = self.minutes
         _check("minutes", time, time is None or (isfinite(time) and time > 0), "above 0")
         _check("patience", self.patience, self.patience >= 0, "at least 0")
-        _check("balance", self.balance, isinstance(self.balance, bool), "true or false")
+        for name in ("balance", "quantize"):
+            _check(name, getattr(self, name), isinstance(getattr(self, name), bool), "true or false")
         _check("seed", self.seed, self.seed >= 0, "at least 0")
         _check("val_fraction", self.val_fraction, 0 < self.val_fraction < 1, "between 0 and 1")
         kinds = {

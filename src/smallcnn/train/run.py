@@ -18,11 +18,13 @@ from smallcnn.errors import DataError, FileError
 from smallcnn.image.fit import Fit
 from smallcnn.image.overrides import Overrides
 from smallcnn.ir.graph import Graph
+from smallcnn.ir.types import Grid
 from smallcnn.model.model import Model
 from smallcnn.system import lock, places
 from smallcnn.system.cpu import openmp_threads
 from smallcnn.system.files import remove_leftovers
 from smallcnn.train import checkpoint
+from smallcnn.train.calibration import calibrated, to_quantize
 from smallcnn.train.compute import Way
 from smallcnn.train.distributed import decoding_threads, joined, restarted
 from smallcnn.train.loop import CHECKPOINT, Loop
@@ -70,7 +72,8 @@ def train(
     it, by default as the model's do, else by their centre.
 
     `recipe` is a Recipe, the name of one (see `recipes`), or "auto": the one for fine-tuning, for small images or for
-    photographs. `changes` override its fields. `teacher` is a model file to learn from. `root` is the folder with the
+    photographs; with `quantize`, which needs a float model as `model`, the one for quantization-aware training.
+    `changes` override its fields. `teacher` is a model file to learn from. `root` is the folder with the
     files of a named set. `groups` says which images must stay on one side of the split (`smallcnn.data.groups`).
     `compute` is the backend of a step: torch, our own kernels or torch.compile; "auto" times the first two.
     `threads` is the number of compute threads of this process from now on, by default torch's, but no more than the
@@ -89,7 +92,10 @@ def train(
             source = opened(data, plain, root, columns=columns, groups=groups, task=task)
             beginning = start(model, source, resolution, plain.seed)
             beginning = replace(beginning, preprocessing=Overrides(fit=fit).over(beginning.preprocessing))
-            chosen = settled(replace(named(recipe, beginning), **changes), source, beginning)
+            suited = named(recipe, beginning, quantize=bool(changes.get("quantize")))
+            chosen = settled(replace(suited, **changes), source, beginning)
+            if chosen.quantize:
+                beginning = to_quantize(beginning)
         resumed = resume or restarted()
         return _run(beginning, source, out, chosen, teacher, resumed, compute, on, workers, ranks)
 
@@ -198,12 +204,26 @@ def _run(
                 resuming = resume and (folder / CHECKPOINT).is_file()
                 if resuming:  # the same backend as before, even if another is faster now or on this processor
                     stored = checkpoint.read_settings(folder / CHECKPOINT)
-                    settings = replace(settings, compute=stored.compute, bfloat16=stored.bfloat16)
+                    settings = replace(settings, compute=stored.compute, bfloat16=stored.bfloat16, grids=stored.grids)
+                elif recipe.quantize:
+                    settings = replace(settings, grids=_grids(beginning, source, recipe, on, workers))
+        settings = ranks.from_first(settings)
+        with ranks.together():
             loop = Loop(
                 settings, beginning.weights, source, folder, teacher=taught, device=on,
                 workers=workers or decoding_threads(), ranks=ranks,
             )  # fmt: skip
         return loop.run(resume=ranks.from_first(resuming))
+
+
+def _grids(beginning: Start, source: Source, recipe: Recipe, on: torch.device, workers: int | None) -> dict[str, Grid]:
+    """The grids to start quantization-aware training from."""
+    assert beginning.weights is not None
+    images = source.splits["train"]
+    return calibrated(
+        beginning.graph, beginning.weights, beginning.preprocessing, images, seed=recipe.seed, device=on,
+        workers=workers or decoding_threads(),
+    )  # fmt: skip
 
 
 def _file(teacher: Path) -> TeacherFile:

@@ -8,6 +8,7 @@ from typing import Any, get_args
 from smallcnn.errors import DataError, FileError, SmallcnnError
 from smallcnn.image.fit import Preprocessing
 from smallcnn.ir.graph import Graph
+from smallcnn.ir.types import Grid
 from smallcnn.tasks import kinds
 from smallcnn.tasks.task import Task
 from smallcnn.train.compute import Way
@@ -53,7 +54,8 @@ class Settings:
 
     `source` and `root` are the places of the images (see `open_source`), None if no file may name them. `images`
     identifies the images and their split, `cut` the validation images chosen with groups. `task` is None in runs of an
-    older smallcnn, which trained classifiers only. `bfloat16` is None in those that did not store it.
+    older smallcnn, which trained classifiers only. `bfloat16` is None in those that did not store it. `grids` are those
+    that quantization-aware training starts from, by the edges of the graph; None in other runs.
     """
 
     graph: Graph
@@ -68,6 +70,7 @@ class Settings:
     recipe: Recipe
     compute: Way = "auto"
     bfloat16: bool | None = None
+    grids: Mapping[str, Grid] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; graph, preprocessing and task are JSON inside it, as in a model file."""
@@ -85,7 +88,9 @@ class Settings:
             "recipe": asdict(self.recipe),
             "compute": self.compute,
         }
-        return record if self.bfloat16 is None else record | {"bfloat16": self.bfloat16}
+        grids = None if self.grids is None else {name: asdict(grid) for name, grid in self.grids.items()}
+        newer = {"bfloat16": self.bfloat16, "grids": grids}
+        return record | {name: value for name, value in newer.items() if value is not None}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "Settings":
@@ -118,9 +123,18 @@ class Settings:
                 recipe=Recipe.from_dict(record["recipe"]),  # fills in fields that an older smallcnn lacked
                 compute=record["compute"],
                 bfloat16=record.get("bfloat16"),
+                grids=_grids(record["grids"]) if record.get("grids") else None,
             )
         except SmallcnnError as error:
             raise FileError(f"not a checkpoint of a training run ({error})") from error
+
+
+def _grids(record: Mapping[str, Any]) -> dict[str, Grid]:
+    """The grids by edge. Raises FileError if one is none."""
+    try:
+        return {name: Grid(tuple(grid["scale"]), tuple(grid["zero"])) for name, grid in record.items()}
+    except (TypeError, KeyError) as error:
+        raise FileError(f"'grids' are {ascii(record)[:50]}") from error
 
 
 _NONE = type(None)
@@ -128,7 +142,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "model": (str,), "graph": (str,), "preprocessing": (str,), "start": (dict, _NONE), "teacher": (dict, _NONE),
     "source": (str, _NONE), "root": (str, _NONE), "pictures": (str,), "recipe": (dict,), "compute": (str,),
 }  # fmt: skip
-_NEWER: dict[str, tuple[type, ...]] = {"cut": (str,), "bfloat16": (bool,), "task": (str,)}
+_NEWER: dict[str, tuple[type, ...]] = {"cut": (str,), "bfloat16": (bool,), "task": (str,), "grids": (dict,)}
 """Fields that older runs lack."""
 
 

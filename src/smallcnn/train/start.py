@@ -87,6 +87,8 @@ def start(model: str | Graph | Model, source: Source, resolution: int | None, se
 
 def _from_model(model: Model, source: Source, resolution: int | None, seed: int) -> Start:
     graph, weights, preprocessing = model.graph, dict(model.weights), model.preprocessing
+    if graph.integer:
+        raise DataError(f"{graph.name} is already quantized; train the float model that it was made from")
     size = (resolution, resolution) if resolution else preprocessing.size
     if size != preprocessing.size:
         graph = with_resolution(graph, size)
@@ -139,14 +141,14 @@ def _fitting(graph: Graph, source: Source) -> Graph:
     return graph
 
 
-def named(recipe: Recipe | str, start: Start | None = None) -> Recipe:
-    """The recipe by name; "auto" is the one suited to the start."""
+def named(recipe: Recipe | str, start: Start | None = None, *, quantize: bool = False) -> Recipe:
+    """The recipe by name; "auto" is the one suited to the start, or to quantization-aware training."""
     if isinstance(recipe, Recipe):
         return recipe
     if recipe != "auto":
         return recipes.named(recipe)
     side, trained = (min(start.graph.input_shape[:2]), start.origin is not None) if start else (0, False)
-    return recipes.named(recipes.suited(side, _SMALL, trained))
+    return recipes.named(recipes.suited(side, _SMALL, trained, quantize))
 
 
 def settled(recipe: Recipe, source: Source, start: Start) -> Recipe:
@@ -158,5 +160,6 @@ def settled(recipe: Recipe, source: Source, start: Start) -> Recipe:
         with_resolution(start.graph, (round(height * recipe.train_scale), round(width * recipe.train_scale)))
     factor = 1.0
     if start.origin and recipe.lr is None:
-        factor = _GENTLE if any(isinstance(node.op, ops.BatchNorm) for node in start.graph) else _GENTLER
+        normed = any(isinstance(node.op, ops.BatchNorm) for node in start.graph) and not recipe.quantize
+        factor = _GENTLE if normed else _GENTLER
     return replace(recipe, augment=augment, mirror=mirror, lr=factor * recipe.peak_lr, weight_decay=recipe.decay)
