@@ -8,6 +8,7 @@ from smallcnn.ir import ops
 from smallcnn.model.probe import output_error
 from smallcnn.onnx import from_onnx
 from smallcnn.reference import floating as reference
+from smallcnn.reference import integer
 
 # float32 sums over at most a few thousand terms, against float64: about 1e-7 * sqrt(terms)
 TOLERANCE = 1e-5
@@ -18,6 +19,13 @@ def answer(model, x):
     options.intra_op_num_threads, options.log_severity_level = 1, 4
     session = onnxruntime.InferenceSession(model.SerializeToString(), options)
     return session.run(None, {session.get_inputs()[0].name: x})[0]
+
+
+def defined(read, images):
+    """The definition's answer for the only output."""
+    definition = integer if read.graph.integer else reference
+    (answers,) = definition.run(read.graph, read.weights, images).values()
+    return answers
 
 
 def made(nodes, shape, stored=None, *, opset=17, kind=TensorProto.FLOAT, sides=None, outputs=("y",)):

@@ -1,6 +1,7 @@
 """Errors that a user can correct.
 
     SmallcnnError            one line for the user; the command prints it and exits with code 2
+        AccuracyError        a quantized network that loses more accuracy than allowed
         AnswerError          a network whose answer is not a finite number
         CompileError         a network that the compiler cannot turn into machine code
         ExportError          an exported file whose answers differ from the network's
@@ -21,6 +22,10 @@ from collections.abc import Iterable
 
 class SmallcnnError(Exception):
     """An error the user can correct; its text is one line that says what is wrong and what is allowed."""
+
+
+class AccuracyError(SmallcnnError):
+    """A quantized network that loses more accuracy than allowed."""
 
 
 class AnswerError(SmallcnnError):

@@ -123,7 +123,7 @@ def evaluate(
     doubt = None
     if part is None:
         same = source.fingerprint == trained_on.fingerprint
-        part = _unseen(source, trained_here=same or Path(where).name == trained_on.name)
+        part = unseen(source, trained_here=same or Path(where).name == trained_on.name)
         if part == "all" and net.facts.data:
             doubt = (
                 "all images are used, as the model was trained on another data set; images shared by both would "
@@ -159,7 +159,8 @@ def targets_for(task: Task, source: Source, split: Split) -> np.ndarray:
     return match_labels(source.classes, task.labels)[split.labels]
 
 
-def _unseen(source: Source, trained_here: bool) -> str:
+def unseen(source: Source, trained_here: bool) -> str:
+    """The split that a network was not trained on: test, val, or all if it was trained elsewhere."""
     if "test" in source.splits:
         return "test"
     if "val" in source.splits and (not source.val_is_cut or trained_here):

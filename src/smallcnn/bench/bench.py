@@ -27,7 +27,7 @@ from smallcnn.bench.first_use import FirstUse, first_use
 from smallcnn.engines.engine import check_engine, choose
 from smallcnn.errors import SmallcnnError
 from smallcnn.model.kinds import COMPILED, KINDS, check_kind
-from smallcnn.model.probe import TOLERANCE, agrees, probe_image
+from smallcnn.model.probe import probe_image
 from smallcnn.model.shipped import located
 from smallcnn.runtime import Net
 from smallcnn.system.cpu import cpu_name
@@ -204,10 +204,10 @@ def peak_meter(threads: int) -> "Meter | None":
 def verified(net: Net) -> float:
     """The relative error on the probe image. Raises SmallcnnError if the answer is wrong."""
     error = net.verify()
-    if not agrees(error):
+    if not error <= net.tolerance:
         raise SmallcnnError(
             f"{net.where}: {net.engine} gives a wrong answer on the probe image, off by {error:.1e} "
-            f"(allowed: {TOLERANCE:.0e}); not timed"
+            f"(allowed: {net.tolerance:.0e}); not timed"
         )
     return error
 
