@@ -7,7 +7,8 @@ weights that read them:
 
     factor = sqrt(range of the edge / range of the channel  *  weights that read the channel / largest such weights)
 
-A depthwise layer has a grid for each channel, so before it a factor costs nothing: the channel takes the whole range.
+A depthwise layer has a grid for each channel, so before it a factor costs nothing: the channel takes half the range.
+The other half is left for images that were not seen.
 relu6 passes a factor on only where it bounds nothing: channels that reach 6 on the calibration images stay.
 """
 
@@ -23,6 +24,9 @@ from smallcnn.transform.fold import Weights
 
 Array = np.ndarray
 
+_HEADROOM = 2.0
+"""What a channel may reach on other images, over what was seen. Channels that were scaled to fill the range saturated
+there: MobileNetV2 kept 96.7 % of its answers instead of 98.3 %."""
 _MOST = 64.0
 """Largest factor: beyond, a channel is all but dead, and its range on other images unknown."""
 
@@ -71,8 +75,8 @@ def _factors(
     live = peaks > 0
     if not live.any():
         return None
-    whole = float(peaks.max())
-    room = np.where(live, whole / np.where(live, peaks, 1), 1)
+    expected = np.where(live, _HEADROOM * peaks, 1)
+    room = np.maximum(np.where(live, peaks.max() / expected, 1), 1)
     relative = np.zeros(len(peaks))
     free = True
     for reading in readings:
@@ -86,7 +90,7 @@ def _factors(
     factor = room if free else np.sqrt(room * np.maximum(relative, 1e-6) / max(relative.max(), 1e-6))
     factor = np.clip(factor, 1 / _MOST, np.minimum(room, _MOST))
     fixed = ~live | (peaks >= most * (1 - 1e-3))
-    factor = np.where(fixed, 1, np.minimum(factor, most / np.where(live, peaks, 1)))
+    factor = np.where(fixed, 1, np.minimum(factor, np.maximum(most / expected, 1)))
     return None if np.allclose(factor, 1, rtol=1e-3) else factor
 
 
