@@ -28,11 +28,11 @@ from smallcnn.image.overrides import Overrides
 @click.option("--threads", default=1, show_default=True, help="threads of both")
 def main(files: Sequence[Path], images: Path, crop: float, engine: str, threads: int) -> None:
     """Print a row for each file."""
-    pictures, labels = _read(images)
+    contents, labels = _read(images)
     print("| network | images | top-1 | LiteRT | agree | tied |\n|---|---:|---:|---:|---:|---:|")
     for file in files:
         model = import_checkpoint([file], keep_background=True, overrides=Overrides(crop=crop))
-        batch = np.stack([model.preprocessing.prepare(picture).pixels for picture in pictures])
+        batch = np.stack([model.preprocessing.prepare(content).pixels for content in contents])
         net = runtime.of(model, engine=engine, threads=threads)
         first = len(model.labels) - 1000  # TensorFlow's networks have a class for the background before the 1,000
         ours = np.concatenate([net.logits(part) for part in np.array_split(batch, len(batch) // 16)]).argmax(1)

@@ -21,7 +21,6 @@ from smallcnn.ir.builder import Builder
 from smallcnn.ir.graph import Graph, Node
 from smallcnn.ir.types import Tensor
 from smallcnn.model.model import Model
-from smallcnn.model.probe import output_error
 from smallcnn.reference import floating, integer
 
 TOLERANCE = 1e-5
@@ -120,7 +119,9 @@ def agree(got: Outputs, want: Outputs, how: str = "", parts: Mapping[str, int] |
     assert got.keys() == want.keys()
     for name, theirs in want.items():
         if np.issubdtype(theirs.dtype, np.integer):
-            assert output_error(got[name], theirs) < TOLERANCE, f"{name}, {how}: other whole numbers"
+            off = np.abs(got[name].astype(int) - theirs.astype(int))
+            rare = off.max(initial=0) <= 1 and np.count_nonzero(off) <= 1 + off.size // 1000
+            assert got[name].dtype == theirs.dtype and rare, f"{name}, {how}: other whole numbers"  # noqa: PT018
             continue
         start = 0
         for part, length in (parts or {name: theirs.shape[-1]}).items():

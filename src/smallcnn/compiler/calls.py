@@ -127,14 +127,8 @@ def _pointwise(layer: Layer, choice: Choice, machine: Machine) -> Call:
         *packing.ends(layer, (lanes, out.pixels, shares), by_group(lanes), vector),
     )
     split, grain = (2, 1) if choice.shares > 1 else (1, tile.pixels)
-    return Call(
-        (layer,),
-        specs.Pointwise(source, sink_of(layer, lanes, shares), tile, layer.bytes),
-        operands,
-        split,
-        grain,
-        choice,
-    )
+    spec = specs.Pointwise(source, sink_of(layer, lanes, shares), tile, layer.bytes)
+    return Call((layer,), spec, operands, split, grain, choice)
 
 
 def _convolution(layer: Layer, choice: Choice, context: Context) -> Call:
@@ -149,8 +143,7 @@ def _convolution(layer: Layer, choice: Choice, context: Context) -> Call:
     lanes = layer.lanes(vector) // layer.groups
     sink = sink_of(layer, lanes, layer.groups)
     window = window_of(layer, (height, width))
-    lookup = layer.bytes is not None and layer.from_image and len(reads) == 2
-    spec = specs.Conv(window, source, layer.from_image, sink, tile, choice.rows, layer.bytes, lookup)
+    spec = specs.Conv(window, source, layer.from_image, sink, tile, choice.rows, layer.bytes, _looks_up(layer, reads))
     operands, split, grain = _strips(layer, choice, context.machine)
     return Call((layer,), spec, (*reads, *operands), split, grain, choice)
 
@@ -201,8 +194,10 @@ def _chain(layers: Sequence[Layer], choice: Choice, context: Context) -> Call:
             image, reads = _image_rows(layer, context)
             operands += reads
             window = window_of(layer, plane[::-1])
-            sink, lookup = sink_of(layer, lanes), layer.bytes is not None and len(reads) == 2
-            stages.append(specs.Conv(window, image, True, sink, tile, choice.rows, layer.bytes, lookup))
+            sink = sink_of(layer, lanes)
+            stages.append(
+                specs.Conv(window, image, True, sink, tile, choice.rows, layer.bytes, _looks_up(layer, reads))
+            )
         elif i == 0:
             view = layer.inputs[0]
             plane = (view.storage.width, view.storage.height)
@@ -307,6 +302,11 @@ def _image_rows(layer: Layer, context: Context) -> tuple[Source, list[Operand]]:
     height, width, channels = context.input_shape
     image = InputImage((width * channels, height))
     return Source(channels, channels), [image, *_normalised(layer, context, width)]
+
+
+def _looks_up(layer: Layer, reads: Sequence[Operand]) -> bool:
+    """Whether the image is read through a table: one operand after it, instead of scale and shift."""
+    return layer.from_image and len(reads) == 2
 
 
 def _normalised(layer: Layer, context: Context, width: int) -> list[Operand]:

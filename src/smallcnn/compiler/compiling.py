@@ -25,6 +25,8 @@ from smallcnn.compiler.stand import Stand
 from smallcnn.compiler.targets import Target
 from smallcnn.engines import compiled
 from smallcnn.errors import CompileError, SmallcnnError, require
+from smallcnn.ir import ops
+from smallcnn.ir.graph import Graph
 from smallcnn.model.kinds import read
 from smallcnn.model.metadata import describe
 from smallcnn.model.model import Model
@@ -161,10 +163,20 @@ def to_program(
     return replace(made, tuning=tuned.tuning, complete=tuned.complete)
 
 
+def _mixed(graph: Graph) -> bool:
+    """Whether a layer computes floats, which may be rounded to other bytes than the definition's."""
+    return any(
+        node.inputs
+        and not (node.op.moves or isinstance(node.op, ops.Quantize))
+        and not any(graph[name].tensor.grid for name in node.inputs)
+        for node in graph
+    )
+
+
 def _error(path: Path, model: Model, answer: Mapping[str, np.ndarray]) -> float:
     got = compiled.load(path, 1).run(probe_image(model.graph.input_shape))
     error = relative_error({name: batch[0] for name, batch in got.items()}, answer)
-    if not error <= (allowed := tolerance(integer=model.graph.integer)):
+    if not error <= (allowed := tolerance(integer=model.graph.integer and _mixed(model.graph))):
         raise CompileError(
             f"the compiled {model.graph.name} is off by {error:.1e} of its largest output "
             f"(allowed: {allowed:.0e}); nothing written"

@@ -65,9 +65,9 @@ class Fit:
     copied: float = 0.48
     """Bytes of a strip copied with its border."""
     requantized: float = 3.0
-    """Turning a vector of whole sums into bytes, beyond the operation that it is."""
+    """Turning a vector of whole sums into bytes, beyond the operation that it is; not fitted."""
     woven: float = 1.7
-    """Interleaving the rows of a byte window's column, per load."""
+    """Interleaving the rows of a byte window's column, per load; not fitted."""
     strip: float = 60.0
     """Nanoseconds to start a stage of a strip."""
 

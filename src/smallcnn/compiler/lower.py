@@ -244,7 +244,7 @@ class _Lowering:
         weight, bias = self._weights(node)
         bytes, mean, other_zero, most = None, None, 0, np.zeros(node.shape[-1])
         if source.grid:
-            if not (op.moves or isinstance(op, ops.Dequantize) or (isinstance(op, ops.Pool) and op.function == "max")):
+            if not (op.keeps_grid or isinstance(op, ops.Dequantize)):
                 whole.check(node, source.number)
             match op:
                 case ops.Conv() | ops.Dense():
@@ -370,7 +370,7 @@ class _Lowering:
             case ops.Quantize() as op:
                 whole.check(node, op.number)
                 return (whole.requantize(source, op, most),), node
-            case ops.Activation(function="relu" | "relu6") | ops.Clip() as op:
+            case ops.Activation() | ops.Clip() as op if op.bounds:
                 whole.check(node, source.number)
                 return (whole.bound(op, source),), node
             case ops.Activation() as op if quantize := self._quantized(node):

@@ -13,13 +13,14 @@ def runs(view: View, groups: int, dot: int) -> tuple[View, list[list[int]]]:
     starts: list[list[int]] = []  # channels
     rows: list[list[int]] = []
     per_group = view.channels // groups
+    order = {storage: i for i, storage in enumerate(dict.fromkeys(view.storages))}
     for group in range(groups):
         channels = range(group * per_group, (group + 1) * per_group)
         own: list[int] = []
         place = dict.fromkeys(channels, 0)
         last: tuple[Storage, int] | None = None  # the lane that the last run starts with, and its channels so far
         taken: set[int] = set()
-        for channel in sorted(channels, key=lambda c: (id(view.storages[c]), view.slots[c])):
+        for channel in sorted(channels, key=lambda c: (order[view.storages[c]], view.slots[c])):
             storage, slot = view.storages[channel], view.slots[channel]
             if last is None or last[0] is not storage or slot - last[1] >= dot or slot in taken:
                 last, taken = (storage, slot), set()

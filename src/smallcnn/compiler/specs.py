@@ -50,8 +50,9 @@ class Elementwise:
     """One operation of an epilogue: "relu", "clip" (low, high), ..., "affine" (two operands), "plus" (one, `pitch`),
     "quantize" (scale and zero; to `number`, between low and high), "dequantize" (scale and zero).
 
-    Of whole numbers: "requantize" a sum (multiplier and offset; `high`: it may be beyond 2**22), "add" bytes (two
-    factors and zeros, offset, the other bytes, `pitch`), "bound" (low, high), "table" (256 bytes).
+    Of whole numbers: "requantize" a sum (multiplier and offset; `high`: it may be beyond 2**22), "scale" bytes (factor
+    and zero), add a "term" (factor and zero, the other bytes; `pitch`), "round" to bytes (offset), "bound" (low, high),
+    "table" (256 bytes).
     """
 
     kind: str

@@ -11,7 +11,6 @@ float if its sums could exceed int32.
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import inf
 
 import numpy as np
 
@@ -100,7 +99,7 @@ class _Made:
                 return _Value(node.name, self._holding(inputs[0]))
         sources = [value.held for value in inputs if value.held is not None and value.held.tensor.number in BYTES]
         on_bytes = bool(inputs) and len(sources) == len(inputs)
-        if inputs and _keeps_grid(node.op):
+        if inputs and node.op.keeps_grid:
             if on_bytes and len({(source.tensor.number, source.tensor.grid) for source in sources}) == 1:
                 return _Value(node.name, self._kept(node.name, node.op, sources))
             if self._only_quantized(node) and (depth := 1 + max(value.depth for value in inputs)) < _DEEPEST:
@@ -126,7 +125,7 @@ class _Made:
         readers = self._old.consumers[node.name]
         ends = {output.node for output in self._old.outputs}
         return node.name not in ends and all(
-            isinstance(reader.op, ops.Quantize) or _keeps_grid(reader.op) for reader in readers
+            isinstance(reader.op, ops.Quantize) or reader.op.keeps_grid for reader in readers
         )
 
     def _holding(self, value: _Value) -> Node:
@@ -169,7 +168,7 @@ class _Made:
         """An operator that keeps the grid of its bytes; the bytes themselves if it bounds none of them."""
         tensor = sources[0].tensor
         assert tensor.grid is not None
-        if bounds := _bounds(op):
+        if bounds := op.bounds:
             low, high = stored(tensor.number, tensor.grid, np.array(bounds))
             if (low, high) == RANGES[tensor.number]:
                 return sources[0]
@@ -213,20 +212,3 @@ class _Made:
                 name += "_"
         self._nodes[name] = make_node(name, op, inputs)
         return self._nodes[name]
-
-
-def _keeps_grid(op: ops.Op) -> bool:
-    """Whether bytes stay on their grid: the operator only moves, chooses or bounds them."""
-    return op.moves or _bounds(op) is not None or (isinstance(op, ops.Pool) and op.function == "max")
-
-
-def _bounds(op: ops.Op) -> tuple[float, float] | None:
-    """The bounds that an operator puts on numbers; None if it does something else."""
-    match op:
-        case ops.Clip(low=low, high=high):
-            return low, high
-        case ops.Activation(function="relu"):
-            return 0.0, inf
-        case ops.Activation(function="relu6"):
-            return 0.0, 6.0
-    return None

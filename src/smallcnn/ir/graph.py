@@ -195,8 +195,8 @@ class Graph:
         """Whether an operator computes with whole numbers: a quantized network, defined by `reference.integer`."""
 
         def computes(op: Op) -> bool:
-            chooses = isinstance(op, ops.Pool) and op.function == "max"
-            return not (op.moves or chooses or isinstance(op, ops.Quantize | ops.Dequantize))
+            chooses = op.keeps_grid and op.bounds is None
+            return not (chooses or isinstance(op, ops.Quantize | ops.Dequantize))
 
         return any(computes(node.op) and any(self[name].tensor.grid for name in node.inputs) for node in self)
 

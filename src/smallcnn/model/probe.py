@@ -22,8 +22,9 @@ INTEGER_TOLERANCE = 0.15
 """The same for a network that computes with whole numbers.
 
 Engines multiply and add float32 in different orders before they round to a byte. A number halfway between two bytes may
-fall on either, and later layers carry the step on. Public networks are off by up to 0.09 in one engine or another; an
-engine whose sums overflow is off by 0.3 to 1.3.
+fall on either, and later layers carry the step on. Public networks are off by up to 0.09 in one engine or another, a
+MobileNetV2 trained for bytes was by 0.12; an engine whose sums overflow is off by 0.3 to 1.3. Compiled files without
+float layers are held to `TOLERANCE`: they give the definition's bits.
 """
 
 
@@ -69,13 +70,15 @@ def output_error(got: np.ndarray, wanted: np.ndarray) -> float:
     Engines take denormal numbers for zero, so a difference as small as those is always within `TOLERANCE`.
 
     Whole numbers must be of the same type. The real number before one may be rounded either way when it lies between
-    two steps: each step off counts a tenth, on average over the numbers, and a single one nothing.
+    two steps: each step off counts a tenth, on average over the numbers, and a single one nothing. A number that is
+    several steps off counts a thousandth for each, so only `INTEGER_TOLERANCE` allows it.
     """
     if got.shape != wanted.shape or not (np.isfinite(got).all() and np.isfinite(wanted).all()):
         return float("inf")
     if np.issubdtype(wanted.dtype, np.integer):
         if got.dtype != wanted.dtype:
             return float("inf")
-        off = int(np.abs(got.astype(np.int64) - wanted.astype(np.int64)).sum())
-        return 0.0 if off <= 1 else off / (10 * wanted.size)
+        off = np.abs(got.astype(np.int64) - wanted.astype(np.int64))
+        most, total = int(off.max(initial=0)), int(off.sum())
+        return 0.0 if total <= 1 else max(total / (10 * wanted.size), most / 1000 if most > 1 else 0.0)
     return float(np.abs(got - wanted).max() / max(np.abs(wanted).max(), np.finfo(np.float32).tiny / TOLERANCE))

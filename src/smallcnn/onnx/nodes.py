@@ -136,7 +136,9 @@ class Nodes:
                 inputs += [self.constant(f"{name}.{key}", np.array([value])) for key, value in ends]
                 return self.emit("Slice", inputs, name)
             case ops.LocalResponseNorm() as op:
-                return self.emit("LRN", inputs, name, size=op.size, alpha=op.alpha, beta=op.beta, bias=op.bias)
+                return self.emit(
+                    "LRN", inputs, name, size=op.size, alpha=float(op.alpha), beta=float(op.beta), bias=float(op.bias)
+                )
             case ops.Dropout():
                 return inputs[0]
             case ops.Quantize(number=number, grid=grid):

@@ -36,7 +36,6 @@ from smallcnn.reference import floating
 from smallcnn.reference.numbers import real, stored
 
 Array = np.ndarray
-_BOUNDS = {"relu": (0.0, np.inf), "relu6": (0.0, 6.0)}
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,9 @@ def apply(op: ops.Op, inputs: Sequence[Value], weights: Mapping[str, Array], ten
     scales = [np.array(grid.scale, np.float32) for grid in grids]
     if isinstance(op, ops.Quantize):
         return Sums(((arrays[0], scales[0]),)).quantized(op.number, op.grid)
-    if op.moves or (isinstance(op, ops.Pool) and op.function == "max"):
+    if op.bounds:
+        return _bounded(op.bounds, arrays[0], tensors[0])
+    if op.keeps_grid:
         return floating.apply(op, arrays, {}, tensors)
     centred = [array.astype(np.int64) - np.array(grid.zero) for array, grid in zip(arrays, grids, strict=True)]
     match op:
@@ -110,8 +111,6 @@ def apply(op: ops.Op, inputs: Sequence[Value], weights: Mapping[str, Array], ten
             return _window_sums(op, centred[0], scales[0])
         case ops.Add():
             return Sums(tuple(zip(centred, scales, strict=True)))
-        case ops.Activation(function="relu" | "relu6") | ops.Clip():
-            return _bounded(op, arrays[0], tensors[0])
         case ops.Activation():
             values = Sums(((centred[0], scales[0]),)).real().astype(np.float64)
             return np.asarray(floating.apply(op, [values], {})).astype(np.float32)
@@ -151,9 +150,7 @@ def _window_sums(op: ops.Pool, source: Array, scale: Array) -> Sums:
     return Sums(((total(source).astype(np.int64), scale / np.asarray(counts, np.float32)),))
 
 
-def _bounded(op: ops.Activation | ops.Clip, source: Array, tensor: Tensor) -> Array:
+def _bounded(bounds: tuple[float, float], source: Array, tensor: Tensor) -> Array:
     """Between the stored numbers of the bounds."""
-    low, high = (op.low, op.high) if isinstance(op, ops.Clip) else _BOUNDS[op.function]
     assert tensor.grid is not None
-    bounds = stored(tensor.number, tensor.grid, np.array([low, high]))
-    return np.clip(source, *bounds)
+    return np.clip(source, *stored(tensor.number, tensor.grid, np.array(bounds)))

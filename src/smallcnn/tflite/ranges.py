@@ -45,13 +45,9 @@ class Ranges:
         return low, high
 
     def _own(self, node: Node) -> Range:
+        if node.op.bounds:
+            return node.op.bounds
         match node.op:
-            case ops.Clip(low=low, high=high):
-                return low, high
-            case ops.Activation(function="relu"):
-                return 0.0, inf
-            case ops.Activation(function="relu6"):
-                return 0.0, 6.0
             case ops.Activation(function="sigmoid" | "hard_sigmoid"):
                 return 0.0, 1.0
             case ops.Concat():

@@ -9,21 +9,22 @@ struct feature {
 #include <cpuid.h>
 
 #define BITS(value, mask) (((value) & (mask)) == (mask))
+#define ONCE __attribute__((cold, noinline)) static /* runs once per file: small rather than fast */
 
-static int sse41(void) { /* as in Penryn: SSSE3, CMPXCHG16B, SSE4.1 */
+ONCE int sse41(void) { /* as in Penryn: SSSE3, CMPXCHG16B, SSE4.1 */
     unsigned a, b, c, d;
     return __get_cpuid(1, &a, &b, &c, &d) && BITS(c, 1u << 9 | 1u << 13 | 1u << 19);
 }
 
 /* Whether the operating system saves these register sets: 2 SSE, 4 AVX, 0xe0 AVX-512. */
-static int saved(unsigned parts) {
+ONCE int saved(unsigned parts) {
     unsigned a, b, c, d, low, high;
     if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & 1u << 27)) return 0; /* OSXSAVE */
     __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
     return BITS(low, parts);
 }
 
-static int avx2(void) { /* x86-64-v3, as in Haswell */
+ONCE int avx2(void) { /* x86-64-v3, as in Haswell */
     unsigned a, b, c, d;
     const unsigned one = 1u << 12 | 1u << 20 | 1u << 22 | 1u << 23 | 1u << 28 | 1u << 29; /* FMA SSE4.2 MOVBE POPCNT
                                                                                            AVX F16C */
@@ -34,19 +35,19 @@ static int avx2(void) { /* x86-64-v3, as in Haswell */
     return __get_cpuid(0x80000001, &a, &b, &c, &d) && BITS(c, extended);
 }
 
-static int avx512(void) { /* x86-64-v4, as in Skylake's servers: F DQ CD BW VL */
+ONCE int avx512(void) { /* x86-64-v4, as in Skylake's servers: F DQ CD BW VL */
     unsigned a, b, c, d;
     if (!avx2() || !saved(0xe6) || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return 0;
     return BITS(b, 1u << 16 | 1u << 17 | 1u << 28 | 1u << 30 | 1u << 31);
 }
 
-static int avxvnni(void) { /* AVX-VNNI, as in Alder Lake */
+ONCE int avxvnni(void) { /* AVX-VNNI, as in Alder Lake */
     unsigned a, b, c, d;
     if (!avx2() || !__get_cpuid_count(7, 0, &a, &b, &c, &d) || a < 1) return 0; /* a: the last part of this leaf */
     return __get_cpuid_count(7, 1, &a, &b, &c, &d) && BITS(a, 1u << 4);
 }
 
-static int vnni(void) { /* AVX-512 with VBMI, VBMI2 and VNNI, as in Ice Lake and Zen 4 */
+ONCE int vnni(void) { /* AVX-512 with VBMI, VBMI2 and VNNI, as in Ice Lake and Zen 4 */
     unsigned a, b, c, d;
     return avx512() && __get_cpuid_count(7, 0, &a, &b, &c, &d) && BITS(c, 1u << 1 | 1u << 6 | 1u << 11);
 }

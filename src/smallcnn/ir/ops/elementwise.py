@@ -1,6 +1,7 @@
 """Elementwise operators, and those that combine tensors element by element."""
 
 from dataclasses import dataclass
+from math import inf
 from typing import ClassVar, Literal, get_args
 
 from smallcnn.errors import GraphError
@@ -29,7 +30,12 @@ class Activation(Op):
 
     def on_grids(self, shape: Shape, *inputs: Tensor) -> Tensor:
         """Bounds keep the grid; any other function gives real numbers."""
-        return passed_on(self, inputs) if self.function in ("relu", "relu6") else Tensor(shape)
+        return passed_on(self, inputs) if self.bounds else Tensor(shape)
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """Those of relu and relu6."""
+        return {"relu": (0.0, inf), "relu6": (0.0, 6.0)}.get(self.function)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +55,11 @@ class Clip(Op):
     def on_grids(self, shape: Shape, *inputs: Tensor) -> Tensor:  # noqa: ARG002
         """On the same grid."""
         return passed_on(self, inputs)
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Its attributes."""
+        return self.low, self.high
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,16 @@ class Op:
     inputs_min: ClassVar[int] = 1
     inputs_max: ClassVar[int | None] = 1
 
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """The bounds that it puts on numbers, which may be infinite; None if it does anything else."""
+        return None
+
+    @property
+    def keeps_grid(self) -> bool:
+        """Whether bytes stay on their grid: it only moves, chooses or bounds them."""
+        return self.moves or self.bounds is not None
+
     def output(self, *inputs: Tensor) -> Tensor:
         """The result for these inputs; GraphError if they do not fit.
 

@@ -54,9 +54,14 @@ class Pool(Op):
             if max(pads) >= size:
                 raise GraphError(f"padding {self.padding} must be below the window, {self.kernel}, on every side")
 
+    @property
+    def keeps_grid(self) -> bool:
+        """A maximum chooses."""
+        return self.function == "max"
+
     def output(self, *inputs: Tensor) -> Tensor:
         """A maximum may be of any number type."""
-        return passed_on(self, inputs) if self.function == "max" else super().output(*inputs)
+        return passed_on(self, inputs) if self.keeps_grid else super().output(*inputs)
 
     def on_grids(self, shape: Shape, *inputs: Tensor) -> Tensor:  # noqa: ARG002
         """A mean is a real number."""

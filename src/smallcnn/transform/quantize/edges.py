@@ -56,11 +56,11 @@ def find_edges(graph: Graph, keep_float: Collection[str] = ()) -> Edges:
     of = {
         node.name: node.name
         for node in graph
-        if (node.name in in_float or not keeps_grid(node.op))
+        if (node.name in in_float or not node.op.keeps_grid)
         and any(reader.name not in in_float for reader in graph.consumers[node.name])
     }
     for node in graph:
-        if node.name not in in_float and bounds(node.op):
+        if node.name not in in_float and node.op.bounds:
             of.update(dict.fromkeys(_bounded(graph, node, of), node.name))
     return Edges(of, _groups(graph, of, in_float), frozenset(in_float))
 
@@ -74,16 +74,6 @@ def check_integer_forms(graph: Graph, in_float: Collection[str]) -> None:
     """Raises GraphError naming the first node that has no integer form and is not computed in float32."""
     if found := [name for name in without_integer_form(graph) if name not in in_float]:
         raise GraphError(f"{found[0]}: a {graph[found[0]].op.kind} has no integer form; it can be kept in float")
-
-
-def keeps_grid(op: ops.Op) -> bool:
-    """Whether the operator gives bytes on the grid of its input."""
-    return op.moves or bounds(op) or (isinstance(op, ops.Pool) and op.function == "max")
-
-
-def bounds(op: ops.Op) -> bool:
-    """Whether the operator bounds numbers and does nothing else."""
-    return isinstance(op, ops.Clip) or (isinstance(op, ops.Activation) and op.function in ("relu", "relu6"))
 
 
 def _in_float(graph: Graph, keep_float: Collection[str]) -> set[str]:
@@ -120,7 +110,7 @@ def _groups(graph: Graph, of: dict[str, str], in_float: set[str]) -> tuple[tuple
     for node in graph:
         if node.name in of:
             carries[node.name] = of[node.name]
-        elif node.name not in in_float and keeps_grid(node.op):
+        elif node.name not in in_float and node.op.keeps_grid:
             joined = set().union(*(together[carries[name]] for name in node.inputs))
             for name in joined:
                 together[name] = joined

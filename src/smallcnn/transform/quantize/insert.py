@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from math import inf
 
 import numpy as np
 
@@ -13,7 +12,7 @@ from smallcnn.ir.rewrite import unused_name
 from smallcnn.ir.types import RANGES, Grid
 from smallcnn.reference.numbers import stored
 from smallcnn.transform.fold import Weights
-from smallcnn.transform.quantize.edges import bounds, check_integer_forms, find_edges, keeps_grid
+from smallcnn.transform.quantize.edges import check_integer_forms, find_edges
 from smallcnn.transform.quantize.stored import weight_grid
 
 Array = np.ndarray
@@ -50,13 +49,13 @@ def insert(
         in_float = node.name in edges.in_float
         forms = made.real if in_float else made.bytes
         inputs = [forms[name] for name in node.inputs]
-        if bounds(node.op) and not in_float and _bounded_by(inputs[0].tensor.grid, node.op):
+        if node.op.bounds and not in_float and _bounded_by(inputs[0].tensor.grid, node.op):
             made.bytes[node.name] = inputs[0]
         else:
             op, own = _stored_layer(node, inputs, weights, None if in_float else weight_grids)
             new = made.add(node.name, op, inputs)
             values |= own
-            if not in_float and keeps_grid(op):
+            if not in_float and op.keeps_grid:
                 made.bytes[node.name] = new
             elif node.name in edges.of:
                 edge = edges.of[node.name]
@@ -73,17 +72,7 @@ def insert(
 def _bounded_by(grid: Grid | None, op: ops.Op) -> bool:
     """Whether bounding the bytes of a grid by the stored numbers of an operator's bounds changes none."""
     assert grid is not None
-    low, high = stored("uint8", grid, np.array(limits(op)))
-    return (low, high) == RANGES["uint8"]
-
-
-def limits(op: ops.Op) -> tuple[float, float]:
-    """The bounds that an operator puts on numbers; infinite if it puts none."""
-    if isinstance(op, ops.Clip):
-        return op.low, op.high
-    if isinstance(op, ops.Activation) and op.function in ("relu", "relu6"):
-        return 0.0, 6.0 if op.function == "relu6" else inf
-    return -inf, inf
+    return op.bounds is not None and tuple(stored("uint8", grid, np.array(op.bounds))) == RANGES["uint8"]
 
 
 def _stored_layer(

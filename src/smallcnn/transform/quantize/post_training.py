@@ -15,7 +15,7 @@ from smallcnn.transform.fold import Weights
 from smallcnn.transform.quantize.edges import Edges, check_integer_forms, find_edges
 from smallcnn.transform.quantize.equalise import equalised
 from smallcnn.transform.quantize.form import ready
-from smallcnn.transform.quantize.insert import insert, limits
+from smallcnn.transform.quantize.insert import insert
 from smallcnn.transform.quantize.pixels import reading_pixels
 from smallcnn.transform.quantize.ranges import RangeChoice, Seen, choose_grid, look, together
 from smallcnn.transform.quantize.side_by_side import Layer, side_by_side
@@ -128,7 +128,7 @@ def _peaks(
     for done, (node, value) in enumerate(walk(graph, weights, images, operators)):
         report(done, len(graph.nodes))
         if node.name in edges.of and isinstance(node.op, ops.Conv | ops.Dense) and node.name not in edges.in_float:
-            bounded = np.clip(value, *limits(graph[edges.of[node.name]].op))
+            bounded = np.clip(value, *(graph[edges.of[node.name]].op.bounds or (-np.inf, np.inf)))
             found[node.name] = np.abs(bounded).reshape(-1, node.shape[-1]).max(0)
     return found
 
