@@ -7,6 +7,7 @@ The int8 networks run in ONNX Runtime on its integer kernels. Prints a table in 
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,20 +21,19 @@ from smallcnn.model.kinds import read
 from smallcnn.model.model import Model
 from smallcnn.transform.quantize import Settings, quantize
 
-_PLAIN = Settings(ranges="min-max", equalise=False, compensate=False, correct_bias=False)
+_PLAIN = Settings(ranges="min-max", equalise=False, copy_channels=False, compensate=False, correct_bias=False)
 
 ROWS = {
-    "one scale per layer": Settings(
-        per_tensor=True, ranges="min-max", equalise=False, compensate=False, correct_bias=False
-    ),
+    "one scale per layer": replace(_PLAIN, per_tensor=True),
     "one scale per output": _PLAIN,
-    "+ ranges by error": Settings(equalise=False, compensate=False, correct_bias=False),
-    "+ equalised channels": Settings(ranges="min-max", compensate=False, correct_bias=False),
-    "+ compensated rounding": Settings(ranges="min-max", equalise=False, correct_bias=False),
-    "+ corrected biases": Settings(ranges="min-max", equalise=False, compensate=False),
+    "+ ranges by error": replace(_PLAIN, ranges="best"),
+    "+ equalised channels": replace(_PLAIN, equalise=True),
+    "+ compensated rounding": replace(_PLAIN, compensate=True),
+    "+ corrected biases": replace(_PLAIN, correct_bias=True),
+    "all but spare channels": Settings(copy_channels=False),
     "all (`smallcnn quantize`)": Settings(),
 }
-"""Each row but the first and the last adds one step to "one scale per output"."""
+"""Each row with a plus adds one step to "one scale per output"."""
 
 
 def main() -> None:

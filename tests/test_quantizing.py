@@ -12,11 +12,15 @@ import networks
 from artifacts import artifact, colour_photos
 from smallcnn.cli.main import main
 from smallcnn.errors import AccuracyError, DataError, FileError, GraphError, ImageError
+from smallcnn.image.fit import Preprocessing
+from smallcnn.ir import ops
 from smallcnn.ir.builder import Builder
+from smallcnn.model.model import Model
 from smallcnn.model.store import load, save
 from smallcnn.quantizing import quantize
 from smallcnn.reference import integer
 from smallcnn.tasks.attributes import Attributes
+from smallcnn.tasks.detection import Detection
 from smallcnn.transform.quantize import Settings
 
 
@@ -47,6 +51,19 @@ def test_some_images_calibrate_and_the_others_judge(photos, tmp_path):
     assert stored.facts["quantized"]["images"] == 10
     # at most half of the images calibrate
     assert quantize(model, photos, tmp_path / "q.safetensors", max_drop=100).judged == 12
+
+
+def test_a_detector(tmp_path):
+    """Codes and scores are bytes up to the predictors; decoding stays float. Without boxes only agreement is judged."""
+    graph = networks.detector(threshold=0.1)
+    model = Model(graph, networks.random_weights(graph), Detection(("a", "b", "c", "d")), Preprocessing((16, 24)))
+    photos = colour_photos(tmp_path / "photos")
+    made = quantize(model, photos, tmp_path / "q.safetensors", images=8, anyway=True)
+    assert made.score is None
+    assert made.agreement > 0.5
+    assert {made.model.graph[name].tensor.number for name in made.model.graph["detect.found"].inputs} == {"float32"}
+    layers = [node for node in made.model.graph if isinstance(node.op, ops.Conv)]
+    assert {made.model.graph[node.inputs[0]].tensor.number for node in layers} == {"uint8"}
 
 
 def test_a_set_with_splits_calibrates_on_train_and_judges_on_test(tmp_path):

@@ -18,6 +18,7 @@ from smallcnn.data.targets import Classes
 from smallcnn.engines.operators import Operators
 from smallcnn.errors import AccuracyError, DataError, FileError
 from smallcnn.evaluate import targets_for, unseen
+from smallcnn.image.geometry import Seen
 from smallcnn.model import store
 from smallcnn.model.facts import TrainedOn
 from smallcnn.model.kinds import read
@@ -25,7 +26,10 @@ from smallcnn.model.model import Model
 from smallcnn.system.files import check_writable
 from smallcnn.tasks.attributes import Attributes
 from smallcnn.tasks.classification import Classification
-from smallcnn.tasks.metrics import scores
+from smallcnn.tasks.detection import Detection, answers_of
+from smallcnn.tasks.ending import PRESENT
+from smallcnn.tasks.matching import found_by_both
+from smallcnn.tasks.metrics import predicted, scores
 from smallcnn.tasks.task import Outputs, Task
 from smallcnn.transform.quantize import Report, Settings, without_integer_form, worst
 from smallcnn.transform.quantize import quantize as quantized
@@ -212,10 +216,12 @@ def _judged(
     nets = [runtime.of(one, threads=threads) for one in (model, made)]
     answers: tuple[list[Outputs], list[Outputs]] = ([], [])
     indices: list[np.ndarray] = []
+    seen: list[Seen] = []
     done = 0
     for batch in prepared_batches(data.judging, model.preprocessing, batch_size=runtime.BATCH, workers=workers):
         if len(batch.indices):
             indices.append(batch.indices)
+            seen += batch.seen
             for net, outputs in zip(nets, answers, strict=True):
                 outputs.append(net.run(batch.images))
         done += len(batch.indices) + len(batch.failed)
@@ -229,10 +235,10 @@ def _judged(
     values: list[float | None] = [None, None]
     if data.targets is not None:
         targets = data.targets[np.concatenate(indices)]
-        both = [scores(model.task, outputs, targets) for outputs in (before, after)]
+        both = [scores(model.task, outputs, targets, seen) for outputs in (before, after)]
         score = next(iter(both[0]))
         values = [one[score] for one in both]
-    agreement = _agreement(model.task, before, after)
+    agreement = _agreement(model.task, before, after, seen)
     kept = tuple(node.name for node in made.graph if node.name in settings.keep_float)
     facts = {"images": report.images, "agreement": agreement, "kept_float": list(kept)}
     other = {**model.facts.other, "quantized": facts}
@@ -250,11 +256,18 @@ def _judged(
     )
 
 
-def _agreement(task: Task, before: Outputs, after: Outputs) -> float:
-    """The share of equal answers: a classifier's best class, or whether each label of another task is present."""
+def _agreement(task: Task, before: Outputs, after: Outputs, seen: Sequence[Seen]) -> float:
+    """The share of equal answers: a classifier's best class, a detector's objects with a score of at least
+    `ending.PRESENT`, or whether each label of another task is present.
+    """
+    if isinstance(task, Detection):
+        both = zip(*(answers_of(task, outputs, seen) for outputs in (before, after)), strict=True)
+        pairs = [(one.above(PRESENT), other.above(PRESENT)) for one, other in both]
+        count = sum(len(answer.scores) for pair in pairs for answer in pair)
+        return 2 * sum(found_by_both(*pair) for pair in pairs) / count if count else 1.0
     (one,), (other,) = before.values(), after.values()
     if isinstance(task, Classification):
-        return float((one.argmax(1) == other.argmax(1)).mean())
+        return float((predicted(one) == predicted(other)).mean())
     return float(((one > 0) == (other > 0)).mean())
 
 

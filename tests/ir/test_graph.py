@@ -3,11 +3,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import FrozenInstanceError
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from networks import every_number, every_op, tiny
+from networks import every_integer, every_number, every_op, tiny
 from smallcnn import zoo
 from smallcnn.cost.profile import profile
 from smallcnn.errors import GraphError
@@ -223,6 +224,18 @@ VERSION_2 = """{"version": 2, "name": "net", "taps": ["conv", "act"],
     {"name": "fc", "inputs": ["pool"], "op": "dense", "out": 10, "bias": true}]}"""
 
 
+# What is written: attributes at their defaults and zeros of 0 are omitted.
+WRITTEN = """{"version": 2, "name": "net", "taps": ["conv", "act"],
+    "outputs": [{"name": "logits", "node": "fc"}, {"name": "codes", "node": "q"}], "nodes": [
+    {"name": "input", "inputs": [], "op": "input", "shape": [8, 9, 3]},
+    {"name": "conv", "inputs": ["input"], "op": "conv", "out": 2, "kernel": [3, 3], "stride": [2, 1],
+     "padding": [[0, 1], [1, 1]], "bias": false, "number": "int8", "grid": {"scale": [0.5, 0.25], "zero": [0, -3]}},
+    {"name": "act", "inputs": ["conv"], "op": "activation", "function": "relu6"},
+    {"name": "q", "inputs": ["conv"], "op": "quantize", "number": "uint8", "grid": {"scale": [0.125], "zero": [128]}},
+    {"name": "pool", "inputs": ["act"], "op": "global_pool"},
+    {"name": "fc", "inputs": ["pool"], "op": "dense", "out": 10}]}"""
+
+
 def test_version_2_is_read_and_written():
     g = Builder(input=(8, 9, 3))
     x = g.conv(
@@ -234,14 +247,60 @@ def test_version_2_is_read_and_written():
     logits = g.dense(g.global_pool(act, name="pool"), 10, name="fc")
     graph = g.graph({"logits": logits, "codes": codes}, features=act, taps=[x], name="net")
     assert Graph.from_json(VERSION_2) == graph
-    assert json.loads(graph.to_json()) == json.loads(VERSION_2)
+    assert Graph.from_json(WRITTEN) == graph
+    assert json.loads(graph.to_json()) == json.loads(WRITTEN)
+    assert graph.to_json_and_scales() == (graph.to_json(), ()), "zeros other than 0 stay with their scales"
 
 
 @pytest.mark.parametrize(
-    "graph", [every_op(), every_number(), *(zoo.parse(name).build() for name in zoo.names())], ids=lambda g: g.name
+    "graph",
+    [every_op(), every_number(), every_integer(), *(zoo.parse(name).build() for name in zoo.names())],
+    ids=lambda g: g.name,
 )
 def test_json_round_trip(graph):
     assert Graph.from_json(graph.to_json()) == graph
+    assert Graph.from_json(*graph.to_json_and_scales()) == graph
+
+
+SCALES = (0.1, 2.0**-126, 1 / 3, (2 - 2.0**-23) * 2.0**127, 0.5, 0.25)
+"""Numbers that float32 rounds, and its ends."""
+
+
+def on_grids() -> Graph:
+    """A convolution with a scale for each of its four outputs, and a dense layer with two; then one with one scale."""
+    g = Builder(input=(4, 4, 3))
+    x = g.conv(g.input, 4, kernel=1, number="int8", grid=Grid(SCALES[:4], (0,) * 4), name="conv")
+    x = g.dense(g.global_pool(x, name="pool"), 2, number="int8", grid=Grid(SCALES[4:], (0, 0)), name="few")
+    return g.graph(g.dense(x, 5, number="uint8", grid=Grid((0.1,), (128,)), name="fc"), features=x, name="net")
+
+
+def test_scales_of_weights_apart():
+    text, scales = on_grids().to_json_and_scales()
+    assert scales == tuple(np.array(SCALES, np.float32).tolist())
+    assert [node.get("grid") for node in json.loads(text)["nodes"]] == [
+        None, None, None, None, {"scale": [0.100000001], "zero": [128]},
+    ]  # fmt: skip
+    assert Graph.from_json(text, np.array(scales, np.float32)) == on_grids()
+    assert Graph.from_json(on_grids().to_json()) == on_grids()
+
+
+@pytest.mark.parametrize(
+    ("scales", "message"),
+    [
+        ((), "conv: weights of 'int8' need a grid"),
+        (SCALES[:3], "conv: weights of 'int8' need a grid"),
+        (SCALES[:5], "few: weights of 'int8' need a grid"),
+        ((*SCALES, 1.0), "more scales than its weights have outputs"),
+        ((float("nan"), *SCALES[1:]), "conv: a scale must be a number above 0, not nan"),
+        ((-0.5, *SCALES[1:]), "conv: a scale must be a number above 0, not -0.5"),
+        ((1e-45, *SCALES[1:]), "conv: a scale must be from 1.18e-38 to 3.4e"),
+    ],
+    ids=str,
+)
+def test_scales_that_do_not_fit(scales, message):
+    text, _ = on_grids().to_json_and_scales()
+    with pytest.raises(GraphError, match=f"^{message}"):
+        Graph.from_json(text, scales)
 
 
 def changed(**entries: object) -> str:
@@ -286,7 +345,7 @@ NODES = json.loads(VERSION_1)["nodes"]
         (with_node(1, inputs="input"), "not the JSON of a graph: 'inputs' is 'input', not a list"),
         (with_node(1, name="two\nlines"), r"'two\\nlines' is not a node name"),
         (with_node(1, op="convolution"), "conv: no operator 'convolution'; closest: activation, conv"),
-        (with_node(1, dilation=2), "conv: conv has no attribute 'dilation'; it has out, kernel, "),
+        (with_node(1, spread=2), "conv: conv has no attribute 'spread'; it has out, kernel, "),
         (with_node(1, out=float("nan")), "conv: output channels must be a whole number .* not nan"),
         (with_node(1, out=10**4000), r"conv: output channels must be a whole number .* not 10+\.\.\.0+$"),
         (with_node(1, kernel=[99, 99]), "conv: a 99x99 window does not fit"),

@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from artifacts import artifact
 from networks import every_op, tiny
 from smallcnn import zoo
 from smallcnn.errors import FileError
+from smallcnn.ir.builder import Builder
+from smallcnn.ir.types import Grid
+from smallcnn.model.model import Model
 from smallcnn.model.store import load, save
 from smallcnn.tasks.classification import Classification
 
@@ -79,6 +82,60 @@ def test_round_trip_is_bitwise(graph, path):
         (name, value.tobytes()) for name, value in before.weights.items()
     ]
     assert all(value.dtype == np.float32 for value in after.weights.values())
+
+
+@pytest.fixture
+def integers() -> Model:
+    """A small network of whole numbers: scales for each of 3 and for each of 2 outputs, and one for all."""
+    g = Builder(input=(4, 4, 3))
+    x = g.conv(g.input, 3, kernel=1, number="int8", grid=Grid((0.1, 0.2, 2e-38), (0,) * 3), bias=False, name="conv")
+    x = g.conv(x, 2, kernel=1, number="int8", grid=Grid((0.4, 0.5), (0, 0)), bias=False, name="two")
+    y = g.dense(g.global_pool(x, name="pool"), 3, number="int8", grid=Grid((0.3,), (0,)), bias=False, name="fc")
+    graph = g.graph(y, features=x, name="integers")
+    return artifact(graph)
+
+
+def test_scales_are_stored_as_a_tensor(path, integers):
+    """Every bit comes back; as text they took more than the weights of a small network."""
+    save(integers, path)
+    stored = header(path)
+    graph = json.loads(stored["__metadata__"]["smallcnn.graph"])
+    assert load_file(path)["scales"].tobytes() == np.array([0.1, 0.2, 2e-38, 0.4, 0.5], np.float32).tobytes()
+    assert [node.get("grid") for node in graph["nodes"]] == [None, None, None, None, {"scale": [0.300000012]}]
+    assert load(path).graph == integers.graph
+    assert load(path).weights.keys() == integers.weights.keys()
+
+
+def test_scales_in_the_graph_are_read(path, integers):
+    """As files had them before they were a tensor: with all digits, zeros, and all attributes."""
+    save(integers, path)
+    text = json.dumps(json.loads(integers.graph.to_json()), indent=1).replace("0.100000001", "0.10000000149011612")
+    text = text.replace('"out": 3', '"out": 3, "bias": false, "groups": 1', 1)
+    entries = header(path)["__metadata__"] | {"smallcnn.graph": text}
+    save_file(dict(integers.weights), path, entries)
+    assert load(path).graph == integers.graph
+
+
+@pytest.mark.parametrize(
+    ("scales", "message"),
+    [
+        (np.ones(4, np.float32), "two: weights of 'int8' need a grid"),
+        (np.ones(6, np.float32), "more scales than its weights have outputs"),
+        (np.zeros(5, np.float32), "conv: a scale must be a number above 0, not 0.0"),
+        (np.ones((5, 1), np.float32), "'scales' is stored as F32 (5, 1), not as a vector of F32"),
+        (np.ones(5), "'scales' is stored as F64 (5,), not as a vector of F32"),
+        (np.float32(1), "'scales' is stored as F32 (), not as a vector of F32"),
+    ],
+    ids=str,
+)
+def test_scales_that_do_not_fit(path, integers, scales, message):
+    save(integers, path)
+    save_file(load_file(path) | {"scales": np.asarray(scales)}, path, header(path)["__metadata__"])
+    assert refused(path).startswith(message)
+
+
+def test_scales_of_a_network_that_has_none(path):
+    assert refused(saved(path, with_tensor("scales", F32 + 1))) == "more scales than its weights have outputs"
 
 
 def test_odd_values_and_labels_survive(path):
@@ -275,12 +332,13 @@ def content(tmp_path_factory) -> bytes:
 byte = st.integers(0, 255) | st.sampled_from(b'"{}[],:019eN-')
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
-@given(changes=st.lists(st.tuples(st.floats(0, 1), byte), min_size=1, max_size=3))
-def test_a_damaged_header_is_read_or_refused(path, content, changes):
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=400)
+@given(changes=st.lists(st.tuples(st.floats(0, 1), byte), min_size=1, max_size=3), whole=st.booleans())
+def test_a_damaged_header_is_read_or_refused(path, content, integers, changes, whole):
     """Any of its bytes changed: an artifact or a FileError, never another exception."""
-    damaged = bytearray(content)
-    end = 8 + int.from_bytes(content[:8], "little")
+    save(integers, path)
+    damaged = bytearray(path.read_bytes() if whole else content)
+    end = 8 + int.from_bytes(damaged[:8], "little")
     for where, value in changes:
         damaged[int(where * (end - 1))] = value
     path.write_bytes(damaged)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from smallcnn.cli.options import as_json, root, threads, workers
+from smallcnn.cli import options
 from smallcnn.cli.show import print_json, progress, remark, say, size, table, warn_untrained
 
 if TYPE_CHECKING:
@@ -17,9 +17,9 @@ _WORST = 5
 
 
 @click.command("quantize")
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--data", required=True, metavar="SOURCE", help="images to calibrate and to judge on, best labelled")
-@root
+@options.file
+@options.data("images to calibrate and to judge on, best labelled")
+@options.root
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="model file to write (.safetensors)")
 @click.option(
     "--max-drop", type=click.FloatRange(0), default=1.0, show_default=True, metavar="POINTS",
@@ -32,9 +32,9 @@ _WORST = 5
 @click.option("--keep-float", multiple=True, metavar="LAYER", help="layer to keep in float; may be given several times")
 @click.option("--per-tensor", is_flag=True, help="one scale for all weights of a layer, as old engines need")
 @click.option("--anyway", is_flag=True, help="write the file even if the score drops by more")
-@threads
-@workers
-@as_json
+@options.threads
+@options.workers
+@options.as_json
 def command(
     file: Path,
     data: str,

@@ -14,7 +14,7 @@ from smallcnn.onnx.write import IR_VERSION, OPSET
 from smallcnn.system.cpu import core_limit
 from smallcnn.system.denormals import flushed
 
-_TOGETHER = 16
+_TOGETHER = 8
 """Images that an operator computes at a time; more take memory and no less time."""
 
 

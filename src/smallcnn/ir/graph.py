@@ -10,17 +10,18 @@ Everything else in the package reads a graph or turns one into another. Build on
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from math import prod
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from smallcnn.errors import GraphError
 from smallcnn.ir import checks, ops
 from smallcnn.ir.checks import shown
 from smallcnn.ir.ops import Op, Weight
-from smallcnn.ir.types import LOGITS, Shape, Tensor
+from smallcnn.ir.types import LOGITS, Grid, Shape, Tensor
 
 _NAME = re.compile(r"[A-Za-z_]\w*(\.\w+)*", re.ASCII)
 _LONGEST_NAME = 200
@@ -223,17 +224,35 @@ class Graph:
         return {f"{n.name}.{key}": weight for n in self.nodes for key, weight in self.weights_of(n).items()}
 
     def to_json(self) -> str:
-        """The graph as a JSON object; shapes are omitted, as they follow from the rest."""
-        nodes = [{"name": node.name, "inputs": node.inputs, **ops.to_json(node.op)} for node in self.nodes]
+        """The graph as a JSON object; shapes and defaults are omitted, as they follow from the rest."""
+        return self._json([ops.to_json(node.op) for node in self.nodes])
+
+    def to_json_and_scales(self) -> tuple[str, tuple[float, ...]]:
+        """The JSON without the grids of weights that have a scale per output and zeros 0, and these scales in order."""
+        records, scales = [], list[float]()
+        for node in self.nodes:
+            record = ops.to_json(node.op)
+            if (grid := _per_output(node.op)) is not None:
+                del record["grid"]
+                scales += grid.scale
+            records.append(record)
+        return self._json(records), tuple(scales)
+
+    def _json(self, records: Sequence[dict[str, Any]]) -> str:
+        nodes = [
+            {"name": node.name, "inputs": node.inputs, **record}
+            for node, record in zip(self.nodes, records, strict=True)
+        ]
         outputs = [{"name": output.name, "node": output.node} for output in self.outputs]
         record = {"version": _JSON_VERSION, "name": self.name, "outputs": outputs, "taps": self.taps, "nodes": nodes}
-        return json.dumps(record)
+        return json.dumps(record, separators=(",", ":"))
 
     @classmethod
-    def from_json(cls, text: str) -> "Graph":
-        """The inverse of `to_json`; GraphError naming the node if anything is missing, unknown or does not fit.
+    def from_json(cls, text: str, scales: Iterable[float] = ()) -> "Graph":
+        """The inverse of `to_json`, or with `scales` of `to_json_and_scales`.
 
-        Version 1, which had one output and one tap, is read too.
+        Version 1, which had one output and one tap, is read too. Raises GraphError, naming the node, if anything is
+        missing, unknown, surplus or does not fit.
         """
         if len(text) > _LONGEST_JSON:
             raise GraphError(f"a graph's JSON of {len(text):,} characters; at most {_LONGEST_JSON:,} are allowed")
@@ -247,11 +266,14 @@ class Graph:
         nodes: dict[str, Node] = {}
         entries = _entry(record, "nodes", list)
         check_count(len(entries))
+        left = map(float, scales)
         for entry in entries:
-            node = _node_from_json(entry, nodes)
+            node = _node_from_json(entry, nodes, left)
             if node.name in nodes:
                 raise GraphError(f"{node.name}: two nodes have this name")
             nodes[node.name] = node
+        if next(left, None) is not None:
+            raise GraphError("more scales than its weights have outputs")
         if version == 1:
             outputs, taps = [{"name": LOGITS, "node": _entry(record, "output", str)}], [_entry(record, "features", str)]
         else:
@@ -262,15 +284,27 @@ class Graph:
         return cls(_entry(record, "name", str), tuple(nodes.values()), ends, tuple(taps))
 
 
-def _node_from_json(entry: object, earlier: dict[str, Node]) -> Node:
+def _per_output(op: Op) -> Grid | None:
+    """The grid of an operator's weights, if it has a scale for each of several outputs and zeros 0."""
+    grid = op.grid if isinstance(op, ops.Conv | ops.Dense) else None
+    return grid if grid is not None and len(grid.scale) > 1 and not any(grid.zero) else None
+
+
+def _node_from_json(entry: object, earlier: dict[str, Node], scales: Iterator[float]) -> Node:
+    """The node of an entry; `scales` go to weights on a grid that the entry does not give."""
     name, inputs = _entry(entry, "name", str), _entry(entry, "inputs", list)
     _check_name(name)
     for source in inputs:
         if not (isinstance(source, str) and source in earlier):
             raise GraphError(f"{name}: its input {shown(source)} is not an earlier node")
     assert isinstance(entry, dict)
+    attributes = {key: value for key, value in entry.items() if key not in ("name", "inputs")}
+    if "number" in attributes and "grid" not in attributes and checks.is_whole(out := attributes.get("out")):
+        attributes["grid"] = {"scale": list(islice(scales, out))}
+        if len(attributes["grid"]["scale"]) != out:
+            raise GraphError(f"{name}: weights of {shown(attributes['number'])} need a grid")
     try:
-        op = ops.from_json({key: value for key, value in entry.items() if key not in ("name", "inputs")})
+        op = ops.from_json(attributes)
     except GraphError as error:
         raise GraphError(f"{name}: {error}") from None
     return make_node(name, op, [earlier[source] for source in inputs])

@@ -9,7 +9,7 @@ which is the affine quantization of Jacob et al. 2018 (arXiv 1712.05877, equatio
 
 import struct
 from dataclasses import dataclass
-from math import prod
+from math import inf, prod
 from typing import Literal, get_args
 
 from smallcnn.errors import GraphError
@@ -54,9 +54,12 @@ def _as_float32(scale: object) -> float:
     """The nearest number of float32. Raises GraphError unless it is above 0 and neither subnormal nor infinite."""
     checks.above_zero("a scale", scale)
     assert isinstance(scale, int | float)
-    if not _LEAST_SCALE <= scale <= _MOST_SCALE:
+    try:
+        rounded: float = struct.unpack("<f", struct.pack("<f", scale))[0]
+    except OverflowError:
+        rounded = inf
+    if not _LEAST_SCALE <= rounded <= _MOST_SCALE:
         raise GraphError(f"a scale must be from {_LEAST_SCALE:.3g} to {_MOST_SCALE:.3g}, not {checks.shown(scale)}")
-    rounded: float = struct.unpack("<f", struct.pack("<f", scale))[0]
     return rounded
 
 

@@ -1,6 +1,7 @@
 """The model file: weights, graph, task, preprocessing and facts in one .safetensors.
 
-Tensors are the graph's weights by name, each in its own number type. The header's metadata holds, each as text,
+Tensors are the graph's weights by name, each in its own number type, and `scales`, float32: one for each output of the
+weights whose grid the graph's JSON omits, in the order of the graph. The header's metadata holds, each as text,
 
     smallcnn.format          version of this layout, "2"
     smallcnn.graph           the graph as JSON
@@ -15,12 +16,15 @@ The file contains everything needed to run the network; nothing is looked up and
 """
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from smallcnn.errors import FileError, SmallcnnError
 from smallcnn.image.fit import Preprocessing
+from smallcnn.ir.checks import shown
 from smallcnn.ir.graph import Graph
 from smallcnn.ir.types import Number
 from smallcnn.model import tensor_file
@@ -41,15 +45,18 @@ def save(model: Model, path: Path | str) -> None:
     """Writes the file atomically. Raises FileError if it cannot be written."""
     import safetensors.numpy
 
+    graph, scales = model.graph.to_json_and_scales()
     metadata = {
         "smallcnn.format": FORMAT,
-        "smallcnn.graph": model.graph.to_json(),
+        "smallcnn.graph": graph,
         "smallcnn.task": kinds.to_json(model.task),
         "smallcnn.preprocessing": model.preprocessing.to_json(),
         "smallcnn.facts": json.dumps(model.facts.to_json()),
     }
     numbers = {name: weight.tensor.number for name, weight in model.graph.weights.items()}
     tensors = {name: np.ascontiguousarray(value, numbers[name]) for name, value in model.weights.items()}
+    if scales:
+        tensors[_SCALES] = np.array(scales, np.float32)
     with atomic(path) as temporary:
         temporary.write_bytes(tensor_file.ordered(safetensors.numpy.save(tensors, metadata)))
 
@@ -76,8 +83,8 @@ def _read(path: Path) -> Model:
         if "smallcnn.graph" not in metadata:
             raise FileError("a .safetensors file, but not smallcnn's: it holds weights without a graph")
         check_format(metadata)
-        graph = Graph.from_json(metadata["smallcnn.graph"])
-        stored = file.keys()
+        graph = Graph.from_json(metadata["smallcnn.graph"], _scales(file))
+        stored = [name for name in file.keys() if name != _SCALES]  # noqa: SIM118
         if len(stored) > 2 * len(graph.weights) + 100:  # fewer are listed by name below
             raise FileError(f"{len(stored):,} tensors for a network that stores {len(graph.weights):,}")
         for name in stored:
@@ -90,5 +97,16 @@ def _read(path: Path) -> Model:
     return Model(graph, ordered, task_of(metadata), preprocessing, facts_of(metadata))
 
 
+def _scales(file: Any) -> Iterable[float]:
+    """The scales of an open file; none if it has no such tensor. Raises FileError if that is no vector of float32."""
+    if _SCALES not in file.keys():  # noqa: SIM118
+        return ()
+    part = file.get_slice(_SCALES)
+    if (kind := part.get_dtype()) != "F32" or len(part.get_shape()) != 1:
+        raise FileError(f"{_SCALES!r} is stored as {kind} {shown(tuple(part.get_shape()))}, not as a vector of F32")
+    return file.get_tensor(_SCALES)
+
+
+_SCALES = "scales"  # weights have a dot in their names
 _KINDS: dict[Number, str] = {"float32": "F32", "uint8": "U8", "int8": "I8", "int32": "I32"}
 """The names of number types in a .safetensors file."""

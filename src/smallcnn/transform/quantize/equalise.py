@@ -81,7 +81,7 @@ def _factors(
     free = True
     for reading in readings:
         weight = np.abs(weights[f"{reading.node.name}.weight"])
-        if _is_depthwise(graph, reading.node):
+        if is_depthwise(graph, reading.node):
             continue
         free = False
         share = weight / np.maximum(weight.reshape(len(weight), -1).max(1), 1e-30).reshape(-1, *[1] * (weight.ndim - 1))
@@ -144,7 +144,8 @@ def _passed(graph: Graph, reader: Node, source: Node, channels: Array, others: M
             return None
 
 
-def _is_depthwise(graph: Graph, node: Node) -> bool:
+def is_depthwise(graph: Graph, node: Node) -> bool:
+    """Whether a layer computes each channel alone."""
     return isinstance(node.op, ops.Conv) and node.op.groups == graph[node.inputs[0]].shape[-1]
 
 

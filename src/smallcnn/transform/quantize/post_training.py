@@ -1,6 +1,6 @@
 """Post-training quantization: a float model and calibration images give a model that computes with bytes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,9 @@ from smallcnn.transform.quantize.form import ready
 from smallcnn.transform.quantize.insert import insert
 from smallcnn.transform.quantize.pixels import reading_pixels
 from smallcnn.transform.quantize.ranges import RangeChoice, Seen, choose_grid, look, together
+from smallcnn.transform.quantize.reach import Reach, channels
 from smallcnn.transform.quantize.side_by_side import Layer, side_by_side
+from smallcnn.transform.quantize.spare import apart, with_copies
 from smallcnn.transform.quantize.values import Operators, by_definition, live_bytes, walk
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ class Settings:
 
     ranges: RangeChoice = "best"
     equalise: bool = True
+    copy_channels: bool = True
     compensate: bool = True
     correct_bias: bool = True
     per_tensor: bool = False
@@ -77,11 +80,19 @@ def quantize(
     prepared = preprocessing.normalise(chosen)
     edges = find_edges(graph, settings.keep_float)
     names: tuple[str, ...] = ()
-    steps = _Steps(len(graph.nodes), 3 if settings.equalise else 2, report)
-    if settings.equalise:
-        peaks = _peaks(graph, weights, prepared, engine, edges, steps.of_pass())
-        weights, names = equalised(graph, weights, peaks)
+    looks = settings.equalise or settings.copy_channels
+    steps = _Steps(len(graph.nodes), 3 if looks else 2, report)
+    offsets: dict[str, Array] = {}
+    if looks:
+        found = channels(graph, weights, prepared, engine, steps.of_pass())
+        reach = found.reach
+        if settings.copy_channels:
+            copied = with_copies(graph, weights, found, edges.in_float)
+            weights, reach, offsets = copied.weights, copied.reach, copied.offsets
+        if settings.equalise:
+            weights, names = equalised(graph, weights, _peaks(graph, reach, edges))
     grids = observed(graph, weights, prepared, engine, edges, settings.ranges, steps.of_pass())
+    weights = apart(graph, weights, offsets, grids)
     if (graph.nodes[0].name,) in edges.groups:
         grids[graph.nodes[0].name] = pixels
     weights, weight_grids, layers = side_by_side(
@@ -115,22 +126,13 @@ def observed(
     return grids
 
 
-def _peaks(
-    graph: Graph,
-    weights: Weights,
-    images: Array,
-    operators: Operators,
-    edges: Edges,
-    report: Callable[[int, int], None],
-) -> dict[str, Array]:
+def _peaks(graph: Graph, reach: Mapping[str, Reach], edges: Edges) -> dict[str, Array]:
     """The largest magnitude of each channel of each layer, within the bounds that its edge's bytes will put on it."""
-    found: dict[str, Array] = {}
-    for done, (node, value) in enumerate(walk(graph, weights, images, operators)):
-        report(done, len(graph.nodes))
-        if node.name in edges.of and isinstance(node.op, ops.Conv | ops.Dense) and node.name not in edges.in_float:
-            bounded = np.clip(value, *(graph[edges.of[node.name]].op.bounds or (-np.inf, np.inf)))
-            found[node.name] = np.abs(bounded).reshape(-1, node.shape[-1]).max(0)
-    return found
+    return {
+        name: one.peaks(graph[edges.of[name]].op.bounds or (-np.inf, np.inf))
+        for name, one in reach.items()
+        if name in edges.of and name not in edges.in_float
+    }
 
 
 def _usable(images: Array, most: int) -> Array:

@@ -13,6 +13,7 @@ The mean of the inputs is left out, as the bias takes up a shift of the mean.
 import numpy as np
 
 from smallcnn.ir import ops
+from smallcnn.transform.quantize.values import Bytes
 
 Array = np.ndarray
 
@@ -23,7 +24,7 @@ _MOST_WINDOWS = 1 << 13
 _BLOCK = 64
 
 
-def compensated(op: ops.Conv | ops.Dense, weight: Array, scale: Array, source: Array) -> Array:
+def compensated(op: ops.Conv | ops.Dense, weight: Array, scale: Array, source: Array | Bytes) -> Array:
     """Stored weights, int8 of the shape of `weight`, for inputs (N, ...) and a scale per output, or one for all."""
     groups = op.groups if isinstance(op, ops.Conv) else 1
     inputs = weight[0].size
@@ -64,19 +65,21 @@ def _nearest(weight: Array, scale: Array) -> Array:
     return np.clip(np.rint(weight / scale), -127, 127).astype(np.int8)
 
 
-def _windows(op: ops.Conv | ops.Dense, source: Array, groups: int) -> Array:
+def _windows(op: ops.Conv | ops.Dense, source: Array | Bytes, groups: int) -> Array:
     """Inputs of a layer's filters at some positions, float64 (groups, windows, inputs of a filter)."""
     if not isinstance(op, ops.Conv):
-        return source[None].astype(np.float64)
-    (kernel_h, kernel_w), (stride_h, stride_w) = op.kernel, op.stride
-    padded = np.pad(source, ((0, 0), *op.padding, (0, 0)))
+        return source[:][None].astype(np.float64)
+    (kernel_h, kernel_w), (stride_h, stride_w), (step_h, step_w) = op.kernel, op.stride, op.dilation
+    held, border = (source.stored, source.grid.zero[0]) if isinstance(source, Bytes) else (source, 0)
+    padded = np.pad(held, ((0, 0), *op.padding, (0, 0)), constant_values=border)
     count, height, width, channels = padded.shape
-    height, width = (height - kernel_h) // stride_h + 1, (width - kernel_w) // stride_w + 1
+    height, width = (height - op.reach[0]) // stride_h + 1, (width - op.reach[1]) // stride_w + 1
     most = max(1, min(count * height * width, _MOST_WINDOWS, _MOST_NUMBERS // (kernel_h * kernel_w * channels)))
     places = np.random.default_rng(0).permutation(count * height * width)[:most]
     image, row, column = np.unravel_index(places, (count, height, width))
-    rows = row[:, None] * stride_h + np.arange(kernel_h)
-    columns = column[:, None] * stride_w + np.arange(kernel_w)
+    rows = row[:, None] * stride_h + step_h * np.arange(kernel_h)
+    columns = column[:, None] * stride_w + step_w * np.arange(kernel_w)
     found = padded[image[:, None, None], rows[:, :, None], columns[:, None, :]]  # (windows, kernel, kernel, channels)
+    found = source.real(found) if isinstance(source, Bytes) else found
     grouped = found.reshape(most, kernel_h * kernel_w, groups, channels // groups)
     return grouped.transpose(2, 0, 3, 1).reshape(groups, most, -1).astype(np.float64)

@@ -8,25 +8,23 @@ section 4.2).
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from math import inf, log10
+from math import inf
 
 import numpy as np
 
 from smallcnn.ir import ops
-from smallcnn.ir.graph import Graph
+from smallcnn.ir.graph import Graph, Node
 from smallcnn.ir.rewrite import in_order
 from smallcnn.ir.types import RANGES, Grid, Tensor
 from smallcnn.reference.numbers import real, stored
 from smallcnn.transform.fold import Weights
 from smallcnn.transform.quantize.edges import find_edges
+from smallcnn.transform.quantize.noise import Noise
 from smallcnn.transform.quantize.rounding import compensated
 from smallcnn.transform.quantize.stored import weight_grid
-from smallcnn.transform.quantize.values import Operators, own_weights
+from smallcnn.transform.quantize.values import Bytes, Operators, batches, own_weights, tidy, to_bytes
 
 Array = np.ndarray
-
-_TOGETHER = 16
-"""Images whose errors are summed at a time, so that differences take little memory."""
 
 
 @dataclass(frozen=True)
@@ -72,58 +70,56 @@ def side_by_side(
     ends = {output.node for output in graph.outputs}
     computes = {edge: producer for producer, edge in reversed(edges.of.items())}
     changed = dict(weights)
-    exact: dict[str, Array] = {}
-    rough: dict[str, Array] = {}
+    results: dict[str, _Results] = {}
     held: dict[str, Grid] = {}  # the grid of the bytes that come from each node
     weight_grids: dict[str, Grid] = {}
     weights_snr: dict[str, float] = {}
     layers: list[Layer] = []
     for done, (node, finished) in enumerate(in_order(graph)):
         report(done, len(graph.nodes))
-        if not node.inputs:
-            value = near = images
+        inputs = [results[name] for name in node.inputs]
+        whole = node.name not in edges.in_float
+        if not inputs:
+            made = _Results(images, images)
         else:
             own = own_weights(graph, node, weights)
-            inputs = [exact[name] for name in node.inputs]
-            value = operators(node, inputs, own)
-            whole = node.name not in edges.in_float
+            rounded = dict(own)
             if isinstance(node.op, ops.Conv | ops.Dense) and whole:
                 fine = weight_grid(own["weight"], own.get("bias"), held[node.inputs[0]], per_tensor=per_tensor)
-                own["weight"] = _rounded(node.op, own["weight"], fine, rough[node.inputs[0]] if compensate else None)
-                changed[f"{node.name}.weight"], weight_grids[node.name] = own["weight"], fine
-                alone = operators(node, inputs, own)
-                if correct and "bias" in own:
-                    alone += (_mean(value) - _mean(alone)).astype(np.float32)
-                weights_snr[node.name] = snr(value, alone)
-                del alone
-            near = operators(node, [rough[name] for name in node.inputs], own)
-            if whole and correct and "bias" in own:
-                shift = (_mean(value) - _mean(near)).astype(np.float32)
-                changed[f"{node.name}.bias"] = weights[f"{node.name}.bias"] + shift
-                near += shift
+                rounded["weight"] = _rounded(node.op, own["weight"], fine, inputs[0].rough if compensate else None)
+                weight_grids[node.name] = fine
+            free = [results[name] for name in finished if graph[name].inputs and graph[name].shape == node.shape]
+            corrected = whole and correct and "bias" in own
+            made, shift, alone = _computed(node, inputs, own, rounded, operators, free, corrected)
+            if corrected:
+                rounded["bias"] = own["bias"] + shift
+            if node.name in weight_grids:
+                weights_snr[node.name] = alone.snr(around_mean=corrected)
+                changed |= {f"{node.name}.{key}": value for key, value in rounded.items()}
         if node.name in edges.of:
             held[node.name] = grids[edges.of[node.name]]
-        elif node.inputs and node.inputs[0] in held:
+        elif inputs and node.inputs[0] in held:
             held[node.name] = held[node.inputs[0]]
+        moves = bool(inputs) and whole and node.op.keeps_grid and all(isinstance(one.rough, Bytes) for one in inputs)
+        grid = grids[node.name] if node.name in computes else held[node.name] if moves else None
+        if grid is not None:
+            made.rough = _stored(made.rough, grid)
         if node.name in computes or node.name in ends:
             layer = computes.get(node.name, node.name)
-            grid = grids[node.name] if node.name in computes else None
-            near = near if grid is None else on_grid(near, grid)
             layers.append(
                 Layer(
                     name=node.name,
                     layer=layer,
                     op=graph[layer].op.kind,
                     in_float=layer in edges.in_float,
-                    snr=snr(value, near),
                     weights_snr=weights_snr.get(layer, inf),
-                    bytes_snr=inf if grid is None else snr(value, on_grid(value, grid)),
-                    **_range(value, grid),
+                    **_errors(made, grid if node.name in computes else None),
                 )
             )
-        exact[node.name], rough[node.name] = value, near
+        results[node.name] = made
         for name in finished:
-            del exact[name], rough[name]
+            del results[name]
+        tidy(done)
     return changed, weight_grids, tuple(layers)
 
 
@@ -133,46 +129,80 @@ def worst(layers: Sequence[Layer]) -> list[str]:
     return [one.layer for one in sorted(rounded, key=lambda one: min(one.weights_snr, one.bytes_snr))]
 
 
-def on_grid(values: Array, grid: Grid) -> Array:
-    """The real numbers, float32, that the bytes of `values` stand for."""
-    scale, zero = np.float32(grid.scale[0]), grid.zero[0]
-    low, high = RANGES["uint8"]
-    found = values / scale
-    np.rint(found, out=found)
-    np.clip(found, low - zero, high - zero, out=found)
-    found *= scale
-    return found
+@dataclass
+class _Results:
+    """A node's results (N, ...) in the float and in the quantized network."""
+
+    exact: Array
+    rough: Array | Bytes
 
 
-def snr(exact: Array, near: Array) -> float:
-    """Signal-to-noise ratio in dB: mean square of `exact` over that of the difference; infinite if there is none."""
-    noise = signal = 0.0
-    for start in range(0, len(exact), _TOGETHER):
-        some = exact[start : start + _TOGETHER]
-        noise += float(np.square(near[start : start + _TOGETHER] - some).sum(dtype=np.float64))
-        signal += float(np.square(some).sum(dtype=np.float64))
-    if noise == 0:
-        return inf
-    return 10 * log10(signal / noise) if signal else -inf
+def _computed(
+    node: Node,
+    inputs: Sequence[_Results],
+    own: Mapping[str, Array],
+    rounded: Mapping[str, Array],
+    operators: Operators,
+    free: Sequence[_Results],
+    corrected: bool,
+) -> tuple[_Results, Array, Noise]:
+    """The results of a node, the shift that its bias takes up if `corrected`, and the noise of a layer's weights alone.
+
+    No image depends on another, so results are written where the batch's inputs were, if these are `free`.
+    """
+    shape = (len(inputs[0].exact), *node.shape)
+    exact = next((one.exact for one in free), None)
+    rough = next((one.rough for one in free if isinstance(one.rough, np.ndarray)), None)
+    exact, rough = (np.empty(shape, np.float32) if place is None else place for place in (exact, rough))
+    total, alone = Noise(), Noise()
+    for some in batches(len(exact)):
+        given = [one.exact[some] for one in inputs]
+        value = operators(node, given, own)
+        near = operators(node, [one.rough[some] for one in inputs], rounded)
+        if own:
+            total.add(value, near)
+            alone.add(value, operators(node, given, rounded))
+        exact[some], rough[some] = value, near
+    shift = total.mean.astype(np.float32) if corrected else np.float32(0)
+    if corrected:
+        rough += shift
+    return _Results(exact, rough), np.asarray(shift), alone
 
 
-def _rounded(op: ops.Conv | ops.Dense, weight: Array, grid: Grid, source: Array | None) -> Array:
+def _rounded(op: ops.Conv | ops.Dense, weight: Array, grid: Grid, source: Array | Bytes | None) -> Array:
     """A layer's weights as the real numbers that its int8 stand for; compensated if its inputs are given."""
     nearest = stored("int8", grid, weight)
     whole = nearest if source is None else compensated(op, weight, np.array(grid.scale), source)
     return real(Tensor(weight.shape, "int8", grid), whole).astype(np.float32)
 
 
-def _mean(values: Array) -> Array:
-    """Mean of each channel, float64."""
-    return values.reshape(-1, values.shape[-1]).mean(0, dtype=np.float64)
+def _stored(values: Array | Bytes, grid: Grid) -> Bytes:
+    """The nearest bytes of all images."""
+    found = np.empty(values.shape, np.uint8)
+    for some in batches(len(found)):
+        found[some] = to_bytes(values[some], grid)
+    return Bytes(found, grid)
 
 
-def _range(values: Array, grid: Grid | None) -> dict[str, float]:
-    """The range of an edge, and the share of its values beyond; without a grid the range of the values."""
-    if grid is None:
-        return {"saturated": 0.0, "low": float(values.min()), "high": float(values.max())}
-    step, zero = grid.scale[0], grid.zero[0]
-    low, high = step * -zero, step * (255 - zero)
-    beyond = (values < low - step / 2) | (values > high + step / 2)
-    return {"saturated": float(beyond.mean()), "low": low, "high": high}
+def _errors(results: _Results, grid: Grid | None) -> dict[str, float]:
+    """The figures of `Layer` that follow from the results of an edge, or of an output without a grid."""
+    noise, rounding = Noise(), Noise()
+    low, high, beyond = inf, -inf, 0
+    if grid is not None:
+        low, high = (grid.scale[0] * (end - grid.zero[0]) for end in RANGES["uint8"])
+    for some in batches(len(results.exact)):
+        value = results.exact[some]
+        noise.add(value, results.rough[some])
+        if grid is None:
+            low, high = min(low, float(value.min())), max(high, float(value.max()))
+        else:
+            rounding.add(value, Bytes(to_bytes(value, grid), grid)[:])
+            half = grid.scale[0] / 2
+            beyond += int(np.count_nonzero((value < low - half) | (value > high + half)))
+    return {
+        "snr": noise.snr(),
+        "bytes_snr": rounding.snr(),
+        "saturated": beyond / results.exact.size,
+        "low": low,
+        "high": high,
+    }

@@ -1,6 +1,7 @@
 """Runs a network node by node on a batch, so that every result can be looked at."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from math import prod
 from typing import Protocol
 
@@ -8,10 +9,18 @@ import numpy as np
 
 from smallcnn.ir.graph import Graph, Node
 from smallcnn.ir.rewrite import in_order
+from smallcnn.ir.types import RANGES, Grid
 from smallcnn.reference import floating
+from smallcnn.system.memory import give_back
 from smallcnn.transform.fold import Weights
 
 Array = np.ndarray
+Report = Callable[[int, int], None]
+"""Called with the number of nodes done and their total."""
+
+_TOGETHER = 8
+_TIDY = 2
+"""Nodes between two returns of freed memory: after each, a tenth of the time goes into getting it back."""
 
 
 class Operators(Protocol):
@@ -19,6 +28,43 @@ class Operators(Protocol):
 
     def __call__(self, node: Node, inputs: list[Array], weights: Mapping[str, Array]) -> Array:
         """The node's result, float32 (N, ...)."""
+
+
+@dataclass(frozen=True)
+class Bytes:
+    """Real numbers on a grid of uint8, in a quarter of their memory; a slice of it is float32."""
+
+    stored: Array
+    grid: Grid
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the array."""
+        return self.stored.shape
+
+    def __getitem__(self, some: slice) -> Array:
+        return self.real(self.stored[some])
+
+    def real(self, stored: Array) -> Array:
+        """What these bytes stand for, float32."""
+        found = stored.astype(np.float32)
+        found -= self.grid.zero[0]
+        found *= np.float32(self.grid.scale[0])
+        return found
+
+
+def to_bytes(values: Array, grid: Grid) -> Array:
+    """The nearest bytes, uint8: saturated, ties to even."""
+    found = values / np.float32(grid.scale[0])
+    np.rint(found, out=found)
+    found += grid.zero[0]
+    np.clip(found, *RANGES["uint8"], out=found)
+    return found.astype(np.uint8)
+
+
+def batches(count: int) -> Iterator[slice]:
+    """The places of so many images, a few at a time, so that what is computed from them takes little memory."""
+    return (slice(start, start + _TOGETHER) for start in range(0, count, _TOGETHER))
 
 
 def by_definition(node: Node, inputs: list[Array], weights: Mapping[str, Array]) -> Array:
@@ -35,12 +81,19 @@ def own_weights(graph: Graph, node: Node, weights: Weights) -> dict[str, Array]:
 def walk(graph: Graph, weights: Weights, images: Array, operators: Operators) -> Iterator[tuple[Node, Array]]:
     """Each node with its result for prepared images (N, H, W, C)."""
     values: dict[str, Array] = {}
-    for node, finished in in_order(graph):
+    for done, (node, finished) in enumerate(in_order(graph)):
         inputs = [values[name] for name in node.inputs]
         values[node.name] = operators(node, inputs, own_weights(graph, node, weights)) if inputs else images
         yield node, values[node.name]
         for name in finished:
             del values[name]
+        tidy(done)
+
+
+def tidy(done: int) -> None:
+    """Returns freed memory to the system now and then, with the number of nodes done."""
+    if done % _TIDY == 0:
+        give_back()
 
 
 def live_bytes(graph: Graph) -> int:
