@@ -43,7 +43,10 @@ from smallcnn.transform.quantize import quantize
 SUFFIX = targets.host().suffixes[0]
 KEYS = ("model", "threads", "plan", "busy")
 
-_DROPPED = ("file", "model", "precision", "threads", "vs_best_peer", "mean_vs_best_peer", "verified", "cpu", "engine")
+_DROPPED = (
+    "file", "model", "precision", "threads", "vs_best_peer", "mean_vs_best_peer", "vs_float", "verified", "cpu",
+    "engine",
+)  # fmt: skip
 """Entries of `smallcnn bench` that say nothing in a record, or that its tables compute."""
 _BUSY = """
 import sys, threading

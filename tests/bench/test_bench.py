@@ -1,17 +1,20 @@
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 
 from artifacts import artifact
-from networks import every_op
+from networks import every_op, images
 from smallcnn import onnx
 from smallcnn.bench import bench as bench_module
 from smallcnn.bench.bench import bench
+from smallcnn.bench.rows import Row, compared
+from smallcnn.cli.main import main
 from smallcnn.errors import FileError, SmallcnnError
 from smallcnn.model.store import save
 from smallcnn.tasks.attributes import Attributes
+from smallcnn.transform.quantize import quantize
 
 
 @pytest.fixture(scope="module")
@@ -86,3 +89,47 @@ def test_what_cannot_be_opened_is_one_line(tmp_path):
     (tmp_path / "x.onnx").write_bytes(b"hello")
     with pytest.raises((FileError, SmallcnnError), match=r"x\.onnx"):
         bench([tmp_path / "x.onnx"])
+
+
+def row(engine: str, ms: float, precision: str = "float32", model: str = "net") -> Row:
+    values = {field.name: 1.0 for field in fields(Row)} | {"vs_best_peer": None, "mean_vs_best_peer": None}
+    names = {"file": f"{model}.onnx", "model": model, "engine": engine, "precision": precision, "cpu": "this"}
+    return Row(**values | names | {"median_ms": ms, "vs_float": None})
+
+
+def test_networks_of_bytes_are_compared_with_their_like_and_with_the_float_network():
+    rows = compared([
+        row("compiled", 4), row("onnxruntime", 6), row("compiled", 2, "int8"), row("onnxruntime", 9, "int8"),
+        row("openvino", 3, "int8"), row("compiled", 5, "int8", "other"),
+    ])  # fmt: skip
+    assert [one.vs_best_peer for one in rows] == [1.5, 1, 1.5, 3 / 9, 1, None]
+    # openvino was not timed in float: against the fastest that was
+    assert [one.vs_float for one in rows] == [None, None, 2, 6 / 9, 4 / 3, None]
+    assert all(one.mean_vs_best_peer == pytest.approx(1.5) for one in rows)
+
+
+def test_slower_bytes_are_said_in_words(tmp_path, monkeypatch, capsys):
+    rows = compared([row("compiled", 4), row("compiled", 5, "int8"), row("onnxruntime", 2, "int8")])
+    monkeypatch.setattr(bench_module, "bench", lambda *_, **__: rows)
+    (tmp_path / "net.onnx").write_bytes(b"")
+    with pytest.raises(SystemExit) as ended:
+        main(["bench", str(tmp_path / "net.onnx")])
+    assert not ended.value.code
+    said = [line for line in capsys.readouterr().out.splitlines() if "slower" in line]
+    assert said == [
+        "net.onnx in compiled: int8 is slower than float32 on this machine (5.000 ms against 4.000): "
+        "use the float file here"
+    ]
+
+
+def test_a_network_of_bytes_is_measured_against_the_peak_of_bytes(tmp_path):
+    pytest.importorskip("halide")
+    made, _ = quantize(artifact(), images(artifact().graph, 4))
+    save(made, tmp_path / "int8.safetensors")
+    save(artifact(), tmp_path / "float.safetensors")
+    of_bytes, of_floats = bench([tmp_path / "int8.safetensors", tmp_path / "float.safetensors"], seconds=0.1)
+    assert (of_bytes.precision, of_floats.precision) == ("int8", "float32")
+    for one in (of_bytes, of_floats):
+        assert one.share_of_peak == pytest.approx(one.mult_adds_per_second / one.peak_mult_adds_per_second)
+    assert of_bytes.vs_float == pytest.approx(of_floats.median_ms / of_bytes.median_ms)
+    assert of_bytes.peak_mult_adds_per_second != of_floats.peak_mult_adds_per_second

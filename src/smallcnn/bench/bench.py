@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +24,7 @@ from PIL import Image
 
 from smallcnn import runtime
 from smallcnn.bench.first_use import FirstUse, first_use
+from smallcnn.bench.rows import Row, compared
 from smallcnn.engines.engine import check_engine, choose
 from smallcnn.errors import SmallcnnError
 from smallcnn.model.kinds import COMPILED, KINDS, check_kind
@@ -52,45 +53,6 @@ class Candidate:
     def compile(self) -> bool:
         """Whether the file has to be compiled first."""
         return self.engine == "compiled" and self.file.suffix.lower() not in COMPILED
-
-
-@dataclass(frozen=True)
-class Row:
-    """Results of one candidate: times in milliseconds for one image, memory in bytes (see `FirstUse`).
-
-    `error` is the relative error on the probe image. `share_of_peak` is the speed as a share of
-    `peak_mult_adds_per_second`, the machine's peak on as many threads; both are None without Halide.
-
-    `vs_best_peer` is the fastest other engine's median over this row's, if the model was timed both compiled and in
-    another engine. `mean_vs_best_peer` is its geometric mean over all compiled rows, if there are several models.
-    """
-
-    file: str
-    model: str
-    engine: str
-    precision: str
-    threads: int
-    median_ms: float
-    min_ms: float
-    max_ms: float
-    p90_ms: float
-    runs: int
-    mult_adds: int
-    mult_adds_per_second: float
-    peak_mult_adds_per_second: float | None
-    share_of_peak: float | None
-    vs_best_peer: float | None
-    mean_vs_best_peer: float | None
-    end_to_end_ms: float
-    load_ms: float
-    first_ms: float
-    peak_memory_bytes: int | None
-    added_memory_bytes: int | None
-    added_private_bytes: int | None
-    file_bytes: int
-    verified: bool
-    error: float
-    cpu: str
 
 
 Report = Callable[[int, int], None]
@@ -150,24 +112,25 @@ def time_candidates(
         nets = [runtime.open(path, engine=one.engine, threads=threads) for path, one in zip(paths, chosen, strict=True)]
         errors = [verified(net) for net in nets]
         report(20, 100)
-        meter = peak_meter(threads)
+        kinds = sorted({net.integer for net in nets})
+        meters = {integer: made for integer in kinds if (made := peak_meter(threads, integer=integer))}
         inputs = [probe_image(net.input_shape) for net in nets]
         inference = [lambda net=net, x=x: net.run(x) for net, x in zip(nets, inputs, strict=True)]
         photo = _photo()
         whole = [lambda net=net: net.answer(photo) for net in nets]
-        timed = [*inference, meter.run] if meter else inference
+        timed = [*inference, *(meter.run for meter in meters.values())]
         times = take_turns(timed, seconds, lambda done: report(20 + round(60 * done), 100))
         end_to_end = take_turns(whole, seconds / 4, lambda done: report(80 + round(20 * done), 100))
         for net in nets:
             verified(net)
-        peak = meter.speed if meter else None
+        peaks = {integer: meter.speed for integer, meter in meters.items()}
         rows = [
-            _row(one, path, net, error, np.array(ms), float(np.median(e2e)), use, peak)
+            _row(one, path, net, error, np.array(ms), float(np.median(e2e)), use, peaks.get(net.integer))
             for one, path, net, error, ms, e2e, use in zip(
                 chosen, paths, nets, errors, times, end_to_end, uses, strict=False
             )
         ]
-    return _compared(rows)
+    return compared(rows)
 
 
 def compile_missing(
@@ -192,13 +155,16 @@ def compile_missing(
     return [made.get(one, one.file) for one in chosen]
 
 
-def peak_meter(threads: int) -> "Meter | None":
-    """A meter of the machine's peak; None without Halide, which builds it, or on macOS, which cannot load it."""
+def peak_meter(threads: int, *, integer: bool = False) -> "Meter | None":
+    """A meter of the machine's peak, of floats or of bytes.
+
+    None without Halide, which builds it, or on macOS, which cannot load it.
+    """
     if find_spec("halide") is None or find_spec("ziglang") is None or sys.platform == "darwin":
         return None
     from smallcnn.bench.peak import meter
 
-    return meter(threads)
+    return meter(threads, integer=integer)
 
 
 def verified(net: Net) -> float:
@@ -265,7 +231,7 @@ def _row(
         file=str(one.file),
         model=net.name,
         engine=net.engine,
-        precision="float32",
+        precision="int8" if net.integer else "float32",
         threads=net.threads or 1,
         median_ms=median,
         min_ms=float(ms.min()),
@@ -289,19 +255,3 @@ def _row(
         error=error,
         cpu=cpu_name(),
     )
-
-
-def _compared(rows: Sequence[Row]) -> list[Row]:
-    """The rows with `vs_best_peer` and its mean filled in."""
-    result = []
-    for row in rows:
-        same = [other for other in rows if (other.model, other.mult_adds) == (row.model, row.mult_adds)]
-        peers = [other.median_ms for other in same if other.engine != "compiled"]
-        both = peers and len(peers) < len(same)
-        result.append(replace(row, vs_best_peer=min(peers) / row.median_ms) if both else row)
-    compiled = [row for row in result if row.engine == "compiled"]
-    ratios = [row.vs_best_peer for row in compiled if row.vs_best_peer]
-    if len({(row.model, row.mult_adds) for row in compiled if row.vs_best_peer}) < 2:
-        return result
-    mean = float(np.exp(np.mean(np.log(ratios))))
-    return [replace(row, mean_vs_best_peer=mean) for row in result]

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from smallcnn.bench import integer_peak
 from smallcnn.compiler import link, targets
 from smallcnn.compiler.program import Buffer, Program, Step
 from smallcnn.compiler.targets import Target
@@ -49,27 +50,33 @@ class Meter:
         return self.mult_adds / float(np.median(self.taken)) * 1e9
 
 
-def meter(threads: int) -> Meter:
-    """A meter for this machine, from the cache or newly compiled.
+def meter(threads: int, *, integer: bool = False) -> Meter:
+    """A meter for this machine, of floats or of bytes, from the cache or newly compiled.
 
     Raises MissingExtra without Halide.
     """
     target = targets.host()
     vectors = target.registers - 4
-    code = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
-    path = cache_folder() / "peak" / f"{target.name}-{FORMAT}-{code}{target.suffixes[0]}"
-    mult_adds = vectors * target.vector * _LENGTH * _CHAINS
+    if integer:
+        kind, mult_adds, source = f"{target.name}-bytes", integer_peak.mult_adds(target), integer_peak.__file__
+    else:
+        kind, mult_adds, source = target.name, vectors * target.vector * _LENGTH * _CHAINS, __file__
+    code = hashlib.sha256(Path(source).read_bytes()).hexdigest()[:16]
+    path = cache_folder() / "peak" / f"{kind}-{FORMAT}-{code}{target.suffixes[0]}"
+
+    def linked() -> bytes:
+        return _linked(integer_peak.program(target) if integer else _program(target, vectors), target)
+
     try:
-        return Meter(load(kept(path, lambda: _linked(target, vectors)), threads), mult_adds)
+        return Meter(load(kept(path, linked), threads), mult_adds)
     except FileError:  # damaged, or in a cache that may hold no programs (noexec)
-        anew = write(passing_folder() / path.name, _linked(target, vectors))
-        return Meter(load(anew, threads), mult_adds)
+        return Meter(load(write(passing_folder() / path.name, linked()), threads), mult_adds)
 
 
-def _linked(target: Target, vectors: int) -> bytes:
+def _linked(program: Program, target: Target) -> bytes:
     with tempfile.TemporaryDirectory(prefix="smallcnn-") as folder:
         path = Path(folder) / f"peak{target.suffixes[0]}"
-        link.write(_program(target, vectors), path)
+        link.write(program, path)
         return path.read_bytes()
 
 

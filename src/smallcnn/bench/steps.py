@@ -19,8 +19,8 @@ from smallcnn.model.probe import probe_image
 class StepTime:
     """One step, named after those of its `nodes` that have Mult-Adds, or else after the first.
 
-    `share_of_time` is relative to the whole file, `share_of_peak` to the machine's peak on as many threads. The latter
-    is None without Halide or without Mult-Adds.
+    `share_of_time` is relative to the whole file, `share_of_peak` to the machine's peak on as many threads, of bytes if
+    the network computes with bytes. The latter is None without Halide or without Mult-Adds.
     """
 
     name: str
@@ -46,9 +46,9 @@ def by_layer(
         (path,) = compile_missing([one], Path(folder), threads, lambda done: report(round(50 * done), 100))
         verified(runtime.open(path, threads=threads))
         steps = compiled.load(path, threads)
-        counts = metadata.parse(steps.metadata).layers
+        said = metadata.parse(steps.metadata)
         image = probe_image(steps.input_shape)[0]
-        meter = peak_meter(threads)
+        meter = peak_meter(threads, integer=said.integer)
         taken: list[np.ndarray] = []
         calls: list[Callable[[], object]] = [lambda: taken.append(steps.time(image))]
         if meter:
@@ -57,7 +57,7 @@ def by_layer(
     peak = meter.speed if meter else None
     medians = np.median(taken, axis=0) / 1e6  # includes warm-up runs, which are too few to matter
     return [
-        _step(label, float(ms), float(ms / medians.sum()), counts, peak)
+        _step(label, float(ms), float(ms / medians.sum()), said.layers, peak)
         for label, ms in zip(steps.labels, medians, strict=True)
     ]
 

@@ -11,7 +11,7 @@ from smallcnn.cli.options import as_json
 from smallcnn.cli.show import millions, print_json, progress, remark, say, size, table
 
 if TYPE_CHECKING:
-    from smallcnn.bench.bench import Row
+    from smallcnn.bench.rows import Row
     from smallcnn.bench.steps import StepTime
 
 
@@ -54,12 +54,14 @@ def command(
         row.file if len({Path(file).name for file in files}) < len(set(files)) else Path(row.file).name for row in rows
     ]
     compared = any(row.vs_best_peer for row in rows)
+    against_float = any(row.vs_float for row in rows)
     table(
-        ["file", "engine", "median ms", "min - max", "p90", "Mult-Adds/s", "% of peak", *["vs best peer"] * compared],
+        ["file", "engine", "median ms", "min - max", "p90", "Mult-Adds/s", "% of peak", *["vs best peer"] * compared,
+         *["vs float"] * against_float],
         [
             [name, row.engine, f"{row.median_ms:.3f}", f"{row.min_ms:.3f} - {row.max_ms:.3f}", f"{row.p90_ms:.3f}",
              f"{row.mult_adds_per_second / 1e9:.1f} G", percent(row.share_of_peak),
-             *[f"{row.vs_best_peer:.2f}" if row.vs_best_peer else "-"] * compared]
+             *[_ratio(row.vs_best_peer)] * compared, *[_ratio(row.vs_float)] * against_float]
             for name, row in zip(names, rows, strict=True)
         ],
     )  # fmt: skip
@@ -73,13 +75,24 @@ def command(
     )  # fmt: skip
     if rows[0].mean_vs_best_peer:
         say(f"compiled against the best peer: {rows[0].mean_vs_best_peer:.3f} times as fast (geometric mean)")
+    for name, row in zip(names, rows, strict=True):
+        if row.vs_float and row.vs_float < 1:
+            say(
+                f"{name} in {row.engine}: int8 is slower than float32 on this machine ({row.median_ms:.3f} ms against "
+                f"{row.vs_float * row.median_ms:.3f}): use the float file here"
+            )
     models = "; ".join(dict.fromkeys(f"{row.model} {millions(row.mult_adds)} Mult-Adds" for row in rows))
     say(f"{models}; {_machine(rows)}; verified; times in ms")
 
 
+def _ratio(value: float | None) -> str:
+    return f"{value:.2f}" if value else "-"
+
+
 def _machine(rows: "Sequence[Row]") -> str:
-    peak = rows[0].peak_mult_adds_per_second
-    measured = f"peak {peak / 1e9:.1f} G Mult-Adds/s" if peak else "peak not measured: needs the 'compile' extra"
+    peaks = {row.precision: row.peak_mult_adds_per_second for row in rows}
+    known = [f"{peak / 1e9:.1f}{f' ({number})' if len(peaks) > 1 else ''}" for number, peak in peaks.items() if peak]
+    measured = f"peak {', '.join(known)} G Mult-Adds/s" if known else "peak not measured: needs the 'compile' extra"
     return f"{rows[0].threads} thread(s); {rows[0].cpu}; {measured}"
 
 
