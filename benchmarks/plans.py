@@ -2,6 +2,7 @@
 
     python benchmarks/plans.py --threads 1
     python benchmarks/plans.py mobilenet_v2 --threads 1 --most 200 --exhaustive 7200 --plot plans.svg
+    python benchmarks/plans.py mobilenet_v1 mobilenet_v2 --int8 --tuned 45 --exhaustive 0
 
 The default plan, the one after `--tune` and the one after an exhaustive search (every form of every kernel, or the
 first `--most`) run in turns, as copies in one program. Measurements are in the cache ($SMALLCNN_CACHE) and results in
@@ -12,23 +13,24 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import geometric_mean, median
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
 import numpy as np
 
-from smallcnn import zoo
 from smallcnn.compiler import targets, tune
 from smallcnn.compiler.calibrate import of_host
 from smallcnn.compiler.calls import Call, Context, Normalisation
 from smallcnn.compiler.lower import lower
 from smallcnn.compiler.plan import plan
 from smallcnn.compiler.stand import Stand
+from smallcnn.making import init
 from smallcnn.model.tuning import SECONDS
-from smallcnn.reference.initial import initial_weights
 from smallcnn.system.cpu import cpu_name, usable_cores
 from smallcnn.system.files import atomic
 from smallcnn.transform.fold import fold
+from smallcnn.transform.quantize import Settings, quantize
 
 MODELS = (
     "mobilenet_v1", "mobilenet_v1:width=0.5", "mobilenet_v2", "shufflenet_v1:groups=3", "squeezenet_1_1",
@@ -39,9 +41,12 @@ HOURS = 3600.0
 
 @click.command()
 @click.argument("models", nargs=-1, metavar="[MODEL]...")
+@click.option("--int8", is_flag=True, help="quantize the networks first, by their ranges on noise")
 @click.option("--threads", default=1, show_default=True, help="number of threads to plan for and to time on")
 @click.option("--tuned", default=SECONDS, show_default=True, help="seconds of `--tune`")
-@click.option("--exhaustive", default=4 * HOURS, show_default=True, help="seconds of the exhaustive search, at most")
+@click.option(
+    "--exhaustive", default=4 * HOURS, show_default=True, help="seconds of the exhaustive search, at most; 0: none"
+)
 @click.option("--most", default=10**6, help="forms of each kernel in the exhaustive search  [default: all]")
 @click.option("--runs", default=50, show_default=True, help="runs of the comparison")
 @click.option("--records", default="plans.json", show_default=True, type=click.Path(path_type=Path), help="results")
@@ -49,13 +54,13 @@ HOURS = 3600.0
     "--plot", type=click.Path(path_type=Path), help=".svg or .png: estimated against measured time of each step"
 )
 def main(
-    models: tuple[str, ...], threads: int, tuned: float, exhaustive: float, most: int, runs: int, records: Path,
-    plot: Path | None,
+    models: tuple[str, ...], int8: bool, threads: int, tuned: float, exhaustive: float, most: int, runs: int,
+    records: Path, plot: Path | None,
 ) -> None:  # fmt: skip
     """Compare the plans of MODELs, by default the networks of docs/compiler.md, and print a table as Markdown."""
     known = json.loads(records.read_text("utf-8")) if records.exists() else []
     done = {(one["model"], one["threads"], one["processor"]): one for one in known}
-    keys = [(model, threads, cpu_name()) for model in models or MODELS]
+    keys = [(f"{model} int8" if int8 else model, threads, cpu_name()) for model in models or MODELS]
     for key in keys:
         if key not in done or not done[key]["complete"]:
             click.echo(f"{key[0]}, {threads} thread(s)", err=True)
@@ -72,17 +77,23 @@ def main(
 
 
 def measure(model: str, threads: int, tuned: float, exhaustive: float, most: int, runs: int) -> dict[str, Any]:
-    """A record: median and least milliseconds of each plan, and the default plan's steps."""
-    graph = zoo.parse(model).build()
-    folded, weights = fold(graph, initial_weights(graph, 0))
+    """A record of a network, or with " int8" after its name, of that quantized: median and least milliseconds of each
+    plan, and the default plan's steps."""
+    text, _, int8 = model.partition(" ")
+    with TemporaryDirectory() as folder:
+        made_of = init(text, Path(folder) / "untrained.safetensors")
+    if int8:
+        noise = np.random.default_rng(0).integers(0, 256, (2, *made_of.graph.input_shape), np.uint8)
+        made_of = quantize(made_of, noise, Settings(equalise=False, correct_bias=False))[0]
+    folded, weights = fold(made_of.graph, made_of.weights)
     target = targets.host()
-    channels = graph.input_shape[2]
-    image = Normalisation(np.ones(channels, np.float32), np.zeros(channels, np.float32))
+    image = Normalisation(*made_of.preprocessing.scale_and_shift())
     context = Context(target.machine, of_host(target), image, folded.input_shape)
     default = plan(*lower(folded, weights, context.vector), context, threads)
     stand = Stand(context, folded.results, target, threads, usable_cores())
-    plans, complete = {"default": default}, False
-    for name, seconds, forms in (("tuned", tuned, tune.MOST), ("exhaustive", exhaustive, most)):
+    plans, complete = {"default": default}, not exhaustive
+    searches = [("tuned", tuned, tune.MOST), *([("exhaustive", exhaustive, most)] if exhaustive else [])]
+    for name, seconds, forms in searches:
         made = tune.search(default, context, threads, stand, seconds=seconds, most=forms)
         plans[name], complete = made.plan, made.complete
     for calls in plans.values():
@@ -120,8 +131,8 @@ def steps(calls: Sequence[Call], nanoseconds: np.ndarray, context: Context, thre
 
 def table(records: Sequence[dict[str, Any]]) -> str:
     """Milliseconds of each plan, and how much faster it is than the default plan."""
-    names = ("default", "tuned", "exhaustive")
-    rows = [["network", *(f"{name}, ms" for name in names), "tuned", "exhaustive", "median error of the estimates"]]
+    names = tuple(records[0]["median_ms"])
+    rows = [["network", *(f"{name}, ms" for name in names), *names[1:], "median error of the estimates"]]
     for record in records:
         times = [f"{record['median_ms'][name]:.3f} ({record['min_ms'][name]:.3f})" for name in names]
         gains = [f"{record['median_ms']['default'] / record['median_ms'][name]:.3f}" for name in names[1:]]
@@ -130,7 +141,7 @@ def table(records: Sequence[dict[str, Any]]) -> str:
         geometric_mean(record["median_ms"]["default"] / record["median_ms"][name] for record in records)
         for name in names[1:]
     ]
-    head, *body = [*rows, ["geometric mean", "", "", "", *(f"**{mean:.3f}**" for mean in means), ""]]
+    head, *body = [*rows, ["geometric mean", *[""] * len(names), *(f"**{mean:.3f}**" for mean in means), ""]]
     lines = [f"| {' | '.join(row)} |" for row in (head, *body)]
     return "\n".join([lines[0], f"|{'---|' * len(head)}", *lines[1:]])
 

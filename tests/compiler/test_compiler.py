@@ -193,10 +193,22 @@ def graph_of(text):
     return made[text]() if text in made else build(text, resolution=32)
 
 
+ON_ARM = [
+    ("arm-64-linux", "every_number"),
+    ("arm-64-linux-dotprod", "every_integer"),
+    *[
+        pytest.param(target, text, marks=pytest.mark.long)
+        for target, text in [
+            ("arm-64-linux", "every_integer"), ("arm-64-linux", "effnet_cifar"),
+            ("arm-64-linux-dotprod", "every_number"), ("arm-64-linux-dotprod", "mobilenet_v2:width=0.35"),
+        ]
+    ],
+]  # fmt: skip
+
+
 @pytest.mark.skipif(not shutil.which("qemu-aarch64"), reason="needs qemu-aarch64")
-@pytest.mark.parametrize("text", ELSEWHERE)
-@pytest.mark.parametrize("target", ["arm-64-linux", pytest.param("arm-64-linux-dotprod", marks=pytest.mark.long)])
-def test_arm(text, target, tmp_path):
+@pytest.mark.parametrize(("target", "text"), ON_ARM)
+def test_arm(target, text, tmp_path):
     write_for(target, tmp_path / "net.o", graph_of(text))
     (tmp_path / "main.c").write_text(IN_C)
     compiler = [sys.executable, "-m", "ziglang", "cc", "-target", "aarch64-linux-musl", "-static"]

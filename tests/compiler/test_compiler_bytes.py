@@ -9,7 +9,8 @@ pytest.importorskip("halide")
 pytest.importorskip("ziglang")
 
 from compiled_networks import AnyTask, check, model_of
-from networks import every_integer, every_result, random_weights
+from networks import dilated, every_integer, every_result, random_weights
+from quantized_networks import on_noise
 from smallcnn.compiler.compiling import compile_file
 from smallcnn.compiler.whole import image_affine, image_table
 from smallcnn.errors import CompileError
@@ -18,11 +19,7 @@ from smallcnn.ir.builder import Builder
 from smallcnn.ir.graph import Graph, Node
 from smallcnn.ir.types import Grid
 from smallcnn.model.model import Model
-from smallcnn.reference.initial import initial_weights
-from smallcnn.transform.quantize import Settings, quantize
 from zoo_models import build
-
-FAST = Settings(equalise=False, correct_bias=False)
 
 
 def test_every_integer_operator_layer_by_layer():
@@ -93,14 +90,6 @@ def test_layers_at_random(seed):
     check(network((rng.randint(1, 30), rng.randint(1, 30), 3), *layers))
 
 
-def quantized(text: str, resolution: int) -> Model:
-    """A network of the zoo, quantized on noise."""
-    graph = build(text, resolution=resolution)
-    model = Model(graph, initial_weights(graph, 3), AnyTask(), model_of(graph).preprocessing)
-    noise = np.random.default_rng(0).integers(0, 256, (2, *graph.input_shape), np.uint8)
-    return quantize(model, noise, FAST)[0]
-
-
 @pytest.mark.parametrize(
     "text",
     [
@@ -112,8 +101,21 @@ def quantized(text: str, resolution: int) -> Model:
     ],
 )
 def test_quantized_network(text):
-    model = quantized(text, 64)
+    model = on_noise(text, 64)
     check(model)
+
+
+def test_bytes_added_to_windows():
+    """The other bytes are read as bytes by kernels of windows, too."""
+    g = Builder(input=(9, 11, 3))
+    x = layer(g, g.quantize(g.input, "uint8", scale=0.02, zero=121), 20, kernel=3, zero=90)
+    filtered = g.quantize(g.add(layer(g, x, 20, groups=20, kernel=3, zero=70), x), "uint8", scale=0.07, zero=80)
+    mean = g.quantize(g.average_pool(filtered, kernel=3, stride=1, padding=1), "uint8", scale=0.06, zero=75)
+    most = g.max_pool(filtered, kernel=3, stride=1, padding=1)
+    y = g.quantize(g.add(mean, filtered), "uint8", scale=0.11, zero=100)
+    z = g.quantize(g.add(most, y), "uint8", scale=0.13, zero=110)
+    graph = g.graph({"mean": y, "most": z}, features=z, name="added")
+    check(Model(graph, random_weights(graph), AnyTask(), Preprocessing((9, 11))))
 
 
 def test_where_bytes_lie_between_two_steps_a_table_takes_the_place_of_scale_and_shift():
@@ -139,11 +141,16 @@ def test_int8_between_layers_is_refused(tmp_path):
         compile_file(model, tmp_path / "signed.so")
 
 
+def test_a_dilated_convolution_is_refused(tmp_path):
+    with pytest.raises(CompileError, match="apart: the compiler does not support convolutions with a dilation"):
+        compile_file(model_of(dilated()), tmp_path / "dilated.so")
+
+
 def test_int8_is_smaller(tmp_path):
     """The weights take a quarter of the bytes, and the maps, too."""
     graph = build("mobilenet_v2:width=0.35", resolution=64)
     sizes = []
-    for model in (model_of(graph), quantized("mobilenet_v2:width=0.35", 64)):
+    for model in (model_of(graph), on_noise("mobilenet_v2:width=0.35", 64)):
         made = compile_file(model, tmp_path / "network.so").program
         sizes.append((len(made.weights), made.arena_bytes))
     (weights, arena), (weights8, arena8) = sizes

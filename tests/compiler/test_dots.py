@@ -12,7 +12,8 @@ import pytest
 hl = pytest.importorskip("halide")
 pytest.importorskip("ziglang")
 
-from smallcnn.compiler import retarget, targets  # noqa: E402
+from smallcnn.compiler import build, retarget, targets  # noqa: E402
+from smallcnn.compiler.specs import Bytes, Depthwise, Elementwise, Pointwise, Sink, Source, Tile, Window  # noqa: E402
 
 OBJDUMP = next((tool for tool in ("llvm-objdump", "llvm-objdump-19", "llvm-objdump-21") if shutil.which(tool)), None)
 needs_objdump = pytest.mark.skipif(OBJDUMP is None, reason="needs llvm-objdump")
@@ -49,7 +50,11 @@ def disassembled(name, inputs, weights, group, folder):
         path.write_bytes(retarget.to_object(path.read_text(), target.dots.cpu, target.dots.features))
     else:
         out.compile_to_object(str(path), operands, "kernel", hl.Target(target.halide))
-    every = ["--mattr=+dotprod"] if name.startswith("arm") else []  # else it knows no dot products
+    return disassembly(path, name)
+
+
+def disassembly(path, target):
+    every = ["--mattr=+dotprod"] if target.startswith("arm") else []  # else it knows no dot products
     command = [OBJDUMP, "-d", "--no-show-raw-insn", *every, path]
     text = subprocess.run(command, capture_output=True, text=True, check=True, timeout=100).stdout
     return text.replace("{vex}", "")
@@ -114,3 +119,37 @@ def test_code_for_another_processor_is_refused(tmp_path):
 def test_code_without_a_target_is_an_error():
     with pytest.raises(ValueError, match="names no target"):
         retarget.to_object("define void @f() { ret void }", "haswell", "")
+
+
+def kernels():
+    """A pointwise and a depthwise convolution of bytes, as the compiler makes them."""
+    end = (Elementwise("requantize"),)
+    window = Window(14, 14, 14, 14, (3, 3), (1, 1), (1, 1), (1, 1))
+    sink = Sink(64, 64, end, number="uint8")
+    return {
+        "pointwise": Pointwise(Source(64, 64), sink, Tile(4, 2), Bytes(3)),
+        "depthwise": Depthwise(window, 64, sink, 4, bytes=Bytes(3)),
+    }
+
+
+@needs_objdump
+@pytest.mark.parametrize("kernel", ["pointwise", "depthwise"])
+@pytest.mark.parametrize(
+    ("target", "instruction", "never"),
+    [
+        ("x86-64-linux-vnni", "vpdpbusd", "vpmaddwd"),
+        ("x86-64-linux-avxvnni", "vpdpbusd", "vpmaddwd"),
+        ("x86-64-linux-avx512", "vpmaddwd", "vpmulld"),
+        ("x86-64-linux-avx2", "vpmaddwd", "vpmulld"),
+        ("x86-64-linux-sse41", "pmaddwd", "pmulld"),
+        ("arm-64-linux-dotprod", "sdot", "smlal"),
+        ("arm-64-linux", "smlal", "mla"),
+        ("wasm", "i32x4.dot_i16x8_s", "i32x4.mul"),
+    ],
+)
+def test_kernels_have_the_instruction_of_their_level(kernel, target, instruction, never, tmp_path):
+    content = build.compile_kernel(kernels()[kernel], targets.parse(target).machine)
+    (tmp_path / "kernel.o").write_bytes(content)
+    found = instructions(disassembly(tmp_path / "kernel.o", target))
+    assert instruction in {name.removesuffix("2") for name in found}
+    assert never not in found

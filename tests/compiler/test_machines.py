@@ -22,7 +22,7 @@ def test_every_target_has_a_model():
     ("target", "name"),
     [
         ("x86-64-linux-avx512", "AMD Zen 5, AVX-512"),
-        ("x86-64-linux-vnni", "AMD Zen 5, AVX-512"),
+        ("x86-64-linux-vnni", "AMD Zen 5, AVX-512 with VNNI"),
         ("x86-64-windows-avxvnni", "Intel Alder Lake, AVX2"),
         ("windows", "AMD Zen 3, AVX2"),
         ("raspberry-pi-4", "Arm Cortex-A72"),
@@ -94,8 +94,11 @@ def test_a_missing_field_is_refused():
 
 def rows():
     """The packaged models as docs/compiler.md shows them."""
-    yield "| machine | default for | figures | multiply-adds | latency, ns | loads | broadcasts | caches |"
-    yield "|---|---|---|---|---|---|---|---|"
+    yield (
+        "| machine | default for | figures | multiply-adds | latency, ns | loads | broadcasts | products of bytes | "
+        "bytes made of sums | bytes side by side | caches |"
+    )
+    yield "|---|---|---|---|---|---|---|---|---|---|---|"
     for model in machines.models().values():
         found = [target for name in targets.names() if machines.packaged(target := targets.parse(name)) == model]
         levels = dict.fromkeys(
@@ -106,6 +109,7 @@ def rows():
         yield (
             f"| {model.name} | {', '.join(levels) or '-'} | {model.origin} | {model.multiply_adds_per_ns:g} | "
             f"{model.multiply_add_latency_ns:g} | {model.loads_per_ns:g} | {model.broadcasts_per_ns:g} | "
+            f"{model.dots_per_ns:g} | {model.requantized_per_ns:g} | {model.woven_per_ns:g} | "
             f"{' / '.join(f'{size >> 10:,}' for size in sizes)} KiB |"
         )
 

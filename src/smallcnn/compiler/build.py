@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from smallcnn.compiler import retarget
-from smallcnn.compiler.specs import Machine, Spec
+from smallcnn.compiler import native, retarget
+from smallcnn.compiler.specs import Machine, Native, Spec
 from smallcnn.errors import CompileError
 from smallcnn.system.cache import cache_folder, keep, recalled
 
@@ -95,7 +95,8 @@ def version() -> str:
 
     content = f"{metadata.version('halide')} {metadata.version('ziglang')} {_LLVM}".encode()
     here = Path(__file__).parent
-    for path in (here / "specs.py", here / "retarget.py", *sorted((here / "kernels").glob("*.py"))):
+    sources = (*sorted((here / "kernels").glob("*.py")), *map((here / "native").joinpath, native.SOURCES))
+    for path in (here / "specs.py", here / "retarget.py", here / "native.py", *sources):
         content += path.read_bytes()
     return hashlib.sha256(content).hexdigest()[:16]
 
@@ -132,6 +133,8 @@ class _Worker:
 
 def compile_kernel(spec: Spec, machine: Machine) -> bytes:
     """The object file of one kernel."""
+    if isinstance(spec, Native):
+        return native.compile_kernel(spec, kernel_name(spec, machine), machine)
     import halide as hl
 
     from smallcnn.compiler.kernels import pipeline

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from smallcnn._version import __version__
-from smallcnn.compiler import build, gauges, link
+from smallcnn.compiler import build, byte_gauges, gauges, link
 from smallcnn.compiler.machines import MachineModel, packaged
 from smallcnn.compiler.targets import Target, runs_here
 from smallcnn.engines import compiled
@@ -91,7 +91,8 @@ def _key(target: Target) -> str:
     """Changes with the processor, the target, the engine and what is measured."""
     content = f"{cpu_name()} {target.name} {__version__} {build.version()}".encode()
     here = files("smallcnn.compiler")
-    for source in ("calibrate.py", "gauges.py", "native/issue.c", "native/runtime.c", "native/system.h"):
+    sources = ("calibrate.py", "gauges.py", "byte_gauges.py", "native/issue.c", "native/runtime.c", "native/system.h")
+    for source in sources:
         content += (here / source).read_bytes()
     return f"{target.name}-{hashlib.sha256(content).hexdigest()[:16]}"
 
@@ -113,16 +114,23 @@ def measure(target: Target, report: Report = lambda done, total: None) -> Measur
 
     Raises SmallcnnError, OSError or RuntimeError if nothing can be compiled or loaded.
     """
-    total = _MOST_ROUNDS + 8
+    total = _MOST_ROUNDS + 10
     with tempfile.TemporaryDirectory(prefix="smallcnn-", ignore_cleanup_errors=True) as folder:
-        core, far = gauges.throughput(target), gauges.bandwidth(target)
-        programs = [core.program, far.program, gauges.starts(target)]
+        core, far, whole = gauges.throughput(target), gauges.bandwidth(target), byte_gauges.products_of_bytes(target)
+        programs = [core.program, far.program, whole.program, gauges.starts(target)]
         paths = [Path(folder) / f"{i}{target.suffixes[0]}" for i in range(len(programs))]
         for i, (path, program) in enumerate(zip(paths, programs, strict=True)):
             link.write(program, path)
             report(2 * i + 2, total)
-        times, quiet = _rounds(paths[:2], lambda done: report(6 + done, total))
+        times, quiet = _rounds(paths[:3], lambda done: report(8 + done, total))
         rates = {label: units / times[label] for label, units in (core.units | far.units).items()}
+        of_bytes = byte_gauges.rates(
+            {label: times[label] / units for label, units in whole.units.items()},
+            target.machine,
+            multiply_adds_per_ns=rates["multiply_adds"],
+            loads_per_ns=rates["loads"],
+        )
+        found: dict[str, Any] = {figure: _rounded(rate) for figure, rate in of_bytes.items()}
         model = replace(
             packaged(target),
             name=f"{cpu_name()}, {target.level}",
@@ -132,29 +140,38 @@ def measure(target: Target, report: Report = lambda done, total: None) -> Measur
             loads_per_ns=_rounded(rates["loads"]),
             broadcasts_per_ns=_rounded(rates["broadcasts"]),
             operations_per_ns=_rounded(rates["operations"]),
+            **found,
             **cache_levels({size: rates[str(size)] for size in gauges.SIZES}),
-            **_threads(paths[2]),
+            **_threads(paths[3]),
         )
     report(total, total)
     return Measured(model, quiet)
 
 
 def _rounds(paths: Sequence[Path], report: Callable[[int], None]) -> tuple[dict[str, float], bool]:
-    """Least nanoseconds of each step of both programs, and whether the rounds agree about the first one's."""
-    core, far = (compiled.load(path, 1) for path in paths)
+    """Least nanoseconds of each step of all programs, and whether the rounds agree about those of the first and last.
+
+    The one between reads memory, and runs less often.
+    """
+    core, far, whole = (compiled.load(path, 1) for path in paths)
     near_times: list[np.ndarray] = []
     far_times: list[np.ndarray] = []
     far.time(_IMAGE)  # touches the memory
     quiet = False
     while not quiet and len(near_times) < _MOST_ROUNDS:
         for _ in range(_ROUNDS):
-            near_times.append(np.min([core.time(_IMAGE) for _ in range(_REPEATS)], axis=0))
+            near_times.append(
+                np.min([np.concatenate([core.time(_IMAGE), whole.time(_IMAGE)]) for _ in range(_REPEATS)], axis=0)
+            )
             far_times.append(far.time(_IMAGE))
             report(len(near_times))
         even, odd = (np.min(near_times[i::2], axis=0) for i in range(2))
         quiet = bool((np.abs(even / odd - 1) <= _AGREEMENT).all())
     least = np.concatenate([np.min(near_times, axis=0), np.min(far_times, axis=0)])
-    return dict(zip((*core.labels, *far.labels), least.tolist(), strict=True)), quiet
+    found: dict[str, float] = {}
+    for label, ns in zip((*core.labels, *whole.labels, *far.labels), least.tolist(), strict=True):
+        found[label] = min(ns, found.get(label, ns))  # a kernel may be called several times in a run
+    return found, quiet
 
 
 def cache_levels(rates: Mapping[int, float]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from smallcnn.compiler import packing, specs, whole
+from smallcnn.compiler import detecting, packing, specs, whole
 from smallcnn.compiler.choice import Choice
 from smallcnn.compiler.estimate import Estimator
 from smallcnn.compiler.layers import ELEMENTWISE, Layer
@@ -81,7 +81,7 @@ class Context:
 
     def estimator(self, threads: int) -> Estimator:
         """Estimates for this machine and network."""
-        return Estimator(self.model, self.vector, self.input_shape, threads, dot=self.machine.dot)
+        return Estimator(self.model, self.machine, self.input_shape, threads)
 
 
 def call(layers: Sequence[Layer], choice: Choice, context: Context) -> Call:
@@ -99,6 +99,8 @@ def call(layers: Sequence[Layer], choice: Choice, context: Context) -> Call:
         return _pointwise(first, choice, context.machine)
     if isinstance(first.op, ops.Conv):
         return _convolution(first, choice, context)
+    if isinstance(first.op, ops.Detect | ops.Count | ops.Join):
+        return Call((first,), *detecting.kernel(first), None, 1)
     return _lanewise(first, choice, context.machine)
 
 
@@ -115,7 +117,7 @@ def answer(view: View, index: int) -> Call:
 def _pointwise(layer: Layer, choice: Choice, machine: Machine) -> Call:
     """1x1 convolution, fully connected layer."""
     view, out, (tile,), vector = layer.inputs[0], layer.output.storage, choice.tiles, machine.vector
-    source, reads = source_of(layer, layer.groups, (out.pixels,), machine)
+    source, reads, places = source_of(layer, layer.groups, (out.pixels,), machine)
     shares = layer.groups * choice.shares
     if choice.shares > 1:
         extents = (view.channels, out.pixels, choice.shares)
@@ -123,7 +125,7 @@ def _pointwise(layer: Layer, choice: Choice, machine: Machine) -> Call:
     lanes = layer.lanes(vector) // shares
     operands = (
         *reads,
-        *packing.matrix(layer, machine, shares),
+        *packing.matrix(layer, machine, shares, places, source.channels),
         *packing.ends(layer, (lanes, out.pixels, shares), by_group(lanes), vector),
     )
     split, grain = (2, 1) if choice.shares > 1 else (1, tile.pixels)
@@ -139,7 +141,7 @@ def _convolution(layer: Layer, choice: Choice, context: Context) -> Call:
         source, reads = _image_rows(layer, context)
     else:
         height, width = layer.inputs[0].storage.height, layer.inputs[0].storage.width
-        source, reads = source_of(layer, layer.groups, (width, height), context.machine)
+        source, reads, _ = source_of(layer, layer.groups, (width, height), context.machine)
     lanes = layer.lanes(vector) // layer.groups
     sink = sink_of(layer, lanes, layer.groups)
     window = window_of(layer, (height, width))
@@ -164,7 +166,7 @@ def _separable(first: Layer, second: Layer, choice: Choice, machine: Machine) ->
     depth, lanes = terms_of(second, first, vector), second.lanes(vector)
     extents = (first.lanes(vector), middle.width, middle.height)
     operands += packing.epilogue(first, extents, by_plane(middle.width), vector)
-    last, split, grain = _strips(second, choice, machine, order_of(second, first, vector), depth)
+    last, split, grain = _strips(second, choice, machine, [order_of(second, first, vector)], depth)
     spec = specs.Separable(taps, Source(depth, depth), sink_of(second, lanes), tile, choice.rows, second.bytes)
     return Call((first, second), spec, (*operands, *last), split, grain, choice)
 
@@ -175,7 +177,7 @@ def _chain(layers: Sequence[Layer], choice: Choice, context: Context) -> Call:
     operands: list[Operand] = []
     machine, vector = context.machine, context.vector
     plane = (context.input_shape[1], context.input_shape[0])
-    order: list[int] | None = None
+    order: list[list[int]] | None = None
     depth = 0
     for i, (layer, tile) in enumerate(zip(layers, choice.tiles, strict=True)):
         out, last = layer.output.storage, i == len(layers) - 1
@@ -205,7 +207,7 @@ def _chain(layers: Sequence[Layer], choice: Choice, context: Context) -> Call:
             operands.append(Map(view.storage, view.slots[0], (view.channels, *plane), by_plane(plane[0])(pitch)))
             stages.append(specs.Pointwise(Source(view.channels, pitch), sink_of(layer, lanes), tile, layer.bytes))
         else:
-            order, depth = order_of(layer, layers[i - 1], vector), terms_of(layer, layers[i - 1], vector)
+            order, depth = [order_of(layer, layers[i - 1], vector)], terms_of(layer, layers[i - 1], vector)
             stages.append(specs.Pointwise(Source(depth, depth), sink_of(layer, lanes), tile, layer.bytes))
         if not last:
             operands += packing.matrix(layer, machine, None, order, depth)
@@ -220,7 +222,7 @@ def _chain(layers: Sequence[Layer], choice: Choice, context: Context) -> Call:
 
 
 def _strips(
-    layer: Layer, choice: Choice, machine: Machine, order: Sequence[int] | None = None, depth: int = 0
+    layer: Layer, choice: Choice, machine: Machine, order: Sequence[Sequence[int]] | None = None, depth: int = 0
 ) -> tuple[list[Operand], int, int]:
     """Weights, epilogue and output of a matrix product in strips of rows; the dimension that threads split, and its
     grain."""

@@ -31,6 +31,7 @@ from smallcnn.model.kinds import read
 from smallcnn.model.metadata import describe
 from smallcnn.model.model import Model
 from smallcnn.model.probe import probe_answer, probe_image, relative_error, tolerance
+from smallcnn.model.sightings import telling
 from smallcnn.model.store import check_finite
 from smallcnn.model.tuning import SECONDS, Tuning
 from smallcnn.system.cpu import usable_cores
@@ -114,6 +115,12 @@ def compile_file(
         return made
     temporary = out.with_name(f".{out.stem}.{os.getpid()}{kind}")
     try:
+        if twin := telling(model.graph, answer):
+            other = replace(model, graph=twin)
+            wanted = probe_answer(other.graph, other.weights, other.preprocessing)
+            link.write(to_program(other, made_for, wanted, threads=threads, workers=workers).program, temporary)
+            _error(temporary, other, wanted)
+            temporary.unlink()
         link.write(made.program, temporary)
         error = _error(temporary, model, answer)
         temporary.replace(out)

@@ -1,6 +1,6 @@
 """Estimated times of kernels, from the machine's model.
 
-    Estimator(model, vector, image, threads).kernel(layers, choice) -> nanoseconds
+    Estimator(model, machine, image, threads).kernel(layers, choice) -> nanoseconds
 
 A kernel is a sequence of stages: matrix products in register tiles, windows, work lane by lane. A stage takes its
 inner loop, limited by multiply-adds, loads, their latency, the instructions issued or the bytes that come from beyond
@@ -18,7 +18,7 @@ from smallcnn.compiler.layers import Layer
 from smallcnn.compiler.machines import MachineModel
 from smallcnn.compiler.reading import even_step
 from smallcnn.compiler.sides import terms_of
-from smallcnn.compiler.specs import Tile
+from smallcnn.compiler.specs import Machine, Tile
 from smallcnn.compiler.storage import View
 from smallcnn.ir import ops
 from smallcnn.ir.types import SIZES
@@ -64,15 +64,20 @@ class Fit:
     """Bytes that threads which share lanes read from each other: other kernels are split by rows."""
     copied: float = 0.48
     """Bytes of a strip copied with its border."""
-    requantized: float = 3.0
-    """Turning a vector of whole sums into bytes, beyond the operation that it is; not fitted."""
-    woven: float = 1.7
-    """Interleaving the rows of a byte window's column, per load; not fitted."""
+    converted: float = 2.0
+    """Turning a vector of bytes into what the level multiplies, in loads."""
     strip: float = 60.0
     """Nanoseconds to start a stage of a strip."""
 
 
 FIT = Fit()
+WIDENING = 0.5
+"""Widening a vector of weights to 16 bits takes one instruction, a product of pairs and its addition two."""
+
+
+def converts(machine: Machine) -> bool:
+    """Whether a product has to convert the bytes of its source, unless the kernel's stage before it did."""
+    return machine.dot <= 2 or machine.dots is None
 
 
 @dataclass(frozen=True)
@@ -90,20 +95,23 @@ class _Reads:
 
 @dataclass(frozen=True)
 class Estimator:
-    """Estimates for a machine and a number of threads. `vector` is floats per register, `image` the input's (H, W, C).
+    """Estimates for a machine and a number of threads; `image` is the input's (H, W, C).
 
-    `dot` is `specs.Machine.dot`. `warm`: weights are in the second level before the kernel starts, as where forms of
-    one kernel are timed in turn.
+    `warm`: weights are in the second level before the kernel starts, as where forms of one kernel are timed in turn.
     """
 
     model: MachineModel
-    vector: int
+    machine: Machine
     image: tuple[int, int, int]
     threads: int = 1
     fit: Fit = FIT
     warm: bool = False
-    dot: int = 2
     _tables: dict[Layer, bool] = field(default_factory=dict, repr=False)
+
+    @property
+    def vector(self) -> int:
+        """Floats per register."""
+        return self.machine.vector
 
     def kernel(self, layers: Sequence[Layer], choice: Choice) -> float:
         """Nanoseconds of the layers as one kernel, for the busiest thread, with the meeting after it."""
@@ -134,7 +142,7 @@ class Estimator:
     def _product(self, layers: Sequence[Layer], i: int, tile: Tile, rows: int, shares: int) -> float:
         layer, fit, model = layers[i], self.fit, self.model
         inner, out, weight = i < len(layers) - 1, layer.output.storage, SIZES[layer.weight_number]
-        width, size = self.vector * weight * (self.dot if layer.bytes else 1), SIZES[out.number]
+        width, size = self.vector * weight * self._dot(layer), SIZES[out.number]
         reads, (strips, share) = self._reads(layers, i), self._strips(layers, rows)
         lanes = layer.lanes(self.vector)
         columns, tiles = self._tiles(layer, inner, tile, rows, strips, share)
@@ -144,7 +152,10 @@ class Estimator:
         crossing = rows and tile.across and not inner
         extra = fit.table * tile.pixels * reads.table + fit.across * max(0, tile.pixels - _ADDRESSES) * crossing
         sums = tile.pixels * tile.vectors
-        start = fit.tile * reads.starts + sums * (fit.result + self._steps(layer))
+        start = fit.tile * reads.starts / model.multiply_adds_per_ns + sums * self._end(layer)
+        if layer.bytes and not i and converts(self.machine):
+            vectors = tile.pixels * reads.terms * self._dot(layer) / (max(self._dot(layer), 2) * self.vector)
+            start += fit.converted * vectors / model.loads_per_ns
 
         # A tile's weights come from the first level, or the next where they do not fit; at the start of a strip from
         # the level that holds what the kernel keeps; for the first time from the third.
@@ -152,9 +163,10 @@ class Estimator:
         strip, room = reads.bytes * share / strips, fit.panel * model.first_level_bytes
         kept = self._rate(weights + (self.kept(layers, rows) if rows else strip))
         source = 0.0 if strip + min(panel, room / 2) <= room else tile.pixels * width / self.vector / kept
-        usual = self._term(tile, extra, source + (tile.vectors * width / self._rate(panel) if panel > room else 0.0))
-        again = self._term(tile, extra, source + tile.vectors * width / kept)
-        time = strips * columns * tiles * (reads.terms * usual + start / model.multiply_adds_per_ns)
+        far = source + (tile.vectors * width / self._rate(panel) if panel > room else 0.0)
+        usual = self._term(layer, tile, extra, far)
+        again = self._term(layer, tile, extra, source + tile.vectors * width / kept)
+        time = strips * columns * tiles * (reads.terms * usual + start)
         time += columns * reads.terms * strips * (again - usual)
         if not self.warm:
             time += fit.cold * weights * (share if shares > 1 else 1) / model.third_level_bytes_per_ns
@@ -180,7 +192,7 @@ class Estimator:
         view = layer.inputs[0]
         if i:
             terms = terms_of(layer, layers[i - 1], self.vector)
-            size = view.storage.pixels * terms * SIZES[view.number]
+            size = view.storage.pixels * terms * self._kept(layers[i - 1], layer)
             return _Reads(self._terms(layer, terms), 1, size, 0, 0, table=False)
         size = view.storage.pixels * view.channels * SIZES[view.number]
         if layer not in self._tables:
@@ -200,14 +212,15 @@ class Estimator:
             return columns, math.ceil(rows * out.width / tile.pixels)
         return columns, math.ceil(math.ceil(out.pixels / tile.pixels) / self.threads)
 
-    def _term(self, tile: Tile, extra: float, stream: float) -> float:
+    def _term(self, layer: Layer, tile: Tile, extra: float, stream: float) -> float:
         """Nanoseconds of one term of a tile's sums, with `extra` loads, if its bytes from afar take `stream`."""
         model, p, v = self.model, tile.pixels, tile.vectors
+        several = 2 if layer.bytes and self._dot(layer) == 2 else 1  # a product of pairs and an addition
         limits = (
-            p * v / model.multiply_adds_per_ns,
+            (p * v + self._widened(layer, v)) / self._products(layer),
             (p + extra) / (model.broadcasts_per_ns if v > 1 else model.loads_per_ns) + v / model.loads_per_ns,
             model.multiply_add_latency_ns,
-            (p * v + v + (p if v > 1 else 0) + extra + 2 / tile.unroll) / model.operations_per_ns,
+            (several * p * v + v + (p if v > 1 else 0) + extra + 2 / tile.unroll) / model.operations_per_ns,
             stream,
         )
         return self._slowest(limits)
@@ -218,18 +231,19 @@ class Estimator:
         assert isinstance(op, ops.Conv | ops.Pool)
         strips, share = self._strips(layers, rows)
         lanes, (high, wide), pixels = layer.lanes(self.vector), op.kernel, tile.pixels
-        taps = (math.ceil(high / self.dot) if layer.bytes else high) * wide
-        loads = float(high * ((pixels - 1) * op.stride[1] + wide) + (taps if layer.depthwise else 0))
-        if layer.bytes:
-            loads *= fit.woven
+        several, columns = math.ceil(high / self._dot(layer)), (pixels - 1) * op.stride[1] + wide
+        taps = several * wide
+        loads = (0 if layer.bytes else high * columns) + (taps if layer.depthwise else 0)
         limits = (
-            pixels * taps / model.multiply_adds_per_ns,
+            (pixels * taps + self._widened(layer, taps)) / self._products(layer),
             fit.window_load * loads / model.loads_per_ns,
             taps * model.multiply_add_latency_ns,
         )
-        start = fit.window + pixels * (fit.result + self._steps(layer))
+        start = fit.window / model.multiply_adds_per_ns + pixels * self._end(layer)
+        if layer.bytes:
+            start += several * columns / model.woven_per_ns
         tiles = math.ceil(out.height * share) * math.ceil(out.width / pixels) * (lanes // self.vector)
-        time = tiles * (self._slowest(limits) + start / model.multiply_adds_per_ns)
+        time = tiles * (self._slowest(limits) + start)
         read, written = (storage.pixels * lanes * SIZES[storage.number] for storage in (source, out))
         kept = self.kept(layers, rows) if rows else read + written
         time += share * (fit.stored * read / self._rate(kept) if i else fit.moved * self._moved(read))
@@ -257,19 +271,40 @@ class Estimator:
                 assert isinstance(following.op, ops.Conv | ops.Pool)
                 rows = (rows - 1) * following.op.stride[0] + following.op.kernel[0]
             storage = layer.output.storage
-            total += min(rows, storage.height) * storage.width * layer.lanes(self.vector) * SIZES[storage.number]
+            total += min(rows, storage.height) * storage.width * layer.lanes(self.vector) * self._kept(layer, following)
         return total
 
-    def _terms(self, layer: Layer, terms: int) -> int:
-        """Multiply-adds of vectors that a sum takes; where bytes are widened, each is two instructions."""
-        if not layer.bytes:
-            return terms
-        steps = math.ceil(terms / self.dot)
-        return steps if self.dot > 2 else 2 * steps
+    def _kept(self, layer: Layer, reader: Layer) -> int:
+        """Bytes of a number of one stage's result: for a product, as it multiplies them."""
+        size = SIZES[layer.output.number]
+        return 2 * size if reader.bytes and reader.matrix and self._dot(reader) <= 2 else size
 
-    def _steps(self, layer: Layer) -> float:
-        """Multiply-adds' worth of a vector's epilogue."""
-        return self.fit.step * len(layer.epilogue) + (self.fit.requantized if layer.output.number == "uint8" else 0.0)
+    def _dot(self, layer: Layer) -> int:
+        """Products that one instruction adds to a sum."""
+        return layer.bytes.dot(self.machine) if layer.bytes else 1
+
+    def _products(self, layer: Layer) -> float:
+        """Vectors of sums to which products are added, per nanosecond."""
+        if not layer.bytes:
+            return self.model.multiply_adds_per_ns
+        if self._dot(layer) == self.machine.dot:
+            return self.model.dots_per_ns
+        return self.model.multiply_adds_per_ns / 2  # pairs, on a machine that multiplies four bytes
+
+    def _widened(self, layer: Layer, weights: int) -> float:
+        """Products' worth of widening vectors of int8 weights to 16 bits."""
+        return WIDENING * weights if layer.bytes and self._dot(layer) <= 2 else 0.0
+
+    def _terms(self, layer: Layer, terms: int) -> int:
+        """Products of vectors that a sum takes."""
+        return math.ceil(terms / self._dot(layer))
+
+    def _end(self, layer: Layer) -> float:
+        """Nanoseconds of the epilogue of a vector of sums, and of storing it."""
+        fit, steps = self.fit, len(layer.epilogue)
+        if layer.output.number == "uint8":
+            return fit.step * (steps - 1) / self.model.multiply_adds_per_ns + 1 / self.model.requantized_per_ns
+        return (fit.result + fit.step * steps) / self.model.multiply_adds_per_ns
 
     def _slowest(self, limits: Sequence[float]) -> float:
         most = max(limits)

@@ -19,7 +19,7 @@ import numpy as np
 from smallcnn.compiler import link
 from smallcnn.compiler.program import Buffer, Program, Step
 from smallcnn.compiler.targets import Target
-from smallcnn.ir.types import Tensor
+from smallcnn.ir.types import Number, Tensor
 
 _SUMS = 12
 """Sums of the kernels that load: more than hide a latency, with registers left for what is loaded."""
@@ -31,6 +31,8 @@ _ISSUED = 96 + 3
 _READ_BYTES = 4 << 20
 """Bytes that a step reads at least, again and again if its data are fewer."""
 _LEAST_PASSES = 3
+_SLACK = 64
+"""Bytes after each buffer that a kernel's last vector may touch."""
 SIZES = [round(8192 * 2 ** (i / 4) / 4096) * 4096 for i in range(4 * 10 + 1)] + [(8 << 20) << i for i in range(1, 5)]
 """Bytes: quarters of an octave to 8 MiB, then octaves to 128 MiB."""
 STARTS = 400
@@ -48,7 +50,7 @@ class Gauges:
 def throughput(target: Target) -> Gauges:
     """Steps for one thread, data in the first-level cache: multiply-adds, loads, broadcasts, links, instructions."""
     vector, wide = target.vector, target.registers - 4
-    weights, arena = _Weights(), _Arena()
+    weights, arena = Weights(), Arena()
     objects, steps, units = [], [], {}
     rows: list[tuple[str, int, tuple[int, ...], Any, float]] = [
         ("multiply_adds", wide, (_LENGTH,), lambda c, k: (k,), wide),
@@ -65,13 +67,13 @@ def throughput(target: Target) -> Gauges:
     objects.append(link.compiled(link.native("issue.c"), target, (f"-DISSUE_TURNS={_ISSUE_TURNS}",)))
     steps.append(Step("issue", (arena.add(vector),), None, 1, "operations"))
     units["operations"] = _ISSUE_TURNS * _ISSUED
-    return Gauges(_program(target, objects, steps, weights, arena), units)
+    return Gauges(program_of(target, objects, steps, weights, arena), units)
 
 
 def bandwidth(target: Target) -> Gauges:
     """Steps for one thread that read data of growing size; `units` has the bytes that each reads."""
     lanes = 8 * target.vector
-    arena, units = _Arena(), {}
+    arena, units = Arena(), {}
     passes = {size: max(_LEAST_PASSES, _READ_BYTES // size) for size in SIZES}
     sums = arena.add(lanes * max(passes.values()))
     data = arena.add(SIZES[-1] // 4)
@@ -81,54 +83,60 @@ def bandwidth(target: Target) -> Gauges:
         steps.append(Step("stream", (_rows(data, lanes, size), out), None, 1, str(size)))
         units[str(size)] = float(size * count)
     objects = [_fill(target, lanes), _stream(target, lanes)]
-    return Gauges(_program(target, objects, steps, _Weights(), arena), units)
+    return Gauges(program_of(target, objects, steps, Weights(), arena), units)
 
 
 def starts(target: Target) -> Program:
     """Steps with next to no work, in two parts that two threads share."""
-    weights, arena = _Weights(), _Arena()
+    weights, arena = Weights(), Arena()
     start, out = weights.add(np.ones(target.vector)), arena.add(2 * target.vector)
     out = Buffer("arena", out.offset, "float32", (target.vector, 2), (1, target.vector))
     steps = [Step("start", (start, out), 1, 1, "start")] * STARTS
-    return _program(target, [_start(target)], steps, weights, arena)
+    return program_of(target, [_start(target)], steps, weights, arena)
 
 
 def _rows(data: Buffer, lanes: int, size: int) -> Buffer:
     return Buffer("arena", data.offset, "float32", (lanes, size // (4 * lanes)), (1, lanes))
 
 
-class _Weights:
+class Weights:
     """Constants, one after the other."""
 
     def __init__(self) -> None:
         self.content = b""
 
     def add(self, values: np.ndarray, shape: tuple[int, ...] | None = None) -> Buffer:
-        """A buffer with these values, its first dimension innermost."""
-        shape = shape or values.shape
-        strides = tuple(int(np.prod(shape[:i])) for i in range(len(shape)))
-        made = Buffer("weights", len(self.content), "float32", shape, strides)
-        self.content += values.astype(np.float32).tobytes()
-        self.content += bytes(-len(self.content) % 64)
+        """A buffer with these values, real ones as float32, its first dimension innermost."""
+        values = values.astype(np.float32) if values.dtype == np.float64 else values
+        number: Number = str(values.dtype)  # type: ignore[assignment]
+        made = Buffer("weights", len(self.content), number, *_dense(shape or values.shape))
+        self.content += values.tobytes()
+        self.content += bytes(-len(self.content) % 64 + _SLACK)
         return made
 
 
-class _Arena:
+class Arena:
     """Results, one after the other."""
 
     def __init__(self) -> None:
         self.bytes = 0
 
-    def add(self, count: int) -> Buffer:
-        """A buffer for `count` floats."""
-        made = Buffer("arena", self.bytes, "float32", (count,), (1,))
-        self.bytes += -(-4 * count // 4096) * 4096
+    def add(self, count: int, shape: tuple[int, ...] | None = None, number: Number = "float32") -> Buffer:
+        """A buffer for `count` numbers."""
+        made = Buffer("arena", self.bytes, number, *_dense(shape or (count,)))
+        self.bytes += -(-(np.dtype(number).itemsize * count + _SLACK) // 4096) * 4096
         return made
 
 
-def _program(
-    target: Target, objects: Sequence[bytes], steps: Sequence[Step], weights: _Weights, arena: _Arena
+def _dense(shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Extents and strides, the first dimension innermost."""
+    return shape, tuple(int(np.prod(shape[:i])) for i in range(len(shape)))
+
+
+def program_of(
+    target: Target, objects: Sequence[bytes], steps: Sequence[Step], weights: Weights, arena: Arena
 ) -> Program:
+    """A program of steps and nothing else."""
     return Program(
         name="gauges",
         target=target.name,

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from smallcnn.compiler.specs import Bytes
+from smallcnn.compiler.specs import Bytes, Rows
 from smallcnn.compiler.storage import View, up
 from smallcnn.ir import ops
 from smallcnn.ir.types import Grid, Number
@@ -111,6 +111,8 @@ ELEMENTWISE = (ops.Activation, ops.Clip, ops.BatchNorm, ops.Quantize, ops.Dequan
 class Layer:
     """One computation: `op` of the graph, or "copy" (gathered channels), "image" (the input's bytes as floats).
 
+    A `Join` is a copy of rows that something else than a detector's end reads.
+
     `zero` is the stored number that stands for 0, which padding adds.
     """
 
@@ -128,6 +130,7 @@ class Layer:
     other_zero: int = 0  # of the vector that scales a map of bytes
     mean: tuple[float, float] | None = None  # scales of the source and the result of an average of bytes
     relu_first: bool = False  # on the input (depthwise convolutions only)
+    rows: tuple[Rows, ...] = ()  # how the inputs, pieces of rows, belong together
 
     @property
     def label(self) -> str:

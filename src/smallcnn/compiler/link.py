@@ -24,7 +24,7 @@ from smallcnn.errors import SmallcnnError, require
 from smallcnn.ir.types import NUMBERS, Tensor
 from smallcnn.system.files import atomic
 
-_SOURCES = ("smallcnn.h", "runtime.c", "system.h", "cpu.h")
+_SOURCES = ("smallcnn.h", "runtime.c", "buffer.h", "system.h", "cpu.h")
 _SPACES = {"arena": "ARENA", "weights": "WEIGHTS", "input": "INPUT", "output": "OUTPUT"}
 _TYPES = {"int8": (0, 8), "int32": (0, 32), "uint8": (1, 8), "float32": (2, 32)}  # code and bits
 _RUNTIME = {"halide_malloc", "halide_free", "halide_error"}

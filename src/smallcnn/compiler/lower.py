@@ -1,7 +1,8 @@
 """Lowers a folded graph to the layers that will run: what is computed, from where, to where.
 
-Shuffles, slices and concatenations compute nothing; they only create a view. An activation, a residual addition, a
-change of the number type or a batch norm that could not be folded becomes part of the layer before it (its epilogue).
+Shuffles, slices and concatenations compute nothing; they only create a view. Nor do rows and their joins: a detector's
+end reads the maps that hold them. An activation, a residual addition, a change of the number type or a batch norm that
+could not be folded becomes part of the layer before it (`epilogues`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,20 +11,15 @@ from math import prod
 import numpy as np
 
 from smallcnn.compiler import whole
+from smallcnn.compiler.epilogues import Epilogues
 from smallcnn.compiler.layers import (
     ELEMENTWISE,
-    Act,
-    AddBytes,
-    Affine,
     Epilogue,
     Layer,
-    OffGrid,
-    OntoGrid,
-    Plus,
     Round,
-    Term,
     dense_lanes,
 )
+from smallcnn.compiler.specs import Rows
 from smallcnn.compiler.storage import Flat, Storage, View, up
 from smallcnn.errors import CompileError
 from smallcnn.ir import ops
@@ -55,7 +51,9 @@ class _Lowering:
         self.views: dict[str, View] = {}
         self.done: set[str] = set()
         self.copies: dict[str, View] = {}
+        self.pieces: dict[str, tuple[View, ...]] = {}  # maps that hold rows
         self.rectified: set[str] = set()  # activations that a depthwise convolution applies to its input
+        self.epilogues = Epilogues(graph, weights, self._beside)
         self.places = self._places()
         self.image = graph.nodes[0].name
         self.stored_images: dict[str, Grid] = {}  # quantizes of the image
@@ -74,6 +72,16 @@ class _Lowering:
                 self.views[node.name] = self.read(node.inputs[0]).pick(order)
             case ops.Concat():
                 self.views[node.name] = self._concat(node)
+            case ops.Rows():
+                self.pieces[node.name] = (self._in_order(node.inputs[0]),)
+            case ops.Join():
+                self.pieces[node.name] = tuple(piece for name in node.inputs for piece in self.rows(name))
+            case ops.Dequantize() if self._for_detect(node):
+                self.pieces[node.name] = self.rows(node.inputs[0])
+            case ops.Detect() | ops.Count():
+                self._found(node)
+            case ops.Conv(dilation=dilation) if dilation != (1, 1):
+                raise CompileError(f"{node.name}: the compiler does not support convolutions with a dilation")
             case ops.Conv() as op if op.is_depthwise(*self.graph.input_shapes(node)) and op.out == op.groups:
                 self._per_channel(node)
             case ops.Conv() | ops.Dense():
@@ -101,12 +109,44 @@ class _Lowering:
         )
 
     def read(self, name: str) -> View:
-        """The view of a node's result; for the image, adds a layer that converts it to floats, or to other bytes."""
+        """The view of a node's result; for the image, adds a layer that converts it to floats, or to other bytes, and
+        for rows that lie in maps, one that copies them."""
+        if name in self.pieces and name not in self.views:
+            pieces, tensor = self.pieces[name], self.graph[name].tensor
+            self.views[name] = View.of(self._storage(tensor), range(tensor.shape[-1]))
+            rows = Rows(len(pieces), tensor.shape[-1], tensor.number)
+            self.layers.append(Layer((f"{name}.rows",), ops.Join(), pieces, self.views[name], rows=(rows,)))
         if (name == self.image or name in self.stored_images) and name not in self.views:
             channels, grid = self.graph.input_shape[2], self.stored_images.get(name)
             self.views[name] = View.of(self._storage(self.graph[name].tensor), range(channels))
             self.layers.append(Layer((name,), "image", (), self.views[name], from_image=True, grid=grid))
         return self.views[name]
+
+    def rows(self, name: str) -> tuple[View, ...]:
+        """The maps that hold the rows of a result, each with contiguous channels."""
+        return self.pieces[name] if name in self.pieces else (self._in_order(name),)
+
+    def _in_order(self, name: str) -> View:
+        view = self.read(name)
+        return view if view.contiguous else self.contiguous(name)
+
+    def _for_detect(self, node: Node) -> bool:
+        """Whether only a detector's end reads rows of real numbers, which it can make of the bytes itself."""
+        reader = only_reader(self.graph, node)
+        return len(node.shape) == 2 and reader is not None and isinstance(reader.op, ops.Detect)
+
+    def _found(self, node: Node) -> None:
+        """A detector's end, or the count of what it has found."""
+        inputs: list[View] = []
+        rows: list[Rows] = []
+        for name in node.inputs:
+            pieces, source = self.rows(name), self.graph[name]
+            made = source if pieces[0].number == "float32" else self.graph[source.inputs[0]]
+            rows.append(Rows(len(pieces), made.shape[-1], pieces[0].number, made.tensor.grid))
+            inputs += pieces
+        target = View.of(self._storage(node.tensor), range(node.shape[-1]))
+        self.layers.append(Layer((node.name,), node.op, tuple(inputs), target, rows=tuple(rows)))
+        self.views[node.name] = target
 
     def contiguous(self, name: str) -> View:
         """The view, gathered into its own storage if its channels are scattered."""
@@ -131,7 +171,7 @@ class _Lowering:
         return self.contiguous(name)
 
     def _storage(self, tensor: Tensor, lanes: int | None = None) -> Storage:
-        height, width = tensor.shape[:2] if len(tensor.shape) == 3 else (1, 1)
+        height, width, *_ = (*tensor.shape[:-1], 1, 1)
         return Storage(height, width, up(lanes or tensor.shape[-1], self.vector), tensor.number)
 
     def _target(self, node: Node, slots: Sequence[int], lanes: int) -> View:
@@ -256,12 +296,12 @@ class _Lowering:
                     most += 255.0**2
                     other_zero = self.graph[node.inputs[1]].tensor.grid.zero[0]  # type: ignore[union-attr]
                 case ops.Pool(function="average"):
-                    new = self._quantized(node)
+                    new = self.epilogues.quantized(node)
                     mean = (source.grid.scale[0], new.grid.scale[0] if new else 1.0)
                 case ops.Add():
                     inputs = inputs[:1]
         if isinstance(op, ELEMENTWISE) or (isinstance(op, ops.Add) and source.grid):
-            step = self._absorb(node, self.graph[node.inputs[0]], slots, most)
+            step = self.epilogues.absorb(node, self.graph[node.inputs[0]], slots, most)
             assert step is not None
             epilogue, last = step
             names += self._between(node, last)
@@ -269,7 +309,7 @@ class _Lowering:
             if mean and last is node and isinstance(follower.op, ops.Quantize):
                 step = (Round(follower.op.grid.zero[0]),), follower
             else:
-                step = self._absorb(follower, last, slots, most)
+                step = self.epilogues.absorb(follower, last, slots, most)
             if step is None:
                 break
             names += [follower.name, *self._between(follower, step[1])]
@@ -300,35 +340,6 @@ class _Lowering:
             weight = real(tensor, np.asarray(weight)).astype(np.float32)
         return weight, bias
 
-    def _quantized(self, node: Node) -> ops.Quantize | None:
-        """The quantize that alone reads a node."""
-        reader = only_reader(self.graph, node)
-        return reader.op if reader is not None and isinstance(reader.op, ops.Quantize) else None
-
-    def _absorb(
-        self, follower: Node, last: Node, slots: Sequence[int], most: np.ndarray
-    ) -> tuple[Epilogue, Node] | None:
-        """`follower` as epilogue steps and the node whose result they give; None if it needs its own layer. `most` is
-        the largest magnitude of whole sums."""
-        source = last.tensor
-        match follower.op:
-            case ops.Add() if source.grid:
-                return self._add_bytes(follower, last, slots)
-            case op if isinstance(op, ELEMENTWISE) and source.grid:
-                return self._of_whole(follower, source, most)
-            case op if isinstance(op, ELEMENTWISE):
-                return self._elementwise(follower), follower
-            case ops.Dropout():
-                return (), follower
-            case ops.Add():
-                others = [name for name in follower.inputs if name != last.name]
-                if len(others) != len(follower.inputs) - 1:
-                    return None
-                views = self._beside(others, slots)
-                return None if views is None else (tuple(Plus(view) for view in views), follower)
-            case _:
-                return None
-
     def _beside(self, names: Sequence[str], slots: Sequence[int]) -> list[View] | None:
         """Views of results whose channels lie like `slots`; None if one is not known yet, or cannot."""
         if any(name not in self.views for name in names):
@@ -342,64 +353,3 @@ class _Lowering:
                 return None
             views.append(view)
         return views
-
-    def _add_bytes(self, node: Node, own: Node, slots: Sequence[int]) -> tuple[Epilogue, Node] | None:
-        """A sum of bytes as steps after one of its first two inputs, with the quantize after it."""
-        at = node.inputs.index(own.name)
-        others = [name for i, name in enumerate(node.inputs) if i != at]
-        views = self._beside(others, slots) if at < 2 else None
-        if views is None:
-            return None
-        quantize = self._quantized(node)
-        new = np.float32(quantize.grid.scale[0] if quantize else 1.0)
-
-        def term(name: str) -> Term:
-            grid = self.graph[name].tensor.grid
-            assert grid is not None
-            return Term(float(np.float32(grid.scale[0]) / new), grid.zero[0])
-
-        step = AddBytes(term(own.name), tuple(zip(views, map(term, others), strict=True)))
-        if quantize is None:
-            return (step,), node
-        return (step, Round(quantize.grid.zero[0])), self.graph.consumers[node.name][0]
-
-    def _of_whole(self, node: Node, source: Tensor, most: np.ndarray) -> tuple[Epilogue, Node]:
-        """An elementwise operator of whole numbers."""
-        assert source.grid is not None
-        match node.op:
-            case ops.Quantize() as op:
-                whole.check(node, op.number)
-                return (whole.requantize(source, op, most),), node
-            case ops.Activation() | ops.Clip() as op if op.bounds:
-                whole.check(node, source.number)
-                return (whole.bound(op, source),), node
-            case ops.Activation() as op if quantize := self._quantized(node):
-                return (whole.table(op, quantize, source),), self.graph.consumers[node.name][0]
-            case ops.Activation():
-                return (OffGrid(source.grid), *self._elementwise(node)), node
-            case _:
-                return self._elementwise(node), node
-
-    def _elementwise(self, node: Node) -> Epilogue:
-        match node.op:
-            case ops.Activation(function="leaky_relu", slope=slope):
-                return (Act("leaky_relu", slope),)
-            case ops.Activation(function=function):
-                return (Act(function),)
-            case ops.Clip(low=low, high=high):
-                return (Act("clip", low, high),)
-            case ops.BatchNorm(epsilon=epsilon):
-                gamma, beta, mean, variance = (
-                    self.weights[f"{node.name}.{key}"].astype(np.float64)
-                    for key in ("weight", "bias", "running_mean", "running_var")
-                )
-                scale = gamma / np.sqrt(variance + epsilon)
-                return (Affine(scale, beta - mean * scale),)
-            case ops.Quantize(number=number, grid=grid):
-                return (OntoGrid(number, grid),)
-            case ops.Dequantize():
-                source = self.graph[node.inputs[0]].tensor
-                assert source.grid is not None
-                return (OffGrid(source.grid),)
-            case op:
-                raise CompileError(f"{node.name}: {op.kind} is not elementwise")

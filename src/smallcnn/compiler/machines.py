@@ -20,7 +20,7 @@ _LEVELS = {
     "avx2": "zen3-avx2",
     "avxvnni": "alder-lake-avx2",
     "avx512": "zen5-avx512",
-    "vnni": "zen5-avx512",
+    "vnni": "zen5-vnni",
     "neon": "cortex-a72",
     "dotprod": "cortex-a76",
     "simd128": "wasm-skylake",
@@ -48,6 +48,12 @@ class MachineModel:
     """Floats read from the first-level cache into all lanes of a vector."""
     operations_per_ns: float
     """Instructions of any kind that are issued."""
+    dots_per_ns: float
+    """Vectors of sums to which products of bytes are added: four, two or one to each sum, see `Machine.dot`."""
+    requantized_per_ns: float
+    """Vectors of sums turned into bytes and stored."""
+    woven_per_ns: float
+    """Vectors of bytes with the rows of a depthwise window side by side, as many as a product takes."""
     first_level_bytes: int
     """Data that one thread can read again and again at the rate of the first-level cache."""
     second_level_bytes: int

@@ -6,17 +6,16 @@ import numpy as np
 
 from smallcnn.compiler.layers import AddBytes, Affine, Layer, Lookup, OffGrid, OntoGrid, Plus, Requantize, Round, Term
 from smallcnn.compiler.operands import Constant, Map, Operand, Strides
-from smallcnn.compiler.reading import even_step, runs
 from smallcnn.compiler.specs import Machine
 from smallcnn.compiler.storage import View, up
 
 
 def matrix(
-    layer: Layer, machine: Machine, shares: int | None, order: Sequence[int] | None = None, depth: int = 0
+    layer: Layer, machine: Machine, shares: int | None, order: Sequence[Sequence[int]] | None = None, depth: int = 0
 ) -> list[Operand]:
     """Weight and bias of a matrix product with lanes in `shares` groups; None: one group, without the dimension.
 
-    With `order`, channel i of the input is row order[i] of `depth`; the other rows are zero.
+    With `order`, channel i of group g of the input is row order[g][i] of `depth`; the other rows are zero.
     """
     groups, vector = () if shares is None else (shares,), machine.vector
 
@@ -24,10 +23,10 @@ def matrix(
         packed = _panels(layer, machine, order, depth)
         return packed.reshape(*groups, -1, *packed.shape[2:])
 
-    return [Constant(weight), Constant.of(per_lane(layer, layer.bias, vector).reshape(*groups, -1))]
+    return [Constant(weight), Constant.of(per_lane(layer, _bias(layer, machine), vector).reshape(*groups, -1))]
 
 
-def _panels(layer: Layer, machine: Machine, order: Sequence[int] | None, depth: int) -> np.ndarray:
+def _panels(layer: Layer, machine: Machine, order: Sequence[Sequence[int]] | None, depth: int) -> np.ndarray:
     """(out, in, kh, kw) -> (groups, vectors, taps * channels, vector), rows in the order (ky, kx, channel); of bytes
     (groups, vectors, taps * channels / dot, vector, dot), with channels (of the image: a row of the window) rounded up
     to whole `dot`."""
@@ -36,16 +35,11 @@ def _panels(layer: Layer, machine: Machine, order: Sequence[int] | None, depth: 
     dot, zero = (of.dot(machine), of.weight_zero) if of else (1, 0)
     weight = layer.weight.reshape(*layer.weight.shape[:2], *(layer.weight.shape[2:] or (1, 1)))
     rows = weight.transpose(0, 2, 3, 1)  # (out, ky, kx, channel)
-    if of and layer.unstripped and layer.inputs and even_step(layer.inputs[0], groups) is None and order is None:
-        starts, places = runs(layer.inputs[0], groups, dot)
-        scattered = np.full((*rows.shape[:3], starts.channels // groups * dot), zero, rows.dtype)
-        for own, target, row in zip(*(np.split(a, groups) for a in (rows, scattered)), places, strict=True):
-            target[..., row] = own
-        rows = scattered
     if order is not None:
         scattered = np.full((*rows.shape[:3], depth), zero, rows.dtype if of else np.float32)
-        for i, row in enumerate(order):
-            scattered[..., row] += rows[..., i] - scattered.dtype.type(zero)  # a channel may be read twice
+        for own, target, places in zip(*(np.split(a, groups) for a in (rows, scattered)), order, strict=True):
+            for i, row in enumerate(places):
+                target[..., row] += own[..., i] - target.dtype.type(zero)  # a channel may be read twice
         rows = scattered
     if layer.from_image:
         rows = rows.reshape(*rows.shape[:2], -1)
@@ -75,12 +69,22 @@ def filters(layer: Layer, machine: Machine) -> list[Operand]:
         rows, dot = len(weight), of.dot(machine)
         woven = _filled(weight.transpose(1, 2, 0), up(rows, dot), zero)
         weight = woven.reshape(*woven.shape[:2], -1, dot).transpose(0, 2, 1, 3)
-    return [Constant.of(weight), Constant.of(per_lane(layer, layer.bias, vector))]
+    return [Constant.of(weight), Constant.of(per_lane(layer, _bias(layer, machine), vector))]
+
+
+def _bias(layer: Layer, machine: Machine) -> np.ndarray | None:
+    """The bias; where the bytes of the source are lowered, with what their products lose. Sums wrap."""
+    if not layer.bytes or not (lowered := layer.bytes.lowered(machine)):
+        return layer.bias
+    assert layer.weight is not None
+    assert layer.bias is not None
+    return layer.bias + np.int32(lowered) * layer.weight.reshape(len(layer.weight), -1).sum(1, dtype=np.int32)
 
 
 def per_lane(layer: Layer, values: np.ndarray | float | None, vector: int, idle: float = 0.0) -> np.ndarray:
-    """One value per output channel, on the lanes that the layer writes; `idle` elsewhere."""
-    whole = layer.bytes is not None and values is layer.bias
+    """One value per output channel, on the lanes that the layer writes; `idle` elsewhere. Biases of whole sums stay
+    int32, all else becomes float32."""
+    whole = isinstance(values, np.ndarray) and values.dtype == np.int32
     result = np.full(layer.lanes(vector), idle, np.int32 if whole else np.float32)
     if values is not None:
         low = layer.output.low(vector)

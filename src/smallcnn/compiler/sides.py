@@ -24,19 +24,24 @@ from smallcnn.ir import ops
 from smallcnn.ir.types import RANGES
 
 
-def source_of(layer: Layer, groups: int, pixels: tuple[int, ...], machine: Machine) -> tuple[Source, list[Operand]]:
-    """The channels that a layer reads in `groups`: in place if they are evenly spaced, else through a table."""
+def source_of(
+    layer: Layer, groups: int, pixels: tuple[int, ...], machine: Machine
+) -> tuple[Source, list[Operand], list[list[int]] | None]:
+    """The channels that a layer reads in `groups`: in place if they are evenly spaced, else through a table.
+
+    Where they are read as runs of lanes, the last is each channel's row among its group's (`reading.runs`), else None.
+    """
     view = layer.inputs[0]
     channels, pitch, step = view.channels // groups, view.storage.pitch, even_step(view, groups)
     depth = up(channels, layer.bytes.dot(machine)) if layer.bytes else channels
     if step is None and layer.bytes and layer.unstripped:
-        starts, _ = runs(view, groups, layer.bytes.dot(machine))
+        starts, places = runs(view, groups, layer.bytes.dot(machine))
         depth = starts.channels // groups * layer.bytes.dot(machine)
-        return Source(depth, pitch, table=True), [Arena(view, pixels), Table(starts, groups)]
+        return Source(depth, pitch, table=True), [Arena(view, pixels), Table(starts, groups)], places
     if step is None:
-        return Source(channels, pitch, table=True), [Arena(view, pixels), Table(view, groups, depth)]
+        return Source(channels, pitch, table=True), [Arena(view, pixels), Table(view, groups, depth)], None
     strides = (1, pitch, step) if len(pixels) == 1 else (1, pitch, pitch * pixels[0], step)
-    return Source(channels, pitch, step), [Map(view.storage, view.slots[0], (depth, *pixels, groups), strides)]
+    return Source(channels, pitch, step), [Map(view.storage, view.slots[0], (depth, *pixels, groups), strides)], None
 
 
 def plane_of(view: View, lanes: int, vector: int) -> Map:

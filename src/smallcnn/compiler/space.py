@@ -14,7 +14,7 @@ from smallcnn.compiler.choice import Choice
 from smallcnn.compiler.layers import Layer
 from smallcnn.compiler.reading import even_step
 from smallcnn.compiler.sides import terms_of
-from smallcnn.compiler.specs import Machine, Tile
+from smallcnn.compiler.specs import Tile
 from smallcnn.ir import ops
 
 _WASTE = 1.35
@@ -85,7 +85,10 @@ def _shares(layers: Sequence[Layer], threads: int, vector: int) -> list[int]:
 
 
 def _tiles(layers: Sequence[Layer], i: int, rows: int, shares: int, context: Context) -> Iterator[Tile]:
-    """Tiles of a stage that use the registers well and waste little. Neighbours divide a row where they can."""
+    """Tiles of a stage that use the registers well and waste little. Neighbours divide a row where they can.
+
+    Besides sums and weights, a pixel takes a register, and products of pairs, which are then added, another.
+    """
     layer, out, machine = layers[i], layers[i].output.storage, context.machine
     if layer.windowed:
         if isinstance(layer.op, ops.Pool) and layer.op.kernel[1] <= layer.op.stride[1]:
@@ -99,9 +102,10 @@ def _tiles(layers: Sequence[Layer], i: int, rows: int, shares: int, context: Con
     unroll = next(n for n in (4, 3, 2, 1) if _depth(layers, i, context) % n == 0)
     last = i == len(layers) - 1
     plane = rows or not last  # in rows; otherwise pixels are counted through the map
-    for wide in range(1, min(vectors, machine.registers // 2) + 1):
-        for pixels in range(1, (machine.registers - wide - 1) // wide + 1):
-            if pixels * wide < _BUSY * _most(wide, vectors, out.width if plane else out.pixels, machine):
+    registers = machine.registers - (1 if layer.bytes and layer.bytes.dot(machine) == 2 else 0)
+    for wide in range(1, min(vectors, registers // 2) + 1):
+        for pixels in range(1, (registers - wide - 1) // wide + 1):
+            if pixels * wide < _BUSY * _most(wide, vectors, out.width if plane else out.pixels, registers):
                 continue
             if math.ceil(vectors / wide) * wide > _WASTE * vectors:
                 continue
@@ -115,9 +119,9 @@ def _tiles(layers: Sequence[Layer], i: int, rows: int, shares: int, context: Con
                 yield Tile(pixels, wide, unroll, across=True)
 
 
-def _most(wide: int, vectors: int, pixels: int, machine: Machine) -> int:
+def _most(wide: int, vectors: int, pixels: int, registers: int) -> int:
     """Sums of the largest tile of `wide` vectors, or of the map if that is smaller."""
-    return min((machine.registers - wide - 1) // wide * wide, pixels * vectors)
+    return min((registers - wide - 1) // wide * wide, pixels * vectors)
 
 
 def _depth(layers: Sequence[Layer], i: int, context: Context) -> int:

@@ -7,10 +7,12 @@ floats. A source holds numbers of type `number`, float32 if there is no such fie
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from smallcnn.ir.types import SIZES, Number
+from smallcnn.ir.types import SIZES, Grid, Number
 
 _FLOAT = SIZES["float32"]
+_WIDENED = 2  # bytes of a byte, where products are of 16 bits
 _SLACK = 64  # bytes that the last vector may be read beyond the end
 
 
@@ -31,18 +33,15 @@ class Dots:
 class Machine:
     """The machine to generate code for: floats per vector register, number of registers, Halide's target.
 
+    `dot` is how many products of bytes one instruction adds to a sum: 4; where bytes are widened to 16 bits, 2 or 1.
     Kernels with int8 weights use `dots` if there are any.
     """
 
     vector: int
     registers: int
     target: str
+    dot: int = 2
     dots: Dots | None = None
-
-    @property
-    def dot(self) -> int:
-        """Bytes whose products one instruction adds to a sum: 4, or 2 where they are widened to 16 bits."""
-        return 4 if self.dots else 2
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,11 @@ class Bytes:
 
     def dot(self, machine: Machine) -> int:
         """Products that one instruction adds; where the weights' zero is subtracted first, they have 16 bits."""
-        return 2 if self.weight_zero else machine.dot
+        return min(machine.dot, 2) if self.weight_zero else machine.dot
+
+    def lowered(self, machine: Machine) -> int:
+        """What is subtracted from the source's bytes before they are multiplied: 128 for ARM's dot product, of int8."""
+        return 128 if self.dot(machine) == 4 and not machine.dots else 0
 
 
 @dataclass(frozen=True)
@@ -214,7 +217,8 @@ class Separable:
     def scratch_bytes(self) -> int:
         """Working memory: a strip of the depthwise result."""
         sink = self.depthwise.sink
-        return sink.lanes * self.depthwise.window.out_width * (self.rows + 1) * SIZES[sink.number] + _SLACK
+        size = _WIDENED if self.bytes else SIZES[sink.number]
+        return sink.lanes * self.depthwise.window.out_width * (self.rows + 1) * size + _SLACK
 
 
 @dataclass(frozen=True)
@@ -353,4 +357,54 @@ class Response:
     sink: Sink
 
 
-Spec = Pointwise | Conv | Depthwise | Separable | Chain | Pool | GlobalPool | Pad | Lanes | Gather | Image | Response
+@dataclass(frozen=True)
+class Rows:
+    """Rows of `columns` numbers, in `pieces` maps; bytes stand for numbers on `grid`."""
+
+    pieces: int
+    columns: int
+    number: Number = "float32"
+    grid: Grid | None = None
+
+
+@dataclass(frozen=True)
+class Detect:
+    """A detector's end; `settings` are the constants of native/detect.c.
+
+    Operands: pieces of the code, of the scores, of the objectness, anchors (4, row), output (lane, row).
+    """
+
+    coded: Rows
+    scores: Rows
+    objectness: Rows | None
+    anchors: int
+    most: int
+    settings: tuple[tuple[str, str], ...]
+
+    LIVE_BYTES: ClassVar[int] = 56  # an anchor that is looked at
+    PLACE_BYTES: ClassVar[int] = 16  # one of a list of candidates
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Working memory: what native/detect.c keeps of every anchor, and two lists of what it takes."""
+        return (self.LIVE_BYTES + self.PLACE_BYTES) * self.anchors + (self.PLACE_BYTES + 4) * self.most + 2 * _SLACK
+
+
+@dataclass(frozen=True)
+class Count:
+    """The number of entries above 0. Operands: source (lane, pixel), output (1,)."""
+
+
+@dataclass(frozen=True)
+class Join:
+    """Rows copied side by side. Operands: pieces, output (lane, row)."""
+
+    rows: Rows
+
+
+Native = Detect | Count | Join
+"""Kernels written in C, see `native`."""
+Spec = (
+    Pointwise | Conv | Depthwise | Separable | Chain | Pool | GlobalPool | Pad | Lanes | Gather | Image | Response
+    | Native
+)  # fmt: skip

@@ -22,8 +22,8 @@ _KERNEL_FEATURES = "no_runtime-no_asserts-no_bounds_query-user_context"
 class Target:
     """One platform and level, as each tool names it.
 
-    `level` names the vector instructions; `halide` is Halide's target string for kernels, `dots` what it takes for dot
-    products of bytes besides, `triple` clang's target; `features` is what the CPU must have, as native/cpu.h spells it.
+    `level` names the vector instructions; `halide` is Halide's target string for kernels; `dot` and `dots` are those of
+    `Machine`; `triple` is clang's target; `features` is what the CPU must have, as native/cpu.h spells it.
     `vector` is the floats per vector register, `registers` the number of registers. `suffixes` are the file kinds that
     can be written, the default first.
     """
@@ -32,6 +32,7 @@ class Target:
     platform: str
     level: str
     halide: str
+    dot: int
     dots: Dots | None
     triple: str
     features: tuple[str, ...]
@@ -42,7 +43,7 @@ class Target:
     @property
     def machine(self) -> Machine:
         """The machine that kernels are compiled for."""
-        return Machine(self.vector, self.registers, self.halide, self.dots)
+        return Machine(self.vector, self.registers, self.halide, self.dot, self.dots)
 
 
 @dataclass(frozen=True)
@@ -56,13 +57,14 @@ class _Platform:
 @dataclass(frozen=True)
 class _Level:
     """`features` has one name for everything Halide's CPU choice for this level implies (haswell for avx2: also
-    BMI, LZCNT, MOVBE; skylake-avx512 for avx512). `dots` is LLVM's CPU and features for dot products of bytes, where
-    Halide's choice would imply more than the level."""
+    BMI, LZCNT, MOVBE; skylake-avx512 for avx512). `dot` is that of `Machine`; `dots` is LLVM's CPU and features for dot
+    products of bytes, where Halide's choice would imply more than the level."""
 
     halide: tuple[str, ...]
     features: tuple[str, ...]
     vector: int
     registers: int
+    dot: int = 2
     dots: tuple[str, str] | None = None
 
 
@@ -73,11 +75,11 @@ _DOTS = (*_AVX512, "avx512_zen4")
 _LEVELS = {
     "sse41": _Level(("sse41",), ("sse41",), 4, 16),
     "avx2": _Level(_AVX2, ("avx2",), 8, 16),
-    "avxvnni": _Level(_AVX2, ("avxvnni",), 8, 16, ("haswell", "+avxvnni,+prefer-no-gather")),
+    "avxvnni": _Level(_AVX2, ("avxvnni",), 8, 16, 4, ("haswell", "+avxvnni,+prefer-no-gather")),
     "avx512": _Level(_AVX512, ("avx512",), 16, 32),
-    "vnni": _Level(_AVX512, ("vnni",), 16, 32, ("cascadelake", "+avx512vbmi,+avx512vbmi2,+prefer-no-gather")),
-    "neon": _Level((), (), 4, 32),
-    "dotprod": _Level(("arm_dot_prod",), ("dotprod",), 4, 32),
+    "vnni": _Level(_AVX512, ("vnni",), 16, 32, 4, ("cascadelake", "+avx512vbmi,+avx512vbmi2,+prefer-no-gather")),
+    "neon": _Level((), (), 4, 32, 1),
+    "dotprod": _Level(("arm_dot_prod",), ("dotprod",), 4, 32, 4),
     "simd128": _Level(("wasm_simd128",), (), 4, 16),
 }
 _BEST_FIRST: dict[str, tuple[str, ...]] = {
@@ -126,6 +128,11 @@ def parse(name: str) -> Target:
     raise SmallcnnError(f"no target {name!r}; {closest(plain, ['host', *ALIASES, *names()])}")
 
 
+def of_halide(target: str) -> Target:
+    """The default target of the platform that one of Halide's targets is for."""
+    return next(parse(name) for name, row in _PLATFORMS.items() if target.startswith(f"{row.halide}-"))
+
+
 def names() -> tuple[str, ...]:
     """Every target with its explicit level."""
     return tuple(_full(platform, level) for platform, row in _PLATFORMS.items() for level in row.levels)
@@ -165,6 +172,7 @@ def _target(platform: str, level: str) -> Target:
         platform=platform,
         level=level,
         halide=_halide(row, cpu.halide),
+        dot=cpu.dot,
         dots=Dots(_halide(row, _DOTS), *cpu.dots) if cpu.dots else None,
         triple=row.triple,
         features=cpu.features,

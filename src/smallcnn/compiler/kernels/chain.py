@@ -17,7 +17,7 @@ from smallcnn.compiler.kernels.pipe import Pipe
 from smallcnn.compiler.kernels.pool import Over
 from smallcnn.compiler.kernels.rows import Rows
 from smallcnn.compiler.kernels.terms import depth_of, number_of
-from smallcnn.compiler.specs import Chain, Conv, Depthwise, Machine, Pointwise, Pool
+from smallcnn.compiler.specs import Bytes, Chain, Conv, Depthwise, Machine, Pointwise, Pool
 
 
 def chain(spec: Chain, machine: Machine) -> Any:
@@ -32,9 +32,10 @@ def chain(spec: Chain, machine: Machine) -> Any:
     elif isinstance(first, Depthwise | Pool):
         number = number_of(first.bytes) if isinstance(first, Depthwise) else first.number
         source = pipe.plane(first.sink.lanes, width, height, first.pitch, number)
-    for stage in spec.stages:
+    for stage, following in zip(spec.stages, (*spec.stages[1:], spec.last), strict=True):
         if isinstance(stage, Depthwise | Pool):
-            made.append(_windowed(pipe, stage, source))
+            reader = following.bytes if isinstance(following, Pointwise) else None
+            made.append(_windowed(pipe, stage, source, reader))
             width, height = stage.window.out_width, stage.window.out_height
         elif isinstance(stage, Conv):
             made.append(_first_conv(pipe, stage))
@@ -42,7 +43,8 @@ def chain(spec: Chain, machine: Machine) -> Any:
         else:
             read = lambda k, x, y, *_, source=source: source[k, x, y]  # noqa: E731
             depth = depth_of(stage.source.channels, stage.bytes, machine)
-            made.append(Rows(pipe, stage.sink, stage.bytes, read, (depth,), (width, height)))
+            ready = bool(made)
+            made.append(Rows(pipe, stage.sink, stage.bytes, read, (depth,), (width, height), ready=ready))
         source = made[-1].out
     last: Any
     if isinstance(spec.last, Pointwise):
@@ -62,8 +64,10 @@ def chain(spec: Chain, machine: Machine) -> Any:
     return last.finish()
 
 
-def _windowed(pipe: Pipe, spec: Depthwise | Pool, source: Any) -> Taps | ByteTaps | Over:
-    return taps_of(pipe, spec, source) if isinstance(spec, Depthwise) else Over(pipe, spec, source)
+def _windowed(pipe: Pipe, spec: Depthwise | Pool, source: Any, reader: Bytes | None = None) -> Taps | ByteTaps | Over:
+    if isinstance(spec, Depthwise):
+        return taps_of(pipe, spec, source, reader)
+    return Over(pipe, spec, source, reader)
 
 
 def _first_conv(pipe: Pipe, spec: Conv) -> Rows:

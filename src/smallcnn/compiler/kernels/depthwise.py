@@ -14,8 +14,8 @@ import halide as hl
 from smallcnn.compiler.kernels.matmul import Product
 from smallcnn.compiler.kernels.pipe import ANY, EXACT, SHIFT, Pipe, Plane, constant, variables
 from smallcnn.compiler.kernels.rows import Rows
-from smallcnn.compiler.kernels.terms import depth_of, number_of
-from smallcnn.compiler.specs import Depthwise, Machine, Pointwise, Separable
+from smallcnn.compiler.kernels.terms import depth_of, multiplied, multiplied_by, number_of
+from smallcnn.compiler.specs import Bytes, Depthwise, Machine, Pointwise, Separable
 
 _UNROLLED = 25  # taps
 
@@ -34,7 +34,7 @@ def separable(spec: Separable, machine: Machine) -> Any:
     pipe, window = Pipe(machine), spec.depthwise.window
     first = spec.depthwise
     source = pipe.plane(first.sink.lanes, window.width, window.height, first.pitch, number_of(first.bytes))
-    taps = taps_of(pipe, first, source)
+    taps = taps_of(pipe, first, source, spec.bytes)
     product = read_by(spec, pipe, taps.out, (window.out_width, window.out_height))
     strip = product.schedule(spec.tile, spec.rows)
     taps.schedule()
@@ -43,17 +43,17 @@ def separable(spec: Separable, machine: Machine) -> Any:
 
 
 def read_by(spec: Pointwise | Separable, pipe: Pipe, source: Any, plane: tuple[int, int]) -> Rows | Product:
-    """The product that reads `source`, a stage of the same kernel, in tiles as `spec` says."""
+    """The product that reads `source`, a stage of the same kernel that converts its bytes, in tiles as `spec` says."""
     reduction, width = (depth_of(spec.source.channels, spec.bytes, pipe.machine),), plane[0]
     if spec.tile.across:
         read = lambda k, p, _: source[k, p % width, p / width]  # noqa: E731
-        return Product(pipe, spec.sink, spec.bytes, read, reduction, plane)
-    return Rows(pipe, spec.sink, spec.bytes, lambda k, x, y, *_: source[k, x, y], reduction, plane)
+        return Product(pipe, spec.sink, spec.bytes, read, reduction, plane, ready=True)
+    return Rows(pipe, spec.sink, spec.bytes, lambda k, x, y, *_: source[k, x, y], reduction, plane, ready=True)
 
 
-def taps_of(pipe: Pipe, spec: Depthwise, source: Any) -> "Taps | ByteTaps":
-    """The algorithm for floats or bytes."""
-    return ByteTaps(pipe, spec, source) if spec.bytes else Taps(pipe, spec, source)
+def taps_of(pipe: Pipe, spec: Depthwise, source: Any, reader: Bytes | None = None) -> "Taps | ByteTaps":
+    """The algorithm for floats or bytes. `reader`: the product of bytes that reads the result, converted for it."""
+    return ByteTaps(pipe, spec, source, reader) if spec.bytes else Taps(pipe, spec, source)
 
 
 class Taps(Plane):
@@ -95,7 +95,7 @@ class ByteTaps(Plane):
     Weights are packed (dot, lane, rows / dot, columns), zero where the window ends.
     """
 
-    def __init__(self, pipe: Pipe, spec: Depthwise, source: Any) -> None:
+    def __init__(self, pipe: Pipe, spec: Depthwise, source: Any, reader: Bytes | None) -> None:
         super().__init__(pipe, spec.window, spec.sink)
         self.spec, window, sink, of = spec, spec.window, spec.sink, spec.bytes
         assert of is not None
@@ -111,19 +111,17 @@ class ByteTaps(Plane):
         self.woven = woven = hl.Func("woven")
         row = hl.min(q * dot + t, rows - 1)
         value = bordered[c, x - left, y * down + row - top]
-        woven[t, c, x, q, y] = hl.i16(value) if dot == 2 else value
+        woven[t, c, x, q, y] = multiplied(value, of, pipe.machine)
         self.r = r = hl.RDom([(0, dot), (0, columns), (0, several)], "taps")
         shape = (dot, sink.lanes, several, columns)
         strides = (1, dot, dot * sink.lanes, dot * sink.lanes * several)
         weight = pipe.operand(shape, strides, of.weight)
         bias = pipe.operand((sink.lanes,), (1,), "int32")
-        factor = weight[r[0], c, r[2], r[1]]
-        if dot == 2:
-            factor = hl.i16(factor) - of.weight_zero if of.weight_zero else hl.i16(factor)
+        factor = multiplied_by(weight[r[0], c, r[2], r[1]], of, pipe.machine)
         self.sum, self.out = hl.Func("tapped"), hl.Func("depthwise")
         self.sum[c, x, y] = bias[c]
         self.sum[c, x, y] += hl.i32(woven[r[0], c, x * right + r[1], r[2], y]) * hl.i32(factor)
-        self.out[c, x, y] = self.epilogue()(self.sum[c, x, y], c, x, y)
+        self.out[c, x, y] = multiplied(self.epilogue()(self.sum[c, x, y], c, x, y), reader, pipe.machine)
 
     def schedule(self) -> None:
         """Registers hold `pixels` sums of one vector."""

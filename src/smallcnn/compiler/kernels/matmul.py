@@ -39,7 +39,8 @@ def pointwise(spec: Pointwise, machine: Machine) -> Any:
 class Product:
     """The algorithm and its register tiling. `source(k, p, g, *taps)`; `reduction` is the extents of k and taps.
 
-    Pixels are counted through the rows of `plane` (width, height); a tile may hold pixels of two rows.
+    Pixels are counted through the rows of `plane` (width, height); a tile may hold pixels of two rows. `ready`: see
+    `Terms`.
     """
 
     def __init__(
@@ -50,11 +51,13 @@ class Product:
         source: Read,
         reduction: tuple[int, ...],
         plane: tuple[int, int] = (1, 1),
+        *,
+        ready: bool = False,
     ) -> None:
         self.pipe, self.sink, self.plane = pipe, sink, plane
         lanes, groups = sink.lanes, sink.groups
         self.c, self.p, self.g = c, p, g = variables("c", "p", "g")
-        self.terms = terms = Terms(pipe, sink, of, reduction, shared=True)
+        self.terms = terms = Terms(pipe, sink, of, reduction, shared=True, ready=ready)
         self.sum, self.out = hl.Func("sum"), hl.Func("out")
         self.sum[c, p, g] = terms.start(c, g)
         self.sum[c, p, g] += terms.product(c, (g,), (p,), lambda pixel, k, *taps: source(k, *pixel, g, *taps))

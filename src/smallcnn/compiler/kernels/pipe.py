@@ -152,10 +152,8 @@ class Plane:
 
     def epilogue(self) -> Callable[..., Any]:
         """Turns (value, lane, x, y) into the result."""
-        window = self.window
-        return self.pipe.epilogue(
-            self.sink, lambda step: self.pipe.plane(self.sink.lanes, window.out_width, window.out_height, step.pitch)
-        )
+        plane = self.sink.lanes, self.window.out_width, self.window.out_height
+        return self.pipe.epilogue(self.sink, lambda step: self.pipe.plane(*plane, step.pitch, step.number))
 
     def strips(self, rows: int) -> Any:
         """Computes the scheduled output in strips of rows; returns their loop variable."""

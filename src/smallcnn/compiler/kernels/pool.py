@@ -11,7 +11,8 @@ from typing import Any
 import halide as hl
 
 from smallcnn.compiler.kernels.pipe import ANY, SHIFT, Pipe, Plane, constant, variables
-from smallcnn.compiler.specs import GlobalPool, Machine, Pool
+from smallcnn.compiler.kernels.terms import multiplied
+from smallcnn.compiler.specs import Bytes, GlobalPool, Machine, Pool
 from smallcnn.ir.types import RANGES
 
 _UNROLLED = 9  # pixels of a window
@@ -27,9 +28,9 @@ def pool(spec: Pool, machine: Machine) -> Any:
 
 
 class Over(Plane):
-    """The algorithm and its schedule. `source` is a map without its border."""
+    """The algorithm and its schedule. `source` is a map without its border, `reader` as in `depthwise.taps_of`."""
 
-    def __init__(self, pipe: Pipe, spec: Pool, source: Any) -> None:
+    def __init__(self, pipe: Pipe, spec: Pool, source: Any, reader: Bytes | None = None) -> None:
         super().__init__(pipe, spec.window, spec.sink)
         self.spec, window = spec, spec.window
         (rows, columns), (down, right), (top, left) = window.kernel, window.stride, window.before
@@ -57,7 +58,7 @@ class Over(Plane):
             over[c, x, y] += value
             counts = [_count(at, axis, spec) for axis, at in enumerate((y, x))]
             result = over[c, x, y] / hl.f32(counts[0] * counts[1])
-        out[c, x, y] = self.epilogue()(result, c, x, y)
+        out[c, x, y] = multiplied(self.epilogue()(result, c, x, y), reader, pipe.machine)
 
     def schedule(self) -> None:
         """Registers hold `pixels` neighbours of one vector."""

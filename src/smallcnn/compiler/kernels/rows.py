@@ -16,7 +16,10 @@ from smallcnn.compiler.specs import Bytes, Sink, Tile
 
 
 class Rows:
-    """The algorithm and its register tiling. `read(k, x, y, group, tap)`; `reduction` is the extents of k and taps."""
+    """The algorithm and its register tiling. `read(k, x, y, group, tap)`; `reduction` is the extents of k and taps.
+
+    `ready`: see `Terms`.
+    """
 
     def __init__(
         self,
@@ -26,11 +29,13 @@ class Rows:
         read: Callable[..., Any],
         reduction: tuple[int, ...],
         plane: tuple[int, int],
+        *,
+        ready: bool = False,
     ) -> None:
         self.pipe, self.sink, self.plane = pipe, sink, plane
         self.c, self.x, self.y = c, x, y = variables("c", "x", "y")
         self.g = variables("g") if sink.groups > 1 else []
-        self.terms = terms = Terms(pipe, sink, of, reduction, shared=bool(self.g))
+        self.terms = terms = Terms(pipe, sink, of, reduction, shared=bool(self.g), ready=ready)
         self.sum, self.out = hl.Func("row_sum"), hl.Func("rows")
         at = (c, x, y, *self.g)
         group = self.g[0] if self.g else 0

@@ -1,8 +1,9 @@
 """Sums of products of a source and weights, of floats or of bytes: what tiles of matrix products have in common.
 
 Of floats, each term takes one lane of the source for all lanes of a vector. Of bytes, `dot` neighbouring lanes are
-multiplied by as many weights of each lane and added to its sum, which is one instruction: vpdpbusd (4 bytes), or, of
-bytes widened to 16 bits, pmaddwd and its like (2). Weights are packed (dot, lane, k, vector, group).
+multiplied by as many weights of each lane and added to its sum, which is one instruction: vpdpbusd (4 bytes); sdot (4
+bytes less 128, which the bias makes up for); or, of bytes widened to 16 bits, pmaddwd and its like (2) or smlal (1).
+Weights are packed (dot, lane, k, vector, group).
 """
 
 from collections.abc import Callable, Sequence
@@ -19,11 +20,16 @@ Read = Callable[..., Any]
 
 
 class Terms:
-    """The operands (weight, bias) and the reduction. `reduction` is the extents of k and taps."""
+    """The operands (weight, bias) and the reduction. `reduction` is the extents of k and taps.
 
-    def __init__(self, pipe: Pipe, sink: Sink, of: Bytes | None, reduction: Sequence[int], *, shared: bool) -> None:
-        self.pipe, self.of = pipe, of
-        self.wide: Any = None
+    `ready`: whoever writes the source converts its bytes as `multiplied` does.
+    """
+
+    def __init__(
+        self, pipe: Pipe, sink: Sink, of: Bytes | None, reduction: Sequence[int], *, shared: bool, ready: bool = False
+    ) -> None:
+        self.pipe, self.of, self.ready = pipe, of, ready
+        self.staged: Any = None
         self.vector, lanes, first = pipe.machine.vector, sink.lanes, reduction[0]
         self.dot = of.dot(pipe.machine) if of else 1
         steps = (up(first, self.dot) // self.dot, *reduction[1:])
@@ -53,22 +59,22 @@ class Terms:
             return self.weight[place] * read(pixel, self.k[0], *self.k[1:])
         weight = self.weight[(self.k[0], *place)]
         at, taps = self.k[1] * self.dot + self.k[0], self.k[2:]
-        if self.dot > 2:
+        weight, machine = multiplied_by(weight, self.of, self.pipe.machine), self.pipe.machine
+        if self.ready or (self.dot > 2 and not self.of.lowered(machine)):
             return hl.i32(read(pixel, at, *taps)) * hl.i32(weight)
-        weight = hl.i16(weight) - self.of.weight_zero if self.of.weight_zero else hl.i16(weight)
         k, *tap = variables("k", "tap")[: 1 + len(taps)]
-        self.wide = hl.Func("wide")
-        self.wide[(k, *pixel, *group, *tap)] = hl.i16(read(pixel, k, *tap))
-        return hl.i32(self.wide[(at, *pixel, *group, *taps)]) * hl.i32(weight)
+        self.staged = hl.Func("staged")
+        self.staged[(k, *pixel, *group, *tap)] = multiplied(read(pixel, k, *tap), self.of, machine)
+        return hl.i32(self.staged[(at, *pixel, *group, *taps)]) * hl.i32(weight)
 
     def schedule(self, update: Any, c: Any, pixel: Any, unroll: int, *outer: Any, tile: tuple[Any, Any]) -> None:
         """A tile of sums in registers: `outer` loops, then terms, pixels, vectors of lanes.
 
-        Bytes are widened for a whole `tile`: a function and the loop over its tiles.
+        Bytes are converted for a whole `tile`: a function and the loop over its tiles.
         """
-        if self.wide is not None:
-            self.wide.compute_at(*tile)
-            self.wide.vectorize(self.wide.args()[0], 2 * self.vector, hl.TailStrategy.RoundUp)
+        if self.staged is not None:
+            self.staged.compute_at(*tile)
+            self.staged.vectorize(self.staged.args()[0], max(self.dot, 2) * self.vector, EXACT)
         if self.of is None:
             update.reorder(c, pixel, *self.k, *outer).vectorize(c, self.vector).unroll(c).unroll(pixel)
         else:
@@ -78,6 +84,22 @@ class Terms:
             update.atomic().vectorize(dot, self.dot).vectorize(one, self.vector).unroll(several).unroll(pixel)
         if unroll > 1:
             update.unroll(self.k[1 if self.of else 0], unroll, GUARD)
+
+
+def multiplied(value: Any, of: Bytes | None, machine: Machine) -> Any:
+    """A byte of the source as the instruction takes it; floats as they are."""
+    if of is None:
+        return value
+    if of.dot(machine) <= 2:
+        return hl.i16(value)
+    return hl.reinterpret(hl.Int(8), value ^ hl.u8(0x80)) if of.lowered(machine) else value
+
+
+def multiplied_by(weight: Any, of: Bytes, machine: Machine) -> Any:
+    """A weight as the instruction takes it."""
+    if of.dot(machine) > 2:
+        return weight
+    return hl.i16(weight) - of.weight_zero if of.weight_zero else hl.i16(weight)
 
 
 def depth_of(channels: int, of: Bytes | None, machine: Machine) -> int:

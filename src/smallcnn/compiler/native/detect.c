@@ -1,0 +1,289 @@
+/* A detector's end, as smallcnn.reference.detection defines it. It reads the maps of the heads where they lie:
+
+       pieces of the code, of the scores [, of the objectness], anchors (4, ANCHORS), result (lanes, MOST)
+
+   Names in capitals are constants of the network. An anchor is live if a class may be above the threshold, which a
+   comparison of raw numbers tells; only of live anchors are boxes decoded and scores computed. Working memory is that
+   of all anchors being live. */
+
+enum { SIGMOID, SOFTMAX, NONE, LINEAR, EXP, TANH };
+
+void *halide_malloc(void *context, size_t bytes);
+void halide_free(void *context, void *memory);
+
+#define INFINITE __builtin_inff()
+
+struct box {
+    float left, top, right, bottom;
+};
+
+struct live {
+    const SCORE_NUMBER *scores;
+    struct box box;
+    int32_t anchor;
+    float limit;      /* a class is above the threshold only if its raw score is above this */
+    double top, sum;  /* of a softmax */
+    double own;       /* objectness to its power */
+};
+_Static_assert(sizeof(struct live) == LIVE_BYTES, "as planned");
+
+/* Numbers that order as wanted: falling score, then rising class and anchor. */
+struct place {
+    uint64_t first;
+    uint32_t live;
+};
+_Static_assert(sizeof(struct place) == PLACE_BYTES, "as planned");
+
+static float real_score(SCORE_NUMBER stored) { return SCORE_REAL(stored); }
+
+static int before(struct place a, struct place b) { return a.first < b.first || (a.first == b.first && a.live < b.live); }
+
+static struct place place_of(float score, int class, int live) {
+    union {
+        float value;
+        uint32_t bits;
+    } of = {score}; /* above 0, so that its bits rise with it */
+    return (struct place){(uint64_t)~of.bits << 32 | (uint32_t)class, (uint32_t)live};
+}
+
+static float score_of(struct place place) {
+    union {
+        uint32_t bits;
+        float value;
+    } of = {~(uint32_t)(place.first >> 32)};
+    return of.value;
+}
+
+/* Heaps: the first of `heap` is before (sign 1) or after (sign -1) all others. */
+static void sink(struct place *heap, int count, int at, int sign) {
+    struct place moved = heap[at];
+    for (int child; (child = 2 * at + 1) < count; at = child) {
+        struct place *pair = heap + child;
+        if (child + 1 < count && (sign > 0 ? before(pair[1], pair[0]) : before(pair[0], pair[1]))) child++;
+        if (sign > 0 ? !before(heap[child], moved) : !before(moved, heap[child])) break;
+        heap[at] = heap[child];
+    }
+    heap[at] = moved;
+}
+
+static void rise(struct place *heap, int at) { /* of sign -1 */
+    struct place moved = heap[at];
+    for (int parent; at > 0 && before(heap[parent = (at - 1) / 2], moved); at = parent) heap[at] = heap[parent];
+    heap[at] = moved;
+}
+
+/* The raw score that a class must exceed for a probability above `least`, with room for rounding. */
+static float raw_limit(double least) {
+    if (SCORE == NONE) return (float)(least - least * 1e-5 - 1e-30);
+    if (least <= 0) return -INFINITE;
+    return least >= 1 ? INFINITE : (float)(logarithm(least / (1 - least)) - 1e-3);
+}
+
+/* The probability of a raw score before objectness joins, in double. */
+static double likely_of(const struct live *live, double raw) {
+    if (SCORE == SIGMOID) return sigmoid(raw);
+    return SCORE == SOFTMAX ? exponential(raw - live->top) / live->sum : raw;
+}
+
+static float score(const struct live *live, int c) {
+    float plain = (float)likely_of(live, real_score(live->scores[c]));
+    return OWN_PIECES ? (float)(live->own * power(plain, 1 - OBJECTNESS_POWER)) : plain;
+}
+
+static void sum_powers(struct live *live) {
+    live->top = -INFINITE;
+    live->sum = 0;
+    for (int c = 0; c < CLASSES; c++)
+        if (real_score(live->scores[c]) > live->top) live->top = real_score(live->scores[c]);
+    for (int c = 0; c < CLASSES; c++) live->sum += exponential(real_score(live->scores[c]) - live->top);
+}
+
+/* Whether a class of a row may be above the threshold; sets the limit of its raw scores. */
+static int may_be_found(struct live *live, float usual, buffer_t *const *own) {
+    float limit = usual;
+    const SCORE_NUMBER *scores = live->scores;
+    if (OWN_PIECES) {
+        float objectness = OWN_REAL(*(const OWN_NUMBER *)row_at(own, 1, live->anchor));
+        live->own = power(objectness, OBJECTNESS_POWER);
+        if (!(live->own > 0)) return 0;
+        limit = OBJECTNESS_POWER < 1 ? raw_limit(power(THRESHOLD / live->own, 1 / (1 - OBJECTNESS_POWER))) : -INFINITE;
+        if (OBJECTNESS_POWER >= 1 && !(live->own > THRESHOLD)) return 0;
+    }
+    if (SCORE == SOFTMAX) { /* at most the sigmoid of its distance from the background */
+        float nothing = real_score(scores[0]);
+        limit = BACKGROUND ? limit + nothing - 1e-6f * (nothing < 0 ? -nothing : nothing) : -INFINITE;
+    }
+    live->limit = limit;
+    int any = 0;
+#ifdef SCORE_STORED /* bytes: compared as such */
+    float stored = SCORE_STORED(limit);
+    int least = stored < -1000 ? -1000 : stored > 1000 ? 1000 : (int)stored - 1;
+    for (int c = BACKGROUND; c < CLASSES; c++) any |= scores[c] > least;
+#else
+    for (int c = BACKGROUND; c < CLASSES; c++) any |= scores[c] > limit;
+#endif
+    return any;
+}
+
+static int find_live(struct live *live, buffer_t *const *scores, buffer_t *const *own) {
+    int count = 0, anchor = 0;
+    float usual = raw_limit(THRESHOLD);
+    for (int i = 0; i < SCORE_PIECES; i++) {
+        const dimension_t *dim = scores[i]->dim;
+        for (int pixel = 0; pixel < dim[1].extent; pixel++) {
+            const SCORE_NUMBER *row = (const SCORE_NUMBER *)(void *)scores[i]->host + (ptrdiff_t)pixel * dim[1].stride;
+            for (int c = 0; c < dim[0].extent; c += CLASSES, anchor++) {
+                live[count].scores = row + c;
+                live[count].anchor = anchor;
+                count += may_be_found(&live[count], usual, own);
+            }
+        }
+    }
+    return count;
+}
+
+static float clipped(float x) { return x < 0 ? 0 : x > 1 ? 1 : x; }
+
+static struct box decode(const CODE_NUMBER *code, const float *anchor) {
+    float low[2], high[2];
+    for (int i = 0; i < 2; i++) {
+        float shift = CODE_REAL(code[Y_FIRST ? 1 - i : i]), grown = CODE_REAL(code[2 + (Y_FIRST ? 1 - i : i)]);
+        if (CENTRE == TANH) shift = (float)hyperbolic_tangent(shift);
+        shift = shift * CENTRE_SCALE;
+        shift = shift * anchor[2 + i];
+        float centre = anchor[i] + shift;
+        grown = grown * SIZE_SCALE;
+        if (SIZE == EXP)
+            grown = (float)exponential(grown > EXP_LIMIT ? EXP_LIMIT : grown);
+        else
+            grown = SIZE == SIGMOID ? (float)sigmoid(grown) : grown < 0 ? 0 : grown;
+        float extent = grown * anchor[2 + i], half = extent / 2;
+        low[i] = CLIP ? clipped(centre - half) : centre - half;
+        high[i] = CLIP ? clipped(centre + half) : centre + half;
+    }
+    return (struct box){low[0], low[1], high[0], high[1]};
+}
+
+static float area(const struct box *box) { return (box->right - box->left) * (box->bottom - box->top); }
+
+static int overlap(const struct box *a, const struct box *b) {
+    float wide = (a->right < b->right ? a->right : b->right) - (a->left > b->left ? a->left : b->left);
+    float high = (a->bottom < b->bottom ? a->bottom : b->bottom) - (a->top > b->top ? a->top : b->top);
+    if (!(wide > 0 && high > 0)) return 0;
+    float shared = wide * high, both = area(a) + area(b), whole = both - shared;
+    return whole > 0 && shared / whole > OVERLAP;
+}
+
+/* The largest raw score of the classes; what is not a number never is. */
+static float largest(const SCORE_NUMBER *scores) {
+    SCORE_NUMBER most[8];
+    for (int i = 0; i < 8; i++) most[i] = scores[BACKGROUND];
+    int c = BACKGROUND;
+    for (; c + 8 <= CLASSES; c += 8)
+        for (int i = 0; i < 8; i++) most[i] = scores[c + i] > most[i] || most[i] != most[i] ? scores[c + i] : most[i];
+    for (; c < CLASSES; c++) most[0] = scores[c] > most[0] || most[0] != most[0] ? scores[c] : most[0];
+    for (int i = 1; i < 8; i++) most[0] = most[i] > most[0] || most[0] != most[0] ? most[i] : most[0];
+    return real_score(most[0]);
+}
+
+/* The best score of an anchor above the threshold, or that. It rises with the raw score, which rounding may make equal
+   for several. */
+static float best_score(const struct live *live) {
+    float best = THRESHOLD;
+    if (!OWN_PIECES && SCORE != SOFTMAX) {
+        float own = (float)likely_of(live, largest(live->scores));
+        return own > best ? own : best;
+    }
+    for (int c = BACKGROUND; c < CLASSES; c++) {
+        if (!(real_score(live->scores[c]) > live->limit)) continue;
+        float own = score(live, c);
+        if (own > best) best = own;
+    }
+    return best;
+}
+
+/* Candidates of one class, or across all with the best of each: the heap's count. */
+static int candidates(struct place *heap, const struct live *live, int count, int class) {
+    int found = 0;
+    for (int i = 0; i < count; i++) {
+        float best = THRESHOLD;
+        if (ACROSS)
+            best = best_score(&live[i]);
+        else if (real_score(live[i].scores[class]) > live[i].limit)
+            best = score(&live[i], class);
+        if (best > THRESHOLD) heap[found++] = place_of(best, ACROSS ? 0 : class, i);
+    }
+    for (int i = found / 2 - 1; i >= 0; i--) sink(heap, found, i, 1);
+    return found;
+}
+
+/* The class with the best score of all: the first that has it. */
+static int class_of(const struct live *live, float best) {
+    int c = BACKGROUND;
+    float limit = OWN_PIECES || SCORE == SOFTMAX ? live->limit : raw_limit(best * (1 - 1e-6));
+    while (c < CLASSES - 1 && !(real_score(live->scores[c]) > limit && score(live, c) == best)) c++;
+    return c;
+}
+
+/* Adds what suppression keeps to `best`, the heap of the at most MOST best of all classes; returns its count. */
+static int keep(struct place *best, int taken, struct place *heap, int count, const struct live *live, uint32_t *kept) {
+    for (int mine = 0; count > 0 && mine < MOST;) {
+        struct place next = heap[0];
+        heap[0] = heap[--count];
+        sink(heap, count, 0, 1);
+        if (taken == MOST && !before(next, best[0])) return taken; /* nor is any later one among the best */
+        int apart = 1;
+        for (int i = 0; apart && i < mine; i++) apart = !overlap(&live[kept[i]].box, &live[next.live].box);
+        if (!apart) continue;
+        kept[mine++] = next.live;
+        if (ACROSS) next = place_of(score_of(next), class_of(&live[next.live], score_of(next)), (int)next.live);
+        if (taken < MOST) {
+            best[taken] = next;
+            rise(best, taken++);
+        } else {
+            best[0] = next;
+            sink(best, taken, 0, -1);
+        }
+    }
+    return taken;
+}
+
+int KERNEL(void **arguments) {
+    void *context = *(void **)arguments[0];
+    buffer_t *const *coded = (buffer_t *const *)(arguments + 1), *const *scores = coded + CODE_PIECES;
+    buffer_t *const *own = scores + SCORE_PIECES;
+    const float *anchors = (const float *)(void *)own[OWN_PIECES]->host;
+    const buffer_t *result = own[OWN_PIECES + 1];
+    uint8_t *memory = halide_malloc(context, SCRATCH);
+    struct live *live = (struct live *)(void *)memory;
+    struct place *heap = (struct place *)(void *)(live + ANCHORS), *best = heap + ANCHORS;
+    uint32_t *kept = (uint32_t *)(void *)(best + MOST);
+
+    int count = find_live(live, scores, own), taken = 0;
+    for (int i = 0; i < count; i++) {
+        live[i].box = decode(row_at(coded, 4, live[i].anchor), anchors + 4 * live[i].anchor);
+        if (SCORE == SOFTMAX) sum_powers(&live[i]);
+    }
+    for (int c = BACKGROUND; c < (ACROSS ? BACKGROUND + 1 : CLASSES) && count; c++)
+        taken = keep(best, taken, heap, candidates(heap, live, count, c), live, kept);
+
+    for (int i = 0; i < MOST; i++) {
+        float *row = (float *)(void *)result->host + (ptrdiff_t)i * result->dim[1].stride;
+        for (int lane = 0; lane < result->dim[0].extent; lane++) row[lane] = 0;
+    }
+    while (taken > 0) { /* the last of the heap is the last row */
+        struct place last = best[0];
+        best[0] = best[--taken];
+        sink(best, taken, 0, -1);
+        float *row = (float *)(void *)result->host + (ptrdiff_t)taken * result->dim[1].stride;
+        const struct live *of = &live[last.live];
+        row[0] = of->box.left;
+        row[1] = of->box.top;
+        row[2] = of->box.right;
+        row[3] = of->box.bottom;
+        row[4] = score_of(last);
+        row[5] = (float)((int)(uint32_t)last.first - BACKGROUND);
+    }
+    halide_free(context, memory);
+    return 0;
+}
