@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from smallcnn.ir import ops
 from smallcnn.ir.builder import Builder
 from smallcnn.ir.graph import Graph, Node, Output
 from smallcnn.ir.types import Grid
@@ -72,6 +73,59 @@ def every_integer() -> Graph:
     flat = g.flatten(g.pad(y, ((0, -1), (1, 0)), name="pad"), name="flatten")
     logits = g.dequantize(g.dense(flat, 3, number="int8", grid=per_output, name="classifier"), name="logits")
     return g.graph({"logits": logits, "codes": y}, features=y, name="every_integer")
+
+
+def detector(count: int = 20, **how: Any) -> Graph:
+    """A detector of two maps and 27 anchors, and `how` its `Detect` differs from SSD's; the four outputs.
+
+    Scores spread from near 0 to near 1, and boxes overlap, so that thresholds decide something.
+    """
+    g = Builder(input=(16, 24, 3), name="detector")
+    x = g.conv_bn(g.input, 8, kernel=3, stride=4, name="body")
+    small = g.conv_bn(x, 8, kernel=3, stride=2, name="extra")
+    grids = (
+        ops.AnchorGrid(cells=(4, 6), sizes=((0.3, 0.2),), step=(1 / 4, 1 / 6)),
+        ops.AnchorGrid(cells=(2, 3), sizes=((0.3, 0.6), (0.7, 0.7)), step=(1 / 2, 1 / 3), offset=0.4),
+    )
+    settings = {
+        "score": "sigmoid", "background": False, "centre": "linear", "size": "exp", "centre_scale": 0.1,
+        "size_scale": 0.2, "y_first": True, "clip": False, "across": False, "threshold": 0.5, "overlap": 0.5,
+    } | how  # fmt: skip
+    objectness = settings.pop("objectness", False)
+    detect = ops.Detect(anchors=grids, most=count, **settings)
+    codes, scores, own = [], [], []
+    for source, anchors, name in ((x, 1, "first"), (small, 2, "second")):
+        codes.append(g.rows(g.conv(source, 4 * anchors, name=f"{name}.code"), 4, name=f"{name}.codes"))
+        both = g.conv(source, 4 * anchors, kernel=3, name=f"{name}.score")
+        scores.append(g.rows(both, 4, name=f"{name}.scores"))
+        if objectness:
+            one = g.activation(g.conv(source, anchors, name=f"{name}.object"), "sigmoid", name=f"{name}.sure")
+            own.append(g.rows(one, 1, name=f"{name}.sures"))
+    outputs = g.detections(
+        detect, g.join(*codes, name="codes"), g.join(*scores, name="scores"),
+        g.join(*own, name="sures") if own else None,
+    )  # fmt: skip
+    return g.graph(outputs, features=small, taps=[x])
+
+
+def dilated() -> Graph:
+    """Convolutions that read pixels apart from each other, one of them depthwise."""
+    g = Builder(input=(13, 12, 3), name="dilated")
+    x = g.conv(g.input, 6, kernel=3, dilation=2, padding=2, name="apart")
+    x = g.depthwise_bn(g.activation(x, "relu"), kernel=3, name="body")
+    y = g.conv(x, 8, kernel=(3, 2), stride=(1, 2), dilation=(4, 3), padding=((4, 3), (1, 2)), groups=2, name="uneven")
+    return g.graph(g.dense(g.global_pool(y), 5), features=y)
+
+
+def every_row() -> Graph:
+    """Operators on rows that are not a detector's end: rows (36, 5) and a vector (90,)."""
+    g = Builder(input=(9, 8, 3))
+    x = g.conv(g.input, 6, kernel=3, stride=2, name="stem")
+    y = g.conv(x, 4, kernel=3, stride=2, name="small")
+    rows = g.join(g.rows(x, 2, name="x.rows"), g.rows(y, 2, name="y.rows"), name="pairs")
+    bent = g.activation(rows, "hard_swish", name="bent")
+    few, many = g.split(g.concat(bent, rows, bent, name="beside"), (1, 5), name="split")
+    return g.graph({"rows": many, "flat": g.flatten(few, name="flat")}, features=y, taps=[x], name="every_row")
 
 
 def every_result(graph: Graph) -> Graph:

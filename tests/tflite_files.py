@@ -5,6 +5,7 @@ import pytest
 
 tflite = pytest.importorskip("tflite")
 import flatbuffers  # noqa: E402  (comes with tflite)
+from flatbuffers import flexbuffers  # noqa: E402
 
 OP, KIND, ACT, PAD = tflite.BuiltinOperator, tflite.TensorType, tflite.ActivationFunctionType, tflite.Padding
 KIND_OF = {np.dtype(name): kind for name, kind in {
@@ -18,6 +19,15 @@ OPTIONS = {
     OP.DIV: "DivOptions", OP.LEAKY_RELU: "LeakyReluOptions", OP.SPLIT: "SplitOptions", OP.GATHER: "GatherOptions",
     OP.STRIDED_SLICE: "StridedSliceOptions",
 }  # fmt: skip
+
+
+def settings(options):
+    """A FlexBuffer of numbers and flags."""
+    made = flexbuffers.Builder()
+    with made.Map():
+        for name, value in options.items():
+            made.Add(name, value)
+    return bytes(made.Finish())
 
 
 class Draft:
@@ -35,7 +45,8 @@ class Draft:
         return self.tensor(array.shape, KIND_OF[array.dtype], data=array, **quantization)
 
     def op(self, code, inputs, output, **options):
-        """`options` in the words of the schema: StrideH=2."""
+        """`options` in the words of the schema: StrideH=2. `code` is a name for an operator outside the schema, whose
+        options are numbers and flags."""
         self.operators.append((code, inputs, output, options))
         return output
 
@@ -75,6 +86,8 @@ class Draft:
         operators = []
         for code, ins, output, options in self.operators:
             fields = {"Inputs": numbers(ins, np.int32), "Outputs": numbers(np.atleast_1d(output), np.int32)}
+            if isinstance(code, str):
+                fields["CustomOptions"] = b.CreateByteVector(settings(options))
             if code in OPTIONS:
                 fields["BuiltinOptions"] = table(OPTIONS[code], **options)
                 fields["BuiltinOptionsType"] = getattr(tflite.BuiltinOptions, OPTIONS[code])
@@ -83,7 +96,14 @@ class Draft:
             "SubGraph", Tensors=vector(tensors), Inputs=numbers(inputs, np.int32), Outputs=numbers(outputs, np.int32),
             Operators=vector(operators),
         )  # fmt: skip
-        opcodes = [table("OperatorCode", DeprecatedBuiltinCode=min(code, 127), BuiltinCode=code) for code in codes]
+        opcodes = [
+            table(
+                "OperatorCode", DeprecatedBuiltinCode=OP.CUSTOM, BuiltinCode=OP.CUSTOM, CustomCode=b.CreateString(code)
+            )
+            if isinstance(code, str)
+            else table("OperatorCode", DeprecatedBuiltinCode=min(code, 127), BuiltinCode=code)
+            for code in codes
+        ]
         buffers += [table("Buffer", Data=b.CreateByteVector(data)) for data in self.metadata.values()]
         first = len(buffers) - len(self.metadata)
         entries = [

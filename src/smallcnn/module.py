@@ -25,6 +25,7 @@ from smallcnn.ir.graph import Graph, Node
 from smallcnn.ir.rewrite import in_order, only_reader
 from smallcnn.ir.types import RANGES
 from smallcnn.ir.types import Tensor as Stored
+from smallcnn.reference.detection import detect
 from smallcnn.reference.initial import check_weights, initial_weights
 from smallcnn.reference.numbers import real, stored
 
@@ -162,6 +163,12 @@ def layer(graph: Graph, node: Node) -> nn.Module:
             return nn.ChannelShuffle(op.groups)
         case ops.Slice() as op:
             return _Slice(op)
+        case ops.Rows() as op:
+            return _Rows(op)
+        case ops.Detect() as op:
+            return Detect(op)
+        case ops.Concat():
+            return _Concat(-1 if len(node.shape) == 2 else 1)
         case ops.Quantize() as op:
             return _Quantize(op)
         case op if type(op) in _PLAIN:
@@ -206,7 +213,7 @@ class Conv2d(nn.Conv2d):
 
     def __init__(self, op: ops.Conv, channels: int) -> None:
         symmetric, self.before = _split_padding(op.padding)
-        super().__init__(channels, op.out, op.kernel, op.stride, padding=symmetric, groups=op.groups, bias=op.bias)
+        super().__init__(channels, op.out, op.kernel, op.stride, symmetric, op.dilation, groups=op.groups, bias=op.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, out, H', W')."""
@@ -260,7 +267,32 @@ class _Slice(nn.Module):
         self.start, self.stop = op.start, op.stop
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.ndim == 3:  # rows
+            return x[..., self.start : self.stop]
         return x[:, self.start : self.stop]
+
+
+class _Rows(nn.Module):
+    def __init__(self, op: ops.Rows) -> None:
+        super().__init__()
+        self.columns = op.columns
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.movedim(1, -1).reshape(len(x), -1, self.columns)
+
+
+class Detect(nn.Module):
+    """The decisions of a detector, by its definition and so on the CPU, image by image; no gradient passes."""
+
+    def __init__(self, op: ops.Detect) -> None:
+        super().__init__()
+        self.op = op
+
+    def forward(self, *rows: Tensor) -> Tensor:
+        """Code (N, anchors, 4), scores (N, anchors, C) [, objectness (N, anchors, 1)] -> (N, most, 6)."""
+        arrays = [x.detach().to("cpu", torch.float32).numpy() for x in rows]
+        found = np.stack([detect(self.op, *each) for each in zip(*arrays, strict=True)])
+        return torch.from_numpy(found).to(rows[0])
 
 
 class _Quantize(nn.Module):
@@ -284,7 +316,7 @@ class _GlobalPool(nn.Module):
 
 class _Flatten(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        return x.movedim(1, -1).flatten(1)  # channels fastest, as in the graph
+        return (x.movedim(1, -1) if x.ndim == 4 else x).flatten(1)  # channels fastest, as in the graph
 
 
 class _Add(nn.Module):
@@ -301,8 +333,17 @@ class _Scale(nn.Module):
 
 
 class _Concat(nn.Module):
+    def __init__(self, dimension: int = 1) -> None:
+        super().__init__()
+        self.dimension = dimension
+
     def forward(self, *xs: Tensor) -> Tensor:
-        return torch.cat(xs, dim=1)
+        return torch.cat(xs, self.dimension)
+
+
+class _Count(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return (x.flatten(1) > 0).sum(1, keepdim=True).to(x)
 
 
 _PLAIN: dict[type[ops.Op], type[nn.Module]] = {
@@ -310,6 +351,7 @@ _PLAIN: dict[type[ops.Op], type[nn.Module]] = {
     ops.Flatten: _Flatten,
     ops.Add: _Add,
     ops.Scale: _Scale,
-    ops.Concat: _Concat,
+    ops.Join: _Concat,
+    ops.Count: _Count,
     ops.Dequantize: nn.Identity,
 }

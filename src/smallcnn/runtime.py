@@ -114,6 +114,11 @@ class Net:
         return self._proof.error()
 
     @property
+    def integer(self) -> bool:
+        """Whether the network computes with whole numbers."""
+        return self._proof.integer
+
+    @property
     def tolerance(self) -> float:
         """The largest error of `verify` that rounding explains."""
         return self._proof.allowed

@@ -14,7 +14,7 @@ import smallcnn
 from artifacts import LABELS, artifact, colour_photos
 from networks import every_op
 from smallcnn import onnx, runtime
-from smallcnn.bench import peak
+from smallcnn.bench import integer_peak, peak
 from smallcnn.bench import steps as by_layer_module
 from smallcnn.bench.bench import bench, candidates, take_turns
 from smallcnn.bench.steps import by_layer
@@ -250,3 +250,30 @@ def test_the_peak_does_every_product(tmp_path):
         expected = expected * factor + term
     np.testing.assert_allclose(sums, np.tile(expected, (peak._CHAINS, 1)), rtol=1e-6)  # errors shrink by half each step
     assert peak.meter(1).mult_adds == peak._CHAINS * peak._LENGTH * target.vector * (target.registers - 4)
+
+
+LEVELS = [name for name in targets.names() if targets.runs_here(targets.parse(name))]
+
+
+@pytest.mark.parametrize("name", LEVELS)
+def test_the_peak_of_bytes_does_every_product(tmp_path, name):
+    """What it computes, written to where it can be read, against the sums of products in whole numbers."""
+    target = targets.parse(name)
+    program = integer_peak.program(target)
+    (step,) = program.steps
+    source, weight = (
+        np.frombuffer(program.weights, one.type, offset=one.offset, count=np.prod(one.extents))
+        .reshape(one.extents[::-1])
+        .astype(int)
+        for one in step.buffers[:-1]
+    )
+    lanes, pixels, again = step.buffers[-1].extents
+    output = replace(step.buffers[-1], space="output")
+    path = tmp_path / f"peak{target.suffixes[0]}"
+    seen = replace(step, buffers=(*step.buffers[:-1], output))
+    outputs = {"sums": Tensor((again, pixels, lanes), "int32")}
+    link.write(replace(program, steps=(seen,), outputs=outputs), path)
+    sums = compiled.load(path, 2).run(peak._IMAGE[None])["sums"][0]
+    wanted = np.einsum("pkj,vkcj->pvc", source, weight).reshape(pixels, lanes)
+    np.testing.assert_array_equal(sums, np.tile(wanted, (again, 1, 1)))
+    assert integer_peak.mult_adds(target) == again * source.size * lanes

@@ -61,6 +61,7 @@ def test_a_quarter_of_the_bytes(tmp_path):
 def test_the_model_file_holds_integers(quantized, folder):
     model = quantized[0]
     tensors = load_file(folder / "m.safetensors")
+    assert tensors.pop("scales").dtype == np.float32
     assert {str(value.dtype) for value in tensors.values()} == {"int8", "int32"}
     back = store.load(folder / "m.safetensors")
     assert (back.graph, back.task, back.preprocessing) == (model.graph, model.task, model.preprocessing)

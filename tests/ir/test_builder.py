@@ -62,6 +62,20 @@ def test_convolution_windows(g, kernel, stride, padding, want, shape):
     assert node.shape == shape
 
 
+@pytest.mark.parametrize(
+    ("dilation", "stride", "want", "shape"),
+    [
+        (2, 1, ((2, 2), (2, 2)), (8, 9, 4)),  # a 3x3 filter reaches over 5x5 pixels
+        ((1, 3), 1, ((1, 1), (3, 3)), (8, 9, 4)),
+        (2, 2, ((1, 2), (2, 2)), (4, 5, 4)),
+    ],
+    ids=str,
+)
+def test_same_padding_of_a_dilated_filter(g, dilation, stride, want, shape):
+    node = g.conv(g.input, 4, kernel=3, stride=stride, dilation=dilation)
+    assert (node.op.padding, node.shape) == (want, shape)
+
+
 @pytest.mark.parametrize("method", ["max_pool", "average_pool"])
 @pytest.mark.parametrize(
     ("kernel", "stride", "want", "shape"),
@@ -107,6 +121,8 @@ METHODS = {
     "scale": (lambda g, x: g.scale(x, g.global_pool(x)), ops.Scale()),
     "concat": (lambda g, x: g.concat(x, x), ops.Concat()),
     "shuffle": (lambda g, x: g.shuffle(x, 3), ops.Shuffle(groups=3)),
+    "rows": (lambda g, x: g.rows(x, 1), ops.Rows(columns=1)),
+    "join": (lambda g, x: g.join(g.rows(x, 1), g.rows(x, 1)), ops.Join()),
     "local_response_norm": (
         lambda g, x: g.local_response_norm(x, size=5, alpha=1e-4, beta=0.75, bias=2.0),
         ops.LocalResponseNorm(size=5, alpha=1e-4, beta=0.75, bias=2.0),
@@ -147,7 +163,8 @@ def test_symmetric_padding_is_half_the_kernel(kernel, pad):
 
 
 def test_every_operator_has_a_method():
-    assert {op.kind for _, op in METHODS.values()} == set(ops.OPS) - {"input", "slice"}  # those two: __init__, split
+    elsewhere = {"input", "slice", "detect", "count"}  # __init__, split; detections
+    assert {op.kind for _, op in METHODS.values()} == set(ops.OPS) - elsewhere
 
 
 def test_conv_bn_is_three_nodes(g):

@@ -12,21 +12,26 @@ from smallcnn.ir.ops import (
     OPS,
     Activation,
     Add,
+    AnchorGrid,
     BatchNorm,
     Clip,
     Concat,
     Conv,
+    Count,
     Dense,
     Dequantize,
+    Detect,
     Dropout,
     Flatten,
     GlobalPool,
     Input,
+    Join,
     LocalResponseNorm,
     Op,
     Pad,
     Pool,
     Quantize,
+    Rows,
     Scale,
     Shuffle,
     Slice,
@@ -37,6 +42,11 @@ from smallcnn.ir.ops import (
 from smallcnn.ir.types import Grid, Tensor
 
 MAX3 = Pool(function="max", kernel=(3, 3), stride=(2, 2), padding=((0, 1), (0, 1)))
+ANCHORS = AnchorGrid(cells=(2, 3), sizes=((0.5, 0.25), (0.75, 0.5)), step=(1 / 2, 1 / 3))
+DETECT = Detect(
+    anchors=(ANCHORS, ANCHORS), score="softmax", background=True, centre="linear", size="exp", centre_scale=0.1,
+    size_scale=0.2, y_first=True, clip=False, across=False, threshold=0.5, overlap=0.5, most=10,
+)  # fmt: skip
 LRN = LocalResponseNorm(size=5, alpha=1e-4, beta=0.75, bias=1.0)
 
 # operator, shapes it reads, shape it gives
@@ -46,6 +56,7 @@ SHAPES: list[tuple[Op, list[tuple[int, ...]], tuple[int, ...]]] = [
     (Conv(out=8), [(5, 7, 3)], (5, 7, 8)),
     (Conv(out=6, kernel=(1, 3), stride=(2, 1), padding=((0, 0), (1, 1)), groups=3), [(9, 9, 6)], (5, 9, 6)),
     (Conv(out=4, kernel=(7, 7)), [(7, 7, 2)], (1, 1, 4)),
+    (Conv(out=4, kernel=(3, 2), dilation=(3, 2), padding=((1, 0), (0, 0))), [(7, 9, 2)], (2, 7, 4)),
     (Dense(out=10), [(1024,)], (10,)),
     (BatchNorm(epsilon=0.001), [(3, 4, 5)], (3, 4, 5)),
     (BatchNorm(), [(5,)], (5,)),
@@ -71,6 +82,13 @@ SHAPES: list[tuple[Op, list[tuple[int, ...]], tuple[int, ...]]] = [
     (Dropout(rate=0), [(5,)], (5,)),
     (Quantize(number="int8", grid=Grid((0.1,), (-7,))), [(3, 4, 5)], (3, 4, 5)),
     (Dequantize(), [(5,)], (5,)),
+    (Flatten(), [(7, 5)], (35,)),
+    (Rows(columns=3), [(4, 5, 6)], (40, 3)),
+    (Join(), [(40, 3), (1, 3), (2, 3)], (43, 3)),
+    (Slice(start=1, stop=3), [(40, 3)], (40, 2)),
+    (DETECT, [(24, 4), (24, 3)], (10, 6)),
+    (DETECT, [(24, 4), (24, 3), (24, 1)], (10, 6)),
+    (Count(), [(40, 3)], (1,)),
 ]
 
 
@@ -86,6 +104,12 @@ def test_every_operator_is_in_the_table():
 @pytest.mark.parametrize("op", [op for op, _, _ in SHAPES], ids=str)
 def test_json_round_trip(op):
     assert from_json(json.loads(json.dumps(to_json(op)))) == op
+
+
+def test_json_of_a_convolution_without_dilation_does_not_mention_it():
+    """Earlier versions, which do not know it, read such files."""
+    assert to_json(Conv(out=4)) == {"op": "conv", "out": 4}
+    assert to_json(Conv(out=4, dilation=(1, 2)))["dilation"] == (1, 2)
 
 
 @pytest.mark.parametrize(
@@ -171,8 +195,8 @@ POOL = {"op": "pool", "function": "max", "kernel": [3, 3], "stride": [1, 1]}
         ({"op": "conv"}, "conv lacks out$"),
         ({"op": "slice"}, "slice lacks start, stop$"),
         (
-            {"op": "conv", "out": 4, "dilation": 2},
-            "conv has no attribute 'dilation'; it has out, kernel, stride, padding, groups, bias",
+            {"op": "conv", "out": 4, "spread": 2},
+            "conv has no attribute 'spread'; it has out, kernel, stride, padding, dilation, groups, bias",
         ),
         ({"op": "add", "a\nb": 2}, r"add has no attribute 'a\\nb'; it has none"),
         ({"op": "input", "shape": [0, 8, 3]}, r"not \(0, 8, 3\)"),
@@ -183,6 +207,7 @@ POOL = {"op": "pool", "function": "max", "kernel": [3, 3], "stride": [1, 1]}
         ({"op": "conv", "out": 4, "groups": 3}, "4 output channels do not divide into 3 groups"),
         ({"op": "conv", "out": 4, "kernel": 3}, r"kernel must be \(height, width\), .* not 3"),
         ({"op": "conv", "out": 4, "stride": [1, 0]}, r"stride must be .* not \(1, 0\)"),
+        ({"op": "conv", "out": 4, "dilation": [0, 1]}, r"dilation must be .* not \(0, 1\)"),
         ({"op": "conv", "out": 4, "padding": [1, 1]}, r"padding must be .* not \(1, 1\)"),
         ({"op": "conv", "out": 4, "padding": [[0, 0], [0, -1]]}, r"padding must be .* not \(\(0, 0\), \(0, -1\)\)"),
         ({"op": "conv", "out": 4, "bias": 1}, "bias must be true or false, not 1"),

@@ -282,6 +282,12 @@ def test_hard_swish_stays_one_operator():
     assert kinds(graph)[1] == "hard_swish"
 
 
+def test_dilation():
+    convolution = node("Conv", "s k", "m", dilations=[2, 3], pads=[2, 3, 2, 3])
+    graph = checked(model(convolution, stored={"k": random(4, 4, 3, 3)}), SHAPE)
+    assert [node.op.dilation for node in graph if node.op.kind == "conv"] == [(1, 1), (2, 3)]
+
+
 def test_dilation_of_one_pixel_means_nothing():
     checked(model(node("Conv", "s k", "m", dilations=[2, 3]), stored={"k": random(4, 4, 1, 1)}), SHAPE)
     checked(

@@ -616,7 +616,11 @@ REFUSED = {
         {"q": np.float32(1), "z": np.uint8(0), "k": np.ones((4, 4, 1, 1), np.uint8)},
         r"'QLinearConv' .* integer operators are not supported",
     ),
-    "dilation": ([node("Conv", "s k", "m", dilations=[2, 2])], K, r"dilations \[2, 2\]"),
+    "dilation": (
+        [node("MaxPool", "s", "m", kernel_shape=[2, 2], dilations=[2, 2])],
+        {},
+        r"dilations \(2, 2\); a pool's can only",
+    ),
     "softmax in the middle": ([node("Softmax", "s", "m", axis=1)], {}, "not all classes"),
     "a softmax that is read": (
         [node("GlobalAveragePool", "s", "a"), node("Softmax", "a", "b", axis=1), node("Mul", "s b", "m")],

@@ -71,6 +71,21 @@ def test_conv(window, groups, per_group, multiplier, bias):
     agree(op, want, x, **weights)
 
 
+@given(windows(), st.tuples(st.integers(1, 3), st.integers(1, 3)), st.sampled_from([1, 2]))
+def test_dilated_conv(window, dilation, groups):
+    plane, attributes = window
+    op = ops.Conv(out=4, groups=groups, dilation=dilation, **attributes)
+    reach = [(k - 1) * step + 1 for k, step in zip(op.kernel, dilation, strict=True)]
+    assert op.reach == tuple(reach)
+    assume(all(size + sum(pad) >= k for size, k, pad in zip(plane, reach, op.padding, strict=True)))
+    x, weight, bias = normal(2, *plane, 4), normal(4, 4 // groups, *op.kernel), normal(4)
+    want = F.conv2d(
+        padded(channels_first(x), op.padding), torch.from_numpy(weight), torch.from_numpy(bias), stride=op.stride,
+        groups=groups, dilation=dilation,
+    )  # fmt: skip
+    agree(op, want, x, weight=weight, bias=bias)
+
+
 @given(windows(pool=True))
 def test_max_pool(window):
     plane, attributes = window

@@ -417,7 +417,7 @@ def test_true_reasons(tmp_path):
     net.conv(9, 8, 4, FusedActivationFunction=ACT.TANH)
     assert "has the fused activation 4, which the graph does not have" in refusal(net, path)
     net = Net()
-    net.then(OP.PAD, (1, 9, 8, 5), np.array([[0, 0], [0, 0], [0, 0], [1, 1]], np.int32))
+    net.then(OP.PAD, (1, 10, 8, 5), np.array([[0, 0], [1, 0], [0, 0], [1, 1]], np.int32))
     assert refusal(net, path).endswith("pads the channels")
     net = Net()
     net.op(OP.CONV_2D, [net.image, net.tensor((4, 3, 3, 3))], net.tensor((1, 9, 8, 4)), **SAME)

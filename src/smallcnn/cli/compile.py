@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,6 +68,9 @@ class _Command(click.Command):
 @options.std
 @options.scale
 @options.order
+@options.threshold
+@options.overlap
+@options.most
 @as_json
 def command(
     file: Path | None,
@@ -84,6 +87,9 @@ def command(
     std: tuple[float, ...] | None,
     scale: tuple[float, ...] | None,
     order: "Order | None",
+    threshold: float | None,
+    overlap: float | None,
+    most: int | None,
     json_: bool,
 ) -> None:
     """Turn FILE (.safetensors, or any small CNN's .onnx) into one native file without dependencies.
@@ -105,9 +111,11 @@ def command(
     from smallcnn.image.overrides import Overrides
     from smallcnn.model.kinds import read
     from smallcnn.onnx.read.preparation import remarks
+    from smallcnn.transform.limits import Limits, limited
 
     said = Overrides(resolution, mean, std, scale=scale, order=order)
     model = read(file, None if said == Overrides() else said).in_rgb()
+    model = replace(model, graph=limited(model.graph, Limits(threshold, overlap, most)))
     for line in remarks(model.facts) if file.suffix.lower() == ".onnx" else []:
         remark(line)
     warn_untrained(model.facts)

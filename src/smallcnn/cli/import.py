@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 @click.option("--fresh-head", is_flag=True, help="initialise the last layers if the file lacks them")
 @click.option("--keep-background", is_flag=True, help="keep TensorFlow's class 0, 'background', as a class")
 @click.option(
-    "--labels", type=click.Path(path_type=Path), help="text file with one class per line  [default: ImageNet's classes]"
+    "--labels",
+    type=click.Path(path_type=Path),
+    help="text file with one class per line  [default: the file's, or ImageNet's classes]",
 )
 @click.option("--float", "float_", is_flag=True, help="turn a quantized ONNX or TensorFlow Lite file into floats")
 @options.resolution
@@ -76,7 +78,6 @@ def command(
     from smallcnn.model import store
     from smallcnn.onnx.read.preparation import remarks
     from smallcnn.system.files import check_writable
-    from smallcnn.tasks.classification import classification
 
     if out.suffix.lower() != ".safetensors":
         raise SmallcnnError(f"{out}: a model file's name ends in .safetensors")
@@ -93,7 +94,7 @@ def command(
     )  # fmt: skip
     store.check_finite(made, ", ".join(map(str, files)))
     store.save(made, out)
-    imported, task = made.facts.imported or {}, classification(made.task, "import")
+    imported, task = made.facts.imported or {}, made.task
     height, width, _ = made.graph.input_shape
     remark(
         f"{made.graph.name} from {imported['origin']}: {len(made.graph.weights)} tensors, {len(made.labels)} classes, "
@@ -111,8 +112,9 @@ def command(
     if json_:
         print_json({
             "file": str(out), "file_bytes": out.stat().st_size, "model": made.graph.name, "classes": len(made.labels),
-            "input_size": list(made.graph.input_shape), "ending": task.ending, "origin": imported["origin"],
-            "untrained": imported["fresh"], "notes": [*imported.get("notes", ()), *remarks(made.facts)],
+            "input_size": list(made.graph.input_shape), "ending": getattr(task, "ending", None),
+            "origin": imported["origin"], "untrained": imported["fresh"],
+            "notes": [*imported.get("notes", ()), *remarks(made.facts)],
         })  # fmt: skip
     else:
         say(str(out))

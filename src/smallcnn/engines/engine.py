@@ -17,8 +17,9 @@ import numpy as np
 from smallcnn.engines import compiled, onnxruntime, openvino, torch
 from smallcnn.engines.session import Loadable, Session
 from smallcnn.errors import SmallcnnError, closest
+from smallcnn.model import sightings
 from smallcnn.model.kinds import COMPILED, KINDS
-from smallcnn.model.probe import probe_image
+from smallcnn.model.probe import probe_image, tolerance
 from smallcnn.system.cpu import usable_cores
 from smallcnn.system.fork import forkable
 
@@ -79,9 +80,17 @@ def start(loadable: Loadable, engine: str, threads: int | None) -> Session:
 
 
 def plain_answer(loadable: Loadable) -> dict[str, np.ndarray]:
-    """Outputs for the probe image by ONNX Runtime without optimisation: the reference for an engine's own rewrites.
+    """A model's outputs for the probe image, as `probe_answer`, by ONNX Runtime without optimisation: the reference for
+    an engine's own rewrites.
 
     The plain definition would take seconds.
     """
+    end = sightings.end_of(graph := loadable.model.graph)
+    if end is not None:
+        loadable = loadable.also_giving(end.inputs, sightings.READ)
     session = onnxruntime.start(loadable, 1, optimise=False)
-    return {name: value[0] for name, value in session.run(probe_image(session.input_shape)).items()}
+    answer = {name: value[0] for name, value in session.run(probe_image(session.input_shape)).items()}
+    if end is None:
+        return answer
+    read = [answer.pop(sightings.READ + name) for name in end.inputs]
+    return sightings.told(graph, answer, read, tolerance(integer=graph.integer))

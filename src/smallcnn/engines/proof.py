@@ -30,6 +30,7 @@ class Proof:
         integer: bool,
     ) -> None:
         self._session, self._where, self._engine = session, where, engine
+        self.integer = integer
         self.allowed = tolerance(integer=integer)
         self._exact = exact
         self._first: Callable[[], Outputs] | None = first

@@ -1,6 +1,6 @@
 """A network in an engine, ready to run: the session that every engine gives, and the source it starts from."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -57,3 +57,16 @@ class Loadable:
         from smallcnn.onnx import to_onnx
 
         return bytes(to_onnx(self.source).SerializeToString())
+
+    def also_giving(self, nodes: Sequence[str], prefix: str) -> "Loadable":
+        """The model as ONNX with the results of these nodes, rows, as further outputs; their names begin with
+        `prefix`."""
+        import onnx
+
+        from smallcnn.onnx.write import add_outputs
+
+        file = onnx.load_from_string(self.onnx)
+        add_outputs(file, self.model.graph, nodes, prefix)
+        made = Loadable(self.source, self.where)
+        made.__dict__["onnx"] = file.SerializeToString()  # cached already
+        return made

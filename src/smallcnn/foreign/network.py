@@ -6,6 +6,7 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from math import prod
 
 import numpy as np
 
@@ -150,6 +151,32 @@ class Network:
             kernel = (gone.get(views.HEIGHT, 1), gone.get(views.WIDTH, 1))
             node = self.add(ops.Pool(function="average", kernel=kernel, stride=(1, 1)), [node], label)
         return View(node, tuple(() if i in axes else dim for i, dim in enumerate(view.dims) if keep or i not in axes))
+
+    def rows(self, view: View) -> View | None:
+        """The same tensor over rows, (N, C): its last axis is C and one other is N. None if it is neither a map read
+        row by row nor rows already."""
+        sides = [i for i, size in enumerate(view.sizes[:-1]) if size > 1]
+        (columns,), shape = view.sizes[-1:], view.node.shape
+        if len(sides) > 1 or len(shape) == 1 or prod(view.sizes) != prod(shape) or columns > shape[-1]:
+            return None
+        if (views.positions(view.dims, shape) != np.arange(prod(shape))).any():
+            return None
+        node = view.node if shape[1:] == (columns,) else self._once(ops.Rows(columns=columns), view)
+        dims: list[tuple[views.Atom, ...]] = [()] * len(view.dims)
+        dims[-1] = (views.Atom(views.CHANNELS, columns),) if columns > 1 else ()
+        for side in sides:
+            dims[side] = (views.Atom(views.WIDTH, node.shape[0]),)
+        return replace(view, node=node, dims=tuple(dims))
+
+    def join_rows(self, parts: Sequence[View], axis: int, label: str) -> View | None:
+        """Joins rows one after the other; None if the tensors are not rows along this axis."""
+        rows = [row for part in parts if (row := self.rows(part)) is not None and row.sizes[axis] == row.node.shape[0]]
+        if len(rows) < len(parts) or axis == len(parts[0].dims) - 1 or len({row.sizes[-1] for row in rows}) > 1:
+            return None
+        node = self.add(ops.Join(), [row.node for row in rows], label)
+        dims = list(rows[0].dims)
+        dims[axis] = (views.Atom(views.WIDTH, node.shape[0]),)
+        return View(node, tuple(dims))
 
     def join(self, parts: Sequence[View], axis: int, label: str) -> View:
         """Joins tensors along an axis, which must be the channels."""

@@ -6,11 +6,11 @@
     features = g.conv_bn(x, 64, name="block1.pointwise")
     graph = g.graph(g.dense(g.global_pool(features), 1000, name="classifier"), features=features, name="tiny")
 
-Each method takes and returns a Node, whose `shape` is (H, W, C) or (C,). Names with dots group nodes
+Each method takes and returns a Node, whose `shape` is (H, W, C), (C,) or, for rows, (N, C). Names with dots group nodes
 (`block1.pointwise.conv`); the default name is the operator's kind and a number. An error names the layer.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from smallcnn.errors import GraphError
@@ -43,19 +43,20 @@ class Builder:
         kernel: Size = 1,
         stride: Size = 1,
         padding: PaddingLike = "same",
+        dilation: Size = 1,
         groups: int = 1,
         bias: bool = True,
         number: Number = "float32",
         grid: Grid | None = None,
         name: str | None = None,
     ) -> Node:
-        """Convolution: (H, W, C) -> (H', W', out). `kernel` and `stride` are (height, width) or one number.
+        """Convolution: (H, W, C) -> (H', W', out). `kernel`, `stride`, `dilation` are (height, width) or one number.
 
         Weights can be stored as whole numbers on a grid, of one entry or one per output.
         """
         return self._add(
-            ops.Conv, (x,), name, window=(kernel, stride, padding), out=out, groups=groups, bias=bias, number=number,
-            grid=grid,
+            ops.Conv, (x,), name, window=(kernel, stride, padding, dilation), out=out, groups=groups, bias=bias,
+            number=number, grid=grid,
         )  # fmt: skip
 
     def depthwise(
@@ -163,7 +164,7 @@ class Builder:
         return self._add(ops.GlobalPool, (x,), name)
 
     def flatten(self, x: Node, *, name: str | None = None) -> Node:
-        """(H, W, C) -> (H * W * C,), channels fastest."""
+        """(H, W, C) -> (H * W * C,) or (N, C) -> (N * C,), channels fastest."""
         return self._add(ops.Flatten, (x,), name)
 
     def dense(
@@ -190,6 +191,28 @@ class Builder:
     def concat(self, *xs: Node, name: str | None = None) -> Node:
         """Joins along the channels."""
         return self._add(ops.Concat, xs, name)
+
+    def rows(self, x: Node, columns: int, *, name: str | None = None) -> Node:
+        """A map read as rows: (H, W, A * columns) -> (H * W * A, columns)."""
+        return self._add(ops.Rows, (x,), name, columns=columns)
+
+    def join(self, *xs: Node, name: str | None = None) -> Node:
+        """Joins rows."""
+        return self._add(ops.Join, xs, name)
+
+    def detections(
+        self, detect: ops.Detect, coded: Node, scores: Node, objectness: Node | None = None, *, name: str = "detect"
+    ) -> dict[str, Node]:
+        """The outputs of a detector, by name, for `graph`."""
+        inputs = (coded, scores) if objectness is None else (coded, scores, objectness)
+        found = self._add(ops.Detect, inputs, f"{name}.found", **vars(detect))
+        boxes, score, number = self.split(found, [4, 1, 1], name=f"{name}.fields")
+        return {
+            "boxes": boxes,
+            "scores": self.flatten(score, name=f"{name}.scores"),
+            "classes": self.flatten(number, name=f"{name}.classes"),
+            "count": self._add(ops.Count, (score,), f"{name}.count"),
+        }
 
     def shuffle(self, x: Node, groups: int, *, name: str | None = None) -> Node:
         """Channel shuffle."""
@@ -224,6 +247,18 @@ class Builder:
         """Whole numbers on a grid to the real ones they stand for."""
         return self._add(ops.Dequantize, (x,), name)
 
+    def take(self, nodes: Iterable[Node]) -> None:
+        """Adds nodes of another network for the same input, by their names there; a head is then built on them."""
+        first, *others = nodes
+        if first != self.input:
+            raise GraphError(f"its input is {first.shape}, not {self.input.shape}")
+        for node in others:
+            missing = [name for name in node.inputs if name not in self._nodes]
+            if missing or node.name in self._nodes:
+                reason = f"its input {missing[0]!r} is not there" if missing else "two nodes have this name"
+                raise GraphError(f"{node.name}: {reason}")
+            self._nodes[node.name] = node
+
     def graph(
         self, output: Node | Mapping[str, Node], *, features: Node, name: str = "", taps: Sequence[Node] = ()
     ) -> Graph:
@@ -246,7 +281,7 @@ class Builder:
         inputs: Sequence[Node],
         name: str | None,
         *,
-        window: tuple[Size, Size, PaddingLike] | None = None,
+        window: tuple[Size, Size, PaddingLike] | tuple[Size, Size, PaddingLike, Size] | None = None,
         **attributes: object,
     ) -> Node:
         name = name or self._number(op.kind)
@@ -284,20 +319,24 @@ def _symmetric_padding(size: int, kernel: int, stride: int) -> Pair:  # noqa: AR
 _PADDINGS = {"same": same_padding, "symmetric": _symmetric_padding, "ceil": ceil_padding}
 
 
-def _window(shape: Shape, kernel: Size, stride: Size, padding: PaddingLike) -> dict[str, object]:
-    """Explicit kernel, stride and padding for an input of this shape."""
+def _window(
+    shape: Shape, kernel: Size, stride: Size, padding: PaddingLike, dilation: Size | None = None
+) -> dict[str, object]:
+    """Explicit kernel, stride and padding for an input of this shape, and the dilation if there is one."""
     height, width, _ = checks.as_map(shape)
-    kernel, stride = _pair(kernel), _pair(stride)
-    checks.window(kernel, stride, ops.NO_PADDING)
+    kernel, stride, step = _pair(kernel), _pair(stride), _pair(1 if dilation is None else dilation)
+    checks.window(kernel, stride, ops.NO_PADDING, step)
     if isinstance(padding, str):
         if padding not in _PADDINGS:
             allowed = ", ".join(map(repr, _PADDINGS))
             raise GraphError(f"padding must be {allowed}, a number or ((top, bottom), (left, right)), not {padding!r}")
         along = _PADDINGS[padding]
-        padding = (along(height, kernel[0], stride[0]), along(width, kernel[1], stride[1]))
+        high, wide = ((size - 1) * apart + 1 for size, apart in zip(kernel, step, strict=True))
+        padding = (along(height, high, stride[0]), along(width, wide, stride[1]))
     elif isinstance(padding, int):
         padding = ((padding, padding), (padding, padding))
-    return {"kernel": kernel, "stride": stride, "padding": padding}
+    found: dict[str, object] = {"kernel": kernel, "stride": stride, "padding": padding}
+    return found if dilation is None else found | {"dilation": step}
 
 
 def _pair(size: Size) -> Pair:

@@ -74,9 +74,9 @@ def choice(name: str, value: object, choices: Collection[str]) -> None:
         raise GraphError(f"no {name} {shown(value)}; {closest(value if isinstance(value, str) else '', choices)}")
 
 
-def window(kernel: object, stride: object, padding: object) -> None:
-    """Requires kernel and stride (height, width) >= 1 and padding ((top, bottom), (left, right)) >= 0."""
-    for name, value in (("kernel", kernel), ("stride", stride)):
+def window(kernel: object, stride: object, padding: object, dilation: object = (1, 1)) -> None:
+    """Requires kernel, stride, dilation (height, width) >= 1 and padding ((top, bottom), (left, right)) >= 0."""
+    for name, value in (("kernel", kernel), ("stride", stride), ("dilation", dilation)):
         if not _is_pair(value, 1, MOST_WINDOW):
             raise GraphError(
                 f"{name} must be (height, width), whole numbers from 1 to {MOST_WINDOW}, not {shown(value)}"

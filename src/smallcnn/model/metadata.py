@@ -11,7 +11,8 @@ smallcnn.results         JSON list of the outputs: name, shape, number type, and
 smallcnn.output          "logits", or "probabilities" if the file of a classifier applies the ending itself
 smallcnn.integer         "true" if the network computes with whole numbers, which may round by a step; else absent
 smallcnn.tuning          JSON object: which kernels of a compiled file were chosen by timing; absent if none was
-smallcnn.probe           JSON object: exact outputs for `probe.probe_image` by name, flat, to verify an engine
+smallcnn.probe           JSON object: exact outputs for `probe.probe_image` by name, flat, to verify an engine; of a
+                         detector also what `sightings` adds
 
 Format 1, which is read too, had classifiers with one output only: `smallcnn.labels`, a JSON list, and
 `smallcnn.ending`, "softmax" if absent, instead of the task; no results; the probe's one answer as a list.
@@ -27,7 +28,9 @@ import numpy as np
 from smallcnn.errors import FileError, GraphError
 from smallcnn.image.fit import Preprocessing
 from smallcnn.ir import checks
+from smallcnn.ir.ops.detection import FIELDS
 from smallcnn.ir.types import NUMBERS, Grid, Tensor, check_grid
+from smallcnn.model import sightings
 from smallcnn.model.facts import Facts
 from smallcnn.model.tuning import Tuning
 from smallcnn.tasks import kinds
@@ -146,7 +149,7 @@ def parse(entries: Mapping[str, str]) -> Description:
         facts=facts,
         results=results,
         outputs_probabilities=output == "probabilities",
-        answer={name: answer[name].reshape(tensor.shape) for name, tensor in results.items()},
+        answer=answer | {name: answer[name].reshape(tensor.shape) for name, tensor in results.items()},
         integer="smallcnn.integer" in entries,
         tuning=Tuning.from_json(_json(entries, "tuning")) if "smallcnn.tuning" in entries else None,
     )
@@ -165,10 +168,21 @@ def _results(entries: Mapping[str, str], task: Task) -> tuple[dict[str, Tensor],
         return results, {
             name: np.array(_numbers(probe[name]), np.float64 if tensor.number == "float32" else tensor.number)
             for name, tensor in results.items()
-        }
+        } | _sightings(probe)
     except (AttributeError, KeyError, ValueError, TypeError, OverflowError, GraphError) as error:
         message = str(error)[:150]
         raise FileError(f"its outputs and its answer to the probe image do not fit each other: {message}") from error
+
+
+def _sightings(probe: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """What the answer of a detector says besides its outputs, see `model.sightings`."""
+    if sightings.POSSIBLE not in probe:
+        return {}
+    made = {name: np.array(_numbers(probe[name]), np.float64) for name in sightings.EXTRA}
+    made[sightings.POSSIBLE] = made[sightings.POSSIBLE].reshape(-1, FIELDS)
+    if len(made[sightings.CERTAIN]) != len(made[sightings.POSSIBLE]) or made[sightings.TOLERANCE].shape != (1,):
+        raise ValueError("its objects do not fit each other")
+    return made
 
 
 def _result_of(record: dict[str, Any]) -> tuple[str, Tensor]:

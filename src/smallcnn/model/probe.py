@@ -11,6 +11,7 @@ import numpy as np
 
 from smallcnn.errors import AnswerError
 from smallcnn.image.fit import Preprocessing
+from smallcnn.model import sightings
 
 if TYPE_CHECKING:
     from smallcnn.ir.graph import Graph
@@ -39,17 +40,20 @@ def probe_answer(
 ) -> dict[str, np.ndarray]:
     """Outputs of the plain definition for the probe image by name, without the batch: float64, or whole numbers.
 
-    Raises AnswerError if one is not finite.
+    Of a detector also what `sightings` adds. Raises AnswerError if one is not finite.
     """
     from smallcnn.reference import floating, integer  # a compiled file runs without them
 
     definition = integer if graph.integer else floating
     with np.errstate(all="ignore"):
-        answers = definition.run(graph, weights, preprocessing.normalise(probe_image(graph.input_shape)))
+        images = preprocessing.normalise(probe_image(graph.input_shape))
+        end = sightings.end_of(graph)
+        answers = definition.run(sightings.with_inputs(graph) if end else graph, weights, images)
     answer = {name: value[0] for name, value in answers.items()}
+    read = [answer.pop(sightings.READ + name) for name in end.inputs] if end else []
     if not all(np.isfinite(value).all() for value in answer.values()):
         raise AnswerError(f"{graph.name}: its answer to the probe image is not a finite number; its weights are broken")
-    return answer
+    return sightings.told(graph, answer, read, tolerance(integer=graph.integer)) if end else answer
 
 
 def tolerance(*, integer: bool) -> float:
@@ -58,7 +62,12 @@ def tolerance(*, integer: bool) -> float:
 
 
 def relative_error(got: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray]) -> float:
-    """The largest error of any output, see `output_error`; infinite if the outputs have other names."""
+    """The largest error of any output, see `output_error`; infinite if the outputs have other names.
+
+    Objects of a detector are compared as `sightings.detection_error` says.
+    """
+    if sightings.POSSIBLE in wanted:
+        return sightings.detection_error(got, wanted)
     if got.keys() != wanted.keys():
         return float("inf")
     return max(output_error(got[name], wanted[name]) for name in wanted)

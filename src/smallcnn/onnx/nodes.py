@@ -1,6 +1,6 @@
 """The ONNX operators of each of ours; maps are channels first between them."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from smallcnn.ir import ops
 from smallcnn.ir.graph import Graph, Node
 from smallcnn.ir.ops.op import BYTES
 from smallcnn.ir.types import Grid, Number, Tensor
+from smallcnn.onnx import detection
 from smallcnn.reference.numbers import stored
 
 NUMBERS: dict[Number, int] = {
@@ -38,11 +39,19 @@ class Nodes:
     values: dict[str, str] = field(default_factory=dict)
 
     def emit(
-        self, kind: str, inputs: list[str], name: str | None = None, *, label: str | None = None, **attributes: Any
+        self,
+        kind: str,
+        inputs: list[str],
+        name: str | None = None,
+        *,
+        label: str | None = None,
+        more: Sequence[str] = (),
+        **attributes: Any,
     ) -> str:
-        """Adds one ONNX node with one output and returns the output's name; `label` is the node's, if another."""
+        """Adds one ONNX node and returns its first output's name; `more` are those of others, and `label` is the
+        node's, if another."""
         name = name or f"/{kind}_{len(self.made)}"  # our node names never contain /
-        self.made.append(helper.make_node(kind, inputs, [name], name=label or name, **attributes))
+        self.made.append(helper.make_node(kind, inputs, [name, *more], name=label or name, **attributes))
         return name
 
     def constant(self, name: str, value: np.ndarray) -> str:
@@ -80,7 +89,7 @@ class Nodes:
         Operators that keep the grid of their bytes run on the bytes. All others read real numbers, so bytes are
         dequantized before each of them: the form that engines recognise and run on integer kernels.
         """
-        name = f"/{node.name}" if node.name in self.taken else node.name
+        name = renamed(node.name, self.taken)
         inputs = [self.values[source] for source in node.inputs]
         if node.tensor.number not in BYTES and not isinstance(node.op, ops.Dequantize):
             for i, source in enumerate(self.graph[source].tensor for source in node.inputs):
@@ -121,18 +130,29 @@ class Nodes:
                 pooled = self.emit("GlobalAveragePool", inputs, label=name)
                 return pooled if self._quantized_next(node) else self._flat(pooled, name)
             case ops.Flatten():
-                return self.emit("Flatten", [self.emit("Transpose", inputs, perm=[0, 2, 3, 1])], name)
+                last = self.emit("Transpose", inputs, perm=[0, 2, 3, 1]) if len(source.shape) == 3 else inputs[0]
+                return self.emit("Flatten", [last], name)
             case ops.Add():
                 return self.emit("Add" if len(inputs) == 2 else "Sum", inputs, name)
             case ops.Scale():
                 axes = self.constant("/axes_of_plane", np.array([2, 3]))
                 return self.emit("Mul", [inputs[0], self.emit("Unsqueeze", [inputs[1], axes])], name)
             case ops.Concat():
+                return self.emit("Concat", inputs, name, axis=_channel_axis(node))
+            case ops.Rows(columns=columns):
+                shape = self.constant(f"{name}.shape", np.array([0, -1, columns]))
+                return self.emit("Reshape", [self.emit("Transpose", inputs, perm=[0, 2, 3, 1]), shape], name)
+            case ops.Join():
                 return self.emit("Concat", inputs, name, axis=1)
+            case ops.Detect() as op:
+                classes = op.found_classes(self.graph.input_shapes(node)[1])
+                return detection.detect(self, op, inputs, classes, name)
+            case ops.Count():
+                return detection.count(self, inputs, name)
             case ops.Shuffle() as op:
                 return self._shuffle(op, node, inputs, name)
             case ops.Slice() as op:
-                ends = (("start", op.start), ("stop", op.stop), ("axis", 1))
+                ends = (("start", op.start), ("stop", op.stop), ("axis", _channel_axis(node)))
                 inputs += [self.constant(f"{name}.{key}", np.array([value])) for key, value in ends]
                 return self.emit("Slice", inputs, name)
             case ops.LocalResponseNorm() as op:
@@ -203,6 +223,18 @@ class Nodes:
         return self.emit("Reshape", [x, self.constant(f"{node.name}.together", together)], name)
 
 
+def renamed(name: str, taken: Collection[str]) -> str:
+    """The ONNX name of a node's result, where the file's input and outputs have taken some."""
+    return f"/{name}" if name in taken else name
+
+
+def _channel_axis(node: Node) -> int:
+    """The axis of a result's channels: rows, like vectors, have them last."""
+    return 2 if len(node.shape) == 2 else 1
+
+
 def _window(op: ops.Conv | ops.Pool) -> dict[str, Any]:
     (top, bottom), (left, right) = op.padding
-    return {"kernel_shape": list(op.kernel), "strides": list(op.stride), "pads": [top, left, bottom, right]}
+    dilation = {"dilations": list(op.dilation)} if isinstance(op, ops.Conv) and op.dilation != (1, 1) else {}
+    pads = [top, left, bottom, right]
+    return {"kernel_shape": list(op.kernel), "strides": list(op.stride), "pads": pads, **dilation}

@@ -13,6 +13,7 @@ from smallcnn.ir.graph import Graph
 from smallcnn.ir.ops import Padding
 from smallcnn.ir.rewrite import in_order
 from smallcnn.ir.types import RANGES, Tensor
+from smallcnn.reference.detection import detect
 from smallcnn.reference.numbers import real, stored
 
 Array = np.ndarray
@@ -77,6 +78,14 @@ def apply(op: ops.Op, inputs: list[Array], weights: Mapping[str, Array], tensors
             return np.concatenate(inputs, -1)
         case ops.Shuffle():
             return x.reshape(*x.shape[:-1], op.groups, -1).swapaxes(-1, -2).reshape(x.shape)
+        case ops.Rows():
+            return x.reshape(len(x), -1, op.columns)
+        case ops.Join():
+            return np.concatenate(inputs, 1)
+        case ops.Detect():
+            return np.stack([detect(op, *(each[i] for each in inputs)) for i in range(len(x))])
+        case ops.Count():
+            return (x.reshape(len(x), -1) > 0).sum(1, keepdims=True, dtype=np.float64)
         case ops.Slice():
             return x[..., op.start : op.stop]
         case ops.Quantize(number=number, grid=grid):
@@ -92,13 +101,14 @@ def apply(op: ops.Op, inputs: list[Array], weights: Mapping[str, Array], tensors
 def _taps(op: ops.Conv | ops.Pool, x: Array, fill: float) -> list[Array]:
     """For each pixel of the window, row by row, its input at every output position: (N, H', W', C)."""
     (kernel_h, kernel_w), (stride_h, stride_w) = op.kernel, op.stride
+    step_h, step_w = op.dilation if isinstance(op, ops.Conv) else (1, 1)
     x = _pad(x, op.padding, fill)
-    height = (x.shape[1] - kernel_h) // stride_h + 1
-    width = (x.shape[2] - kernel_w) // stride_w + 1
+    height = (x.shape[1] - (kernel_h - 1) * step_h - 1) // stride_h + 1
+    width = (x.shape[2] - (kernel_w - 1) * step_w - 1) // stride_w + 1
     return [
         x[:, i : i + (height - 1) * stride_h + 1 : stride_h, j : j + (width - 1) * stride_w + 1 : stride_w]
-        for i in range(kernel_h)
-        for j in range(kernel_w)
+        for i in range(0, kernel_h * step_h, step_h)
+        for j in range(0, kernel_w * step_w, step_w)
     ]
 
 

@@ -1,7 +1,7 @@
 """The tensors of a network by name, `node.tensor` -> float32 array: initial values, and the check that a set fits."""
 
 from collections.abc import Iterable, Mapping
-from math import prod, sqrt
+from math import log, prod, sqrt
 
 import numpy as np
 
@@ -9,10 +9,13 @@ from smallcnn.errors import SmallcnnError
 from smallcnn.ir import ops
 from smallcnn.ir.checks import shown
 from smallcnn.ir.graph import Graph
+from smallcnn.ir.predictors import code_predictors, detector, score_predictors
 from smallcnn.ir.types import Number
 from smallcnn.reference.numbers import stored
 
 Weights = Mapping[str, np.ndarray]
+_PREDICTOR = 0.03
+_OBJECT = 0.01
 
 
 def initial_weights(graph: Graph, seed: int = 0) -> dict[str, np.ndarray]:
@@ -23,22 +26,49 @@ def initial_weights(graph: Graph, seed: int = 0) -> dict[str, np.ndarray]:
     deviation 0.2 everywhere: each filter sees a single channel, and a sequence of random ones blurs the input of the
     next (after the identity of Zagoruyko and Komodakis 2017, arXiv 1706.00388). Dense layers: normal with standard
     deviation 0.01. Biases 0; batch norm the identity.
+
+    What gives a detector's codes and scores: normal with standard deviation 0.03, as in TensorFlow's released
+    configurations, and biases of scores by which an anchor holds an object with a probability of 0.01 (Lin et al. 2017,
+    arXiv 1708.02002, section 4.1): most hold none.
     """
     rng = np.random.default_rng(seed)
+    scores = {one.conv.name for one in score_predictors(graph)}
+    predictors = scores | {one.conv.name for one in code_predictors(graph)}
     values: dict[str, np.ndarray] = {}
     for node in graph:
         depthwise = isinstance(node.op, ops.Conv) and node.op.is_depthwise(*graph.input_shapes(node))
         for key, weight in graph.weights_of(node).items():
             if key == "weight" and isinstance(node.op, ops.Conv | ops.Dense):
-                std = _std(node.op, weight.shape, depthwise)
+                std = _PREDICTOR if node.name in predictors else _std(node.op, weight.shape, depthwise)
                 value = std * rng.standard_normal(weight.shape, np.float32)
                 if depthwise:
                     value[..., weight.shape[-2] // 2, weight.shape[-1] // 2] += 1
             else:
                 value = np.full(weight.shape, key in ("weight", "running_var"), np.float32)
+                if key == "bias" and node.name in scores:
+                    value += np.resize(_prior(graph), weight.shape)
             grid = weight.tensor.grid
             values[f"{node.name}.{key}"] = stored(weight.tensor.number, grid, value) if grid else value
     return values
+
+
+def _prior(graph: Graph) -> np.ndarray:
+    """The raw score of each class at which objects have `_OBJECT` as their probability: of all classes together for a
+    softmax, of each for sigmoids; zeros where scores are probabilities already.
+    """
+    found = detector(graph)
+    assert found is not None
+    assert isinstance(found.op, ops.Detect)
+    columns = graph[found.inputs[1]].shape[1]
+    rare = log((1 - _OBJECT) / _OBJECT)
+    prior = np.zeros(columns, np.float32)
+    match found.op.score:
+        case "sigmoid":
+            prior[:] = -rare
+            prior[: found.op.background] = rare
+        case "softmax" if found.op.background:
+            prior[0] = rare + log(columns - 1)
+    return prior
 
 
 def _std(op: ops.Conv | ops.Dense, shape: tuple[int, ...], depthwise: bool) -> float:

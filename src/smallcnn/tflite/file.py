@@ -5,7 +5,7 @@ raise anything on a wrong offset.
 """
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isfinite, prod
@@ -56,6 +56,14 @@ _OPTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "SUB": ("SubOptions", ("FusedActivationFunction",)),
 }  # fmt: skip
 """The settings read for each operator, by their schema names."""
+DETECTION = "TFLite_Detection_PostProcess"
+_CUSTOM: dict[str, tuple[str, ...]] = {
+    DETECTION: (
+        "x_scale", "y_scale", "w_scale", "h_scale", "max_detections", "max_classes_per_detection", "num_classes",
+        "detections_per_class", "nms_iou_threshold", "nms_score_threshold", "use_regular_nms",
+    ),
+}  # fmt: skip
+"""The same for operators that are not in the schema; they store settings as a FlexBuffer."""
 
 
 @dataclass(frozen=True)
@@ -293,15 +301,30 @@ def _data(content: bytes, buffer: Any) -> Array | None:
     return np.frombuffer(content, np.uint8, size, start)
 
 
+def _custom_options(operator: Any, names: Sequence[str]) -> dict[str, int | float]:
+    """Numbers and flags of these names."""
+    from flatbuffers import flexbuffers
+
+    if not names or not operator.CustomOptionsLength():
+        return {}
+    root = flexbuffers.GetRoot(operator.CustomOptionsAsNumpy().tobytes())
+    if not root.IsMap:
+        raise FileError("damaged: its settings are not a map")
+    found = dict(zip((key.AsKey for key in root.AsMap.Keys), root.AsMap.Values, strict=True))
+    return {name: found[name].AsFloat if found[name].IsFloat else found[name].AsInt for name in names if name in found}
+
+
 def _operator(model: Any, operator: Any, tensors: int, codes: Mapping[int, str], text: Any) -> Operator:
     import tflite
 
     code = model.OperatorCodes(operator.OpcodeIndex())
     number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
     kind = codes.get(number, f"operator {number}")
-    if kind == "CUSTOM" and code.CustomCode():
-        kind = f"CUSTOM {shown(text(code.CustomCode()))}"
     options: dict[str, int | float] = {}
+    if kind == "CUSTOM" and code.CustomCode():
+        custom = text(code.CustomCode())
+        kind = custom if custom in _CUSTOM else f"CUSTOM {shown(custom)}"
+        options = _custom_options(operator, _CUSTOM.get(custom, ()))
     if kind in _OPTIONS:
         name, settings = _OPTIONS[kind]
         table = operator.BuiltinOptions()

@@ -12,7 +12,7 @@ from smallcnn.tflite.call import Call
 
 
 def concatenation(net: Network, call: Call) -> View:
-    """CONCATENATION, along the channels."""
+    """CONCATENATION, along the channels, or of rows."""
     parts = [call.value(i) for i in range(len(call.operator.inputs))]
     results = [part for part in parts if isinstance(part, View)]
     if len(results) < len(parts):
@@ -20,7 +20,11 @@ def concatenation(net: Network, call: Call) -> View:
     if len({len(part.dims) for part in results}) > 1:
         raise FileError("joins results of different numbers of axes")
     axis = along(call.option("Axis"), len(results[0].dims))
-    return results[0] if len(results) == 1 else net.join(results, axis, call.label)
+    if len(results) == 1:
+        return results[0]
+    plane = any(atom.axis != views.CHANNELS for part in results for atom in part.dims[axis])
+    rows = net.join_rows(results, axis, call.label) if plane else None
+    return rows or net.join(results, axis, call.label)
 
 
 def split(net: Network, call: Call) -> list[View]:
@@ -93,7 +97,8 @@ def reshape(net: Network, call: Call) -> View:  # noqa: ARG001
     """RESHAPE, SQUEEZE and EXPAND_DIMS, to the output shape in the file."""
     view, target = call.moved(), call.output.shape
     if prod(target) != prod(view.sizes) and call.operator.kind == "RESHAPE" and call.has(1):
-        target = tuple(call.whole(1, "a shape"))
+        # a shape that the file computes keeps the last side, as the batch and the number of rows vary in such files
+        target = (1, -1, target[-1]) if call.has_value(1) and len(target) == 3 else tuple(call.whole(1, "a shape"))
         if target.count(-1) == 1:
             rest = -prod(target)
             target = tuple(prod(view.sizes) // max(rest, 1) if side == -1 else side for side in target)

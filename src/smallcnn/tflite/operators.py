@@ -58,7 +58,7 @@ def bound(net: Network, call: Call) -> View:
 def softmax(net: Network, call: Call) -> View:
     """SOFTMAX and LOG_SOFTMAX, which end the network."""
     view = call.view()
-    if any(view.dims[:-1]) or call.setting("Beta", 1.0) <= 0:
+    if (any(view.dims[:-1]) and not isinstance(view.node.op, ops.Join)) or call.setting("Beta", 1.0) <= 0:
         raise FileError(f"is over the last axis of {shown(view.sizes)}, which is not all classes")
     if (beta := call.setting("Beta", 1.0)) != 1:
         view = idioms.scale_and_shift(net, view, np.array(beta), np.array(0.0), call.label)

@@ -8,8 +8,7 @@ becomes the task's ending.
 An operator the graph lacks is an error that names it.
 """
 
-from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,8 +18,10 @@ from smallcnn.errors import FileError, GraphError
 from smallcnn.foreign import idioms, views
 from smallcnn.foreign.budget import Budget
 from smallcnn.foreign.channels_last import FED, ORDER, fed, told
+from smallcnn.foreign.decodings import DECODINGS, Decoding, decoding_of
+from smallcnn.foreign.detectors import outputs
 from smallcnn.foreign.entry import composed
-from smallcnn.foreign.labels import usual_labels
+from smallcnn.foreign.labels import told_apart, usual_labels, usual_of_objects
 from smallcnn.foreign.network import Network
 from smallcnn.foreign.reading import Read, finished, vector
 from smallcnn.foreign.views import View
@@ -28,19 +29,25 @@ from smallcnn.image.fit import Preprocessing
 from smallcnn.image.overrides import Overrides
 from smallcnn.ir import ops
 from smallcnn.ir.checks import shown
+from smallcnn.ir.graph import Graph, Node
 from smallcnn.ir.types import LOGITS
 from smallcnn.ir.types import Grid as IntegerGrid
 from smallcnn.model.facts import Facts
 from smallcnn.model.model import Model
+from smallcnn.model.sightings import end_of
 from smallcnn.tasks.classification import Classification
+from smallcnn.tasks.detection import Detection
 from smallcnn.tflite.call import Call, Value
-from smallcnn.tflite.file import File, Grid, check_image, parse, read_bytes
+from smallcnn.tflite.detection import post_process
+from smallcnn.tflite.file import DETECTION, File, Grid, check_image, parse, read_bytes
 from smallcnn.tflite.metadata import Metadata, read_metadata
 from smallcnn.tflite.operators import FUSED, READERS
 from smallcnn.tflite.ranges import Ranges
 
 _FIRST = (views.CHANNELS, views.HEIGHT, views.WIDTH)
 _BYTE = 255
+_CODED = 2
+"""Outputs of a detector that ends in codes and scores."""
 _STORED = ("QUANTIZE", "DEQUANTIZE", "RESHAPE", "SQUEEZE")
 """Operators that change how a result is stored, not what it is."""
 _SHAPES = ("SHAPE", "PACK", "STRIDED_SLICE", "GATHER", "CONCATENATION", "MUL", "ADD", "SUB", "CAST", "REDUCE_PROD",
@@ -67,9 +74,28 @@ def read_tflite(path: Path | str, overrides: Overrides | None = None, *, integer
 
 def _model(file: File, metadata: Metadata, read: Read, overrides: Overrides) -> Model:
     preprocessing, said = _preparation(file, read, metadata, overrides)
-    labels = _labels(metadata.labels, read.graph.output_shape[0])
     facts = Facts(tflite={"images": said, "dropped": read.dropped})
+    if (end := end_of(read.graph)) is not None:
+        return Model(
+            read.graph, read.weights, Detection(_found(metadata.labels, read.graph, end)), preprocessing, facts
+        )
+    labels = _labels(metadata.labels, read.graph.output_shape[0])
     return Model(read.graph, read.weights, Classification(labels, read.ending), preprocessing, facts)
+
+
+def _found(named: tuple[str, ...] | None, graph: Graph, end: Node) -> tuple[str, ...]:
+    """The file's labels of a detector's classes, without one of the background; else COCO's, or numbers."""
+    assert isinstance(end.op, ops.Detect)
+    if known := _known(end):
+        return known.labels
+    classes = end.op.found_classes(graph.input_shapes(end)[1])
+    names = named[-classes:] if named and len(named) in (classes, classes + 1) else ()
+    return told_apart(names) if names else usual_of_objects(classes)
+
+
+def _known(end: Node) -> Decoding | None:
+    """The known decoding that a detector ends in."""
+    return next((known for known in DECODINGS if known.detect == end.op), None)
 
 
 def _labels(named: tuple[str, ...] | None, classes: int) -> tuple[str, ...]:
@@ -78,18 +104,7 @@ def _labels(named: tuple[str, ...] | None, classes: int) -> tuple[str, ...]:
     if named is None or len(named) != classes:
         return usual
     ours = sum(name.split(",")[0] == label.split(" (")[0] for name, label in zip(named, usual, strict=True))
-    return usual if ours > 0.9 * classes else _told_apart(named)
-
-
-def _told_apart(labels: tuple[str, ...]) -> tuple[str, ...]:
-    """Printable, unique names."""
-    seen: Counter[str] = Counter()
-    result = []
-    for i, label in enumerate(labels):
-        name = "".join(character for character in label[:200] if character.isprintable()) or f"class {i}"
-        seen[name] += 1
-        result.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
-    return tuple(result)
+    return usual if ours > 0.9 * classes else told_apart(named)
 
 
 def _read(file: File, name: str, size: int, *, integer: bool) -> Read:
@@ -102,6 +117,8 @@ def _read(file: File, name: str, size: int, *, integer: bool) -> Read:
         ranges.known[network.input.name] = (grid.low, grid.high)
     if integer and (grid := file.tensors[file.inputs[0]].grid) and grid.last == _BYTE:
         values[file.inputs[0]] = _rounded(network, image, grid, "image")
+    *_, final = file.operators or (None,)
+    finds = final is not None and final.kind == DETECTION and set(final.outputs) == set(file.outputs)
     last = {number: i for i, operator in enumerate(file.operators) for number in operator.inputs}
     ending = _ending(file)
     for i, operator in enumerate(file.operators):
@@ -109,13 +126,19 @@ def _read(file: File, name: str, size: int, *, integer: bool) -> Read:
             if not operator.outputs or min(operator.outputs) < 0:
                 raise FileError("damaged: has no output")
             label = file.tensors[operator.outputs[0]].name.split(";")[0]
-            made = _run(network, ranges, Call(operator, file.tensors, values, label, integer), ending)
+            call = Call(operator, file.tensors, values, label, integer)
+            if finds and operator is final:
+                return finished(network, post_process(network, call), name, None, "LOGISTIC", integer=integer)
+            made = _run(network, ranges, call, ending)
         except (FileError, GraphError) as error:
             raise FileError(f"operator {i}, {operator.kind}: {error}") from error
         values.update(zip(operator.outputs, made, strict=True))
         for number in operator.inputs:
-            if last[number] == i and number != file.outputs[0]:
+            if last[number] == i and number not in file.outputs:
                 values.pop(number, None)
+    if len(file.outputs) == _CODED:
+        ends = _decoded(network, file, values)
+        return finished(network, ends, name, None, "LOGISTIC", integer=integer)
     result = values.get(file.outputs[0])
     if not isinstance(result, View):
         raise FileError("its output does not depend on the image")
@@ -123,10 +146,32 @@ def _read(file: File, name: str, size: int, *, integer: bool) -> Read:
     return finished(network, ends, name, result.ended, "LOGISTIC", integer=integer)
 
 
+def _decoded(network: Network, file: File, values: Mapping[int, Value]) -> dict[str, Node]:
+    """The objects of a known detector that ends in codes and scores."""
+    rows = [network.rows(view) for number in file.outputs if isinstance(view := values.get(number), View)]
+    if len(rows) == _CODED and (coded := rows[0]) is not None and (scores := rows[1]) is not None:
+        known = decoding_of(network.input.shape[:2], coded.node.shape, scores.node.shape)
+        if known is not None and (scores.ended == "SOFTMAX") == (known.detect.score == "softmax"):
+            box = (
+                network.add(ops.Slice(start=0, stop=4), [coded.node], "boxes")
+                if coded.node.shape[1] > 4
+                else coded.node
+            )
+            return outputs(network, known.detect, [box, scores.node], "detect")
+    raise _several("output", file, file.outputs)
+
+
+def _several(what: str, file: File, ends: Sequence[int]) -> FileError:
+    names = ", ".join(shown(file.tensors[number].name) for number in ends[:4] if number >= 0)
+    return FileError(f"has {len(ends)} {what}s ({names}); a classifier has one {what}")
+
+
 def _ending(file: File) -> set[int]:
-    """The file's output, and the tensors that are only moved or stored in another way to become it."""
+    """The file's output, or a detector's scores, and the tensors that only move to become it."""
     found = set(file.outputs)
     for operator in reversed(file.operators):
+        if operator.kind == DETECTION and found.intersection(operator.outputs):
+            found.update(operator.inputs[1:2])  # the scores
         if operator.kind in _STORED and found.intersection(operator.outputs):
             found.update(operator.inputs[:1])
     return found
@@ -200,10 +245,11 @@ def _of_constants(call: Call) -> list[Value] | None:
 
 def _image(file: File) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
     """(H, W, C) of the image, and the file's order of them after the batch."""
-    for what, ends in (("input", file.inputs), ("output", file.outputs)):
+    finds = any(operator.kind == DETECTION for operator in file.operators[-1:])
+    finds |= len(file.outputs) == _CODED and min(file.outputs) >= 0
+    for what, ends in (("input", file.inputs), ("output", file.outputs[:1] if finds else file.outputs)):
         if len(ends) != 1 or ends[0] < 0:
-            names = ", ".join(shown(file.tensors[number].name) for number in ends[:4] if number >= 0)
-            raise FileError(f"has {len(ends)} {what}s ({names}); a classifier has one {what}")
+            raise _several(what, file, ends)
     tensor = file.tensors[file.inputs[0]]
     check_image(tensor)
     shape = tensor.shape
@@ -240,6 +286,12 @@ def _preparation(file: File, read: Read, metadata: Metadata, overrides: Override
     else:
         pixels = None if overrides.says_numbers else told(read.done)
         usual, said = fed(graph, *FED[pixels or "-1..1"]), said if pixels else "assumed"
+    if (end := end_of(graph)) is not None:
+        usual = replace(usual, fit="stretch", crop=1.0)  # objects at the borders count
+        known = _known(end)
+        if known and known.mean is not None and known.std is not None:
+            channels = graph.input_shape[2]
+            usual, said = replace(usual, mean=(known.mean,) * channels, std=(known.std,) * channels), "in the file"
     return composed(overrides.over(usual), read.entry), "given" if overrides.says_numbers else said
 
 

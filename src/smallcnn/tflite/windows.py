@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
 
+import numpy as np
+
 from smallcnn.errors import FileError
 from smallcnn.foreign import views
 from smallcnn.foreign.channels_last import channels_last, map_last, plain
@@ -129,7 +131,7 @@ def mean(net: Network, call: Call) -> View:
 
 
 def pad(net: Network, call: Call) -> View:
-    """PAD and PADV2, with zeros around the plane."""
+    """PAD and PADV2, with zeros around the plane, or channels of zeros: a convolution with the identity and zeros."""
     view, amounts = call.view(), call.whole(1, "paddings")
     if len(amounts) != 2 * len(view.dims):
         raise FileError(f"has {len(amounts)} paddings for {shown(view.sizes)}")
@@ -142,8 +144,15 @@ def pad(net: Network, call: Call) -> View:
         raise FileError(f"has negative paddings {shown(amounts)}")
     node = map_last(net, view)
     batch, rows, columns, channels = margins
-    if any(batch) or any(channels):
-        raise FileError("pads the channels" if any(channels) else "pads the batch")
+    if any(batch):
+        raise FileError("pads the batch")
+    if any(channels):
+        count = node.shape[-1]
+        if any((*rows, *columns)) or sum(channels) > count:
+            raise FileError("pads the channels")
+        weight = np.pad(np.eye(count, dtype=np.float32), (channels, (0, 0)))[..., None, None]
+        op = ops.Conv(out=len(weight), kernel=(1, 1), stride=(1, 1), padding=ops.NO_PADDING, groups=1, bias=False)
+        return plain(net.add(op, [node], call.label, weight=weight))
     return plain(net.add(ops.Pad(padding=(rows, columns)), [node], call.label))
 
 

@@ -1,8 +1,9 @@
 """The operators of a network: attributes, shape rule, number types and weights.
 
-Shapes are channels last and without the batch: a map is (H, W, C), a vector is (C,). Padding is always explicit
-numbers, ((top, bottom), (left, right)), so that TensorFlow's asymmetric SAME needs no special case. Convolution weights
-are stored as (out, in / groups, kernel height, kernel width) and dense ones as (out, in), as in PyTorch and ONNX.
+Shapes are channels last and without the batch: a map is (H, W, C), a vector is (C,), rows are (N, C). Padding is always
+explicit numbers, ((top, bottom), (left, right)), so that TensorFlow's asymmetric SAME needs no special case.
+Convolution weights are stored as (out, in / groups, kernel height, kernel width) and dense ones as (out, in), as in
+PyTorch and ONNX.
 
 Each class is one operator; everything else (cost, module, ONNX, reference) reads these classes.
 """
@@ -12,6 +13,7 @@ from typing import Any
 
 from smallcnn.errors import GraphError
 from smallcnn.ir import checks
+from smallcnn.ir.ops.detection import AnchorGrid, Count, Detect
 from smallcnn.ir.ops.elementwise import (
     Activation,
     ActivationKind,
@@ -22,16 +24,17 @@ from smallcnn.ir.ops.elementwise import (
     Scale,
 )
 from smallcnn.ir.ops.layers import BatchNorm, Conv, Dense
-from smallcnn.ir.ops.moving import Concat, Flatten, Input, Shuffle, Slice
+from smallcnn.ir.ops.moving import Concat, Flatten, Input, Join, Rows, Shuffle, Slice
 from smallcnn.ir.ops.numbers import Dequantize, Quantize
 from smallcnn.ir.ops.op import NO_PADDING, Op, Padding, Pair, Weight
 from smallcnn.ir.ops.plane import GlobalPool, Pad, Pool
 from smallcnn.ir.types import Grid, Shape
 
 __all__ = [
-    "IN_PLACE", "NO_PADDING", "OPS", "Activation", "ActivationKind", "Add", "BatchNorm", "Clip", "Concat", "Conv",
-    "Dense", "Dequantize", "Dropout", "Flatten", "GlobalPool", "Input", "LocalResponseNorm", "Op", "Pad", "Padding",
-    "Pair", "Pool", "Quantize", "Scale", "Shape", "Shuffle", "Slice", "Weight", "from_json", "to_json",
+    "IN_PLACE", "NO_PADDING", "OPS", "Activation", "ActivationKind", "Add", "AnchorGrid", "BatchNorm", "Clip",
+    "Concat", "Conv", "Count", "Dense", "Dequantize", "Detect", "Dropout", "Flatten", "GlobalPool", "Input", "Join",
+    "LocalResponseNorm", "Op", "Pad", "Padding", "Pair", "Pool", "Quantize", "Rows", "Scale", "Shape", "Shuffle",
+    "Slice", "Weight", "from_json", "to_json",
 ]  # fmt: skip
 
 OPS: dict[str, type[Op]] = {op.kind: op for op in Op.__subclasses__()}
@@ -41,11 +44,25 @@ IN_PLACE = (BatchNorm, Activation, Clip, Dropout, Flatten)
 
 
 def to_json(op: Op) -> dict[str, Any]:
-    """{"op": kind, attribute: value, ...} with tuples as lists once dumped; a grid is absent where there is none."""
-    values = asdict(op)
-    if values.get("grid", ...) is None:
-        del values["grid"], values["number"]
-    return {"op": op.kind} | values
+    """{"op": kind, attribute: value, ...} with tuples as lists once dumped; an attribute at its default is absent.
+
+    So the defaults of the classes are part of the file format.
+    """
+    values = {field.name: (getattr(op, field.name), field.default) for field in fields(op)}
+    return {"op": op.kind} | {name: _record(value) for name, (value, default) in values.items() if value != default}
+
+
+def _record(value: Any) -> Any:
+    """An attribute for JSON: a grid and grids of anchors as objects, all else as it is.
+
+    Scales are the decimals of 9 digits, which tell all float32 apart; zeros are absent if all are 0.
+    """
+    if isinstance(value, Grid):
+        scales = [float(f"{scale:.9g}") for scale in value.scale]
+        return {"scale": scales} | ({"zero": value.zero} if any(value.zero) else {})
+    if isinstance(value, tuple) and any(isinstance(one, AnchorGrid) for one in value):
+        return [asdict(one) for one in value]
+    return value
 
 
 def from_json(record: dict[str, Any]) -> Op:
@@ -63,11 +80,23 @@ def from_json(record: dict[str, Any]) -> Op:
 
 
 def _value(name: str, value: Any) -> Any:
-    """An attribute as its class has it: a grid, or lists as tuples, two levels deep, the most an attribute may have."""
+    """An attribute as its class has it: a grid, grids of anchors, or lists as tuples, at most two levels deep."""
     if name == "grid":
-        if not (isinstance(value, dict) and value.keys() == {"scale", "zero"}):
+        if not (isinstance(value, dict) and {"scale"} <= value.keys() <= {"scale", "zero"}):
             raise GraphError(f"a grid needs scale and zero, not {checks.shown(value)}")
-        return Grid(*(_value(key, value[key]) for key in ("scale", "zero")))
+        scale = _value("scale", value["scale"])
+        zeros = (0,) * len(scale) if isinstance(scale, tuple) else ()
+        return Grid(scale, _value("zero", value["zero"]) if "zero" in value else zeros)
+    if name == "anchors":
+        return tuple(map(_anchors, value)) if isinstance(value, list) else value
     if not isinstance(value, list):
         return value
     return tuple(tuple(item) if isinstance(item, list) else item for item in value)
+
+
+def _anchors(record: object) -> AnchorGrid:
+    """One grid of anchors."""
+    names = {field.name for field in fields(AnchorGrid)}
+    if not (isinstance(record, dict) and record.keys() == names):
+        raise GraphError(f"a grid of anchors needs {', '.join(sorted(names))}, not {checks.shown(record)}")
+    return AnchorGrid(**{name: _value(name, value) for name, value in record.items()})

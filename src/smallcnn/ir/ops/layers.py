@@ -12,13 +12,17 @@ from smallcnn.ir.types import NUMBERS, Grid, Number, Shape, Tensor, check_grid
 
 @dataclass(frozen=True, kw_only=True)
 class Conv(Op):
-    """Cross-correlation: (H, W, C) -> (H', W', out). `groups` = C is a depthwise convolution."""
+    """Cross-correlation: (H, W, C) -> (H', W', out). `groups` = C is a depthwise convolution.
+
+    `dilation` is the distance between the pixels that a filter reads: à trous (Chen et al. 2014, arXiv 1412.7062).
+    """
 
     kind: ClassVar[str] = "conv"
     out: int
     kernel: Pair = (1, 1)
     stride: Pair = (1, 1)
     padding: Padding = NO_PADDING
+    dilation: Pair = (1, 1)
     groups: int = 1
     bias: bool = True
     number: Number = "float32"  # of the stored weights, not of the bias
@@ -29,7 +33,7 @@ class Conv(Op):
         checks.positive("groups", self.groups)
         checks.flag("bias", self.bias)
         _check_stored(self)
-        checks.window(self.kernel, self.stride, self.padding)
+        checks.window(self.kernel, self.stride, self.padding, self.dilation)
         if self.out % self.groups:
             raise GraphError(f"{self.out} output channels do not divide into {self.groups} groups")
 
@@ -38,7 +42,13 @@ class Conv(Op):
         height, width, channels = checks.as_map(inputs[0])
         if channels % self.groups:
             raise GraphError(f"{channels} input channels do not divide into {self.groups} groups")
-        return (*window((height, width), self.kernel, self.stride, self.padding), self.out)
+        return (*window((height, width), self.reach, self.stride, self.padding), self.out)
+
+    @property
+    def reach(self) -> Pair:
+        """Height and width of the area from which one output is computed."""
+        high, wide = ((kernel - 1) * step + 1 for kernel, step in zip(self.kernel, self.dilation, strict=True))
+        return high, wide
 
     def on_grids(self, shape: Shape, *inputs: Tensor) -> Tensor:
         """Whole sums, one scale per output."""

@@ -1,6 +1,7 @@
 """Operators that only move numbers; the input."""
 
 from dataclasses import dataclass
+from math import prod
 from typing import ClassVar
 
 from smallcnn.errors import GraphError
@@ -31,15 +32,54 @@ class Input(Op):
 
 @dataclass(frozen=True)
 class Flatten(Op):
-    """(H, W, C) -> (H * W * C,), channels last: the channel index runs fastest."""
+    """(H, W, C) -> (H * W * C,) or (N, C) -> (N * C,), channels last: the channel index runs fastest."""
 
     kind: ClassVar[str] = "flatten"
     moves: ClassVar[bool] = True
 
     def output_shape(self, *inputs: Shape) -> Shape:
-        """(H * W * C,)."""
+        """The number of entries."""
+        if len(inputs[0]) == 1:
+            checks.as_map(inputs[0])
+        return (prod(inputs[0]),)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows(Op):
+    """A map read as rows of a few numbers: (H, W, A * C) -> (H * W * A, C) for C `columns`.
+
+    Row by row of the map, and in each cell group by group of its channels: nothing moves in memory.
+    """
+
+    kind: ClassVar[str] = "rows"
+    moves: ClassVar[bool] = True
+    columns: int
+
+    def __post_init__(self) -> None:
+        checks.positive("columns", self.columns)
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        """(H * W * A, columns)."""
         height, width, channels = checks.as_map(inputs[0])
-        return (height * width * channels,)
+        if channels % self.columns:
+            raise GraphError(f"{channels} channels do not divide into rows of {self.columns}")
+        return (height * width * channels // self.columns, self.columns)
+
+
+@dataclass(frozen=True)
+class Join(Op):
+    """Joins two or more tensors of rows one after the other: (N, C), (M, C) -> (N + M, C)."""
+
+    kind: ClassVar[str] = "join"
+    moves: ClassVar[bool] = True
+    inputs_min: ClassVar[int] = 2
+    inputs_max: ClassVar[int | None] = None
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        """Rows summed, columns as given."""
+        if any(len(shape) != 2 for shape in inputs) or len({shape[1] for shape in inputs}) > 1:
+            raise GraphError(f"cannot join rows of shapes {listed(inputs)}: they need the same columns")
+        return (sum(shape[0] for shape in inputs), inputs[0][1])
 
 
 @dataclass(frozen=True)

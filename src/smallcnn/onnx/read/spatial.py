@@ -26,13 +26,15 @@ def conv(net: Network, call: Call) -> View:
         raise FileError(f"has a kernel_shape that differs from its weight's, {kernel}")
     node = net.channels_first(call.view())
     plane = (*node.shape, 1, 1)[:2] if len(node.shape) == 3 else (1, 1)
-    stride, padding, beyond = _window(call, (plane[0], plane[1]), kernel)
+    dilation = _dilation(call, kernel)
+    reach = ((kernel[0] - 1) * dilation[0] + 1, (kernel[1] - 1) * dilation[1] + 1)
+    stride, padding, beyond = _window(call, (plane[0], plane[1]), reach)
     assert beyond == ops.NO_PADDING
     own = {"weight": weight, **({} if bias is None else {"bias": bias})}
     if len(node.shape) == 3:
         op = ops.Conv(
-            out=weight.shape[0], kernel=kernel, stride=stride, padding=padding, groups=groups, bias=bias is not None,
-            number=stored.number, grid=stored.grid,
+            out=weight.shape[0], kernel=kernel, stride=stride, padding=padding, dilation=dilation, groups=groups,
+            bias=bias is not None, number=stored.number, grid=stored.grid,
         )  # fmt: skip
         return _first(net.add(op, [node], call.label, **own))
     if kernel != (1, 1) or padding != ops.NO_PADDING or groups != 1:
@@ -46,16 +48,22 @@ def _first(node: Node) -> View:
     return View(node, views.channels_first(node.shape))
 
 
+def _dilation(call: Call, kernel: ops.Pair) -> ops.Pair:
+    """The distance between the pixels of a window; 1 along a side of one pixel."""
+    found = call.attributes.ints("dilations", [1, 1]) or []
+    if len(found) != 2 or min(found) < 1:
+        raise FileError(f"has dilations {shown(found)}, not two numbers of at least 1")
+    down, right = (apart if size > 1 else 1 for apart, size in zip(found, kernel, strict=True))
+    return down, right
+
+
 def _window(call: Call, plane: ops.Pair, kernel: ops.Pair) -> tuple[ops.Pair, ops.Padding, ops.Padding]:
-    """Stride, padding, and the reach of windows beyond the padding if sizes are rounded up."""
+    """Stride, padding, and the reach of windows of this size beyond the padding if sizes are rounded up."""
     stride = call.attributes.ints("strides", [1, 1]) or []
     pads = call.attributes.ints("pads", [0, 0, 0, 0]) or []
-    dilations = call.attributes.ints("dilations", [1, 1]) or []
     auto, up = call.attributes.text("auto_pad", "NOTSET"), bool(call.attributes.whole("ceil_mode", 0))
-    if (len(stride), len(pads), len(dilations)) != (2, 4, 2) or min(stride) < 1:
-        raise FileError("has strides, pads or dilations for other than two axes")
-    if any(apart != 1 and size != 1 for apart, size in zip(dilations, kernel, strict=True)):
-        raise FileError(f"has dilations {shown(dilations)}; only 1 is supported")
+    if (len(stride), len(pads)) != (2, 4) or min(stride) < 1:
+        raise FileError("has strides or pads for other than two axes")
     padding: ops.Padding
     match auto:
         case "NOTSET":
@@ -93,6 +101,8 @@ def pool(net: Network, call: Call) -> View:
     if len(kernel) != 2 or min(kernel) < 1:
         raise FileError(f"has a kernel_shape {shown(kernel)}, not (height, width)")
     window = (kernel[0], kernel[1])
+    if (dilation := _dilation(call, window)) != (1, 1):
+        raise FileError(f"has dilations {dilation}; a pool's can only be 1")
     plane = (node.shape[0] + sum(margins[0]), node.shape[1] + sum(margins[1]))
     stride, padding, beyond = _window(call, plane, window)
     if call.kind == "MaxPool":
