@@ -57,7 +57,7 @@ def made(photos, tmp_path_factory):
     """The same as shards."""
     out = tmp_path_factory.mktemp("made") / "shards"
     source = open_source(photos)
-    write.write_shards(source.classes, source.splits, out, shard_bytes=SHARD_BYTES, seed=0)
+    write.write_shards(source.task, source.splits, out, shard_bytes=SHARD_BYTES, seed=0)
     return out
 
 
@@ -122,7 +122,7 @@ def test_writing_depends_on_the_seed_alone(photos, made, tmp_path):
     source = open_source(photos)
     for seed, equal in ((0, True), (1, False)):
         out = tmp_path / str(seed)
-        write.write_shards(source.classes, source.splits, out, shard_bytes=SHARD_BYTES, seed=seed)
+        write.write_shards(source.task, source.splits, out, shard_bytes=SHARD_BYTES, seed=seed)
         assert ((out / "index.json").read_bytes() == (made / "index.json").read_bytes()) is equal
 
 
@@ -139,7 +139,7 @@ def test_a_stopped_run_is_taken_up(photos, made, tmp_path, monkeypatch):
         return whole(path, split, indices)
 
     def run():
-        write.write_shards(source.classes, source.splits, out, shard_bytes=SHARD_BYTES, seed=0)
+        write.write_shards(source.task, source.splits, out, shard_bytes=SHARD_BYTES, seed=0)
 
     monkeypatch.setattr(write, "_write", stopping)
     with pytest.raises(KeyboardInterrupt):
@@ -158,7 +158,7 @@ def test_a_shard_of_another_run_is_written_again(photos, made, tmp_path):
     (out / "train-000000.tar").write_bytes((out / "train-000001.tar").read_bytes())
     (out / "train-000001.tar").write_bytes((out / "train-000002.tar").read_bytes()[:2000])
     source = open_source(photos)
-    write.write_shards(source.classes, source.splits, out, shard_bytes=SHARD_BYTES, seed=0)
+    write.write_shards(source.task, source.splits, out, shard_bytes=SHARD_BYTES, seed=0)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == {p.name: p.read_bytes() for p in made.iterdir()}
 
 
@@ -170,7 +170,7 @@ def test_images_that_changed_between_two_runs_are_written_again(tmp_path):
 
     def run():
         source = open_source(tmp_path / "set")
-        write.write_shards(source.classes, source.splits, tmp_path / "out", shard_bytes=SHARD_BYTES, seed=0)
+        write.write_shards(source.task, source.splits, tmp_path / "out", shard_bytes=SHARD_BYTES, seed=0)
 
     run()
     (tmp_path / "out" / "index.json").unlink()
@@ -438,5 +438,5 @@ def test_an_image_too_large_to_read_back_is_refused_before_anything_is_written(t
         file.truncate(1 << 36)
     source = open_source(tmp_path / "set")
     with pytest.raises(DataError, match=r"huge\.png.*not read"):
-        write.write_shards(source.classes, source.splits, tmp_path / "out", shard_bytes=1 << 20, seed=0)
+        write.write_shards(source.task, source.splits, tmp_path / "out", shard_bytes=1 << 20, seed=0)
     assert not list((tmp_path / "out").glob("*"))

@@ -295,8 +295,8 @@ class TestRefused:
     def test_shards_of_attributes(self, tmp_path):
         pytest.importorskip("webdataset")
         source = open_source(make(tmp_path))
-        with pytest.raises(DataError, match="shards hold one class per image, not attributes"):
-            write_shards(source.classes, source.splits, tmp_path / "out", shard_bytes=1 << 20, seed=0)
+        with pytest.raises(DataError, match="shards hold one class or the boxes of each image, not attributes"):
+            write_shards(source.task, source.splits, tmp_path / "out", shard_bytes=1 << 20, seed=0)
         assert not (tmp_path / "out").exists()
 
     @settings(max_examples=200, deadline=None)

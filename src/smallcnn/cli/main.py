@@ -29,6 +29,7 @@ COMMANDS = {
     "train": "Train a network on a folder of images.",
     "recipes": "List the training recipes, with cost and accuracy.",
     "shard": "Write a folder of images as tar shards, for data sets larger than a disk.",
+    "boxes": "Count the boxes of an annotated set, or convert them to COCO, Pascal VOC or YOLO.",
     "evaluate": "Measure the accuracy of a model file on labelled images.",
     "analyze": "Find a network's errors, its calibration and its accuracy at other input sizes.",
     "quantize": "Turn a model file into an int8 network, and prove its accuracy.",

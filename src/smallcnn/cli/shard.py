@@ -20,7 +20,7 @@ _MEGABYTES = 100
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="seed of the image order")
 @as_json
 def command(source: str, root: Path | None, out: Path, megabytes: int, seed: int, json_: bool) -> None:
-    """Write the images of SOURCE (a folder or tar with one folder per class) as tar shards in webdataset's format.
+    """Write the images of SOURCE, with one class or the boxes of each, as tar shards in webdataset's format.
 
     The images are shuffled, so that reading them in sequence is as good as reading them at random. --out is then a
     SOURCE; so is the address of its index.json on a web server or object storage. An interrupted run resumes when it is
@@ -31,9 +31,7 @@ def command(source: str, root: Path | None, out: Path, megabytes: int, seed: int
 
     read = listed(source, root=root)
     with progress("sharding") as report:
-        index = write_shards(
-            read.task.labels, read.splits, out, shard_bytes=megabytes * 1_000_000, seed=seed, report=report
-        )
+        index = write_shards(read.task, read.splits, out, shard_bytes=megabytes * 1_000_000, seed=seed, report=report)
     splits = {
         split: {
             "images": sum(len(shard.names) for shard in shards),

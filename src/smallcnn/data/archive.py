@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import BinaryIO
 from zipfile import BadZipFile, ZipInfo
 
-from smallcnn.data.left_out import LeftOut, is_image_name, is_skipped, is_table_name
+from smallcnn.data.left_out import LeftOut, is_annotation_name, is_image_name, is_skipped
 from smallcnn.data.stores import FileStore, ZipStore
 from smallcnn.errors import DataError
 from smallcnn.image.stored import Stored
@@ -32,6 +32,9 @@ TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
 LARGEST = 128 << 20
 """Largest image in an archive, in bytes: 45 million pixels uncompressed."""
+
+LARGEST_ANNOTATION = 512 << 20
+"""Largest file of annotations, in bytes: COCO's instances_train2017.json has 470 million."""
 
 _MOST_IN_MEMORY = 768 << 20
 _SWOLLEN, _FREELY = 200, 128 << 20  # photographs hardly compress in an archive; the first 128 MB are not checked
@@ -52,7 +55,8 @@ def is_archive(path: Path) -> bool:
 def files_in(path: Path, left_out: LeftOut | None = None) -> dict[str, File]:
     """Path with / -> file, sorted, for all ordinary files that are not hidden and not in a skipped folder.
 
-    With `left_out`, which collects skipped files, only images and tables are read; of other files just the names.
+    With `left_out`, which collects skipped files, only images and files that may describe them are read; of other files
+    just the names.
     Raises DataError if `path` is a damaged archive, or would unpack to far more than its size.
     """
     only_used, left_out = left_out is not None, left_out or LeftOut()
@@ -140,7 +144,8 @@ class _Inside:
         if not self.only_used:
             return True
         if not is_image_name(name):
-            return is_table_name(posixpath.basename(name)) and size <= LARGEST and not unreadable
+            described = is_annotation_name(posixpath.basename(name) or ".")
+            return described and size <= LARGEST_ANNOTATION and not unreadable
         if not unreadable and size > LARGEST:
             unreadable = f"larger than {LARGEST >> 20} MB"
         if unreadable:

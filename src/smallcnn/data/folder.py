@@ -1,5 +1,6 @@
 """Images in a folder with one sub-folder per class, directly or under train/, val/ and test/; or in such an archive.
 
+Annotations of objects (`smallcnn.data.boxes`) and tables of attributes come before class folders.
 Everything below a class folder belongs to the class, except hidden files and folders that programs keep for themselves.
 A class may be a link to a folder, but links to folders inside a class are not followed. The result and its order do not
 depend on the file system or the operating system. A single folder around the whole set is skipped.
@@ -12,6 +13,7 @@ import numpy as np
 
 from smallcnn.data import attributes
 from smallcnn.data.archive import File, files_in, is_archive
+from smallcnn.data.boxes import read as boxes
 from smallcnn.data.left_out import LeftOut, is_image_name, is_table_name
 from smallcnn.data.listing import Listing
 from smallcnn.data.questions import Columns
@@ -20,10 +22,11 @@ from smallcnn.data.targets import Classes
 from smallcnn.data.tree import DEEPEST, SPLITS, Folder, InArchive, OnDisk, around, by_split, check_strays, nfc
 from smallcnn.errors import DataError, ImageError
 from smallcnn.tasks.classification import Classification
+from smallcnn.tasks.detection import Detection
 
 
 def read_images(path: Path, columns: Columns = None) -> Listing:
-    """Reads a folder, an archive, or a table and the images in its folder; `columns` as in `open_source`.
+    """Reads a folder, an archive, or a table or COCO's JSON with the images around it; `columns` as in `open_source`.
 
     Raises DataError or OSError.
     """
@@ -34,7 +37,11 @@ def read_images(path: Path, columns: Columns = None) -> Listing:
             raise DataError(f"{path}: no usable file in it ({left_out.line()})")
         inside = {tuple(name.split("/")): file for name, file in files.items()}
         return _read(InArchive(path, inside, left_out), columns)
-    if is_table(path):
+    if is_table(path) or is_json(path):
+        if _may_be_boxes(columns) and (found := boxes.read(*_around(path, left_out))):
+            return found
+        if is_json(path):
+            raise DataError(f"{path}: not COCO annotations, which have lists of images, annotations and categories")
         return _read(OnDisk(path.parent, left_out), columns, path.name)
     return _read(OnDisk(path, left_out), columns)
 
@@ -42,6 +49,24 @@ def read_images(path: Path, columns: Columns = None) -> Listing:
 def is_table(path: Path) -> bool:
     """Whether `path` is a table, by name."""
     return path.is_file() and is_table_name(path.name)
+
+
+def is_json(path: Path) -> bool:
+    """Whether `path` is a JSON file, by name."""
+    return path.is_file() and path.suffix.lower() == ".json"
+
+
+def _may_be_boxes(columns: Columns) -> bool:
+    """Whether nothing asks for attributes or classes."""
+    return columns is None or isinstance(columns, Detection)
+
+
+def _around(path: Path, left_out: LeftOut) -> tuple[Folder, str]:
+    """The folder with the images of an annotation file, and the file's name in it; COCO's lie next to annotations/."""
+    here = OnDisk(path.parent, left_out)
+    if path.parent.name.lower() in ("annotations", "annotation") and not OnDisk(path.parent, LeftOut()).images():
+        return OnDisk(path.parent.parent, left_out), f"{path.parent.name}/{path.name}"
+    return here, path.name
 
 
 def images_in(folder: Path) -> tuple[list[Path], LeftOut]:
@@ -58,6 +83,8 @@ def images_in(folder: Path) -> tuple[list[Path], LeftOut]:
 
 def _read(root: Folder, columns: Columns, table: str | None = None) -> Listing:
     left_out, given = root.left_out, root
+    if table is None and _may_be_boxes(columns) and (found := boxes.read(given)):
+        return found
     if labelled := attributes.read(given, columns, table):
         return labelled
     if isinstance(columns, Sequence):
@@ -68,17 +95,17 @@ def _read(root: Folder, columns: Columns, table: str | None = None) -> Listing:
     for folder in {folder.path: folder for folder in (given, root, *folders.values())}.values():
         for path in folder.loose():
             left_out.file(path, "outside the class folders" if is_image_name(path.name) else "")
-    found = {key: _by_class(folder) for key, folder in folders.items()}
-    for key, by_class in found.items():
+    classes_of = {key: _by_class(folder) for key, folder in folders.items()}
+    for key, by_class in classes_of.items():
         if not by_class:
             where = folders[key].path
             raise DataError(
                 f"{where}: no class folders; put the images of each class into a separate folder" + _because(left_out)
             )
-    classes = tuple(sorted({name for by_class in found.values() for name, images in by_class.items() if images}))
+    classes = tuple(sorted({name for by_class in classes_of.values() for name, images in by_class.items() if images}))
     place = {name: i for i, name in enumerate(classes)}
     splits, untrainable = {}, ""
-    for key, by_class in found.items():
+    for key, by_class in classes_of.items():
         where = folders[key].path
         below = "" if where == root.path else f"{where.name}/"
         files: list[File] = []
@@ -91,7 +118,7 @@ def _read(root: Folder, columns: Columns, table: str | None = None) -> Listing:
                 )
                 untrainable = untrainable or notes[-1] * (key == "train")
                 continue
-            if name not in found.get("train", by_class):
+            if name not in classes_of.get("train", by_class):
                 untrainable = untrainable or f"{where / name}: class {name!r} has no folder in {folders['train'].path}"
             files += images.values()
             labels += [place[name]] * len(images)

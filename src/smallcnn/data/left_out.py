@@ -17,6 +17,8 @@ _KEPT_BY_PROGRAMS = re.compile(
     re.IGNORECASE,
 )
 
+_ANNOTATIONS = (".csv", ".tsv", ".json", ".xml", ".txt", ".yaml", ".yml", ".names", ".labels", ".data")
+
 
 def is_image_name(name: str) -> bool:
     """Whether a file name is that of an image, by suffix alone: ImageNet has 1.3 million files."""
@@ -27,6 +29,11 @@ def is_image_name(name: str) -> bool:
 def is_table_name(name: str) -> bool:
     """Whether a file name is that of a table."""
     return name.lower().endswith((".csv", ".tsv")) and name[0] != "."
+
+
+def is_annotation_name(name: str) -> bool:
+    """Whether a file name is that of a file that may describe images: a table, annotations, or names of classes."""
+    return name.lower().endswith(_ANNOTATIONS) and name[0] != "."
 
 
 def is_skipped(folder: str) -> bool:

@@ -16,6 +16,7 @@ from typing import TypeVar
 import numpy as np
 
 from smallcnn.data.split import Split
+from smallcnn.data.targets import Targets
 from smallcnn.errors import ImageError
 from smallcnn.image.fit import Preprocessing
 from smallcnn.image.geometry import Seen
@@ -29,22 +30,32 @@ _TOGETHER = 8  # images per task; passing 32x32 arrays one by one cost as much a
 
 @dataclass(frozen=True)
 class Batch:
-    """uint8 images (N, H, W, C), labels (N, ...), indices (N,), and decoding failures as name -> message.
+    """uint8 images (N, H, W, C), their targets, indices (N,), and decoding failures as name -> message.
 
-    `labels` is the array of the split's targets; `look` finds `seen` when it is first asked for. If no image of a batch
-    could be decoded, N is 0 and the other dimensions of `images` are arbitrary.
+    `look` finds `seen` when it is first asked for. If no image of a batch could be decoded, N is 0 and the other
+    dimensions of `images` are arbitrary.
     """
 
     images: np.ndarray
-    labels: np.ndarray
+    targets: Targets
     indices: np.ndarray
     failed: dict[str, str]
     look: Callable[[], list[Seen]]
 
     @cached_property
+    def labels(self) -> np.ndarray:
+        """The array of the targets, (N, ...)."""
+        return self.targets.array
+
+    @cached_property
     def seen(self) -> list[Seen]:
         """The part of its image that each input shows."""
         return self.look()
+
+    @cached_property
+    def labels_shown(self) -> np.ndarray:
+        """The labels of the inputs, (N, ...): those of the images, except that positions follow the images' pixels."""
+        return self.targets.as_shown(self.seen)
 
 
 def prepared_batches(
@@ -132,6 +143,5 @@ def _collect(split: Split, indices: Sequence[int], results: Sequence[Prepared | 
             good.append(result)
             kept.append(int(index))
     images = np.stack([one.pixels for one in good]) if good else np.zeros((0, 1, 1, 1), np.uint8)
-    labels = split.targets.take(kept).array
     seen = [one.seen for one in good]  # the lambda must not keep the pixels
-    return Batch(images, labels, np.array(kept, np.int64), failed, lambda: seen)
+    return Batch(images, split.targets.take(kept), np.array(kept, np.int64), failed, lambda: seen)

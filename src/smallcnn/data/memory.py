@@ -59,8 +59,8 @@ class PreparedSplit:
             yield self._batch(self._images, np.asarray(order[start : start + batch_size]))
 
     def _batch(self, images: np.ndarray, chunk: np.ndarray) -> Batch:
-        labels = self.split.targets.take(chunk).array
-        return Batch(images[chunk], labels, chunk, {}, lambda: [self._seen[index] for index in chunk])
+        targets = self.split.targets.take(chunk)
+        return Batch(images[chunk], targets, chunk, {}, lambda: [self._seen[index] for index in chunk])
 
     def _hold(self) -> None:
         split = self.split

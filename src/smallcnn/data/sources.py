@@ -1,9 +1,11 @@
-"""Sources of labelled images: a folder or archive with one folder per class or a table of attributes (see
-`smallcnn.data.attributes`), an .npz file, shards, or a named set.
+"""Sources of labelled images: a folder or archive with one folder per class, a table of attributes (see
+`smallcnn.data.attributes`) or boxes of objects (`smallcnn.data.boxes`), an .npz file, shards, or a named set.
 
     open_source("photos")           photos/<class>/*.jpg, or photos/train/<class> and photos/val/<class> (and test/)
     open_source("photos.tar")       the same in an archive (.tar, .tar.gz, .zip), read in place
     open_source("photos/attributes.csv")  this table, even if there are class folders next to it
+    open_source("photos/annotations")     boxes of objects in COCO, Pascal VOC, YOLO or CSV form next to the images
+    open_source("photos/annotations.json")  these COCO annotations, with the images in the folders around them
     open_source("arrays.npz")       x_train, y_train (x_val, y_val) (x_test, y_test), or x, y; optionally `classes`
     open_source("shards")           output of `smallcnn shard`; the address of its index.json; train-{0000..0099}.tar
     open_source("cifar10")          a named set (`smallcnn.data.named`), downloaded or found in `root`
@@ -22,7 +24,7 @@ import numpy as np
 from smallcnn.data import holdout
 from smallcnn.data.archive import File, is_archive
 from smallcnn.data.arrays import read_npz
-from smallcnn.data.folder import is_table, read_images
+from smallcnn.data.folder import is_json, is_table, read_images
 from smallcnn.data.groups import read_groups
 from smallcnn.data.left_out import LeftOut
 from smallcnn.data.listing import Listing
@@ -158,7 +160,7 @@ def listed(source: str | Path, *, root: str | Path | None = None, columns: Colum
             raise DataError(f"a root is for named sets ({', '.join(NAMED)}); {name!r} is not one")
         elif is_shards(name):
             found = read_shards(name)
-        elif path.is_dir() or is_archive(path) or is_table(path):
+        elif path.is_dir() or is_archive(path) or is_table(path) or is_json(path):
             found = read_images(path, columns)
         elif path.suffix.lower() == ".npz" and path.is_file():
             found = read_npz(path)

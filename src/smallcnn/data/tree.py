@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from smallcnn.data.archive import File
-from smallcnn.data.left_out import LeftOut, is_image_name, is_skipped
+from smallcnn.data.left_out import LeftOut, is_annotation_name, is_image_name, is_skipped
 from smallcnn.errors import DataError
 
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -30,6 +30,9 @@ class Folder(Protocol):
 
     def images(self) -> dict[str, File]:
         """Name below the folder -> image, sorted by name."""
+
+    def annotations(self) -> dict[str, File]:
+        """Name below the folder -> file that may describe images, sorted by name."""
 
     def file(self, name: str) -> File:
         """A file directly in it."""
@@ -112,6 +115,15 @@ class OnDisk:
                 self.left_out.file(path, "special (pipe, socket or device)")
         return dict(sorted(images.items()))
 
+    def annotations(self) -> dict[str, File]:
+        """All files below that may describe images, by suffix."""
+        found = {
+            nfc(name): Path(entry.path)
+            for name, entry in self._walk(self.path)
+            if is_annotation_name(entry.name) and entry.is_file()
+        }
+        return dict(sorted(found.items()))
+
     def _walk(self, folder: Path) -> "Iterator[tuple[str, os.DirEntry[str]]]":
         """(path with /, entry) of everything in `folder` and below that is not a folder."""
         waiting = [(str(folder), "")]
@@ -163,6 +175,11 @@ class InArchive:
                 self.left_out.file(self.path.joinpath(*name))
         images = {"/".join(name): file for name, file in self.files.items() if is_image_name(name[-1])}
         return dict(sorted(images.items()))
+
+    def annotations(self) -> dict[str, File]:
+        """All files below that may describe images, by suffix."""
+        found = {"/".join(name): file for name, file in self.files.items() if is_annotation_name(name[-1])}
+        return dict(sorted(found.items()))
 
 
 def nfc(name: str) -> str:

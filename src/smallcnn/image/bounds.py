@@ -1,15 +1,13 @@
 """Limits on decoding memory: for one image, and for all images that threads decode at the same time."""
 
-import ctypes
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import cache
 
 from PIL import Image
 
 from smallcnn.errors import ImageError
+from smallcnn.system.memory import give_back
 
 _MOST = 600_000_000
 """Bytes for all images being decoded: one of 75 million pixels in RGB, or of 50 million with transparency."""
@@ -71,20 +69,8 @@ def room_for(image: Image.Image, size: tuple[int, int], file_bytes: int) -> Iter
         )
     with _pixels.of(needed) if needed > _FREE else nullcontext():
         if pixels > _LARGE:
-            _give_back()
+            give_back()
         yield
-
-
-def _give_back() -> None:
-    """Returns freed memory to the system: glibc keeps it per thread; with eight threads, 0.9 GB instead of 0.5."""
-    trim = getattr(_c_library(), "malloc_trim", None)
-    if trim:
-        trim(0)
-
-
-@cache
-def _c_library() -> ctypes.CDLL | None:
-    return ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def shrinkage(size: tuple[int, int], shorter: float) -> int:

@@ -31,6 +31,22 @@ class Seen:
         left_top, extent = self._frame()
         return np.asarray(points, np.float64) / self.size[::-1] * extent + left_top
 
+    def boxes_to_image(self, boxes: np.ndarray) -> np.ndarray:
+        """Boxes (..., 4) in fractions of the input -> in pixels of the image, clipped to it, float64.
+
+        Columns are left, top, right, bottom, on either side.
+        """
+        height, width = self.size
+        corners = self.to_image(np.reshape(boxes, (*np.shape(boxes)[:-1], 2, 2)) * [width, height])
+        inside = np.clip(np.sort(corners, axis=-2), 0, self.image[::-1])
+        return inside.reshape(np.shape(boxes))
+
+    def boxes_to_input(self, boxes: np.ndarray) -> np.ndarray:
+        """The inverse of `boxes_to_image`, not clipped: boxes outside the input reach below 0 or above 1."""
+        height, width = self.size
+        corners = self.to_input(np.reshape(boxes, (*np.shape(boxes)[:-1], 2, 2))) / [width, height]
+        return np.sort(corners, axis=-2).reshape(np.shape(boxes))
+
     def shifted(self, down: int, right: int, *, mirrored: bool = False) -> "Seen":
         """The same input seen through a window moved `down` and `right` by pixels of the input, then mirrored."""
         height, width = self.size

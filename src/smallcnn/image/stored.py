@@ -30,3 +30,7 @@ class Stored:
         if self.crc is not None and zlib.crc32(content) != self.crc:
             raise ImageError(f"{self.name}: damaged in storage (its CRC-32 differs from the one recorded)")
         return content
+
+    def head(self, most: int) -> bytes:
+        """The first `most` bytes, unchecked. Raises ImageError if they cannot be read."""
+        return self.store.read(self.at, min(most, self.size))

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from smallcnn.data.archive import LARGEST, all_members, tar_members
+from smallcnn.data.boxes import yolo
 from smallcnn.data.left_out import is_image_name, is_skipped, kind_of
 
 _CLS = ("cls", "class", "label", "target")
@@ -64,15 +65,31 @@ class Scanned:
 
 
 def is_shard(path: Path) -> bool:
-    """Whether a plain tar contains samples rather than class folders, by the names of its first files."""
+    """Whether a plain tar contains samples rather than class folders or annotations, by its first files."""
     try:
         with path.open("rb") as file:
-            names = [member.name.removeprefix("./") for member in islice(tar_members(file), _LOOKED_AT)]
+            members = list(islice(tar_members(file), _LOOKED_AT))
+            names = [member.name.removeprefix("./") for member in members]
+            if any(_label_stem(name)[1] == "cls" for name in names):
+                return True
+            images = {_key(name) for name in names if is_image_name(name)}
+            labels = [
+                (kind, member)
+                for name, member in zip(names, members, strict=True)
+                if (kind := _label_stem(name)[1]) and _key(name) in images  # one JSON may describe all images
+            ]
+            return not any("/" in name for name in names) and bool(labels) and not _have_boxes(file, labels)
     except (tarfile.TarError, OSError, EOFError, ValueError, MemoryError, OverflowError):
         return False
-    kinds = {_label_stem(name)[1] for name in names}
-    flat = not any("/" in name for name in names) and any(map(is_image_name, names))
-    return "cls" in kinds or (flat and bool(kinds & {"json", "txt"}))
+
+
+def _have_boxes(file: BinaryIO, labels: Sequence[tuple[str, tarfile.TarInfo]]) -> bool:
+    """Whether the texts next to the images are YOLO's, by the first that is not empty."""
+    for kind, member in labels:
+        if kind == "txt" and member.size:
+            file.seek(member.offset_data)
+            return yolo.is_label(file.read(min(member.size, _LARGEST_LABEL)).decode("utf-8", "replace"))
+    return False
 
 
 def scan(path: Path) -> Scanned:

@@ -17,11 +17,13 @@ from smallcnn.data.shards.index import NAME, Index, Shard
 from smallcnn.data.shards.remote import RemoteStore, is_remote, read_whole
 from smallcnn.data.split import Split
 from smallcnn.data.stores import FileStore
-from smallcnn.data.targets import Classes
+from smallcnn.data.targets import Boxes, Classes, Targets
 from smallcnn.errors import DataError, ImageError
 from smallcnn.image.stored import Store, Stored
 from smallcnn.system.cache import cache_folder, keep, recalled
 from smallcnn.tasks.classification import Classification
+from smallcnn.tasks.detection import Detection
+from smallcnn.tasks.task import Task
 
 _MOST_SHARDS = 100_000
 _BRACES = re.compile(r"\{(\d{1,18})\.\.(\d{1,18})\}")
@@ -59,15 +61,20 @@ def read_shards(source: str) -> Listing:
             crcs: Sequence[int | None] = shard.crc32 or [None] * len(shard.names)
             columns = zip(shard.offsets, shard.sizes, shard.names, crcs, strict=True)
             images += [Stored(store, at, size, f"{shard.file}/{name}", crc) for at, size, name, crc in columns]
-        labels = np.array([label for shard in shards for label in shard.labels], np.int64)
-        split = Split(images, Classes(labels), [name for shard in shards for name in shard.names])
+        labels = [label for shard in shards for label in shard.labels]
+        targets: Targets = Classes(np.array([0 if index.boxes else label for label in labels], np.int64))
+        if index.boxes:
+            targets = Boxes.of(np.array(label) for label in labels)
+        split = Split(images, targets, [name for shard in shards for name in shard.names])
         splits[key] = split if remote else _as_in_a_folder(split)
-    return Listing(Classification(index.classes), splits, left_out, tuple(notes))
+    task: Task = Detection(index.classes) if index.boxes else Classification(index.classes)
+    return Listing(task, splits, left_out, tuple(notes))
 
 
 def _as_in_a_folder(split: Split) -> Split:
-    """Sorts the images by class and name, so that a run on them equals one on the folder they come from."""
-    return split.subset(sorted(range(len(split)), key=lambda i: (split.labels[i], split.names[i])))
+    """Sorts the images by class, if they have one, and name: a run on them equals one on the folder they come from."""
+    labels = split.labels if isinstance(split.targets, Classes) else np.zeros(len(split))
+    return split.subset(sorted(range(len(split)), key=lambda i: (labels[i], split.names[i])))
 
 
 def _store(place: str, shard: Shard, notes: list[str]) -> Store:
@@ -131,7 +138,7 @@ def _scanned(urls: list[str], notes: list[str], left_out: LeftOut) -> Index:
             _size(url),
             "",
             [one.name for one in scanned.samples],
-            chosen,
+            [*chosen],
             [one.at for one in scanned.samples],
             [one.size for one in scanned.samples],
             [],

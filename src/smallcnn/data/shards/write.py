@@ -1,10 +1,13 @@
 """Writes a data set as shards in webdataset's format: KEY.jpg and KEY.cls, shuffled, in tars of about equal size.
 
+Boxes are in KEY.json: {"objects": [{"label": "cat", "box": [left, top, right, bottom], "area": 12.0, "flag": 0}]}.
+
 The seed and the file sizes determine the layout before anything is written, and a shard gets its name only when it is
 complete. So an interrupted run resumes where it stopped. The index is written last.
 """
 
 import hashlib
+import json
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -14,12 +17,14 @@ from pathlib import Path
 import numpy as np
 
 from smallcnn.data.archive import LARGEST, File, content, tar_members
-from smallcnn.data.shards.index import NAME, Index, Shard
+from smallcnn.data.shards.index import NAME, Index, Label, Shard
 from smallcnn.data.split import Split
-from smallcnn.data.targets import Classes
+from smallcnn.data.targets import Boxes, Classes
 from smallcnn.errors import DataError, ImageError, MissingExtra
 from smallcnn.image.stored import Stored
 from smallcnn.system.files import atomic, check_writable, remove_leftovers
+from smallcnn.tasks.detection import Detection
+from smallcnn.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,7 @@ class _Planned:
 
 
 def write_shards(
-    classes: tuple[str, ...],
+    task: Task,
     splits: dict[str, Split],
     out: Path,
     *,
@@ -49,9 +54,10 @@ def write_shards(
         raise MissingExtra("writing shards", "train") from error
     if any(isinstance(split.images, np.ndarray) for split in splits.values()):
         raise DataError("arrays are already in memory and need no shards; shards are for images in files")
-    if any(not isinstance(split.targets, Classes) for split in splits.values()):
+    if any(not isinstance(split.targets, Classes | Boxes) for split in splits.values()):
         raise DataError(
-            "shards hold one class per image, not attributes; a .tar of the images and their table is read in place"
+            "shards hold one class or the boxes of each image, not attributes; a .tar of the images and their table is "
+            "read in place"
         )
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -63,8 +69,9 @@ def write_shards(
     remove_leftovers(out)
     total, done = sum(len(split) for split in splits.values()), 0
     written: dict[str, list[Shard]] = {key: [] for key in splits}
-    for planned in _plan(splits, shard_bytes, seed):
-        split, path = splits[planned.split], out / planned.file
+    samples = {key: _Samples(split, task.labels) for key, split in splits.items()}
+    for planned in _plan(samples, shard_bytes, seed):
+        split, path = samples[planned.split], out / planned.file
         shard = None
         if path.is_file():
             shard = _read_back(path, split, planned, [zlib.crc32(_content(split.images[i])) for i in planned.indices])
@@ -75,19 +82,43 @@ def write_shards(
         written[planned.split].append(shard)
         done += len(planned.indices)
         report(done, total)
-    index = Index(classes, written)
+    index = Index(task.labels, written, boxes=isinstance(task, Detection))
     with atomic(out / NAME) as temporary:
         temporary.write_text(index.to_json(), "ascii")
     return index
 
 
-def _plan(splits: dict[str, Split], shard_bytes: int, seed: int) -> Iterator[_Planned]:
+class _Samples:
+    """The images of a split with the files that hold their labels."""
+
+    def __init__(self, split: Split, classes: tuple[str, ...]) -> None:
+        self.names = split.names
+        self.images: list[File] = list(split.images)
+        if isinstance(split.targets, Boxes):
+            self.suffix = "json"
+            self.labels: list[Label] = [rows.tolist() for rows in split.targets.each()]
+            self.files = [_objects(rows, classes) for rows in split.targets.each()]
+        else:
+            self.suffix, self.labels = "cls", split.labels.tolist()
+            self.files = [str(label).encode() for label in self.labels]
+
+
+def _objects(rows: np.ndarray, classes: tuple[str, ...]) -> bytes:
+    objects = [
+        {"label": classes[int(label)], "box": sides, "area": area, "flag": int(flag)}
+        for *sides, label, area, flag in rows.tolist()
+    ]
+    return json.dumps({"objects": objects}, separators=(",", ":")).encode()
+
+
+def _plan(splits: dict[str, _Samples], shard_bytes: int, seed: int) -> Iterator[_Planned]:
     for number, (key, split) in enumerate(splits.items()):
-        shuffled = np.random.default_rng((seed, number)).permutation(len(split)).tolist()
+        shuffled = np.random.default_rng((seed, number)).permutation(len(split.images)).tolist()
         chosen: list[int] = []
         filled = count = 0
         for index in shuffled:
-            size = 512 * (3 + -(-_size(split.images[index]) // 512))  # whole blocks; two headers and a label
+            files = _size(split.images[index]), len(split.files[index])
+            size = 512 * sum(1 + -(-size // 512) for size in files)  # a header and whole blocks
             if chosen and filled + size > shard_bytes:
                 yield _Planned(f"{key}-{count:06d}.tar", key, chosen)
                 chosen, filled, count = [], 0, count + 1
@@ -108,7 +139,7 @@ def _size(file: File) -> int:
     return size
 
 
-def _write(path: Path, split: Split, indices: list[int]) -> list[int]:
+def _write(path: Path, split: _Samples, indices: list[int]) -> list[int]:
     """Writes a shard; returns the CRC-32 of each image."""
     from webdataset import TarWriter
 
@@ -119,11 +150,10 @@ def _write(path: Path, split: Split, indices: list[int]) -> list[int]:
         TarWriter(file, encoder=False, mtime=0, user="", group="") as tar,
     ):
         for number, index in enumerate(indices):
-            label = str(int(split.labels[index])).encode()
             suffix = Path(split.names[index]).suffix.lower().removeprefix(".")
             image = _content(split.images[index])
             crcs.append(zlib.crc32(image))
-            tar.write({"__key__": f"{number:06d}", suffix: image, "cls": label})
+            tar.write({"__key__": f"{number:06d}", suffix: image, split.suffix: split.files[index]})
     return crcs
 
 
@@ -134,16 +164,17 @@ def _content(file: File) -> bytes:
         raise DataError(f"{error!s}; remove or repair it") from error
 
 
-def _read_back(path: Path, split: Split, planned: _Planned, wanted: list[int]) -> Shard | None:
+def _read_back(path: Path, split: _Samples, planned: _Planned, wanted: list[int]) -> Shard | None:
     """The entry of a written shard; None if it does not contain the planned images, with the CRC-32 `wanted`."""
-    offsets, sizes, labels, crcs = [], [], [], []
+    offsets, sizes, crcs = list[int](), list[int](), list[int]()
+    labels = list[bytes]()
     try:
         with path.open("rb") as file:
             for member in tar_members(file):
                 file.seek(member.offset_data)
                 inside = file.read(member.size)
-                if member.name.endswith(".cls"):
-                    labels.append(int(inside))
+                if member.name.endswith(f".{split.suffix}"):
+                    labels.append(inside)
                 else:
                     offsets.append(member.offset_data)
                     sizes.append(member.size)
@@ -152,7 +183,8 @@ def _read_back(path: Path, split: Split, planned: _Planned, wanted: list[int]) -
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except (tarfile.TarError, ValueError):
         return None
-    if labels != split.labels[planned.indices].tolist() or crcs != wanted:
+    if labels != [split.files[index] for index in planned.indices] or crcs != wanted:
         return None
     names = [split.names[index] for index in planned.indices]
-    return Shard(planned.file, path.stat().st_size, digest, names, labels, offsets, sizes, crcs)
+    given = [split.labels[index] for index in planned.indices]
+    return Shard(planned.file, path.stat().st_size, digest, names, given, offsets, sizes, crcs)
