@@ -12,11 +12,13 @@ import numpy as np
 from PIL import Image
 
 from smallcnn import onnx, runtime, zoo
-from smallcnn.bench.bench import Row, bench
+from smallcnn.bench.bench import bench
+from smallcnn.bench.rows import Row
 from smallcnn.cost.profile import Profile, profile
 from smallcnn.data.sources import Source, open_source
 from smallcnn.evaluate import Evaluation, evaluate
 from smallcnn.model import store
+from smallcnn.report import network
 from smallcnn.report import run as report
 from smallcnn.tasks.classification import Prediction
 
@@ -95,11 +97,11 @@ def demo(folder: Path, say: Callable[[str], None] = lambda line: None) -> Demo:
         ],
         [
             report.curves(result.history, result.goal),
-            report.accuracy(evaluation, net, "digits"),
-            report.predictions(net, source.splits["test"], source.classes),
-            report.cost(counted),
-            report.latency(times),
-            report.facts(net, commands),
+            network.accuracy(evaluation, net, "digits"),
+            network.predictions(net, source.splits["test"], source.classes),
+            network.cost(counted),
+            network.latency(times),
+            network.facts(net, commands),
         ],
     )
     say(f"report: {page}")

@@ -4,6 +4,7 @@ The module is callable, as its function `evaluate`: smallcnn.evaluate("flowers.o
 """
 
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,13 +17,18 @@ import numpy as np
 from smallcnn.data.loader import prepared_batches
 from smallcnn.data.sources import Data, Source, Split, open_source
 from smallcnn.errors import DataError
+from smallcnn.image.geometry import Seen
 from smallcnn.model.facts import TrainedOn
 from smallcnn.runtime import BATCH, Net
 from smallcnn.runtime import open as open_model
+from smallcnn.tasks import coco
 from smallcnn.tasks.attributes import Attributes
 from smallcnn.tasks.classification import classification
-from smallcnn.tasks.labels import match_labels
+from smallcnn.tasks.coco import Figures
+from smallcnn.tasks.detection import Detection, DetectionAnswer, answers_of, detection
+from smallcnn.tasks.labels import match_labels, some
 from smallcnn.tasks.metrics import Metrics, measure, scores
+from smallcnn.tasks.objects import CLASS, NO_BOX, Detections, Objects
 from smallcnn.tasks.task import Task
 
 
@@ -31,13 +37,14 @@ class Answers:
     """A network's answers to the images of a split that can be decoded.
 
     `outputs` are (N, ...) by name. `targets` are what the images are labelled with, as the network's task numbers it:
-    the array of `data.targets`. `indices` (N,) are the images' positions in the split. `skipped` maps each image that
-    could not be decoded to the reason.
+    the array of `data.targets`. `indices` (N,) are the images' positions in the split, `seen` the parts of them that
+    the network was shown. `skipped` maps each image that could not be decoded to the reason.
     """
 
     outputs: dict[str, np.ndarray]
     targets: np.ndarray
     indices: np.ndarray
+    seen: list[Seen]
     skipped: dict[str, str]
 
     @property
@@ -56,23 +63,47 @@ class Answers:
 class Evaluation:
     """Scores and answers over one split of a data set: `part` is its name, `split` its images.
 
-    `scores` are the task's, by name (see `tasks.metrics.scores`). `doubt` says why the split might be the wrong one;
-    None if it was given or is certain.
+    `doubt` says why the split might be the wrong one; None if it was given or is certain. `seconds` is the time to
+    decode the images and answer them.
     """
 
     part: str
     doubt: str | None
     task: Task
-    scores: dict[str, float]
     answers: Answers
+    seconds: float
     split: Split
     source: Source
+
+    @cached_property
+    def scores(self) -> dict[str, float]:
+        """The task's scores by name (see `tasks.metrics.scores`)."""
+        if isinstance(self.task, Detection):
+            return self.figures.scores
+        return scores(self.task, self.answers.outputs, self.answers.targets)
 
     @cached_property
     def metrics(self) -> Metrics:
         """A classifier's metrics. Raises GraphError for another task."""
         ending = classification(self.task, "a confusion matrix").ending
         return measure(self.answers.logits, self.answers.labels, ending)
+
+    @cached_property
+    def found(self) -> list[DetectionAnswer]:
+        """What a detector found in each image, without classes that the data set is not labelled with.
+
+        Raises GraphError for another task.
+        """
+        task = detection(self.task, "a list of objects found")
+        known = np.isin(task.labels, self.source.classes)
+        answers = answers_of(task, self.answers.outputs, self.answers.seen)
+        return [answer.take(known[answer.classes]) for answer in answers]
+
+    @cached_property
+    def figures(self) -> Figures:
+        """A detector's figures, by class too. Raises GraphError for another task."""
+        found = Detections.of(self.found)
+        return coco.judge(Objects.of(self.answers.targets), found, len(self.task.labels))
 
     @property
     def images(self) -> int:
@@ -142,9 +173,9 @@ def evaluate(
     if not len(split):
         raise DataError(f"{where} has no images in its split {part!r}")
     targets = targets_for(net.task, source, split)
+    started = time.perf_counter()
     answers = ask(net, split, targets, workers=workers, report=report)
-    found = scores(net.task, answers.outputs, answers.targets)
-    return Evaluation(part, doubt, net.task, found, answers, split, source)
+    return Evaluation(part, doubt, net.task, answers, time.perf_counter() - started, split, source)
 
 
 def targets_for(task: Task, source: Source, split: Split) -> np.ndarray:
@@ -156,7 +187,23 @@ def targets_for(task: Task, source: Source, split: Split) -> np.ndarray:
         raise DataError(f"labels do not match: the network is for {task.kind}, the data for {source.task.kind}")
     if isinstance(task, Attributes) and isinstance(source.task, Attributes):
         return task.present(source.task, split.targets.array)
+    if isinstance(task, Detection):
+        return _boxes(task.labels, source.classes, split.targets.array)
     return match_labels(source.classes, task.labels)[split.labels]
+
+
+def _boxes(labels: Sequence[str], classes: Sequence[str], boxes: np.ndarray) -> np.ndarray:
+    """Boxes (N, most, 7) with the classes of a data set numbered as the network's labels.
+
+    The network may know other classes as well, and the data set name classes of which it has no boxes.
+    """
+    place = {label: number for number, label in reversed(list(enumerate(labels)))}
+    numbers = boxes[:, :, CLASS].astype(np.int64)
+    if unknown := [classes[i] for i in np.unique(numbers) if i != NO_BOX and classes[i] not in place]:
+        raise DataError(f"labels do not match: the network does not know {some(unknown)}; it knows {some(labels)}")
+    renumbered = boxes.copy()
+    renumbered[:, :, CLASS] = np.array([*(place.get(name, NO_BOX) for name in classes), NO_BOX])[numbers]
+    return renumbered
 
 
 def unseen(source: Source, trained_here: bool) -> str:
@@ -184,6 +231,7 @@ def ask(
     chosen = range(len(split)) if among is None else among
     outputs: list[dict[str, np.ndarray]] = []
     indices: list[np.ndarray] = []
+    seen: list[Seen] = []
     skipped: dict[str, str] = {}
     done = 0
     for batch in prepared_batches(split, net.preprocessing, chosen, batch_size=BATCH, workers=workers):
@@ -191,13 +239,14 @@ def ask(
         if len(batch.indices):
             outputs.append(net.run(batch.images))
             indices.append(batch.indices)
+            seen += batch.seen
         done += len(batch.indices) + len(batch.failed)
         report(done, len(chosen))
     if not indices:
         raise DataError(f"none of {len(chosen)} images could be decoded; first error: {next(iter(skipped.values()))}")
     together = {name: np.concatenate([answer[name] for answer in outputs]) for name in outputs[0]}
     answered = np.concatenate(indices)
-    return Answers(together, targets[answered], answered, skipped)
+    return Answers(together, targets[answered], answered, seen, skipped)
 
 
 class _Evaluate(ModuleType):

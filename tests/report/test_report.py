@@ -9,13 +9,15 @@ from artifacts import artifact, colour_photos
 from networks import tiny
 from pages import Page
 from smallcnn import runtime
-from smallcnn.bench.bench import Row, bench
+from smallcnn.bench.bench import bench
+from smallcnn.bench.rows import Row
 from smallcnn.cost.profile import profile
 from smallcnn.data.sources import open_source
 from smallcnn.errors import FileError
 from smallcnn.evaluate import evaluate
 from smallcnn.model.store import save
 from smallcnn.report import charts as plots
+from smallcnn.report import network
 from smallcnn.report import run as report
 from smallcnn.train.epochs import Epoch
 from smallcnn.train.recipe import Recipe
@@ -41,11 +43,11 @@ def page(tmp_path):
         [("98 %", "of <everything>")],
         [
             report.curves(HISTORY, "top1"),
-            report.accuracy(evaluate(net, photos), net, "photos"),
-            report.predictions(net, source.everything(), source.classes),
-            report.cost(profile(artifact().graph)),
-            report.latency(bench([net.path], seconds=0.05)),
-            report.facts(net, ["smallcnn train x > y"]),
+            network.accuracy(evaluate(net, photos), net, "photos"),
+            network.predictions(net, source.everything(), source.classes),
+            network.cost(profile(artifact().graph)),
+            network.latency(bench([net.path], seconds=0.05)),
+            network.facts(net, ["smallcnn train x > y"]),
         ],
     )
     return (tmp_path / "report.html").read_text(encoding="utf-8")
@@ -87,7 +89,7 @@ def test_the_report_of_a_run(tmp_path):
     ("shufflenet_v1:groups=3", "shufflenet_v1, groups 3"), ("my:net", "my:net"), ("", ""), ("a:b=", "a:b="),
 ])  # fmt: skip
 def test_a_title_has_the_plain_name(name, plain):
-    assert report.plain_name(name) == plain
+    assert network.plain_name(name) == plain
 
 
 def test_the_report_shows_what_the_network_learned_from(tmp_path):
@@ -162,3 +164,17 @@ def test_averaged_weights_have_their_own_curve():
     assert [line.get_label() for line in loss.lines] == ["train", "val", "val, averaged weights"]
     np.testing.assert_allclose(top1.lines[2].get_ydata(), [40, 50, 60])
     assert len(plots.curves(HISTORY, "top1").axes[0].lines) == 2
+
+
+def test_training_images_with_their_objects():
+    """Sides are fractions of the input; rows of padding are not drawn."""
+    from smallcnn.image.draw import colour
+    from smallcnn.report.objects import with_objects
+    from smallcnn.tasks.objects import NO_BOX
+
+    target = np.array([[0.25, 0.5, 0.75, 1, 1, 0.25, 0], [0, 0, 1, 1, NO_BOX, 0, 0]], np.float32)
+    for channels in (1, 3):
+        drawn = with_objects(np.full((40, 80, channels), 90, np.uint8), target)
+        assert drawn.shape == (40, 80, 3)
+        rows, columns = np.nonzero((drawn == colour(1)).all(-1))
+        assert (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1) == (20, 20, 60, 40)

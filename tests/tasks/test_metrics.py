@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from smallcnn.tasks.attributes import Attributes
 from smallcnn.tasks.classification import Classification
-from smallcnn.tasks.metrics import average_precision, measure, scores
+from smallcnn.tasks.metrics import average_precision, measure, predicted, scores
 
 
 @pytest.mark.parametrize("classes", [2, 6, 10, 100])
@@ -42,28 +42,45 @@ def coarse(draw):
     return np.array(logits, np.float32).reshape(count, classes), np.array(labels)
 
 
-@given(coarse(), st.randoms(use_true_random=False))
-def test_ties_count_against_the_network_whatever_the_order_of_classes(case, random):
+@given(coarse())
+def test_of_equal_logits_the_first_class_is_the_answer(case):
+    """Sorted by logit, and by class where logits tie: what `predict` answers."""
     logits, labels = case
     got = measure(logits, labels)
-    better = [sorted(row, reverse=True) for row in logits.tolist()]
-    alone = [row[0] == logits[i, labels[i]] > row[1] for i, row in enumerate(better)]
-    among5 = [len(row) <= 5 or logits[i, labels[i]] > row[5] for i, row in enumerate(better)]
-    assert (got.top1, got.top5) == (np.mean(alone), np.mean(among5))
-    assert np.trace(got.confusion) == sum(alone)
-    np.testing.assert_array_equal(got.confusion.sum(1), np.bincount(labels, minlength=logits.shape[1]))
+    ranked = [sorted(range(len(row)), key=lambda i, row=row: -row[i]) for row in logits.tolist()]
+    best = [order[0] for order in ranked]
+    assert got.top1 == np.mean([label == first for label, first in zip(labels, best, strict=True)])
+    assert got.top5 == np.mean([label in order[:5] for label, order in zip(labels, ranked, strict=True)])
+    assert predicted(logits).tolist() == best
+    want = np.zeros_like(got.confusion)
+    for label, first in zip(labels, best, strict=True):
+        want[label, first] += 1
+    np.testing.assert_array_equal(got.confusion, want)
+    task = Classification(tuple(map(str, range(logits.shape[1]))))
+    answers = [task.answer({"logits": row}) for row in logits]
+    assert [answer.label for answer in answers] == [str(first) for first in best]
 
-    order = list(range(logits.shape[1]))
-    random.shuffle(order)
-    other = measure(logits[:, order], np.argsort(order)[labels])
-    assert (other.top1, other.top5) == (got.top1, got.top5)
+
+@pytest.mark.parametrize(("label", "right", "among5"), [(0, 1, 1), (4, 0, 1), (5, 0, 0)])
+def test_constant_outputs_answer_the_first_class(label, right, among5):
+    got = measure(np.full((3, 7), 0.25, np.float32), np.full(3, label))
+    assert (got.top1, got.top5, np.trace(got.confusion)) == (right, among5, 3 * right)
+    assert got.confusion[label, 0] == 3
+
+
+def test_close_logits_are_ranked_though_their_probabilities_tie():
+    logits = np.array([[0.0, 100.0, np.nextafter(np.float32(100), np.float32(101))]], np.float32)
+    assert predicted(logits).tolist() == [2]
+    assert Classification(("a", "b", "c")).answer({"logits": logits[0]}).label == "c"
+    assert measure(logits, np.array([2])).top1 == 1
 
 
 def test_not_a_number_is_never_right():
     logits = np.full((2, 7), np.nan, np.float32)
     logits[1, 3] = 5
-    got = measure(logits, np.array([3, 3]))
-    assert (got.top1, got.top5, np.trace(got.confusion)) == (0, 0, 0)
+    for labels in ([3, 3], [0, 0]):
+        got = measure(logits, np.array(labels))
+        assert (got.top1, got.top5, np.trace(got.confusion), got.confusion.sum()) == (0, 0, 0, 2)
 
 
 def test_nothing_cannot_be_measured():

@@ -61,6 +61,7 @@ def analyze(
     engine: str | None = None,
     threads: int | None = None,
     workers: int | None = None,
+    net: Net | None = None,
     report: Report = lambda what, done, total: None,
 ) -> Analysis:
     """Analyzes a model file on the images of `data`; `root`, `part` and `crop` are as for `evaluate`.
@@ -70,10 +71,11 @@ def analyze(
     `model` only: the findings are about the network before it.
 
     `sweep_images` is the number of images at each input size; 0 for no sweep, by default as many as take a few seconds.
+    `net` is the file if it is already open.
 
     Raises SmallcnnError for a change that the file does not allow.
     """
-    net = runtime.open(file, engine=engine, threads=threads)
+    net = net or runtime.open(file, engine=engine, threads=threads)
     ending = classification(net.task, "analyze").ending
     if ending == "none":
         raise DataError(f"{file}: gives scores; only probabilities can be analyzed (evaluate measures accuracy)")

@@ -29,7 +29,7 @@ class Reliability:
     """Images by the probability of the predicted class: `BINS` bins of equal width, (low, high].
 
     `confidence` and `accuracy` are the means of each bin, NaN where `count` is 0. `error` is the expected calibration
-    error, `loss` the mean cross-entropy.
+    error, `loss` the mean cross-entropy, NaN where there is none.
     """
 
     count: np.ndarray
@@ -69,15 +69,18 @@ def calibrate(logits: np.ndarray, labels: np.ndarray, ending: Ending = "softmax"
 
 def reliability(logits: np.ndarray, labels: np.ndarray, ending: Ending = "softmax") -> Reliability:
     """Reliability from logits (N, classes) and labels (N,), N at least 1."""
-    confidence = probabilities(logits, ending).max(1)
-    right = predicted(logits, labels) == labels
+    right = predicted(logits) == labels
+    return replace(binned(probabilities(logits, ending).max(1), right), loss=measure(logits, labels, ending).loss)
+
+
+def binned(confidence: np.ndarray, right: np.ndarray) -> Reliability:
+    """Reliability of answers from their probabilities (N,) and whether each is right (N,); without loss."""
     place = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
     count = np.bincount(place, minlength=BINS)
     with np.errstate(invalid="ignore"):
         mean_confidence, accuracy = (np.bincount(place, values, BINS) / count for values in (confidence, right))
-    loss = measure(logits, labels, ending).loss
     gaps = np.nan_to_num(np.abs(accuracy - mean_confidence))
-    return Reliability(count, mean_confidence, accuracy, float(gaps @ count / len(labels)), loss)
+    return Reliability(count, mean_confidence, accuracy, float(gaps @ count / max(len(right), 1)), np.nan)
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float | None:

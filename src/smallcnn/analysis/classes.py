@@ -49,7 +49,7 @@ def class_scores(confusion: np.ndarray, labels: Sequence[str]) -> list[ClassScor
 
 def confused_pairs(confusion: np.ndarray, logits: np.ndarray, labels: np.ndarray, most: int) -> list[Pair]:
     """The pairs with the most images, largest first."""
-    said = predicted(logits, labels)
+    said = predicted(logits)
     return [
         Pair(true, taken, count, tuple(np.flatnonzero((labels == true) & (said == taken)).tolist()))
         for count, true, taken in most_confused(confusion, most)

@@ -20,20 +20,20 @@ class Sample:
 
 def surest_mistakes(logits: np.ndarray, labels: np.ndarray, most: int, ending: Ending = "softmax") -> list[Sample]:
     """Wrong answers, highest probability first."""
-    said, probability = _answers(logits, labels, ending)
+    said, probability = _answers(logits, ending)
     wrong = np.flatnonzero(said != labels)
     return _samples(wrong[np.argsort(-probability[wrong], kind="stable")][:most], said, probability, labels)
 
 
 def least_certain(logits: np.ndarray, labels: np.ndarray, most: int, ending: Ending = "softmax") -> list[Sample]:
     """Right and wrong answers, lowest probability first."""
-    said, probability = _answers(logits, labels, ending)
+    said, probability = _answers(logits, ending)
     return _samples(np.argsort(probability, kind="stable")[:most], said, probability, labels)
 
 
-def _answers(logits: np.ndarray, labels: np.ndarray, ending: Ending) -> tuple[np.ndarray, np.ndarray]:
+def _answers(logits: np.ndarray, ending: Ending) -> tuple[np.ndarray, np.ndarray]:
     """The predicted class (N,) of each image and its probability (N,)."""
-    said = predicted(logits, labels)
+    said = predicted(logits)
     return said, probabilities(logits, ending)[np.arange(len(said)), said]
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from smallcnn.cli.options import as_json, crop, engine, part, root, threads, workers
+from smallcnn.cli import options
 from smallcnn.cli.show import print_json, progress, remark, say, table, warn_untrained
 from smallcnn.errors import SmallcnnError, require
 
@@ -18,11 +18,11 @@ _SHOWN = 10
 
 
 @click.command("analyze")
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--data", required=True, metavar="SOURCE", help="labelled images: folder, .npz or named set")
-@root
-@part
-@crop
+@options.file
+@options.labelled
+@options.root
+@options.part
+@options.crop
 @click.option("--resolution", type=click.IntRange(1), help="input size to change the network to first")
 @click.option(
     "--reestimate",
@@ -37,11 +37,16 @@ _SHOWN = 10
     "--sweep", "sweep_images", type=click.IntRange(0),
     help="number of images to try at each of six input sizes; 0 for no sweep  [default: as many as take a few seconds]",
 )  # fmt: skip
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1),
+    help="least score of the errors to count and show of a detector  [default: the one with the highest F1]",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="report to write, with images (.html)")
-@engine
-@threads
-@workers
-@as_json
+@options.engine
+@options.threads
+@options.workers
+@options.as_json
 def command(
     file: Path,
     data: str,
@@ -53,6 +58,7 @@ def command(
     calibrate: bool,
     saved: Path | None,
     sweep_images: int | None,
+    threshold: float | None,
     out: Path | None,
     engine: str | None,
     threads: int | None,
@@ -63,39 +69,49 @@ def command(
 
     --resolution, --reestimate and --calibrate change the network without training. The accuracy after each step is
     printed, and --save writes the result.
+
+    Of a detector, they are its errors by kind and their cost, the best threshold for its scores, and whether these can
+    be trusted.
     """
-    from smallcnn.analysis.analyze import analyze
-    from smallcnn.analysis.findings import as_dict
-    from smallcnn.data import duplicates
-    from smallcnn.model import store
+    from smallcnn import runtime
+    from smallcnn.cli import analyze_objects
+    from smallcnn.cli.remarks import remarks
+    from smallcnn.tasks.classification import classification
+    from smallcnn.tasks.detection import detection
 
     _check(saved, out, changed=bool(resolution or reestimate or calibrate))
+    net = runtime.open(file, engine=engine, threads=threads)
+    warn_untrained(net.facts)
+    if net.task.kind == "detection":
+        given = {"--resolution": resolution, "--reestimate": reestimate, "--calibrate": calibrate,
+                 "--sweep": sweep_images}  # fmt: skip
+        for name in (name for name, value in given.items() if value):
+            classification(net.task, name)
+        analyze_objects.run(
+            net, data, root=root, part=part, crop=crop, threshold=threshold, out=out, workers=workers, json_=json_
+        )
+        return
+    if threshold is not None:
+        detection(net.task, "--threshold")
+    from smallcnn.analysis.analyze import analyze
+    from smallcnn.analysis.findings import as_dict
+    from smallcnn.model import store
+
     with progress("analyzing") as bar:
         found = analyze(
             file, data, root=root, part=part, crop=crop, resolution=resolution, reestimate=reestimate,
-            calibrate=calibrate, sweep_images=sweep_images, engine=engine, threads=threads, workers=workers,
+            calibrate=calibrate, sweep_images=sweep_images, engine=engine, threads=threads, workers=workers, net=net,
             report=lambda _what, done, total: bar(done, total),
         )  # fmt: skip
     evaluation = found.findings.evaluation
-    warn_untrained(found.net.facts)
-    if evaluation.doubt:
-        remark(f"note: {evaluation.doubt}")
-    for note in evaluation.source.notes:
-        remark(f"note: {note}")
-    for problem in dict.fromkeys(evaluation.skipped.values()):
-        remark(f"skipped: {problem}")
-    alike = None
-    if evaluation.part in ("val", "test") and (learned := evaluation.source.splits.get("train")):
-        alike = duplicates.between(learned, evaluation.split, workers=workers)
-    if alike and (line := alike.line()):
-        remark(f"note: {line}")
+    alike = remarks(evaluation, workers)
     if found.no_sweep:
         remark(f"other input sizes not tried: {found.no_sweep}")
     if saved and found.model:
         store.save(found.model, saved)
         remark(f"saved: {saved}")
     if out:
-        from smallcnn.report import run as report
+        from smallcnn.report import file as report
 
         report.of_analysis(out, found, data)
         remark(f"report: {out}")

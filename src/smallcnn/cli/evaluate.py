@@ -1,13 +1,14 @@
 """`smallcnn evaluate`."""
 
+from collections.abc import Callable, Mapping
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from smallcnn.cli.options import as_json, crop, engine, groups, part, root, threads, workers
-from smallcnn.cli.show import print_json, progress, remark, say, warn_untrained
+from smallcnn.cli import options
+from smallcnn.cli.show import print_json, progress, remark, say, table, warn_untrained
 
 if TYPE_CHECKING:
     from smallcnn.evaluate import Evaluation
@@ -19,19 +20,21 @@ _MOST_CONFUSION = 100
 
 
 @click.command("evaluate")
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--data", required=True, metavar="SOURCE", help="labelled images: folder, .npz or named set")
-@root
-@groups
-@part
-@crop
+@options.file
+@options.labelled
+@options.root
+@options.groups
+@options.part
+@options.crop
 @click.option(
-    "--plot", type=click.Path(path_type=Path), help="plot of the confusion matrix to write (.png, .svg, .pdf)"
+    "--plot",
+    type=click.Path(path_type=Path),
+    help="plot to write (.png, .svg, .pdf): the confusion matrix, or a detector's precision and recall",
 )
-@engine
-@threads
-@workers
-@as_json
+@options.engine
+@options.threads
+@options.workers
+@options.as_json
 def command(
     file: Path,
     data: str,
@@ -45,12 +48,12 @@ def command(
     workers: int | None,
     json_: bool,
 ) -> None:
-    """Measure FILE on SOURCE: top-1 and top-5 accuracy and confusions, or the mean average precision of attributes."""
+    """Measure FILE on SOURCE: top-1 and top-5 accuracy and confusions, the mean average precision of attributes, or
+    COCO's figures of a detector."""
     from smallcnn import runtime
     from smallcnn.evaluate import evaluate
-    from smallcnn.tasks.attributes import Attributes
-    from smallcnn.tasks.classification import Classification, classification
-    from smallcnn.tasks.metrics import most_confused
+    from smallcnn.tasks.classification import classification
+    from smallcnn.tasks.detection import Detection
 
     if plot:
         from smallcnn.report.charts import check_plot
@@ -58,7 +61,7 @@ def command(
         check_plot(plot)
     net = runtime.open(file, engine=engine, threads=threads)
     warn_untrained(net.facts)
-    if plot:
+    if plot and not isinstance(net.task, Detection):
         classification(net.task, "a confusion matrix")
     with progress("evaluating") as report:
         result = evaluate(net, data, root=root, groups=groups, part=part, crop=crop, workers=workers, report=report)
@@ -69,45 +72,93 @@ def command(
     for problem in dict.fromkeys(result.skipped.values()):
         remark(f"skipped: {problem}")
     if plot:
-        from smallcnn.report.charts import confusion_matrix, save
+        from smallcnn.report import charts
 
-        save(confusion_matrix(result.metrics.confusion, net.labels), plot)
+        if isinstance(net.task, Detection):
+            figure = charts.precision_recall(result.figures, net.labels)
+        else:
+            figure = charts.confusion_matrix(result.metrics.confusion, net.labels)
+        charts.save(figure, plot)
     if json_:
         print_json({
             "file": str(file), "engine": net.engine, "data": data, "split": result.part, "part": result.part,
-            **result.scores, "images": result.images, "skipped": list(result.skipped),
-            "left_out": result.source.left_out.as_dict(), "labels": net.labels, **_by_label(result),
+            **result.scores, "images": result.images, "seconds": result.seconds, "skipped": list(result.skipped),
+            "left_out": result.source.left_out.as_dict(), "labels": net.labels, **_BY_LABEL[net.task.kind](result),
         })  # fmt: skip
         return
-    say(f"{file}, {net.engine}, {data} ({result.part}): {result.images} images")
-    say("  " + "   ".join(_in_words(name, score) for name, score in result.scores.items() if isfinite(score)))
-    if isinstance(net.task, Classification):
-        for count, true, taken in most_confused(result.metrics.confusion, 5):
-            say(f"  {count} of {net.labels[true]} predicted as {net.labels[taken]}")
-    elif isinstance(net.task, Attributes):
-        by_label = sorted(_by_label(result)["average_precision"].items(), key=lambda one: one[1])
-        for label, precision in [one for one in by_label if isfinite(one[1])][:_WORST]:
-            say(f"  average precision {precision:.2%} of {label}")
+    say(f"{file}, {net.engine}, {data} ({result.part}): {result.images} images in {result.seconds:.1f} s")
+    _SHOW[net.task.kind](result)
 
 
-def _by_label(result: "Evaluation") -> dict[str, Any]:
-    """Scores of single labels for JSON: a classifier's confusion matrix, or each attribute's average precision."""
-    from smallcnn.tasks.attributes import Attributes
-    from smallcnn.tasks.classification import Classification
+def _confusion(result: "Evaluation") -> dict[str, Any]:
+    """A classifier's confusion matrix."""
+    return {"confusion": result.metrics.confusion.tolist()} if len(result.task.labels) <= _MOST_CONFUSION else {}
+
+
+def _precisions(result: "Evaluation") -> dict[str, Any]:
+    """The average precision of each attribute."""
     from smallcnn.tasks.metrics import average_precision
 
-    labels, answers = result.task.labels, result.answers
-    if isinstance(result.task, Attributes):
-        (logits,) = answers.outputs.values()
-        precisions = average_precision(logits, answers.targets).tolist()
-        return {"average_precision": dict(zip(labels, precisions, strict=True))}
-    if isinstance(result.task, Classification) and len(labels) <= _MOST_CONFUSION:
-        return {"confusion": result.metrics.confusion.tolist()}
-    return {}
+    (logits,) = result.answers.outputs.values()
+    precisions = average_precision(logits, result.answers.targets).tolist()
+    return {"average_precision": dict(zip(result.task.labels, precisions, strict=True))}
 
 
-_NAMES = {"top1": "top-1", "top5": "top-5"}
+def _classes(result: "Evaluation") -> dict[str, Any]:
+    """A detector's figures by class, of those that have objects."""
+    figures = result.figures
+    columns = {"objects": figures.objects, "detections": figures.detections, **figures.by_class}
+    return {
+        "classes": [
+            {"label": label, **{name: values[i].item() for name, values in columns.items()}}
+            for i, label in enumerate(result.task.labels)
+            if figures.objects[i]
+        ]
+    }
+
+
+def _show_classifier(result: "Evaluation") -> None:
+    from smallcnn.tasks.metrics import most_confused
+
+    labels = result.task.labels
+    _show_scores(result.scores)
+    for count, true, taken in most_confused(result.metrics.confusion, 5):
+        say(f"  {count} of {labels[true]} predicted as {labels[taken]}")
+
+
+def _show_attributes(result: "Evaluation") -> None:
+    _show_scores(result.scores)
+    by_label = sorted(_precisions(result)["average_precision"].items(), key=lambda one: one[1])
+    for label, precision in [one for one in by_label if isfinite(one[1])][:_WORST]:
+        say(f"  average precision {precision:.2%} of {label}")
+
+
+def _show_detector(result: "Evaluation") -> None:
+    recalls = {name: score for name, score in result.scores.items() if name.startswith("recall")}
+    _show_scores({name: score for name, score in result.scores.items() if name not in recalls})
+    _show_scores(recalls)
+    rows = [
+        [one["label"], str(one["objects"]), str(one["detections"]),
+         *(f"{one[name]:.1%}" for name in ("map", "map50", "recall_100"))]
+        for one in _classes(result)["classes"]
+    ]  # fmt: skip
+    table(["class", "objects", "detections", "AP", "AP50", "AR 100"], rows)
+
+
+def _show_scores(scores: Mapping[str, float]) -> None:
+    say("  " + "   ".join(_in_words(name, score) for name, score in scores.items() if isfinite(score)))
 
 
 def _in_words(name: str, score: float) -> str:
-    return f"loss {score:.4f}" if name == "loss" else f"{_NAMES.get(name, name.replace('_', ' '))} {score:.2%}"
+    from smallcnn.tasks.metrics import title
+
+    return f"loss {score:.4f}" if name == "loss" else f"{title(name)} {score:.2%}"
+
+
+_BY_LABEL: dict[str, Callable[["Evaluation"], dict[str, Any]]] = {
+    "classification": _confusion, "attributes": _precisions, "detection": _classes,
+}  # fmt: skip
+"""Scores of single labels for JSON, by kind of task."""
+_SHOW: dict[str, Callable[["Evaluation"], None]] = {
+    "classification": _show_classifier, "attributes": _show_attributes, "detection": _show_detector,
+}  # fmt: skip

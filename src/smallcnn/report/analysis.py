@@ -55,7 +55,7 @@ def _confused(findings: Findings, preprocessing: Preprocessing) -> Section:
     if not findings.pairs:
         return Section(title, "<p>No image was confused with another class.</p>")
     labels, answers = findings.labels, findings.evaluation.answers
-    said = predicted(answers.logits, answers.labels)
+    said = predicted(answers.logits)
     blocks = []
     for pair in findings.pairs:
         true, taken = labels[pair.true], labels[pair.taken]

@@ -11,16 +11,17 @@ from smallcnn.cost.profile import Profile
 from smallcnn.errors import DataError, FileError, MissingExtra
 from smallcnn.system.escape import escaped
 from smallcnn.system.files import atomic, check_writable
+from smallcnn.tasks.coco import RECALLS, THRESHOLDS, Figures
+from smallcnn.tasks.metrics import title as title_of
 from smallcnn.train.epochs import Epoch
-from smallcnn.train.epochs import title as title_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from smallcnn.analysis.calibration import Calibration
+    from smallcnn.analysis.calibration import Calibration, Reliability
     from smallcnn.analysis.sweep import Sweep
-    from smallcnn.bench.bench import Row
+    from smallcnn.bench.rows import Row
     from smallcnn.papers import Comparison
 
 _BLUE, _ORANGE, _GREY = "#2563eb", "#ea580c", "#94a3b8"
@@ -89,6 +90,31 @@ def confusion_matrix(confusion: np.ndarray, labels: Sequence[str]) -> "Figure":
     return figure
 
 
+def precision_recall(figures: Figures, labels: Sequence[str]) -> "Figure":
+    """A detector's precision at each recall: the mean over classes by IoU threshold, and each class at IoU 0.5."""
+    known = np.flatnonzero(figures.objects)
+    figure = _figure(9, 3.8)
+    left, right = figure.subplots(1, 2, sharey=True)
+    for place in (0, 5, 8):
+        mean = figures.precision[place][:, known].mean(1) if known.size else np.zeros(len(RECALLS))
+        left.plot(RECALLS, mean, label=f"IoU {THRESHOLDS[place]:.2f}, AP {mean.mean():.1%}")
+    _plain(left, "mean over classes: precision by recall")
+    left.legend(frameon=False, fontsize=8, loc="lower left")
+    few = len(known) <= _COLOURS
+    for number in known.tolist():
+        values = figures.precision[0, :, number]
+        name = f"{_name(labels[number])}, AP {values.mean():.1%}".replace("$", r"\$")
+        right.plot(RECALLS, values, label=name if few else None, color=None if few else _GREY, linewidth=1)
+    if few:
+        right.legend(frameon=False, fontsize=8, loc="lower left")
+    _plain(right, f"{len(known)} classes at IoU 0.5")
+    for axes in (left, right):
+        axes.set_xlabel("recall")
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, 1.02)
+    return figure
+
+
 def cost_per_layer(profile: Profile) -> "Figure":
     """Mult-Adds and parameters of every layer that has Mult-Adds, in order."""
     layers = [layer for layer in profile.layers if layer.mult_adds]
@@ -150,17 +176,35 @@ def reliability(calibration: "Calibration") -> "Figure":
     figure = _figure(4.5 * len(shown), 4.8)
     grid = figure.subplots(2, len(shown), sharex=True, sharey="row", squeeze=False, height_ratios=(3, 1))
     for (title, found), (upper, lower) in zip(shown, grid.T, strict=True):
-        bins = len(found.count)
-        middles = (np.arange(bins) + 0.5) / bins
-        upper.bar(middles, found.accuracy, 0.9 / bins, color=_BLUE, label="accuracy")
-        upper.plot((0, 1), (0, 1), color=_GREY, linestyle="--", label="perfect calibration")
-        upper.set_ylim(0, 1)
+        _bars(upper, lower, found, "accuracy")
         _plain(upper, f"{title}: calibration error {found.error:.1%}")
-        lower.bar(middles, found.count, 0.9 / bins, color=_GREY)
         lower.set_xlabel("probability of the answer")
         _plain(lower, "images")
     grid[0, 0].legend(frameon=False, fontsize=8, loc="upper left")
     return figure
+
+
+def reliability_of_scores(found: "Reliability") -> "Figure":
+    """The share of detections that are right by their score, and their number, on a logarithmic axis."""
+    figure = _figure(5.5, 4.8)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    _bars(upper, lower, found, "share that is right")
+    _plain(upper, f"calibration error {found.error:.1%}")
+    upper.legend(frameon=False, fontsize=8, loc="upper left")
+    lower.set_yscale("symlog")
+    lower.set_xlabel("score")
+    _plain(lower, "detections")
+    return figure
+
+
+def _bars(upper: "Axes", lower: "Axes", found: "Reliability", label: str) -> None:
+    """Accuracy and count of each bin."""
+    bins = len(found.count)
+    middles = (np.arange(bins) + 0.5) / bins
+    upper.bar(middles, found.accuracy, 0.9 / bins, color=_BLUE, label=label)
+    upper.plot((0, 1), (0, 1), color=_GREY, linestyle="--", label="perfect calibration")
+    upper.set_ylim(0, 1)
+    lower.bar(middles, found.count, 0.9 / bins, color=_GREY)
 
 
 def resolutions(sweep: "Sweep") -> "Figure":

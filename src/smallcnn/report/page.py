@@ -55,22 +55,25 @@ def _rows(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return f"<thead><tr>{top}</tr></thead><tbody>{body}</tbody>"
 
 
-def figure(image: np.ndarray, right: bool | None, caption: str, name: str = "") -> str:
-    """A uint8 image (H, W, C) with a caption, its file name, and a border for right, wrong or neither."""
+def figure(image: np.ndarray, right: bool | None, caption: str, name: str = "", *, largest: int = _LARGEST) -> str:
+    """A uint8 image (H, W, C) with a caption, its file name, and a border for right, wrong or neither.
+
+    It is shrunk to at most `largest` pixels of its shorter side.
+    """
     kind = {True: "right", False: "wrong", None: "plain"}[right]
     small = f"<small>{text(name)}</small>" if name else ""
     return (
-        f"<figure class={kind}><img alt='{text(caption)}' src='{_data_uri(image)}'>"
+        f"<figure class={kind}><img alt='{text(caption)}' src='{_data_uri(image, largest)}'>"
         f"<figcaption>{text(caption)}{small}</figcaption></figure>"
     )
 
 
-def grid(figures: Sequence[str]) -> str:
-    """Images in rows, as many as fit side by side."""
-    return f"<div class=grid>{''.join(figures)}</div>"
+def grid(figures: Sequence[str], *, large: bool = False) -> str:
+    """Images in rows, as many as fit side by side; fewer if they are `large`."""
+    return f"<div class='grid{' large' * large}'>{''.join(figures)}</div>"
 
 
-def _data_uri(image: np.ndarray) -> str:
+def _data_uri(image: np.ndarray, largest: int) -> str:
     shown = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
     shorter = min(shown.size)
     file = io.BytesIO()
@@ -80,8 +83,8 @@ def _data_uri(image: np.ndarray) -> str:
         shown.save(file, "PNG", optimize=True)
         kind = "png"
     else:
-        if shorter > _LARGEST:
-            width, height = (max(side * _LARGEST // shorter, 1) for side in shown.size)
+        if shorter > largest:
+            width, height = (max(side * largest // shorter, 1) for side in shown.size)
             shown = shown.resize((width, height), Image.Resampling.BILINEAR)
         shown.save(file, "JPEG", quality=85)
         kind = "jpeg"
@@ -107,6 +110,7 @@ svg {{ max-width: max(100%, 36rem); height: auto; }}
 .tile {{ background: white; border: 1px solid #e2e8f0; border-radius: .75rem; padding: .75rem 1rem; }}
 .tile b {{ display: block; font-size: 1.4rem; }} .tile span {{ color: #64748b; font-size: .85rem; }}
 .grid {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(7rem, 1fr)); gap: .75rem; }}
+.grid.large {{ grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr)); }}
 figure {{ margin: 0; border: 2px solid #bbf7d0; border-radius: .5rem; overflow: hidden; font-size: .8rem; }}
 figure.wrong {{ border-color: #f87171; }} figure.plain {{ border-color: #e2e8f0; }}
 figure img {{ width: 100%; display: block; }}

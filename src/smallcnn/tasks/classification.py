@@ -55,7 +55,7 @@ class Classification:
             raise DataError(f"top must be at least 1, not {top}")
         (logits,) = outputs.values()
         answer = probabilities(logits, self.ending)
-        order = np.argsort(-answer, kind="stable")
+        order = np.argsort(-np.asarray(logits, np.float64), kind="stable")  # probabilities may tie where logits do not
         ranked = tuple((self.labels[i], float(answer[i])) for i in order[:top])
         likely = order[: np.count_nonzero(answer >= PRESENT)] if self.ending == "sigmoid" else ()
         present = tuple((self.labels[i], float(answer[i])) for i in likely)

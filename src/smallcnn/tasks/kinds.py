@@ -6,14 +6,15 @@ from smallcnn.errors import FileError, closest
 from smallcnn.ir.checks import shown
 from smallcnn.tasks.attributes import Attributes
 from smallcnn.tasks.classification import Classification
+from smallcnn.tasks.detection import Detection
 from smallcnn.tasks.task import Task
 
-TASKS: dict[str, type[Task]] = {task.kind: task for task in (Classification, Attributes)}
+TASKS: dict[str, type[Task]] = {task.kind: task for task in (Classification, Attributes, Detection)}
 
 
 def to_json(task: Task) -> str:
     """The task as a JSON object."""
-    return json.dumps({"kind": task.kind} | task.to_json())
+    return json.dumps({"kind": task.kind} | task.to_json(), separators=(",", ":"))
 
 
 def from_json(text: str) -> Task:

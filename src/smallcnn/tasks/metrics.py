@@ -1,29 +1,37 @@
 """Metrics: a task's scores by name; for classification also the confusion matrix."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from smallcnn.errors import GraphError
+from smallcnn.image.geometry import Seen
+from smallcnn.tasks import coco
 from smallcnn.tasks.attributes import Attributes
 from smallcnn.tasks.classification import Classification
+from smallcnn.tasks.detection import Detection, answers_of
 from smallcnn.tasks.ending import Ending
+from smallcnn.tasks.objects import Detections, Objects
 from smallcnn.tasks.task import Task
 
 
-def scores(task: Task, outputs: Mapping[str, np.ndarray], targets: np.ndarray) -> dict[str, float]:
+def scores(
+    task: Task, outputs: Mapping[str, np.ndarray], targets: np.ndarray, seen: Sequence[Seen] = ()
+) -> dict[str, float]:
     """How well outputs (N, ...) by name answer the task, given its targets as in a batch (see `data.targets`).
 
     classification   top1, top5, loss                       of labels (N,)
     attributes       mean_average_precision, loss           of present (N, A)
+    detection        map, map50, ... (`tasks.coco`)         of boxes (N, most, 7)
 
-    A score that the targets do not determine is NaN. Raises ValueError for no image.
+    Boxes are judged in pixels of the images, so a detector needs the part of each that it has `seen`. A score that the
+    targets do not determine is NaN. Raises ValueError for no image.
     """
     if isinstance(task, Classification):
         (logits,) = outputs.values()
-        found = measure(logits, targets, task.ending)
-        return {"top1": found.top1, "top5": found.top5, "loss": found.loss}
+        measured = measure(logits, targets, task.ending)
+        return {"top1": measured.top1, "top5": measured.top5, "loss": measured.loss}
     if isinstance(task, Attributes):
         (logits,) = outputs.values()
         if not len(logits):
@@ -33,7 +41,17 @@ def scores(task: Task, outputs: Mapping[str, np.ndarray], targets: np.ndarray) -
             "mean_average_precision": _mean(precision[~np.isnan(precision)]),
             "loss": _mean(_binary_cross_entropy(logits, targets)[~np.isnan(targets)]),
         }
+    if isinstance(task, Detection):
+        found = Detections.of(answers_of(task, outputs, seen))
+        return coco.judge(Objects.of(targets), found, len(task.labels)).scores
     raise GraphError(f"there are no scores for {task.kind}")
+
+
+def title(score: str) -> str:
+    """A score's name for people: top-1, mean average precision, AP50, AR 100."""
+    if score in coco.SCORES:
+        return score.replace("map", "AP").replace("recall", "AR").replace("_", " ")
+    return {"top1": "top-1", "top5": "top-5"}.get(score, score.replace("_", " "))
 
 
 @dataclass(frozen=True)
@@ -50,22 +68,25 @@ class Metrics:
 def measure(logits: np.ndarray, labels: np.ndarray, ending: Ending = "softmax") -> Metrics:
     """Metrics of logits (N, classes) and labels (N,), N at least 1.
 
-    `loss` is the mean cross-entropy of the softmax or of each sigmoid; NaN for scores. A tie or a NaN counts as an
-    error, in the confusion matrix too.
+    `loss` is the mean cross-entropy of the softmax or of each sigmoid; NaN for scores. Of equal logits the first class
+    ranks first, as in a prediction. An image with a NaN counts as an error, in the confusion matrix too.
     """
     count, classes = logits.shape
     if not count:
         raise ValueError("no predictions to measure")
     logits = logits.astype(np.float64)
     rows = np.arange(count)
-    true = logits[rows, labels]
-    rank = (~(logits < true[:, None])).sum(1)  # 1 is the best
+    true = logits[rows, labels, None]
+    rank = (logits > true).sum(1) + ((logits == true) & (np.arange(classes) < labels[:, None])).sum(1)  # 0 is the best
+    broken = np.isnan(logits).any(1)
+    said = predicted(logits)
+    said = np.where(broken & (said == labels), (labels + 1) % classes, said)
     confusion = np.zeros((classes, classes), np.int64)
-    np.add.at(confusion, (labels, predicted(logits, labels)), 1)
+    np.add.at(confusion, (labels, said), 1)
     return Metrics(
         images=count,
-        top1=float((rank == 1).mean()),
-        top5=float((rank <= 5).mean()),
+        top1=float(((rank < 1) & ~broken).mean()),
+        top5=float(((rank < 5) & ~broken).mean()),
         loss=float(_loss(logits, labels, ending)),
         confusion=confusion,
     )
@@ -113,14 +134,12 @@ def _mean(values: np.ndarray) -> float:
     return float(values.mean()) if values.size else np.nan
 
 
-def predicted(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The predicted class (N,) of each image: its own only if no other logit is as high."""
-    others = logits.astype(np.float64)
-    rows = np.arange(len(labels))
-    true = others[rows, labels]
-    others[rows, labels] = -np.inf
-    best = others.argmax(1)
-    return np.where(true > others[rows, best], labels, best)
+def predicted(logits: np.ndarray) -> np.ndarray:
+    """The predicted class (N,) of each image: the first of the highest logits, as `Classification.answer` ranks them.
+
+    Logits of bytes tie often.
+    """
+    return logits.argmax(1)
 
 
 def most_confused(confusion: np.ndarray, most: int) -> list[tuple[int, int, int]]:

@@ -1,0 +1,53 @@
+"""The score from which a detection is best believed: the threshold with the highest F1, for a class and for all."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from smallcnn.analysis.objects.errors import IGNORED, RIGHT, Errors
+from smallcnn.tasks.objects import PLAIN
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """The detections of a class with at least `score`: their precision, recall and F1 at IoU 0.5.
+
+    `objects` is the number of objects to be found. `score` and the shares are None if nothing is found.
+    """
+
+    label: str
+    objects: int
+    score: float | None = None
+    precision: float | None = None
+    recall: float | None = None
+    f1: float | None = None
+
+
+def thresholds(errors: Errors, labels: tuple[str, ...]) -> list[Threshold]:
+    """The best threshold of each class that has objects, in the order of the labels."""
+    to_find = errors.objects.classes[errors.objects.flags == PLAIN]
+    return [
+        _best(errors, errors.detections.classes == number, int((to_find == number).sum()), labels[number])
+        for number in np.unique(to_find).tolist()
+    ]
+
+
+def overall(errors: Errors) -> Threshold:
+    """The best threshold for all classes together."""
+    return _best(
+        errors, np.ones(len(errors.detections), bool), int((errors.objects.flags == PLAIN).sum()), "all classes"
+    )
+
+
+def _best(errors: Errors, own: np.ndarray, objects: int, label: str) -> Threshold:
+    own = own & (errors.kind != IGNORED)
+    scores, right = errors.detections.scores[own], errors.kind[own] == RIGHT
+    order = np.argsort(-scores, kind="stable")
+    scores, hits = scores[order], np.cumsum(right[order])
+    last = np.flatnonzero(np.append(scores[1:] != scores[:-1], len(scores) > 0))  # of equal scores, all or none
+    if not objects or not len(last) or not hits[-1]:
+        return Threshold(label, objects)
+    f1 = 2 * hits[last] / (last + 1 + objects)
+    best = last[f1.argmax()]
+    found = int(hits[best])
+    return Threshold(label, objects, float(scores[best]), found / (int(best) + 1), found / objects, float(f1.max()))
