@@ -11,6 +11,7 @@ import pytest
 import smallcnn
 from artifacts import artifact, colour_photos
 from smallcnn.errors import DataError, FileError, GraphError
+from smallcnn.tasks.detection import Detection
 
 MODEL = "mobilenet_v1:width=0.25,small_input=true,variant=shallow"
 
@@ -25,6 +26,14 @@ def test_init_writes_the_network_of_a_name(tmp_path):
         smallcnn.init(MODEL, tmp_path / "m.onnx")
     with pytest.raises(GraphError, match="closest: mobilenet_v1"):
         smallcnn.init("mobilnet_v1", tmp_path / "m.safetensors")
+
+
+def test_init_writes_a_detector(tmp_path):
+    made = smallcnn.init("ssdlite:width=0.35", tmp_path / "m.safetensors", resolution=64, classes=3)
+    assert made.graph.input_shape == (64, 64, 3)
+    net = smallcnn.open(tmp_path / "m.safetensors")
+    assert net.task == Detection(("class 0", "class 1", "class 2"))
+    assert net.preprocessing.fit == "stretch"
 
 
 def test_train_evaluate_and_export(tmp_path):

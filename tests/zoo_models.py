@@ -5,6 +5,9 @@ import functools
 from smallcnn import zoo
 from smallcnn.ir.graph import Graph
 
+DETECTORS = ("ssd", "ssdlite")
+CLASSIFIERS = tuple(name for name in zoo.names() if name not in DETECTORS)
+
 MODELS = (
     # MobileNet v1, Tables 4 to 6; timm's mobilenetv1_125
     "mobilenet_v1",
@@ -108,7 +111,18 @@ MODELS = (
 )
 
 SMALL = tuple(f"{name}:small_input=true" for name in zoo.names() if "small_input" in zoo.options(name))
-"""The form of each network for images of 28 to 64 pixels."""
+"""The form of each classifier for images of 28 to 64 pixels."""
+
+DETECTOR_MODELS = (
+    # MobileNet v1's Table 13; MobileNetV2's Tables 5 and 6; torchvision's two
+    "ssd",
+    "ssd:backbone=vgg16",
+    "ssd:backbone=mobilenet_v2,predictor=3x3",
+    "ssdlite",
+    "ssdlite:backbone=mobilenet_v1",
+    "ssdlite:backbone=mobilenet_v3_large,reduced_tail=true,padding=symmetric,form=torchvision",
+)
+"""The detectors, likewise."""
 
 
 @functools.cache

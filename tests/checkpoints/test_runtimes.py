@@ -67,10 +67,6 @@ def test_keras():
 
 
 @pytest.mark.parametrize(("name", "reason"), [
-    ("cases/mediapipe_face_detection_short_range.tflite", "has 2 outputs ('regressors', 'classificators')"),
-    ("data/face_blazeface_front_128_float16.tflite", "has 2 outputs ('regressors', 'classificators')"),
-    ("data/face_ultralight_slim_320x240_float.tflite", "has 2 outputs ('Identity', 'Identity_1')"),
-    ("weights/coco_ssd_mobilenet_v1_1.0_quant_2018_06_29.tflite", "has 4 outputs ('TFLite_Detection_PostProcess'"),
     ("weights/mobilenet_v1_1.0_224_quant_head_layers.tflite", "takes (1, 1, 1, 1024), not one image"),
 ])  # fmt: skip
 def test_what_is_no_classifier_has_its_reason(name, reason):

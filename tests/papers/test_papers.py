@@ -27,6 +27,7 @@ DIFFER = {
         "unclear": ["0.25 MobileNet-224: Mult-Adds", "0.25 MobileNet-128: Mult-Adds"],
         "convention": ["0.5 MobileNet-128: Mult-Adds"],
     },
+    "mobilenet_v1.t13": {"unclear": ["SSD 300, deeplab-VGG: parameters"]},
     "mobilenet_v1.t14": {
         "unclear": ["1.0 MobileNet-160: Mult-Adds", "0.75 MobileNet-128: Mult-Adds"],  # 286 and 108
         "wrong": ["0.75 MobileNet-128: Mult-Adds"],  # 166
@@ -54,6 +55,8 @@ DIFFER = {
         "convention": ["ShuffleNet (x2): parameters", "MobileNetV2: Mult-Adds"],
         "unclear": ["MobileNetV2: parameters", "MobileNetV2 (1.4): Mult-Adds"],
     },
+    "mobilenet_v2.t5": {"convention": ["SSD: Mult-Adds"], "wrong": ["SSDLite: Mult-Adds"]},
+    "mobilenet_v2.t6": {"unclear": ["SSD300"]},
     "mobilenet_v2.released": {
         "convention": [
             f"{size}: Mult-Adds"
@@ -144,6 +147,7 @@ def test_notes_say_wrong_only_where_something_differs(compared):
     ("mobilenet_v1.t10", "0.75 MobileNet-192", "parameters", 1_908_840),
     ("mobilenet_v1.t12", "0.25 MobileNet-128", "Mult-Adds", 13_314_048),
     ("mobilenet_v1.t12", "1.0 MobileNet-224", "parameters", 3_206_976),
+    ("mobilenet_v1.t13", "SSD 300, deeplab-VGG", "parameters", 35_641_826),  # torchvision ssd300_vgg16, num_params
     ("mobilenet_v2.t4", "MobileNetV2 (1.4)", "parameters", 6_108_776),
     ("mobilenet_v2.released", "0.35_96", "Mult-Adds", 11_934_128),
     ("mobilenet_v2.released", "1.0_224", "parameters", 3_470_760),

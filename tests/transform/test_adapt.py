@@ -14,9 +14,11 @@ from smallcnn.ir.graph import Graph
 from smallcnn.ir.rewrite import rewrite
 from smallcnn.ir.types import Grid
 from smallcnn.reference import floating as reference
+from smallcnn.reference.detection import anchors
 from smallcnn.reference.floating import answer as run
 from smallcnn.transform.adapt import keep, with_classes, with_input_turned, with_resolution
-from smallcnn.transform.fold import fold_graph
+from smallcnn.transform.fold import fold, fold_graph
+from zoo_models import CLASSIFIERS, DETECTOR_MODELS
 
 
 def without_head(graph: Graph) -> list[object]:
@@ -109,7 +111,7 @@ FIXED = {"alexnet", "vgg16", "effnet_cifar"}  # dense layers that read a whole m
 
 @pytest.mark.parametrize("size", [(97, 97), (128, 200), (225, 225), (299, 299)])
 @pytest.mark.parametrize("name", [
-    *sorted(set(zoo.names()) - FIXED), "mobilenet_v1:padding=symmetric", "googlenet:variant=torchvision",
+    *sorted(set(CLASSIFIERS) - FIXED), "mobilenet_v1:padding=symmetric", "googlenet:variant=torchvision",
 ])  # fmt: skip
 def test_it_is_what_the_registry_builds_at_that_size(name, size):
     """Padding follows: TensorFlow's SAME and Caffe's rounding up depend on the size, half the kernel does not."""
@@ -245,3 +247,106 @@ def test_an_input_that_others_than_convolutions_read_is_turned_itself():
     turned, _ = with_input_turned(graph, {})
     batch = images(graph)
     np.testing.assert_array_equal(run(turned, {}, batch), run(graph, {}, batch[..., ::-1]))
+
+
+# --- detectors -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", DETECTOR_MODELS)
+def test_a_detector_for_other_classes_is_what_the_registry_builds(name):
+    """New predictors of scores; every other weight keeps its name and shape."""
+    model = zoo.parse(name)
+    graph = model.build(resolution=128)
+    changed = with_classes(graph, 3)
+    assert changed == model.build(resolution=128, classes=3)
+    assert with_classes(graph, 80) == graph
+    new = {key for key in graph.weights if graph.weights[key] != changed.weights[key]}
+    assert new == {f"predict{i}.scores.conv.{key}" for i in range(1, 7) for key in ("weight", "bias")}
+
+
+def anchored(*, background: bool) -> Graph:
+    """A detector of one's own: two anchors in each cell of 4x4, an activation between the predictor and its scores."""
+    g = Builder(input=(8, 8, 3))
+    x = g.conv(g.input, 4, kernel=3, stride=2, name="stem")
+    scores = g.activation(g.rows(g.conv(x, 2 * 3, name="scores"), 3), "sigmoid")
+    grid = ops.AnchorGrid(cells=(4, 4), sizes=((0.5, 0.5), (0.25, 0.5)), step=(0.25, 0.25))
+    detect = ops.Detect(
+        anchors=(grid,), score="none", background=background, centre="linear", size="exp", centre_scale=0.1,
+        size_scale=0.2, y_first=False, clip=True, across=False, threshold=0.1, overlap=0.5, most=5,
+    )  # fmt: skip
+    coded = g.rows(g.conv(x, 2 * 4, name="codes"), 4)
+    return g.graph(g.detections(detect, coded, scores), features=x, name="anchored")
+
+
+@pytest.mark.parametrize("background", [True, False])
+def test_classes_of_a_detector_are_those_of_objects(background):
+    changed = with_classes(anchored(background=background), 7)
+    columns = 7 + background
+    assert changed["scores"].op == replace(anchored(background=background)["scores"].op, out=2 * columns)
+    (found,) = (node for node in changed if isinstance(node.op, ops.Detect))
+    assert changed[found.inputs[1]].shape == (32, columns)
+    assert found.op.found_classes(changed[found.inputs[1]].shape) == 7
+    with pytest.raises(GraphError, match="at least 1 class of objects, not 0"):
+        with_classes(anchored(background=background), 0)
+
+
+def test_scores_that_are_not_those_of_convolutions_cannot_be_replaced():
+    graph = anchored(background=True)
+    (found,) = (node for node in graph if isinstance(node.op, ops.Detect))
+    g = Builder(input=(8, 8, 3))
+    x = g.conv(g.input, 4, kernel=3, stride=2, name="stem")
+    y = g.average_pool(x, kernel=2, stride=1, name="mean")
+    coded, scores = g.rows(g.conv(x, 8), 4), g.rows(g.concat(y, y), 4)
+    other = g.graph(g.detections(found.op, coded, scores), features=x, name="pooled")
+    with pytest.raises(GraphError, match=r"^pooled: its class scores do not come from convolutions alone"):
+        with_classes(other, 3)
+
+
+def places(graph: Graph) -> np.ndarray:
+    (op,) = (node.op for node in graph if isinstance(node.op, ops.Detect))
+    return anchors(op)
+
+
+@pytest.mark.parametrize("size", [(97, 97), (128, 200), (301, 299)])
+@pytest.mark.parametrize("name", [*DETECTOR_MODELS, "ssd:backbone=squeezenet_1_1"])
+def test_a_detector_of_another_size_is_what_the_registry_builds(name, size):
+    model = zoo.parse(name)
+    changed, wanted = with_resolution(model.build(), size), model.build(resolution=size)
+    np.testing.assert_allclose(places(changed), places(wanted), rtol=1e-6)
+    detect = {node.name for node in wanted if isinstance(node.op, ops.Detect)}
+    assert [node for node in changed if node.name not in detect] == [node for node in wanted if node.name not in detect]
+
+
+def test_anchors_of_ones_own_follow_their_map():
+    """The input is twice as high: twice the rows of cells; anchors keep their shape in pixels."""
+    graph = anchored(background=True)
+    changed = with_resolution(graph, (16, 8))
+    want = places(graph).reshape(4, 4, 2, 4)
+    got = places(changed).reshape(8, 4, 2, 4)
+    np.testing.assert_allclose(got[..., 0], np.concatenate([want, want])[..., 0], rtol=1e-6)
+    np.testing.assert_allclose(got[:, 0, 0, 1], (np.arange(8) + 0.5) / 8, rtol=1e-6)
+    np.testing.assert_allclose(got[0, 0, :, 2:], [[0.5, 0.25], [0.25, 0.25]], rtol=1e-6)
+
+
+def test_steps_that_do_not_cover_the_input_are_pixels():
+    graph = anchored(background=True)
+    (found,) = (node for node in graph if isinstance(node.op, ops.Detect))
+    (grid,) = found.op.anchors
+    shifted = replace(grid, step=(3 / 8, 3 / 8), offset=0.25)
+    graph = rewrite(graph, ops={found.name: replace(found.op, anchors=(shifted,))})
+    got = places(with_resolution(graph, (16, 16))).reshape(8, 8, 2, 4)
+    np.testing.assert_allclose(got[0, :, 0, 0], (np.arange(8) + 0.25) * 3 / 16, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["ssdlite:width=0.35", "ssd:backbone=squeezenet_1_1"])
+def test_a_folded_detector_finds_the_same(name):
+    graph = zoo.parse(name).build(resolution=64, classes=2)
+    weights = random_weights(graph)
+    folded, changed = fold(graph, weights)
+    assert not any(isinstance(node.op, ops.BatchNorm) for node in folded)
+    assert folded.taps == graph.taps
+    batch = images(graph)
+    got, want = reference.run(folded, changed, batch), reference.run(graph, weights, batch)
+    assert want["count"].min() > 0
+    for key in want:
+        np.testing.assert_allclose(got[key], want[key], rtol=1e-3, atol=1e-4)

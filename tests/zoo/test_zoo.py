@@ -11,7 +11,7 @@ from smallcnn.ir.graph import Graph
 from smallcnn.module import to_module
 from smallcnn.papers import models as catalogue
 from smallcnn.zoo.registry import register
-from zoo_models import MODELS, SMALL, build
+from zoo_models import CLASSIFIERS, DETECTOR_MODELS, DETECTORS, MODELS, SMALL, build
 
 # resolution, classes, parameters (batch norm's scale and shift included), Mult-Adds: by arithmetic from the paper's
 # table where one is named, measured on the public definition where that comes first; where both are, they agree
@@ -63,14 +63,14 @@ def least_side(text: str) -> int:
 
 
 def test_every_network_is_in_the_lists():
-    assert set(NETWORKS) == set(zoo.names())
-    assert {text.partition(":")[0] for text in MODELS} == set(zoo.names())
+    assert set(NETWORKS) | set(DETECTORS) == set(zoo.names())
+    assert {text.partition(":")[0] for text in (*MODELS, *DETECTOR_MODELS)} == set(zoo.names())
     printed = {row.model for table in papers.TABLES for row in table.rows if row.model}
     known = {known.model for known in catalogue.MODELS}
-    assert {str(zoo.parse(text)) for text in printed | known} <= set(MODELS)
+    assert {str(zoo.parse(text)) for text in printed | known} <= {*MODELS, *DETECTOR_MODELS}
 
 
-@pytest.mark.parametrize("name", zoo.names())
+@pytest.mark.parametrize("name", CLASSIFIERS)
 def test_exact_cost_at_its_own_resolution(name):
     resolution, classes, parameters, mult_adds = NETWORKS[name]
     graph = build(name)
@@ -79,7 +79,7 @@ def test_exact_cost_at_its_own_resolution(name):
     assert (cost.parameters, cost.mult_adds) == (parameters, mult_adds)
 
 
-@pytest.mark.parametrize("name", zoo.names())
+@pytest.mark.parametrize("name", CLASSIFIERS)
 @pytest.mark.parametrize(
     ("resolution", "channels", "classes"), [(97, 3, 10), ((64, 96), 3, 5), ((96, 64), 4, 2), (64, 1, 1)], ids=str
 )
@@ -90,7 +90,7 @@ def test_every_network_takes_any_size_channels_and_classes(name, resolution, cha
     assert len(graph[graph.features].shape) == 3, "features are a map"
 
 
-@pytest.mark.parametrize("text", [*MODELS, *SMALL])
+@pytest.mark.parametrize("text", [*MODELS, *SMALL, *DETECTOR_MODELS])
 def test_every_model_is_named_as_it_is_spelled(text):
     model = zoo.parse(text)
     assert str(model) == text
@@ -109,7 +109,7 @@ def test_every_network_is_exported_with_the_common_options_last(name):
     assert [parameter.name for parameter in parameters] == [*own, "resolution", "classes", "channels"]
 
 
-@pytest.mark.parametrize("text", [*zoo.names(), *SMALL])
+@pytest.mark.parametrize("text", [*CLASSIFIERS, *SMALL])
 @pytest.mark.parametrize("resolution", [(1, 1), (33, 33), (97, 65), (65, 97)], ids=str)
 def test_odd_and_tiny_images(text, resolution):
     if min(resolution) >= least_side(text):
@@ -118,7 +118,7 @@ def test_odd_and_tiny_images(text, resolution):
         refuses(text, resolution)
 
 
-@pytest.mark.parametrize("text", [text for text in [*zoo.names(), *SMALL] if least_side(text) > 1])
+@pytest.mark.parametrize("text", [text for text in [*CLASSIFIERS, *SMALL] if least_side(text) > 1])
 def test_the_smallest_image(text):
     side = least_side(text)
     assert build(text, resolution=side)[build(text).features].shape[:2] == (1, 1)

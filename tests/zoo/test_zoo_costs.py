@@ -4,10 +4,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from smallcnn import zoo
 from smallcnn.cost.profile import profile
 from smallcnn.module import GraphModule
-from zoo_models import MODELS, SMALL, build
+from zoo_models import CLASSIFIERS, MODELS, SMALL, build
 
 ODD = (97, 65)
 
@@ -15,7 +14,7 @@ ODD = (97, 65)
 CASES = [
     *((text, None) for text in MODELS),
     *((text, 32) for text in SMALL),
-    *((name, ODD) for name in zoo.names()),
+    *((name, ODD) for name in CLASSIFIERS),
 ]
 
 

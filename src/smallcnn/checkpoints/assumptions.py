@@ -9,6 +9,7 @@ from smallcnn.checkpoints.read import Tensors
 from smallcnn.errors import FileError
 from smallcnn.image.fit import Preprocessing
 from smallcnn.ir.graph import Graph
+from smallcnn.ir.predictors import detector
 
 _UNSEEN = ("padding", "epsilon", "shuffle", "activation")  # options of networks that leave no trace in the weights
 
@@ -43,9 +44,14 @@ def place(layout: Layout, model: zoo.Configuration, tensors: Tensors) -> Placed:
 
 
 def usual_images(layout: Layout, graph: Graph) -> Preprocessing:
-    """How the origin prepares images for the graph; a grey network uses the averages of the three channels."""
+    """How the origin prepares images for the graph; a grey network uses the averages of the three channels.
+
+    Detectors see all of an image, stretched to their input.
+    """
     height, width, channels = graph.input_shape
     mean, std = (values if channels == 3 else (round(sum(values) / 3, 3),) for values in (layout.mean, layout.std))
+    if detector(graph):
+        return Preprocessing((height, width), mean, std, interpolation=layout.interpolation, fit="stretch")
     return Preprocessing((height, width), mean, std, layout.crop, layout.interpolation)
 
 

@@ -15,6 +15,7 @@ from smallcnn.checkpoints.match_names import channels_of, classes_of, lay, missi
 from smallcnn.checkpoints.read import Tensors
 from smallcnn.errors import FileError, GraphError
 from smallcnn.ir.graph import Graph
+from smallcnn.ir.predictors import detector
 
 _NUMBERS: dict[str, tuple[float, ...]] = {  # options that papers and publishers vary, besides switches and choices
     "width": (1.0, 0.25, 0.5, 0.75, 0.35, 1.3, 1.4, 0.1, 0.2, 1.25, 1.5, 2.0),
@@ -49,7 +50,10 @@ def _by_name(tensors: Tensors) -> Iterator[tuple[zoo.Configuration, _Fit]]:
         place = placed(layout, graph, tensors)
         if place.count >= _NEAR * len(graph.weights):
             inside, _ = place.of(tensors)
-            yield from _best_fit(layout, layout.of_file(inside), usual)
+            whole = detector(graph) is not None  # a classifier's file has a large part of a detector's names
+            yield from (
+                one for one in _best_fit(layout, layout.of_file(inside), usual) if one[1] == "whole" or not whole
+            )
 
 
 def _best_fit(layout: Layout, tensors: Tensors, usual: zoo.Configuration) -> Iterator[tuple[zoo.Configuration, _Fit]]:

@@ -16,13 +16,17 @@ from smallcnn.checkpoints.match_origins import ORDER, match
 from smallcnn.checkpoints.provenance import imported, labels_of, without_background
 from smallcnn.checkpoints.read import Tensors, Weights
 from smallcnn.errors import FileError
+from smallcnn.foreign.labels import usual_of_objects
 from smallcnn.image import imagenet
 from smallcnn.image.fit import Preprocessing
 from smallcnn.image.overrides import Overrides
 from smallcnn.ir.graph import Graph
+from smallcnn.ir.predictors import detector, object_classes
 from smallcnn.model.model import Model
 from smallcnn.reference.initial import initial_weights
 from smallcnn.tasks.classification import Classification
+from smallcnn.tasks.detection import Detection
+from smallcnn.tasks.task import Task
 
 _IN_ORDER = ("torch", "pickle", "npz")  # kinds of files that keep the order in which layers were made
 
@@ -77,7 +81,7 @@ def from_tensors(path: Path, found: Weights, model: zoo.Configuration, wanted: W
     if wanted.fresh_head:
         initial = initial_weights(graph)
         weights = {name: weights.get(name, initial[name]) for name in graph.weights}
-    if classes == len(imagenet.labels()) + 1 and not wanted.keep_background:
+    if classes == len(imagenet.labels()) + 1 and not wanted.keep_background and not detector(graph):
         graph, weights = without_background(graph, weights)
     usual = usual_images(layout, graph)
     if layout.origin == OWN or channels == 1:
@@ -122,5 +126,9 @@ def _made(
     fresh: list[str],
     notes: list[str],
 ) -> Model:
-    task = Classification(labels_of(graph.output_shape[0], wanted.labels))
+    task: Task
+    if classes := object_classes(graph):
+        task = Detection(labels_of(classes, wanted.labels, usual_of_objects(classes)))
+    else:
+        task = Classification(labels_of(graph.output_shape[0], wanted.labels))
     return Model(graph, weights, task, wanted.overrides.over(usual), imported([path], model, origin, fresh, notes))

@@ -16,11 +16,13 @@ from smallcnn.checkpoints.kinds import Kind, kind_of
 from smallcnn.checkpoints.provenance import digest, labels_of, with_labels, without_background
 from smallcnn.checkpoints.read import Tensors, read_weights
 from smallcnn.errors import FileError, GraphError
+from smallcnn.foreign.labels import told_apart
 from smallcnn.image import imagenet
 from smallcnn.image.overrides import Overrides
 from smallcnn.keras.reading import read_keras
 from smallcnn.model.model import Model
 from smallcnn.onnx.read.reading import read_onnx
+from smallcnn.tasks.detection import Detection
 from smallcnn.tflite import read_tflite
 
 
@@ -120,7 +122,8 @@ def _whole(made: Model, path: Path, keep_background: bool, labels: Sequence[str]
     origin = kind if (kind := kind_of(path)) in ("onnx", "tflite") else "keras"
     try:
         if labels is not None:
-            made = replace(made, task=with_labels(made, labels_of(len(made.labels), labels)))
+            known = told_apart(labels) if isinstance(made.task, Detection) else labels  # some classes may have none
+            made = replace(made, task=with_labels(made, labels_of(len(made.labels), known)))
         elif made.labels[:1] == (imagenet.BACKGROUND,) and not keep_background:
             graph, weights = without_background(made.graph, dict(made.weights))
             made = replace(made, graph=graph, weights=weights, task=with_labels(made, made.labels[1:]))

@@ -11,7 +11,9 @@ from smallcnn import zoo
 from smallcnn.checkpoints.layouts import Layout, torch_array
 from smallcnn.checkpoints.read import Tensors
 from smallcnn.errors import FileError
+from smallcnn.ir import ops
 from smallcnn.ir.graph import Graph
+from smallcnn.ir.predictors import detector, score_predictors
 
 _AVERAGED = re.compile(r"ema|.*_ema|ema_.*|averaged.*", re.IGNORECASE)
 _OTHERS = re.compile(
@@ -96,7 +98,7 @@ def missing_tail(layout: Layout, graph: Graph, tensors: Tensors) -> list[str]:
 
 
 def classes_of(layout: Layout, model: zoo.Configuration, tensors: Tensors) -> int | None:
-    """The number of classes the file's classifier has; None if it has no classifier."""
+    """The number of classes the file's classifier has, for a detector without the background; None if it has none."""
     graph = model.build()
     node, own = list(layout.names(graph).items())[-1]
     stored = layout.of_file(tensors).get(own["weight"])
@@ -104,7 +106,20 @@ def classes_of(layout: Layout, model: zoo.Configuration, tensors: Tensors) -> in
         return None
     if stored.ndim not in (2, 4):
         raise FileError(f"{own['weight']} is {stored.shape}, not a classifier's")
-    return rows(layout.scheme.ours(graph, graph[node], "weight", stored))
+    outputs = rows(layout.scheme.ours(graph, graph[node], "weight", stored))
+    return _of_objects(graph, outputs) if detector(graph) else outputs
+
+
+def _of_objects(graph: Graph, outputs: int) -> int:
+    """The number of classes of a detector whose last predictor of scores has these outputs."""
+    found, last = detector(graph), score_predictors(graph)[-1]
+    assert found is not None
+    assert isinstance(found.op, ops.Detect)
+    anchors = last.conv.shape[2] // last.rows.shape[1]
+    classes = outputs // anchors - found.op.background
+    if outputs % anchors or classes < 1:
+        raise FileError(f"its last layer has {outputs} outputs, which are not scores of {anchors} anchors in each cell")
+    return classes
 
 
 def channels_of(layout: Layout, model: zoo.Configuration, tensors: Tensors) -> int:

@@ -17,12 +17,13 @@ from smallcnn.ir.types import Grid
 from smallcnn.model.facts import Facts
 from smallcnn.model.model import Model
 from smallcnn.tasks.classification import Classification, classification
+from smallcnn.tasks.detection import Detection
 from smallcnn.tasks.labels import checked_labels
 from smallcnn.transform.adapt import classifier, with_classes
 
 
-def labels_of(classes: int, labels: Sequence[str] | None) -> tuple[str, ...]:
-    """The given labels, ImageNet's, or numbers."""
+def labels_of(classes: int, labels: Sequence[str] | None, usual: tuple[str, ...] | None = None) -> tuple[str, ...]:
+    """The given labels, else the usual ones: by default those of ImageNet, or numbers."""
     if labels is not None:
         if len(set(labels)) != len(labels):
             raise FileError("two labels are the same")
@@ -30,12 +31,13 @@ def labels_of(classes: int, labels: Sequence[str] | None) -> tuple[str, ...]:
             kept = "; --keep-background keeps the first" if len(labels) == classes + 1 else ""
             raise FileError(f"{len(labels)} labels for {classes} classes{kept}")
         return checked_labels(list(labels))
-    return usual_labels(classes)
+    return usual_labels(classes) if usual is None else usual
 
 
-def with_labels(made: Model, labels: tuple[str, ...]) -> Classification:
-    """The classifier's task with other labels."""
-    return replace(classification(made.task, "import"), labels=labels)
+def with_labels(made: Model, labels: tuple[str, ...]) -> Classification | Detection:
+    """The task with other labels."""
+    task = made.task if isinstance(made.task, Detection) else classification(made.task, "import")
+    return replace(task, labels=labels)
 
 
 def without_background(graph: Graph, weights: dict[str, np.ndarray]) -> tuple[Graph, dict[str, np.ndarray]]:

@@ -8,6 +8,7 @@ from smallcnn import zoo
 from smallcnn.cli.options import as_json, common, completed, given, models
 from smallcnn.cli.show import millions, print_json, size, table
 from smallcnn.ir.graph import Graph
+from smallcnn.ir.predictors import object_classes
 from smallcnn.ir.types import LOGITS
 
 
@@ -90,7 +91,9 @@ def command(model: str, by: str, json_: bool, **chosen: int | None) -> None:
 
 
 def _results(graph: Graph) -> str:
-    """The outputs in words: the classes of a classifier, or each output's name, shape and number type."""
+    """The outputs in words: classes, or each output's name, shape and number type."""
+    if classes := object_classes(graph):
+        return f"{classes} classes of objects"
     if [output.name for output in graph.outputs] == [LOGITS] and len(graph.output_shape) == 1:
         return f"{graph.output_shape[0]} classes"
     return ", ".join(

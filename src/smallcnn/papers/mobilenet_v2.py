@@ -1,6 +1,7 @@
 """Sandler et al. 2018, "MobileNetV2: Inverted Residuals and Linear Bottlenecks", arXiv 1801.04381.
 
-Table 3 is printed in two versions: arXiv v3, and the later HTML text. Tables 5 to 7 cover detectors and segmenters.
+Table 3 is printed in two versions: arXiv v3, and the later HTML text. Table 7 (segmenters) is omitted. Tables 5 and 6
+are counted on the released configurations of detectors, for 80 classes and one for the background.
 """
 
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from itertools import groupby
 from smallcnn.papers import count
 from smallcnn.papers.count import Network
 from smallcnn.papers.table import (
+    COCO_AP,
     CUT,
     TOP1,
     Figure,
@@ -16,7 +18,9 @@ from smallcnn.papers.table import (
     Row,
     Table,
     convention,
+    head,
     mult_adds,
+    not_counted,
     parameters,
     remark,
     unclear,
@@ -150,6 +154,7 @@ def _released(width: float, resolution: int, million: str, top1: str) -> Row:
     ), f"mobilenet_v2:width={width:g}", resolution, accuracy=top1)  # fmt: skip
 
 
+_SSD300 = unclear("the authors' network for COCO has 34.4 B and 34.3 M; 91 columns of scores would give 34.9 and 35.6")
 _NO_BATCH_NORM = remark("excludes batch norm's scale and shift")
 
 TABLES = (
@@ -185,6 +190,21 @@ TABLES = (
             parameters("6.9 M", wrong("6.06 M without, 6.11 M with batch norm's scale and shift, as released")),
         ), "mobilenet_v2:width=1.4", accuracy="74.7"),
     ), TOP1),
+    Table("mobilenet_v2.t5", "Heads of SSD and SSDLite on MobileNetV2 at 320 pixels, 80 classes", (
+        Row("SSD", head("1.25 B", "14.8 M", CUT), "ssd:backbone=mobilenet_v2,predictor=3x3", 320),
+        Row("SSDLite", head("0.35 B", "2.1 M", wrong(
+            "two per Mult-Add: 0.178 B; with 0.35 B the whole network would have 0.96 B, not the 0.8 B of Table 6")),
+            "ssdlite"),
+    )),
+    Table("mobilenet_v2.t6", "Object detection on COCO", (
+        Row("SSD300", (mult_adds("35.2 B", _SSD300), parameters("36.1 M", _SSD300)), "ssd:backbone=vgg16",
+            accuracy="23.2"),
+        Row("SSD512", not_counted({"Mult-Adds": "99.5 B", "parameters": "36.1 M"}), accuracy="26.8"),
+        Row("YOLOv2", not_counted({"Mult-Adds": "17.5 B", "parameters": "50.7 M"}), accuracy="21.6"),
+        Row("MNet V1 + SSDLite", (mult_adds("1.3 B"), parameters("5.1 M")), "ssdlite:backbone=mobilenet_v1",
+            accuracy="22.2"),
+        Row("MNet V2 + SSDLite", (mult_adds("0.8 B"), parameters("4.3 M")), "ssdlite", accuracy="22.1"),
+    ), COCO_AP),
     Table("mobilenet_v2.released", "Released checkpoints (tensorflow/models, research/slim, mobilenet)", tuple(
         _released(width, *line) for width, lines in _RELEASED.items() for line in lines
     ), TOP1, CUT),

@@ -21,12 +21,14 @@ Kind = Literal["wrong", "convention", "unclear", "remark"]
 
 TOP1 = "ImageNet top-1, %"
 TOP1_ERROR = "ImageNet top-1 error, %"
+COCO_AP = "COCO AP, %"
 _KINDS = {"wrong": "wrong in the paper", "convention": "the paper's rule", "unclear": "unclear"}
 _UNITS: dict[str, int | Fraction] = {
     "": 1,
     "K": 10**3,
     "M": 10**6,
     "G": 10**9,
+    "B": 10**9,
     "KB": 10**3,
     "MB": 10**6,
     "%": Fraction(1, 100),
@@ -150,6 +152,15 @@ def flops(printed: str, note: Note | None = None) -> Figure:
 def parameters(printed: str, note: Note | None = None) -> Figure:
     """Learned parameters of the whole network."""
     return Figure("parameters", printed, count.parameters, note)
+
+
+def head(printed_mult_adds: str, printed_parameters: str, note: Note | None = None) -> tuple[Figure, Figure]:
+    """Mult-Adds, with a note, and parameters of a detector without its backbone."""
+    parts = (*(f"extra{i}" for i in range(1, 5)), *(f"predict{i}" for i in range(1, 7)))
+    return (
+        Figure("Mult-Adds", printed_mult_adds, count.part_mult_adds(*parts), note),
+        Figure("parameters", printed_parameters, count.part_parameters(*parts)),
+    )
 
 
 def not_counted(figures: dict[str, str], note: Note | None = None) -> tuple[Figure, ...]:

@@ -12,7 +12,9 @@ from smallcnn.errors import GraphError
 from smallcnn.ir import ops
 from smallcnn.ir.graph import Graph, Node, make_node
 from smallcnn.ir.ops import Op
+from smallcnn.ir.predictors import detector
 from smallcnn.ir.rewrite import rewrite, unused_name
+from smallcnn.transform.detectors import anchors_replaced, classes_replaced
 
 
 def with_resolution(graph: Graph, resolution: tuple[int, int]) -> Graph:
@@ -21,11 +23,13 @@ def with_resolution(graph: Graph, resolution: tuple[int, int]) -> Graph:
     Padding that depends on the size, such as TensorFlow's SAME, is taken from the registered network at the new size if
     the graph's name is registered and both have the same windows; otherwise it stays the same.
 
+    A detector's anchors follow its maps: see `detectors.anchors_replaced`.
+
     Raises GraphError naming the first layer that does not fit, or whose weights would change shape.
     """
     first = graph.nodes[0]
     changed = {first.name: ops.Input((*resolution, graph.input_shape[2])), **_windows_at(graph, resolution)}
-    result = rewrite(graph, ops=changed)
+    result = rewrite(graph, ops=changed | anchors_replaced(graph, changed))
     for name, weight in graph.weights.items():
         if result.weights[name].shape != weight.shape:
             raise GraphError(
@@ -39,7 +43,7 @@ def _windows_at(graph: Graph, resolution: tuple[int, int]) -> dict[str, Op]:
     """Convolutions and pools of the registered network at another size; none if it is not registered."""
     from smallcnn import zoo  # running a model needs no network of the registry
 
-    common = {"classes": graph.output_shape[0], "channels": graph.input_shape[2]}
+    common = {"channels": graph.input_shape[2]}
     try:
         model = zoo.parse(graph.name)
         here = model.build(resolution=graph.input_shape[:2], **common)
@@ -66,8 +70,11 @@ def _window(op: Op) -> tuple[ops.Pair, ops.Pair, ops.Padding]:
 def with_classes(graph: Graph, classes: int) -> Graph:
     """The network with its last layer of weights resized to another number of classes, and without bounds on logits.
 
-    New weights are float32, as they will be trained. Raises GraphError if the last weights are not a classifier's.
+    A detector gets new predictors of class scores, for this many classes of objects. New weights are float32, as they
+    will be trained. Raises GraphError if the last weights are not a classifier's.
     """
+    if detector(graph):
+        return rewrite(graph, ops=classes_replaced(graph, classes))
     last = classifier(graph)
     assert isinstance(last.op, ops.Conv | ops.Dense)
     fresh = replace(last.op, out=classes, number="float32", grid=None) if last.op.out != classes else last.op

@@ -18,6 +18,7 @@ from smallcnn.zoo.registry import Configuration, names, options, parse, spell
 from smallcnn.zoo.shufflenet_v1 import shufflenet_v1
 from smallcnn.zoo.shufflenet_v2 import shufflenet_v2
 from smallcnn.zoo.squeezenet import squeezenet_1_0, squeezenet_1_1
+from smallcnn.zoo.ssd import ssd, ssdlite
 from smallcnn.zoo.vgg import vgg16
 from smallcnn.zoo.xception import xception
 
@@ -43,6 +44,8 @@ __all__ = [
     "spell",
     "squeezenet_1_0",
     "squeezenet_1_1",
+    "ssd",
+    "ssdlite",
     "vgg16",
     "xception",
 ]  # fmt: skip

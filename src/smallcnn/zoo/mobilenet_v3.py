@@ -46,6 +46,13 @@ _LARGE: tuple[_Row, ...] = (
     (5, 960, 160, True, _HS, 1),
     (5, 960, 160, True, _HS, 1),
 )
+# section 6.3: half the channels from the last stride on
+_LARGE_REDUCED: tuple[_Row, ...] = (
+    *_LARGE[:12],
+    (5, 672, 80, True, _HS, 2),
+    (5, 480, 80, True, _HS, 1),
+    (5, 480, 80, True, _HS, 1),
+)
 # Table 2
 _SMALL: tuple[_Row, ...] = (
     (3, 16, 16, True, _RE, 2),
@@ -68,6 +75,7 @@ def mobilenet_v3_large(
     *,
     width: Annotated[float, _WIDTH] = 1.0,
     minimalistic: bool = False,
+    reduced_tail: bool = False,
     small_input: bool = False,
     padding: _Padding = "same",
     epsilon: float = 0.001,
@@ -76,17 +84,19 @@ def mobilenet_v3_large(
     """MobileNetV3-Large.
 
     `width` is the width multiplier; the paper uses 0.35 to 1.25. `minimalistic` is Slim's variant for simple hardware:
-    ReLU and 3x3 throughout, no squeeze-and-excite. `small_input`, for images of 28 to 64 pixels, gives the stem and
+    ReLU and 3x3 throughout, no squeeze-and-excite. `reduced_tail` halves the channels between the last stride and the
+    end, as for the detectors of Table 6. `small_input`, for images of 28 to 64 pixels, gives the stem and
     the first block of stride 2 stride 1. `padding` is TensorFlow's SAME or, as in PyTorch code, the same on every side;
     `epsilon` is batch norm's: 0.001 in TensorFlow and torchvision, 1e-5 in timm.
 
     Raises GraphError if an option is out of range.
     """
+    rows, last, wide = (_LARGE_REDUCED, 480, 640) if reduced_tail else (_LARGE, 960, 1280)
     x = _body(
-        g, _LARGE, 960, width=width, minimalistic=minimalistic, small_input=small_input, padding=padding,
+        g, rows, last, width=width, minimalistic=minimalistic, small_input=small_input, padding=padding,
         epsilon=epsilon,
     )  # fmt: skip
-    return heads.hidden(g, x, rounded(1280 * max(width, 1)), common["classes"], activation=_RE if minimalistic else _HS)
+    return heads.hidden(g, x, rounded(wide * max(width, 1)), common["classes"], activation=_RE if minimalistic else _HS)
 
 
 @register

@@ -42,25 +42,40 @@ def one_of(*values: float) -> Allowed:
     return Allowed(f"{', '.join(some)} or {last}", lambda value: value in values, values)
 
 
+class _Network:
+    """Marks an option that is another network, in its text form."""
+
+
+NETWORK = _Network()
+
+
 def multiplier(*values: float, note: str = "") -> Allowed:
     """A multiplier of channels."""
     return Allowed("above 0 and at most 8", lambda value: 0 < value <= 8, values, note)
 
 
+_KINDS = {bool: "true or false", int: "a whole number", str: "the name of a network"}
+
+
 @dataclass(frozen=True)
 class Option:
-    """One keyword of a network: its type, default and, for a choice of words, the words."""
+    """One keyword of a network: its type, default and, for a choice of words, the words.
+
+    If it `is_network`, its value is the text form of another network, and that network's options are written beside it:
+    `ssd:backbone=mobilenet_v1,width=0.5` has the backbone `mobilenet_v1:width=0.5`.
+    """
 
     name: str
     type: type
     default: Any
     choices: tuple[str, ...] = ()
     numbers: Allowed | None = None
+    is_network: bool = False
 
     @property
     def allowed(self) -> str:
         """The allowed values, in words."""
-        return " or ".join(self.choices) or {bool: "true or false", int: "a whole number"}.get(self.type, "a number")
+        return " or ".join(self.choices) or _KINDS.get(self.type, "a number")
 
     @property
     def values(self) -> tuple[Any, ...]:
@@ -104,7 +119,8 @@ def options_of(function: Callable[..., Any]) -> dict[str, Option]:
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
             hint, *extra = get_args(hints[key]) if get_origin(hints[key]) is Annotated else (hints[key],)
             words = get_args(hint) if get_origin(hint) is Literal else ()
-            found[key] = Option(key, str if words else hint, parameter.default, words, *extra)
+            numbers = next((one for one in extra if isinstance(one, Allowed)), None)
+            found[key] = Option(key, str if words else hint, parameter.default, words, numbers, NETWORK in extra)
     return found
 
 

@@ -8,7 +8,7 @@ of the common ones.
 import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Concatenate, ParamSpec, Unpack, cast, overload
 
 from smallcnn.errors import GraphError, closest
@@ -45,6 +45,8 @@ def _registered(function: Callable[..., Graph], defaults: Common) -> Callable[..
         picked = {option.name: chosen.get(option.name, option.default) for option in options_of(function).values()}
         for key, option in options_of(function).items():
             option.check(picked[key])
+            if option.is_network:
+                picked[key] = str(parse(picked[key]))
         common = cast(Common, defaults | {key: chosen[key] for key in COMMON if key in chosen})
         g = Builder(input=(*plane(common["resolution"]), common["channels"]), name=spell(name, picked))
         return function(g, **picked, **common)
@@ -91,7 +93,7 @@ class Configuration:
 def spell(name: str, chosen: dict[str, Any]) -> str:
     """`name:option=value,...` with the options that are not at their default."""
     known = options(name)
-    changed = [f"{key}={_spell(value)}" for key, value in chosen.items() if value != known[key].default]
+    changed = [f"{key}={_spell(known[key], value)}" for key, value in chosen.items() if value != known[key].default]
     return f"{name}:{','.join(changed)}" if changed else name
 
 
@@ -99,21 +101,30 @@ def parse(text: str) -> Configuration:
     """Reads `name` or `name:option=value,...`; GraphError naming the mistake and the valid values."""
     name, _, rest = text.partition(":")
     known = options(name)
+    items = [item.partition("=") for item in rest.split(",")] if rest else []
+    part = next((option for option in known.values() if option.is_network), None)
+    inner = part and parse(next((value for key, _, value in items if key == part.name), part.default))
+    allowed = (options(inner.name) if inner else {}) | known
     given: dict[str, Any] = {}
-    for item in rest.split(",") if rest else []:
-        key, equals, value = item.partition("=")
-        if key not in known:
-            hint = f"{key} is an option of the command, --{key}" if key in COMMON else closest(key, known)
+    for key, equals, value in items:
+        if key not in allowed:
+            hint = f"{key} is an option of the command, --{key}" if key in COMMON else closest(key, allowed)
             raise GraphError(f"{name} has no option {key!r}; {hint}")
         if not equals:
-            raise GraphError(f"{name}: write {key}=VALUE, not {item!r}")
+            raise GraphError(f"{name}: write {key}=VALUE, not {key!r}")
         if key in given:
             raise GraphError(f"{name}: {key} is given twice")
-        given[key] = known[key].parse(value)
+        given[key] = allowed[key].parse(value)
+    if part and inner:
+        passed_on = {key: given.pop(key) for key in allowed if key in given and key not in known}
+        if passed_on or part.name in given:
+            given[part.name] = str(replace(inner, options=inner.options | passed_on))
     return Configuration(name, {key: given.get(key, option.default) for key, option in known.items()}, frozenset(given))
 
 
-def _spell(value: Any) -> str:
+def _spell(option: Option, value: Any) -> str:
+    if option.is_network:
+        return str(value).replace(":", ",", 1)
     if isinstance(value, float) and float(short := f"{value:g}") == value:
         return short
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -21,7 +21,8 @@ _EXCITED = {"mobilenet_v3_large": (4, 5, 6, 11, 12, 13, 14, 15), "mobilenet_v3_s
 _BLOCKS = {"mobilenet_v3_large": 15, "mobilenet_v3_small": 11}
 
 
-def _mobilenet_v3(model: str) -> Rules:
+def mobilenet_v3(model: str) -> Rules:
+    """Rules of "mobilenet_v3_large" or "mobilenet_v3_small"."""
     rules = {**conv_bn("stem", "features.0.0", "features.0.1")}
     for block in range(1, _BLOCKS[model] + 1):
         excited = block in _EXCITED[model]
@@ -71,7 +72,7 @@ LAYOUTS = (
     Layout("torchvision", "mobilenet_v2", _MOBILENET_V2, TORCH, PYTORCH),
     *(
         Layout(
-            "torchvision", model, _mobilenet_v3(model), TORCH, {"padding": "symmetric", "epsilon": 0.001}
+            "torchvision", model, mobilenet_v3(model), TORCH, {"padding": "symmetric", "epsilon": 0.001}
         )
         for model in _BLOCKS
     ),
