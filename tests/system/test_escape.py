@@ -56,6 +56,10 @@ def folder(tmp_path_factory):
         for name in ("\x1b]0;title\x07.png", "line\nbreak.png", NOT_UTF8, "plain.png"):
             Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).save(folder / "photos" / label / name, "PNG")
     (folder / "photos" / HOSTILE[0] / "broken\x1b.png").write_bytes(b"no image")
+    (folder / "boxes").mkdir()
+    Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).save(folder / "boxes" / "a\x1b.png", "PNG")
+    rows = "".join(f'"a\x1b.png",1,1,5,{i},"{label}"\n' for i, label in enumerate((*HOSTILE, HOSTILE[0]), 2))
+    (folder / "boxes" / "b\x1b.csv").write_text(rows + '"b\x1b.png",1,1,5,5,x\n', encoding="utf-8")
     (folder / "labels.txt").write_text("\n".join(("\x1b[31mred", "\u202egreen", "blue\x07")), encoding="utf-8")
     return folder
 
@@ -76,6 +80,8 @@ COMMANDS = {
     "import": (["import", "ONNX", "--labels", "LABELS", "--out", "OUT.safetensors"], 0),
     "import, another number of labels": (["import", "ONNX", "--labels", "MODEL", "--out", "OUT.safetensors"], 2),
     "shard": (["shard", "PHOTOS", "--out", "SHARDS"], 0),
+    "boxes": (["boxes", "BOXES"], 0),
+    "boxes converted": (["boxes", "BOXES", "--to", "coco", "--out", "SHARDS"], 0),
     "no such command": (["\x1b[31m"], 2),
     "no such option": (["predict", "--\x1b[31m"], 2),
     "no such network": (["cost", "\x1b[31m\u202e"], 2),
@@ -89,7 +95,8 @@ def test_every_command_escapes(smallcnn, folder, tmp_path, name):
     words, expected = COMMANDS[name]
     places = {
         "MODEL": folder / "m\x1b.safetensors", "ONNX": folder / "m\x1b.onnx", "PHOTOS": folder / "photos",
-        "LABELS": folder / "labels.txt", "PAGE": tmp_path / "p\x1b.html", "SHARDS": tmp_path / "s\x1b",
+        "LABELS": folder / "labels.txt", "BOXES": folder / "boxes",
+        "PAGE": tmp_path / "p\x1b.html", "SHARDS": tmp_path / "s\x1b",
         "OUT.onnx": tmp_path / "o\x1b.onnx", "OUT.safetensors": tmp_path / "o\x1b.safetensors",
     }  # fmt: skip
     code, out, err = smallcnn(*(places.get(word, word) for word in words))

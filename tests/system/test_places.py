@@ -159,7 +159,7 @@ def test_a_command_is_given_each_time_and_not_stored(run, tmp_path):
     from smallcnn.data.sources import open_source
 
     source = open_source(run[1])
-    write_shards(source.classes, source.splits, tmp_path / "shards", shard_bytes=100_000, seed=0)
+    write_shards(source.task, source.splits, tmp_path / "shards", shard_bytes=100_000, seed=0)
     command, out = f"pipe:cat {tmp_path}/shards/index.json", tmp_path / "run"
     recipe = Recipe(epochs=1, batch_size=4)
     result = train(tiny(), command, out, recipe=recipe, compute="torch")

@@ -15,6 +15,8 @@ from smallcnn.ir.builder import Builder
 from smallcnn.module import to_module
 from smallcnn.train.fast import accelerate, native
 from smallcnn.train.fast.native import library
+from smallcnn.transform.undecided import undecided
+from squares import detector
 
 try:
     library()
@@ -60,12 +62,15 @@ def with_random_norms(module):
 
 
 def differentiate(module, function, x):
-    """Everything a step computes: result, gradients of input and parameters, buffers after it."""
+    """Everything a step computes: results, gradients of input and parameters, buffers after it."""
     x = x.clone().requires_grad_()
     result = function(x)
-    weights = torch.randn(result.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    (result * weights.to(result.dtype)).sum().backward()
-    found = {"result": result.detach(), "input": x.grad}
+    results = result if isinstance(result, dict) else {"result": result}
+    chance, total = torch.Generator().manual_seed(2), 0
+    for one in results.values():
+        total += (one * torch.randn(one.shape, generator=chance, dtype=torch.float64).to(one.dtype)).sum()
+    total.backward()
+    found = {"input": x.grad} | {name: one.detach() for name, one in results.items()}
     found |= {f"{name}'s gradient": p.grad for name, p in module.named_parameters() if p.grad is not None}
     return found | {name: buffer.clone() for name, buffer in module.named_buffers()}
 
@@ -108,6 +113,21 @@ def agree(graph, *, change=lambda module: None, clear=False):
         scale = want[name.replace(".bias'", ".weight'")].abs().max()
         bound = torch.where(tensor.abs() > 1e-9 * scale, 2e-5 * tensor.abs().max(), 2e-5 * scale) + 4 * allowed
         assert (off <= bound).all(), f"{name}: {off.max():.1e}, PyTorch {allowed:.1e}"
+
+
+def test_a_detector_whose_rows_follow_the_kernels(threads):
+    agree(undecided(detector(2)), clear=True)
+
+
+def test_an_output_that_other_layers_read_too(two_threads):
+    g = Builder(input=(6, 5, 3))
+    x = g.conv_bn(g.input, 8, kernel=3, name="stem")
+    y = g.conv_bn(x, 12, activation="hard_swish", name="next")
+    pooled = g.global_pool(y, name="pool")
+    agree(
+        g.graph({"early": x, "late": y, "logits": g.dense(pooled, 4, name="last"), "mean": pooled}, features=y),
+        clear=True,
+    )
 
 
 # channels below, at, just past one and two registers; planes smaller than the window; every parity of a stride

@@ -12,6 +12,15 @@ def completed(names: Callable[[], Iterable[str]]) -> Callable[[click.Context, cl
     return lambda _context, _parameter, typed: [name for name in names() if name.startswith(typed)]
 
 
+file = click.argument("file", type=click.Path(path_type=Path))
+
+
+def data(use: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """The data set that a command cannot do without."""
+    return click.option("--data", required=True, metavar="SOURCE", help=use)
+
+
+labelled = data("labelled images: folder, .npz or named set")
 as_json = click.option("--json", "json_", is_flag=True, help="print JSON instead of text")
 engine = click.option(
     "--engine",
@@ -47,6 +56,20 @@ fit = click.option(
     type=click.Choice(["crop", "stretch", "letterbox"]),
     help="fit of an image to the input: crop (its centre), stretch (whole image) or letterbox (whole image, with "
     "borders)  [default: the file's own, or crop]",
+)
+threshold = click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1),
+    help="score that an object must exceed (detectors)  [default: as in FILE]",
+)
+overlap = click.option(
+    "--overlap",
+    type=click.FloatRange(0, 1),
+    help="overlap of two boxes, intersection over union, above which the lower score goes (detectors)  "
+    "[default: as in FILE]",
+)
+most = click.option(
+    "--most", type=click.IntRange(1), help="largest number of objects in an image (detectors)  [default: as in FILE]"
 )
 workers = click.option(
     "--workers", type=click.IntRange(1), help="number of decoding threads  [default: one per usable core, at most 8]"

@@ -111,10 +111,12 @@ def _shown(value: Any) -> str:
 
 @click.command("train")
 @click.argument("model", required=False, shell_complete=completed(models))
-@click.option("--data", metavar="SOURCE", help="labelled images: folder, archive, .npz, shards or named set")
+@click.option(
+    "--data", metavar="SOURCE", help="labelled images: folder, archive, .npz, annotations, shards or named set"
+)
 @click.option(
     "--task",
-    type=click.Choice(["classification", "attributes"]),
+    type=click.Choice(["classification", "attributes", "detection"]),
     help="task to train for  [default: what the data is labelled with]",
 )
 @columns
@@ -123,7 +125,8 @@ def _shown(value: Any) -> str:
     "start",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="model file (.safetensors) or name from `smallcnn pull` to start from, in place of MODEL",
+    help="model file (.safetensors) or name from `smallcnn pull` to start from, in place of MODEL; or a classifier, to "
+    "give MODEL, a detector, its trained backbone",
 )
 @root
 @groups
@@ -180,22 +183,22 @@ def command(
     """Train MODEL on SOURCE and write the run to the folder --out.
 
     With --from, training starts from the network and weights of a model file, with a new last layer if the classes
-    differ.
+    differ. Images with boxes train a detector, such as ssdlite:backbone=mobilenet_v2; with --from and a classifier, one
+    over its backbone.
 
-    The folder then holds best.safetensors (highest validation top-1, or mean average precision for attributes),
-    last.safetensors, log.jsonl, report.html and tensorboard/. Only one run at a time can use it. Ctrl-C stops after
-    the current step; --resume resumes exactly there.
+    The folder then holds best.safetensors (highest validation top-1, or mean average precision for attributes and
+    boxes), last.safetensors, log.jsonl, report.html and tensorboard/. Only one run at a time can use it. Ctrl-C stops
+    after the current step; --resume resumes exactly there.
     """
     require("training", "train", *TRAIN)
     from smallcnn.model.shipped import located
     from smallcnn.report import run as report
+    from smallcnn.tasks.metrics import title
     from smallcnn.train import distributed, run
-    from smallcnn.train.epochs import title
 
     chosen = {key: value for key, value in changes.items() if value is not None}
-    if start and model:
-        raise SmallcnnError("give MODEL or --from, not both: the file contains its network")
-    network = _started_from(start) if start else model
+    loaded = _started_from(start) if start else None
+    network = model or loaded
     if resume and network is None:
         if chosen or task or columns or resolution or fit or groups or recipe != "auto":
             raise SmallcnnError("--resume takes its settings from the run; give no others, or give all of them")
@@ -207,8 +210,8 @@ def command(
         if _quantizes(recipe, chosen) and teacher is None:
             teacher = _own_teacher(start, network)
         result = run.train(
-            network, data, out, task=task, columns=columns, resolution=resolution, fit=fit,
-            recipe=recipe, teacher=teacher and located(teacher), root=root, groups=groups, resume=resume,
+            network, data, out, backbone=loaded if model else None, task=task, columns=columns, resolution=resolution,
+            fit=fit, recipe=recipe, teacher=teacher and located(teacher), root=root, groups=groups, resume=resume,
             compute=compute, device=device, threads=threads, workers=workers, **chosen,
         )  # fmt: skip
     if not result.finished:

@@ -48,7 +48,8 @@ class Draws:
 
 def decoded_side(recipe: Recipe, preprocessing: Preprocessing) -> float:
     """Shorter side to decode photographs to, large enough that the smallest random crop is still scaled down."""
-    return preprocessing.decoded_side(sqrt(recipe.min_area / _MAX_STRETCH))
+    stretch = 1.0 if recipe.augment == "detection" else _MAX_STRETCH
+    return preprocessing.decoded_side(sqrt(recipe.min_area / stretch))
 
 
 def random_crop(recipe: Recipe, preprocessing: Preprocessing, epoch: int, index: int, image: Decoded) -> Prepared:
@@ -89,7 +90,7 @@ def augmented(recipe: Recipe, images: Tensor, colours: np.ndarray, mix: Mix | No
 
     The share (N,) is the fraction of each image that is its own; None without mixing.
     """
-    if recipe.augment == "photo" and recipe.jitter > 0:
+    if recipe.augment in ("photo", "detection") and recipe.jitter > 0:
         images = recoloured(images, torch.from_numpy(colours).to(images.device))
     return mixed(images, mix) if mix else (images, None)
 

@@ -102,8 +102,6 @@ def _compiled() -> bool:
 
 def _refusal(module: GraphModule, ranks: Ranks) -> str | None:
     """Why the kernels cannot compute this module in each process, None if they can; compiles them if need be."""
-    if len(module.graph.outputs) > 1:
-        return "the network has several outputs"
     why = None
     with ranks.in_turn():
         try:

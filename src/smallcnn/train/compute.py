@@ -17,7 +17,7 @@ from smallcnn.train.device import computes_bfloat16
 from smallcnn.train.recipe import Precision
 
 Way = Literal["auto", "torch", "kernels", "compile"]
-Network = Callable[[Tensor], Tensor]
+Network = Callable[[Tensor], Tensor | dict[str, Tensor]]
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import socket
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from uuid import uuid4
@@ -31,6 +31,7 @@ from torch.nn.parallel import DistributedDataParallel
 from smallcnn.errors import DataError, LostProcess, SmallcnnError
 from smallcnn.system.cpu import cores_per_process
 from smallcnn.train import exchange
+from smallcnn.train.compute import Network
 from smallcnn.train.device import pick_device
 from smallcnn.train.ranks import Ranks
 from smallcnn.train.stopping import end_at_once_if_uncaught, end_by_itself
@@ -45,7 +46,7 @@ _has_met = False
 _wrapped: WeakSet[DistributedDataParallel] = WeakSet()
 
 
-def wrap(module: nn.Module, network: Callable[[Tensor], Tensor] | None = None) -> nn.Module:
+def wrap(module: nn.Module, network: Network | None = None) -> nn.Module:
     """`network` with gradients averaged over the processes after each backward pass and synchronised norms.
 
     `network` computes the outputs of `module`, by default by calling it. It must look up the module's layers when it is
@@ -273,10 +274,10 @@ class _Whole(nn.Module):
     them in another order after a resume. The unused parameter avoids DDP's warning on stderr when it finds none.
     """
 
-    def __init__(self, module: nn.Module, network: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, module: nn.Module, network: Network) -> None:
         super().__init__()
         self.module, self.network = module, network
         self.unused = nn.Parameter(torch.zeros((), device=next(module.parameters()).device))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor | dict[str, Tensor]:
         return self.network(x)

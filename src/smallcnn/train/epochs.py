@@ -82,8 +82,3 @@ def epochs_without_gain(history: Sequence[Epoch], goal: str) -> int:
     """Number of epochs since the one with the highest validation score."""
     scores = [epoch.best(goal) for epoch in history]
     return len(scores) - 1 - scores.index(max(scores))
-
-
-def title(score: str) -> str:
-    """A score's name for people: top-1, mean average precision."""
-    return {"top1": "top-1", "top5": "top-5"}.get(score, score.replace("_", " "))

@@ -12,12 +12,14 @@ import numpy as np
 from smallcnn.data.loader import Batch, batches, rate
 from smallcnn.data.memory import BUDGET, PreparedSplit, Remembered
 from smallcnn.data.split import Split
+from smallcnn.data.targets import Boxes
 from smallcnn.image.crops import shifted
 from smallcnn.image.fit import Preprocessing
 from smallcnn.image.geometry import Seen
 from smallcnn.image.resample import Prepared
 from smallcnn.train.augment import Draws, decoded_side, random_crop
 from smallcnn.train.recipe import Recipe
+from smallcnn.train.views import random_view
 
 
 class Feed:
@@ -30,11 +32,12 @@ class Feed:
         self, split: Split, recipe: Recipe, view: Preprocessing, workers: int | None, *, hold: bool = True
     ) -> None:
         self.recipe, self.view, self.workers = recipe, view, workers
-        self._crops = recipe.augment == "photo"
+        self._crops = recipe.augment in ("photo", "detection")
         budget = BUDGET if hold and not self._crops else 0
         self._prepared = PreparedSplit(split, view, workers, budget)
         self.split, self.failed = self._prepared.split, self._prepared.failed
         self._photo = Remembered(split, view.channels, decoded_side(recipe, view))
+        self._objects = split.targets.each() if isinstance(split.targets, Boxes) else []
 
     def __len__(self) -> int:
         return len(self.split)
@@ -44,7 +47,10 @@ class Feed:
         if self._crops:
 
             def cropped(index: int) -> Prepared:
-                return random_crop(self.recipe, self.view, epoch, index, self._photo(index))
+                photo = self._photo(index)
+                if self.recipe.augment == "photo":
+                    return random_crop(self.recipe, self.view, epoch, index, photo)
+                return random_view(self.recipe, self.view, epoch, index, photo, self._objects[index])
 
             yield from batches(self.split, cropped, order.tolist(), batch_size=batch_size, workers=self.workers)
             return

@@ -19,7 +19,7 @@ _RATED = 2048  # images to time the loader with, at most
 def of_run(settings: Settings, source: Source, device: str, ranks: Ranks) -> Iterator[str]:
     """The network, the images, and the labels."""
     splits = ", ".join(f"{len(split)} {name}" for name, split in source.splits.items())
-    what = "classes" if source.task.kind == "classification" else source.task.kind
+    what = {"classification": "classes", "detection": "classes of objects"}.get(source.task.kind, source.task.kind)
     graph = settings.graph
     yield (
         f"{graph.name}, input {'x'.join(map(str, graph.input_shape))}, "

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from smallcnn.data.loader import Batch
 from smallcnn.ir.graph import Graph
+from smallcnn.ir.predictors import detector
 from smallcnn.ir.types import Grid
 from smallcnn.module import GraphModule, named, to_module, to_weights
 from smallcnn.reference.initial import initial_weights
@@ -25,6 +26,7 @@ from smallcnn.train.pixels import Pixels
 from smallcnn.train.ranks import Ranks
 from smallcnn.train.recipe import Recipe
 from smallcnn.transform.quantize import insert
+from smallcnn.transform.undecided import undecided
 
 Part = tuple[np.ndarray, np.ndarray]
 """A micro-batch: this process's rows of the batch, and their places in the batch of all processes."""
@@ -33,9 +35,10 @@ Part = tuple[np.ndarray, np.ndarray]
 class Learner:
     """A network with its objective, optimizer and averaged weights. A step is `gradients`, then `update`.
 
-    Without `weights` the network starts from random weights of the recipe's seed. With `grids`, one for each edge of a
-    ready graph, it is trained as a quantized network. `size` (H, W, C) is that of the training images. Call `choose`
-    before the first step, and after restoring weights.
+    Without `weights` the network starts from random weights of the recipe's seed. A detector learns without its
+    `Detect`, and is stored with it. With `grids`, one for each edge of a ready graph, it is trained as a quantized
+    network. `size` (H, W, C) is that of the training images. Call `choose` before the first step, and after restoring
+    weights.
     """
 
     computation: Computation
@@ -54,6 +57,9 @@ class Learner:
     ) -> None:
         self.recipe, self.pixels, self.size, self.objective = recipe, pixels, size, objective
         self.device, self.ranks = pixels.device, ranks
+        self._whole = graph
+        if detector(graph):
+            graph = undecided(graph)
         if weights is None:
             weights = initial_weights(graph, recipe.seed)
         if grids is None:
@@ -71,7 +77,9 @@ class Learner:
 
     def stored(self, module: GraphModule) -> tuple[Graph, dict[str, np.ndarray]]:
         """The network and weights that a model file has of `module`, whose own or averaged weights it takes."""
-        return module.stored() if isinstance(module, FakeQuantized) else (module.graph, to_weights(module))
+        if isinstance(module, FakeQuantized):
+            return module.stored()
+        return self._whole, to_weights(module)
 
     def as_stored(self, module: GraphModule) -> GraphModule:
         """The module to validate in place of `module`: for a quantized network, the numbers that its file stores."""
@@ -141,7 +149,7 @@ class Learner:
         self, batch: Batch, rows: np.ndarray, places: np.ndarray, draws: Draws, mix: Mix | None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """(images (N, C, H, W) in 0..1, targets, the share each image keeps if they are mixed)."""
-        targets = torch.from_numpy(batch.labels[rows])
+        targets = torch.from_numpy(batch.labels_shown[rows])
         if not len(rows):
             nothing = self.pixels.load(np.zeros((0, *self.size), np.uint8))
             return nothing, targets.to(self.device), None

@@ -15,7 +15,8 @@ from rich.text import Text
 from smallcnn.errors import FileError
 from smallcnn.system.escape import escaped
 from smallcnn.system.files import atomic
-from smallcnn.train.epochs import Epoch, Scores, title
+from smallcnn.tasks.metrics import title
+from smallcnn.train.epochs import Epoch, Scores
 
 _MUCH = 0.05  # share of the time spent waiting for images that is worth reporting
 

@@ -19,10 +19,11 @@ from smallcnn.data.loader import Batch
 from smallcnn.data.order import order
 from smallcnn.data.sources import Source
 from smallcnn.errors import DataError, FileError
+from smallcnn.tasks.metrics import title
 from smallcnn.train import budget, checkpoint, hello
 from smallcnn.train.augment import Draws
 from smallcnn.train.choice import Extent
-from smallcnn.train.epochs import Epoch, epochs_without_gain, title
+from smallcnn.train.epochs import Epoch, epochs_without_gain
 from smallcnn.train.feed import Feed
 from smallcnn.train.learner import Learner
 from smallcnn.train.log import Log, Quiet
@@ -71,7 +72,7 @@ class Loop:
         self.feed = Feed(train, recipe, view, workers)
         if not len(self.feed):
             raise DataError(f"no training image could be decoded; the first: {next(iter(self.feed.failed.values()))}")
-        aim = objective(source.task, recipe, train, teacher, device)
+        aim = objective(source.task, graph, recipe, train, teacher, device)
         self.validation = Validation(val, preprocessing, pixels, aim, 2 * recipe.batch_size, workers, ranks)
         self.duplicates = duplicates.between(train, val, workers=workers) if ranks.first else None
         self.batch_size = min(recipe.batch_size, len(self.feed))
@@ -243,7 +244,7 @@ class Loop:
         used = [part for part, count in enumerate(counts) if count > 1]  # batch norm needs two
         if not used:
             return
-        rows = np.split(np.arange(len(batch.labels)), np.cumsum([len(part) for part in places])[:-1])
+        rows = np.split(np.arange(len(batch.indices)), np.cumsum([len(part) for part in places])[:-1])
         parts = [(rows[part], places[part]) for part in used]
         count = int(sum(counts[part] for part in used))
         step = progress.epoch * self.steps + progress.step

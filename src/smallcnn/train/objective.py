@@ -2,9 +2,10 @@
 
 classification   cross-entropy of the softmax             goal: top-1
 attributes       binary cross-entropy of each sigmoid     goal: mean average precision
+detection        see `detecting`                          goal: map, COCO's mean average precision
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -14,13 +15,18 @@ from torch import Tensor
 
 from smallcnn.data.split import Split
 from smallcnn.errors import DataError
+from smallcnn.image.geometry import Seen
+from smallcnn.ir.graph import Graph
 from smallcnn.tasks import metrics
 from smallcnn.tasks.attributes import Attributes
 from smallcnn.tasks.classification import Classification
+from smallcnn.tasks.detection import Detection
 from smallcnn.tasks.task import Task
+from smallcnn.train.detecting import DetectionObjective
 from smallcnn.train.loss import class_weights, cross_entropy, distillation, of_pairs, shared
 from smallcnn.train.recipe import Recipe
 from smallcnn.train.teacher import Teacher
+from smallcnn.transform.undecided import decision
 
 Outputs = Mapping[str, Tensor]
 """A network's outputs by name, each (N, ...) float32."""
@@ -48,12 +54,23 @@ class Objective(Protocol):
     def hits(self, outputs: Outputs, targets: Tensor) -> dict[str, Tensor]:
         """Scores that can be summed over images, for the progress of an epoch: their sums over the batch."""
 
-    def scores(self, outputs: Mapping[str, np.ndarray], targets: np.ndarray) -> dict[str, float]:
-        """Scores over all validation images by name, with the goal and "loss" among them."""
+    def judged(self, outputs: Outputs, targets: Tensor, seen: Sequence[Seen]) -> dict[str, np.ndarray]:
+        """What `scores` needs to know of a batch of validation images, arrays (N, ...) by name.
+
+        `seen` are the parts of the images that the network saw.
+        """
+
+    def scores(self, judged: Mapping[str, np.ndarray], labels: np.ndarray) -> dict[str, float]:
+        """Scores over all validation images by name, with the goal and "loss" among them.
+
+        `labels` (N, ...) are those of the images, as `data.targets` has them.
+        """
 
 
-def objective(task: Task, recipe: Recipe, split: Split, teacher: Teacher | None, device: torch.device) -> Objective:
-    """The objective of a task, for training on `split`. Raises DataError if the recipe is for another task."""
+def objective(
+    task: Task, graph: Graph, recipe: Recipe, split: Split, teacher: Teacher | None, device: torch.device
+) -> Objective:
+    """The objective of a task, to train `graph` on `split`. Raises DataError if the recipe is for another task."""
     if isinstance(task, Classification):
         weights = class_weights(split.labels, len(task.labels)) if recipe.balance else None
         return ClassObjective(task, recipe, None if weights is None else torch.from_numpy(weights).to(device), teacher)
@@ -61,7 +78,16 @@ def objective(task: Task, recipe: Recipe, split: Split, teacher: Teacher | None,
         if recipe.balance or teacher:
             raise DataError(f"{'--balance' if recipe.balance else '--teacher'} is for classes, not for attributes")
         return AttributeObjective(task, recipe.label_smoothing)
+    if isinstance(task, Detection):
+        if teacher:
+            raise DataError("--teacher is not for detectors")
+        return DetectionObjective(task, recipe, decision(graph), device)
     raise DataError(f"no training for {task.kind}")
+
+
+def arrays(outputs: Outputs) -> dict[str, np.ndarray]:
+    """The outputs as arrays."""
+    return {name: output.cpu().numpy() for name, output in outputs.items()}
 
 
 class ClassObjective:
@@ -92,9 +118,13 @@ class ClassObjective:
         (logits,) = outputs.values()
         return {"top1": (logits.argmax(1) == targets).sum()}
 
-    def scores(self, outputs: Mapping[str, np.ndarray], targets: np.ndarray) -> dict[str, float]:
+    def judged(self, outputs: Outputs, targets: Tensor, seen: Sequence[Seen]) -> dict[str, np.ndarray]:  # noqa: ARG002
+        """The outputs."""
+        return arrays(outputs)
+
+    def scores(self, judged: Mapping[str, np.ndarray], labels: np.ndarray) -> dict[str, float]:
         """Loss, top-1 and top-5."""
-        return metrics.scores(self._task, outputs, targets)
+        return metrics.scores(self._task, judged, labels)
 
 
 class AttributeObjective:
@@ -124,9 +154,13 @@ class AttributeObjective:
         """None: average precision is no sum over images."""
         return {}
 
-    def scores(self, outputs: Mapping[str, np.ndarray], targets: np.ndarray) -> dict[str, float]:
+    def judged(self, outputs: Outputs, targets: Tensor, seen: Sequence[Seen]) -> dict[str, np.ndarray]:  # noqa: ARG002
+        """The outputs."""
+        return arrays(outputs)
+
+    def scores(self, judged: Mapping[str, np.ndarray], labels: np.ndarray) -> dict[str, float]:
         """Mean average precision and loss; a precision that no label determines counts as zero."""
-        found = metrics.scores(self._task, outputs, targets)
+        found = metrics.scores(self._task, judged, labels)
         return found | {self.goal: 0.0 if np.isnan(found[self.goal]) else found[self.goal]}
 
     def _each(self, logits: Tensor, present: Tensor) -> Tensor:

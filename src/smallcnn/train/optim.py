@@ -1,10 +1,12 @@
 """The optimizer of a recipe: which weights decay, and a learning rate per block."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import nn
 
 from smallcnn.ir import ops
-from smallcnn.ir.graph import Graph
+from smallcnn.ir.graph import Graph, Node
 from smallcnn.train.recipe import Recipe
 from smallcnn.transform.adapt import classifier
 
@@ -23,15 +25,29 @@ def decayed(graph: Graph) -> set[str]:
 
 
 def head(graph: Graph) -> set[str]:
-    """The weights of the last layer. Raises GraphError if the network does not end in a classifier."""
-    last = classifier(graph)
-    return {f"{last.name}.{key}" for key in graph.weights_of(last)}
+    """The weights of the last layer; of a network with several outputs, all that follow the backbone.
+
+    Raises GraphError if the only output is not a classifier's.
+    """
+    if len(graph.outputs) > 1:
+        names = [node.name for node in graph]
+        return _weights(graph, graph.nodes[names.index(graph.features) + 1 :])
+    return _weights(graph, [classifier(graph)])
 
 
 def depth(graph: Graph) -> dict[str, int]:
-    """Number of blocks between each weight and the output; weights of a block share the first word of their names."""
-    order = list(dict.fromkeys(name.split(".")[0] for name in graph.weights))
-    return {name: len(order) - 1 - order.index(name.split(".")[0]) for name in graph.weights}
+    """Number of blocks between each weight and the output; weights of a block share the first word of their names.
+
+    The head of a network with several outputs is one block.
+    """
+    one = head(graph) if len(graph.outputs) > 1 else set()
+    block = {name: "" if name in one else name.split(".")[0] for name in graph.weights}
+    order = list(dict.fromkeys(block.values()))
+    return {name: len(order) - 1 - order.index(block[name]) for name in graph.weights}
+
+
+def _weights(graph: Graph, nodes: Iterable[Node]) -> set[str]:
+    return {f"{node.name}.{key}" for node in nodes for key in graph.weights_of(node)}
 
 
 def make_optimizer(recipe: Recipe, graph: Graph, module: nn.Module) -> torch.optim.Optimizer:

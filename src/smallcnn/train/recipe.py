@@ -8,7 +8,9 @@ from smallcnn.errors import DataError, closest
 
 Optimizer = Literal["sgd", "adam", "adamw", "rmsprop"]
 Schedule = Literal["cosine", "linear", "exponential", "constant"]
-Augment = Literal["auto", "none", "small", "photo"]
+Augment = Literal["auto", "none", "small", "photo", "detection"]
+BoxLoss = Literal["smooth_l1", "giou"]
+Negatives = Literal["mined", "focal"]
 BatchNorm = Literal["batch", "frozen"]
 Distil = Literal["soft", "hard"]
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -55,13 +57,15 @@ class Recipe:
     )
     augment: Augment = _about(
         "auto",
-        "augmentation: photo (random crop, mirror, colour), small (shift, mirror) or none; auto: small up to 64 pixels",
+        "augmentation: photo (random crop, mirror, colour), detection (crops around objects, smaller copies of the "
+        "image, mirror, colour), small (shift, mirror) or none; auto: detection for boxes, else small up to 64 pixels",
     )
     mirror: bool | None = _about(
         None, "mirror half of the images  [default: yes, unless the data set is known to forbid it]"
     )
-    min_area: float = _about(0.25, "smallest share of the image area that a random crop keeps (photo)")
-    jitter: float = _about(0.2, "strength of random brightness, contrast and saturation (photo)")
+    min_area: float = _about(0.25, "smallest share of the image area that a random crop keeps (photo, detection)")
+    zoom_out: float = _about(2.0, "largest factor by which half of the images shrink, on a plain canvas (detection)")
+    jitter: float = _about(0.2, "strength of random brightness, contrast and saturation (photo, detection)")
     mixup: float = _about(0.0, "alpha of mixup, which blends two images and their labels; 0 for none")
     cutmix: float = _about(
         0.0,
@@ -74,6 +78,12 @@ class Recipe:
     layer_decay: float = _about(1.0, "learning-rate factor from each block to the block before it")
     batch_norm: BatchNorm = _about(
         "batch", "batch-norm statistics: the batch's own, which update the stored ones, or the stored ones, frozen"
+    )
+    box_loss: BoxLoss = _about(
+        "smooth_l1", "loss of boxes: smooth L1 of their codes, or giou: 1 less the generalised overlap"
+    )
+    negatives: Negatives = _about(
+        "mined", "anchors of the background: the hardest, mined, three to each with an object; or all, in a focal loss"
     )
     distil: Distil = _about(
         "soft", "teacher's output to learn: softened probabilities (soft) or the predicted label (hard)"
@@ -117,6 +127,7 @@ class Recipe:
         _check("label_smoothing", self.label_smoothing, 0 <= self.label_smoothing < 1, "at least 0 and below 1")
         _check("ema", self.ema, 0 <= self.ema < 1, "at least 0 and below 1")
         _check("min_area", self.min_area, 0 < self.min_area <= 1, "above 0 and at most 1")
+        _check("zoom_out", self.zoom_out, 1 <= self.zoom_out <= 8, "1 to 8")
         _check("jitter", self.jitter, 0 <= self.jitter < 1, "at least 0 and below 1")
         for name in ("mixup", "cutmix"):
             alpha = getattr(self, name)
@@ -136,6 +147,7 @@ class Recipe:
         _check("val_fraction", self.val_fraction, 0 < self.val_fraction < 1, "between 0 and 1")
         kinds = {
             "optimizer": Optimizer, "schedule": Schedule, "augment": Augment, "batch_norm": BatchNorm,
+            "box_loss": BoxLoss, "negatives": Negatives,
             "distil": Distil, "precision": Precision,
         }  # fmt: skip
         for name, kind in kinds.items():

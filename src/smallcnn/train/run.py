@@ -41,6 +41,7 @@ def train(
     data: Data,
     out: str | Path,
     *,
+    backbone: Model | None = None,
     task: str | None = None,
     columns: Sequence[str] | None = None,
     resolution: int | None = None,
@@ -63,6 +64,8 @@ def train(
     - a graph of your own, whose input and number of classes must fit the data;
     - a model (`model.store.load`): the run starts from its weights and uses its preprocessing, with a new last layer
       unless the network knows all labels of the data.
+
+    `backbone` is a classifier whose weights a detector given by name or as a graph starts with.
 
     `task` is what the data must be labelled for; by default whatever it is. `columns` are the questions to learn from a
     table of attributes, by default all that can be used.
@@ -90,7 +93,7 @@ def train(
         with ranks.together(), ranks.in_turn():
             plain = replace(named(recipe), **changes)
             source = opened(data, plain, root, columns=columns, groups=groups, task=task)
-            beginning = start(model, source, resolution, plain.seed)
+            beginning = start(model, source, resolution, plain.seed, backbone)
             beginning = replace(beginning, preprocessing=Overrides(fit=fit).over(beginning.preprocessing))
             suited = named(recipe, beginning, quantize=bool(changes.get("quantize")))
             chosen = settled(replace(suited, **changes), source, beginning)

@@ -17,7 +17,7 @@ from smallcnn.train.recipe import Recipe
 
 @dataclass(frozen=True)
 class Sight:
-    """uint8 `images` (N, H, W, C) and their `targets` (N, ...), as a batch carries them.
+    """uint8 `images` (N, H, W, C) and their `targets` (N, ...), `labels_shown` of the batch.
 
     For mixed images `own` (N,) is the share of the image itself and `partners` (N, ...) are the targets of the rest.
     """
@@ -43,5 +43,5 @@ def first_images(split: Split, recipe: Recipe, preprocessing: Preprocessing, mos
     seen, own = augmented(recipe, loaded, draws.colours(batch.indices[rows]), mix)
     images = (seen * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
     share = np.ones(len(rows), np.float32) if own is None else own.numpy()
-    labels = batch.labels[rows]
+    labels = batch.labels_shown[rows]
     return Sight(images, labels, share, labels[np.minimum(np.arange(len(rows)) ^ 1, len(rows) - 1)])

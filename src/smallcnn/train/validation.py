@@ -38,21 +38,22 @@ class Validation:
         Raises DataError if no image could be decoded.
         """
         module.eval()
-        outputs: dict[str, list[np.ndarray]] = {
-            name: [np.zeros((0, *tensor.shape), np.float32)] for name, tensor in module.graph.results.items()
-        }
-        targets = [self._images.split.targets.take([]).array]
+        judged: dict[str, list[np.ndarray]] = {}
+        labels = [self._images.split.targets.take([]).array]
         for batch in self._images.batches(range(len(self._images)), self._batch_size):
             self.failed |= batch.failed
-            if len(batch.labels):
+            if len(batch.indices):
                 images = self._pixels.normalise(self._pixels.load(batch.images))
-                for name, output in named(module.graph, module(images)).items():
-                    outputs[name].append(output.cpu().numpy())
-                targets.append(batch.labels)
-        ours = {name: np.concatenate(found) for name, found in outputs.items()}
-        shares = self._ranks.gather((ours, np.concatenate(targets), self.failed))
-        if not any(len(theirs) for _, theirs, _ in shares):
+                outputs, targets = named(module.graph, module(images)), torch.from_numpy(batch.labels_shown)
+                found = self._objective.judged(outputs, targets.to(self._pixels.device), batch.seen)
+                for name, values in found.items():
+                    judged.setdefault(name, []).append(values)
+                labels.append(batch.labels)
+        ours = {name: np.concatenate(values) for name, values in judged.items()}
+        shares = self._ranks.gather((ours, np.concatenate(labels), self.failed))
+        used = [(theirs, known) for theirs, known, _ in shares if len(known)]
+        if not used:
             problem = next(problem for _, _, failed in shares for problem in failed.values())
             self._ranks.refuse(DataError(f"no validation image could be decoded; the first: {problem}"))
-        everything = {name: np.concatenate([share[name] for share, _, _ in shares]) for name in outputs}
-        return self._objective.scores(everything, np.concatenate([theirs for _, theirs, _ in shares]))
+        everything = {name: np.concatenate([theirs[name] for theirs, _ in used]) for name in used[0][0]}
+        return self._objective.scores(everything, np.concatenate([known for _, known in used]))

@@ -13,11 +13,23 @@ from smallcnn.train.fast.steps import Step
 from smallcnn.train.fast.values import CLIP, HARD_SWISH, IDENTITY, LEAKY, Act, BatchNorm
 
 
+def is_rows(node: Node) -> bool:
+    """Whether a node's result is rows, (N, C), which no step computes."""
+    return len(node.shape) == 2
+
+
+def handed_over(graph: Graph) -> list[str]:
+    """The nodes whose results leave the steps: outputs, and what becomes rows."""
+    wanted = {output.node for output in graph.outputs}
+    wanted.update(name for node in graph if is_rows(node) for name in node.inputs)
+    return [node.name for node in graph if node.name in wanted and not is_rows(node)]
+
+
 def plan(module: GraphModule) -> list[Step]:
-    """The steps of a network, in order; every node except the input belongs to one."""
+    """The steps of a network, in order; every node except the input and rows belongs to one."""
     graph, made, done = module.graph, [], set[str]()
     for node in graph.nodes[1:]:
-        if node.name not in done:
+        if node.name not in done and not is_rows(node):
             chain = [node]
             step = _step(module, graph, node, chain)
             done.update(one.name for one in chain)
@@ -60,7 +72,7 @@ def _step(module: GraphModule, graph: Graph, node: Node, chain: list[Node]) -> S
 def _is_native(graph: Graph, node: Node, op: ops.Conv) -> bool:
     channels = graph.input_shapes(node)[0][-1]
     pointwise = op.kernel == op.stride == (1, 1) and op.padding == ops.NO_PADDING
-    return op.groups == 1 or pointwise or op.groups == channels == op.out
+    return op.dilation == (1, 1) and (op.groups == 1 or pointwise or op.groups == channels == op.out)
 
 
 def _take_norm(module: GraphModule, graph: Graph, chain: list[Node]) -> BatchNorm | None:
