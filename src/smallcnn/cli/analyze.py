@@ -75,7 +75,7 @@ def command(
     """
     from smallcnn import runtime
     from smallcnn.cli import analyze_objects
-    from smallcnn.cli.remarks import remarks
+    from smallcnn.cli.remarks import near_copies, remarks
     from smallcnn.tasks.classification import classification
     from smallcnn.tasks.detection import detection
 
@@ -104,7 +104,8 @@ def command(
             report=lambda _what, done, total: bar(done, total),
         )  # fmt: skip
     evaluation = found.findings.evaluation
-    alike = remarks(evaluation, workers)
+    remarks(evaluation)
+    alike = near_copies(evaluation, workers)
     if found.no_sweep:
         remark(f"other input sizes not tried: {found.no_sweep}")
     if saved and found.model:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from smallcnn.analysis.objects.errors import KINDS
 from smallcnn.analysis.objects.findings import ObjectFindings, as_dict, examine
-from smallcnn.cli.remarks import remarks
+from smallcnn.cli.remarks import near_copies, remarks
 from smallcnn.cli.show import print_json, progress, remark, say, table
 from smallcnn.evaluate import evaluate
 from smallcnn.runtime import Net
@@ -31,7 +31,8 @@ def run(
         net = replace(net, preprocessing=replace(net.preprocessing, crop=crop))
     with progress("analyzing") as bar:
         evaluation = evaluate(net, data, root=root, part=part, workers=workers, report=bar)
-    alike = remarks(evaluation, workers)
+    remarks(evaluation)
+    alike = near_copies(evaluation, workers)
     findings = examine(evaluation, threshold)
     if out:
         from smallcnn.report import file as report

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from smallcnn.cli import options
-from smallcnn.cli.show import print_json, progress, remark, say, table, warn_untrained
+from smallcnn.cli.show import print_json, progress, say, table, warn_untrained
 
 if TYPE_CHECKING:
     from smallcnn.evaluate import Evaluation
@@ -51,6 +51,7 @@ def command(
     """Measure FILE on SOURCE: top-1 and top-5 accuracy and confusions, the mean average precision of attributes, or
     COCO's figures of a detector."""
     from smallcnn import runtime
+    from smallcnn.cli.remarks import remarks
     from smallcnn.evaluate import evaluate
     from smallcnn.tasks.classification import classification
     from smallcnn.tasks.detection import Detection
@@ -65,12 +66,7 @@ def command(
         classification(net.task, "a confusion matrix")
     with progress("evaluating") as report:
         result = evaluate(net, data, root=root, groups=groups, part=part, crop=crop, workers=workers, report=report)
-    if result.doubt:
-        remark(f"note: {result.doubt}")
-    for note in result.source.notes:
-        remark(f"note: {note}")
-    for problem in dict.fromkeys(result.skipped.values()):
-        remark(f"skipped: {problem}")
+    remarks(result)
     if plot:
         from smallcnn.report import charts
 
