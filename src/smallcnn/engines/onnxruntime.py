@@ -7,7 +7,7 @@ import numpy as np
 from smallcnn.engines.session import Loadable, Session
 from smallcnn.errors import FileError
 from smallcnn.ir.types import Number, Tensor
-from smallcnn.system.cpu import core_limit
+from smallcnn.system.cpu import core_limit, sums_bytes_exactly
 from smallcnn.system.denormals import flushed
 
 _NUMBERS: dict[str, Number] = {
@@ -31,7 +31,8 @@ def start(loadable: Loadable, threads: int | None, *, optimise: bool = True) -> 
     options.intra_op_num_threads = threads or core_limit() or 0  # 0: one per core
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.set_denormal_as_zero", "1")  # in its threads, and this one for good
-    options.add_session_config_entry("session.x64quantprecision", "1")  # else int8 sums overflow where there is no VNNI
+    if not sums_bytes_exactly():  # else int8 sums overflow; with VNNI this would only halve the speed
+        options.add_session_config_entry("session.x64quantprecision", "1")
     if not optimise:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:

@@ -26,6 +26,7 @@ from smallcnn.model.probe import probe_answer, probe_image, relative_error, tole
 from smallcnn.model.sightings import telling
 from smallcnn.model.store import check_finite
 from smallcnn.onnx.nodes import NUMBERS, Nodes, renamed
+from smallcnn.system.cpu import sums_bytes_exactly
 from smallcnn.system.files import atomic
 from smallcnn.tasks import ending
 from smallcnn.tasks.classification import Classification, classification
@@ -84,7 +85,8 @@ def _run(content: bytes, images: np.ndarray) -> dict[str, np.ndarray]:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.add_session_config_entry("session.x64quantprecision", "1")  # else int8 sums overflow where there is no VNNI
+    if not sums_bytes_exactly():  # as the engine does
+        options.add_session_config_entry("session.x64quantprecision", "1")
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     return {

@@ -31,6 +31,11 @@ def cpu_flags() -> frozenset[str]:
     return frozenset(next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), []))
 
 
+def sums_bytes_exactly() -> bool:
+    """Whether the processor is known to add products of bytes in 32 bits (VNNI), where others saturate at 16."""
+    return not cpu_flags().isdisjoint({"avx512_vnni", "avx_vnni"})
+
+
 def usable_cores() -> int:
     """Number of cores this process may keep busy, at least 1: its affinity, and on Linux the quota of its cgroups.
 
