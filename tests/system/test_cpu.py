@@ -157,3 +157,12 @@ def test_a_process_kept_to_one_core():
         [sys.executable, "-c", ON_ONE_CORE], env=environment, capture_output=True, text=True, check=True, timeout=100
     )
     assert said.stdout.split() == ["1", "1", "3", "True"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "exact"),
+    [({"avx2"}, False), ({"avx512f"}, False), ({"avx_vnni"}, True), ({"avx512_vnni"}, True), ((), False)],
+)
+def test_which_processors_sum_bytes_exactly(flags, exact, monkeypatch):
+    monkeypatch.setattr(cpu, "cpu_flags", lambda: frozenset(flags))
+    assert cpu.sums_bytes_exactly() is exact
