@@ -53,8 +53,8 @@ def command(
     """Turn FILE into an int8 network: bytes instead of floats, about four times smaller, and faster.
 
     Some images of SOURCE calibrate the ranges of the bytes; the float and the int8 network are compared on others. The
-    file is written only if the score, top-1 or the mean average precision of attributes, drops by at most --max-drop
-    points. Without labels that fit the network, at least 90 % of the answers must be the same.
+    file is written only if the score drops by at most --max-drop points: top-1, the mean average precision of
+    attributes, or a detector's AP. Without labels that fit the network, at least 90 % of the answers must be the same.
     """
     from smallcnn.model.kinds import read
     from smallcnn.quantizing import quantize

@@ -28,15 +28,15 @@ from smallcnn.ir.graph import Graph, Node
 from smallcnn.ir.rewrite import only_reader
 from smallcnn.ir.types import Tensor
 
-Beside = Callable[[Sequence[str], Sequence[int]], list[View] | None]
+Alongside = Callable[[Sequence[str], Sequence[int]], list[View] | None]
 """Views of results, given by name, whose channels lie like these slots; None if one is not known yet, or cannot."""
 
 
 class Epilogues:
     """Steps of the nodes of one graph."""
 
-    def __init__(self, graph: Graph, weights: Mapping[str, np.ndarray], beside: Beside) -> None:
-        self.graph, self.weights, self.beside = graph, weights, beside
+    def __init__(self, graph: Graph, weights: Mapping[str, np.ndarray], alongside: Alongside) -> None:
+        self.graph, self.weights, self.alongside = graph, weights, alongside
 
     def quantized(self, node: Node) -> ops.Quantize | None:
         """The quantize that alone reads a node."""
@@ -62,7 +62,7 @@ class Epilogues:
                 others = [name for name in follower.inputs if name != last.name]
                 if len(others) != len(follower.inputs) - 1:
                     return None
-                views = self.beside(others, slots)
+                views = self.alongside(others, slots)
                 return None if views is None else (tuple(Plus(view) for view in views), follower)
             case _:
                 return None
@@ -71,7 +71,7 @@ class Epilogues:
         """A sum of bytes as steps after one of its first two inputs, with the quantize after it."""
         at = node.inputs.index(own.name)
         others = [name for i, name in enumerate(node.inputs) if i != at]
-        views = self.beside(others, slots) if at < 2 else None
+        views = self.alongside(others, slots) if at < 2 else None
         if views is None:
             return None
         quantize = self.quantized(node)

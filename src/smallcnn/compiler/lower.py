@@ -53,7 +53,7 @@ class _Lowering:
         self.copies: dict[str, View] = {}
         self.pieces: dict[str, tuple[View, ...]] = {}  # maps that hold rows
         self.rectified: set[str] = set()  # activations that a depthwise convolution applies to its input
-        self.epilogues = Epilogues(graph, weights, self._beside)
+        self.epilogues = Epilogues(graph, weights, self._alongside)
         self.places = self._places()
         self.image = graph.nodes[0].name
         self.stored_images: dict[str, Grid] = {}  # quantizes of the image
@@ -340,7 +340,7 @@ class _Lowering:
             weight = real(tensor, np.asarray(weight)).astype(np.float32)
         return weight, bias
 
-    def _beside(self, names: Sequence[str], slots: Sequence[int]) -> list[View] | None:
+    def _alongside(self, names: Sequence[str], slots: Sequence[int]) -> list[View] | None:
         """Views of results whose channels lie like `slots`; None if one is not known yet, or cannot."""
         if any(name not in self.views for name in names):
             return None

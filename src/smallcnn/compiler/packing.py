@@ -103,13 +103,13 @@ def epilogue(layer: Layer, extents: tuple[int, ...], strides: Strides, vector: i
                 scale = per_lane(layer, np.array(grid.scale), vector, idle=1.0)  # idle lanes are divided by it, too
                 operands += [Constant.of(scale), Constant.of(per_lane(layer, np.array(grid.zero), vector))]
             case Plus(other):
-                operands.append(_beside(layer, other, extents, strides, vector))
+                operands.append(_alongside(layer, other, extents, strides, vector))
             case Requantize(multiplier, zero):
                 operands += [Constant.of(per_lane(layer, multiplier, vector)), _offset(zero)]
             case AddBytes(own, others):
                 operands.append(_term(own))
                 for view, term in others:
-                    operands += [_term(term), _beside(layer, view, extents, strides, vector)]
+                    operands += [_term(term), _alongside(layer, view, extents, strides, vector)]
             case Round(zero):
                 operands.append(_offset(zero))
             case Lookup(values):
@@ -124,7 +124,7 @@ def ends(layer: Layer, extents: tuple[int, ...], strides: Strides, vector: int) 
     return [*epilogue(layer, extents, strides, vector), output]
 
 
-def _beside(layer: Layer, other: View, extents: tuple[int, ...], strides: Strides, vector: int) -> Map:
+def _alongside(layer: Layer, other: View, extents: tuple[int, ...], strides: Strides, vector: int) -> Map:
     """Another result, where its channels lie like the layer's."""
     first = min(other.slots) - min(layer.output.slots) + layer.output.low(vector)
     return Map(other.storage, first, extents, strides(other.storage.pitch))

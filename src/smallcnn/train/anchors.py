@@ -32,10 +32,10 @@ class Anchors:
     def owners(self, objects: Tensor) -> Tensor:
         """The row of each anchor's object, NOTHING or IGNORED: int64 (images, N), for `objects` (images, M, 7).
 
-        The objects are those of `data.targets.Boxes.as_shown`. Of anchors that an object overlaps alike, as of all that
-        it covers, the nearest is its best. Where two have the same best anchor, it is for the one
-        that it overlaps more. Anchors that lie by more than half in a crowd or a difficult object, and are for no
-        other, are ignored.
+        The objects are those of `data.targets.Boxes.as_shown`. Of anchors that an object overlaps equally, such as all
+        that lie inside it, the nearest is its best. Where two objects have the same best anchor, it is for the one that
+        it overlaps more. Anchors that lie by more than half in a crowd or a difficult object, and are for no other, are
+        ignored.
         """
         counts = (objects[:, :, CLASS] != NO_BOX).sum(1).tolist()
         return torch.stack([self._owners(rows[:count]) for rows, count in zip(objects, counts, strict=True)])

@@ -13,6 +13,7 @@ from smallcnn.image.decode import Decoded
 from smallcnn.image.fit import Preprocessing
 from smallcnn.image.geometry import Box
 from smallcnn.image.resample import Prepared
+from smallcnn.tasks.matching import overlap
 from smallcnn.train.recipe import Recipe
 
 _OVERLAPS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)
@@ -76,12 +77,10 @@ def _random_crops(rng: np.random.Generator, canvas: Box, least: float) -> np.nda
 
 def _overlaps(crops: np.ndarray, objects: np.ndarray) -> np.ndarray:
     """Of each crop (n, 4), the highest overlap with an object (M, 4) whose centre it shows; -1 if it shows none."""
-    low, high = crops[:, None, :2], crops[:, None, 2:]
+    each = crops[:, None]
     centres = (objects[:, :2] + objects[:, 2:]) / 2
-    shown = ((centres > low) & (centres < high)).all(2)
-    shared = (np.minimum(objects[:, 2:], high) - np.maximum(objects[:, :2], low)).clip(0).prod(2)
-    areas = (objects[:, 2:] - objects[:, :2]).prod(1)
-    return np.where(shown, shared / (areas + (high - low).prod(2) - shared), -1.0).max(1)
+    shown = ((centres > each[..., :2]) & (centres < each[..., 2:])).all(2)
+    return np.where(shown, overlap(each, objects), -1.0).max(1)
 
 
 def _of_shape(box: Box, size: tuple[int, int]) -> Box:

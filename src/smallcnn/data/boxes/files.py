@@ -57,18 +57,18 @@ class Files:
         except (ImageError, OSError) as error:
             raise DataError(f"{self.path(name)}: {getattr(error, 'strerror', None) or error}") from error
 
-    def find(self, file: str, beside: str = "", split: str = "") -> list[str]:
+    def find(self, file: str, annotations: str = "", split: str = "") -> list[str]:
         """The images that an annotation file may mean by `file`: one if it is clear, none, or several.
 
         Of images with this base name, in any case, else of those with it before the suffix, the ones count whose path
-        ends like `file`; then those that share more outer folders with the annotation file `beside`; then those of the
+        ends like `file`; then those that share more outer folders with the file `annotations`; then those of the
         `split`.
         """
         base = (_steps(file) or [""])[-1].casefold()
         found = self._by_base.get(base) or self._by_stem.get(base) or self._by_stem.get(PurePosixPath(base).stem, [])
         if len(found) < 2:
             return found
-        near = _steps(beside)[:-1]
+        near = _steps(annotations)[:-1]
 
         def likeness(name: str) -> tuple[int, int, bool]:
             shared = _same(near, _steps(name)[:-1])
