@@ -113,8 +113,48 @@ def dilated() -> Graph:
     g = Builder(input=(13, 12, 3), name="dilated")
     x = g.conv(g.input, 6, kernel=3, dilation=2, padding=2, name="apart")
     x = g.depthwise_bn(g.activation(x, "relu"), kernel=3, name="body")
+    x = g.conv(x, 6, kernel=(3, 5), dilation=(2, 3), groups=6, name="each")
     y = g.conv(x, 8, kernel=(3, 2), stride=(1, 2), dilation=(4, 3), padding=((4, 3), (1, 2)), groups=2, name="uneven")
     return g.graph(g.dense(g.global_pool(y), 5), features=y)
+
+
+def resized() -> Graph:
+    """Maps of other sizes, slopes per channel, exp and differences; 5 logits.
+
+    Sides are doubled, halved, and brought to sizes that no float32 gives as a factor.
+    """
+    g = Builder(input=(9, 8, 3), name="resized")
+    x = g.prelu(g.conv(g.input, 6, kernel=3, stride=2, name="stem"), name="stem_act")  # 5x4
+    doubled = g.exp(g.resize(x, 10, 8, mode="nearest", coordinates="asymmetric", name="doubled"), name="exp")
+    uneven = g.resize(x, 7, 9, mode="nearest", rounding="round_prefer_ceil", name="uneven")
+    smooth = g.resize(uneven, 10, 8, mode="bilinear", name="smooth")
+    corners = g.resize(x, 10, 8, mode="bilinear", coordinates="align_corners", name="corners")
+    y = g.sub(g.concat(doubled, smooth, name="join"), g.concat(corners, doubled, name="other"), name="difference")
+    y = g.depthwise(y, kernel=3, name="apart")
+    y = g.resize(y, 5, 4, mode="nearest", coordinates="asymmetric", rounding="ceil", name="halved")
+    rows = g.prelu(g.rows(y, 4, name="rows"), name="rows_act")
+    z = g.prelu(g.dense(g.flatten(rows, name="flat"), 7, name="hidden"), name="hidden_act")
+    beside = g.exp(g.dense(g.global_pool(y, name="pool"), 7, name="beside"), name="beside_exp")
+    z = g.sub(z, beside, name="less")
+    return g.graph(g.dense(z, 5, name="classifier"), features=y, taps=[x])
+
+
+def resized_bytes() -> Graph:
+    """The operators of `resized` that compute with bytes or move them; logits, and a map of bytes (6, 6, 4)."""
+    g = Builder(input=(6, 5, 3), name="resized_bytes")
+    grid = Grid(tuple(0.008 + 0.001 * i for i in range(4)), (0,) * 4)
+    x = g.conv(
+        g.quantize(g.input, "uint8", scale=0.02, zero=121, name="bytes"), 4, number="int8", grid=grid, name="stem"
+    )
+    x = g.quantize(x, "uint8", scale=0.02, zero=100, name="stored")
+    y = g.quantize(g.prelu(x, name="slopes"), "uint8", scale=0.013, zero=77, name="bent")
+    doubled = g.resize(y, 12, 10, mode="nearest", coordinates="asymmetric", name="doubled")
+    z = g.max_pool(doubled, kernel=2, stride=2, name="most")
+    z = g.quantize(g.sub(x, z, name="difference"), "uint8", scale=0.017, zero=123, name="apart")
+    codes = g.resize(z, 6, 6, mode="nearest", rounding="round_prefer_floor", name="uneven")
+    three = Grid((0.011, 0.012, 0.013), (0, 0, 0))
+    logits = g.dequantize(g.dense(g.flatten(codes), 3, number="int8", grid=three, name="classifier"), name="logits")
+    return g.graph({"logits": logits, "codes": codes}, features=codes)
 
 
 def every_row() -> Graph:

@@ -21,6 +21,17 @@ def answer(model, x):
     return session.run(None, {session.get_inputs()[0].name: x})[0]
 
 
+def answer_as_written(model, x):
+    """ONNX Runtime's answer, computed operator by operator as the file has them."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return onnxruntime.InferenceSession(model.SerializeToString(), options).run(None, {"x": x})[0]
+
+
+def integer_layers(graph):
+    return [n.name for n in graph if isinstance(n.op, ops.Conv | ops.Dense) and n.op.number in ("int8", "uint8")]
+
+
 def defined(read, images):
     """The definition's answer for the only output."""
     definition = integer if read.graph.integer else reference

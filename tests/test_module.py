@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from networks import detector, dilated, every_number, every_op, images, random_weights, tiny
+from networks import detector, dilated, every_number, every_op, images, random_weights, resized, tiny
 from smallcnn import zoo
 from smallcnn.errors import GraphError
 from smallcnn.ir import ops
@@ -16,7 +16,7 @@ from smallcnn.module import to_module, to_weights
 from smallcnn.reference import floating as reference
 from smallcnn.reference.initial import initial_weights
 
-GRAPHS = [every_op(), tiny(), dilated(), zoo.mobilenet_v1(width=0.25, resolution=(33, 48), classes=5)]
+GRAPHS = [every_op(), tiny(), dilated(), resized(), zoo.mobilenet_v1(width=0.25, resolution=(33, 48), classes=5)]
 
 
 def inputs(graph: Graph, dtype: torch.dtype = torch.float64) -> torch.Tensor:
@@ -31,8 +31,8 @@ def answer(graph: Graph, weights: dict[str, np.ndarray]) -> np.ndarray:
 # --- values ---
 
 
-def test_the_toy_network_has_every_operator():
-    found = [node.op for graph in (every_number(), detector()) for node in graph]
+def test_the_toy_networks_have_every_operator():
+    found = [node.op for graph in (every_number(), detector(), resized()) for node in graph]
     assert {op.kind for op in found} == set(ops.OPS)
     assert {op.function for op in found if isinstance(op, ops.Activation)} == set(get_args(ops.ActivationKind))
 

@@ -17,7 +17,8 @@ OPTIONS = {
     OP.FULLY_CONNECTED: "FullyConnectedOptions", OP.AVERAGE_POOL_2D: "Pool2DOptions", OP.MAX_POOL_2D: "Pool2DOptions",
     OP.CONCATENATION: "ConcatenationOptions", OP.SOFTMAX: "SoftmaxOptions", OP.MUL: "MulOptions", OP.SUB: "SubOptions",
     OP.DIV: "DivOptions", OP.LEAKY_RELU: "LeakyReluOptions", OP.SPLIT: "SplitOptions", OP.GATHER: "GatherOptions",
-    OP.STRIDED_SLICE: "StridedSliceOptions",
+    OP.STRIDED_SLICE: "StridedSliceOptions", OP.RESIZE_BILINEAR: "ResizeBilinearOptions",
+    OP.RESIZE_NEAREST_NEIGHBOR: "ResizeNearestNeighborOptions",
 }  # fmt: skip
 
 

@@ -112,6 +112,13 @@ METHODS = {
         lambda g, x: g.average_pool(x, kernel=1, stride=1, count_padding=True),
         ops.Pool(function="average", count_padding=True, **ONES),
     ),
+    "prelu": (lambda g, x: g.prelu(x), ops.PRelu()),
+    "exp": (lambda g, x: g.exp(x), ops.Exp()),
+    "sub": (lambda g, x: g.sub(x, x), ops.Sub()),
+    "resize": (
+        lambda g, x: g.resize(x, 4, 5, mode="nearest", coordinates="asymmetric", rounding="ceil"),
+        ops.Resize(height=4, width=5, mode="nearest", coordinates="asymmetric", rounding="ceil"),
+    ),
     "clip": (lambda g, x: g.clip(x, -1, 6), ops.Clip(low=-1, high=6)),
     "pad": (lambda g, x: g.pad(x, ((1, -1), (0, 2))), ops.Pad(padding=((1, -1), (0, 2)))),
     "global_pool": (lambda g, x: g.global_pool(x), ops.GlobalPool()),

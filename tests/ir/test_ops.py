@@ -22,6 +22,7 @@ from smallcnn.ir.ops import (
     Dequantize,
     Detect,
     Dropout,
+    Exp,
     Flatten,
     GlobalPool,
     Input,
@@ -30,11 +31,14 @@ from smallcnn.ir.ops import (
     Op,
     Pad,
     Pool,
+    PRelu,
     Quantize,
+    Resize,
     Rows,
     Scale,
     Shuffle,
     Slice,
+    Sub,
     Weight,
     from_json,
     to_json,
@@ -47,6 +51,7 @@ DETECT = Detect(
     anchors=(ANCHORS, ANCHORS), score="softmax", background=True, centre="linear", size="exp", centre_scale=0.1,
     size_scale=0.2, y_first=True, clip=False, across=False, threshold=0.5, overlap=0.5, most=10,
 )  # fmt: skip
+RESIZE = Resize(height=7, width=9, mode="bilinear", coordinates="align_corners", rounding="ceil")
 LRN = LocalResponseNorm(size=5, alpha=1e-4, beta=0.75, bias=1.0)
 
 # operator, shapes it reads, shape it gives
@@ -68,6 +73,12 @@ SHAPES: list[tuple[Op, list[tuple[int, ...]], tuple[int, ...]]] = [
     (Flatten(), [(7, 5, 3)], (105,)),
     (Add(), [(3, 4, 5)] * 3, (3, 4, 5)),
     (Add(), [(5,)] * 2, (5,)),
+    (Sub(), [(3, 4, 5)] * 2, (3, 4, 5)),
+    (PRelu(), [(3, 4, 5)], (3, 4, 5)),
+    (PRelu(), [(40, 3)], (40, 3)),
+    (Exp(), [(5,)], (5,)),
+    (Resize(height=5, width=2, mode="nearest"), [(3, 4, 5)], (5, 2, 5)),
+    (RESIZE, [(3, 4, 5)], (7, 9, 5)),
     (Scale(), [(3, 4, 5), (5,)], (3, 4, 5)),
     (Concat(), [(3, 4, 5), (3, 4, 1), (3, 4, 2)], (3, 4, 8)),
     (Concat(), [(5,), (1,)], (6,)),
@@ -120,6 +131,8 @@ def test_json_of_a_convolution_without_dilation_does_not_mention_it():
         (Dense(out=10), (7,), {"weight": (10, 7), "bias": (10,)}),
         (Dense(out=10, bias=False), (7,), {"weight": (10, 7)}),
         (MAX3, (9, 9, 3), {}),
+        (PRelu(), (9, 8, 3), {"slope": (3,)}),
+        (PRelu(), (40, 5), {"slope": (5,)}),
     ],
     ids=str,
 )
@@ -163,6 +176,8 @@ def test_window_agrees_with_torch(plane, kernel, stride, padding):
         (GlobalPool(), [(5,)], "needs a map"),
         (Flatten(), [(5,)], "needs a map"),
         (Add(), [(2, 2, 3), (2, 2, 4)], r"cannot add shapes \(2, 2, 3\) and \(2, 2, 4\): they differ"),
+        (Sub(), [(2, 2, 3), (2, 2, 1)], r"cannot subtract shapes \(2, 2, 3\) and \(2, 2, 1\): they differ"),
+        (RESIZE, [(5,)], "needs a map"),
         (Scale(), [(5,), (5,)], "needs a map"),
         (Scale(), [(2, 2, 3), (4,)], r"cannot scale the 3 channels of \(2, 2, 3\) by \(4,\)"),
         (Scale(), [(2, 2, 3), (1, 1, 3)], r"cannot scale the 3 channels of \(2, 2, 3\) by \(1, 1, 3\)"),
@@ -183,6 +198,7 @@ def test_inputs_that_do_not_fit(op, inputs, message):
         op.output_shape(*inputs)
 
 
+SIZED = {"op": "resize", "height": 3, "width": 3, "mode": "nearest"}
 POOL = {"op": "pool", "function": "max", "kernel": [3, 3], "stride": [1, 1]}
 
 
@@ -225,6 +241,10 @@ POOL = {"op": "pool", "function": "max", "kernel": [3, 3], "stride": [1, 1]}
         ({"op": "clip", "low": None, "high": 0}, "a clip needs numbers low < high, not None and 0"),
         ({"op": "clip", "low": 0, "high": nan}, "a clip needs numbers low < high, not 0 and nan"),
         ({"op": "pad", "padding": [1, 1]}, r"margins must be \(\(top, bottom\), \(left, right\)\), .* not \(1, 1\)"),
+        (SIZED | {"height": 0}, "height must be a whole number from 1 to 2147483647, not 0"),
+        (SIZED | {"mode": "cubic"}, "no mode 'cubic'; known: bilinear, nearest"),
+        (SIZED | {"coordinates": "half"}, "no coordinates 'half'; closest: half_pixel"),
+        (SIZED | {"rounding": "up"}, "no rounding 'up'; known: ceil, floor, round_prefer_ceil, round_prefer_floor"),
         ({"op": "dropout", "rate": 1}, "dropout rate must be at least 0 and below 1, not 1"),
     ],
     ids=str,

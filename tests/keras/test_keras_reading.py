@@ -21,6 +21,7 @@ from smallcnn.checkpoints.importing import import_checkpoint
 from smallcnn.checkpoints.keras_file import keras_tensors
 from smallcnn.errors import FileError, SmallcnnError
 from smallcnn.image.overrides import Overrides
+from smallcnn.ir import ops
 from smallcnn.keras import survey
 from smallcnn.reference.floating import answer as run
 from smallcnn.tasks.ending import probabilities
@@ -61,6 +62,10 @@ def test_keras_3(name, suffix, tmp_path):
         "dropped": "softmax" if name == "transfer" else "sigmoid",
     }
     assert len(made.labels) == (3 if name == "transfer" else 2)
+
+
+def test_dilated_filters(tmp_path):
+    check(import_checkpoint([unpacked("dilated.keras", tmp_path)]), "dilated")
 
 
 def test_rescaling_goes_into_the_preparation(tmp_path):
@@ -116,6 +121,17 @@ def rewritten(name, folder, change, version="2.4.0", path="w.h5"):
         file.attrs["model_config"] = json.dumps(description).encode()
         file.attrs["keras_version"] = version.encode()
         return folder / path
+
+
+def test_upsampling_by_repeating_changes_no_maximum(tmp_path):
+    def larger(description):
+        layers = description["config"]["layers"]
+        layers.insert(-2, {"class_name": "UpSampling2D", "config": {"name": "up", "size": [2, 3]}})
+
+    made = import_checkpoint([rewritten("sequence", tmp_path, larger, "3.0.0")])
+    check(made, "sequence")
+    (op,) = [node.op for node in made.graph if isinstance(node.op, ops.Resize)]
+    assert (op.height % 2, op.width % 3, op.mode) == (0, 0, "nearest")
 
 
 @pytest.mark.parametrize("version", [(2, 0), (2, 2), (2, 4)])

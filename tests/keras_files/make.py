@@ -53,10 +53,21 @@ def sequence() -> keras.Model:
     return keras.Sequential([layers.Input((12, 12, 3)), backbone, *head, layers.Dense(1, activation="sigmoid")])
 
 
+def dilated() -> keras.Model:
+    """Filters that read pixels apart from each other, dense, depthwise and separable."""
+    image = layers.Input((12, 12, 3))
+    x = layers.Conv2D(4, 3, padding="same", dilation_rate=2, activation="relu")(image)
+    x = layers.DepthwiseConv2D(3, padding="same", dilation_rate=(4, 3))(x)
+    x = layers.Conv2D(5, (3, 2), dilation_rate=(1, 3), use_bias=False)(x)
+    x = layers.SeparableConv2D(6, 2, padding="same", dilation_rate=(3, 3), activation="relu")(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(image, layers.Dense(3, activation="softmax")(x), name="dilated")
+
+
 def main(folder: Path) -> None:
     rng = np.random.default_rng(0)
     answers = {}
-    for make in (transfer, sequence):
+    for make in (transfer, sequence, dilated):
         keras.backend.clear_session()
         model = make()
         for variable in model.variables:

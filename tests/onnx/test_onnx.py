@@ -6,7 +6,7 @@ import onnxruntime
 import pytest
 
 from artifacts import artifact
-from networks import dilated, every_op, tiny
+from networks import dilated, every_op, resized, tiny
 from smallcnn import Builder, zoo
 from smallcnn.cost.profile import profile
 from smallcnn.errors import ExportError
@@ -34,7 +34,7 @@ def wanted(model, batch):
 
 
 @pytest.mark.parametrize("graph", [
-    every_op(), tiny(), dilated(), zoo.mobilenet_v1(width=0.25, resolution=65, classes=7),
+    every_op(), tiny(), dilated(), resized(), zoo.mobilenet_v1(width=0.25, resolution=65, classes=7),
     zoo.mobilenet_v1(width=0.25, small_input=True, resolution=32, classes=4, channels=1),
 ], ids=lambda graph: graph.name)  # fmt: skip
 def test_the_file_computes_what_the_network_does(graph, tmp_path):

@@ -9,7 +9,7 @@ from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
 from artifacts import artifact
 from fuzz import damage, survive
-from networks import every_op, tiny
+from networks import every_op, resized, tiny
 from onnx_files import STORED, head, made, node, random
 from smallcnn import zoo
 from smallcnn.cost.profile import profile
@@ -40,6 +40,7 @@ KINDS = (
     "ReduceMean", "Relu", "Reshape", "Shape", "Sigmoid", "Slice", "Softmax", "Split", "Squeeze", "Sub", "Transpose",
     "Unsqueeze", "Expand", "ConstantOfShape", "Range", "Erf", "If", "ArgMax", "TopK", "ReduceMax", "PRelu", "Neg",
     "GatherND", "CastLike", "Cast", "ImageScaler", "Affine", "Min", "Max", "Sum", "Dropout", "Resize", "Shape",
+    "Exp", "Upsample",
 )  # fmt: skip
 HARMLESS = (
     "Relu", "Identity", "Transpose", "Softmax", "Sigmoid", "GlobalAveragePool", "Flatten", "Squeeze", "HardSwish",
@@ -51,7 +52,7 @@ ODD = (-(2**63), -(2**31), -2, -1, 0, 1, 2, 3, 4, 7, 2**31, 2**40, 2**62)
 @functools.cache
 def originals() -> tuple[bytes, ...]:
     """Our files, and the same as others write them: a float image, channels first, no metadata."""
-    graphs = [every_op(), tiny(), *(zoo.parse(text).build(resolution=16, classes=3) for text in MODELS)]
+    graphs = [every_op(), resized(), tiny(), *(zoo.parse(text).build(resolution=16, classes=3) for text in MODELS)]
     ours = [to_onnx(artifact(graph)) for graph in graphs]
     return tuple(model.SerializeToString() for model in (*ours, *map(foreign, ours), *others()))
 

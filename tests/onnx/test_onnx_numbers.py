@@ -149,7 +149,7 @@ Q = {
     "p": np.array([0, 0, 1, 1] * 2),
 }
 REFUSED = {
-    "two scales": ([node("QuantizeLinear", "s v v4", "a"), node("DequantizeLinear", "a v v4", "m")], "4 scales; one"),
+    "two scales": ([node("QuantizeLinear", "s v v4", "a"), node("DequantizeLinear", "a q z", "m")], "another scale"),
     "another grid": ([node("QuantizeLinear", "s q z", "a"), node("DequantizeLinear", "a q2 z", "m")], "another scale"),
     "codes added": ([node("QuantizeLinear", "s q z", "a"), node("Relu", "a", "m")], "needs float32, not uint8"),
     "codes cast": ([node("QuantizeLinear", "s q z", "a"), node("Cast", "a", "m", to=1)], "casts quantized numbers"),

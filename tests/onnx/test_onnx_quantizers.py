@@ -2,18 +2,21 @@
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 
-from onnx_files import STEM, STORED, defined, head, made, node, random
+from networks import random_weights
+from onnx_files import STEM, STORED, TOLERANCE, answer_as_written, defined, head, integer_layers, made, node, random
 from smallcnn.errors import FileError
-from smallcnn.ir import ops
+from smallcnn.image.fit import Preprocessing
+from smallcnn.ir.builder import Builder
+from smallcnn.model.model import Model
 from smallcnn.model.probe import output_error
-from smallcnn.onnx import from_onnx
+from smallcnn.onnx import export, from_onnx
+from smallcnn.onnx.read.reading import read_onnx
+from smallcnn.tasks.classification import Classification
 
 quantization = pytest.importorskip("onnxruntime.quantization")
 INT8, UINT8, UINT16 = (getattr(quantization.QuantType, name) for name in ("QInt8", "QUInt8", "QUInt16"))
-TOLERANCE = 1e-5  # as in `onnx_files`
 
 OPTIONS = {
     "per tensor": {"weight_type": INT8, "activation_type": UINT8},
@@ -64,24 +67,13 @@ def by_quantizer(folder, **options):
     return onnx.load(folder / "m.onnx")
 
 
-def answers(model, x):
-    """What ONNX Runtime computes, operator by operator as written."""
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return onnxruntime.InferenceSession(model.SerializeToString(), options).run(None, {"x": x})[0]
-
-
-def integer_layers(graph):
-    return [n.name for n in graph if isinstance(n.op, ops.Conv | ops.Dense) and n.op.number in ("int8", "uint8")]
-
-
 @pytest.mark.parametrize("name", OPTIONS)
 def test_read_as_integers(name, tmp_path):
     model = by_quantizer(tmp_path, **OPTIONS[name])
     read = from_onnx(model)
     assert len(integer_layers(read.graph)) == 3
     x = random(1, 3, 5, 6, seed=9)
-    assert output_error(defined(read, x.transpose(0, 2, 3, 1)), answers(model, x)) < TOLERANCE
+    assert output_error(defined(read, x.transpose(0, 2, 3, 1)), answer_as_written(model, x)) < TOLERANCE
 
 
 def test_float_islands(tmp_path):
@@ -89,10 +81,31 @@ def test_float_islands(tmp_path):
     read = from_onnx(model)
     assert len(integer_layers(read.graph)) == 2
     x = random(1, 3, 5, 6, seed=9)
-    assert output_error(defined(read, x.transpose(0, 2, 3, 1)), answers(model, x)) < TOLERANCE
+    assert output_error(defined(read, x.transpose(0, 2, 3, 1)), answer_as_written(model, x)) < TOLERANCE
 
 
 def test_sixteen_bits_are_refused(tmp_path):
     model = by_quantizer(tmp_path, weight_type=INT8, activation_type=UINT16)
     with pytest.raises(FileError, match="stored as UINT16"):
         from_onnx(model)
+
+
+def test_a_float_file_of_ours_that_another_program_quantized(tmp_path):
+    """It keeps its task and preprocessing, and computes with whole numbers like other files."""
+    g = Builder(input=(6, 6, 3))
+    x = g.activation(g.conv_bn(g.input, 4, kernel=3, name="stem"), "relu")
+    graph = g.graph(g.dense(g.global_pool(x), 2, name="classifier"), features=x, name="small")
+    model = Model(graph, random_weights(graph), Classification(("cat", "dog")), Preprocessing((6, 6)))
+    export(model, tmp_path / "float.onnx")
+
+    class Bytes(Images):
+        def __init__(self):
+            images = np.random.default_rng(0).integers(0, 256, (8, 1, 6, 6, 3), np.uint8)
+            self.left = iter([{"images": image} for image in images])
+
+    options = OPTIONS["per channel"] | {"op_types_to_quantize": ["Conv", "Gemm"]}  # not the image's preparation
+    quantization.quantize_static(tmp_path / "float.onnx", tmp_path / "m.onnx", Bytes(), **options)
+    read = read_onnx(tmp_path / "m.onnx")
+    assert read.task.labels == ("cat", "dog")
+    assert [n.name for n in read.graph if n.name in integer_layers(read.graph)] == ["stem.conv", "classifier"]
+    assert all(read.graph[n.inputs[0]].tensor.number == "uint8" for n in read.graph if n.name == "classifier")

@@ -148,3 +148,18 @@ def test_refuses_inputs_that_do_not_fit_the_anchors():
         SSD.output_shape((12, 4), (13, 2))
     with pytest.raises(GraphError, match="need scores"):
         replace(SSD, background=True).output_shape((13, 4), (13, 1))
+
+
+@pytest.mark.parametrize("across", [True, False])
+def test_the_best_boxes_may_all_be_one_object(across):
+    """Far more boxes than are looked at first lie on each other; the few others have the lowest scores."""
+    cells = 20
+    grid = ops.AnchorGrid(cells=(cells, cells), sizes=((0.9 / cells, 0.9 / cells),), step=(1 / cells, 1 / cells))
+    op = replace(SSD, anchors=(grid,), score="none", across=across, threshold=0.1, most=4)
+    code, scores = np.zeros((cells**2, 4), np.float32), np.zeros((cells**2, 2), np.float32)
+    scores[:, 1] = np.linspace(0.9, 0.2, cells**2)
+    places = anchors(op)
+    code[:-3, 1::-1] = (places[0, :2] - places[:-3, :2]) / (0.1 * places[:-3, 2:])  # all but three on the first anchor
+    found = detect(op, code, scores)
+    np.testing.assert_array_equal(found[:, 4], scores[[0, -3, -2, -1], 1])
+    np.testing.assert_allclose(found[0, :2], [0.05 / cells, 0.05 / cells], atol=1e-5)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from networks import every_integer, every_op, images, random_weights
+from networks import every_integer, every_op, images, random_weights, resized_bytes
 from smallcnn.ir import ops
 from smallcnn.ir.graph import Output
 from smallcnn.ir.types import RANGES, Grid, Tensor
@@ -107,6 +107,24 @@ def test_an_add_multiplies_each_input_by_its_own_scale():
     np.testing.assert_allclose(integer.plain(total), [[19.5 + 0.3, -0.2 + 20.4]], rtol=1e-6)
 
 
+def test_a_sub_multiplies_each_input_by_its_own_scale():
+    a, b = np.array([[200, 3]], np.uint8), np.array([[10, 77]], np.uint8)
+    tensors = [Tensor((2,), "uint8", grid) for grid in (Grid((0.1,), (5,)), Grid((0.3,), (9,)))]
+    total = integer.apply(ops.Sub(), [a, b], {}, tensors)
+    got = integer.apply(ops.Quantize(number="uint8", grid=Grid((0.25,), (40,))), [total], {}, [Tensor((2,))])
+    one, two = np.float32(0.1) / np.float32(0.25), np.float32(0.3) / np.float32(0.25)
+    want = [round(float(np.float32(x - 5) * one - np.float32(y - 9) * two)) + 40 for x, y in ((200, 10), (3, 77))]
+    np.testing.assert_array_equal(got, [np.maximum(want, 0)])
+
+
+def test_slopes_of_bytes_are_one_product_of_float32():
+    source, slope = np.arange(256, dtype=np.uint8).reshape(1, 128, 2), np.array([0.3, -1.7], np.float32)
+    got = integer.apply(ops.PRelu(), [source], {"slope": slope}, [Tensor((128, 2), "uint8", Grid((0.1,), (77,)))])
+    real = np.float32(0.1) * (source.astype(np.float32) - 77)
+    np.testing.assert_array_equal(got, np.where(real < 0, slope * real, real))
+    assert got.dtype == np.float32
+
+
 @pytest.mark.parametrize("number", ["uint8", "int8"])
 @pytest.mark.parametrize("count_padding", [False, True])
 def test_means_of_bytes(number, count_padding):
@@ -128,9 +146,9 @@ def test_means_of_bytes(number, count_padding):
     np.testing.assert_allclose(stored.astype(float), real.mean((1, 2)) / 0.75 + 1, atol=0.5001)
 
 
-def test_each_result_is_the_real_networks_rounded():
+@pytest.mark.parametrize("graph", [every_integer(), resized_bytes()], ids=lambda graph: graph.name)
+def test_each_result_is_the_real_networks_rounded(graph):
     """Each node of the network, given its own inputs, is within a step of the real numbers' result."""
-    graph = every_integer()
     nodes = [node.name for node in graph.nodes[1:]]
     every = replace(graph, outputs=tuple(Output(f"out.{name}", name) for name in nodes))
     weights, batch = random_weights(graph), images(graph)

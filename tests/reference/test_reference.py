@@ -182,6 +182,23 @@ def test_add(count, shape):
     agree(ops.Add(), torch.stack([channels_first(x) for x in inputs]).sum(0), *inputs)
 
 
+@pytest.mark.parametrize("shape", [(2, 3, 5, 4), (2, 4)], ids=str)
+def test_sub(shape):
+    a, b = normal(*shape), normal(*shape) ** 2
+    agree(ops.Sub(), channels_first(a) - channels_first(b), a, b)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 5, 4), (2, 7, 4), (2, 4)], ids=str)
+def test_prelu(shape):
+    x, slope = normal(*shape), np.array([0.25, -1.5, 0.0, 3.0])
+    agree(ops.PRelu(), F.prelu(channels_first(x), torch.from_numpy(slope)), x, slope=slope)
+
+
+def test_exp():
+    x = np.linspace(-8, 8, 60).reshape(1, 3, 5, 4)
+    agree(ops.Exp(), channels_first(x).exp(), x)
+
+
 def test_scale():
     x, factors = normal(2, 3, 5, 4), normal(2, 4)
     want = torch.einsum("nchw,nc->nchw", channels_first(x), torch.from_numpy(factors))

@@ -136,7 +136,33 @@ def half(net):
     net.classifier(6)
 
 
-NETS = [half, residual, hard_swish_spelled, squeeze_excite, branches, padded, halves, transposed, multiplied]
+def resized(net):
+    """Every form of both operators; learned slopes, exp and a difference of two results."""
+    x = net.conv(9, 8, 6)
+    net.then(OP.PRELU, (1, 9, 8, 6), normal(1, 1, 6))
+    ends = []
+    for code in (OP.RESIZE_BILINEAR, OP.RESIZE_NEAREST_NEIGHBOR):
+        for how in ({}, {"AlignCorners": True}, {"HalfPixelCenters": True}):
+            net.then(code, (1, 7, 20, 6), np.array([7, 20], np.int32), **how)
+            ends.append(net.then(code, (1, 9, 8, 6), np.array([9, 8], np.int32), **how))
+    net.at = net.op(OP.SUB, [ends[-1], x], net.tensor((1, 9, 8, 6)), FusedActivationFunction=ACT.NONE)
+    net.then(OP.EXP, (1, 9, 8, 6))
+    net.classifier(6)
+
+
+def dilated(net):
+    """SAME and VALID, also with strides, which the format allows."""
+    net.conv(9, 8, 6, DilationHFactor=2, DilationWFactor=3)
+    net.then(OP.DEPTHWISE_CONV_2D, (1, 5, 4, 6), normal(1, 3, 3, 6), normal(6), DepthMultiplier=1,
+             **SAME | {"StrideH": 2, "StrideW": 2, "DilationHFactor": 3, "DilationWFactor": 2})  # fmt: skip
+    net.conv(1, 2, 5, 6, Padding=PAD.VALID, DilationHFactor=2)
+    net.classifier(5)
+
+
+NETS = [
+    half, resized, dilated, residual, hard_swish_spelled, squeeze_excite, branches, padded, halves, transposed,
+    multiplied,
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("build", NETS, ids=lambda build: build.__name__)
@@ -382,7 +408,7 @@ def refusal(net, path) -> str:
     return line.removeprefix(f"{path}: ")
 
 
-@pytest.mark.parametrize("code", [OP.TANH, OP.CUSTOM, OP.GELU, OP.TRANSPOSE_CONV, OP.RESIZE_BILINEAR, OP.BATCH_MATMUL])
+@pytest.mark.parametrize("code", [OP.TANH, OP.CUSTOM, OP.GELU, OP.TRANSPOSE_CONV, OP.ELU, OP.BATCH_MATMUL])
 def test_an_operator_that_the_graph_does_not_have(code, tmp_path):
     net = Net()
     net.then(code, (1, 9, 8, 3))
@@ -405,8 +431,8 @@ def test_true_reasons(tmp_path):
     net.conv(9, 8, 4)
     assert refusal(net, path) == "gives (1, 9, 8, 4), not one number per class"
     net = Net()
-    net.conv(9, 8, 4, DilationHFactor=2)
-    assert refusal(net, path).endswith("has dilations (2, 1); only 1 is supported")
+    net.conv(9, 8, 4, DilationHFactor=0)
+    assert refusal(net, path).endswith("has dilations (0, 1), not two numbers of at least 1")
     net = Net((1, 1, 1, 1024))
     assert "takes (1, 1, 1, 1024), not one image of one or three channels" in refusal(net, path)
     net = Net((4, 9, 8, 3))

@@ -8,7 +8,8 @@ from smallcnn.errors import FileError
 from smallcnn.foreign import idioms, views
 from smallcnn.foreign.gates import gated
 from smallcnn.foreign.network import Network
-from smallcnn.foreign.views import Array, View
+from smallcnn.foreign.views import Array, View, decimal
+from smallcnn.ir import ops
 from smallcnn.ir.checks import shown
 
 Operand = View | Array
@@ -25,9 +26,9 @@ def plus(net: Network, a: Operand, b: Operand, label: str) -> View:
 
 
 def minus(net: Network, a: Operand, b: Operand, label: str) -> View:
-    """The difference of a result and a constant, or of a constant and a result."""
+    """The difference."""
     if isinstance(a, View) and isinstance(b, View):
-        raise FileError("subtracts one result from another; the graph can add them")
+        return net.together(ops.Sub(), [a, b], label)
     view, constant = _apart(net, a, b)
     sign = 1.0 if isinstance(a, View) else -1.0
     return idioms.scale_and_shift(net, view, np.array(sign), -sign * constant, label)
@@ -52,6 +53,18 @@ def over(net: Network, a: Operand, b: Operand, label: str) -> View:
     return idioms.scale_and_shift(net, view, scale, _ZERO, label)
 
 
+def prelu(net: Network, view: View, slopes: Array, label: str) -> View:
+    """A leaky ReLU with learned slopes: one number, or one per channel, that may be repeated along the plane."""
+    for axis in range(slopes.ndim):
+        first = slopes.take([0], axis) if slopes.size else slopes
+        slopes = first if (slopes == first).all() else slopes
+    if slopes.size == 1 and slopes.item() >= 0:
+        return idioms.leaky_relu(net, view, decimal(slopes.item()), label)
+    view, slopes = per_channel(net, view, slopes)
+    slopes = np.broadcast_to(slopes, view.node.shape[-1:])
+    return replace(view, node=net.add(ops.PRelu(), [view.node], label, slope=slopes))
+
+
 def _apart(net: Network, a: Operand, b: Operand) -> tuple[View, Array]:
     """The operand that is a result, and the constant as one number or one per channel."""
     view, constant = (a, b) if isinstance(a, View) else (b, a)
@@ -62,6 +75,9 @@ def _apart(net: Network, a: Operand, b: Operand) -> tuple[View, Array]:
 
 def per_channel(net: Network, view: View, constant: Array) -> tuple[View, Array]:
     """`constant` as one number or one per channel of `view`, which it must not broadcast; float64."""
+    columns = view.sizes[-1:]
+    if constant.shape[-1:] == columns != view.node.shape[-1:]:
+        view = net.rows(view) or view
     view = net.ordered(view)
     axes = max(len(view.dims), constant.ndim)
     dims, channels = views.broadcast(view.dims, axes), view.node.shape[-1]

@@ -53,13 +53,6 @@ def leaky_relu(net: Network, view: View, slope: float, label: str) -> View:
     return net.activation(view, "leaky_relu", label, slope=slope)
 
 
-def prelu(net: Network, view: View, slopes: Array, label: str) -> View:
-    """A leaky ReLU with learned slopes, which must be one number."""
-    if not slopes.size or (slopes != slopes.flat[0]).any():
-        raise FileError("has a slope per channel; the graph's leaky ReLU has a single slope")
-    return leaky_relu(net, view, decimal(float(slopes.flat[0])), label)
-
-
 def hard_sigmoid(net: Network, view: View, slope: float, offset: float, label: str) -> View:
     """min(max(slope * x + offset, 0), 1)."""
     if close(slope, 1 / 6) and close(offset, 0.5):

@@ -26,6 +26,8 @@ from smallcnn.reference.numbers import stored
 _Weights = Mapping[str, Array]
 _DEEPEST = 50
 """Operators in a row that a quantize may move before."""
+_ON_BYTES = ops.Add | ops.Sub | ops.Scale | ops.Pool | ops.GlobalPool | ops.PRelu | ops.Activation
+"""Operators that compute with bytes, besides those with weights on a grid."""
 
 
 def integers(
@@ -104,12 +106,14 @@ class _Made:
                 return _Value(node.name, self._kept(node.name, node.op, sources))
             if self._only_quantized(node) and (depth := 1 + max(value.depth for value in inputs)) < _DEEPEST:
                 return _Value(node.name, None, node.op, tuple(inputs), depth)
-        elif on_bytes and isinstance(node.op, ops.Conv | ops.Dense):
-            if made := self._weighted(node, node.op, sources[0]):
-                return _Value(node.name, made)
-        elif on_bytes and isinstance(node.op, ops.Add | ops.Scale | ops.Pool | ops.GlobalPool | ops.Activation):
-            return _Value(node.name, self._add(node.name, node.op, sources))
-        made = self._add(node.name, node.op, [self._as_real(value) for value in inputs])
+        if (
+            on_bytes
+            and isinstance(node.op, ops.Conv | ops.Dense)
+            and (made := self._weighted(node, node.op, sources[0]))
+        ):
+            return _Value(node.name, made)
+        whole = on_bytes and isinstance(node.op, _ON_BYTES)
+        made = self._add(node.name, node.op, sources if whole else [self._as_real(value) for value in inputs])
         for key in self._old.weights_of(node):
             self.weights[f"{made.name}.{key}"] = self._given[f"{node.name}.{key}"]
         return _Value(node.name, made)

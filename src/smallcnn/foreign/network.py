@@ -126,6 +126,10 @@ class Network:
 
     def sum(self, terms: Sequence[View], label: str) -> View:
         """The sum of results of one shape."""
+        return self.together(ops.Add(), terms, label)
+
+    def together(self, op: ops.Add | ops.Sub, terms: Sequence[View], label: str) -> View:
+        """The sum or difference of results of one shape."""
         axes = max(len(term.dims) for term in terms)
         if len({(term.dims, term.node.shape) for term in terms}) > 1:
             terms = [self.ordered(term) for term in terms]
@@ -133,10 +137,10 @@ class Network:
             terms = [self.vector(term) for term in terms]
         dims = [views.broadcast(term.dims, axes) for term in terms]
         if len(set(dims)) > 1 or len({term.node.shape for term in terms}) > 1:
-            raise FileError(
-                f"adds results of different shapes: {' and '.join(shown(term.sizes) for term in terms[:4])}"
-            )
-        return View(self.add(ops.Add(), [term.node for term in terms], label), dims[0])
+            verb = "adds" if isinstance(op, ops.Add) else "subtracts"
+            shapes = " and ".join(shown(term.sizes) for term in terms[:4])
+            raise FileError(f"{verb} results of different shapes: {shapes}")
+        return View(self.add(op, [term.node for term in terms], label), dims[0])
 
     def mean(self, view: View, axes: Collection[int], label: str, *, keep: bool) -> View:
         """The mean over axes, the plane or one of its sides; `keep` leaves them with length 1."""
@@ -269,7 +273,7 @@ class Network:
             turned = np.empty_like(weight)
             turned[:, order] = weight
             weight = turned
-        if len(node.shape) == 3:
+        if len(node.shape) > 1:
             node = self._once(ops.Flatten(), view)
         op = ops.Dense(out=len(weight), bias=bias is not None, number=number, grid=grid)
         made = self.add(op, [node], label, weight=weight, **({} if bias is None else {"bias": bias}))

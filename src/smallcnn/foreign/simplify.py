@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from smallcnn.errors import FileError
+from smallcnn.foreign.channel_scales import without_channel_scales
 from smallcnn.foreign.entry import Entry, Reach, frontier, nothing
 from smallcnn.foreign.network import Affine, Network
 from smallcnn.foreign.views import Array
@@ -37,7 +38,9 @@ def simplify(network: Network, outputs: Mapping[str, Node], name: str, reach: Re
     wanted = [node.name for node in graph]
     done = tuple(frontier(network, wanted, ends, "pools").values())
     graph, entry = _without_entry(graph, network, frontier(network, wanted, ends, reach))
-    graph, weights = _without_affine(graph, network)
+    by_node = {node.name: network.weights[node.name] for node in graph}
+    graph, by_node = without_channel_scales(graph, network.affine, by_node)
+    graph, weights = _without_affine(graph, network, by_node)
     graph = without_pads(graph)
     graph = replace(graph, taps=(features_of(graph.nodes),))
     return Simplified(graph, {key: weights[key] for key in graph.weights}, entry, done)
@@ -69,9 +72,9 @@ def _without_entry(graph: Graph, network: Network, ends: Mapping[str, Entry]) ->
     return rewrite(graph, without=steps - {network.input.name}), entry
 
 
-def _without_affine(graph: Graph, network: Network) -> tuple[Graph, _Weights]:
+def _without_affine(graph: Graph, network: Network, by_node: Mapping[str, _Weights]) -> tuple[Graph, _Weights]:
     """Scale and shift merged into the layers before them."""
-    weights = {node.name: dict(network.weights[node.name]) for node in graph}
+    weights = {node.name: dict(by_node[node.name]) for node in graph}
     merged: dict[str, str] = {}
     changed: dict[str, ops.Op] = {}
     for node in graph:

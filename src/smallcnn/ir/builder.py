@@ -16,7 +16,7 @@ from typing import Literal
 from smallcnn.errors import GraphError
 from smallcnn.ir import checks, ops
 from smallcnn.ir.graph import Graph, Node, Output, make_node
-from smallcnn.ir.ops import ActivationKind, Op, Padding, Pair
+from smallcnn.ir.ops import ActivationKind, Coordinates, Op, Padding, Pair, Rounding
 from smallcnn.ir.types import LOGITS, Grid, Number, Shape
 
 Size = int | Pair
@@ -125,6 +125,14 @@ class Builder:
         """An elementwise function; `slope` is leaky_relu's."""
         return self._add(ops.Activation, (x,), name, function=function, slope=slope)
 
+    def prelu(self, x: Node, *, name: str | None = None) -> Node:
+        """x, or below 0 a learned slope times x, one for each channel."""
+        return self._add(ops.PRelu, (x,), name)
+
+    def exp(self, x: Node, *, name: str | None = None) -> Node:
+        """e to the power of x."""
+        return self._add(ops.Exp, (x,), name)
+
     def clip(self, x: Node, low: float, high: float, *, name: str | None = None) -> Node:
         """min(max(x, low), high)."""
         return self._add(ops.Clip, (x,), name, low=low, high=high)
@@ -159,6 +167,22 @@ class Builder:
         window = (kernel, stride, padding)
         return self._add(ops.Pool, (x,), name, window=window, function="average", count_padding=count_padding)
 
+    def resize(
+        self,
+        x: Node,
+        height: int,
+        width: int,
+        *,
+        mode: Literal["nearest", "bilinear"],
+        coordinates: Coordinates = "half_pixel",
+        rounding: Rounding = "floor",
+        name: str | None = None,
+    ) -> Node:
+        """Another size of a map: (H, W, C) -> (height, width, C); `rounding` is that of "nearest"."""
+        return self._add(
+            ops.Resize, (x,), name, height=height, width=width, mode=mode, coordinates=coordinates, rounding=rounding
+        )
+
     def global_pool(self, x: Node, *, name: str | None = None) -> Node:
         """Mean over the plane: (H, W, C) -> (C,)."""
         return self._add(ops.GlobalPool, (x,), name)
@@ -183,6 +207,10 @@ class Builder:
     def add(self, *xs: Node, name: str | None = None) -> Node:
         """Elementwise sum of tensors of one shape."""
         return self._add(ops.Add, xs, name)
+
+    def sub(self, x: Node, y: Node, *, name: str | None = None) -> Node:
+        """Elementwise difference x - y of tensors of one shape."""
+        return self._add(ops.Sub, (x, y), name)
 
     def scale(self, x: Node, factors: Node, *, name: str | None = None) -> Node:
         """Channels of a map times a vector: (H, W, C), (C,) -> (H, W, C)."""

@@ -5,7 +5,7 @@ from math import inf
 from typing import Any
 
 from smallcnn.errors import FileError
-from smallcnn.foreign import idioms
+from smallcnn.foreign import arithmetic, idioms
 from smallcnn.foreign.network import Network
 from smallcnn.foreign.views import View
 from smallcnn.ir.checks import shown
@@ -87,8 +87,8 @@ def leaky_relu(net: Network, call: Call) -> View:
 
 
 def prelu(net: Network, call: Call) -> View:
-    """PReLU, if its slopes are one number."""
-    return idioms.prelu(net, call.view(), call.tensors("alpha")["alpha"], call.label)
+    """PReLU, whose slopes may be shared along the plane or the channels."""
+    return arithmetic.prelu(net, call.view(), call.tensors("alpha")["alpha"], call.label)
 
 
 _LAYERS: dict[str, Reader] = {"LeakyReLU": leaky_relu, "PReLU": prelu, "ReLU": relu, "Softmax": softmax}

@@ -4,7 +4,7 @@ Each function takes the network so far and the call, adds nodes and returns the 
 node's result with its axes arranged in some way (`foreign.views`), channels last.
 """
 
-from smallcnn.keras import activations, moving, numbers, windows
+from smallcnn.keras import activations, moving, numbers, resizing, windows
 from smallcnn.keras.call import Reader
 
 READERS: dict[str, Reader] = {
@@ -41,7 +41,7 @@ READERS: dict[str, Reader] = {
     "Permute": moving.permute,
     "RandomBrightness": moving.same,
     "RandomContrast": moving.same,
-    "RandomCrop": moving.resizing,
+    "RandomCrop": moving.cropped,
     "RandomFlip": moving.same,
     "RandomHeight": moving.same,
     "RandomRotation": moving.same,
@@ -53,7 +53,7 @@ READERS: dict[str, Reader] = {
     "Relu6": activations.named_activation("relu6"),
     "Rescaling": numbers.rescaling,
     "Reshape": moving.reshape,
-    "Resizing": moving.resizing,
+    "Resizing": resizing.resizing,
     "SeparableConv2D": windows.separable,
     "SeparableConvolution2D": windows.separable,
     "Sigmoid": activations.named_activation("sigmoid"),
@@ -62,6 +62,7 @@ READERS: dict[str, Reader] = {
     "Subtract": numbers.subtract,
     "SyncBatchNormalization": numbers.batch_norm,
     "TrueDivide": numbers.divide,
+    "UpSampling2D": resizing.upsampling,
     "ZeroPadding2D": windows.zero_padding,
 }
 """Layers, and the operations that Keras 3 writes between them."""

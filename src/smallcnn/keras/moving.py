@@ -43,9 +43,9 @@ def same(net: Network, call: Call) -> View:  # noqa: ARG001
     return call.moved()
 
 
-def resizing(net: Network, call: Call) -> View:  # noqa: ARG001
-    """Resizing to the size the image already has."""
+def cropped(net: Network, call: Call) -> View:  # noqa: ARG001
+    """RandomCrop to the size the image already has."""
     view, size = call.moved(), (call.whole("height"), call.whole("width"))
     if view.sizes[1:3] != size:
-        raise FileError(f"resizes {shown(view.sizes[1:3])} to {size}, which the graph cannot do")
+        raise FileError(f"crops {shown(view.sizes[1:3])} to {size}, which the graph cannot do")
     return view

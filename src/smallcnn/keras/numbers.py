@@ -75,7 +75,7 @@ def multiply(net: Network, call: Call) -> View:
 
 
 def subtract(net: Network, call: Call) -> View:
-    """Subtract, of a result and a constant."""
+    """Subtract, of two results, or of a result and a constant."""
     return arithmetic.minus(net, *_pair(call), call.label)
 
 

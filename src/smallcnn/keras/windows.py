@@ -6,6 +6,7 @@ from typing import Any
 
 from smallcnn.errors import FileError
 from smallcnn.foreign.channels_last import channels_last, map_last, plain
+from smallcnn.foreign.dilation import dilated
 from smallcnn.foreign.network import Network
 from smallcnn.foreign.views import Array, View
 from smallcnn.ir import ops
@@ -34,13 +35,13 @@ def _convolved(net: Network, call: Call, node: Node, label: str, own: dict[str, 
     """A convolution with the layer's strides and padding, its weight (out, in / groups, height, width)."""
     check_channels_last(call)
     kernel = (own["weight"].shape[2], own["weight"].shape[3])
-    dilation = call.two("dilation_rate", default=1)
-    if any(step != 1 and side > 1 for step, side in zip(dilation, kernel, strict=True)):
-        raise FileError(f"has dilations {dilation}; only 1 is supported")
     stride = call.two("strides", "subsample", default=1)
-    padding = _padding(call, node.shape[:2], kernel, stride)
-    out = len(own["weight"])
-    op = ops.Conv(out=out, kernel=kernel, stride=stride, padding=padding, groups=groups, bias="bias" in own)
+    dilation, reach = dilated(kernel, call.two("dilation_rate", default=1))
+    padding = _padding(call, node.shape[:2], reach, stride)
+    op = ops.Conv(
+        out=len(own["weight"]), kernel=kernel, stride=stride, padding=padding, dilation=dilation, groups=groups,
+        bias="bias" in own,
+    )  # fmt: skip
     return net.add(op, [node], label, **own)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -113,6 +114,12 @@ class Nodes:
                 return self.emit("BatchNormalization", inputs, name, epsilon=op.epsilon)
             case ops.Activation() as op:
                 return self._activation(op, source, inputs, name)
+            case ops.PRelu():
+                return self.emit("PRelu", inputs + self._slopes(node, source), name)
+            case ops.Exp():
+                return self.emit("Exp", inputs, name)
+            case ops.Resize() as op:
+                return self._resize(op, source, inputs, name)
             case ops.Clip(low=low, high=high):
                 return self.emit("Clip", inputs + self._bounds(source, low, high), name)
             case ops.Pad(padding=((top, bottom), (left, right))):
@@ -134,6 +141,8 @@ class Nodes:
                 return self.emit("Flatten", [last], name)
             case ops.Add():
                 return self.emit("Add" if len(inputs) == 2 else "Sum", inputs, name)
+            case ops.Sub():
+                return self.emit("Sub", inputs, name)
             case ops.Scale():
                 axes = self.constant("/axes_of_plane", np.array([2, 3]))
                 return self.emit("Mul", [inputs[0], self.emit("Unsqueeze", [inputs[1], axes])], name)
@@ -171,6 +180,29 @@ class Nodes:
                 return inputs[0] if source.number == "int32" else self._dequantized(inputs[0], name, source)
             case op:
                 raise NotImplementedError(f"no ONNX form of {op.kind}")
+
+    def _slopes(self, node: Node, source: Tensor) -> list[str]:
+        """PRelu's second input, which is aligned with the last axes of its first."""
+        name = f"{node.name}.slope"
+        return [self.constant(name, self.weights[name].reshape(-1, *[1] * (2 if len(source.shape) == 3 else 0)))]
+
+    def _resize(self, op: ops.Resize, source: Tensor, inputs: list[str], name: str) -> str:
+        """Resize by scales, as sizes would include the batch.
+
+        Nearest pixels are gathered instead if the rounding of a scale could decide which they are.
+        """
+        sides = tuple(zip(source.shape[:2], (op.height, op.width), strict=True))
+        if op.mode == "nearest" and not all(_sure(op, *side) for side in sides):
+            rows, columns = (np.array([low for low, _, _ in op.taps(*side)]) for side in sides)
+            x = self.emit("Gather", [*inputs, self.constant(f"{name}.rows", rows)], axis=2)
+            return self.emit("Gather", [x, self.constant(f"{name}.columns", columns)], name, axis=3)
+        scales = [np.float32(after / before) for before, after in sides]
+        for i, (before, after) in enumerate(sides):
+            if float(scales[i]) < Fraction(after, before):  # sizes are rounded down
+                scales[i] = np.nextafter(scales[i], np.float32(np.inf))
+        inputs += ["", self.constant(f"{name}.scales", np.array([1, 1, *scales], np.float32))]
+        how = {"mode": "nearest", "nearest_mode": op.rounding} if op.mode == "nearest" else {"mode": "linear"}
+        return self.emit("Resize", inputs, name, coordinate_transformation_mode=op.coordinates, **how)
 
     def _activation(self, op: ops.Activation, source: Tensor, inputs: list[str], name: str) -> str:
         match op.function:
@@ -221,6 +253,14 @@ class Nodes:
         x = self.emit("Reshape", [inputs[0], self.constant(f"{node.name}.apart", apart)])
         x = self.emit("Transpose", [x], perm=[0, 2, 1, 3, 4])
         return self.emit("Reshape", [x, self.constant(f"{node.name}.together", together)], name)
+
+
+def _sure(op: ops.Resize, before: int, after: int) -> bool:
+    """Whether no rounding of the scale to float32 can change the nearest pixels along an axis."""
+    if op.coordinates == "align_corners" or Fraction(float(np.float32(after / before))) == Fraction(after, before):
+        return True
+    half = Fraction(0 if op.rounding in ("floor", "ceil") else 1, 2)
+    return all((op.position(pixel, before, after) + half).denominator > 1 for pixel in range(1, after))
 
 
 def renamed(name: str, taken: Collection[str]) -> str:

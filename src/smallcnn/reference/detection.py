@@ -3,12 +3,16 @@ engine; exp, tanh, powers and sums of them are computed in float64 and rounded o
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 
 from smallcnn.ir import ops
 
 Array = np.ndarray
+
+_FIRST, _MORE = 4, 8
+"""Boxes looked at first, per object to keep; and how many times as many whenever those were too few."""
 
 
 def detect(op: ops.Detect, coded: Array, scores: Array, objectness: Array | None = None) -> Array:
@@ -17,19 +21,26 @@ def detect(op: ops.Detect, coded: Array, scores: Array, objectness: Array | None
     likely = probabilities(op, np.asarray(scores, np.float32), objectness)
     if op.across:
         best = likely.argmax(1)
-        kept = [(best[anchor], anchor) for anchor in suppressed(op, boxes, likely.max(1))]
+        anchor = np.flatnonzero(likely.max(1) > np.float32(op.threshold))
+        number = best[anchor]
+        group = np.zeros_like(number)
     else:
-        kept = [(number, anchor) for number, own in enumerate(likely.T) for anchor in suppressed(op, boxes, own)]
-    kept.sort(key=lambda one: (-likely[one[1], one[0]], one))
+        anchor, number = np.nonzero(likely > np.float32(op.threshold))
+        group = number
+    score = likely[anchor, number]
+    kept = suppressed(op, boxes[anchor], score, group, anchor)
+    kept = kept[np.lexsort((anchor[kept], number[kept], -score[kept]))]
     found = np.zeros((op.most, 6), np.float32)
-    for row, (number, anchor) in zip(found, kept, strict=False):
-        row[:] = *boxes[anchor], likely[anchor, number], number
+    found[: len(kept)] = np.concatenate([boxes[anchor[kept]], score[kept, None], number[kept, None]], 1)
     return found
 
 
+@lru_cache(maxsize=8)
 def anchors(op: ops.Detect) -> Array:
-    """Centre x, centre y, width, height of every anchor, (N, 4) float32."""
-    return np.array([box for grid in op.anchors for box in grid.boxes()], np.float32)
+    """Centre x, centre y, width, height of every anchor, (N, 4) float32, read-only."""
+    boxes = np.array([box for grid in op.anchors for box in grid.boxes()], np.float32)
+    boxes.flags.writeable = False
+    return boxes
 
 
 def decoded(op: ops.Detect, coded: Array) -> Array:
@@ -65,21 +76,35 @@ def probabilities(op: ops.Detect, scores: Array, objectness: Array | None = None
     return _rounded(lambda score: np.float64(own) ** power * np.maximum(score, 0) ** (1 - power), scores)
 
 
-def suppressed(op: ops.Detect, boxes: Array, scores: Array) -> list[int]:
-    """The anchors that greedy non-maximum suppression keeps among boxes (N, 4) with scores (N,), at most `most`."""
-    order = np.argsort(-scores, kind="stable")
-    order = order[scores[order] > np.float32(op.threshold)]
-    kept: list[int] = []
-    while len(order) and len(kept) < op.most:
-        kept.append(int(order[0]))
-        order = order[1:][~(overlap(boxes[order[0]], boxes[order[1:]]) > np.float32(op.overlap))]
-    return kept
+def suppressed(op: ops.Detect, boxes: Array, scores: Array, groups: Array, anchors: Array) -> Array:
+    """The places that greedy non-maximum suppression keeps among boxes (n, 4), at most `most`, in the order it does.
+
+    Boxes of one group suppress each other. Equal scores are taken by group, then by anchor. Only the best boxes are
+    looked at, as long as they suffice: whether a box is kept depends on none after it.
+    """
+    count = _FIRST * op.most
+    while True:
+        best = np.arange(len(scores))
+        if count < len(scores):
+            best = np.flatnonzero(scores >= np.partition(scores, -count)[-count])
+        order = best[np.lexsort((anchors[best], groups[best], -scores[best]))]
+        kept: list[int] = []
+        while len(order) and len(kept) < op.most:
+            first, order = order[0], order[1:]
+            kept.append(int(first))
+            rivals = np.flatnonzero(groups[order] == groups[first])
+            if len(rivals):
+                beaten = overlap(boxes[first], boxes[order[rivals]]) > np.float32(op.overlap)
+                order = np.delete(order, rivals[beaten])
+        if len(kept) == op.most or len(best) == len(scores):
+            return np.array(kept, np.int64)
+        count *= _MORE
 
 
 def overlap(box: Array, others: Array) -> Array:
     """Intersection over union (N,) of a box (4,) with others (N, 4); 0 where the union is empty."""
-    low, high = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
-    shared = np.prod(np.maximum(high - low, 0), 1)
+    sides = np.maximum(np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2]), 0)
+    shared = sides[:, 0] * sides[:, 1]
     union = _area(box[None]) + _area(others) - shared
     return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
 

@@ -70,8 +70,16 @@ def apply(op: ops.Op, inputs: list[Array], weights: Mapping[str, Array], tensors
             return x.mean((1, 2))
         case ops.Flatten():
             return x.reshape(len(x), -1)
+        case ops.PRelu():
+            return np.where(x < 0, weights["slope"] * x, x)
+        case ops.Exp():
+            return np.exp(x)
+        case ops.Resize():
+            return _resized(op, _resized(op, x, 1, op.height), 2, op.width)
         case ops.Add():
             return np.add.reduce(inputs)
+        case ops.Sub():
+            return inputs[0] - inputs[1]
         case ops.Scale():
             return x * inputs[1][:, None, None, :]
         case ops.Concat():
@@ -134,6 +142,15 @@ def _margins(op: ops.Pad, x: Array, zero: float) -> Array:
     height, width = x.shape[1:3]
     kept = x[:, max(-top, 0) : height - max(-bottom, 0), max(-left, 0) : width - max(-right, 0)]
     return _pad(kept, ((max(top, 0), max(bottom, 0)), (max(left, 0), max(right, 0))), zero)
+
+
+def _resized(op: ops.Resize, x: Array, axis: int, after: int) -> Array:
+    """Height (axis 1) or width (axis 2) brought to `after` pixels."""
+    low, high, weight = (np.array(column) for column in zip(*op.taps(x.shape[axis], after), strict=True))
+    if op.mode == "nearest":
+        return x.take(low, axis)
+    weight = weight.reshape(-1, *[1] * (x.ndim - 1 - axis))
+    return x.take(low, axis) * (1 - weight) + x.take(high, axis) * weight
 
 
 def _conv(op: ops.Conv, x: Array, weight: Array) -> Array:

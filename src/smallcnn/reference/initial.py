@@ -16,6 +16,7 @@ from smallcnn.reference.numbers import stored
 Weights = Mapping[str, np.ndarray]
 _PREDICTOR = 0.03
 _OBJECT = 0.01
+_CONSTANT = {"weight": 1, "bias": 0, "running_mean": 0, "running_var": 1, "slope": 0.25}
 
 
 def initial_weights(graph: Graph, seed: int = 0) -> dict[str, np.ndarray]:
@@ -25,7 +26,7 @@ def initial_weights(graph: Graph, seed: int = 0) -> dict[str, np.ndarray]:
     group is its own. Depthwise ones start near the identity instead, 1 in the middle plus normal noise with standard
     deviation 0.2 everywhere: each filter sees a single channel, and a sequence of random ones blurs the input of the
     next (after the identity of Zagoruyko and Komodakis 2017, arXiv 1706.00388). Dense layers: normal with standard
-    deviation 0.01. Biases 0; batch norm the identity.
+    deviation 0.01. Biases 0; batch norm the identity; slopes of prelu 0.25, as in the paper by He et al., section 2.1.
 
     What gives a detector's codes and scores: normal with standard deviation 0.03, as in TensorFlow's released
     configurations, and biases of scores by which an anchor holds an object with a probability of 0.01 (Lin et al. 2017,
@@ -44,7 +45,7 @@ def initial_weights(graph: Graph, seed: int = 0) -> dict[str, np.ndarray]:
                 if depthwise:
                     value[..., weight.shape[-2] // 2, weight.shape[-1] // 2] += 1
             else:
-                value = np.full(weight.shape, key in ("weight", "running_var"), np.float32)
+                value = np.full(weight.shape, _CONSTANT[key], np.float32)
                 if key == "bias" and node.name in scores:
                     value += np.resize(_prior(graph), weight.shape)
             grid = weight.tensor.grid

@@ -6,7 +6,7 @@
     convolution, dense   sum of (input - its zero) * (weight - its zero), plus the bias; modulo 2**32
     scale (a map's channels by a vector)   (map - its zero) * (vector - its zero)
     global pool          sum of (input - zero); an average pool the same over each window, its padding adding nothing
-    add                  one sum, input - zero, for each input
+    add, sub             one sum, input - zero, for each input; of what sub takes away, zero - input
     quantize             round(sum * multiplier) + zero, saturated; multiplier = scale of the sum / scale of the result
 
 The scale of a sum is the product of its factors' scales; of a mean, its input's divided by the number of terms. Scales,
@@ -17,9 +17,9 @@ XNNPACK's float32 requantization; gemmlowp and TensorFlow Lite's reference kerne
 instead, and may be one step off.
 
 relu, relu6 and clip of stored numbers bound them by the nearest stored numbers of their bounds. Any other activation of
-stored numbers is the function of the number stood for, rounded to float32. A dequantize gives the float32 product of
-scale and (stored - zero), of a sum of scale and sum. Operators on float32 are those of `reference.floating`, rounded to
-float32; only for them may engines differ, as they round within the operator.
+stored numbers, and prelu, is the function of the number stood for, rounded to float32. A dequantize gives the float32
+product of scale and (stored - zero), of a sum of scale and sum. Operators on float32 are those of `reference.floating`,
+rounded to float32; only for them may engines differ, as they round within the operator.
 """
 
 from collections.abc import Mapping, Sequence
@@ -111,9 +111,11 @@ def apply(op: ops.Op, inputs: Sequence[Value], weights: Mapping[str, Array], ten
             return _window_sums(op, centred[0], scales[0])
         case ops.Add():
             return Sums(tuple(zip(centred, scales, strict=True)))
-        case ops.Activation():
+        case ops.Sub():
+            return Sums(((centred[0], scales[0]), (-centred[1], scales[1])))
+        case ops.Activation() | ops.PRelu():
             values = Sums(((centred[0], scales[0]),)).real().astype(np.float64)
-            return np.asarray(floating.apply(op, [values], {})).astype(np.float32)
+            return np.asarray(floating.apply(op, [values], weights)).astype(np.float32)
         case _:
             raise NotImplementedError(f"the reference does not define {op.kind} of whole numbers")
 

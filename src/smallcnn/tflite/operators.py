@@ -18,7 +18,7 @@ from smallcnn.foreign.network import Network
 from smallcnn.foreign.views import View, along
 from smallcnn.ir import ops
 from smallcnn.ir.checks import shown
-from smallcnn.tflite import moving, windows
+from smallcnn.tflite import moving, resizing, windows
 from smallcnn.tflite.call import Call, Reader
 
 
@@ -43,8 +43,13 @@ def leaky_relu(net: Network, call: Call) -> View:
 
 
 def prelu(net: Network, call: Call) -> View:
-    """PRELU, if its slopes are one number."""
-    return idioms.prelu(net, call.view(), call.real(1, "slope"), call.label)
+    """PRELU, with one slope or one per channel."""
+    return arithmetic.prelu(net, call.view(), call.real(1, "slope"), call.label)
+
+
+def exp(net: Network, call: Call) -> View:
+    """EXP."""
+    return net.on(call.view(), ops.Exp(), call.label)
 
 
 def bound(net: Network, call: Call) -> View:
@@ -83,6 +88,7 @@ READERS: dict[str, Reader] = {
     "DEPTHWISE_CONV_2D": windows.depthwise,
     "DEQUANTIZE": moving.same,
     "DIV": binary(arithmetic.over),
+    "EXP": exp,
     "EXPAND_DIMS": moving.reshape,
     "FULLY_CONNECTED": windows.dense,
     "GATHER": moving.gather,
@@ -105,6 +111,8 @@ READERS: dict[str, Reader] = {
     "RELU_0_TO_1": clipped(0, 1),
     "RELU_N1_TO_1": clipped(-1, 1),
     "RESHAPE": moving.reshape,
+    "RESIZE_BILINEAR": resizing.bilinear,
+    "RESIZE_NEAREST_NEIGHBOR": resizing.nearest,
     "SLICE": moving.cut,
     "SOFTMAX": softmax,
     "SPLIT": moving.split,

@@ -20,7 +20,7 @@ from smallcnn.tflite.file import Array, Grid
 Range = tuple[float, float]
 
 _ANY: Range = (-inf, inf)
-_SAME = (ops.Pool, ops.GlobalPool, ops.Flatten, ops.Slice, ops.Shuffle, ops.Dropout, ops.Pad)
+_SAME = (ops.Pool, ops.GlobalPool, ops.Flatten, ops.Slice, ops.Shuffle, ops.Dropout, ops.Pad, ops.Resize)
 """Operators whose results lie between the smallest and the largest of their input, or are 0."""
 
 
@@ -50,6 +50,8 @@ class Ranges:
         match node.op:
             case ops.Activation(function="sigmoid" | "hard_sigmoid"):
                 return 0.0, 1.0
+            case ops.Exp():
+                return 0.0, inf
             case ops.Concat():
                 parts = [self.known.get(name, _ANY) for name in node.inputs]
                 return min(low for low, _ in parts), max(high for _, high in parts)

@@ -18,7 +18,7 @@ from smallcnn.errors import FileError, GraphError
 from smallcnn.foreign import idioms, views
 from smallcnn.foreign.budget import Budget
 from smallcnn.foreign.channels_last import FED, ORDER, fed, told
-from smallcnn.foreign.decodings import DECODINGS, Decoding, decoding_of
+from smallcnn.foreign.decodings import decoding_at, decoding_of
 from smallcnn.foreign.detectors import outputs
 from smallcnn.foreign.entry import composed
 from smallcnn.foreign.labels import told_apart, usual_labels, usual_of_objects
@@ -86,16 +86,11 @@ def _model(file: File, metadata: Metadata, read: Read, overrides: Overrides) -> 
 def _found(named: tuple[str, ...] | None, graph: Graph, end: Node) -> tuple[str, ...]:
     """The file's labels of a detector's classes, without one of the background; else COCO's, or numbers."""
     assert isinstance(end.op, ops.Detect)
-    if known := _known(end):
+    if known := decoding_at(end):
         return known.labels
     classes = end.op.found_classes(graph.input_shapes(end)[1])
     names = named[-classes:] if named and len(named) in (classes, classes + 1) else ()
     return told_apart(names) if names else usual_of_objects(classes)
-
-
-def _known(end: Node) -> Decoding | None:
-    """The known decoding that a detector ends in."""
-    return next((known for known in DECODINGS if known.detect == end.op), None)
 
 
 def _labels(named: tuple[str, ...] | None, classes: int) -> tuple[str, ...]:
@@ -288,10 +283,9 @@ def _preparation(file: File, read: Read, metadata: Metadata, overrides: Override
         usual, said = fed(graph, *FED[pixels or "-1..1"]), said if pixels else "assumed"
     if (end := end_of(graph)) is not None:
         usual = replace(usual, fit="stretch", crop=1.0)  # objects at the borders count
-        known = _known(end)
-        if known and known.mean is not None and known.std is not None:
-            channels = graph.input_shape[2]
-            usual, said = replace(usual, mean=(known.mean,) * channels, std=(known.std,) * channels), "in the file"
+        known = decoding_at(end)
+        if known and known.mean is not None:
+            usual, said = known.preparation(usual), "in the file"
     return composed(overrides.over(usual), read.entry), "given" if overrides.says_numbers else said
 
 

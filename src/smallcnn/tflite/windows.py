@@ -9,6 +9,7 @@ import numpy as np
 from smallcnn.errors import FileError
 from smallcnn.foreign import views
 from smallcnn.foreign.channels_last import channels_last, map_last, plain
+from smallcnn.foreign.dilation import dilated
 from smallcnn.foreign.network import Network
 from smallcnn.foreign.views import View, along
 from smallcnn.ir import ops
@@ -23,13 +24,10 @@ _SAME, _VALID = 0, 1  # the schema's Padding
 
 
 def _window(call: Call, plane: Sequence[int], kernel: ops.Pair) -> tuple[ops.Pair, ops.Padding]:
-    """Stride, and padding around a plane of this size."""
+    """Stride, and padding around a plane of this size; `kernel` is the area that a filter reads."""
     stride = (call.option("StrideH"), call.option("StrideW"))
     if min(stride) < 1 or min(kernel) < 1:
         raise FileError(f"has a window of {kernel} with strides {stride}")
-    dilation = (call.option("DilationHFactor", 1), call.option("DilationWFactor", 1))
-    if any(step != 1 and side > 1 for step, side in zip(dilation, kernel, strict=True)):
-        raise FileError(f"has dilations {dilation}; only 1 is supported")
     match call.option("Padding"):
         case int(code) if code == _SAME:
             rows, columns = (same_padding(*side) for side in zip(plane, kernel, stride, strict=True))
@@ -86,10 +84,11 @@ def depthwise(net: Network, call: Call) -> View:
 def _convolved(net: Network, call: Call, node: Node, own: dict[str, Array], stored: Tensor, *, groups: int) -> View:
     out, _, *kernel = own["weight"].shape
     size = (kernel[0], kernel[1])
-    stride, padding = _window(call, node.shape[:2], size)
+    dilation, reach = dilated(size, (call.option("DilationHFactor", 1), call.option("DilationWFactor", 1)))
+    stride, padding = _window(call, node.shape[:2], reach)
     op = ops.Conv(
-        out=out, kernel=size, stride=stride, padding=padding, groups=groups, bias="bias" in own, number=stored.number,
-        grid=stored.grid,
+        out=out, kernel=size, stride=stride, padding=padding, dilation=dilation, groups=groups, bias="bias" in own,
+        number=stored.number, grid=stored.grid,
     )  # fmt: skip
     return plain(net.add(op, [node], call.label, **own))
 

@@ -25,8 +25,9 @@ from smallcnn.ir.graph import Graph, Node
 from smallcnn.ir.ops.op import BYTES
 from smallcnn.ir.rewrite import rewrite
 from smallcnn.ir.types import RANGES, Grid
-from smallcnn.module import Conv2d, GraphModule, layer
+from smallcnn.module import GraphModule
 from smallcnn.reference.numbers import stored
+from smallcnn.torch_layers import Conv2d, layer
 from smallcnn.transform.quantize.stored import weight_grid
 
 _LEAST = 2.0**-100

@@ -20,26 +20,29 @@ from smallcnn.ir.ops.elementwise import (
     Add,
     Clip,
     Dropout,
+    Exp,
     LocalResponseNorm,
+    PRelu,
     Scale,
+    Sub,
 )
 from smallcnn.ir.ops.layers import BatchNorm, Conv, Dense
 from smallcnn.ir.ops.moving import Concat, Flatten, Input, Join, Rows, Shuffle, Slice
 from smallcnn.ir.ops.numbers import Dequantize, Quantize
 from smallcnn.ir.ops.op import NO_PADDING, Op, Padding, Pair, Weight
-from smallcnn.ir.ops.plane import GlobalPool, Pad, Pool
+from smallcnn.ir.ops.plane import Coordinates, GlobalPool, Pad, Pool, Resize, Rounding
 from smallcnn.ir.types import Grid, Shape
 
 __all__ = [
     "IN_PLACE", "NO_PADDING", "OPS", "Activation", "ActivationKind", "Add", "AnchorGrid", "BatchNorm", "Clip",
-    "Concat", "Conv", "Count", "Dense", "Dequantize", "Detect", "Dropout", "Flatten", "GlobalPool", "Input", "Join",
-    "LocalResponseNorm", "Op", "Pad", "Padding", "Pair", "Pool", "Quantize", "Rows", "Scale", "Shape", "Shuffle",
-    "Slice", "Weight", "from_json", "to_json",
+    "Concat", "Conv", "Coordinates", "Count", "Dense", "Dequantize", "Detect", "Dropout", "Exp", "Flatten",
+    "GlobalPool", "Input", "Join", "LocalResponseNorm", "Op", "PRelu", "Pad", "Padding", "Pair", "Pool", "Quantize",
+    "Resize", "Rounding", "Rows", "Scale", "Shape", "Shuffle", "Slice", "Sub", "Weight", "from_json", "to_json",
 ]  # fmt: skip
 
 OPS: dict[str, type[Op]] = {op.kind: op for op in Op.__subclasses__()}
 
-IN_PLACE = (BatchNorm, Activation, Clip, Dropout, Flatten)
+IN_PLACE = (BatchNorm, Activation, PRelu, Exp, Clip, Dropout, Flatten)
 """Operators that need no second buffer: an executor may write their result over their input."""
 
 

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal, get_args
 
 from smallcnn.errors import GraphError
 from smallcnn.ir import checks
-from smallcnn.ir.ops.op import Op, listed, passed_on, sums
+from smallcnn.ir.ops.op import Op, Weight, listed, passed_on, sums
 from smallcnn.ir.types import Shape, Tensor
 
 ActivationKind = Literal["relu", "relu6", "leaky_relu", "hard_swish", "hard_sigmoid", "sigmoid"]
@@ -63,6 +63,31 @@ class Clip(Op):
 
 
 @dataclass(frozen=True)
+class PRelu(Op):
+    """x, or slope * x where x is below 0, with a learned slope for each channel.
+
+    He et al. 2015 (arXiv 1502.01852), section 2.1.
+    """
+
+    kind: ClassVar[str] = "prelu"
+
+    def on_grids(self, shape: Shape, *inputs: Tensor) -> Tensor:  # noqa: ARG002
+        """Real numbers."""
+        return Tensor(shape)
+
+    def weights(self, *inputs: Tensor) -> dict[str, Weight]:
+        """`slope` (C,)."""
+        return {"slope": Weight(Tensor(inputs[0].shape[-1:]))}
+
+
+@dataclass(frozen=True)
+class Exp(Op):
+    """e to the power of x."""
+
+    kind: ClassVar[str] = "exp"
+
+
+@dataclass(frozen=True)
 class Add(Op):
     """Elementwise sum of two or more tensors of one shape."""
 
@@ -74,6 +99,25 @@ class Add(Op):
         """The common shape."""
         if len(set(inputs)) > 1:
             raise GraphError(f"cannot add shapes {listed(inputs)}: they differ")
+        return inputs[0]
+
+    def on_grids(self, shape: Shape, *inputs: Tensor) -> Tensor:  # noqa: ARG002
+        """Real numbers."""
+        return Tensor(shape)
+
+
+@dataclass(frozen=True)
+class Sub(Op):
+    """Elementwise difference of two tensors of one shape: the first minus the second."""
+
+    kind: ClassVar[str] = "sub"
+    inputs_min: ClassVar[int] = 2
+    inputs_max: ClassVar[int | None] = 2
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        """The common shape."""
+        if len(set(inputs)) > 1:
+            raise GraphError(f"cannot subtract shapes {listed(inputs)}: they differ")
         return inputs[0]
 
     def on_grids(self, shape: Shape, *inputs: Tensor) -> Tensor:  # noqa: ARG002

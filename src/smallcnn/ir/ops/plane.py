@@ -1,13 +1,18 @@
-"""Operators with a window over the plane, and their borders."""
+"""Operators on the plane: windows and their borders, and other sizes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from math import prod
-from typing import ClassVar, Literal
+from fractions import Fraction
+from math import ceil, floor, prod
+from typing import ClassVar, Literal, get_args
 
 from smallcnn.errors import GraphError
 from smallcnn.ir import checks
 from smallcnn.ir.ops.op import NO_PADDING, Op, Padding, Pair, passed_on, sums
 from smallcnn.ir.types import Shape, Tensor
+
+Coordinates = Literal["half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric"]
+Rounding = Literal["floor", "ceil", "round_prefer_floor", "round_prefer_ceil"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +99,88 @@ class GlobalPool(Op):
         source = inputs[0]
         assert source.grid is not None
         return sums(shape, source.grid.scale, 1 / prod(source.shape[:2]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resize(Op):
+    """Another size of a map: (H, W, C) -> (height, width, C), along each axis on its own.
+
+    The result's pixel i of n reads the input of m pixels at position
+
+        half_pixel           (i + 1/2) m / n - 1/2
+        pytorch_half_pixel   the same, but 0 for n = 1
+        align_corners        i (m - 1) / (n - 1), and 0 for n = 1
+        asymmetric           i m / n
+
+    clamped to [0, m - 1]. "nearest" takes the pixel to which `rounding` leads from there; the two that prefer a side
+    round to the nearest and a half to that side. "bilinear" weighs the two pixels around it by their distances.
+
+    ONNX's Resize, whose names these are. Positions are exact fractions, so no half depends on the rounding of a scale.
+    """
+
+    kind: ClassVar[str] = "resize"
+    height: int
+    width: int
+    mode: Literal["nearest", "bilinear"]
+    coordinates: Coordinates = "half_pixel"
+    rounding: Rounding = "floor"  # of nearest
+
+    def __post_init__(self) -> None:
+        checks.positive("height", self.height)
+        checks.positive("width", self.width)
+        checks.choice("mode", self.mode, ("nearest", "bilinear"))
+        checks.choice("coordinates", self.coordinates, get_args(Coordinates))
+        checks.choice("rounding", self.rounding, get_args(Rounding))
+
+    @property
+    def keeps_grid(self) -> bool:
+        """The nearest pixel is chosen."""
+        return self.mode == "nearest"
+
+    def output(self, *inputs: Tensor) -> Tensor:
+        """Chosen pixels may be of any number type."""
+        return passed_on(self, inputs) if self.keeps_grid else super().output(*inputs)
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        """(height, width, C)."""
+        return (self.height, self.width, checks.as_map(inputs[0])[2])
+
+    def taps(self, before: int, after: int) -> list[tuple[int, int, float]]:
+        """For each of `after` pixels of an axis: two of the `before` pixels of the input, and the second one's weight.
+
+        The weight of the first is 1 minus that; of "nearest", both are the same pixel.
+        """
+        found = []
+        for pixel in range(after):
+            at = min(max(self.position(pixel, before, after), Fraction(0)), Fraction(before - 1))
+            if self.mode == "nearest":
+                nearest = min(_ROUNDED[self.rounding](at), before - 1)
+                found.append((nearest, nearest, 0.0))
+            else:
+                low = floor(at)
+                found.append((low, min(low + 1, before - 1), float(at - low)))
+        return found
+
+    def position(self, pixel: int, before: int, after: int) -> Fraction:
+        """Where in an axis of `before` pixels one of the `after` pixels reads, not yet clamped."""
+        match self.coordinates:
+            case "asymmetric":
+                return Fraction(pixel * before, after)
+            case "align_corners":
+                return Fraction(pixel * (before - 1), after - 1) if after > 1 else Fraction(0)
+            case "pytorch_half_pixel" if after == 1:
+                return Fraction(0)
+            case _:
+                return Fraction((2 * pixel + 1) * before - after, 2 * after)
+
+
+_HALF = Fraction(1, 2)
+_ROUNDED: dict[Rounding, Callable[[Fraction], int]] = {
+    "floor": floor,
+    "ceil": ceil,
+    "round_prefer_floor": lambda at: ceil(at - _HALF),
+    "round_prefer_ceil": lambda at: floor(at + _HALF),
+}
 
 
 def window(plane: Pair, kernel: Pair, stride: Pair, padding: Padding) -> Pair:

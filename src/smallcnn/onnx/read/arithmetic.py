@@ -58,8 +58,13 @@ def hard_sigmoid(net: Network, call: Call) -> View:
 
 
 def prelu(net: Network, call: Call) -> View:
-    """PRelu with one slope for all channels."""
-    return idioms.prelu(net, call.view(), call.weight(1, "slope"), call.label)
+    """PRelu, with one slope or one per channel."""
+    return arithmetic.prelu(net, call.view(), call.weight(1, "slope"), call.label)
+
+
+def exp(net: Network, call: Call) -> View:
+    """Exp."""
+    return net.on(call.view(), ops.Exp(), call.label)
 
 
 def line(net: Network, call: Call) -> View:

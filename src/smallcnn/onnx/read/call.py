@@ -12,7 +12,7 @@ from smallcnn.onnx.read.constants import Constants, whole
 
 Value = View | Array | Coded
 
-_ON_BYTES = ("Clip", "MaxPool", "Pad")
+_ON_BYTES = ("Clip", "MaxPool", "Pad", "Resize")
 """Operators that compute on bytes as on the real numbers they stand for; others that do only move them."""
 
 

@@ -16,6 +16,7 @@ from smallcnn.ir.checks import shown
 from smallcnn.onnx.read.external import DataFiles
 from smallcnn.onnx.read.functions import inlined
 from smallcnn.onnx.read.outline import outline
+from smallcnn.onnx.read.parts import parts_of
 from smallcnn.onnx.read.tails import Cut, cut
 from smallcnn.onnx.read.values import tensor
 
@@ -47,7 +48,8 @@ class ImageInput:
 class File:
     """The content of an ONNX file that a network needs.
 
-    `outputs`: tensors by the names of the graph's outputs. `labels` come from a classifier's tail.
+    `outputs`: tensors by the names of the graph's outputs, or of a detector's `PARTS`, which the file joins. `labels`
+    come from a classifier's tail.
     """
 
     name: str
@@ -60,11 +62,18 @@ class File:
     metadata: Mapping[str, str]
     labels: tuple[str, ...] | None
     data: DataFiles
+    detector: bool = False
 
     @property
     def is_ours(self) -> bool:
         """Whether smallcnn wrote it."""
         return "smallcnn.format" in self.metadata
+
+    @property
+    def is_quantized_by_others(self) -> bool:
+        """Whether another program added grids: `onnx.write` names each after its node."""
+        grids = ((step.name, step.inputs[1:2]) for step in self.steps if step.kind == "DequantizeLinear")
+        return any([*scale] != [f"{name}.scale"] for name, scale in grids)
 
     @property
     def gives_probabilities(self) -> bool:
@@ -95,7 +104,8 @@ def unpack(model: onnx.ModelProto, data: DataFiles | None = None) -> File:
     opset = _opset(model)
     metadata = {_words(entry.key): _words(entry.value) for entry in model.metadata_props}
     ours = "smallcnn.format" in metadata
-    end = Cut({value.name: value.name for value in graph.output}, None) if ours else cut(graph)
+    parts = None if ours else parts_of(graph)
+    end = Cut(parts or {value.name: value.name for value in graph.output}, None) if ours or parts else cut(graph)
     steps = _steps(graph, end.outputs.values())
     read = {name for step in steps for name in step.inputs} | {*end.outputs.values()}
     constants: dict[str, Array] = {}
@@ -129,6 +139,7 @@ def unpack(model: onnx.ModelProto, data: DataFiles | None = None) -> File:
         metadata=metadata,
         labels=end.labels,
         data=data,
+        detector=parts is not None,
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from smallcnn.foreign.network import Network
 from smallcnn.foreign.views import View
-from smallcnn.onnx.read import arithmetic, moving, quantization, spatial
+from smallcnn.onnx.read import arithmetic, moving, quantization, resizing, spatial
 from smallcnn.onnx.read.call import Call, Value
 
 COMPUTING: dict[str, Callable[[Network, Call], View | list[View]]] = {
@@ -21,6 +21,7 @@ COMPUTING: dict[str, Callable[[Network, Call], View | list[View]]] = {
     "Conv": spatial.conv,
     "DequantizeLinear": quantization.dequantize,
     "Div": arithmetic.div,
+    "Exp": arithmetic.exp,
     "Expand": moving.repeated,
     "Gather": moving.gather,
     "GatherND": moving.gather_nd,
@@ -42,12 +43,14 @@ COMPUTING: dict[str, Callable[[Network, Call], View | list[View]]] = {
     "QuantizeLinear": quantization.quantize,
     "ReduceMean": spatial.reduce_mean,
     "Relu": arithmetic.relu,
+    "Resize": resizing.resize,
     "Sigmoid": arithmetic.elementwise("sigmoid"),
     "Slice": moving.cut,
     "Split": moving.split,
     "Sub": arithmetic.sub,
     "Sum": arithmetic.add,
     "Tile": moving.repeated,
+    "Upsample": resizing.resize,
 }
 
 MOVING: dict[str, Callable[[Call], Value]] = {
@@ -67,12 +70,8 @@ MOVING: dict[str, Callable[[Call], Value]] = {
 
 _QUANTIZED = "integer operators are not supported; export floats, or QuantizeLinear and DequantizeLinear"
 
-_RESIZED = "the graph cannot resize maps; images are resized before the network"
-
 REFUSED: dict[str, str] = {
     "GlobalMaxPool": "the graph's global pool is a mean, not a maximum",
-    "Upsample": _RESIZED,
-    "Resize": _RESIZED,
     "DynamicQuantizeLinear": _QUANTIZED,
     "QLinearConv": _QUANTIZED,
     "QLinearMatMul": _QUANTIZED,

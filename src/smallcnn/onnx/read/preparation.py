@@ -12,11 +12,13 @@ import numpy as np
 from onnx import TensorProto
 
 from smallcnn.errors import FileError
+from smallcnn.foreign.decodings import decoding_at
 from smallcnn.foreign.entry import IMAGENET, Entry, Pixels, composed, undoes_imagenet
 from smallcnn.foreign.reading import Read
 from smallcnn.image.fit import Order, Preprocessing
 from smallcnn.image.overrides import Overrides, described, listed
 from smallcnn.model.facts import Facts
+from smallcnn.model.sightings import end_of
 from smallcnn.onnx.read.file import File
 
 # a file's input: mean and standard deviation of pixels in 0..1
@@ -49,11 +51,11 @@ def preparation(file: File, read: Read, overrides: Overrides) -> tuple[Preproces
             there, back = IMAGENET, tuple(values[::-1] for values in IMAGENET)
             mean, std = there if order == "rgb" else back
             usual = replace(usual, mean=mean, std=std)
+    source = "in the file" if pixels else "assumed"
+    if (end := end_of(read.graph)) is not None and (known := decoding_at(end)):
+        usual, source = known.preparation(replace(usual, fit="stretch", crop=1.0)), "known"
     fed_to = overrides.over(usual)
-    how = {
-        "pictures": "given" if overrides.says_numbers else "in the file" if pixels else "assumed",
-        "fed": described(fed_to),
-    }
+    how = {"pictures": "given" if overrides.says_numbers else source, "fed": described(fed_to)}
     if overrides.says_numbers and (asks := _doubt(read, fed_to)):
         how["asks"] = asks
     return composed(fed_to, read.entry), how
@@ -68,11 +70,8 @@ def remarks(facts: Facts) -> list[str]:
     if said.get("pictures") == "assumed":
         return [f"assumed, as the file does not state how its images are prepared: {fed}; "
                 "--mean, --std, --scale and --order override that"]  # fmt: skip
-    start = (
-        "as the file scales its images itself, it is fed"
-        if said.get("pictures") == "in the file"
-        else "as given, it is fed"
-    )
+    starts = {"in the file": "as the file scales its images itself", "known": "as this detector is known to expect"}
+    start = f"{starts.get(said.get('pictures', ''), 'as given')}, it is fed"
     lines = [f"{start} images with {fed}"]
     if "asks" in said:
         lines.append(f"note: what the file does to its images itself asks for pixels of {said['asks']}")

@@ -5,10 +5,11 @@ from dataclasses import replace
 import numpy as np
 
 from smallcnn.errors import FileError
-from smallcnn.foreign import idioms
+from smallcnn.foreign import idioms, views
 from smallcnn.foreign.network import Network
 from smallcnn.foreign.views import Array, View
 from smallcnn.ir import ops
+from smallcnn.ir.checks import shown
 from smallcnn.ir.types import RANGES, Grid
 from smallcnn.onnx.read.call import Call, Value
 from smallcnn.onnx.read.codes import Coded, along_entries, grid_of, number_of, quantized
@@ -16,20 +17,23 @@ from smallcnn.onnx.read.constants import Constants
 
 
 def quantize(net: Network, call: Call) -> View:
-    """QuantizeLinear, on a grid of one entry."""
+    """QuantizeLinear; a scale per channel is a step of its own before one with the largest of them."""
     view = call.any_view()
     if view.ended:
         return view
     view = call.view()
-    (grid, _), number = _grid(call), number_of(call.get(2))
+    (grid, axis), number = _grid(call), number_of(call.get(2))
     if len(grid.scale) > 1:
-        raise FileError(f"quantizes a result with {len(grid.scale)} scales; one is supported")
+        grid, scale = _single(grid)
+        view = net.ordered(view)
+        _check_channels(view, axis, scale)
+        view = idioms.scale_and_shift(net, view, 1 / scale, np.array(0.0), f"{call.label}.scale")
     return net.on(view, ops.Quantize(number=number, grid=grid), call.label)
 
 
 def dequantize(net: Network, call: Call) -> View:
     """DequantizeLinear, of a result of QuantizeLinear, or of an image of bytes."""
-    view, (grid, _) = call.any_view(), _grid(call)
+    view, (grid, axis) = call.any_view(), _grid(call)
     if view.pixels:
         if len(grid.scale) > 1:
             raise FileError(f"dequantizes its image with {len(grid.scale)} scales; one is supported")
@@ -37,13 +41,32 @@ def dequantize(net: Network, call: Call) -> View:
         return idioms.scale_and_shift(net, replace(view, pixels=False), scale, -scale * grid.zero[0], call.label)
     if view.ended:
         return view
-    if view.node.tensor.grid != grid:
+    given, scale = _single(grid)
+    if view.node.tensor.grid != given:
         raise FileError("dequantizes with another scale or zero point than its input was quantized with")
     implied = "/" in call.label[1:]  # in a file of ours: the input of an operator that takes the bytes themselves
     made = net.on(view, ops.Dequantize(), call.label.replace("/", "_") if implied else call.label)
     if implied:
         net.implied.add(made.node.name)
-    return made
+    if len(scale) == 1:
+        return made
+    made = net.ordered(made)
+    _check_channels(made, axis, scale)
+    return idioms.scale_and_shift(net, made, scale, np.array(0.0), f"{call.label}.scale")
+
+
+def _single(grid: Grid) -> tuple[Grid, Array]:
+    """The grid with the largest of its scales alone, and the others as shares of it."""
+    scale = np.array(grid.scale)
+    if len(set(grid.zero)) > 1:
+        raise FileError("quantizes a result with several zero points; one is supported")
+    return Grid((float(scale.max()),), grid.zero[:1]), scale / scale.max()
+
+
+def _check_channels(view: View, axis: int, scale: Array) -> None:
+    channels = (views.Atom(views.CHANNELS, len(scale)),)
+    if view.node.shape[-1] != len(scale) or view.dims[views.along(axis, len(view.dims))] != channels:
+        raise FileError(f"has {len(scale)} scales for axis {axis} of {shown(view.sizes)}; they must be its channels'")
 
 
 def _grid(call: Constants) -> tuple[Grid, int]:

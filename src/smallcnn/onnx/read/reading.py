@@ -20,6 +20,8 @@ from smallcnn.errors import FileError, GraphError
 from smallcnn.foreign import views
 from smallcnn.foreign.budget import Budget
 from smallcnn.foreign.channels_last import ORDER
+from smallcnn.foreign.decodings import decoding_at, decoding_of
+from smallcnn.foreign.detectors import outputs
 from smallcnn.foreign.integers import integers
 from smallcnn.foreign.labels import usual_labels
 from smallcnn.foreign.names import Names
@@ -29,12 +31,14 @@ from smallcnn.foreign.simplify import simplify
 from smallcnn.foreign.views import Array, View
 from smallcnn.image.fit import Preprocessing
 from smallcnn.image.overrides import Overrides
+from smallcnn.ir import ops
 from smallcnn.ir.checks import shown
 from smallcnn.ir.graph import Node
 from smallcnn.ir.types import LOGITS
 from smallcnn.model.facts import Facts
 from smallcnn.model.metadata import check_format, facts_of, task_of, text_of
 from smallcnn.model.model import Model
+from smallcnn.model.sightings import end_of
 from smallcnn.onnx.read import older
 from smallcnn.onnx.read.call import Call, Value
 from smallcnn.onnx.read.codes import Coded
@@ -44,11 +48,13 @@ from smallcnn.onnx.read.file import File, Step, parse, unpack
 from smallcnn.onnx.read.layout import input_shape, sides_of
 from smallcnn.onnx.read.operators import COMPUTING, MOVING, REFUSED
 from smallcnn.onnx.read.outline import check_ordinary
+from smallcnn.onnx.read.parts import PARTS
 from smallcnn.onnx.read.preparation import preparation
 from smallcnn.onnx.read.quantization import of_constants
 from smallcnn.onnx.read.values import Attributes
 from smallcnn.system.files import check_regular
 from smallcnn.tasks.classification import Classification
+from smallcnn.tasks.detection import Detection
 from smallcnn.tasks.labels import checked_labels
 from smallcnn.transform.logits import without_sigmoid
 
@@ -90,14 +96,17 @@ def _model(file: File, stem: str, overrides: Overrides, *, integer: bool) -> Mod
     if ours:
         made = _ours(file, read)
         return replace(made, preprocessing=overrides.over(made.preprocessing))
-    labels = usual_labels(read.graph.output_shape[0])
-    if file.labels and len(file.labels) == len(labels):
-        labels = checked_labels(list(file.labels))
     preprocessing, how = preparation(file, read, overrides)
     said = {"producer": file.producer, "opset": file.opset, "dropped": read.dropped} | how
     if file.data.files:
         said["beside"] = {name: digest(path) for name, path in file.data.files.items()}
-    return Model(read.graph, read.weights, Classification(labels, read.ending), preprocessing, Facts(onnx=said))
+    facts = Facts(onnx=said)
+    if (end := end_of(read.graph)) is not None and (known := decoding_at(end)):
+        return Model(read.graph, read.weights, Detection(known.labels), preprocessing, facts)
+    labels = usual_labels(read.graph.output_shape[0])
+    if file.labels and len(file.labels) == len(labels):
+        labels = checked_labels(list(file.labels))
+    return Model(read.graph, read.weights, Classification(labels, read.ending), preprocessing, facts)
 
 
 def digest(path: Path) -> str:
@@ -148,7 +157,20 @@ def _read(file: File, name: str, resolution: tuple[int, int] | None, *, integer:
         if not isinstance(result, View):
             raise FileError("its output does not depend on the image")
         results[called] = result
+    if file.detector:
+        return finished(network, _decoded(network, results), name, "Softmax", "Sigmoid")
     return _ended(network, results, name, file, integer=integer)
+
+
+def _decoded(network: Network, results: Mapping[str, View]) -> dict[str, Node]:
+    """The objects of a known detector that joins its parts."""
+    maps = {part: network.map_first(results[part]) for part in PARTS}
+    rows = [network.add(ops.Rows(columns=node.shape[2]), [node], f"{part}.rows") for part, node in maps.items()]
+    known = decoding_of(network.input.shape[:2], *(node.shape for node in rows))
+    if known is None:
+        shapes = ", ".join(f"{part} {node.shape}" for part, node in maps.items())
+        raise FileError(f"ends as a detector does ({shapes}), but its decoding is not known")
+    return outputs(network, known.detect, rows, "detect")
 
 
 def _ended(network: Network, results: Mapping[str, View], name: str, file: File, *, integer: bool) -> Read:
@@ -167,7 +189,7 @@ def _ended(network: Network, results: Mapping[str, View], name: str, file: File,
     if not file.is_ours:
         return finished(network, nodes, name, ended, "Sigmoid", integer=integer)
     simple = simplify(network, nodes, name, "constants")
-    explicit = {node.name for node in simple.graph} - network.implied
+    explicit = None if file.is_quantized_by_others else {node.name for node in simple.graph} - network.implied
     graph, weights = integers(simple.graph, simple.weights, network.biases, explicit)
     task = task_of(file.metadata)
     ending = task.ending if isinstance(task, Classification) else "none"

@@ -5,6 +5,7 @@ from math import inf
 
 from smallcnn.errors import FileError
 from smallcnn.foreign import views
+from smallcnn.foreign.dilation import dilated
 from smallcnn.foreign.idioms import FLOAT32
 from smallcnn.foreign.network import Network
 from smallcnn.foreign.views import View
@@ -26,8 +27,7 @@ def conv(net: Network, call: Call) -> View:
         raise FileError(f"has a kernel_shape that differs from its weight's, {kernel}")
     node = net.channels_first(call.view())
     plane = (*node.shape, 1, 1)[:2] if len(node.shape) == 3 else (1, 1)
-    dilation = _dilation(call, kernel)
-    reach = ((kernel[0] - 1) * dilation[0] + 1, (kernel[1] - 1) * dilation[1] + 1)
+    dilation, reach = _dilated(call, kernel)
     stride, padding, beyond = _window(call, (plane[0], plane[1]), reach)
     assert beyond == ops.NO_PADDING
     own = {"weight": weight, **({} if bias is None else {"bias": bias})}
@@ -48,13 +48,9 @@ def _first(node: Node) -> View:
     return View(node, views.channels_first(node.shape))
 
 
-def _dilation(call: Call, kernel: ops.Pair) -> ops.Pair:
-    """The distance between the pixels of a window; 1 along a side of one pixel."""
-    found = call.attributes.ints("dilations", [1, 1]) or []
-    if len(found) != 2 or min(found) < 1:
-        raise FileError(f"has dilations {shown(found)}, not two numbers of at least 1")
-    down, right = (apart if size > 1 else 1 for apart, size in zip(found, kernel, strict=True))
-    return down, right
+def _dilated(call: Call, kernel: ops.Pair) -> tuple[ops.Pair, ops.Pair]:
+    """A window's dilation, and the height and width of the area that it reads."""
+    return dilated(kernel, call.attributes.ints("dilations", [1, 1]) or [])
 
 
 def _window(call: Call, plane: ops.Pair, kernel: ops.Pair) -> tuple[ops.Pair, ops.Padding, ops.Padding]:
@@ -101,7 +97,7 @@ def pool(net: Network, call: Call) -> View:
     if len(kernel) != 2 or min(kernel) < 1:
         raise FileError(f"has a kernel_shape {shown(kernel)}, not (height, width)")
     window = (kernel[0], kernel[1])
-    if (dilation := _dilation(call, window)) != (1, 1):
+    if (dilation := _dilated(call, window)[0]) != (1, 1):
         raise FileError(f"has dilations {dilation}; a pool's can only be 1")
     plane = (node.shape[0] + sum(margins[0]), node.shape[1] + sum(margins[1]))
     stride, padding, beyond = _window(call, plane, window)

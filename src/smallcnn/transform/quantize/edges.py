@@ -1,9 +1,9 @@
 """Where a quantized network stores bytes, and which of these edges must share a grid.
 
-An operator that computes (convolution, dense, add, scale, pooling by averages, any curved activation) is followed by a
-quantize. Its edge is named after it, or after the relu, relu6 or clip of its result: the saturation of the bytes is
-that activation, which then vanishes. So does one after operators that only move numbers, as a relu after a concat, if
-nothing else reads on the way.
+An operator that computes (convolution, dense, add, sub, scale, pooling by averages, prelu, any curved activation) is
+followed by a quantize. Its edge is named after it, or after the relu, relu6 or clip of its result: the saturation of
+the bytes is that activation, which then vanishes. So does one after operators that only move numbers, as a relu after a
+concat, if nothing else reads on the way.
 
 Operators that move, choose or bound bytes keep their grid; a concat therefore joins the edges of its inputs in a group.
 What follows the last operator that computes is float32, and so is a node that is kept in float.
@@ -67,7 +67,11 @@ def find_edges(graph: Graph, keep_float: Collection[str] = ()) -> Edges:
 
 def without_integer_form(graph: Graph) -> tuple[str, ...]:
     """The nodes that can only compute float32."""
-    return tuple(node.name for node in graph if isinstance(node.op, ops.LocalResponseNorm))
+    return tuple(node.name for node in graph if _only_float(node.op))
+
+
+def _only_float(op: ops.Op) -> bool:
+    return isinstance(op, ops.LocalResponseNorm | ops.Exp) or (isinstance(op, ops.Resize) and not op.keeps_grid)
 
 
 def check_integer_forms(graph: Graph, in_float: Collection[str]) -> None:
@@ -78,7 +82,9 @@ def check_integer_forms(graph: Graph, in_float: Collection[str]) -> None:
 
 def _in_float(graph: Graph, keep_float: Collection[str]) -> set[str]:
     """The nodes kept in float, and those that only prepare such a node's input or an output."""
-    computing = ops.Input | ops.Conv | ops.Dense | ops.Add | ops.Scale | ops.GlobalPool | ops.LocalResponseNorm
+    computing = (
+        ops.Input | ops.Conv | ops.Dense | ops.Add | ops.Sub | ops.Scale | ops.GlobalPool | ops.LocalResponseNorm
+    )
     found: set[str] = set()
     for node in reversed(graph.nodes):
         averages = isinstance(node.op, ops.Pool) and node.op.function == "average"
