@@ -21,7 +21,7 @@ import machine
 from artifacts import artifact
 from compiled_networks import TOLERANCE, agree, check, compiled_for, equal, noise, wanted
 from imagenet_images import CHECKPOINTS
-from networks import every_integer, every_number, every_op, every_result, tiny
+from networks import dilated, every_integer, every_number, every_op, every_result, resized, tiny
 from shared_files import shared
 from smallcnn import runtime
 from smallcnn.checkpoints.importing import import_checkpoint
@@ -47,6 +47,11 @@ ODD = (65, 97)
 
 def test_every_operator():
     check(every_op())
+
+
+@pytest.mark.parametrize("network", [dilated, resized], ids=lambda network: network.__name__)
+def test_operators_of_detectors(network):
+    check(network())
 
 
 def test_every_number_type():
@@ -184,12 +189,15 @@ def write_for(target, path, graph):
 ELSEWHERE = [
     "every_number",
     "every_integer",
-    *[pytest.param(text, marks=pytest.mark.long) for text in ("mobilenet_v2:width=0.35", "effnet_cifar")],
+    *[
+        pytest.param(text, marks=pytest.mark.long)
+        for text in ("mobilenet_v2:width=0.35", "effnet_cifar", "dilated", "resized")
+    ],
 ]
 
 
 def graph_of(text):
-    made = {"every_number": every_number, "every_integer": every_integer}
+    made = {"every_number": every_number, "every_integer": every_integer, "dilated": dilated, "resized": resized}
     return made[text]() if text in made else build(text, resolution=32)
 
 
@@ -199,7 +207,8 @@ ON_ARM = [
     *[
         pytest.param(target, text, marks=pytest.mark.long)
         for target, text in [
-            ("arm-64-linux", "every_integer"), ("arm-64-linux", "effnet_cifar"),
+            ("arm-64-linux", "every_integer"), ("arm-64-linux", "effnet_cifar"), ("arm-64-linux", "dilated"),
+            ("arm-64-linux", "resized"),
             ("arm-64-linux-dotprod", "every_number"), ("arm-64-linux-dotprod", "mobilenet_v2:width=0.35"),
         ]
     ],

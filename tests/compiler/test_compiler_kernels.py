@@ -60,12 +60,14 @@ def planes(draw):
 
 @st.composite
 def windows(draw, plane, largest: int = 7, pool: bool = False):
-    """Kernel, stride and padding that fit a plane."""
+    """Kernel, stride and padding that fit a plane; of a convolution the dilation, too."""
     kernel, stride = (tuple(draw(st.integers(1, most)) for _ in plane) for most in (largest, 3))
-    sides = [st.integers(0, k - 1 if pool else 3) for k in kernel]
+    dilation = (1, 1) if pool else tuple(draw(st.sampled_from([1, 1, 1, 2, 3, 6])) for _ in plane)
+    sides = [st.integers(0, k - 1 if pool else max(3, step)) for k, step in zip(kernel, dilation, strict=True)]
     padding = tuple(draw(st.tuples(side, side)) for side in sides)
-    assume(all(size + sum(pad) >= k for size, k, pad in zip(plane, kernel, padding, strict=True)))
-    return {"kernel": kernel, "stride": stride, "padding": padding}
+    reach = [(k - 1) * step + 1 for k, step in zip(kernel, dilation, strict=True)]
+    assume(all(size + sum(pad) >= high for size, high, pad in zip(plane, reach, padding, strict=True)))
+    return {"kernel": kernel, "stride": stride, "padding": padding} | ({} if pool else {"dilation": dilation})
 
 
 @st.composite
@@ -93,7 +95,8 @@ def grouped_conv(draw, g, x):
 
 
 def depthwise(draw, g, x):
-    return g.depthwise(x, multiplier=draw(st.sampled_from([1, 1, 1, 2, 3])), **draw(windows(x.shape[:2])))
+    multiplier = draw(st.sampled_from([1, 1, 1, 2, 3]))
+    return g.conv(x, x.shape[2] * multiplier, groups=x.shape[2], **draw(windows(x.shape[:2])))
 
 
 def pointwise(draw, g, x):
@@ -119,7 +122,10 @@ def dense(draw, g, x):
 
 
 def local_response_norm(draw, g, x):
-    size, beta = draw(st.sampled_from([1, 3, 5, 7])), draw(st.sampled_from([0.5, 0.75, 1.0, 2.0]))
+    size, beta = (
+        draw(st.sampled_from([1, 3, 5, 7, 41, 2 * x.shape[2] - 1])),
+        draw(st.sampled_from([0.5, 0.75, 1.0, 2.0])),
+    )
     return g.local_response_norm(x, size=size, alpha=draw(st.floats(1e-4, 2)), beta=beta, bias=draw(st.floats(0.5, 2)))
 
 
@@ -127,6 +133,24 @@ def pad(draw, g, x):
     margins = tuple(draw(st.tuples(*[st.integers(-3, 3)] * 2)) for _ in range(2))
     assume(all(size + sum(min(side, 0) for side in m) > 0 for size, m in zip(x.shape, margins, strict=False)))
     return g.pad(x, margins)
+
+
+def resize(draw, g, x):
+    """Nearest and bilinear, to a smaller, an equal or a larger plane."""
+    coordinates = draw(st.sampled_from(["half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric"]))
+    rounding = draw(st.sampled_from(["floor", "ceil", "round_prefer_floor", "round_prefer_ceil"]))
+    mode, (height, width) = draw(st.sampled_from(["nearest", "bilinear"])), draw(planes())
+    return g.resize(x, height, width, mode=mode, coordinates=coordinates, rounding=rounding)
+
+
+def slopes(draw, g, x):
+    return g.prelu(draw(st.sampled_from([lambda x: x, lambda x: g.conv(x, 21)]))(x))
+
+
+def difference(draw, g, x):
+    """A convolution less its input, or its input less the convolution; then e to the power of it, bounded."""
+    y = g.conv(x, x.shape[2], groups=draw(st.sampled_from([1, x.shape[2]])), kernel=3)
+    return g.exp(g.clip(g.sub(*draw(st.permutations([x, y]))), -3, 3))
 
 
 def batch_norm(draw, g, x):
@@ -140,7 +164,7 @@ def clip(draw, g, x):
 
 LAYERS = (
     conv, grouped_conv, depthwise, pointwise, max_pool, average_pool, global_pool, dense,
-    local_response_norm, pad, batch_norm, clip,
+    local_response_norm, pad, resize, slopes, difference, batch_norm, clip,
 )  # fmt: skip
 
 
@@ -207,7 +231,9 @@ def chains(draw):
     for _ in range(draw(st.integers(1, 4))):
         wide = draw(st.sampled_from([40, 17, 9]))
         if draw(st.booleans()):
-            y = g.depthwise(x, kernel=draw(st.sampled_from([3, 5, (1, 3)])), stride=draw(st.sampled_from([1, 1, 2])))
+            kernel, stride = draw(st.sampled_from([3, 5, (1, 3)])), draw(st.sampled_from([1, 1, 2]))
+            dilation = draw(st.sampled_from([1, 1, 2, (1, 3), (4, 1)]))
+            y = g.conv(x, x.shape[2], groups=x.shape[2], kernel=kernel, stride=stride, dilation=dilation)
         else:
             y = g.conv(x, x.shape[2] if draw(st.booleans()) else wide)
         if y.shape == x.shape and draw(st.booleans()):
@@ -268,14 +294,15 @@ def test_forms_at_random(seed, monkeypatch):
     drawn = np.random.default_rng(seed)
     for estimate in ("kernel", "stage"):
         monkeypatch.setattr(Estimator, estimate, lambda *_: float(drawn.random()))
-    height, width = drawn.integers(9, 40, 2)
+    (height, width), apart = drawn.integers(9, 40, 2), (int(drawn.integers(1, 4)), int(drawn.integers(1, 4)))
     g = Builder(input=(int(height), int(width), 3))
     x = g.activation(g.conv(g.input, 20, kernel=3, stride=2, padding=1), "relu6")
     x = g.activation(g.depthwise(x, kernel=3), "relu6")
     x = block = g.conv(x, 24)
-    x = g.activation(g.depthwise(g.activation(g.conv(x, 70), "relu"), kernel=5), "hard_swish")
+    x = g.conv(g.activation(g.conv(x, 70), "relu"), 70, groups=70, kernel=5, dilation=apart)
+    x = g.activation(x, "hard_swish")
     x = g.add(g.conv(x, 24), block)
-    x = g.activation(g.conv(x, 40, kernel=3, stride=2, groups=2), "relu")
+    x = g.activation(g.conv(x, 40, kernel=3, stride=2, groups=2, dilation=apart[::-1]), "relu")
     x = g.conv(g.shuffle(g.conv(x, 60, groups=4), 4), 36, groups=3)
     y = g.conv(g.max_pool(x, kernel=3, stride=2, padding=1), 33)
     check(*end(g, x, y, g.dense(g.flatten(y), 300)), planned_for=int(drawn.integers(1, 4)))

@@ -117,6 +117,7 @@ VARIANTS = {
     "sigmoid sizes": {"size": "sigmoid", "overlap": 0.2, "most": 500, "threshold": 0.05},
     "objectness": {"objectness_power": 0.6, "score": "none", "threshold": 0.4},
     "objectness with softmax": {"objectness_power": 0.5, "score": "softmax", "background": True, "threshold": 0.2},
+    "softmax across": {"score": "softmax", "across": True, "objectness_power": 0.6, "threshold": 0.35},
     "objectness alone": {"objectness_power": 1.0, "score": "sigmoid", "threshold": 0.3},
     "everything counts": {"threshold": 0.0, "overlap": 0.9},
     "nothing counts": {"threshold": 1.0},

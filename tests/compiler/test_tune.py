@@ -180,6 +180,21 @@ def test_two_kernels_where_they_are_faster_than_one(planned):
     assert [call.label for call in again.plan] == [call.label for call in made.plan]
 
 
+def test_a_way_is_best_with_a_kernel_that_another_network_measured(planned):
+    """It was not compiled when the search began: alone it completed no way."""
+    calls, context = planned
+    first = calls[0].layers[:1]
+    timings, choice = Timings(context, 1), choices(first, context, 1)[-1]
+    timings.put(timings.key(first), {choice: 10.0})
+
+    def nanoseconds(call):
+        return 100_000 * len(call.layers) ** 2 if call.choice.tiles else 1_000
+
+    stand = FakeStand(nanoseconds)  # fails if it has to time what is not compiled
+    stand.search(planned, seconds=10_000, most=12)
+    assert choice in {form[1] for _, networks in stand.timed for one in networks for form in one}
+
+
 def test_a_killed_search_resumes(planned):
     nanoseconds, best = secret(planned)
     stand = FakeStand(nanoseconds, killed_after=4)

@@ -11,6 +11,7 @@ from smallcnn.compiler.calls import Call
 from smallcnn.compiler.memory import arrange
 from smallcnn.compiler.operands import Answer, Arena, Constant, InputImage, Map, Table
 from smallcnn.compiler.program import Buffer, Program, Step
+from smallcnn.compiler.scratch import scratch_bytes
 from smallcnn.compiler.storage import Storage, View
 from smallcnn.compiler.targets import Target
 from smallcnn.ir.types import SIZES, Number, Tensor
@@ -70,7 +71,7 @@ def assemble_all(
         for call in calls:
             kernel = kernel_name(call.spec, target.machine)
             steps.append(Step(kernel, _buffers(call, places, blob), call.split, call.grain, call.label))
-    scratch = max((call.scratch_bytes for calls in plans for call in calls), default=0)
+    scratch = max((scratch_bytes(call.spec, target.machine) for calls in plans for call in calls), default=0)
     return Program(
         name=name,
         target=target.name,

@@ -27,7 +27,17 @@ from smallcnn.compiler.operands import (
     by_plane,
     flat,
 )  # fmt: skip
-from smallcnn.compiler.sides import order_of, plane_of, pool_of, sink_of, source_of, taps_of, terms_of, window_of
+from smallcnn.compiler.sides import (
+    order_of,
+    plane_of,
+    pool_of,
+    resize_of,
+    sink_of,
+    source_of,
+    taps_of,
+    terms_of,
+    window_of,
+)
 from smallcnn.compiler.specs import Elementwise, Machine, Sink, Source, Spec
 from smallcnn.compiler.storage import View
 from smallcnn.errors import CompileError
@@ -49,11 +59,6 @@ class Call:
     def label(self) -> str:
         """The graph nodes computed."""
         return "+".join(layer.label for layer in self.layers) or "answer"
-
-    @property
-    def scratch_bytes(self) -> int:
-        """Working memory per thread."""
-        return getattr(self.spec, "scratch_bytes", 0)
 
 
 @dataclass(frozen=True)
@@ -271,6 +276,8 @@ def _lanewise(layer: Layer, choice: Choice, machine: Machine) -> Call:
             spec, reads = pool_of(layer, choice.tiles[0], machine)
         case ops.Pad():
             spec = specs.Pad(window_of(layer, plane), pitch, sink, number, layer.zero)
+        case ops.Resize():
+            spec, reads = resize_of(layer, machine)
         case ops.GlobalPool():
             spec = specs.GlobalPool(*plane, pitch, sink, number, layer.zero)
             operands = [*reads, *packing.ends(layer, (lanes,), lambda _: (1,), vector)]
@@ -279,7 +286,7 @@ def _lanewise(layer: Layer, choice: Choice, machine: Machine) -> Call:
             spec = specs.Response(op.size, op.alpha, op.beta, op.bias, source.channels, pitch, sink)
             extents, strides, split = (lanes, out.pixels), flat, 1
             reads = [Map(source.storage, low, extents, flat(pitch))]
-        case op if isinstance(op, (ops.Scale, ops.Add, *ELEMENTWISE)):
+        case op if isinstance(op, (ops.Scale, ops.Add, ops.Sub, *ELEMENTWISE)):
             extents, strides, split = (lanes, out.pixels), flat, 1
             reads = [Map(source.storage, low, extents, flat(pitch))]
             plus: tuple[Elementwise, ...] = ()
@@ -289,7 +296,8 @@ def _lanewise(layer: Layer, choice: Choice, machine: Machine) -> Call:
                     reads.append(Map(other.storage, first, (lanes,), (1,)))
                 else:
                     reads.append(Map(other.storage, first, extents, flat(other.storage.pitch)))
-                    plus += (Elementwise("plus", pitch=other.storage.pitch),)
+                    sign = "minus" if isinstance(layer.op, ops.Sub) else "plus"
+                    plus += (Elementwise(sign, pitch=other.storage.pitch),)
             sink = Sink(lanes, out.pitch, (*plus, *sink.epilogue), number=sink.number)
             zeros = (layer.zero, layer.other_zero)
             spec = specs.Lanes(pitch, isinstance(layer.op, ops.Scale), sink, number, zeros)

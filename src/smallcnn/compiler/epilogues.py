@@ -5,6 +5,7 @@ layer before them. `lower` walks the graph and asks here what a node adds to the
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from smallcnn.compiler.layers import (
     OntoGrid,
     Plus,
     Round,
+    Slopes,
     Term,
 )
 from smallcnn.compiler.storage import View
@@ -50,7 +52,7 @@ class Epilogues:
         the largest magnitude of whole sums."""
         source = last.tensor
         match follower.op:
-            case ops.Add() if source.grid:
+            case ops.Add() | ops.Sub() if source.grid:
                 return self._add_bytes(follower, last, slots)
             case op if isinstance(op, ELEMENTWISE) and source.grid:
                 return self._of_whole(follower, source, most)
@@ -58,31 +60,35 @@ class Epilogues:
                 return self._elementwise(follower), follower
             case ops.Dropout():
                 return (), follower
-            case ops.Add():
+            case ops.Add() | ops.Sub() as op:
                 others = [name for name in follower.inputs if name != last.name]
                 if len(others) != len(follower.inputs) - 1:
                     return None
                 views = self.alongside(others, slots)
-                return None if views is None else (tuple(Plus(view) for view in views), follower)
+                sign: Literal["plus", "minus", "from"] = "plus"
+                if isinstance(op, ops.Sub):
+                    sign = "minus" if follower.inputs[0] == last.name else "from"
+                return None if views is None else (tuple(Plus(view, sign) for view in views), follower)
             case _:
                 return None
 
     def _add_bytes(self, node: Node, own: Node, slots: Sequence[int]) -> tuple[Epilogue, Node] | None:
-        """A sum of bytes as steps after one of its first two inputs, with the quantize after it."""
+        """A sum or difference of bytes as steps after one of its first two inputs, with the quantize after it."""
         at = node.inputs.index(own.name)
-        others = [name for i, name in enumerate(node.inputs) if i != at]
-        views = self.alongside(others, slots) if at < 2 else None
+        others = [i for i in range(len(node.inputs)) if i != at]
+        views = self.alongside([node.inputs[i] for i in others], slots) if at < 2 else None
         if views is None:
             return None
         quantize = self.quantized(node)
         new = np.float32(quantize.grid.scale[0] if quantize else 1.0)
 
-        def term(name: str) -> Term:
-            grid = self.graph[name].tensor.grid
+        def term(i: int) -> Term:
+            grid = self.graph[node.inputs[i]].tensor.grid
             assert grid is not None
-            return Term(float(np.float32(grid.scale[0]) / new), grid.zero[0])
+            sign = -1 if isinstance(node.op, ops.Sub) and i == 1 else 1
+            return Term(sign * float(np.float32(grid.scale[0]) / new), grid.zero[0])
 
-        step = AddBytes(term(own.name), tuple(zip(views, map(term, others), strict=True)))
+        step = AddBytes(term(at), tuple(zip(views, map(term, others), strict=True)))
         if quantize is None:
             return (step,), node
         return (step, Round(quantize.grid.zero[0])), self.graph.consumers[node.name][0]
@@ -99,7 +105,7 @@ class Epilogues:
                 return (whole.bound(op, source),), node
             case ops.Activation() as op if quantize := self.quantized(node):
                 return (whole.table(op, quantize, source),), self.graph.consumers[node.name][0]
-            case ops.Activation():
+            case ops.Activation() | ops.PRelu():
                 return (OffGrid(source.grid), *self._elementwise(node)), node
             case _:
                 return self._elementwise(node), node
@@ -110,6 +116,10 @@ class Epilogues:
                 return (Act("leaky_relu", slope),)
             case ops.Activation(function=function):
                 return (Act(function),)
+            case ops.PRelu():
+                return (Slopes(self.weights[f"{node.name}.slope"]),)
+            case ops.Exp():
+                return (Act("exp"),)
             case ops.Clip(low=low, high=high):
                 return (Act("clip", low, high),)
             case ops.BatchNorm(epsilon=epsilon):

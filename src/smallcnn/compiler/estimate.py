@@ -83,7 +83,8 @@ def converts(machine: Machine) -> bool:
 @dataclass(frozen=True)
 class _Reads:
     """What a matrix product reads: terms of a sum, starts of its inner loop, bytes of the source, of these from outside
-    the kernel, and copied with a border; whether channels are looked up in a table."""
+    the kernel, and copied with a border, `again` of these once more for every strip, because a filter's rows are apart;
+    whether channels are looked up in a table."""
 
     terms: int
     starts: int
@@ -91,6 +92,7 @@ class _Reads:
     fresh: int
     copied: int
     table: bool
+    again: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,7 @@ class Estimator:
         extra = fit.table * tile.pixels * reads.table + fit.across * max(0, tile.pixels - _ADDRESSES) * crossing
         sums = tile.pixels * tile.vectors
         start = fit.tile * reads.starts / model.multiply_adds_per_ns + sums * self._end(layer)
-        if layer.bytes and not i and converts(self.machine):
+        if layer.bytes and not i and not reads.copied and converts(self.machine):
             vectors = tile.pixels * reads.terms * self._dot(layer) / (max(self._dot(layer), 2) * self.vector)
             start += fit.converted * vectors / model.loads_per_ns
 
@@ -172,7 +174,8 @@ class Estimator:
             time += fit.cold * weights * (share if shares > 1 else 1) / model.third_level_bytes_per_ns
 
         time += fit.fresh * self._moved(reads.fresh) * (1 if shares > 1 else share)
-        time += fit.copied * reads.copied * share / model.second_level_bytes_per_ns
+        copied = reads.copied * share + (reads.again * strips if rows else 0.0)
+        time += fit.copied * copied / model.second_level_bytes_per_ns
         written = out.pixels * lanes * size
         time += fit.stored * share * (written / kept if inner else self._moved(written))
         if shares > 1:
@@ -183,12 +186,14 @@ class Estimator:
         """What a matrix product reads."""
         layer = layers[i]
         high, wide = layer.op.kernel if isinstance(layer.op, ops.Conv) else (1, 1)
+        starts = high * (wide if layer.apart else 1)
+        gaps = layer.reach[0] - high
         if layer.from_image:
             height, width, channels = self.image
             image = height * width * channels
             copied = image * SIZES[layer.source_number]
-            terms = self._terms(layer, channels * wide) * high
-            return _Reads(terms, high, copied, image, copied, table=False)
+            terms = self._terms(layer, channels * high * wide // starts) * starts
+            return _Reads(terms, starts, copied, image, copied, table=False, again=copied * gaps / height)
         view = layer.inputs[0]
         if i:
             terms = terms_of(layer, layers[i - 1], self.vector)
@@ -198,7 +203,8 @@ class Estimator:
         if layer not in self._tables:
             self._tables[layer] = even_step(view, layer.groups) is None
         terms = self._terms(layer, view.channels // layer.groups) * high * wide
-        return _Reads(terms, high, size, size, size if (high, wide) != (1, 1) else 0, self._tables[layer])
+        copied, again = size if (high, wide) != (1, 1) else 0, size * gaps / view.storage.height
+        return _Reads(terms, starts, size, size, copied, self._tables[layer], again)
 
     def _tiles(self, layer: Layer, inner: bool, tile: Tile, rows: int, strips: int, share: float) -> tuple[int, int]:
         """Columns of tiles, and tiles in a column of a strip, for the busiest thread."""
@@ -231,7 +237,10 @@ class Estimator:
         assert isinstance(op, ops.Conv | ops.Pool)
         strips, share = self._strips(layers, rows)
         lanes, (high, wide), pixels = layer.lanes(self.vector), op.kernel, tile.pixels
-        several, columns = math.ceil(high / self._dot(layer)), (pixels - 1) * op.stride[1] + wide
+        several, columns = math.ceil(high / self._dot(layer)), (pixels - 1) * op.stride[1] + layer.reach[1]
+        if layer.apart and not layer.bytes:  # between the columns that it reads are others
+            starts, step = range(0, pixels * op.stride[1], op.stride[1]), (layer.reach[1] - 1) // (wide - 1)
+            columns = len({start + j * step for start in starts for j in range(wide)})
         taps = several * wide
         loads = (0 if layer.bytes else high * columns) + (taps if layer.depthwise else 0)
         limits = (
@@ -269,7 +278,7 @@ class Estimator:
         for layer, following in zip(layers[-2::-1], layers[:0:-1], strict=True):
             if following.windowed:
                 assert isinstance(following.op, ops.Conv | ops.Pool)
-                rows = (rows - 1) * following.op.stride[0] + following.op.kernel[0]
+                rows = (rows - 1) * following.op.stride[0] + following.reach[0]
             storage = layer.output.storage
             total += min(rows, storage.height) * storage.width * layer.lanes(self.vector) * self._kept(layer, following)
         return total

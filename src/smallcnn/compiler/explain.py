@@ -16,7 +16,8 @@ from smallcnn.compiler.lower import lower
 from smallcnn.compiler.operands import Answer, Map
 from smallcnn.compiler.plan import plan
 from smallcnn.compiler.program import Program
-from smallcnn.compiler.specs import Depthwise, Tile
+from smallcnn.compiler.scratch import scratch_bytes
+from smallcnn.compiler.specs import Depthwise, Machine, Tile
 from smallcnn.cost.profile import mult_adds
 from smallcnn.ir.graph import Graph
 from smallcnn.transform.fold import fold_graph
@@ -67,11 +68,12 @@ def explain(
 ) -> Explanation:
     """Explains what `calls` do for `graph` (folded or not), with the totals of the resulting program."""
     counts = {node.name: mult_adds(graph, node) for node in graph}
+    machine = targets.parse(program.target).machine
     return Explanation(
         target=program.target,
         machine=model.name,
         machine_origin=model.origin,
-        steps=tuple(_step(call, counts) for call in calls),
+        steps=tuple(_step(call, counts, machine) for call in calls),
         arena_bytes=program.arena_bytes,
         scratch_bytes_per_thread=program.scratch_bytes,
         weight_bytes=len(program.weights),
@@ -94,10 +96,10 @@ def peak_activation_bytes(graph: Graph) -> int:
     image = Normalisation(np.ones(channels, np.float32), np.zeros(channels, np.float32))
     calls = plan(layers, answers, Context(machine, machines.packaged(target), image, folded.input_shape))
     _, arena_bytes = memory.arrange(calls)
-    return arena_bytes + max(call.scratch_bytes for call in calls)
+    return arena_bytes + max(scratch_bytes(call.spec, machine) for call in calls)
 
 
-def _step(call: Call, counts: Mapping[str, int]) -> PlannedStep:
+def _step(call: Call, counts: Mapping[str, int], machine: Machine) -> PlannedStep:
     output = call.operands[-1]
     assert isinstance(output, Map | Answer)
     nodes = tuple(call.label.split("+"))
@@ -110,7 +112,7 @@ def _step(call: Call, counts: Mapping[str, int]) -> PlannedStep:
         rows=getattr(call.spec, "rows", None),
         parts=1 if call.split is None else -(-output.extents[call.split] // call.grain),
         mult_adds=sum(counts[node] for node in counted),
-        scratch_bytes=call.scratch_bytes,
+        scratch_bytes=scratch_bytes(call.spec, machine),
     )
 
 

@@ -1,6 +1,7 @@
 """Layers: the computations that will run, each with everything elementwise that follows it (its epilogue)."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -31,10 +32,18 @@ class Affine:
 
 
 @dataclass(frozen=True, eq=False)
+class Slopes:
+    """What is below 0, times a number per channel."""
+
+    slope: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
 class Plus:
-    """Adds another map or vector."""
+    """Adds another map or vector, or subtracts it ("minus"), or subtracts from it ("from")."""
 
     other: View
+    sign: Literal["plus", "minus", "from"] = "plus"
 
 
 @dataclass(frozen=True)
@@ -100,10 +109,10 @@ class Bound:
     high: int
 
 
-Step = Act | Affine | Plus | OntoGrid | OffGrid | Requantize | AddBytes | Round | Lookup | Bound
+Step = Act | Affine | Slopes | Plus | OntoGrid | OffGrid | Requantize | AddBytes | Round | Lookup | Bound
 Epilogue = tuple[Step, ...]
 
-ELEMENTWISE = (ops.Activation, ops.Clip, ops.BatchNorm, ops.Quantize, ops.Dequantize)
+ELEMENTWISE = (ops.Activation, ops.PRelu, ops.Exp, ops.Clip, ops.BatchNorm, ops.Quantize, ops.Dequantize)
 """Operators that are steps of the epilogue of the layer before them, or a layer that is nothing but an epilogue."""
 
 
@@ -158,6 +167,23 @@ class Layer:
     def groups(self) -> int:
         """The groups of a convolution; 1 for other layers."""
         return self.op.groups if isinstance(self.op, ops.Conv) else 1
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        """Height and width of the area from which one output is computed."""
+        match self.op:
+            case ops.Conv() as op:
+                return op.reach
+            case ops.Pool(kernel=kernel):
+                return kernel
+            case _:
+                return 1, 1
+
+    @property
+    def apart(self) -> bool:
+        """Whether its window reads columns that are not neighbours."""
+        op = self.op
+        return isinstance(op, ops.Conv) and op.kernel[1] > 1 and op.dilation[1] > 1
 
     @property
     def depthwise(self) -> bool:

@@ -80,13 +80,11 @@ class _Lowering:
                 self.pieces[node.name] = self.rows(node.inputs[0])
             case ops.Detect() | ops.Count():
                 self._found(node)
-            case ops.Conv(dilation=dilation) if dilation != (1, 1):
-                raise CompileError(f"{node.name}: the compiler does not support convolutions with a dilation")
             case ops.Conv() as op if op.is_depthwise(*self.graph.input_shapes(node)) and op.out == op.groups:
                 self._per_channel(node)
             case ops.Conv() | ops.Dense():
                 self._matrix(node)
-            case ops.Pool() | ops.GlobalPool() | ops.Pad() | ops.Scale() | ops.Add():
+            case ops.Pool() | ops.GlobalPool() | ops.Pad() | ops.Resize() | ops.Scale() | ops.Add() | ops.Sub():
                 self._per_channel(node)
             case ops.Activation(function="relu") if self._only_depthwise(node) and node.tensor.grid is None:
                 self.views[node.name] = self.read(node.inputs[0])
@@ -249,7 +247,7 @@ class _Lowering:
         """Layers that treat all lanes alike keep the lanes of their first input."""
         sources = [self.lanewise(name) for name in node.inputs]
         first = sources[0]
-        if isinstance(node.op, ops.Scale | ops.Add) and any(
+        if isinstance(node.op, ops.Scale | ops.Add | ops.Sub) and any(
             not (other.single and other.lies_like(first.slots)) for other in sources[1:]
         ):
             sources = [self.contiguous(name) for name in node.inputs]
@@ -298,9 +296,9 @@ class _Lowering:
                 case ops.Pool(function="average"):
                     new = self.epilogues.quantized(node)
                     mean = (source.grid.scale[0], new.grid.scale[0] if new else 1.0)
-                case ops.Add():
+                case ops.Add() | ops.Sub():
                     inputs = inputs[:1]
-        if isinstance(op, ELEMENTWISE) or (isinstance(op, ops.Add) and source.grid):
+        if isinstance(op, ELEMENTWISE) or (isinstance(op, ops.Add | ops.Sub) and source.grid):
             step = self.epilogues.absorb(node, self.graph[node.inputs[0]], slots, most)
             assert step is not None
             epilogue, last = step

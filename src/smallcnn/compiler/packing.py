@@ -4,7 +4,19 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from smallcnn.compiler.layers import AddBytes, Affine, Layer, Lookup, OffGrid, OntoGrid, Plus, Requantize, Round, Term
+from smallcnn.compiler.layers import (
+    AddBytes,
+    Affine,
+    Layer,
+    Lookup,
+    OffGrid,
+    OntoGrid,
+    Plus,
+    Requantize,
+    Round,
+    Slopes,
+    Term,
+)
 from smallcnn.compiler.operands import Constant, Map, Operand, Strides
 from smallcnn.compiler.specs import Machine
 from smallcnn.compiler.storage import View, up
@@ -28,8 +40,8 @@ def matrix(
 
 def _panels(layer: Layer, machine: Machine, order: Sequence[Sequence[int]] | None, depth: int) -> np.ndarray:
     """(out, in, kh, kw) -> (groups, vectors, taps * channels, vector), rows in the order (ky, kx, channel); of bytes
-    (groups, vectors, taps * channels / dot, vector, dot), with channels (of the image: a row of the window) rounded up
-    to whole `dot`."""
+    (groups, vectors, taps * channels / dot, vector, dot), with channels (of the image: a row of the window, unless its
+    columns are apart) rounded up to whole `dot`."""
     assert layer.weight is not None
     vector, groups, of = machine.vector, layer.groups, layer.bytes
     dot, zero = (of.dot(machine), of.weight_zero) if of else (1, 0)
@@ -41,7 +53,7 @@ def _panels(layer: Layer, machine: Machine, order: Sequence[Sequence[int]] | Non
             for i, row in enumerate(places):
                 target[..., row] += own[..., i] - target.dtype.type(zero)  # a channel may be read twice
         rows = scattered
-    if layer.from_image:
+    if layer.from_image and not layer.apart:
         rows = rows.reshape(*rows.shape[:2], -1)
     rows = _filled(rows, up(rows.shape[-1], dot), zero).reshape(groups, len(weight) // groups, -1)
     lanes = layer.lanes(vector) // groups
@@ -102,6 +114,8 @@ def epilogue(layer: Layer, extents: tuple[int, ...], strides: Strides, vector: i
             case OntoGrid(grid=grid) | OffGrid(grid=grid):
                 scale = per_lane(layer, np.array(grid.scale), vector, idle=1.0)  # idle lanes are divided by it, too
                 operands += [Constant.of(scale), Constant.of(per_lane(layer, np.array(grid.zero), vector))]
+            case Slopes(slope):
+                operands.append(Constant.of(per_lane(layer, slope, vector)))
             case Plus(other):
                 operands.append(_alongside(layer, other, extents, strides, vector))
             case Requantize(multiplier, zero):

@@ -15,10 +15,11 @@ from smallcnn.compiler.layers import (
     Plus,
     Requantize,
     Round,
+    Slopes,
 )
 from smallcnn.compiler.operands import Arena, Constant, Map, Operand, Table, by_plane
 from smallcnn.compiler.reading import even_step, runs
-from smallcnn.compiler.specs import Depthwise, Elementwise, Machine, Pool, Sink, Source, Tile, Window
+from smallcnn.compiler.specs import Depthwise, Elementwise, Machine, Pool, Resize, Sink, Source, Tile, Window
 from smallcnn.compiler.storage import View, up
 from smallcnn.ir import ops
 from smallcnn.ir.types import RANGES
@@ -36,8 +37,10 @@ def source_of(
     depth = up(channels, layer.bytes.dot(machine)) if layer.bytes else channels
     if step is None and layer.bytes and layer.unstripped:
         starts, places = runs(view, groups, layer.bytes.dot(machine))
-        depth = starts.channels // groups * layer.bytes.dot(machine)
-        return Source(depth, pitch, table=True), [Arena(view, pixels), Table(starts, groups)], places
+        dot = layer.bytes.dot(machine)
+        depth = starts.channels // groups * dot
+        entries = layer.bytes.converted(depth, machine) // dot
+        return Source(depth, pitch, table=True), [Arena(view, pixels), Table(starts, groups, entries)], places
     if step is None:
         return Source(channels, pitch, table=True), [Arena(view, pixels), Table(view, groups, depth)], None
     strides = (1, pitch, step) if len(pixels) == 1 else (1, pitch, pitch * pixels[0], step)
@@ -57,7 +60,9 @@ def window_of(layer: Layer, plane: tuple[int, int]) -> Window:
     assert isinstance(op, ops.Conv | ops.Pool | ops.Pad)
     before, after = zip(*op.padding, strict=True)
     kernel, stride = ((1, 1), (1, 1)) if isinstance(op, ops.Pad) else (op.kernel, op.stride)
-    return Window(*plane, out.height, out.width, kernel, stride, before, after)
+    down, right = op.dilation if isinstance(op, ops.Conv) else (1, 1)
+    dilation = (down if kernel[0] > 1 else 1, right if kernel[1] > 1 else 1)
+    return Window(*plane, out.height, out.width, kernel, stride, before, after, dilation)
 
 
 def taps_of(layer: Layer, neighbours: Tile, machine: Machine) -> tuple[Depthwise, list[Operand]]:
@@ -82,6 +87,21 @@ def pool_of(layer: Layer, neighbours: Tile, machine: Machine) -> tuple[Pool, lis
     return spec, [plane_of(source, lanes, vector), *scales]
 
 
+def resize_of(layer: Layer, machine: Machine) -> tuple[Resize, list[Operand]]:
+    """A resize, its source and its tables: the rows and columns that pixels read, and the shares of the second ones."""
+    op, source, lanes = layer.op, layer.inputs[0], layer.lanes(machine.vector)
+    assert isinstance(op, ops.Resize)
+    storage, linear = source.storage, op.mode == "bilinear"
+    tables, shares = [], []
+    for before, after in ((storage.height, op.height), (storage.width, op.width)):
+        first, second, share = zip(*op.taps(before, after), strict=True)
+        tables.append(Constant.of(np.array([first, second] if linear else [first], np.int32).T.copy()))
+        shares.append(Constant.of(np.array(share, np.float32)))
+    plane, size = (storage.height, storage.width), (op.height, op.width)
+    spec = Resize(plane, size, linear, storage.pitch, sink_of(layer, lanes), source.number)
+    return spec, [plane_of(source, lanes, machine.vector), *tables, *(shares if linear else [])]
+
+
 def order_of(layer: Layer, before: Layer, vector: int) -> list[int]:
     """Where each input channel of `layer` lies among the lanes of `before`."""
     low = before.output.low(vector)
@@ -102,8 +122,10 @@ def sink_of(layer: Layer, lanes: int, groups: int = 1) -> Sink:
                 steps.append(Elementwise(function, low, high))
             case Affine():
                 steps.append(Elementwise("affine"))
-            case Plus(other):
-                steps.append(Elementwise("plus", pitch=other.storage.pitch))
+            case Slopes():
+                steps.append(Elementwise("prelu"))
+            case Plus(other, sign):
+                steps.append(Elementwise(sign, pitch=other.storage.pitch))
             case OntoGrid(number):
                 least, most = RANGES[number]
                 steps.append(Elementwise("quantize", least, most, number=number))

@@ -125,9 +125,9 @@ def _most(wide: int, vectors: int, pixels: int, registers: int) -> int:
 
 
 def _depth(layers: Sequence[Layer], i: int, context: Context) -> int:
-    """Terms of the innermost loop: the channels, and in a strip a window's columns."""
+    """Terms of the innermost loop: the channels, and in a strip a window's columns, if they are neighbours."""
     layer = layers[i]
-    columns = layer.op.kernel[1] if isinstance(layer.op, ops.Conv) else 1
+    columns = layer.op.kernel[1] if isinstance(layer.op, ops.Conv) and not layer.apart else 1
     if layer.from_image:
         return context.input_shape[2] * columns
     channels = terms_of(layer, layers[i - 1], context.vector) if i else layer.inputs[0].channels // layer.groups

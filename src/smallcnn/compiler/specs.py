@@ -9,6 +9,7 @@ floats. A source holds numbers of type `number`, float32 if there is no such fie
 from dataclasses import dataclass
 from typing import ClassVar
 
+from smallcnn.compiler.storage import up
 from smallcnn.ir.types import SIZES, Grid, Number
 
 _FLOAT = SIZES["float32"]
@@ -46,8 +47,9 @@ class Machine:
 
 @dataclass(frozen=True)
 class Elementwise:
-    """One operation of an epilogue: "relu", "clip" (low, high), ..., "affine" (two operands), "plus" (one, `pitch`),
-    "quantize" (scale and zero; to `number`, between low and high), "dequantize" (scale and zero).
+    """One operation of an epilogue: "relu", "clip" (low, high), ..., "affine" (two operands), "prelu" (slopes), "plus",
+    "minus" and "from" (the other map; `pitch`), "quantize" (scale and zero; to `number`, between low and high),
+    "dequantize" (scale and zero).
 
     Of whole numbers: "requantize" a sum (multiplier and offset; `high`: it may be beyond 2**22), "scale" bytes (factor
     and zero), add a "term" (factor and zero, the other bytes; `pitch`), "round" to bytes (offset), "bound" (low, high),
@@ -104,10 +106,21 @@ class Bytes:
         """What is subtracted from the source's bytes before they are multiplied: 128 for ARM's dot product, of int8."""
         return 128 if self.dot(machine) == 4 and not machine.dots else 0
 
+    def size(self, machine: Machine) -> int:
+        """Bytes of a byte of the source, as it is multiplied."""
+        return 2 if self.dot(machine) <= 2 else 1
+
+    def converted(self, depth: int, machine: Machine) -> int:
+        """Lanes of a pixel that are converted before they are multiplied, in whole vectors; 0 where none need be."""
+        dot = self.dot(machine)
+        needed = dot <= 2 or self.lowered(machine)
+        return up(depth, max(dot, 2) * machine.vector) if needed else 0
+
 
 @dataclass(frozen=True)
 class Window:
-    """A window over a plane; `before` are the rows above and the columns to the left that padding adds."""
+    """A window over a plane; `before` are the rows above and the columns to the left that padding adds, `dilation` the
+    distance between the pixels that it reads: 1 along a side with one pixel."""
 
     height: int
     width: int
@@ -117,11 +130,18 @@ class Window:
     stride: tuple[int, int]
     before: tuple[int, int]
     after: tuple[int, int]
+    dilation: tuple[int, int] = (1, 1)
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        """Rows and columns from the first pixel that it reads to the last."""
+        (high, wide), (down, right) = self.kernel, self.dilation
+        return (high - 1) * down + 1, (wide - 1) * right + 1
 
     @property
     def read_width(self) -> int:
         """Columns that all windows of a row cover, padding included."""
-        return (self.out_width - 1) * self.stride[1] + self.kernel[1]
+        return (self.out_width - 1) * self.stride[1] + self.reach[1]
 
 
 @dataclass(frozen=True)
@@ -178,10 +198,11 @@ class Conv:
         """Working memory: a strip of the source with its border."""
         if self.direct:
             return 0
-        window = self.window
-        height = (self.rows - 1) * window.stride[0] + window.kernel[0]
+        window, channels = self.window, self.source.channels
+        height = (self.rows - 1) * window.stride[0] + window.reach[0]
         width = max(window.read_width, window.before[1] + window.width) if self.image else window.read_width
-        return height * (width * self.source.channels + 64) * self.sink.groups * (1 if self.bytes else _FLOAT)
+        size = (1 if self.image else _WIDENED) if self.bytes else _FLOAT
+        return height * (width * (channels + 3 if self.bytes else channels) + 64) * self.sink.groups * size
 
 
 @dataclass(frozen=True)
@@ -212,13 +233,6 @@ class Separable:
     tile: Tile
     rows: int
     bytes: Bytes | None = None
-
-    @property
-    def scratch_bytes(self) -> int:
-        """Working memory: a strip of the depthwise result."""
-        sink = self.depthwise.sink
-        size = _WIDENED if self.bytes else SIZES[sink.number]
-        return sink.lanes * self.depthwise.window.out_width * (self.rows + 1) * size + _SLACK
 
 
 @dataclass(frozen=True)
@@ -259,7 +273,7 @@ class Chain:
         kept, rows = [], self.rows
         for reader in (self.last, *self.stages[:0:-1]):
             if not isinstance(reader, Pointwise):
-                rows = (rows - 1) * reader.window.stride[0] + reader.window.kernel[0]
+                rows = (rows - 1) * reader.window.stride[0] + reader.window.reach[0]
             kept.append(rows)
         return tuple(reversed(kept))
 
@@ -267,20 +281,6 @@ class Chain:
     def windowed(self) -> tuple[bool, ...]:
         """Whether each stage is read through a window, so that its rows are kept from strip to strip."""
         return tuple(isinstance(reader, Depthwise | Pool) for reader in (*self.stages[1:], self.last))
-
-    @property
-    def scratch_bytes(self) -> int:
-        """Working memory: the rows kept of each stage, and of the image."""
-        total, (width, _) = 0, self.plane
-        for stage, rows in zip(self.stages, self.folds, strict=True):
-            if isinstance(stage, Conv):
-                window = stage.window
-                taken = (rows - 1) * window.stride[0] + window.kernel[0] + 1
-                total += taken * (max(window.read_width, window.before[1] + window.width) * stage.source.channels + 64)
-            if not isinstance(stage, Pointwise):
-                width = stage.window.out_width
-            total += stage.sink.lanes * width * (rows + 2) + 64
-        return total * _FLOAT  # more than bytes need
 
 
 @dataclass(frozen=True)
@@ -304,6 +304,23 @@ class Pad:
     sink: Sink
     number: Number = "float32"
     zero: int = 0
+
+
+@dataclass(frozen=True)
+class Resize:
+    """A map of `plane` (height, width) in another size: of each pixel a row and a column are chosen; with `linear` two
+    of each, which are weighed.
+
+    Operands: source, rows, columns (number of them, pixel), with `linear` the shares of the second row and of the
+    second column, epilogue's, output (lane, x, y).
+    """
+
+    plane: tuple[int, int]
+    size: tuple[int, int]
+    linear: bool
+    pitch: int
+    sink: Sink
+    number: Number = "float32"
 
 
 @dataclass(frozen=True)
@@ -405,6 +422,6 @@ class Join:
 Native = Detect | Count | Join
 """Kernels written in C, see `native`."""
 Spec = (
-    Pointwise | Conv | Depthwise | Separable | Chain | Pool | GlobalPool | Pad | Lanes | Gather | Image | Response
-    | Native
+    Pointwise | Conv | Depthwise | Separable | Chain | Pool | GlobalPool | Pad | Resize | Lanes | Gather | Image
+    | Response | Native
 )  # fmt: skip

@@ -111,6 +111,7 @@ def search(
             break
         until = clock() + min(left, max(left / 4, _ROUND))
         stand.compile([call for group, form in waiting for call in group.calls(form)], partial(_passed, clock, until))
+        stand.compile(knowledge.network.calls(knowledge.best_forms()))  # of which kernels may be known from elsewhere
         entrants = knowledge.entrants(waiting, stand)
         if not entrants:
             break

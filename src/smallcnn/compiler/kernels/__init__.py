@@ -6,7 +6,7 @@ pipeline(spec, machine)    the Halide pipeline of a specification, and its opera
 from typing import Any
 
 from smallcnn.compiler import specs
-from smallcnn.compiler.kernels import chain, conv, depthwise, lanes, matmul, pool
+from smallcnn.compiler.kernels import chain, conv, depthwise, lanes, matmul, pool, resize
 from smallcnn.compiler.specs import Machine, Spec
 
 KERNELS: dict[type, Any] = {
@@ -18,6 +18,7 @@ KERNELS: dict[type, Any] = {
     specs.Pool: pool.pool,
     specs.GlobalPool: pool.global_pool,
     specs.Pad: lanes.pad,
+    specs.Resize: resize.resize,
     specs.Lanes: lanes.elementwise,
     specs.Gather: lanes.gather,
     specs.Image: lanes.image,

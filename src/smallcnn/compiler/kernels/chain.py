@@ -11,7 +11,7 @@ a whole: in MobileNetV2 they are six times as wide as a block's input and output
 
 from typing import Any
 
-from smallcnn.compiler.kernels.conv import image_rows
+from smallcnn.compiler.kernels.conv import image_rows, offset, reduction_of
 from smallcnn.compiler.kernels.depthwise import ByteTaps, Taps, read_by, taps_of
 from smallcnn.compiler.kernels.pipe import Pipe
 from smallcnn.compiler.kernels.pool import Over
@@ -74,11 +74,13 @@ def _first_conv(pipe: Pipe, spec: Conv) -> Rows:
     """The convolution of the image, which reads its normalised rows."""
     window, channels = spec.window, spec.source.channels
     rows = image_rows(pipe, spec)
-    (down, right), (high, wide) = window.stride, window.kernel
+    down, right = window.stride
 
-    def read(k: Any, x: Any, y: Any, _: Any, j: Any) -> Any:
-        return rows[(x * right - window.before[1]) * channels + k, y * down + j]
+    def read(k: Any, x: Any, y: Any, _: Any, *taps: Any) -> Any:
+        i, j = offset(window, taps)
+        return rows[(x * right + i - window.before[1]) * channels + k, y * down + j]
 
-    made = Rows(pipe, spec.sink, spec.bytes, read, (wide * channels, high), (window.out_width, window.out_height))
+    plane = (window.out_width, window.out_height)
+    made = Rows(pipe, spec.sink, spec.bytes, read, reduction_of(window, channels), plane)
     made.feeds = [rows]
     return made

@@ -1,10 +1,12 @@
 """Dense and grouped convolution with any kernel, as a matrix product over channels and taps.
 
 A strip of output rows first copies its input, with the border's zeros, to a small buffer; for the network's first layer
-this also turns bytes into normalised floats. In the buffer the channels of a row's pixels are consecutive, so channels
-and columns of the window are one run of memory and no address needs a check.
+this also turns bytes into normalised floats, and bytes that are multiplied as 16 bits are widened. In the buffer the
+channels of a row's pixels are consecutive, so channels and columns of the window are one run of memory and no address
+needs a check. A dilated filter's columns are apart; each is a run of its own.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import halide as hl
@@ -23,14 +25,14 @@ from smallcnn.compiler.kernels.pipe import (
     variables,
 )
 from smallcnn.compiler.kernels.rows import Rows
-from smallcnn.compiler.kernels.terms import depth_of, number_of
-from smallcnn.compiler.specs import Conv, Machine
+from smallcnn.compiler.kernels.terms import depth_of, multiplied, number_of
+from smallcnn.compiler.specs import Conv, Machine, Window
 
 
 def conv(spec: Conv, machine: Machine) -> Any:
     """Any convolution that is not 1x1 with stride 1."""
     pipe, window = Pipe(machine), spec.window
-    (rows, columns), (down, right), width = window.kernel, window.stride, window.out_width
+    (down, right), width = window.stride, window.out_width
     channels, number = (
         depth_of(spec.source.channels, None if spec.image else spec.bytes, machine),
         number_of(spec.bytes),
@@ -45,29 +47,43 @@ def conv(spec: Conv, machine: Machine) -> Any:
     else:
         strip = _strip(pipe, spec)
 
-    def read(k: Any, x: Any, y: Any, g: Any, j: Any) -> Any:
-        x, y = x * right, y * down + j
+    def read(k: Any, x: Any, y: Any, g: Any, *taps: Any) -> Any:
+        i, j = offset(window, taps)
+        x, y = x * right + i, y * down + j
         if spec.direct:
             return maps[k, x, y, g]
         if spec.image:
             return strip[(x - window.before[1]) * channels + k, y]
-        return strip[k % channels, x + k / channels, y, g]
+        return strip[k, x, y, g] if window.dilation[1] > 1 else strip[k % channels, x + k / channels, y, g]
 
-    reduction, plane = (columns * channels, rows), (width, window.out_height)
+    ready = not (spec.direct or spec.image)
+    reduction, plane = reduction_of(window, channels), (width, window.out_height)
     product: Product | Rows
     if spec.tile.across:
         across = lambda k, p, *more: read(k, p % width, p / width, *more)  # noqa: E731
-        product = Product(pipe, spec.sink, spec.bytes, across, reduction, plane)
+        product = Product(pipe, spec.sink, spec.bytes, across, reduction, plane, ready=ready)
     else:
-        product = Rows(pipe, spec.sink, spec.bytes, read, reduction, plane)
+        product = Rows(pipe, spec.sink, spec.bytes, read, reduction, plane, ready=ready)
     at = product.schedule(spec.tile, spec.rows)
     if strip is not None:
         strip.compute_at(product.out, at)
     return product.finish()
 
 
+def reduction_of(window: Window, channels: int) -> tuple[int, ...]:
+    """Extents of a sum's terms: channels of a row of the window, rows; channels, columns, rows if columns are apart."""
+    rows, columns = window.kernel
+    return (channels, columns, rows) if window.dilation[1] > 1 else (columns * channels, rows)
+
+
+def offset(window: Window, taps: Sequence[Any]) -> tuple[Any, Any]:
+    """Columns and rows from a window's corner to the pixel of these terms, beyond those that its channels count."""
+    *column, row = taps
+    return column[0] * window.dilation[1] if column else 0, row * window.dilation[0]
+
+
 def _strip(pipe: Pipe, spec: Conv) -> Any:
-    """strip(k, x, y, group), x and y counted from the padded corner."""
+    """strip(k, x, y, group), x and y counted from the padded corner; bytes as they are multiplied."""
     window, source, vector = spec.window, spec.source, pipe.machine.vector
     (top, left), groups = window.before, spec.sink.groups
     number, depth = number_of(spec.bytes), depth_of(source.channels, spec.bytes, pipe.machine)
@@ -80,11 +96,12 @@ def _strip(pipe: Pipe, spec: Conv) -> Any:
         arena = pipe.operand((None, window.width, window.height), strides, number)
         table = pipe.operand((depth, groups), (1, depth), "int32")
         bordered = hl.BoundaryConditions.constant_exterior(arena, outside, inside)
-        strip[k, x, y, g] = bordered[lane(table[k, g]), x - left, y - top]
+        value = bordered[lane(table[k, g]), x - left, y - top]
+        strip[k, x, y, g] = multiplied(value, spec.bytes, pipe.machine)
         return strip
     maps = pipe.operand((None, window.width, window.height, groups), (*strides, source.step), number)
     bordered = hl.BoundaryConditions.constant_exterior(maps, outside, [*inside, ANY])
-    strip[k, x, y, g] = bordered[k, x - left, y - top, g]
+    strip[k, x, y, g] = multiplied(bordered[k, x - left, y - top, g], spec.bytes, pipe.machine)
     if depth >= vector:
         strip.vectorize(k, vector, SHIFT)
     return strip

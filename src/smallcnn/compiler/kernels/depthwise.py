@@ -1,6 +1,7 @@
 """Depthwise convolution, one filter per lane, any kernel, stride and padding; alone or before a pointwise one.
 
-    out[c, x, y] = epilogue(bias[c] + sum over i, j of weight[c, j, i] * source(c, x * stride + j - left, ...))
+    out[c, x, y] = epilogue(bias[c] + sum over i, j of
+                            weight[c, j, i] * source(c, x * stride + j * dilation - left, ...))
 
 The schedule computes a few neighbouring pixels of one vector of lanes in registers with all taps unrolled, then the
 other lanes of these pixels, so memory is read in order. The border's zeros cost nothing inside the plane, because
@@ -66,7 +67,8 @@ class Taps(Plane):
         c, x, y = self.c, self.x, self.y
         self.r = r = hl.RDom([(0, columns), (0, rows)], "taps")
         bordered = hl.BoundaryConditions.constant_exterior(source, 0.0, [ANY, (0, window.width), (0, window.height)])
-        value = bordered[c, x * right + r[0] - left, y * down + r[1] - top]
+        step_y, step_x = window.dilation
+        value = bordered[c, x * right + r[0] * step_x - left, y * down + r[1] * step_y - top]
         weight = pipe.operand((sink.lanes, columns, rows), (1, sink.lanes, sink.lanes * columns))
         bias = pipe.vector(sink.lanes)
         self.sum, self.out = hl.Func("tapped"), hl.Func("depthwise")
@@ -109,8 +111,8 @@ class ByteTaps(Plane):
             source, outside, [ANY, (0, window.width), (0, window.height)]
         )
         self.woven = woven = hl.Func("woven")
-        row = hl.min(q * dot + t, rows - 1)
-        value = bordered[c, x - left, y * down + row - top]
+        row, (step_y, step_x) = hl.min(q * dot + t, rows - 1), window.dilation
+        value = bordered[c, x - left, y * down + row * step_y - top]
         woven[t, c, x, q, y] = multiplied(value, of, pipe.machine)
         self.r = r = hl.RDom([(0, dot), (0, columns), (0, several)], "taps")
         shape = (dot, sink.lanes, several, columns)
@@ -120,7 +122,7 @@ class ByteTaps(Plane):
         factor = multiplied_by(weight[r[0], c, r[2], r[1]], of, pipe.machine)
         self.sum, self.out = hl.Func("tapped"), hl.Func("depthwise")
         self.sum[c, x, y] = bias[c]
-        self.sum[c, x, y] += hl.i32(woven[r[0], c, x * right + r[1], r[2], y]) * hl.i32(factor)
+        self.sum[c, x, y] += hl.i32(woven[r[0], c, x * right + r[1] * step_x, r[2], y]) * hl.i32(factor)
         self.out[c, x, y] = multiplied(self.epilogue()(self.sum[c, x, y], c, x, y), reader, pipe.machine)
 
     def schedule(self) -> None:

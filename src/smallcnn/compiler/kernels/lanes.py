@@ -7,6 +7,9 @@ import halide as hl
 
 from smallcnn.compiler.kernels.pipe import ANY, GUARD, SHIFT, Pipe, constant, lane, variables
 from smallcnn.compiler.specs import Gather, Image, Lanes, Machine, Pad, Response
+from smallcnn.compiler.storage import up
+
+_UNROLLED = 9  # channels of a window
 
 
 def pad(spec: Pad, machine: Machine) -> Any:
@@ -76,14 +79,54 @@ def image(spec: Image, machine: Machine) -> Any:
 
 def response(spec: Response, machine: Machine) -> Any:
     """Local response normalisation over channels."""
-    pipe, channels, lanes = Pipe(machine), spec.channels, spec.sink.lanes
+    pipe, channels, lanes, vector = Pipe(machine), spec.channels, spec.sink.lanes, machine.vector
     c, p = variables("c", "p")
     source = pipe.operand((channels, None), (1, spec.pitch))
     bordered = hl.BoundaryConditions.constant_exterior(source, 0.0, [(0, channels), ANY])
-    near = [bordered[c + i - spec.size // 2, p] for i in range(spec.size)]
-    base = hl.f32(spec.bias) + hl.f32(spec.alpha / spec.size) * sum((s * s for s in near[1:]), near[0] * near[0])
+
+    def power(squares: Any) -> Any:
+        base = hl.f32(spec.bias) + hl.f32(spec.alpha / spec.size) * squares
+        return hl.exp(hl.log(base) * hl.f32(-spec.beta))
+
     finish = pipe.epilogue(spec.sink, lambda step: pipe.operand((lanes, None), (1, step.pitch)))
     out = hl.Func("response")
-    out[c, p] = finish(bordered[c, p] * hl.exp(hl.log(base) * hl.f32(-spec.beta)), c, p)
-    out.vectorize(c, machine.vector, SHIFT)
+    if spec.size // 2 >= channels - 1:  # every window holds all channels
+        factor, stages = _of_all(channels, vector, bordered, power)
+        out[c, p] = finish(bordered[c, p] * factor[c % vector, p], c, p)
+        for stage in stages:
+            stage.compute_at(out, p)
+    else:
+        near = hl.RDom([(-(spec.size // 2), spec.size)], "near").x
+        squares = hl.Func("squares")
+        squares[c, p] = hl.f32(0.0)
+        squares[c, p] += bordered[c + near, p] * bordered[c + near, p]
+        out[c, p] = finish(bordered[c, p] * power(squares[c, p]), c, p)
+        co, ci = variables("co", "ci")
+        out.split(c, co, ci, vector, SHIFT)
+        squares.compute_at(out, co).vectorize(c, vector).update().reorder(c, near).vectorize(c, vector)
+        if spec.size <= _UNROLLED:
+            squares.update().unroll(near)
+        c = ci
+    out.vectorize(c, vector, SHIFT)
     return pipe.output(out, (lanes, None), (1, spec.sink.pitch))
+
+
+def _of_all(channels: int, vector: int, bordered: Any, power: Any) -> tuple[Any, list[Any]]:
+    """factor(lane, p): of the squares of a pixel's channels, summed once, on every lane of a vector; and its stages.
+
+    A vector, because Halide computes logarithms of vectors itself and those of single numbers by a library's function.
+    """
+    lane, p = variables("lane", "p")
+    parts, total, factor = hl.Func("parts"), hl.Func("total"), hl.Func("factor")
+    k, j = hl.RDom([(0, up(channels, vector) // vector)], "k").x, hl.RDom([(0, vector)], "j").x
+    parts[lane, p] = hl.f32(0.0)
+    parts[lane, p] += bordered[k * vector + lane, p] * bordered[k * vector + lane, p]
+    total[lane, p] = hl.f32(0.0)
+    total[lane, p] += parts[j, p]
+    factor[lane, p] = power(total[lane, p])
+    stages = [parts, total, factor]
+    for stage in stages:
+        stage.bound(lane, 0, vector).vectorize(lane, vector)
+    for stage, turn in ((parts, k), (total, j)):
+        stage.update().reorder(lane, turn).vectorize(lane, vector)
+    return factor, stages

@@ -26,7 +26,8 @@ def pointwise(spec: Pointwise, machine: Machine) -> Any:
     if source.table:
         arena = pipe.operand((None, None), (1, source.pitch), number)
         run = spec.bytes.dot(machine) if spec.bytes else 1  # neighbouring lanes of each entry
-        table = pipe.operand((depth // run, groups), (1, depth // run), "int32")
+        entries = max(depth, spec.bytes.converted(depth, machine) if spec.bytes else 0) // run
+        table = pipe.operand((entries, groups), (1, entries), "int32")
         read = lambda k, p, g: arena[lane(table[k / run, g]) + k % run, p]  # noqa: E731
         product = Product(pipe, spec.sink, spec.bytes, read, (depth,))
     else:

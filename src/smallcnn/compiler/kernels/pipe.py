@@ -78,6 +78,11 @@ class Pipe:
                 return lambda v, *_: v * (hl.max(hl.min(v + 3.0, 6.0), 0.0) * hl.f32(1 / 6))
             case "sigmoid":
                 return lambda v, *_: 1.0 / (1.0 + hl.exp(-v))
+            case "exp":
+                return lambda v, *_: hl.exp(v)
+            case "prelu":
+                slope = self.vector(lanes)
+                return lambda v, c, *place: hl.select(v > 0.0, v, v * slope[at(c, place)])
             case "affine":
                 scale, shift = self.vector(lanes), self.vector(lanes)
                 return lambda v, c, *place: v * scale[at(c, place)] + shift[at(c, place)]
@@ -93,9 +98,11 @@ class Pipe:
             case "dequantize":
                 scale, zero = self.vector(lanes), self.vector(lanes)
                 return lambda v, c, *place: hl.strict_float((hl.f32(v) - zero[at(c, place)]) * scale[at(c, place)])
-            case "plus":
+            case "plus" | "minus" | "from":
                 other = like(step)
-                return lambda v, *place: v + other[place]
+                if step.kind == "plus":
+                    return lambda v, *place: v + other[place]
+                return lambda v, *place: v - other[place] if step.kind == "minus" else other[place] - v
             case "requantize":
                 multiplier, offset = self.vector(lanes), self._offset()
                 return lambda v, c, *place: rounded(hl.f32(v) * multiplier[at(c, place)], offset, step.high > 0)

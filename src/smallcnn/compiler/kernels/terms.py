@@ -62,7 +62,7 @@ class Terms:
         weight, machine = multiplied_by(weight, self.of, self.pipe.machine), self.pipe.machine
         if self.ready or (self.dot > 2 and not self.of.lowered(machine)):
             return hl.i32(read(pixel, at, *taps)) * hl.i32(weight)
-        k, *tap = variables("k", "tap")[: 1 + len(taps)]
+        k, *tap = variables("k", "tap", "row")[: 1 + len(taps)]
         self.staged = hl.Func("staged")
         self.staged[(k, *pixel, *group, *tap)] = multiplied(read(pixel, k, *tap), self.of, machine)
         return hl.i32(self.staged[(at, *pixel, *group, *taps)]) * hl.i32(weight)

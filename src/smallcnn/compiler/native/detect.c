@@ -85,10 +85,13 @@ static double likely_of(const struct live *live, double raw) {
     return SCORE == SOFTMAX ? exponential(raw - live->top) / live->sum : raw;
 }
 
-static float score(const struct live *live, int c) {
-    float plain = (float)likely_of(live, real_score(live->scores[c]));
+/* The score of a class by its raw one, with which it rises. */
+static float score_by(const struct live *live, float raw) {
+    float plain = (float)likely_of(live, raw);
     return OWN_PIECES ? (float)(live->own * power(plain, 1 - OBJECTNESS_POWER)) : plain;
 }
+
+static float score(const struct live *live, int c) { return score_by(live, real_score(live->scores[c])); }
 
 static void sum_powers(struct live *live) {
     live->top = -INFINITE;
@@ -109,7 +112,8 @@ static int may_be_found(struct live *live, float usual, buffer_t *const *own) {
         limit = OBJECTNESS_POWER < 1 ? raw_limit(power(THRESHOLD / live->own, 1 / (1 - OBJECTNESS_POWER))) : -INFINITE;
         if (OBJECTNESS_POWER >= 1 && !(live->own > THRESHOLD)) return 0;
     }
-    if (SCORE == SOFTMAX) { /* at most the sigmoid of its distance from the background */
+    if (SCORE == SOFTMAX) { /* at most the sigmoid of its distance from the background, and never above 1 */
+        if (limit == INFINITE) return 0;
         float nothing = real_score(scores[0]);
         limit = BACKGROUND ? limit + nothing - 1e-6f * (nothing < 0 ? -nothing : nothing) : -INFINITE;
     }
@@ -189,17 +193,8 @@ static float largest(const SCORE_NUMBER *scores) {
 /* The best score of an anchor above the threshold, or that. It rises with the raw score, which rounding may make equal
    for several. */
 static float best_score(const struct live *live) {
-    float best = THRESHOLD;
-    if (!OWN_PIECES && SCORE != SOFTMAX) {
-        float own = (float)likely_of(live, largest(live->scores));
-        return own > best ? own : best;
-    }
-    for (int c = BACKGROUND; c < CLASSES; c++) {
-        if (!(real_score(live->scores[c]) > live->limit)) continue;
-        float own = score(live, c);
-        if (own > best) best = own;
-    }
-    return best;
+    float best = score_by(live, largest(live->scores));
+    return best > THRESHOLD ? best : THRESHOLD;
 }
 
 /* Candidates of one class, or across all with the best of each: the heap's count. */

@@ -1,0 +1,72 @@
+"""Working memory of a kernel, per thread: strips of what its stages compute, and a tile of converted bytes.
+
+Where a level multiplies bytes in another form, a matrix product converts those of a tile of pixels before it adds up
+their products. A layer of many channels has too many for the stack. Within a kernel the stage before converts them.
+"""
+
+from smallcnn.compiler.specs import Chain, Conv, Depthwise, Machine, Pointwise, Pool, Separable, Spec
+from smallcnn.compiler.storage import up
+from smallcnn.ir.types import SIZES
+
+_STACK = 16 * 1024
+"""Bytes up to which Halide keeps an array of constant size on the stack."""
+_BLOCK = 128
+"""Bytes that a block of working memory takes besides its own, at most (`program.Program`)."""
+_SLACK = 64
+"""Bytes that the last vector may be read beyond the end."""
+
+
+def scratch_bytes(spec: Spec, machine: Machine) -> int:
+    """Bytes that a thread needs to run the kernel."""
+    match spec:
+        case Chain():
+            return _chain(spec, machine) + _tile(spec.stages[0], machine)
+        case Separable():
+            sink, window = spec.depthwise.sink, spec.depthwise.window
+            size = _size(spec.depthwise, spec, machine)
+            return sink.lanes * window.out_width * (spec.rows + 1) * size + _SLACK
+        case _:
+            return getattr(spec, "scratch_bytes", 0) + _tile(spec, machine)
+
+
+def _chain(spec: Chain, machine: Machine) -> int:
+    """The rows kept of each stage, and of the image."""
+    total, (width, _) = 0, spec.plane
+    readers = (*spec.stages[1:], spec.last)
+    for stage, reader, rows in zip(spec.stages, readers, spec.folds, strict=True):
+        if isinstance(stage, Conv):
+            window = stage.window
+            taken = (rows - 1) * window.stride[0] + window.reach[0] + 1
+            columns = max(window.read_width, window.before[1] + window.width)
+            size = SIZES["uint8"] if stage.bytes else SIZES["float32"]
+            total += taken * (columns * stage.source.channels + _SLACK) * size + _BLOCK
+        if not isinstance(stage, Pointwise):
+            width = stage.window.out_width
+        total += (stage.sink.lanes * width * (rows + 2) + _SLACK) * _size(stage, reader, machine) + _BLOCK
+    return total
+
+
+def _size(stage: Conv | Pointwise | Depthwise | Pool, reader: object, machine: Machine) -> int:
+    """Bytes of a number that a stage computes, as its reader takes it."""
+    if isinstance(reader, Pointwise | Separable) and reader.bytes:
+        return reader.bytes.size(machine)
+    return SIZES[stage.sink.number]
+
+
+def _tile(stage: Spec, machine: Machine) -> int:
+    """Bytes of a tile, converted; 0 where the stack holds them."""
+    if not isinstance(stage, Pointwise | Conv) or stage.bytes is None:
+        return 0
+    if isinstance(stage, Conv) and not (stage.direct or stage.image):  # its strip holds them
+        return 0
+    of = stage.bytes
+    rows, columns = stage.window.kernel if isinstance(stage, Conv) else (1, 1)
+    channels = stage.source.channels
+    if not (isinstance(stage, Conv) and stage.image):
+        channels = up(channels, of.dot(machine))
+    if isinstance(stage, Conv) and stage.window.dilation[1] > 1:
+        lanes = columns * of.converted(channels, machine)
+    else:
+        lanes = of.converted(columns * channels, machine)
+    bytes_ = lanes * rows * stage.tile.pixels * of.size(machine)
+    return bytes_ + _BLOCK if bytes_ > _STACK else 0
