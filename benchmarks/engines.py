@@ -5,11 +5,15 @@
     python benchmarks/engines.py --threads 1 --busy
     python benchmarks/engines.py --threads 1 --models small
     python benchmarks/engines.py --threads 1 --models int8
+    python benchmarks/engines.py --threads 1 weights/mobilenet_v2_1.0_224_quant.tflite
 
 Each network gets random weights, is exported to ONNX, compiled, and timed in all engines in turns, one image at a time
 (`smallcnn bench`; docs/bench.md describes the method). The turns are blocks of 0.2 s: after the 20 ms in
 which it warms up, an engine finds its own weights in the caches, as in a program that runs one network. In turns call
 by call each would find those of the others, and at two threads the others' threads still spinning.
+
+A quantized TensorFlow Lite file is imported, and LiteRT runs the file itself, on XNNPACK's kernels, where
+`ai-edge-litert` is installed; all answer the same before and after.
 
 A network's row in the record of this processor is replaced; `--resume` keeps the rows that this commit has measured.
 `python benchmarks/tables.py` then writes the tables. For compile times, set SMALLCNN_CACHE to a new folder.
@@ -31,10 +35,14 @@ import click
 import numpy as np
 
 import tables
+from litert import LiteRT
 from records import Records, Row, load
-from smallcnn.bench.bench import Candidate, time_candidates
+from smallcnn import runtime
+from smallcnn.bench.bench import Candidate, Guest, time_candidates
+from smallcnn.checkpoints.importing import import_checkpoint
 from smallcnn.compiler import targets
 from smallcnn.compiler.compiling import Compiled, compile_file
+from smallcnn.making import export as write
 from smallcnn.model.kinds import read
 from smallcnn.model.store import save
 from smallcnn.system.cache import cache_folder
@@ -42,6 +50,7 @@ from smallcnn.transform.quantize import quantize
 
 SUFFIX = targets.host().suffixes[0]
 KEYS = ("model", "threads", "plan", "busy")
+TFLITE = ".tflite"
 
 _DROPPED = (
     "file", "model", "precision", "threads", "vs_best_peer", "mean_vs_best_peer", "vs_float", "verified", "cpu",
@@ -66,7 +75,7 @@ sys.stdin.read()
 
 @click.command()
 @click.argument("models", nargs=-1, metavar="[MODEL]...")
-@click.option("--models", "chosen", default="nine", show_default=True, type=click.Choice(list(tables.NETWORKS)))
+@click.option("--models", "chosen", default="nine", show_default=True, type=click.Choice(tables.NAMED))
 @click.option("--threads", default=1, show_default=True, help="number of compute threads")
 @click.option("--plan", default="default", show_default=True, type=click.Choice(["default", "tuned"]))
 @click.option("--busy", is_flag=True, help="a second program keeps the last core and the shared cache busy")
@@ -88,7 +97,7 @@ def main(
     os.environ["SMALLCNN_CACHE"] = str(cache_folder() / "benchmarks" / plan)  # the default plan uses what tuning found
     rows: list[Row] = []
     for model in models or tables.NETWORKS[chosen]:
-        key = {"model": model, "threads": threads, "plan": plan, "busy": busy}
+        key = {"model": Path(model).name, "threads": threads, "plan": plan, "busy": busy}
         row = kept.measured_now(**key) if resume else None
         if row is None:
             click.echo(f"{model}, {threads} thread(s), {plan} plan{', busy' * busy}", err=True)
@@ -106,12 +115,22 @@ def measure(model: str, threads: int, plan: str, busy: bool, seconds: float) -> 
         start = time.perf_counter()
         made = compile_model(onnx, compiled, threads, plan)
         taken = time.perf_counter() - start
-        peers = [Candidate(onnx, engine) for engine in ("onnxruntime", "openvino") if find_spec(engine)]
+        ours = [Candidate(compiled, "compiled")]
+        ours += [Candidate(onnx, engine) for engine in ("onnxruntime", "openvino") if find_spec(engine)]
+        other = LiteRT(Path(model), threads) if model.endswith(TFLITE) and find_spec("ai_edge_litert") else None
+        guests = {"litert": Guest(other.run)} if other else {}
+        checker = runtime.open(compiled, threads=1)
         with load() as seen, second_program() if busy else nullcontext():
-            timed = time_candidates([Candidate(compiled, "compiled"), *peers], threads=threads, seconds=seconds)
+            if other:
+                other.verify(checker)
+            timed = time_candidates(ours, threads=threads, seconds=seconds, guests=[*guests.values()])
+            if other:
+                other.verify(checker)
+        del checker  # unloads the file, so that Windows can remove it
     return {
         "mult_adds": timed[0].mult_adds,
-        "engines": {row.engine: figures(asdict(row)) for row in timed},
+        "engines": {row.engine: figures(asdict(row)) for row in timed}
+        | {name: spread(one.ms) for name, one in guests.items()},
         "compile_seconds": taken,
         "kernels": len({call.spec for call in made.plan}),
         "kernels_cached": made.cached,
@@ -125,7 +144,13 @@ def compile_model(onnx: Path, out: Path, threads: int, plan: str) -> Compiled:
 
 
 def export(model: str, out: Path) -> None:
-    """Writes the network of this name as ONNX, with random weights; quantized on noise if it is "in int8"."""
+    """Writes the network of this name as ONNX, with random weights; quantized on noise if it is "in int8".
+
+    A TensorFlow Lite file is imported.
+    """
+    if model.endswith(TFLITE):
+        write(import_checkpoint([Path(model)], keep_background=True), out)
+        return
     named, _, number = model.partition(" in ")
     spelled, _, resolution = named.partition(" at ")
     made = out.with_suffix(".safetensors")
@@ -141,6 +166,12 @@ def smallcnn(*words: object) -> None:
     """Runs a command."""
     command = [sys.executable, "-m", "smallcnn", *map(str, words)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def spread(ms: list[float]) -> Row:
+    """What a record keeps of an engine that is none of ours."""
+    low, median, p90, high = np.percentile(ms, (0, 50, 90, 100)).tolist()
+    return {"median_ms": median, "min_ms": low, "max_ms": high, "p90_ms": p90, "runs": len(ms)}
 
 
 def figures(row: dict[str, Any]) -> Row:

@@ -33,7 +33,7 @@ def main(file: Path, data: str, out: Path, seeds: str, epochs: int | None, threa
     smallcnn.quantize(file, data, quantized, anyway=True)
     before = smallcnn.evaluate(file, data)
     exact, rounded = (100 * one.scores["top1"] for one in (before, smallcnn.evaluate(quantized, data)))
-    changes: dict[str, Any] = {"quantize": True, "teacher": file} | ({} if epochs is None else {"epochs": epochs})
+    changes: dict[str, Any] = {"quantize": True} | ({} if epochs is None else {"epochs": epochs})
     trained: list[float] = []
     for seed in map(int, seeds.split(",")):
         folder = out / f"seed{seed}"

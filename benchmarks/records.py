@@ -32,7 +32,7 @@ from smallcnn.system.files import write
 FOLDER = Path(__file__).parent / "records"
 Row = dict[str, Any]
 
-_PACKAGES = ("smallcnn", "numpy", "halide", "onnxruntime", "openvino", "torch")
+_PACKAGES = ("smallcnn", "numpy", "halide", "onnxruntime", "openvino", "ai-edge-litert", "torch")
 _FLAGS = re.compile(r"sse4_1|fma|f16c|avx\w*|amx\w*|asimd\w*|neon|sve\w*|fphp|i8mm|bf16|hypervisor")
 """Flags of Linux that matter to kernels; `hypervisor` marks a virtual machine."""
 

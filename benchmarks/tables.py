@@ -35,10 +35,19 @@ NETWORKS = {
         "shufflenet_v1:groups=3 in int8", "squeezenet_1_1 in int8", "effnet_cifar in int8",
         "shufflenet_v2 in int8", "mobilenet_v3_large in int8",
     ),
+    "TensorFlow": (
+        "mobilenet_v1_0.25_128_quant.tflite", "mobilenet_v1_0.5_160_quant.tflite",
+        "mobilenet_v1_0.75_192_quant.tflite", "mobilenet_v2_1.0_224_quant.tflite",
+    ),
 }  # fmt: skip
-"""Registry names; "at 128" is another input resolution than the network's own, "in int8" is quantized."""
+"""Registry names; "at 128" is another input resolution than the network's own, "in int8" is quantized. Or names of
+TensorFlow Lite files, which have to be given by their paths."""
+NAMED = [name for name in NETWORKS if name != "TensorFlow"]
+"""Those that need no files."""
 CHART = "speed.svg"
 ENGINES = ("compiled", "onnxruntime", "openvino")
+OF_FILES = "litert"
+"""The engine of TensorFlow Lite files alone."""
 CONDITIONS = {
     "default": ("default", False),
     "default, busy": ("default", True),
@@ -112,6 +121,10 @@ def section(record: Record) -> str:
         for head, table in (
             (f"{many(threads).capitalize()}, ms: median (least - most).", times(record.some("nine", threads))),
             (f"int8, {many(threads)}, ms: median (least - most).", times(record.some("int8", threads))),
+            (
+                f"TensorFlow's integer files, {many(threads)}, ms: median (least - most).",
+                times(record.some("TensorFlow", threads)),
+            ),
             (f"Small networks, {many(threads)}, billion Mult-Adds per second by medians.", small(record, threads)),
             (f"Other conditions, {many(threads)}: times as fast by medians (least).", conditions(record, threads)),
         ):
@@ -144,13 +157,14 @@ def about(record: Record) -> str:
 
 def times(rows: Sequence[Row]) -> str:
     """Medians and ranges of every engine, the lead and the share of the peak."""
+    engines = [*ENGINES, *([OF_FILES] if any(OF_FILES in row["engines"] for row in rows) else [])]
     body = []
     for row in rows:
-        found = [row["engines"].get(engine) for engine in ENGINES]
+        found = [row["engines"].get(engine) for engine in engines]
         ranges = [f"{one['median_ms']:.3f} ({one['min_ms']:.3f} - {one['max_ms']:.3f})" if one else "" for one in found]
         body.append([row["model"], *ranges, lead(row), of_peak(row)])
-    mean = ["geometric mean", *[""] * len(ENGINES), mean_lead(rows), ""] if rows else []
-    return markdown([["network", *ENGINES, "times as fast", "of peak"], *body, mean]) if body else ""
+    mean = ["geometric mean", *[""] * len(engines), mean_lead(rows), ""] if rows else []
+    return markdown([["network", *engines, "times as fast", "of peak"], *body, mean]) if body else ""
 
 
 def small(record: Record, threads: int) -> str:
@@ -225,8 +239,8 @@ def mean_lead(rows: Sequence[Row]) -> str:
 
 
 def of_peak(row: Row) -> str:
-    """The compiled file's share of the machine's peak in float32; blank for integers, or if that cannot be measured."""
-    share = None if " in int8" in row["model"] else row["engines"]["compiled"]["share_of_peak"]
+    """The compiled file's share of the machine's peak, of floats or of bytes; blank if that cannot be measured."""
+    share = row["engines"]["compiled"]["share_of_peak"]
     return f"{share:.0%}" if share else ""
 
 

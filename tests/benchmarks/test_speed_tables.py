@@ -69,6 +69,20 @@ def test_times_of_an_engine_that_is_not_installed_are_blank():
     assert line == ["mobilenet_v2", "5.000 (5.000 - 10.000)", "5.000 (4.000 - 10.000)", "", "1.00 (0.80)", "50%"]
 
 
+def test_networks_of_bytes_have_tables_of_their_own():
+    """LiteRT, which runs TensorFlow's files only, counts as a peer there."""
+    zoo = row("mobilenet_v2 in int8", ours=(2, 1), peers=[(3, 2), (5, 5)])
+    file = row("mobilenet_v2_1.0_224_quant.tflite", ours=(2, 1), peers=[(4, 4), (6, 6)])
+    file["engines"]["litert"] = {"median_ms": 3, "min_ms": 2, "max_ms": 5, "p90_ms": 4, "runs": 9}
+    found = cells(tables.processors([record("Z", *X.rows, zoo, file)]))
+    assert ["mobilenet_v2 in int8", *["2.000 (1.000 - 4.000)", "3.000 (2.000 - 6.000)", "5.000 (5.000 - 10.000)"],
+            "1.50 (2.00)", "50%"] in found  # fmt: skip
+    assert ["network", "compiled", "onnxruntime", "openvino", "litert", "times as fast", "of peak"] in found
+    assert ["mobilenet_v2_1.0_224_quant.tflite", "2.000 (1.000 - 4.000)", "4.000 (4.000 - 8.000)",
+            "6.000 (6.000 - 12.000)", "3.000 (2.000 - 5.000)", "1.50 (2.00)", "50%"] in found  # fmt: skip
+    assert cells(tables.speed([record("Z", *X.rows, zoo, file)])) == cells(tables.speed([record("Z", *X.rows)]))
+
+
 def test_small_networks_in_mult_adds_per_second():
     assert tables.small(X, 1) == ""  # MobileNetV2 alone is one of the nine
     small = row("mobilenet_v2:width=0.25", ours=(1, 1), peers=[(2, 2), (4, 4)], mult_adds=6 * 10**7)

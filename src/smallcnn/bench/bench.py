@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,6 +53,14 @@ class Candidate:
     def compile(self) -> bool:
         """Whether the file has to be compiled first."""
         return self.engine == "compiled" and self.file.suffix.lower() not in COMPILED
+
+
+@dataclass(frozen=True)
+class Guest:
+    """A call to time in the same turns, which is no engine of ours: `ms` receives its runs."""
+
+    run: Callable[[], object]
+    ms: list[float] = field(default_factory=list)
 
 
 Report = Callable[[int, int], None]
@@ -99,8 +107,9 @@ def time_candidates(
     threads: int = 1,
     seconds: float = 2.0,
     report: Report = lambda done, total: None,
+    guests: Sequence[Guest] = (),
 ) -> list[Row]:
-    """Times the candidates as `bench` does."""
+    """Times the candidates as `bench` does, and the `guests`, whose answers the caller checks."""
     if seconds <= 0:
         raise SmallcnnError(f"seconds must be above 0, not {seconds}")
     with tempfile.TemporaryDirectory(
@@ -118,8 +127,10 @@ def time_candidates(
         inference = [lambda net=net, x=x: net.run(x) for net, x in zip(nets, inputs, strict=True)]
         photo = _photo()
         whole = [lambda net=net: net.answer(photo) for net in nets]
-        timed = [*inference, *(meter.run for meter in meters.values())]
+        timed = [*inference, *(guest.run for guest in guests), *(meter.run for meter in meters.values())]
         times = take_turns(timed, seconds, lambda done: report(20 + round(60 * done), 100))
+        for guest, taken in zip(guests, times[len(nets) :], strict=False):
+            guest.ms.extend(taken)
         end_to_end = take_turns(whole, seconds / 4, lambda done: report(80 + round(20 * done), 100))
         for net in nets:
             verified(net)

@@ -70,21 +70,6 @@ def _started_from(start: Path) -> "Model":
     return store.load(start)
 
 
-def _quantizes(recipe: str, changes: dict[str, Any]) -> bool:
-    """Whether these options are for quantization-aware training."""
-    return bool(changes.get("quantize", recipe in NAMED and NAMED[recipe].recipe.quantize))
-
-
-def _own_teacher(start: Path | None, network: "str | Model") -> Path | None:
-    """The file that a run starts from, if it can be a teacher."""
-    from smallcnn.model.shipped import located
-    from smallcnn.tasks.classification import Classification
-
-    if start is None or isinstance(network, str) or not located(start).exists():
-        return None
-    return start if isinstance(network.task, Classification) and network.task.ending == "softmax" else None
-
-
 def _defaults(name: str) -> str:
     """The default of a setting in every recipe; recipes with the same value share an entry."""
     recipes: dict[Any, list[str]] = {}
@@ -207,8 +192,6 @@ def command(
         missing = "MODEL or --from FILE" if network is None else "--data SOURCE"
         raise SmallcnnError(f"train needs {missing} (or --resume without MODEL, to resume the run in --out)")
     else:
-        if _quantizes(recipe, chosen) and teacher is None:
-            teacher = _own_teacher(start, network)
         result = run.train(
             network, data, out, backbone=loaded if model else None, task=task, columns=columns, resolution=resolution,
             fit=fit, recipe=recipe, teacher=teacher and located(teacher), root=root, groups=groups, resume=resume,

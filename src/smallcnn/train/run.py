@@ -19,10 +19,11 @@ from smallcnn.image.fit import Fit
 from smallcnn.image.overrides import Overrides
 from smallcnn.ir.graph import Graph
 from smallcnn.ir.types import Grid
+from smallcnn.model import store
 from smallcnn.model.model import Model
 from smallcnn.system import lock, places
 from smallcnn.system.cpu import openmp_threads
-from smallcnn.system.files import remove_leftovers
+from smallcnn.system.files import remove_leftovers, write
 from smallcnn.train import checkpoint
 from smallcnn.train.calibration import calibrated, to_quantize
 from smallcnn.train.compute import Way
@@ -33,7 +34,7 @@ from smallcnn.train.recipe import Recipe, check_names
 from smallcnn.train.result import Result
 from smallcnn.train.settings import Settings, TeacherFile, check_same
 from smallcnn.train.start import Start, named, opened, settled, start
-from smallcnn.train.teacher import Teacher, digest
+from smallcnn.train.teacher import OWN, Teacher, digest, teaches
 
 
 def train(
@@ -76,8 +77,9 @@ def train(
 
     `recipe` is a Recipe, the name of one (see `recipes`), or "auto": the one for fine-tuning, for small images or for
     photographs; with `quantize`, which needs a float model as `model`, the one for quantization-aware training.
-    `changes` override its fields. `teacher` is a model file to learn from. `root` is the folder with the
-    files of a named set. `groups` says which images must stay on one side of the split (`smallcnn.data.groups`).
+    `changes` override its fields. `teacher` is a model file to learn from; with `quantize` it is by default `model`
+    itself, if that is a classifier, which the run keeps in teacher.safetensors. `root` is the folder with the files of
+    a named set. `groups` says which images must stay on one side of the split (`smallcnn.data.groups`).
     `compute` is the backend of a step: torch, our own kernels or torch.compile; "auto" times the first two.
     `threads` is the number of compute threads of this process from now on, by default torch's, but no more than the
     usable cores (`system.cpu.openmp_threads`). `workers` is the number of decoding threads, by default one per usable
@@ -92,15 +94,19 @@ def train(
     with joined(device) as (ranks, on):
         with ranks.together(), ranks.in_turn():
             plain = replace(named(recipe), **changes)
-            source = opened(data, plain, root, columns=columns, groups=groups, task=task)
+            cut = data.cut if isinstance(data, Source) else ""
+            source = opened(data, plain, root, columns=columns, groups=groups, cut=cut, task=task)
             beginning = start(model, source, resolution, plain.seed, backbone)
             beginning = replace(beginning, preprocessing=Overrides(fit=fit).over(beginning.preprocessing))
             suited = named(recipe, beginning, quantize=bool(changes.get("quantize")))
             chosen = settled(replace(suited, **changes), source, beginning)
+            taught_by: Path | Model | None = Path(teacher) if teacher else None
             if chosen.quantize:
                 beginning = to_quantize(beginning)
+                if teacher is None and isinstance(model, Model) and teaches(model):
+                    taught_by = model
         resumed = resume or restarted()
-        return _run(beginning, source, out, chosen, teacher, resumed, compute, on, workers, ranks)
+        return _run(beginning, source, out, chosen, taught_by, resumed, compute, on, workers, ranks)
 
 
 def resume(
@@ -131,7 +137,8 @@ def resume(
             recipe = settings.recipe
             source = opened(data, recipe, root, columns=settings.task, cut=settings.cut)
         beginning = Start(settings.graph, None, settings.preprocessing, settings.start)
-        return _run(beginning, source, out, recipe, teacher, True, "auto", on, workers, ranks)
+        taught_by = Path(teacher) if teacher else None
+        return _run(beginning, source, out, recipe, taught_by, True, "auto", on, workers, ranks)
 
 
 def set_threads(threads: int | None) -> None:
@@ -158,6 +165,8 @@ def _places(
             root = places.stored(settings.root, "a folder", "give its place with --root")
         if data is None:
             data = places.stored(settings.source, "a source of images", "give their place with --data")
+        if teacher is None and settings.teacher and (out / OWN).is_file():
+            teacher = out / OWN  # wherever the folder is now
         if teacher is None and settings.teacher:
             teacher = places.stored(settings.teacher.file, "a teacher", "give its place with --teacher")
     except FileError as error:
@@ -170,7 +179,7 @@ def _run(
     source: Source,
     out: str | Path,
     recipe: Recipe,
-    teacher: str | Path | None,
+    teacher: Path | Model | None,
     resume: bool,
     compute: Way,
     on: torch.device,
@@ -185,13 +194,13 @@ def _run(
                 raise DataError("--compute compile needs a single process")
             _check_apart(folder, place)
             channels = beginning.graph.input_shape[2]
-            taught = Teacher(Path(teacher), source.classes, channels, on) if teacher else None
+            taught = Teacher(teacher, source.classes, channels, on) if teacher else None
             settings = Settings(
                 graph=beginning.graph,
                 preprocessing=beginning.preprocessing,
                 task=source.task,
                 start=beginning.origin,
-                teacher=_file(Path(teacher)) if teacher else None,
+                teacher=_file(teacher, folder) if teacher else None,
                 source=_kept(place, root),
                 root=str(root.resolve()) if root else None,
                 images=source.fingerprint + (hashlib.sha256(source.cut.encode()).hexdigest()[:8] if source.cut else ""),
@@ -208,7 +217,9 @@ def _run(
                 if resuming:  # the same backend as before, even if another is faster now or on this processor
                     stored = checkpoint.read_settings(folder / CHECKPOINT)
                     settings = replace(settings, compute=stored.compute, bfloat16=stored.bfloat16, grids=stored.grids)
-                elif recipe.quantize:
+                if isinstance(teacher, Model):
+                    write(folder / OWN, store.content(teacher))
+                if recipe.quantize and not resuming:
                     settings = replace(settings, grids=_grids(beginning, source, recipe, on, workers))
         settings = ranks.from_first(settings)
         with ranks.together():
@@ -229,8 +240,11 @@ def _grids(beginning: Start, source: Source, recipe: Recipe, on: torch.device, w
     )  # fmt: skip
 
 
-def _file(teacher: Path) -> TeacherFile:
-    return TeacherFile(file=str(teacher.resolve()), digest=digest(teacher))
+def _file(teacher: Path | Model, folder: Path) -> TeacherFile:
+    """Where the teacher lies; for the run's own, its name in the run's folder, which may move."""
+    place = folder / OWN if isinstance(teacher, Model) else teacher
+    own = place.resolve() == (folder / OWN).resolve()
+    return TeacherFile(file=OWN if own else str(place.resolve()), digest=digest(teacher))
 
 
 def _kept(place: str, root: Path | None) -> str | None:
@@ -249,9 +263,10 @@ def _check_apart(folder: Path, place: str) -> None:
 def _check_folder(folder: Path, settings: Settings, resume: bool) -> None:
     """Raises DataError if this run must not use `folder`. Changes nothing."""
     state = folder / CHECKPOINT
-    if not resume and any(folder.glob("*.safetensors")):
+    models = {path.name for path in folder.glob("*.safetensors")} - {OWN}  # that alone is no run yet
+    if not resume and models:
         raise DataError(f"{folder} already holds a run; --resume continues it, or choose another --out")
-    if resume and not state.is_file() and any(folder.glob("*.safetensors")):
+    if resume and not state.is_file() and models:
         raise DataError(f"{folder} holds models but no {CHECKPOINT} to resume from; choose another --out")
     if state.is_file():
         check_same(folder, checkpoint.read_settings(state), settings)

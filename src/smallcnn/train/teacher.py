@@ -9,27 +9,39 @@ from torch import Tensor
 
 from smallcnn.errors import DataError
 from smallcnn.model import kinds as model_file
+from smallcnn.model import store
+from smallcnn.model.model import Model
 from smallcnn.module import to_module
-from smallcnn.tasks.classification import classification
+from smallcnn.tasks.classification import Classification, classification
 from smallcnn.tasks.labels import match_labels
 from smallcnn.transform.fold import fold
 
+OWN = "teacher.safetensors"
+"""The float network that a quantized one learns from, in the folder of its run."""
 
-def digest(path: Path) -> str:
-    """SHA-256 of the teacher's file. Raises FileError if it cannot be read."""
-    model_file.check_kind(path, (".safetensors", ".onnx"))
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+def teaches(model: Model) -> bool:
+    """Whether a model can be a teacher."""
+    return isinstance(model.task, Classification) and model.task.ending == "softmax"
+
+
+def digest(teacher: Path | Model) -> str:
+    """SHA-256 of the teacher's file, or of what it will be. Raises FileError if it cannot be read."""
+    if isinstance(teacher, Model):
+        return hashlib.sha256(store.content(teacher)).hexdigest()
+    model_file.check_kind(teacher, (".safetensors", ".onnx"))
+    return hashlib.sha256(teacher.read_bytes()).hexdigest()
 
 
 class Teacher:
-    """The network of a .safetensors or .onnx file, for a student of `classes`.
+    """A model, or that of a .safetensors or .onnx file, for a student of `classes`.
 
     Raises FileError if the file is not a model, DataError if it does not end in a softmax, does not know all the
     classes or expects another number of channels.
     """
 
-    def __init__(self, path: Path, classes: tuple[str, ...], channels: int, device: torch.device) -> None:
-        model = model_file.read(path)
+    def __init__(self, source: Path | Model, classes: tuple[str, ...], channels: int, device: torch.device) -> None:
+        model, path = (source, source.graph.name) if isinstance(source, Model) else (model_file.read(source), source)
         ending = classification(model.task, "a teacher").ending
         if ending != "softmax":
             raise DataError(f"{path}: its ending is {ending}; a teacher must end in a softmax")
