@@ -39,6 +39,7 @@ from smallcnn.tasks.task import Outputs, Task
 
 if TYPE_CHECKING:
     from smallcnn.model.model import Model
+    from smallcnn.transform.limits import Limits
 
 BATCH = 16
 """Images run together by default."""
@@ -203,24 +204,30 @@ class Net:
         return _unpickled, (source, self.engine, self.threads, self.path, self.preprocessing)
 
 
-def open(path: str | Path, *, engine: str | None = None, threads: int | None = None) -> Net:
+def open(
+    path: str | Path, *, engine: str | None = None, threads: int | None = None, limits: "Limits | None" = None
+) -> Net:
     """Opens a .safetensors, .onnx or compiled model file. The default for `threads` is one per core.
 
     The default `engine` is onnxruntime; a compiled file only runs in the engine compiled. A compiled file is a program
-    and runs code when it is opened.
+    and runs code when it is opened. `limits` change what the detector of a .safetensors file keeps; those of other
+    files are fixed.
 
-    Raises FileError if the file is missing, damaged or not written by smallcnn, and SmallcnnError for an engine that
-    does not exist or does not run such a file.
+    Raises FileError if the file is missing, damaged or not written by smallcnn, SmallcnnError for an engine that does
+    not exist or does not run such a file, and GraphError for limits of a network that is no detector.
     """
     path = located(path)
     engines.check_settings(engine, threads)
     kind = KINDS[check_kind(path)]
     engine = engines.choose(path, engine)
     if kind.trainable:
-        return _of(read(path), path, engine, threads)
+        model = read(path)
+        return _of(model, path, engine, threads) if not limits else _limited(model, limits, path, engine, threads)
     if kind.suffix == ".onnx" and "smallcnn.format" not in outline.metadata(path):  # before an engine reads the file
         made = path.with_suffix(".safetensors")
         raise FileError(f"{path}: not written by smallcnn; import it with: smallcnn import {path} --out {made}")
+    if limits:
+        raise FileError(f"{path}: {limits} is fixed in this file; set it when the network is exported or compiled")
     session = engines.start(Loadable(path, str(path)), engine, threads)
     try:
         said = metadata.parse(session.metadata)
@@ -277,6 +284,14 @@ def _of(model: "Model", path: Path | None, engine: str, threads: int | None) -> 
             session, where, engine, exact, lambda: engines.plain_answer(loadable), integer=model.graph.integer
         ),
     )
+
+
+def _limited(model: "Model", limits: "Limits", path: Path, engine: str, threads: int | None) -> Net:
+    """The model of a file with other limits than the file has."""
+    from smallcnn.transform.limits import limited
+
+    model = replace(model, graph=limited(model.graph, limits))
+    return replace(_of(model, path, engine, threads), _source=model)
 
 
 def _finite(outputs: Outputs) -> bool:

@@ -134,9 +134,7 @@ def test_other_names_are_numbered(smallcnn, photos, tmp_path):
     assert [one["category"] for one in found] == ["blue", "red", "green", "blue"]
 
 
-@pytest.mark.parametrize(
-    ("option", "value"), [("--threshold", 0.5), ("--labels", "red"), ("--draw", "drawn"), ("--coco", "found.json")]
-)
+@pytest.mark.parametrize(("option", "value"), [("--labels", "red"), ("--draw", "drawn"), ("--coco", "found.json")])
 def test_options_of_detectors(refused, tmp_path, monkeypatch, option, value):
     monkeypatch.chdir(tmp_path)
     save(artifact(), tmp_path / "m.safetensors")

@@ -1,6 +1,7 @@
 """Boxes written in a format or into shards are read again as they were, to the format's precision."""
 
 import json
+import tarfile
 import tempfile
 from pathlib import Path
 
@@ -168,8 +169,6 @@ class TestShards:
             assert [content(file) for file in again.images] == [content(file) for file in split.images]
 
     def test_boxes_lie_next_to_their_image(self, made):
-        import tarfile
-
         with tarfile.open(made / "shards/train-000000.tar") as tar:
             names = tar.getnames()
             assert [name.rpartition(".")[2] for name in names] == ["jpg", "json"] * 10
@@ -177,6 +176,30 @@ class TestShards:
         first = {"label": "cat", "box": [0, 1, 7.1, 10.3], "area": 3.7, "flag": 0}
         assert first in [one for each in found for one in each]
         assert sorted(map(len, found)) == [0] + [1] * 9
+
+    @pytest.mark.parametrize("name", ["train-000000.tar", "train-{000000..000000}.tar"])
+    def test_come_back_without_the_index(self, made, name, monkeypatch):
+        monkeypatch.setenv("SMALLCNN_CACHE", str(made / "cache"))
+        (made / "shards/index.json").unlink()
+        wanted = open_source(made / "set").everything().targets.each()
+        for _ in range(2):  # the second time from the cache
+            found = open_source(str(made / "shards" / name))
+            assert found.task.labels == ("cat", "dog")
+            rows = sorted(rows.tolist() for rows in found.everything().targets.each())
+            assert rows == sorted(rows.tolist() for rows in wanted)
+
+    def test_objects_that_cannot_be_read_are_counted(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("SMALLCNN_CACHE", str(tmp_path / "cache"))
+        good = {"label": "cat", "box": [1, 2, 3, 4], "area": 4, "flag": 0}
+        bad = [good | {"box": [3, 2, 1, 4]}, good | {"label": 3}, good | {"flag": 7}, {"label": "cat"}, 5]
+        files = [json.dumps({"objects": rows}) for rows in ([good], [], [good, good], *([one] for one in bad))]
+        with tarfile.open(tmp_path / "x-0.tar", "w") as tar:
+            for number, text in enumerate(files):
+                tar.add(image(tmp_path / f"{number}.jpg"), f"{number}.jpg")
+                tar.add(write(tmp_path / f"{number}.json", text), f"{number}.json")
+        found = open_source(str(tmp_path / "x-0.tar"))
+        assert found.everything().targets.counts.tolist() == [1, 0, 2]
+        assert found.left_out.counts["with a bad label"] == len(bad)
 
     def test_an_index_is_not_trusted(self, made):
         text = (made / "shards/index.json").read_text()

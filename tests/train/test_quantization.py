@@ -266,11 +266,31 @@ def test_the_command_distils_from_the_file(smallcnn, trained, photos, tmp_path):
     said = json.loads(out)
     model = load(said["best"])
     assert model.graph.integer
-    assert model.facts.teacher["file"] == str(trained)
+    kept = tmp_path / "run" / "teacher.safetensors"
+    assert model.facts.teacher["file"] == str(kept.resolve())
+    kept, start = (load(path).weights for path in (kept, trained))
+    assert all(np.array_equal(kept[name], start[name]) for name in start)
     assert model.facts["recipe"]["lr"] == pytest.approx(0.1 * 8 / 64 / 100)
     assert "quantization-aware training needs torch in float32" in err
     code, out, err = smallcnn("evaluate", said["best"], "--data", photos, "--json")
     assert json.loads(out)["top1"] == said["best_val_top1"], err
+
+
+def test_a_model_in_memory_is_its_own_teacher(trained, photos, tmp_path, monkeypatch):
+    """As if its file had been given; the run keeps it, wherever the folder goes."""
+
+    def weights(name, **options):
+        return load(
+            train(load(trained), photos, tmp_path / name, recipe=replace(SHORT, epochs=1), **options).last
+        ).weights
+
+    given, own, none = weights("given", teacher=trained), weights("own"), weights("none", distil_weight=0.0)
+    assert all(np.array_equal(given[name], own[name]) for name in given)
+    assert any(not np.array_equal(none[name], own[name]) for name in own)
+    killed_at(1, monkeypatch, lambda: weights("cut"))
+    (tmp_path / "cut").rename(tmp_path / "moved")
+    resumed = load(resume(tmp_path / "moved").last).weights
+    assert all(np.array_equal(resumed[name], own[name]) for name in own)
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,16 @@ import csv
 import io
 import json
 import re
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import machine
 import processes
 from artifacts import colour_photos
 from interrupted import killed_at
@@ -51,6 +55,34 @@ def test_squares_are_found(run, source):
     assert run.history[-1].train["loss"] < 0.6 * run.history[0].train["loss"]
     assert max(epoch.best("map") for epoch in run.history) > 0.25
     assert max(epoch.val["map50"] for epoch in run.history) > 0.5
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a C program uses a .dll in another way")
+def test_the_example_finds_squares_in_c(run, tmp_path):
+    """Images and boxes in files, one more epoch, and a program that finds what ONNX Runtime does, where it should."""
+    pytest.importorskip("halide")
+    pytest.importorskip("ziglang")
+    split, labels = squares(30, 1, seed=1).splits["train"], ("red", "green")
+    boxes = {f"{number}.png": rows.tolist() for number, rows in enumerate(split.targets.each())}
+    for name, image in zip(boxes, split.images, strict=True):
+        Image.fromarray(image).save(tmp_path / name)
+    table = [(name, labels[int(label)], *sides) for name, rows in boxes.items() for *sides, label, _, _ in rows]
+    with (tmp_path / "boxes.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("file", "class", "xmin", "ymin", "xmax", "ymax"), *table])
+    example = Path(__file__).parents[2] / "examples" / "detector_in_c.py"
+    done = subprocess.run(
+        [sys.executable, "-c", machine.program(example), str(tmp_path), str(run.best), "1"],
+        capture_output=True, text=True, check=False, timeout=250,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    *found, last = done.stdout.splitlines()
+    images = int(re.search(r"as ONNX Runtime in (\d+) of \1 images", last).group(1))
+    right = 0
+    for line in found:
+        name, label, *sides = re.fullmatch(r"(.*): (\w+) \d+% at (\d+),(\d+) to (\d+),(\d+)", line).groups()
+        true = [row[:4] for row in boxes[name] if labels[int(row[4])] == label]
+        right += any(np.abs(np.array(sides, float) - box).max() < 6 for box in true)
+    assert right > 0.5 * len(found) > 0.25 * images
 
 
 def test_a_run_stores_the_whole_detector(run, source):

@@ -31,6 +31,9 @@ _MOST_CONFUSION = 100
     type=click.Path(path_type=Path),
     help="plot to write (.png, .svg, .pdf): the confusion matrix, or a detector's precision and recall",
 )
+@options.threshold
+@options.overlap
+@options.most
 @options.engine
 @options.threads
 @options.workers
@@ -43,6 +46,9 @@ def command(
     part: str | None,
     crop: float | None,
     plot: Path | None,
+    threshold: float | None,
+    overlap: float | None,
+    most: int | None,
     engine: str | None,
     threads: int | None,
     workers: int | None,
@@ -55,12 +61,13 @@ def command(
     from smallcnn.evaluate import evaluate
     from smallcnn.tasks.classification import classification
     from smallcnn.tasks.detection import Detection
+    from smallcnn.transform.limits import Limits
 
     if plot:
         from smallcnn.report.charts import check_plot
 
         check_plot(plot)
-    net = runtime.open(file, engine=engine, threads=threads)
+    net = runtime.open(file, engine=engine, threads=threads, limits=Limits(threshold, overlap, most))
     warn_untrained(net.facts)
     if plot and not isinstance(net.task, Detection):
         classification(net.task, "a confusion matrix")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from smallcnn.cli.options import as_json, engine, threads
+from smallcnn.cli import options
 from smallcnn.cli.show import print_json, progress, remark, say, warn_untrained
 from smallcnn.errors import AnswerError, FileError, ImageError
 from smallcnn.system.escape import escaped
@@ -30,23 +30,25 @@ from smallcnn.system.files import check_regular
     help="print a CSV table: file, label, probability, and further labels up to --top; or a line for each object: "
     "file, label, score, left, top, right, bottom",
 )
-@click.option(
-    "--threshold", type=click.FloatRange(0, 1), help="least score of an object  [default: the detector's own]"
-)
+@options.threshold
+@options.overlap
+@options.most
 @click.option("--labels", metavar="NAME,...", help="labels of the objects to show, separated by commas  [default: all]")
 @click.option(
     "--draw", type=click.Path(path_type=Path), metavar="FOLDER", help="folder to write images with the objects to"
 )
 @click.option("--coco", type=click.Path(path_type=Path), help="COCO results file to write with the objects (.json)")
-@engine
-@threads
-@as_json
+@options.engine
+@options.threads
+@options.as_json
 def command(
     file: Path | None,
     images: tuple[Path, ...],
     top: int | None,
     csv_: bool,
     threshold: float | None,
+    overlap: float | None,
+    most: int | None,
     labels: str | None,
     draw: Path | None,
     coco: Path | None,
@@ -60,7 +62,9 @@ def command(
     reported, the others are still labelled, and the exit code is 2.
 
     A detector gives the objects in each image, by falling score: label, score, left, top, width and height in pixels.
-    With --draw, it also writes each image with their boxes, and never replaces a file.
+    With --draw, it also writes each image with their boxes, and never replaces a file. --threshold, --overlap and
+    --most replace what a .safetensors FILE says. In other files they are fixed, but a higher --threshold leaves out
+    objects.
 
     For a network with independent labels (sigmoids), every label of at least 50 % is printed, and the best answer to
     each question of attributes. Scores are printed as they are.
@@ -72,11 +76,15 @@ def command(
     from smallcnn.cli import answers
     from smallcnn.cli.objects import Objects
     from smallcnn.model import shipped
+    from smallcnn.model.kinds import KINDS
+    from smallcnn.transform.limits import Limits
 
     if json_ and csv_:
         raise click.UsageError("--json and --csv cannot be combined")
     file, images = _arguments(file, images)
-    net = runtime.open(file, engine=engine, threads=threads)
+    fixed = (kind := KINDS.get(file.suffix.lower())) is not None and not kind.trainable
+    least = None if fixed else threshold  # objects below a higher one are left out below
+    net = runtime.open(file, engine=engine, threads=threads, limits=Limits(least, overlap, most))
     if str(file) == shipped.DEFAULT:
         remark(f"using the bundled model {net.name} ({', '.join(net.labels)}); give a FILE first to use another")
     warn_untrained(net.facts)

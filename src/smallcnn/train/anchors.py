@@ -25,7 +25,7 @@ class Anchors:
 
     def __init__(self, op: ops.Detect, device: torch.device) -> None:
         self.op = op
-        self.places = torch.from_numpy(detection.anchors(op)).to(device)
+        self.places = torch.tensor(detection.anchors(op), device=device)
         self._sides = corners(self.places).T.contiguous()  # (4, N)
         self._areas = self.places[:, 2] * self.places[:, 3]
 

@@ -1,6 +1,7 @@
 """What a detector keeps: the limits of its end, changed before it is exported or compiled."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from smallcnn.errors import GraphError
 from smallcnn.ir import ops
@@ -16,15 +17,26 @@ class Limits:
     overlap: float | None = None
     most: int | None = None
 
+    def __bool__(self) -> bool:
+        """Whether any is given."""
+        return bool(self.given)
+
+    def __str__(self) -> str:
+        return " or ".join(self.given)
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """Those that are not None, by name."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
 
 def limited(graph: Graph, limits: Limits) -> Graph:
     """The detector with other limits. Raises GraphError if it is none, or a limit is out of range."""
-    given = {name: value for name, value in vars(limits).items() if value is not None}
-    if not given:
+    if not limits:
         return graph
     ends: dict[str, ops.Op] = {
-        node.name: replace(node.op, **given) for node in graph if isinstance(node.op, ops.Detect)
+        node.name: replace(node.op, **limits.given) for node in graph if isinstance(node.op, ops.Detect)
     }
     if not ends:
-        raise GraphError(f"{graph.name} is not a detector: it has no {' or '.join(given)}")
+        raise GraphError(f"{graph.name} is not a detector: it has no {limits}")
     return rewrite(graph, ops=ends)

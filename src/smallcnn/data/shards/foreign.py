@@ -3,7 +3,7 @@
 The files of a sample share a key. In webdataset the key ends at the first dot of the file name. Keys with dots occur
 too (photo.2024.01.jpg with photo.2024.01.cls), so an image takes the label that shares most of its name. Labels are
 whole numbers or class names, in KEY.cls (also .class, .label, .target, or these plus .txt), in an entry of KEY.json, or
-in KEY.txt if the texts are classes and not captions.
+in KEY.txt if the texts are classes and not captions. The objects that smallcnn writes are read without an index too.
 """
 
 import json
@@ -19,6 +19,8 @@ from typing import Any, BinaryIO
 from smallcnn.data.archive import LARGEST, all_members, tar_members
 from smallcnn.data.boxes import yolo
 from smallcnn.data.left_out import is_image_name, is_skipped, kind_of
+from smallcnn.data.shards import objects
+from smallcnn.data.shards.index import Label
 
 _CLS = ("cls", "class", "label", "target")
 _JSON_KEYS = (
@@ -31,6 +33,7 @@ _LONGEST_NAME = 100  # characters of a class name
 _FEW = 20  # up to so many different texts are always classes; more must occur twice on average
 _LOOKED_AT = 1000  # files examined to tell a shard from an archive of class folders
 
+OBJECTS = "objects"  # the kind of a sample whose label is the JSON of its objects' rows
 NO_LABEL, BAD_LABEL, OTHER_IMAGE = "without a label", "with a bad label", "additional to a sample's image"
 
 
@@ -132,16 +135,33 @@ def _take(tar: BinaryIO, member: tarfile.TarInfo, group: "_Group", found: Scanne
         group.seen.add(member.name)
         tar.seek(member.offset_data)
         data = tar.read(member.size) if member.size <= _LARGEST_LABEL else b""
-        group.labels[stem][kind] = _Label(_label(data, kind), kind, f"{group.shard}/{member.name}: {data[:40]!r}")
+        shown = f"{group.shard}/{member.name}: {data[:40]!r}"
+        group.labels[stem][kind] = _Label(_label(data, kind), kind, shown)
+        if kind == "json" and (rows := objects.decoded(data)) is not None:
+            group.labels[stem][kind] = _Label(json.dumps(rows), OBJECTS, shown)
     else:
         found.left_out[kind_of(base)] += 1
 
 
-def resolve(shards: Sequence[Scanned]) -> tuple[tuple[str, ...], list[list[int]]]:
-    """(class names, labels of each shard's samples), after deciding whether the labels are numbers or names.
+def are_objects(shards: Sequence[Scanned]) -> bool:
+    """Whether images are labelled with objects: more of them than with classes."""
+    kinds = [sample.kind == OBJECTS for shard in shards for sample in shard.samples]
+    return 2 * sum(kinds) > len(kinds)
+
+
+def resolve(shards: Sequence[Scanned]) -> tuple[tuple[str, ...], Sequence[Sequence[Label]]]:
+    """(class names, labels of each shard's samples), after deciding whether the labels are objects, numbers or names.
 
     Drops samples whose label is then invalid.
     """
+    boxes = are_objects(shards)
+    for shard in shards:
+        shard.keep(lambda sample: (sample.kind == OBJECTS) == boxes, BAD_LABEL)
+    if boxes:
+        each = [[json.loads(sample.label) for sample in shard.samples] for shard in shards]
+        classes, rows = objects.numbered([image for images in each for image in images])
+        left = iter(rows)
+        return classes, [[next(left) for _ in images] for images in each]
     if not _texts_are_classes(shards):
         for shard in shards:
             shard.keep(lambda sample: sample.kind != "txt", NO_LABEL)

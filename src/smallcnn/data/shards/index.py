@@ -91,7 +91,7 @@ def _shard(fields: dict[str, Any], classes: int, boxes: bool) -> Shard:
         _check(all(_is_whole(value) for value in column), f"{shard.file}: numbers must be whole")
         _check(len(column) == count or column is shard.crc32 == [], f"{shard.file}: columns of different lengths")
     if boxes:
-        _check(all(_are_boxes(label) for label in shard.labels), f"{shard.file}: a label that is no list of boxes")
+        _check(all(are_boxes(label) for label in shard.labels), f"{shard.file}: a label that is no list of boxes")
         numbers: list[Any] = [box[CLASS] for label in shard.labels if isinstance(label, list) for box in label]
     else:
         _check(all(_is_whole(label) for label in shard.labels), f"{shard.file}: numbers must be whole")
@@ -108,7 +108,7 @@ def _is_whole(value: object) -> bool:
     return type(value) is int and value >= 0
 
 
-def _are_boxes(label: object) -> bool:
+def are_boxes(label: object) -> bool:
     """Whether a label is a list of rows as `Boxes` has them: numbers, sides in order, a class and a flag."""
     return isinstance(label, list) and all(
         isinstance(box, list)

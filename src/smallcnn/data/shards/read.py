@@ -122,6 +122,7 @@ def _scanned(urls: list[str], notes: list[str], left_out: LeftOut) -> Index:
             return index
     found = [_scan(url, notes) for url in urls]
     damaged = bool(notes)
+    boxes = foreign.are_objects(found)
     classes, labels = foreign.resolve(found)
     for scanned in found:
         left_out.counts.update(scanned.left_out)
@@ -145,7 +146,7 @@ def _scanned(urls: list[str], notes: list[str], left_out: LeftOut) -> Index:
         )
         for i, (url, scanned, chosen) in enumerate(zip(urls, found, labels, strict=True))
     ]
-    index = Index(classes, {"train": shards})
+    index = Index(classes, {"train": shards}, boxes)
     if not damaged:  # otherwise read them again next time, in case they have been repaired
         content = {"index": index.to_json(), "notes": notes, "left_out": left_out.counts}
         keep(kept, json.dumps(content).encode())

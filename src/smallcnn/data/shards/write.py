@@ -1,13 +1,12 @@
 """Writes a data set as shards in webdataset's format: KEY.jpg and KEY.cls, shuffled, in tars of about equal size.
 
-Boxes are in KEY.json: {"objects": [{"label": "cat", "box": [left, top, right, bottom], "area": 12.0, "flag": 0}]}.
+Boxes are in KEY.json (see `objects`).
 
 The seed and the file sizes determine the layout before anything is written, and a shard gets its name only when it is
 complete. So an interrupted run resumes where it stopped. The index is written last.
 """
 
 import hashlib
-import json
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from smallcnn.data.archive import LARGEST, File, content, tar_members
+from smallcnn.data.shards import objects
 from smallcnn.data.shards.index import NAME, Index, Label, Shard
 from smallcnn.data.split import Split
 from smallcnn.data.targets import Boxes, Classes
@@ -97,18 +97,10 @@ class _Samples:
         if isinstance(split.targets, Boxes):
             self.suffix = "json"
             self.labels: list[Label] = [rows.tolist() for rows in split.targets.each()]
-            self.files = [_objects(rows, classes) for rows in split.targets.each()]
+            self.files = [objects.encoded(rows, classes) for rows in split.targets.each()]
         else:
             self.suffix, self.labels = "cls", split.labels.tolist()
             self.files = [str(label).encode() for label in self.labels]
-
-
-def _objects(rows: np.ndarray, classes: tuple[str, ...]) -> bytes:
-    objects = [
-        {"label": classes[int(label)], "box": sides, "area": area, "flag": int(flag)}
-        for *sides, label, area, flag in rows.tolist()
-    ]
-    return json.dumps({"objects": objects}, separators=(",", ":")).encode()
 
 
 def _plan(splits: dict[str, _Samples], shard_bytes: int, seed: int) -> Iterator[_Planned]:
