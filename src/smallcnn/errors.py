@@ -7,6 +7,7 @@
         ExportError          an exported file whose answers differ from the network's
         GraphError           an invalid network: shapes, names or options do not fit
         FileError            a file that is missing, damaged, foreign or cannot be written
+            DeltaError       an update that is damaged, not signed as it must be, or for another file
             ImageError       an image that cannot be decoded
             WriteError       a file that cannot be written: no permission, disk full
         DataError            a data set that cannot be used or does not fit the model
@@ -46,6 +47,10 @@ class GraphError(SmallcnnError, ValueError):
 
 class FileError(SmallcnnError, ValueError):
     """A file that is missing, damaged, of another kind, or cannot be written."""
+
+
+class DeltaError(FileError):
+    """An update that is damaged, not signed as it must be, or for another file."""
 
 
 class ImageError(FileError):

@@ -1,6 +1,7 @@
 """Atomic file writing: a kill or a full disk never leaves half a file."""
 
 import errno
+import glob
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -45,9 +46,12 @@ def write(path: Path, content: bytes) -> Path:
     return path
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Removes temporary files left by killed writers. No other process may be writing there."""
-    for leftover in folder.glob(".*.part"):
+def remove_leftovers(folder: Path, name: str | None = None) -> None:
+    """Removes temporary files left by killed writers, of one file if `name` is given.
+
+    No other process may be writing there: it would fail, and the file it meant to replace stay as it is.
+    """
+    for leftover in folder.glob(f".{'*' if name is None else glob.escape(name)}.*.part"):
         with suppress(OSError):
             leftover.unlink()
 

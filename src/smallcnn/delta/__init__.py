@@ -1,0 +1,1 @@
+"""Updates over the air: what turns one model file into the next, signed, and applied without losing the old one."""
