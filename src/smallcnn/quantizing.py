@@ -80,11 +80,12 @@ def quantize(
     settings: Settings | None = None,
     mixed: bool = False,
     anyway: bool = False,
+    packed: bool = False,
     threads: int | None = None,
     workers: int | None = None,
     progress: Progress = lambda done, total, what: None,
 ) -> Quantized:
-    """Quantizes a model file, or its contents, and writes it as .safetensors; see `transform.quantize`.
+    """Quantizes a model file, or its contents, and writes it as .safetensors, maybe `packed`; see `transform.quantize`.
 
     Calibrates on `images` of the images that the network was trained on, or if it was trained elsewhere, on some of
     `data`; the others judge. With `mixed`, the worst layers are kept in float, one after the other, until the score
@@ -118,7 +119,7 @@ def quantize(
         settings = _keeping(settings, following[:1])
     if problem and not anyway:
         raise AccuracyError(f"{problem}; {_advice(found, mixed)}; --anyway writes it all the same")
-    store.save(found.model, out)
+    store.save(found.model, out, packed=packed)
     return found
 
 

@@ -259,7 +259,8 @@ def task(labels: str) -> dict[str, str]:
     ("metadata", "message"),
     [
         ({"graph": None}, "a .safetensors file, but not smallcnn's: it holds weights without a graph"),
-        ({"format": "3"}, "written in format '3', this smallcnn reads '1' and '2'"),
+        ({"format": "4"}, "written in format '4', this smallcnn reads '1', '2' and '3'"),
+        ({"format": "3"}, "it has no tensor 'text'"),
         ({"format": None}, "not smallcnn's: its metadata has no smallcnn.format"),
         ({"task": None}, "not smallcnn's: its metadata has no smallcnn.task"),
         ({"format": "1"}, "not smallcnn's: its metadata has no smallcnn.labels"),

@@ -116,7 +116,7 @@ def _safetensors(path: Path) -> Tensors:
 
     try:
         with safe_open(path, framework="numpy") as file:
-            if "smallcnn.graph" in (file.metadata() or {}):
+            if "smallcnn.format" in (file.metadata() or {}):
                 raise FileError("is already a smallcnn model file; there is nothing to import")
             kinds = {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118  (no mapping)
         if "BF16" not in kinds:

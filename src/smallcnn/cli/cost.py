@@ -24,6 +24,7 @@ def command(model: str, by: str, json_: bool, **chosen: int | None) -> None:
     """
     from smallcnn.compiler.explain import peak_activation_bytes
     from smallcnn.cost.profile import profile
+    from smallcnn.model import store
     from smallcnn.model.kinds import KINDS, read
 
     if Path(model).suffix.lower() in KINDS or Path(model).is_dir():
@@ -32,10 +33,11 @@ def command(model: str, by: str, json_: bool, **chosen: int | None) -> None:
                 f"{model} has its own input and classes; these options only apply to the name of a MODEL"
             )
         graph = read(model).graph
+        packed = store.parts(model) if Path(model).suffix.lower() == ".safetensors" else {}
         name, options = graph.name, {}
     else:
         parsed = zoo.parse(model)
-        graph, name, options = parsed.build(**given(chosen)), parsed.name, parsed.options
+        graph, name, options, packed = parsed.build(**given(chosen)), parsed.name, parsed.options, {}
     counted = profile(graph)
     fused = peak_activation_bytes(graph)
     totals = {
@@ -50,6 +52,8 @@ def command(model: str, by: str, json_: bool, **chosen: int | None) -> None:
         "weight_bytes": counted.weight_bytes,
         "weight_bytes_by_number": counted.weight_bytes_by_number,
     }
+    if packed:
+        totals["packed_bytes"] = packed
     if json_:
         print_json(totals | {"layers": [
             {
@@ -83,6 +87,8 @@ def command(model: str, by: str, json_: bool, **chosen: int | None) -> None:
     click.echo(f"  parameters        {counted.parameters:>15,}  ({millions(counted.parameters)})")
     for number, count in counted.weight_bytes_by_number.items():
         click.echo(f"  {f'weights, {number}':<16}  {count:>15,}  bytes ({size(count)}), batch norm folded")
+    for part, count in packed.items():
+        click.echo(f"  {f'packed, {part}':<16}  {count:>15,}  bytes ({size(count)}) of the file")
     elements, stored = counted.peak_activation_elements, size(counted.peak_activation_bytes)
     numbers = {node.tensor.number for node in graph}
     kinds = "float32" if numbers == {"float32"} else "their number types"

@@ -31,6 +31,7 @@ _WORST = 5
 @click.option("--mixed", is_flag=True, help="keep the worst layers in float until the score is good enough")
 @click.option("--keep-float", multiple=True, metavar="LAYER", help="layer to keep in float; may be given several times")
 @click.option("--per-tensor", is_flag=True, help="one scale for all weights of a layer, as old engines need")
+@click.option("--packed", is_flag=True, help="write a packed file: fewer bytes, loaded to the same numbers")
 @click.option("--anyway", is_flag=True, help="write the file even if the score drops by more")
 @options.threads
 @options.workers
@@ -45,6 +46,7 @@ def command(
     mixed: bool,
     keep_float: tuple[str, ...],
     per_tensor: bool,
+    packed: bool,
     anyway: bool,
     threads: int | None,
     workers: int | None,
@@ -64,7 +66,8 @@ def command(
     warn_untrained(model.facts)
     with progress("decoding") as report:
         found = quantize(
-            model, data, out, root=root, images=images, max_drop=max_drop, mixed=mixed, anyway=anyway, threads=threads,
+            model, data, out, root=root, images=images, max_drop=max_drop, mixed=mixed, anyway=anyway,
+            packed=packed, threads=threads,
             settings=Settings(per_tensor=per_tensor, keep_float=keep_float), workers=workers, progress=report,
         )  # fmt: skip
     if found.doubt:

@@ -19,7 +19,7 @@ Format 1, which is read too, had classifiers with one output only: `smallcnn.lab
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +43,8 @@ if TYPE_CHECKING:
     from smallcnn.model.model import Model
 
 FORMAT = "2"
-_FORMATS = ("1", FORMAT)
+FORMATS = ("1", FORMAT)
+"""Formats of metadata that can be read."""
 
 
 @dataclass(frozen=True)
@@ -226,13 +227,13 @@ def facts_of(entries: Mapping[str, str]) -> Facts:
     return Facts.from_json(facts)
 
 
-def check_format(entries: Mapping[str, str]) -> None:
-    """Raises FileError unless the metadata is of a format that can be read."""
+def check_format(entries: Mapping[str, str], formats: Sequence[str] = FORMATS) -> None:
+    """Raises FileError unless the metadata is of one of these formats."""
     version = entries.get("smallcnn.format")
     if version is None:
         raise FileError("not smallcnn's: its metadata has no smallcnn.format")
-    if version not in _FORMATS:
-        known = " and ".join(map(repr, _FORMATS))
+    if version not in formats:
+        known = f"{', '.join(map(repr, formats[:-1]))} and {formats[-1]!r}"
         raise FileError(f"written in format {checks.shown(version)}, this smallcnn reads {known}")
 
 

@@ -25,6 +25,7 @@ from smallcnn.train.optim import freeze_body, make_optimizer, set_rate
 from smallcnn.train.pixels import Pixels
 from smallcnn.train.ranks import Ranks
 from smallcnn.train.recipe import Recipe
+from smallcnn.train.ties import Ties
 from smallcnn.transform.quantize import insert
 from smallcnn.transform.undecided import undecided
 
@@ -69,6 +70,7 @@ class Learner:
         self.graph = self.module.graph
         self.optimizer = make_optimizer(recipe, self.graph, self.module)
         self.average = Average(self.module, recipe.ema) if recipe.ema else None
+        self._ties: Ties | None = None
 
     @property
     def averaged(self) -> GraphModule | None:
@@ -89,6 +91,8 @@ class Learner:
         """Chooses what computes the steps of a run (see `choice`), and starts it from the present weights."""
         ranks = self.ranks
         self.set_mode(head_only=False)
+        if self.recipe.keep_values:
+            self._ties = Ties(self.module)
         choice = choose(way, self.recipe.precision, self.module, self.size, self.device, extent, ranks)
         self.computation = choice.computation
         with ranks.together(), ranks.in_turn():  # the first process of a machine compiles the kernels for all
@@ -137,7 +141,11 @@ class Learner:
     def update(self, step: int, rate: float) -> None:
         """Updates the weights with the gradients at this learning rate, then the averaged weights."""
         set_rate(self.optimizer, rate)
+        if self._ties:
+            self._ties.project()
         self.optimizer.step()
+        if self._ties:
+            self._ties.restore()
         if self.average:
             self.average.update(step)
 

@@ -100,6 +100,9 @@ class Recipe:
         "quantization-aware training: bytes as in int8 files, from a float model with these labels (--from), which is "
         "the teacher unless another is given",
     )
+    keep_values: bool = _about(
+        False, "keep zero weights zero and equal weights of a layer equal, as in a compressed model (--from)"
+    )
     balance: bool = _about(
         False, "weight each image's loss by the rarity of its class, so that every class counts equally"
     )
@@ -141,7 +144,7 @@ class Recipe:
         time = self.minutes
         _check("minutes", time, time is None or (isfinite(time) and time > 0), "above 0")
         _check("patience", self.patience, self.patience >= 0, "at least 0")
-        for name in ("balance", "quantize"):
+        for name in ("balance", "quantize", "keep_values"):
             _check(name, getattr(self, name), isinstance(getattr(self, name), bool), "true or false")
         _check("seed", self.seed, self.seed >= 0, "at least 0")
         _check("val_fraction", self.val_fraction, 0 < self.val_fraction < 1, "between 0 and 1")

@@ -43,6 +43,18 @@ def ready(graph: Graph, weights: Weights) -> tuple[Graph, dict[str, Array]]:
     return graph, {name: folded[name] for name in graph.weights}
 
 
+def with_biases(graph: Graph, weights: Weights) -> tuple[Graph, dict[str, Array]]:
+    """The network with a bias on every layer, for corrections to go into."""
+    added: dict[str, ops.Op] = {
+        node.name: replace(node.op, bias=True)
+        for node in graph
+        if isinstance(node.op, ops.Conv | ops.Dense) and not node.op.bias
+    }
+    biased = rewrite(graph, ops=added)
+    zeros = {f"{name}.bias": np.zeros(graph[name].shape[-1], np.float32) for name in added}
+    return biased, {name: ({**weights, **zeros})[name] for name in biased.weights}
+
+
 def check_unquantized(graph: Graph) -> None:
     """Raises GraphError if the network holds bytes between its layers."""
     if first := next((node for node in graph if node.tensor.number != "float32"), None):

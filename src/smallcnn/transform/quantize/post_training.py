@@ -6,22 +6,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from smallcnn.errors import DataError
-from smallcnn.ir import ops
 from smallcnn.ir.graph import Graph
-from smallcnn.ir.rewrite import rewrite
 from smallcnn.ir.types import Grid
 from smallcnn.transform.fold import Weights
 from smallcnn.transform.quantize.edges import Edges, check_integer_forms, find_edges
 from smallcnn.transform.quantize.equalise import equalised
-from smallcnn.transform.quantize.form import ready
+from smallcnn.transform.quantize.form import ready, with_biases
 from smallcnn.transform.quantize.insert import insert
 from smallcnn.transform.quantize.pixels import reading_pixels
 from smallcnn.transform.quantize.ranges import RangeChoice, Seen, choose_grid, look, together
 from smallcnn.transform.quantize.reach import Reach, channels
 from smallcnn.transform.quantize.side_by_side import Layer, side_by_side
 from smallcnn.transform.quantize.spare import apart, with_copies
-from smallcnn.transform.quantize.values import Operators, by_definition, live_bytes, walk
+from smallcnn.transform.quantize.values import Operators, by_definition, live_bytes, usable, walk
 
 if TYPE_CHECKING:
     from smallcnn.model.model import Model
@@ -73,9 +70,9 @@ def quantize(
     settings = settings or Settings()
     graph, weights = ready(model.graph, model.weights)
     check_integer_forms(graph, find_edges(graph, settings.keep_float).in_float)
-    chosen = _usable(images, most=max(1, _BUDGET // (2 * live_bytes(graph))))
+    chosen = usable(images, most=max(1, _BUDGET // (2 * live_bytes(graph))))
     graph, weights, preprocessing, pixels = reading_pixels(graph, weights, model.preprocessing)
-    graph, weights = _with_biases(graph, weights) if settings.correct_bias else (graph, weights)
+    graph, weights = with_biases(graph, weights) if settings.correct_bias else (graph, weights)
     engine = operators(graph)
     prepared = preprocessing.normalise(chosen)
     edges = find_edges(graph, settings.keep_float)
@@ -133,28 +130,6 @@ def _peaks(graph: Graph, reach: Mapping[str, Reach], edges: Edges) -> dict[str, 
         for name, one in reach.items()
         if name in edges.of and name not in edges.in_float
     }
-
-
-def _usable(images: Array, most: int) -> Array:
-    """At most so many of the images, evenly spread. Raises DataError if there are none to learn ranges from."""
-    if not len(images):
-        raise DataError("no calibration images")
-    flat = images.reshape(len(images), -1)
-    if (flat.min(1) == flat.max(1)).all():
-        raise DataError("the calibration images show nothing: all pixels of each are equal")
-    return images[np.linspace(0, len(images) - 1, min(most, len(images))).round().astype(int)]
-
-
-def _with_biases(graph: Graph, weights: Weights) -> tuple[Graph, dict[str, Array]]:
-    """The network with a bias on every layer, for corrections to go into."""
-    added: dict[str, ops.Op] = {
-        node.name: replace(node.op, bias=True)
-        for node in graph
-        if isinstance(node.op, ops.Conv | ops.Dense) and not node.op.bias
-    }
-    biased = rewrite(graph, ops=added)
-    zeros = {f"{name}.bias": np.zeros(graph[name].shape[-1], np.float32) for name in added}
-    return biased, {name: ({**weights, **zeros})[name] for name in biased.weights}
 
 
 class _Steps:

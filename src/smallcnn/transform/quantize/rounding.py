@@ -10,6 +10,9 @@ section 3): with H the covariance of the inputs and U the upper Cholesky factor 
 The mean of the inputs is left out, as the bias takes up a shift of the mean.
 """
 
+from dataclasses import dataclass
+from typing import Protocol
+
 import numpy as np
 
 from smallcnn.ir import ops
@@ -26,37 +29,111 @@ _BLOCK = 64
 
 def compensated(op: ops.Conv | ops.Dense, weight: Array, scale: Array, source: Array | Bytes) -> Array:
     """Stored weights, int8 of the shape of `weight`, for inputs (N, ...) and a scale per output, or one for all."""
-    groups = op.groups if isinstance(op, ops.Conv) else 1
-    inputs = weight[0].size
-    if inputs > _MOST_INPUTS:
+    inputs = statistics(op, weight, source)
+    if inputs is None:
         return _nearest(weight.reshape(len(weight), -1), scale[:, None]).reshape(weight.shape)
+    own = np.broadcast_to(scale, (len(weight),)).reshape(len(inputs.covariance), -1, 1)
+    found = passed_on(inputs.grouped(weight), inputs, lambda column, *_: _nearest(column, own) * own)
+    return np.rint(found / own).astype(np.int8).reshape(weight.shape)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The covariance (groups, inputs, inputs) of the inputs of a layer's filters, from so many windows.
+
+    `lost` is the covariance of what the inputs lack with the inputs themselves, if that is known.
+    """
+
+    covariance: Array
+    windows: int
+    lost: Array | None = None
+
+    def grouped(self, weight: Array) -> Array:
+        """Weights (out, ...) as (groups, out, inputs)."""
+        return weight.reshape(len(self.covariance), -1, self.covariance.shape[-1])
+
+    def repairing(self, weight: Array) -> Array:
+        """The weights whose results for these inputs are closest to those for the exact inputs; zeros stay zero."""
+        if self.lost is None:
+            return weight
+        repair = np.linalg.solve(self.trusted(), self.lost.swapaxes(1, 2)).swapaxes(1, 2)
+        flat = self.grouped(weight)
+        return np.where(flat == 0, 0, flat + flat @ repair).reshape(weight.shape)
+
+    def factor(self, sort: bool = True) -> tuple[Array, Array]:
+        """An order of the inputs, large variance first with `sort`, and the upper factor of the inverse in it."""
+        inverse = np.linalg.inv(self.trusted())
+        order = np.arange(inverse.shape[-1])
+        if sort:
+            order = np.argsort(-np.einsum("gii->gi", self.covariance).mean(0), kind="stable")
+        return order, np.linalg.cholesky(inverse[:, order][:, :, order]).swapaxes(1, 2)
+
+    def trusted(self) -> Array:
+        """The covariance plus a multiple of the identity.
+
+        An estimate from few windows must not be trusted: the fewer, the closer to rounding to the nearest.
+        """
+        variance = np.einsum("gii->gi", self.covariance)
+        spread = np.maximum(variance.mean(1), 1e-30)[:, None, None] * np.eye(self.covariance.shape[-1])
+        return self.covariance + (0.01 + 0.1 * len(spread[0]) / self.windows) * spread
+
+
+def statistics(
+    op: ops.Conv | ops.Dense, weight: Array, source: Array | Bytes, exact: Array | None = None
+) -> Inputs | None:
+    """The statistics of a layer's inputs (N, ...), and of how the `exact` ones differ; None for filters too large."""
+    groups = op.groups if isinstance(op, ops.Conv) else 1
+    if weight[0].size > _MOST_INPUTS:
+        return None
     windows = _windows(op, source, groups)
     windows = windows - windows.mean(1, keepdims=True)
     covariance = windows.swapaxes(1, 2) @ windows / windows.shape[1]
-    own = np.broadcast_to(scale, (len(weight),)).reshape(groups, -1, 1)
-    rounded = _rounded(weight.reshape(groups, len(weight) // groups, -1), own, covariance, windows.shape[1])
-    return rounded.reshape(weight.shape)
+    lost = None
+    if exact is not None and exact is not source:
+        wanted = _windows(op, exact, groups)
+        lost = (wanted - wanted.mean(1, keepdims=True) - windows).swapaxes(1, 2) @ windows / windows.shape[1]
+    return Inputs(covariance, windows.shape[1], lost)
 
 
-def _rounded(weight: Array, scale: Array, covariance: Array, windows: int) -> Array:
-    """(groups, out, in) weights on the grid of `scale` (groups, out, 1)."""
-    inputs = weight.shape[-1]
-    variance = np.einsum("gii->gi", covariance)
-    # an estimate from few windows must not be trusted: the fewer, the closer to rounding to the nearest
-    spread = np.maximum(variance.mean(1), 1e-30)[:, None, None] * np.eye(inputs)
-    inverse = np.linalg.inv(covariance + (0.01 + 0.1 * inputs / windows) * spread)
-    order = np.argsort(-variance.mean(0), kind="stable")
-    upper = np.linalg.cholesky(inverse[:, order][:, :, order]).swapaxes(1, 2)
+class Rounded(Protocol):
+    """Rounds the weights (groups, out, n) of a few inputs."""
+
+    def __call__(self, weight: Array, added: Array, places: Array, /) -> Array:
+        """The rounded weights, of the same shape.
+
+        `added` (groups, 1, n) is how much a squared error of one of them adds to that of the result, `places` (n,) are
+        the inputs among those of the filter.
+        """
+
+
+def passed_on(weight: Array, inputs: Inputs, rounded: Rounded, together: int = 1) -> Array:
+    """(groups, out, inputs) weights, float64, each rounded by `rounded` with the errors of those before it passed on.
+
+    As many inputs are rounded `together`; if it is more than one, inputs are taken in their order.
+    """
+    count = weight.shape[-1]
+    order, upper = inputs.factor(sort=together == 1)
     left = weight[:, :, order].astype(np.float64)
-    result = np.empty(weight.shape, np.int8)
-    for start in range(0, inputs, _BLOCK):
-        stop = min(start + _BLOCK, inputs)
+    result = np.empty_like(left)
+    block = max(1, _BLOCK // together) * together
+    for start in range(0, count, block):
+        stop = min(start + block, count)
         errors = np.empty((*weight.shape[:2], stop - start))
-        for i in range(start, stop):
-            result[:, :, i] = _nearest(left[:, :, i], scale[:, :, 0])
-            factor = upper[:, i, i, None]
-            errors[:, :, i - start] = (left[:, :, i] - result[:, :, i] * scale[:, :, 0]) / factor
-            left[:, :, i:stop] -= errors[:, :, i - start, None] * upper[:, None, i, i:stop]
+        for i in range(start, stop, together):
+            end = min(i + together, stop)
+            own = upper[:, i:end, i:end]
+            added = 1 / np.einsum("gii->gi", own)[:, None] ** 2
+            result[:, :, i:end] = rounded(left[:, :, i:end], added, order[i:end])
+            wrong = left[:, :, i:end] - result[:, :, i:end]
+            error = (
+                wrong / own
+                if together == 1
+                else np.linalg.solve(own.swapaxes(1, 2), wrong.swapaxes(1, 2)).swapaxes(1, 2)
+            )
+            errors[:, :, i - start : end - start] = error
+            left[:, :, i:stop] -= (
+                error * upper[:, i, None, i:stop] if together == 1 else error @ upper[:, i:end, i:stop]
+            )
         left[:, :, stop:] -= errors @ upper[:, start:stop, stop:]
     return result[:, :, np.argsort(order)]
 

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
+from smallcnn.errors import DataError
 from smallcnn.ir.graph import Graph, Node
 from smallcnn.ir.rewrite import in_order
 from smallcnn.ir.types import RANGES, Grid
@@ -76,6 +77,16 @@ def by_definition(node: Node, inputs: list[Array], weights: Mapping[str, Array])
 def own_weights(graph: Graph, node: Node, weights: Weights) -> dict[str, Array]:
     """The weights of one node, by key."""
     return {key: weights[f"{node.name}.{key}"] for key in graph.weights_of(node)}
+
+
+def usable(images: Array, most: int) -> Array:
+    """At most so many of the images, evenly spread. Raises DataError if there are none to learn ranges from."""
+    if not len(images):
+        raise DataError("no calibration images")
+    flat = images.reshape(len(images), -1)
+    if (flat.min(1) == flat.max(1)).all():
+        raise DataError("the calibration images show nothing: all pixels of each are equal")
+    return images[np.linspace(0, len(images) - 1, min(most, len(images))).round().astype(int)]
 
 
 def walk(graph: Graph, weights: Weights, images: Array, operators: Operators) -> Iterator[tuple[Node, Array]]:
