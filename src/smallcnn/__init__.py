@@ -8,6 +8,7 @@
     smallcnn.compile("a.onnx", "a.so")                      machine code (needs the 'compile' extra)
     smallcnn.evaluate("a.onnx", "photos").metrics.top1      accuracy on labelled images
     smallcnn.quantize("a.onnx", "photos", "a8.safetensors") int8, if as accurate on other images
+    smallcnn.compress("a.onnx", "photos", "b.safetensors", [Prune(budget=Budget.parse("0.5x"))])  fewer channels
     net = smallcnn.open("a.onnx", threads=1)                any model file, one interface
     net.classify(["a.jpg"])                                 labels and probabilities
 
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from smallcnn._version import __version__
 
 if TYPE_CHECKING:
+    from smallcnn import compress as compress
     from smallcnn import zoo
     from smallcnn.compiler.compiling import compile_file as compile  # noqa: F401
     from smallcnn.cost.profile import Profile, profile
@@ -41,6 +43,7 @@ _HOMES = {
     "Profile": "cost.profile",
     "SmallcnnError": "errors",
     "compile": "compiler.compiling:compile_file",
+    "compress": "",
     "evaluate": "",
     "export": "making",
     "init": "making",
@@ -53,7 +56,7 @@ _HOMES = {
 }
 """The module that defines each name, and its name there if it has another; "" for a module itself.
 
-The modules `evaluate` and `train` are callable.
+The modules `compress`, `evaluate` and `train` are callable.
 """
 
 __all__ = [
@@ -63,6 +66,7 @@ __all__ = [
     "Profile",
     "SmallcnnError",
     "__version__",
+    "compress",
     "evaluate",
     "export",
     "init",

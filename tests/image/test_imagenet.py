@@ -70,6 +70,7 @@ class _Rounded(torch.nn.Module):
         return x.sub_(self.low).div_(self.step).round_().clamp_(0, 255).mul_(self.step).add_(self.low)
 
 
+@pytest.mark.long
 def test_mobilenet_v2_differs_from_its_8_bit_original_by_the_rounding(imagenet_images, tmp_path):
     """In float it is right on four images of 650 more than in 8 bits; rounding as 8 bits do, it is not."""
     pytest.importorskip("tflite")

@@ -33,9 +33,13 @@ COMMANDS = {
     "evaluate": "Measure the accuracy of a model file on labelled images.",
     "analyze": "Find a network's errors, its calibration and its accuracy at other input sizes.",
     "quantize": "Turn a model file into an int8 network, and prove its accuracy.",
+    "compress": "Remove channels of a model file, and prove its accuracy.",
     "predict": "Label images.",
     "export": "Turn a model file into ONNX.",
     "compile": "Turn a model file into one native file without dependencies.",
+    "delta": "Write the update from one model file to the next, small and signed.",
+    "update": "Apply an update to a model file, without ever losing it.",
+    "keygen": "Make a key to sign updates with.",
     "bench": "Verify and time model files in one or more engines.",
     "study": "Repeat a paper's comparison on a laptop, with several seeds.",
     "demo": "Train, export, evaluate and time a network on handwritten digits, in about a minute.",
@@ -45,6 +49,7 @@ COMMANDS = {
 SYNONYMS = {
     "accuracy": "evaluate", "eval": "evaluate", "test": "evaluate", "val": "evaluate", "validate": "evaluate",
     "analyse": "analyze", "benchmark": "bench", "speed": "bench", "time": "bench", "timeit": "bench",
+    "prune": "compress", "shrink": "compress",
     "build": "compile", "check": "evaluate", "classify": "predict", "infer": "predict", "inference": "predict",
     "run": "predict", "convert": "import FILE, to read another framework's file, or: smallcnn export FILE",
     "create": "init", "new": "init", "describe": "cost", "flops": "cost", "info": "cost", "inspect": "cost",
@@ -54,6 +59,7 @@ SYNONYMS = {
     "distill": "train --teacher FILE", "transfer": "train --from FILE", "load": "import", "tune": "compile --tune",
     "models": "list", "ls": "list", "networks": "list", "zoo": "list", "onnx": "export", "save": "export",
     "int8": "quantize", "ptq": "quantize", "recipe": "recipes", "table": "papers", "tables": "papers",
+    "diff": "delta", "patch": "update", "upgrade": "update", "sign": "delta OLD NEW --sign KEY",
     "help": "--help", "version": "--version",
 }  # fmt: skip
 """Words that users of other tools type -> what to type after `smallcnn`."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from smallcnn.analysis.calibration import Calibration, Reliability
     from smallcnn.analysis.sweep import Sweep
     from smallcnn.bench.rows import Row
+    from smallcnn.compress.sensitivity import Sensitivity
     from smallcnn.papers import Comparison
 
 _BLUE, _ORANGE, _GREY = "#2563eb", "#ea580c", "#94a3b8"
@@ -221,6 +222,23 @@ def resolutions(sweep: "Sweep") -> "Figure":
     axes.set_xticks(sides, ["x".join(map(str, row.size)) for row in sweep.rows])
     axes.set_xlabel("input size")
     _plain(axes, "top-1, %")
+    return figure
+
+
+def sensitivity(found: "Sensitivity") -> "Figure":
+    """The score that is left when the channels of each layer alone are cut, a line for each share."""
+    figure = _figure(7, 1.2 + 0.2 * len(found.families))
+    axes = figure.subplots()
+    places = range(len(found.families))
+    axes.axvline(100 * found.whole, color=_GREY, linestyle="--")
+    for i, share in enumerate(found.shares):
+        scores = [100 * family.scores[i] for family in found.families]
+        axes.plot(scores, places, "o-", label=f"{share:.0%} of its channels gone")
+    _name_rows(axes, [_name(family.layers[0]) for family in found.families])
+    axes.invert_yaxis()
+    axes.legend(frameon=False, fontsize=8)
+    axes.set_xlabel(f"{title_of(found.score)}, %")
+    _plain(axes, "sensitivity of each layer")
     return figure
 
 

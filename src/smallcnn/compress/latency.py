@@ -1,0 +1,36 @@
+"""The time of one image that the compiler expects, before it compiles anything."""
+
+import importlib.util
+
+import numpy as np
+
+from smallcnn.compiler import targets
+from smallcnn.compiler.calibrate import of_host
+from smallcnn.compiler.calls import Context, Normalisation
+from smallcnn.compiler.lower import lower
+from smallcnn.compiler.machines import MachineModel, packaged
+from smallcnn.compiler.plan import plan
+from smallcnn.ir.graph import Graph
+from smallcnn.transform.fold import fold_graph
+
+
+def milliseconds(graph: Graph, threads: int = 1) -> float:
+    """Estimated time of one image on this machine, compiled for `threads`, in ms: the sum over the plan's kernels.
+
+    Raises CompileError for an operator that the compiler does not support.
+    """
+    target = targets.host()
+    folded = fold_graph(graph)
+    weights = {name: np.zeros(weight.shape, weight.tensor.number) for name, weight in folded.weights.items()}
+    channels = graph.input_shape[2]
+    image = Normalisation(np.ones(channels, np.float32), np.zeros(channels, np.float32))
+    context = Context(target.machine, machine(), image, folded.input_shape)
+    estimator = context.estimator(threads)
+    calls = plan(*lower(folded, weights, context.vector), context, threads)
+    return sum(estimator.kernel(call.layers, call.choice) for call in calls if call.layers) / 1e6
+
+
+def machine() -> MachineModel:
+    """What is known of this machine: measured once if Halide is installed, else that of a typical one."""
+    target = targets.host()
+    return of_host(target) if importlib.util.find_spec("halide") else packaged(target)
