@@ -267,7 +267,7 @@ def test_the_command_distils_from_the_file(smallcnn, trained, photos, tmp_path):
     model = load(said["best"])
     assert model.graph.integer
     kept = tmp_path / "run" / "teacher.safetensors"
-    assert model.facts.teacher["file"] == str(kept.resolve())
+    assert model.facts.teacher["file"] == kept.name  # in the run's folder, which may move
     kept, start = (load(path).weights for path in (kept, trained))
     assert all(np.array_equal(kept[name], start[name]) for name in start)
     assert model.facts["recipe"]["lr"] == pytest.approx(0.1 * 8 / 64 / 100)
