@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -21,16 +21,17 @@ from smallcnn.tasks.metrics import title
 
 
 class Step(Protocol):
-    """One step of a compression. `kind` is its name in the facts of the model; each result it keeps becomes a row."""
+    """One step of a compression, a dataclass of its settings: a run resumes only with the same.
+
+    `kind` is its name in the facts of the model; each result it keeps becomes a row.
+    """
 
     kind: ClassVar[str]
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
     def trains(self) -> bool:
         """Whether it needs training images with the network's labels; otherwise any that can be judged on will do."""
-
-    def asked(self) -> dict[str, Any]:
-        """The settings in JSON: a run resumes only with the same."""
 
     def apply(self, model: Model, shop: Workshop) -> Model:
         """The model after the step. Results that take long are kept by `shop.once`."""
@@ -108,7 +109,7 @@ def compress(
         folder=Path(folder) if folder else out.with_name(f"{out.stem}_steps"), seed=seed, device=device,
         threads=threads, workers=workers, say=say,
     )  # fmt: skip
-    asked = {step.kind: step.asked() for step in steps}
+    asked = {step.kind: asdict(step) for step in steps}
     with lock.run_folder(means.folder):
         shop = Workshop(model, data, means, root=root, asked=asked, trains=any(step.trains for step in steps))
         made = model

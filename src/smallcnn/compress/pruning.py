@@ -1,9 +1,9 @@
 """Structured pruning as a step: rounds of removing channels, each followed by fine-tuning."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -43,10 +43,6 @@ class Prune:
             raise DataError(f"no criterion {self.criterion!r}; there are {', '.join(criteria.CRITERIA)}")
         if min(self.step, self.rounds) < 1 or self.epochs < 0:
             raise DataError("a step and rounds must be at least 1, epochs at least 0")
-
-    def asked(self) -> dict[str, Any]:
-        """The settings in JSON."""
-        return asdict(self)
 
     def apply(self, model: Model, shop: Workshop) -> Model:
         """The pruned model. Raises DataError or GraphError if the budget cannot be met."""

@@ -1,7 +1,7 @@
 """Steps that save bytes of the file: low rank, zeros, shared values, product quantization."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -14,26 +14,32 @@ from smallcnn.transform.share.sharing import Sharing, share
 
 
 @dataclass(frozen=True, kw_only=True)
-class LowRank:
-    """Cuts dense layers and 1x1 convolutions in two thin ones, of `share` of their Mult-Adds; then fine-tunes."""
+class _Tuned:
+    """A step that may be followed by `epochs` of fine-tuning."""
 
-    kind: ClassVar[str] = "low-rank"
-    share: float
     epochs: int = 0
 
     def __post_init__(self) -> None:
-        _check_epochs(self.epochs)
-        if not 0 < self.share < 1:
-            raise DataError(f"low rank keeps a share above 0 and below 1 of the Mult-Adds, not {self.share:g}")
+        if self.epochs < 0:
+            raise DataError(f"epochs must be at least 0, not {self.epochs}")
 
     @property
     def trains(self) -> bool:
         """Whether there is fine-tuning."""
         return self.epochs > 0
 
-    def asked(self) -> dict[str, Any]:
-        """The settings in JSON."""
-        return asdict(self)
+
+@dataclass(frozen=True, kw_only=True)
+class LowRank(_Tuned):
+    """Cuts dense layers and 1x1 convolutions in two thin ones, of `share` of their Mult-Adds; then fine-tunes."""
+
+    kind: ClassVar[str] = "low-rank"
+    share: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.share < 1:
+            raise DataError(f"low rank keeps a share above 0 and below 1 of the Mult-Adds, not {self.share:g}")
 
     def apply(self, model: Model, shop: Workshop) -> Model:
         """The model with thin layers. Raises GraphError if it has no layer for them."""
@@ -46,7 +52,7 @@ class LowRank:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Zeros:
+class Zeros(_Tuned):
     """Makes the smallest weights of each layer zero, up to a share of `zeros`, in `rounds` with fine-tuning between.
 
     What is zero stays zero. The share grows fast at first: after round r of n it is zeros * (1 - (1 - r/n)^3) (Zhu and
@@ -56,22 +62,12 @@ class Zeros:
     kind: ClassVar[str] = "sparse"
     zeros: float
     rounds: int = 3
-    epochs: int = 0
 
     def __post_init__(self) -> None:
-        _check_epochs(self.epochs)
+        super().__post_init__()
         if self.rounds < 1 or not self.zeros:
             raise DataError("a share of zeros must be above 0, and rounds at least 1")
         Sharing(zeros=self.zeros)
-
-    @property
-    def trains(self) -> bool:
-        """Whether there is fine-tuning."""
-        return self.epochs > 0
-
-    def asked(self) -> dict[str, Any]:
-        """The settings in JSON."""
-        return asdict(self)
 
     def apply(self, model: Model, shop: Workshop) -> Model:
         """The model with zeros; in one round if there is no training between."""
@@ -86,24 +82,11 @@ class Zeros:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Share:
+class Share(_Tuned):
     """Shares weights within layers, as `sharing` says, then fine-tunes the shared values for `epochs`."""
 
     kind: ClassVar[str] = "share"
     sharing: Sharing
-    epochs: int = 0
-
-    def __post_init__(self) -> None:
-        _check_epochs(self.epochs)
-
-    @property
-    def trains(self) -> bool:
-        """Whether there is fine-tuning."""
-        return self.epochs > 0
-
-    def asked(self) -> dict[str, Any]:
-        """The settings in JSON."""
-        return asdict(self)
 
     def apply(self, model: Model, shop: Workshop) -> Model:
         """The model with shared values."""
@@ -119,10 +102,6 @@ class Product:
     kind: ClassVar[str] = "product"
     trains: ClassVar[bool] = False
     codewords: Codewords
-
-    def asked(self) -> dict[str, Any]:
-        """The settings in JSON."""
-        return asdict(self)
 
     def apply(self, model: Model, shop: Workshop) -> Model:
         """The model with codewords. Raises GraphError if no layer gains by them."""
@@ -141,8 +120,3 @@ def _tuned(model: Model, shop: Workshop, epochs: int, *, keep_values: bool) -> M
     if not epochs:
         return model
     return shop.once(f"fine-tuned, {epochs} epochs", partial(shop.fine_tuned, model, epochs, keep_values=keep_values))
-
-
-def _check_epochs(epochs: int) -> None:
-    if epochs < 0:
-        raise DataError(f"epochs must be at least 0, not {epochs}")
