@@ -2,10 +2,10 @@
 
     python benchmarks/detector_training.py FILE... --data SOURCE --out FOLDER --seeds 0,1,2
 
-Each FILE is what `smallcnn train --from` takes: a classifier, whose body gets SSDLite, or a detector. Each seed trains
-in a folder of its own: a run that was stopped resumes, one that has finished is only evaluated. Files are judged as by
-`smallcnn evaluate`, on the test split if there is one, else on the validation split. Prints a table in Markdown, a row
-for each FILE: mean (lowest to highest) over the seeds. Minutes are of processor time, all threads together.
+Each FILE is what `smallcnn train --from` takes: a classifier, whose body gets the `--head`, or a detector. Each seed
+trains in a folder of its own: a run that was stopped resumes, one that has finished is only evaluated. Files are judged
+as by `smallcnn evaluate`, on the test split if there is one, else on the validation split. Prints a table in Markdown,
+a row for each FILE: mean (lowest to highest) over the seeds. Minutes are of processor time, all threads together.
 
 The best epoch was chosen on the validation images, so its figures flatter a little; those of the last epoch do not.
 """
@@ -19,10 +19,13 @@ from typing import Any
 import click
 
 import smallcnn
+from smallcnn.ir.predictors import detector
 from smallcnn.model.kinds import read
+from smallcnn.model.model import Model
 from smallcnn.train.compute import Way
 from smallcnn.train.result import Result
 from smallcnn.train.run import train
+from smallcnn.train.start_detector import usual_detector
 
 
 @click.command()
@@ -32,14 +35,16 @@ from smallcnn.train.run import train
 @click.option("--seeds", default="0,1,2", show_default=True, help="one run for each")
 @click.option("--resolution", type=int, help="input size; by default that of FILE")
 @click.option("--epochs", type=int, help="epochs of each run; by default those of the recipe")
+@click.option("--head", default="anchor_free", show_default=True, help="detector over the body of a classifier")
+@click.option("--mosaic", default=0.0, help="share of the images in mosaics")
 @click.option("--compute", default="kernels", show_default=True, type=click.Choice(("torch", "kernels")))
 @click.option("--threads", default=1, show_default=True, help="threads that train")
 def main(
     files: Sequence[Path], data: str, out: Path, seeds: str, resolution: int | None, epochs: int | None,
-    compute: Way, threads: int,
+    head: str, mosaic: float, compute: Way, threads: int,
 ) -> None:  # fmt: skip
     """Print a row for each of FILES."""
-    changes: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
+    changes: dict[str, Any] = {"mosaic": mosaic} | ({} if epochs is None else {"epochs": epochs})
     print("| start | input | epochs | minutes | AP | AP50 | AP, AP50 of the last epoch | judged on |")
     print("|---|---|---|---|---|---|---|---|")
     for file in files:
@@ -47,8 +52,12 @@ def main(
         for seed in map(int, seeds.split(",")):
             folder = out / f"{file.stem}-seed{seed}"
             started = time.process_time()
+            start: Model | str = (model := read(file))
+            backbone = None if detector(model.graph) else model
+            if backbone:
+                start = f"{head}:{usual_detector(model.graph).partition(':')[2]}"
             run = train(
-                read(file), data, folder,
+                start, data, folder, backbone=backbone,
                 resolution=resolution, resume=True, compute=compute, threads=threads, seed=seed, **changes,
             )  # fmt: skip
             spent = folder / "processor_minutes.txt"

@@ -22,15 +22,15 @@ MOST = 5
 SIDE = 64
 
 
-def run(batch):
-    """A box around the pixels of each colour, for SCORES; the network's outputs (N, ...)."""
+def run(batch, threshold=0.0):
+    """A box around the pixels of each colour, for SCORES above the threshold; the network's outputs (N, ...)."""
     boxes, scores, classes = (np.zeros((len(batch), MOST, *rest), np.float32) for rest in ((4,), (), ()))
     count = np.zeros((len(batch), 1), np.float32)
     for i, image in enumerate(batch.astype(int)):
         found = 0
         for label, score in SCORES.items():
             rows, columns = np.nonzero(abs(image - COLOURS[label]).sum(-1) < 90)
-            if rows.size:
+            if rows.size and score > threshold:
                 corners = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
                 boxes[i, found] = np.array(corners) / SIDE
                 scores[i, found], classes[i, found] = score, LABELS.index(label)
@@ -39,13 +39,14 @@ def run(batch):
     return {"boxes": boxes, "scores": scores, "classes": classes, "count": count}
 
 
-def detector(labels=LABELS, fit="letterbox"):
+def detector(labels=LABELS, fit="letterbox", threshold=0.0):
     """A net in whose place an engine would run: its answers are those of `run`."""
     outputs = {"boxes": Tensor((MOST, 4)), "scores": Tensor((MOST,)), "classes": Tensor((MOST,)), "count": Tensor((1,))}
     return Net(
         path=Path("detector.onnx"), engine="fake", threads=1, name="detector", task=Detection(labels),
         preprocessing=Preprocessing((SIDE, SIDE), fit=fit), facts=Facts(), mult_adds=0, outputs=outputs,
-        _probabilities=False, _source=Path("detector.onnx"), _session=Session((SIDE, SIDE, 3), outputs, {}, run),
+        _probabilities=False, _source=Path("detector.onnx"),
+        _session=Session((SIDE, SIDE, 3), outputs, {}, lambda batch: run(batch, threshold)),
         _proof=SimpleNamespace(check=lambda: None),
     )  # fmt: skip
 

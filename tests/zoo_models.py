@@ -5,7 +5,7 @@ import functools
 from smallcnn import zoo
 from smallcnn.ir.graph import Graph
 
-DETECTORS = ("ssd", "ssdlite")
+DETECTORS = ("anchor_free", "ssd", "ssdlite")
 CLASSIFIERS = tuple(name for name in zoo.names() if name not in DETECTORS)
 
 MODELS = (
@@ -121,6 +121,7 @@ DETECTOR_MODELS = (
     "ssdlite",
     "ssdlite:backbone=mobilenet_v1",
     "ssdlite:backbone=mobilenet_v3_large,reduced_tail=true,padding=symmetric,form=torchvision",
+    "anchor_free",
 )
 """The detectors, likewise."""
 

@@ -20,7 +20,7 @@ from smallcnn.data.loader import in_threads
 from smallcnn.engines import engine as engines
 from smallcnn.engines.proof import Proof, check_promises
 from smallcnn.engines.session import Loadable, Session
-from smallcnn.errors import AnswerError, DataError, FileError, ImageError, SmallcnnError
+from smallcnn.errors import AnswerError, DataError, FileError, GraphError, ImageError, SmallcnnError
 from smallcnn.image.decode import ImageInput
 from smallcnn.image.fit import Preprocessing
 from smallcnn.image.geometry import Seen
@@ -34,6 +34,7 @@ from smallcnn.model.shipped import located
 from smallcnn.onnx.read import outline
 from smallcnn.system.escape import escaped
 from smallcnn.tasks.classification import Classification, Prediction, classification
+from smallcnn.tasks.detection import SCORES, Detection
 from smallcnn.tasks.ending import Ending, logits_of
 from smallcnn.tasks.task import Outputs, Task
 
@@ -65,6 +66,7 @@ class Net:
     _source: "Path | Model"
     _session: Session
     _proof: Proof
+    _limits: "Limits | None" = None
 
     @property
     def where(self) -> str:
@@ -201,7 +203,7 @@ class Net:
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles the path of the file, which each process then opens once, or the model if there is no file."""
         source = self._source.resolve() if isinstance(self._source, Path) else self._source
-        return _unpickled, (source, self.engine, self.threads, self.path, self.preprocessing)
+        return _unpickled, (source, self.engine, self.threads, self.path, self.preprocessing, self._limits)
 
 
 def open(
@@ -210,11 +212,12 @@ def open(
     """Opens a .safetensors, .onnx or compiled model file. The default for `threads` is one per core.
 
     The default `engine` is onnxruntime; a compiled file only runs in the engine compiled. A compiled file is a program
-    and runs code when it is opened. `limits` change what the detector of a .safetensors file keeps; those of other
-    files are fixed.
+    and runs code when it is opened. `limits` change what a detector keeps; only a .safetensors file can find more
+    objects than its outputs have rows.
 
-    Raises FileError if the file is missing, damaged or not written by smallcnn, SmallcnnError for an engine that does
-    not exist or does not run such a file, and GraphError for limits of a network that is no detector.
+    Raises FileError if the file is missing, damaged or not written by smallcnn, or cannot have such limits,
+    SmallcnnError for an engine that does not exist or does not run such a file, and GraphError for limits of a network
+    that is no detector.
     """
     path = located(path)
     engines.check_settings(engine, threads)
@@ -226,14 +229,13 @@ def open(
     if kind.suffix == ".onnx" and "smallcnn.format" not in outline.metadata(path):  # before an engine reads the file
         made = path.with_suffix(".safetensors")
         raise FileError(f"{path}: not written by smallcnn; import it with: smallcnn import {path} --out {made}")
-    if limits:
-        raise FileError(f"{path}: {limits} is fixed in this file; set it when the network is exported or compiled")
     session = engines.start(Loadable(path, str(path)), engine, threads)
     try:
         said = metadata.parse(session.metadata)
         check_promises(said, session)
     except FileError as error:
         raise FileError(f"{path}: {error}") from error
+    running = session if not limits else _limited_file(path, engine, threads, limits, said)
     return Net(
         path=path,
         engine=engine,
@@ -246,8 +248,9 @@ def open(
         outputs=dict(zip([LOGITS], said.results.values(), strict=True)) if said.outputs_probabilities else said.results,
         _probabilities=said.outputs_probabilities,
         _source=path,
-        _session=session,
+        _session=running,
         _proof=Proof(session, str(path), engine, lambda: said.answer, lambda: said.answer, integer=said.integer),
+        _limits=limits,
     )
 
 
@@ -294,6 +297,18 @@ def _limited(model: "Model", limits: "Limits", path: Path, engine: str, threads:
     return replace(_of(model, path, engine, threads), _source=model)
 
 
+def _limited_file(
+    path: Path, engine: str, threads: int | None, limits: "Limits", said: metadata.Description
+) -> Session:
+    """An engine with the file of a detector that keeps what `limits` say; the probe proves it without them."""
+    if not isinstance(said.task, Detection):
+        raise GraphError(f"{said.name} is not a detector: it has no {limits}")
+    (rows,) = said.results[SCORES].shape
+    if limits.most and limits.most > rows:
+        raise FileError(f"{path}: finds at most {rows} objects; a higher most is set when it is exported or compiled")
+    return engines.start(Loadable(path, str(path), limits), engine, threads)
+
+
 def _finite(outputs: Outputs) -> bool:
     return all(np.isfinite(value).all() for value in outputs.values())
 
@@ -306,7 +321,12 @@ def _check_list(method: str, images: object) -> None:
 
 
 def _unpickled(
-    source: "Path | Model", engine: str, threads: int | None, path: Path | None, preprocessing: Preprocessing
+    source: "Path | Model",
+    engine: str,
+    threads: int | None,
+    path: Path | None,
+    preprocessing: Preprocessing,
+    limits: "Limits | None",
 ) -> Net:
     if not isinstance(source, Path):
         return replace(of(source, engine=engine, threads=threads), path=path, preprocessing=preprocessing)
@@ -314,11 +334,17 @@ def _unpickled(
         stat = source.stat()
     except OSError as error:
         raise FileError(f"{source}: cannot be opened again ({error.strerror})") from error
-    net = _opened_again(source, engine, threads, (stat.st_mtime_ns, stat.st_size))
+    net = _opened_again(source, engine, threads, limits, (stat.st_mtime_ns, stat.st_size))
     return replace(net, path=path, preprocessing=preprocessing)
 
 
 @lru_cache(maxsize=4)
-def _opened_again(path: Path, engine: str, threads: int | None, stamp: tuple[int, int]) -> Net:  # noqa: ARG001
+def _opened_again(
+    path: Path,
+    engine: str,
+    threads: int | None,
+    limits: "Limits | None",
+    stamp: tuple[int, int],  # noqa: ARG001
+) -> Net:
     """Shares one Net among all unpickled in a process while the file is unchanged; a pool unpickles one per task."""
-    return open(path, engine=engine, threads=threads)
+    return open(path, engine=engine, threads=threads, limits=limits)

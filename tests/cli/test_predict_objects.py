@@ -16,7 +16,7 @@ from smallcnn.tasks.detection import Detection
 
 @pytest.fixture
 def photos(tmp_path, monkeypatch):
-    monkeypatch.setattr("smallcnn.runtime.open", lambda *_args, **_kwargs: detector())
+    monkeypatch.setattr("smallcnn.runtime.open", lambda *_, limits, **__: detector(threshold=limits.threshold or 0))
     return images(tmp_path / "photos")
 
 
@@ -60,7 +60,7 @@ def test_threshold_and_labels(smallcnn, refused, photos):
         records = json.loads(smallcnn("predict", "m.onnx", photos, "--json", *options)[1])
         return [[one["label"] for one in record["objects"]] for record in records]
 
-    assert labels("--threshold", 0.8) == [["blue"], ["green"], [], ["blue"]]
+    assert labels("--threshold", 0.75) == [["blue"], ["green"], [], ["blue"]]
     assert labels("--labels", "red, green") == [["red"], ["green"], [], []]
     assert labels("--labels", "blue,red", "--threshold", 0.95) == [[], [], [], []]
     said = refused("predict", "m.onnx", photos, "--labels", "gren")

@@ -196,6 +196,10 @@ class TestRunning:
         assert [c.smallcnn_output_number(i) for i in (-1, 0, 1, 2)] == [-1, 0, 2, -1]  # float32 and int8
         assert [c.smallcnn_output_scale(i) for i in (-1, 0, 1, 2)] == [0, 0, float(np.float32(0.1)), 0]
         assert [c.smallcnn_output_zero(i) for i in (-1, 0, 1, 2)] == [0, 0, -3, 0]
+        net, own = ctypes.c_void_p(), ctypes.c_float(-1)
+        assert c.smallcnn_create(1, ctypes.byref(net)) == 0
+        assert c.smallcnn_limit(net, own, own, -1) == 2  # SMALLCNN_ARGUMENT: this is no detector
+        c.smallcnn_destroy(net)
 
     def test_memory_grows_by_the_scratch_of_each_thread(self, library):
         one, two, three = (compiled.load(library, threads).working_bytes for threads in (1, 2, 3))

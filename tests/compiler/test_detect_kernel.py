@@ -30,6 +30,8 @@ MEMORY = """
 static unsigned char memory[1 << 24] __attribute__((aligned(64)));
 void *halide_malloc(void *context, unsigned long bytes) { *(unsigned long *)context = bytes; return memory; }
 void halide_free(void *context, void *at) { (void)context, (void)at; }
+struct { float threshold, overlap; int most; } limits = {-1, -1, -1};
+const void *detector_limits(void *context) { (void)context; return &limits; }
 int KERNEL(void **arguments);
 int run(void **arguments) { return KERNEL(arguments); }
 """

@@ -1,19 +1,25 @@
 """Random views of images with objects: boxes stay on their pixels, and crops keep SSD's rules."""
 
+import io
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from marks import BACKGROUND, MARK
 from smallcnn.data.split import Split
-from smallcnn.data.targets import CLASS, NO_BOX, PLAIN, Boxes
+from smallcnn.data.targets import AREA, CLASS, NO_BOX, PLAIN, Boxes
+from smallcnn.errors import DataError
 from smallcnn.image.decode import decode
 from smallcnn.image.fit import Preprocessing
 from smallcnn.train.augment import Draws
 from smallcnn.train.feed import Feed
 from smallcnn.train.recipe import Recipe
+from smallcnn.train.start import Start, settled
 from smallcnn.train.views import random_view, random_view_box
+from squares import detector, squares
 
 
 def drawn(width, height, left, top, right, bottom):
@@ -116,3 +122,73 @@ def test_a_view_depends_on_seed_epoch_and_index_alone():
 
     assert view(0, 1, 2) == view(0, 1, 2)
     assert len({view(*where).box for where in ((0, 1, 2), (1, 1, 2), (0, 2, 2), (0, 1, 3))}) == 4
+
+
+@given(
+    shown=st.lists(images(), min_size=1, max_size=5),
+    fit=st.sampled_from(["stretch", "letterbox", "crop"]),
+    size=st.tuples(st.integers(48, 160), st.integers(48, 160)),
+    epoch=st.integers(0, 1000),
+)
+@settings(deadline=None, max_examples=60)
+def test_boxes_stay_on_their_pixels_in_a_mosaic(shown, fit, size, epoch):
+    """Bright is what lies in a box, and nothing else, but for a pixel along its sides."""
+    files = [encoded(pixels) for pixels, _ in shown]
+    split = Split(files, Boxes.of([rows for _, rows in shown]), [str(i) for i in range(len(shown))])
+    recipe = Recipe(augment="detection", mirror=True, mosaic=1.0, min_area=0.4)
+    feed = Feed(split, recipe, Preprocessing(size, (BACKGROUND / 255,) * 3, (1.0,) * 3, fit=fit), 1)
+    (batch,) = feed.batches(epoch, np.array([0]), Draws(recipe, epoch, len(shown)), 1)
+    (found,), bright = batch.labels_shown, batch.images[0, ..., 0] > (MARK + BACKGROUND) / 2
+    found = found[found[:, CLASS] != NO_BOX]
+    assert len(found) == 4  # an object from each part
+    inside, near = np.zeros(size, bool), np.zeros(size, bool)
+    for left, top, right, bottom in found[:, :4] * np.tile(size[::-1], 2):
+        near[max(int(top - 1), 0) : int(bottom + 2), max(int(left - 1), 0) : int(right + 2)] = True
+        if min(right - left, bottom - top) > 4:  # narrower ones are grey
+            inside[int(top + 2) : int(bottom - 1), int(left + 2) : int(right - 1)] = True
+    assert bright[inside].all()
+    assert not bright[~near].any()
+    np.testing.assert_allclose(found[:, AREA], (found[:, 2] - found[:, 0]) * (found[:, 3] - found[:, 1]), rtol=1e-5)
+
+
+def encoded(pixels):
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_mosaics_are_of_the_share_asked_for_and_of_any_images():
+    shown = [drawn(60, 60, 20, 20, 40, 40) for _ in range(12)]
+    rows = [np.array([[*row[0, :4], number, *row[0, 5:]]]) for number, (_, row) in enumerate(shown)]
+    split = Split(np.stack([pixels for pixels, _ in shown]), Boxes.of(rows), [str(i) for i in range(12)])
+    recipe = Recipe(augment="detection", mosaic=0.25)
+    feed, order, partners, count = Feed(split, recipe, Preprocessing((32, 32), fit="stretch"), 2), np.arange(12), [], 0
+    for epoch in range(100):
+        for batch in feed.batches(epoch, order, Draws(recipe, epoch, 12), 6):
+            for index, objects in zip(batch.indices, batch.labels_shown, strict=True):
+                classes = objects[objects[:, CLASS] != NO_BOX, CLASS].astype(int).tolist()
+                classes.remove(index)  # the image itself is always shown
+                partners += classes
+                count += len(classes) == 3
+                assert len(classes) in (0, 3)
+    assert 0.25 - 4 * 0.0125 < count / 1200 < 0.25 + 4 * 0.0125  # four standard deviations
+    assert np.bincount(partners, minlength=12).min() > 40  # 75 expected
+
+
+def test_mosaics_are_for_crops_of_images_with_boxes():
+    with pytest.raises(DataError, match=r"^--mosaic is for images with boxes, with --augment detection$"):
+        settled(Recipe(mosaic=0.5, augment="small"), squares(8, 4), Start(detector(2), None, None, None))
+
+
+def test_an_image_whose_partner_cannot_be_decoded_is_shown_alone():
+    pixels, rows = drawn(60, 60, 20, 20, 40, 40)
+    split = Split([encoded(pixels), b"nothing"], Boxes.of([rows, rows]), ["good", "bad"])
+    recipe = Recipe(augment="detection", mosaic=1.0)
+    feed = Feed(split, recipe, Preprocessing((32, 32), fit="stretch"), 1)
+    alone = 0
+    for epoch in range(16):
+        (batch,) = feed.batches(epoch, np.arange(2), Draws(recipe, epoch, 2), 2)
+        assert batch.indices.tolist() == [0]
+        assert list(batch.failed) == ["bad"]
+        alone += (batch.labels_shown[0, :, CLASS] != NO_BOX).sum() == 1
+    assert 9 < alone <= 16  # one time in eight all three partners are good

@@ -1,12 +1,14 @@
 """Limits of a detector changed before it is exported or compiled, and when a file is opened."""
 
+import ctypes
 import json
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import onnxruntime
 import pytest
-from onnx import load, numpy_helper
+from onnx import helper, load, numpy_helper, save
 from PIL import Image
 
 from anything import any_task
@@ -16,6 +18,7 @@ from smallcnn import runtime
 from smallcnn.errors import FileError, GraphError
 from smallcnn.ir.graph import Graph
 from smallcnn.model import store
+from smallcnn.model.kinds import COMPILED
 from smallcnn.model.model import Model
 from smallcnn.model.sightings import end_of
 from smallcnn.tasks.detection import Detection
@@ -96,13 +99,78 @@ def test_predict_finds_what_the_file_would_not(smallcnn, file, tmp_path):
     assert len(scores("--threshold", 0.1, "--most", 2)) == 2
 
 
-def test_limits_of_other_files_are_fixed_but_a_higher_threshold_leaves_out_objects(smallcnn, refused, file, tmp_path):
-    out = tmp_path / "m.onnx"
-    smallcnn("export", file, "--out", out, "--most", 50)
-    with pytest.raises(FileError, match=r"m\.onnx: overlap or most is fixed in this file; set it when the network is"):
-        runtime.open(out, limits=Limits(overlap=0.3, most=2))
-    assert "threshold is fixed" in refused("evaluate", out, "--data", "digits", "--threshold", 0.5)
+def written(smallcnn, file, kind):
+    """The file of a detector that finds up to 100 objects."""
+    out = file.with_suffix(kind)
+    command = "export" if kind == ".onnx" else "compile"
+    assert smallcnn(command, file, "--out", out, "--most", 100)[0] == 0
+    return out
+
+
+ASKED = (Limits(0.3), Limits(overlap=0.9), Limits(0.2, 0.8, 90), Limits(most=3), Limits(0.7), Limits(overlap=0.1))
+
+
+@pytest.mark.parametrize(("engine", "asked"), [("onnxruntime", ASKED), ("openvino", ASKED[1:3]), ("compiled", ASKED)])
+def test_a_written_file_keeps_what_a_run_asks_for(smallcnn, file, engine, asked):
+    """Below and above its own threshold of 0.5 and its own overlap of 0.5; as the model it was made from."""
+    pytest.importorskip({"compiled": "halide"}.get(engine, engine))
+    out = written(smallcnn, file, COMPILED[0] if engine == "compiled" else ".onnx")
+    images = np.random.default_rng(0).integers(0, 256, (3, 16, 24, 3), np.uint8)
+    counts = []
+    for limits in asked:
+        wanted = runtime.open(file, limits=replace(limits, most=limits.most or 100)).run(images)
+        opened = runtime.open(out, engine=engine, threads=1, limits=limits)
+        assert opened.verify() < 1e-5  # the file itself
+        nets = [opened] if engine == "openvino" else [opened, pickle.loads(pickle.dumps(opened))]
+        for net in nets:
+            found = net.run(images)
+            for name, value in wanted.items():
+                rows = found[name][:, : value.shape[1]]
+                np.testing.assert_allclose(rows, value, atol=1e-5)
+                assert not found[name][:, value.shape[1] :].any()
+        counts.append(int(wanted["count"].sum()))
+    assert len(set(counts)) == len(asked)  # each of the limits matters
+    if engine == "compiled":
+        limit, net = in_c(out)
+        for wrong in ((1.1, 0.5, 5), (0.5, 1.1, 5), (float("nan"), 0.5, 5), (0.5, float("nan"), 5), (0.5, 0.5, 0)):
+            assert limit(net, *wrong) == ARGUMENT
+        assert [limit(net, -1, -1, most) for most in (101, 100, -1)] == [ARGUMENT, 0, 0]
+        assert limit(None, -1, -1, -1) == ARGUMENT
+
+
+ARGUMENT = 2  # SMALLCNN_ARGUMENT of the C header
+
+
+def in_c(file):
+    """The function that sets limits, and a network to set them of."""
+    library, net = ctypes.CDLL(str(file)), ctypes.c_void_p()
+    assert library.smallcnn_create(1, ctypes.byref(net)) == 0
+    library.smallcnn_limit.argtypes = [ctypes.c_void_p, ctypes.c_float, ctypes.c_float, ctypes.c_int]
+    return library.smallcnn_limit, net
+
+
+def test_limits_that_a_written_file_cannot_have(smallcnn, file):
+    out = written(smallcnn, file, ".onnx")
+    with pytest.raises(
+        FileError, match=r"m\.onnx: finds at most 100 objects; a higher most is set when it is exported"
+    ):
+        runtime.open(out, limits=Limits(most=101))
+    with pytest.raises(GraphError, match=r"^overlap must be from 0 to 1, not 1\.5$"):
+        Limits(overlap=1.5)
+    with pytest.raises(GraphError, match=r"^most must be a whole number from 1"):
+        Limits(most=0)
+    changed = load(out)
+    overlap = next(tensor for tensor in changed.graph.initializer if tensor.name == "detect.found.overlap")
+    changed.graph.node.insert(0, helper.make_node("Constant", [], [overlap.name], value=overlap))
+    changed.graph.initializer.remove(overlap)
+    save(changed, out)
+    with pytest.raises(FileError, match=r"m\.onnx: overlap is fixed in this file"):
+        runtime.open(out, limits=Limits(overlap=0.3))
+
+
+def test_a_written_classifier_has_no_limits(smallcnn, refused, tmp_path):
+    store.save(artifact(), tmp_path / "c.safetensors")
+    assert smallcnn("export", tmp_path / "c.safetensors", "--out", tmp_path / "c.onnx")[0] == 0
     noise().save(tmp_path / "a.png")
-    higher = smallcnn("predict", out, tmp_path / "a.png", "--threshold", 0.75, "--csv")[1]
-    assert higher == smallcnn("predict", file, tmp_path / "a.png", "--threshold", 0.75, "--most", 50, "--csv")[1]
-    assert higher != smallcnn("predict", out, tmp_path / "a.png", "--csv")[1]
+    line = refused("predict", tmp_path / "c.onnx", tmp_path / "a.png", "--threshold", 0.5)
+    assert line == "tiny is not a detector: it has no threshold"

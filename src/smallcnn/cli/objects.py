@@ -17,23 +17,20 @@ _JPEG = (".jpg", ".jpeg")
 
 
 class Objects:
-    """The objects with at least a score of `threshold` and one of the labels, `labels` separated by commas.
+    """The objects with one of the labels, `labels` separated by commas.
 
     `folder` is for the images with the objects drawn, `coco` for the results file; None means all and none. Raises
     GraphError if one is given for another network than a detector, DataError for a label that it does not know.
     """
 
-    def __init__(
-        self, net: Net, threshold: float | None, labels: str | None, folder: Path | None, coco: Path | None
-    ) -> None:
-        given = {"--threshold": threshold, "--labels": labels, "--draw": folder, "--coco": coco}
+    def __init__(self, net: Net, labels: str | None, folder: Path | None, coco: Path | None) -> None:
+        given = {"--labels": labels, "--draw": folder, "--coco": coco}
         for name in (name for name, value in given.items() if value is not None):
             detection(net.task, name)
         wanted = net.labels if labels is None else [name.strip() for name in labels.split(",")]
         if unknown := [name for name in wanted if name not in net.labels]:
             raise DataError(f"the network does not know {unknown[0]!r}; {closest(unknown[0], net.labels)}")
-        self._all = threshold is None and labels is None
-        self._threshold = threshold or 0.0
+        self._all = labels is None
         self._numbers = {number for number, label in enumerate(net.labels) if label in wanted}
         self._folder, self._coco = folder, coco
         self._places: list[Path] = []
@@ -49,8 +46,7 @@ class Objects:
     def keep(self, number: int, image: Path, answer: Any) -> Any:
         """What is kept of the answer to the image of this number, once it is drawn. Another network's is unchanged."""
         if not self._all:
-            above = answer.above(self._threshold)
-            answer = above.take([place for place, one in enumerate(above.classes.tolist()) if one in self._numbers])
+            answer = answer.take([place for place, one in enumerate(answer.classes.tolist()) if one in self._numbers])
         if self._folder:
             _write(self._places[number], image, answer)
         if self._coco:

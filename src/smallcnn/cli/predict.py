@@ -63,8 +63,7 @@ def command(
 
     A detector gives the objects in each image, by falling score: label, score, left, top, width and height in pixels.
     With --draw, it also writes each image with their boxes, and never replaces a file. --threshold, --overlap and
-    --most replace what a .safetensors FILE says. In other files they are fixed, but a higher --threshold leaves out
-    objects.
+    --most replace what FILE says; only a .safetensors FILE can have a higher --most.
 
     For a network with independent labels (sigmoids), every label of at least 50 % is printed, and the best answer to
     each question of attributes. Scores are printed as they are.
@@ -76,19 +75,16 @@ def command(
     from smallcnn.cli import answers
     from smallcnn.cli.objects import Objects
     from smallcnn.model import shipped
-    from smallcnn.model.kinds import KINDS
     from smallcnn.transform.limits import Limits
 
     if json_ and csv_:
         raise click.UsageError("--json and --csv cannot be combined")
     file, images = _arguments(file, images)
-    fixed = (kind := KINDS.get(file.suffix.lower())) is not None and not kind.trainable
-    least = None if fixed else threshold  # objects below a higher one are left out below
-    net = runtime.open(file, engine=engine, threads=threads, limits=Limits(least, overlap, most))
+    net = runtime.open(file, engine=engine, threads=threads, limits=Limits(threshold, overlap, most))
     if str(file) == shipped.DEFAULT:
         remark(f"using the bundled model {net.name} ({', '.join(net.labels)}); give a FILE first to use another")
     warn_untrained(net.facts)
-    objects = Objects(net, threshold, labels, draw, coco)
+    objects = Objects(net, labels, draw, coco)
     named = [one for image in images for one in _images(image)]
     objects.start([name for _, name in named])
     if csv_:

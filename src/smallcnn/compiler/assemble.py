@@ -12,6 +12,7 @@ from smallcnn.compiler.memory import arrange
 from smallcnn.compiler.operands import Answer, Arena, Constant, InputImage, Map, Table
 from smallcnn.compiler.program import Buffer, Program, Step
 from smallcnn.compiler.scratch import scratch_bytes
+from smallcnn.compiler.specs import Detect
 from smallcnn.compiler.storage import Storage, View
 from smallcnn.compiler.targets import Target
 from smallcnn.ir.types import SIZES, Number, Tensor
@@ -84,6 +85,7 @@ def assemble_all(
         metadata=metadata,
         input_shape=input_shape,
         outputs=outputs,
+        most=min((call.spec.most for calls in plans for call in calls if isinstance(call.spec, Detect)), default=0),
     )
 
 

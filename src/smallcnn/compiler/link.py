@@ -24,10 +24,10 @@ from smallcnn.errors import SmallcnnError, require
 from smallcnn.ir.types import NUMBERS, Tensor
 from smallcnn.system.files import atomic
 
-_SOURCES = ("smallcnn.h", "runtime.c", "buffer.h", "system.h", "cpu.h")
+_SOURCES = ("smallcnn.h", "runtime.c", "buffer.h", "detector.h", "system.h", "cpu.h")
 _SPACES = {"arena": "ARENA", "weights": "WEIGHTS", "input": "INPUT", "output": "OUTPUT"}
 _TYPES = {"int8": (0, 8), "int32": (0, 32), "uint8": (1, 8), "float32": (2, 32)}  # code and bits
-_RUNTIME = {"halide_malloc", "halide_free", "halide_error"}
+_RUNTIME = {"halide_malloc", "halide_free", "halide_error", "detector_limits"}
 _C_LIBRARY = {"memcpy", "memset", "memmove", "bzero", "memset_pattern16", "__chkstk_darwin"}
 """Everything compiled code may import from its host; a system that does not need one does not import it."""
 _KERNEL32 = """
@@ -39,7 +39,7 @@ _KERNEL32 = """
 
 _COMPILE = (
     *("-c", "-std=gnu23", "-O2", "-ffreestanding", "-nostdinc", "-fvisibility=hidden", "-fno-stack-protector"),
-    *("-ffunction-sections", "-fdata-sections", "-fno-asynchronous-unwind-tables", "-Wall", "-Wextra"),
+    *("-ffunction-sections", "-fdata-sections", "-fno-asynchronous-unwind-tables", "-fno-ident", "-Wall", "-Wextra"),
 )
 _COMPILE_FOR = {  # by the start of the triple
     "x86_64-linux": ("-fPIC",),
@@ -146,6 +146,7 @@ def _table(program: Program, names: Mapping[str, str]) -> str:
         "SCRATCH": program.scratch_bytes,
         "STEPS": len(program.steps),
         "BUFFERS": len(buffers),
+        "MOST": program.most,
         "DIMENSIONS": sum(len(buffer.extents) for buffer in buffers),
     }
     lines = [f"#define NETWORK_{name} {value}" for name, value in numbers.items()]

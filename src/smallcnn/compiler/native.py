@@ -6,7 +6,7 @@ They are called as Halide's are, with a context and buffers, and take working me
 from smallcnn.compiler import link, targets
 from smallcnn.compiler.specs import Count, Detect, Join, Machine, Native, Rows
 
-SOURCES = ("buffer.h", "rows.h", "real.h", "detect.c", "count.c", "join.c")
+SOURCES = ("buffer.h", "detector.h", "rows.h", "real.h", "detect.c", "count.c", "join.c")
 """Files of native/ that the kernels are made of."""
 
 _TYPES = {"float32": "float", "uint8": "uint8_t", "int8": "int8_t", "int32": "int32_t"}
@@ -18,7 +18,7 @@ def compile_kernel(spec: Native, name: str, machine: Machine) -> bytes:
     values: dict[str, object]
     match spec:
         case Detect():
-            sources, values = ("rows.h", "real.h", "detect.c"), _detect(spec)
+            sources, values = ("detector.h", "rows.h", "real.h", "detect.c"), _detect(spec)
         case Count():
             sources, values = ("count.c",), {}
         case Join(rows):

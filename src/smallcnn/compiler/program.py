@@ -57,7 +57,8 @@ class Program:
     """Everything in a compiled file. `target` is a name for `targets.parse`; `features` are what it needs.
 
     `scratch_bytes` is per thread; each block that a kernel takes from it costs its size rounded up to 64 bytes, and 64
-    more. `input_shape` is (H, W, C) of the uint8 image; `outputs` are what the network gives, by name.
+    more. `input_shape` is (H, W, C) of the uint8 image; `outputs` are what the network gives, by name. `most` is
+    the largest number of objects that it finds, 0 if it is no detector.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Program:
     metadata: dict[str, Any]
     input_shape: tuple[int, int, int]
     outputs: Mapping[str, Tensor]
+    most: int = 0
 
     def __post_init__(self) -> None:
         height, width, channels = self.input_shape

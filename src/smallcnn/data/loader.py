@@ -16,7 +16,7 @@ from typing import TypeVar
 import numpy as np
 
 from smallcnn.data.split import Split
-from smallcnn.data.targets import Targets
+from smallcnn.data.targets import Boxes, Targets
 from smallcnn.errors import ImageError
 from smallcnn.image.fit import Preprocessing
 from smallcnn.image.geometry import Seen
@@ -56,6 +56,13 @@ class Batch:
     def labels_shown(self) -> np.ndarray:
         """The labels of the inputs, (N, ...): those of the images, except that positions follow the images' pixels."""
         return self.targets.as_shown(self.seen)
+
+
+@dataclass(frozen=True, slots=True)
+class Composed(Prepared):
+    """An input made of several images, which `seen` shows whole, with its `objects`: rows of `Boxes`, in its pixels."""
+
+    objects: np.ndarray
 
 
 def prepared_batches(
@@ -135,7 +142,8 @@ def _each(work: Callable[[int], _Result], indices: Sequence[int]) -> list[_Resul
 
 
 def _collect(split: Split, indices: Sequence[int], results: Sequence[Prepared | ImageError]) -> Batch:
-    good, kept, failed = [], [], {}
+    good: list[Prepared] = []
+    kept, failed = [], {}
     for index, result in zip(indices, results, strict=True):
         if isinstance(result, ImageError):
             failed[split.names[index]] = str(result)
@@ -144,4 +152,8 @@ def _collect(split: Split, indices: Sequence[int], results: Sequence[Prepared | 
             kept.append(int(index))
     images = np.stack([one.pixels for one in good]) if good else np.zeros((0, 1, 1, 1), np.uint8)
     seen = [one.seen for one in good]  # the lambda must not keep the pixels
-    return Batch(images, split.targets.take(kept), np.array(kept, np.int64), failed, lambda: seen)
+    targets = split.targets.take(kept)
+    if isinstance(targets, Boxes) and any(isinstance(one, Composed) for one in good):
+        pairs = zip(good, targets.each(), strict=True)
+        targets = Boxes.of([one.objects if isinstance(one, Composed) else rows for one, rows in pairs])
+    return Batch(images, targets, np.array(kept, np.int64), failed, lambda: seen)

@@ -16,7 +16,7 @@ import sys
 import threading
 import weakref
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,9 +25,12 @@ from smallcnn.errors import DataError, FileError, SmallcnnError
 from smallcnn.ir.types import NUMBERS, Grid, Tensor
 from smallcnn.system.cpu import usable_cores
 
+if TYPE_CHECKING:
+    from smallcnn.transform.limits import Limits
 
-def load(path: Path | str, threads: int | None = None) -> "CompiledFile":
-    """Opens a compiled file. The default for `threads` is one per usable core.
+
+def load(path: Path | str, threads: int | None = None, limits: "Limits | None" = None) -> "CompiledFile":
+    """Opens a compiled file. The default for `threads` is one per usable core; a detector has its own `limits`.
 
     Raises FileError if it is missing, damaged, foreign, of another format, or for another machine.
     """
@@ -42,7 +45,7 @@ def load(path: Path | str, threads: int | None = None) -> "CompiledFile":
             library = _open(path, file.fileno())
         try:
             _check_cpu(library, target)
-            return CompiledFile(path, library, threads)
+            return CompiledFile(path, library, threads, limits)
         except SmallcnnError:
             _unload(library)
             raise
@@ -58,7 +61,7 @@ class CompiledFile:
     The library is unloaded with the object. A forked process gets its own working memory and threads.
     """
 
-    def __init__(self, path: Path, library: ctypes.CDLL, threads: int) -> None:
+    def __init__(self, path: Path, library: ctypes.CDLL, threads: int, limits: "Limits | None" = None) -> None:
         self.path = path
         self.threads = threads
         self.metadata: dict[str, Any] = json.loads(library.smallcnn_metadata())
@@ -69,7 +72,7 @@ class CompiledFile:
         self._empties = {name: (tensor.shape, np.dtype(tensor.number)) for name, tensor in self.outputs.items()}
         self._places = ctypes.c_void_p * len(self.outputs)
         self._library = library
-        self._context = _Context(library, threads)
+        self._context = _Context(library, threads, limits)
         weakref.finalize(self, _close, library, self._context).atexit = False  # daemon threads may still be running it
 
     def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
@@ -125,8 +128,8 @@ class CompiledFile:
 class _Context:
     """The library's context to run in, used by one caller at a time."""
 
-    def __init__(self, library: ctypes.CDLL, threads: int) -> None:
-        self._library, self._threads = library, threads
+    def __init__(self, library: ctypes.CDLL, threads: int, limits: "Limits | None") -> None:
+        self._library, self._threads, self._limits = library, threads, limits
         self.forget()
         with self:
             _CONTEXTS.add(self)
@@ -144,6 +147,8 @@ class _Context:
                 if error:
                     raise SmallcnnError(f"cannot run on {self._threads} threads: {_text(self._library, error)}")
                 self._handle = handle
+                if self._limits:
+                    _limit(self._library, handle, self._limits)
             return self._handle
         except BaseException:
             self._lock.release()
@@ -154,6 +159,18 @@ class _Context:
 
     def destroy(self) -> None:
         self._library.smallcnn_destroy(self._handle)
+
+
+def _limit(library: ctypes.CDLL, handle: ctypes.c_void_p, limits: "Limits") -> None:
+    """Sets what a detector keeps. Raises FileError if its file cannot."""
+    try:
+        function = library.smallcnn_limit
+    except AttributeError:
+        raise FileError(f"{limits} is fixed in this file, of an older smallcnn; compile it again") from None
+    function.restype, function.argtypes = ctypes.c_int, (ctypes.c_void_p, ctypes.c_float, ctypes.c_float, ctypes.c_int)
+    values = {"threshold": -1.0, "overlap": -1.0, "most": -1} | limits.given
+    if error := function(handle, *values.values()):
+        raise FileError(f"cannot keep what {limits} says: {_text(library, error)}")
 
 
 _CONTEXTS: "weakref.WeakSet[_Context]" = weakref.WeakSet()

@@ -22,10 +22,11 @@ from smallcnn.model.kinds import COMPILED, KINDS
 from smallcnn.model.probe import probe_image, tolerance
 from smallcnn.system.cpu import usable_cores
 from smallcnn.system.fork import forkable
+from smallcnn.tasks.detection import first
 
 
 def _compiled(loadable: Loadable, threads: int | None) -> Session:
-    file = compiled.load(loadable.file, threads)
+    file = compiled.load(loadable.file, threads, loadable.limits)
     return Session(file.input_shape, file.outputs, file.metadata, file.run)
 
 
@@ -75,8 +76,11 @@ def start(loadable: Loadable, engine: str, threads: int | None) -> Session:
     session = ENGINES[engine](loadable, threads)
     if engine == "compiled":  # its threads and memory are its own, and know of forks
         return session
-    fresh = Loadable(loadable.source, loadable.where)  # `loadable` caches its ONNX
-    return replace(session, run=forkable(session.run, lambda: ENGINES[engine](fresh, threads).run))
+    fresh = replace(loadable)  # `loadable` caches its ONNX
+    run = forkable(session.run, lambda: ENGINES[engine](fresh, threads).run)
+    if loadable.limits and (most := loadable.limits.most):
+        return replace(session, run=lambda batch: first(run(batch), most))
+    return replace(session, run=run)
 
 
 def plain_answer(loadable: Loadable) -> dict[str, np.ndarray]:

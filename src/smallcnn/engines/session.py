@@ -12,6 +12,7 @@ from smallcnn.ir.types import Tensor
 
 if TYPE_CHECKING:
     from smallcnn.model.model import Model
+    from smallcnn.transform.limits import Limits
 
 Run = Callable[[np.ndarray], dict[str, np.ndarray]]
 """A prepared uint8 batch (N, H, W, C) -> every output by name, (N, ...) each, channels last."""
@@ -32,10 +33,14 @@ class Session:
 
 @dataclass(frozen=True)
 class Loadable:
-    """The input of an engine: a model, or the path of a file. `where` names it in messages."""
+    """The input of an engine: a model, or the path of a file. `where` names it in messages.
+
+    `limits` replace what the detector of a file keeps.
+    """
 
     source: "Model | Path"
     where: str
+    limits: "Limits | None" = None
 
     @property
     def file(self) -> Path:
@@ -51,9 +56,13 @@ class Loadable:
 
     @cached_property
     def onnx(self) -> str | bytes:
-        """The path of an ONNX file, which engines map rather than copy, or the model as ONNX."""
+        """The path of an ONNX file, which engines map rather than copy, or the model or the changed file as ONNX."""
         if isinstance(self.source, Path):
-            return str(self.source)
+            if not self.limits:
+                return str(self.source)
+            from smallcnn.onnx.limits import limited_file
+
+            return limited_file(self.source, self.limits)
         from smallcnn.onnx import to_onnx
 
         return bytes(to_onnx(self.source).SerializeToString())

@@ -135,6 +135,7 @@ MODELS = (
     _known("mobilenet_v4_conv_small", Accuracy("73.8", "arXiv 2404.10518, quoted by PaddleClas"),
            ("73.756", "timm mobilenetv4_conv_small.e2400_r224_in1k")),
     _known("efficientnet_lite0", "efficientnet_lite.released", ("75.480", "timm efficientnet_lite0.ra_in1k")),
+    _known("anchor_free"),
     _known("ssd", "mobilenet_v1.t13"),
     _known("ssd:backbone=vgg16", "mobilenet_v1.t13"),
     _known("ssdlite", "mobilenet_v2.t6"),

@@ -148,6 +148,8 @@ def _changes(recipe: "Recipe") -> str:
         done.append(f"random crops of {recipe.min_area:.0%} to 100% of the area")
     if recipe.augment == "detection":
         done.append(f"crops around objects, of images up to {recipe.zoom_out:g} times smaller")
+    if recipe.mosaic:
+        done.append(f"{recipe.mosaic:.0%} of them shown with three others")
     if recipe.augment == "small":
         done.append("shifted by up to an eighth of a side")
     if recipe.augment != "none" and recipe.mirror:

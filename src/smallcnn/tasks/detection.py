@@ -23,6 +23,14 @@ The first `count` rows are objects, by falling score; the others are zero.
 """
 
 
+def first(outputs: Outputs, most: int) -> dict[str, np.ndarray]:
+    """The outputs of a batch, (N, ...) each, with only the `most` best objects; the other rows are zero."""
+    cut = {name: np.array(value) for name, value in outputs.items()}
+    for name in (BOXES, SCORES, CLASSES):
+        cut[name][:, most:] = 0
+    return cut | {COUNT: np.minimum(cut[COUNT], most)}
+
+
 @dataclass(frozen=True)
 class Found:
     """One object: its label, its score from 0 to 1, and its box (left, top, right, bottom) in pixels of the image."""

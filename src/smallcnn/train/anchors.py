@@ -99,6 +99,16 @@ def corners(boxes: Tensor) -> Tensor:
     return torch.cat([centre - half, centre + half], 1)
 
 
+def overlap(first: Tensor, second: Tensor) -> Tensor:
+    """Intersection over union (...) of boxes (..., 4), left, top, right, bottom."""
+    shared = (torch.minimum(first[..., 2:], second[..., 2:]) - torch.maximum(first[..., :2], second[..., :2])).clamp(
+        min=0
+    )
+    both = shared.prod(-1)
+    union = (first[..., 2:] - first[..., :2]).prod(-1) + (second[..., 2:] - second[..., :2]).prod(-1) - both
+    return both / union.clamp(min=_TINY)
+
+
 def generalised_overlap(first: Tensor, second: Tensor) -> Tensor:
     """Generalised intersection over union, from -1 to 1, of each of two boxes (B, 4): Rezatofighi et al. 2019.
 

@@ -9,15 +9,17 @@ from dataclasses import replace
 
 import numpy as np
 
-from smallcnn.data.loader import Batch, batches, rate
+from smallcnn.data.loader import Batch, Composed, batches, rate
 from smallcnn.data.memory import BUDGET, PreparedSplit, Remembered
 from smallcnn.data.split import Split
 from smallcnn.data.targets import Boxes
+from smallcnn.errors import ImageError
 from smallcnn.image.crops import shifted
 from smallcnn.image.fit import Preprocessing
 from smallcnn.image.geometry import Seen
 from smallcnn.image.resample import Prepared
 from smallcnn.train.augment import Draws, decoded_side, random_crop
+from smallcnn.train.mosaic import random_mosaic
 from smallcnn.train.recipe import Recipe
 from smallcnn.train.views import random_view
 
@@ -47,6 +49,8 @@ class Feed:
         if self._crops:
 
             def cropped(index: int) -> Prepared:
+                if self.recipe.mosaic and (mosaic := self._mosaic(epoch, index)):
+                    return mosaic
                 photo = self._photo(index)
                 if self.recipe.augment == "photo":
                     return random_crop(self.recipe, self.view, epoch, index, photo)
@@ -63,6 +67,13 @@ class Feed:
     def rate(self, order: np.ndarray, batch_size: int, seconds: float = 1.0) -> float:
         """Images per second of loading alone, measured for at most about `seconds`."""
         return rate(self.batches(0, order, Draws(self.recipe, 0, len(self)), batch_size), seconds)
+
+    def _mosaic(self, epoch: int, index: int) -> Composed | None:
+        """The mosaic around an image, if it is shown in one and all others can be decoded."""
+        try:
+            return random_mosaic(self.recipe, self.view, epoch, index, self._photo, self._objects)
+        except ImageError:
+            return None
 
 
 def _shifted(batch: Batch, down: np.ndarray, right: np.ndarray, mirrored: np.ndarray) -> Batch:

@@ -22,6 +22,7 @@ from smallcnn.tasks.attributes import Attributes
 from smallcnn.tasks.classification import Classification
 from smallcnn.tasks.detection import Detection
 from smallcnn.tasks.task import Task
+from smallcnn.train.anchor_free import AnchorFreeObjective
 from smallcnn.train.detecting import DetectionObjective
 from smallcnn.train.loss import class_weights, cross_entropy, distillation, of_pairs, shared
 from smallcnn.train.recipe import Recipe
@@ -81,7 +82,8 @@ def objective(
     if isinstance(task, Detection):
         if teacher:
             raise DataError("--teacher is not for detectors")
-        return DetectionObjective(task, recipe, decision(graph), device)
+        op = decision(graph)
+        return (AnchorFreeObjective if op.anchor_free else DetectionObjective)(task, recipe, op, device)
     raise DataError(f"no training for {task.kind}")
 
 

@@ -50,6 +50,11 @@ class Recipe:
         "weight decay of convolution and dense layers, not of depthwise filters, norms or biases; if the recipe sets "
         "none, 5e-4 (sgd), 0 (adam), 0.05 (adamw), 4e-5 (rmsprop)",
     )
+    sparsity: float = _about(
+        0.0,
+        "strength of an L1 penalty on batch-norm scales, for channels that `compress --criterion norm` can remove; 0 "
+        "for none",
+    )
     label_smoothing: float = _about(0.1, "probability moved from the true class to all classes")
     ema: float = _about(
         0.0,
@@ -65,6 +70,7 @@ class Recipe:
     )
     min_area: float = _about(0.25, "smallest share of the image area that a random crop keeps (photo, detection)")
     zoom_out: float = _about(2.0, "largest factor by which half of the images shrink, on a plain canvas (detection)")
+    mosaic: float = _about(0.0, "share of the images shown with three others, each in a part of the input (detection)")
     jitter: float = _about(0.2, "strength of random brightness, contrast and saturation (photo, detection)")
     mixup: float = _about(0.0, "alpha of mixup, which blends two images and their labels; 0 for none")
     cutmix: float = _about(
@@ -103,6 +109,9 @@ class Recipe:
     keep_values: bool = _about(
         False, "keep zero weights zero and equal weights of a layer equal, as in a compressed model (--from)"
     )
+    hashed: float = _about(
+        0.0, "hash the weights of each layer into this share of as many values, and train these; 0 for none"
+    )
     balance: bool = _about(
         False, "weight each image's loss by the rarity of its class, so that every class counts equally"
     )
@@ -126,11 +135,13 @@ class Recipe:
         _check("gamma", self.gamma, 0 < self.gamma <= 1, "above 0 and at most 1")
         decay = self.weight_decay
         _check("weight_decay", decay, decay is None or (isfinite(decay) and decay >= 0), "at least 0")
+        _check("sparsity", self.sparsity, isfinite(self.sparsity) and self.sparsity >= 0, "at least 0")
         _check("warmup_epochs", self.warmup_epochs, self.warmup_epochs >= 0, "at least 0")
         _check("label_smoothing", self.label_smoothing, 0 <= self.label_smoothing < 1, "at least 0 and below 1")
         _check("ema", self.ema, 0 <= self.ema < 1, "at least 0 and below 1")
         _check("min_area", self.min_area, 0 < self.min_area <= 1, "above 0 and at most 1")
         _check("zoom_out", self.zoom_out, 1 <= self.zoom_out <= 8, "1 to 8")
+        _check("mosaic", self.mosaic, 0 <= self.mosaic <= 1, "0 to 1")
         _check("jitter", self.jitter, 0 <= self.jitter < 1, "at least 0 and below 1")
         for name in ("mixup", "cutmix"):
             alpha = getattr(self, name)
@@ -141,6 +152,8 @@ class Recipe:
         _check("distil_weight", self.distil_weight, 0 <= self.distil_weight <= 1, "0 to 1")
         hot = self.temperature
         _check("temperature", hot, isfinite(hot) and hot > 0, "above 0")
+        most = 0 if self.quantize else 0.5
+        _check("hashed", self.hashed, 0 <= self.hashed <= most, "0 to 0.5, or 0 with quantize")
         time = self.minutes
         _check("minutes", time, time is None or (isfinite(time) and time > 0), "above 0")
         _check("patience", self.patience, self.patience >= 0, "at least 0")

@@ -22,7 +22,7 @@ from smallcnn.tasks.classification import Classification
 from smallcnn.tasks.detection import Detection
 from smallcnn.tasks.kinds import TASKS
 from smallcnn.tasks.labels import match_labels
-from smallcnn.train import recipes
+from smallcnn.train import recipes, slimming
 from smallcnn.train.recipe import Augment, Recipe
 from smallcnn.train.settings import Origin
 from smallcnn.train.start_detector import from_detector, over_backbone, usual_detector
@@ -216,7 +216,11 @@ def settled(recipe: Recipe, source: Source, start: Start) -> Recipe:
         usual: Augment = "small" if min(height, width) <= _SMALL else "photo"
         augment = "detection" if isinstance(source.task, Detection) else usual
     if isinstance(source.task, Detection):
-        _check_for_detector(recipe)
+        _check_for_detector(recipe, start.graph)
+    if recipe.sparsity:
+        slimming.check(start.graph, recipe.quantize)
+    if recipe.mosaic and augment != "detection":
+        raise DataError("--mosaic is for images with boxes, with --augment detection")
     mirror = source.mirror if recipe.mirror is None else recipe.mirror
     if recipe.train_scale != 1:
         with_resolution(start.graph, (round(height * recipe.train_scale), round(width * recipe.train_scale)))
@@ -227,9 +231,12 @@ def settled(recipe: Recipe, source: Source, start: Start) -> Recipe:
     return replace(recipe, augment=augment, mirror=mirror, lr=factor * recipe.peak_lr, weight_decay=recipe.decay)
 
 
-def _check_for_detector(recipe: Recipe) -> None:
-    """Raises DataError for settings that detectors are not trained with."""
+def _check_for_detector(recipe: Recipe, graph: Graph) -> None:
+    """Raises DataError for settings that this detector is not trained with."""
     usual = Recipe()
     for name in ("balance", "quantize", "mixup", "cutmix", "train_scale"):
         if getattr(recipe, name) != getattr(usual, name):
             raise DataError(f"--{name.replace('_', '-')} is not for detectors")
+    for name in ("box_loss", "negatives") if decision(graph).anchor_free else ():
+        if getattr(recipe, name) != getattr(usual, name):
+            raise DataError(f"--{name.replace('_', '-')} is not for anchor-free detectors, whose losses are fixed")

@@ -1,18 +1,22 @@
 """The starting point of a detector's run: the weights of another detector, or of a classifier's backbone."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
 from smallcnn.errors import DataError
+from smallcnn.ir import ops
 from smallcnn.ir.graph import Graph
-from smallcnn.ir.predictors import score_predictors
+from smallcnn.ir.predictors import detector, score_predictors
+from smallcnn.ir.rewrite import rewrite
 from smallcnn.model.model import Model
 from smallcnn.reference.initial import initial_weights
+from smallcnn.tasks.coco import MOST
 from smallcnn.transform.adapt import keep, with_classes, with_resolution
 from smallcnn.transform.object_classes import score_weights
 
-_USUAL = "ssdlite"
+_USUAL = "anchor_free"
 
 Weights = Mapping[str, np.ndarray]
 
@@ -51,9 +55,10 @@ def from_detector(
 ) -> tuple[Graph, dict[str, np.ndarray]]:
     """A detector for inputs of `size` and this number of classes, with the model's weights.
 
-    `known` are the places of the classes among the model's; None if the scores must be learned anew.
+    It finds up to 100 objects, as many as COCO's figures count, even if the model finds fewer. `known` are the places
+    of the classes among the model's; None if the scores must be learned anew.
     """
-    graph, weights = model.graph, dict(model.weights)
+    graph, weights = _finding(model.graph, MOST[-1]), dict(model.weights)
     if size != graph.input_shape[:2]:
         graph = with_resolution(graph, size)
     if known is None:
@@ -65,3 +70,11 @@ def from_detector(
     if known is None or len(known) < len(model.labels):
         graph = with_classes(graph, classes)
     return graph, initial_weights(graph, seed) | keep(graph, weights)
+
+
+def _finding(graph: Graph, most: int) -> Graph:
+    """The detector, of which at least this many objects can be found."""
+    found = detector(graph)
+    assert found is not None
+    assert isinstance(found.op, ops.Detect)
+    return rewrite(graph, ops={found.name: replace(found.op, most=max(most, found.op.most))})

@@ -32,7 +32,19 @@ def random_view(
     Every view shows the centre of an object, unless there is none.
     """
     rng = np.random.default_rng((recipe.seed, epoch, index))
-    view = random_view_box(rng, image.size, objects, recipe.zoom_out, recipe.min_area)
+    return drawn_view(rng, recipe, preprocessing, image, objects, recipe.zoom_out)
+
+
+def drawn_view(
+    rng: np.random.Generator,
+    recipe: Recipe,
+    preprocessing: Preprocessing,
+    image: Decoded,
+    objects: np.ndarray,
+    zoom_out: float,
+) -> Prepared:
+    """The next view that `rng` draws, shrunk by at most `zoom_out`."""
+    view = random_view_box(rng, image.size, objects, zoom_out, recipe.min_area)
     left, top, right, bottom = view if preprocessing.fit == "stretch" else _of_shape(view, preprocessing.size)
     mirrored = recipe.mirror and rng.random() < 0.5
     return preprocessing.resample(image, (right, top, left, bottom) if mirrored else (left, top, right, bottom))

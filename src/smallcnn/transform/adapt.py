@@ -20,8 +20,9 @@ from smallcnn.transform.detectors import anchors_replaced, classes_replaced
 def with_resolution(graph: Graph, resolution: tuple[int, int]) -> Graph:
     """The network for inputs of (height, width).
 
-    Padding that depends on the size, such as TensorFlow's SAME, is taken from the registered network at the new size if
-    the graph's name is registered and both have the same windows; otherwise it stays the same.
+    Padding that depends on the size, such as TensorFlow's SAME, and the size to which a map is resized are taken from
+    the registered network at the new size if the graph's name is registered and both have the same windows; otherwise
+    they stay the same.
 
     A detector's anchors follow its maps: see `detectors.anchors_replaced`.
 
@@ -40,7 +41,7 @@ def with_resolution(graph: Graph, resolution: tuple[int, int]) -> Graph:
 
 
 def _windows_at(graph: Graph, resolution: tuple[int, int]) -> dict[str, Op]:
-    """Convolutions and pools of the registered network at another size; none if it is not registered."""
+    """Convolutions, pools and resizes of the registered network at another size; none if it is not registered."""
     from smallcnn import zoo  # running a model needs no network of the registry
 
     common = {"channels": graph.input_shape[2]}
@@ -57,6 +58,8 @@ def _windows_at(graph: Graph, resolution: tuple[int, int]) -> dict[str, Op]:
             if node.name not in names or _window(here[node.name].op) != _window(node.op):
                 return {}
             changed[node.name] = replace(node.op, padding=_window(there[node.name].op)[2])
+        elif isinstance(node.op, ops.Resize) and node.name in names and here[node.name].op == node.op:
+            changed[node.name] = there[node.name].op
     return changed
 
 

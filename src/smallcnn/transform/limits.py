@@ -4,18 +4,29 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from smallcnn.errors import GraphError
-from smallcnn.ir import ops
+from smallcnn.ir import checks, ops
 from smallcnn.ir.graph import Graph
 from smallcnn.ir.rewrite import rewrite
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Least score, largest overlap of two boxes and largest number of objects; None leaves the network's own."""
+    """Least score, largest overlap of two boxes and largest number of objects; None leaves the network's own.
+
+    Raises GraphError for one out of range.
+    """
 
     threshold: float | None = None
     overlap: float | None = None
     most: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("threshold", "overlap"):
+            value = getattr(self, name)
+            if not (value is None or (checks.is_number(value) and 0 <= value <= 1)):
+                raise GraphError(f"{name} must be from 0 to 1, not {checks.shown(value)}")
+        if self.most is not None:
+            checks.positive("most", self.most)
 
     def __bool__(self) -> bool:
         """Whether any is given."""
@@ -31,7 +42,7 @@ class Limits:
 
 
 def limited(graph: Graph, limits: Limits) -> Graph:
-    """The detector with other limits. Raises GraphError if it is none, or a limit is out of range."""
+    """The detector with other limits. Raises GraphError if it is none."""
     if not limits:
         return graph
     ends: dict[str, ops.Op] = {

@@ -5,6 +5,7 @@ graph = zoo.parse("mobilenet_v1:width=0.5").build(resolution=192, classes=5)
 """
 
 from smallcnn.zoo.alexnet import alexnet
+from smallcnn.zoo.anchor_free import anchor_free
 from smallcnn.zoo.efficientnet_lite import efficientnet_lite0
 from smallcnn.zoo.effnet import effnet, effnet_cifar
 from smallcnn.zoo.googlenet import googlenet
@@ -26,6 +27,7 @@ __all__ = [
     "Configuration",
     "Option",
     "alexnet",
+    "anchor_free",
     "efficientnet_lite0",
     "effnet",
     "effnet_cifar",

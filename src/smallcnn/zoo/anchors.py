@@ -57,6 +57,11 @@ def paper(maps: Sequence[Node], plane: tuple[int, int]) -> tuple[AnchorGrid, ...
     return tuple(grids)
 
 
+def places(maps: Sequence[Node], plane: tuple[int, int], sizes: Sequence[float]) -> tuple[AnchorGrid, ...]:
+    """One square in each cell, of one of these sizes on each map: what anchor-free detectors count boxes from."""
+    return tuple(_grid(one, plane, [(size, size)]) for one, size in zip(maps, sizes, strict=True))
+
+
 def _scales(maps: int) -> list[float]:
     """Evenly from the least to the most, and 1 after them."""
     return [_LEAST + (_MOST - _LEAST) * i / (maps - 1) for i in range(maps)] + [1.0]

@@ -2,7 +2,8 @@
 
        pieces of the code, of the scores [, of the objectness], anchors (4, ANCHORS), result (lanes, MOST)
 
-   Names in capitals are constants of the network. An anchor is live if a class may be above the threshold, which a
+   Names in capitals are constants of the network; THRESHOLD, OVERLAP and MOST hold unless the run has limits of its own,
+   and it has no higher MOST. An anchor is live if a class may be above the threshold, which a
    comparison of raw numbers tells; only of live anchors are boxes decoded and scores computed. Working memory is that
    of all anchors being live. */
 
@@ -102,15 +103,16 @@ static void sum_powers(struct live *live) {
 }
 
 /* Whether a class of a row may be above the threshold; sets the limit of its raw scores. */
-static int may_be_found(struct live *live, float usual, buffer_t *const *own) {
+static int may_be_found(struct live *live, const struct limits *limits, float usual, buffer_t *const *own) {
     float limit = usual;
     const SCORE_NUMBER *scores = live->scores;
     if (OWN_PIECES) {
         float objectness = OWN_REAL(*(const OWN_NUMBER *)row_at(own, 1, live->anchor));
         live->own = power(objectness, OBJECTNESS_POWER);
         if (!(live->own > 0)) return 0;
-        limit = OBJECTNESS_POWER < 1 ? raw_limit(power(THRESHOLD / live->own, 1 / (1 - OBJECTNESS_POWER))) : -INFINITE;
-        if (OBJECTNESS_POWER >= 1 && !(live->own > THRESHOLD)) return 0;
+        double least = limits->threshold / live->own;
+        limit = OBJECTNESS_POWER < 1 ? raw_limit(power(least, 1 / (1 - OBJECTNESS_POWER))) : -INFINITE;
+        if (OBJECTNESS_POWER >= 1 && !(live->own > limits->threshold)) return 0;
     }
     if (SCORE == SOFTMAX) { /* at most the sigmoid of its distance from the background, and never above 1 */
         if (limit == INFINITE) return 0;
@@ -129,9 +131,9 @@ static int may_be_found(struct live *live, float usual, buffer_t *const *own) {
     return any;
 }
 
-static int find_live(struct live *live, buffer_t *const *scores, buffer_t *const *own) {
+static int find_live(struct live *live, const struct limits *limits, buffer_t *const *scores, buffer_t *const *own) {
     int count = 0, anchor = 0;
-    float usual = raw_limit(THRESHOLD);
+    float usual = raw_limit(limits->threshold);
     for (int i = 0; i < SCORE_PIECES; i++) {
         const dimension_t *dim = scores[i]->dim;
         for (int pixel = 0; pixel < dim[1].extent; pixel++) {
@@ -139,7 +141,7 @@ static int find_live(struct live *live, buffer_t *const *scores, buffer_t *const
             for (int c = 0; c < dim[0].extent; c += CLASSES, anchor++) {
                 live[count].scores = row + c;
                 live[count].anchor = anchor;
-                count += may_be_found(&live[count], usual, own);
+                count += may_be_found(&live[count], limits, usual, own);
             }
         }
     }
@@ -170,12 +172,12 @@ static struct box decode(const CODE_NUMBER *code, const float *anchor) {
 
 static float area(const struct box *box) { return (box->right - box->left) * (box->bottom - box->top); }
 
-static int overlap(const struct box *a, const struct box *b) {
+static int overlap(const struct box *a, const struct box *b, float most) {
     float wide = (a->right < b->right ? a->right : b->right) - (a->left > b->left ? a->left : b->left);
     float high = (a->bottom < b->bottom ? a->bottom : b->bottom) - (a->top > b->top ? a->top : b->top);
     if (!(wide > 0 && high > 0)) return 0;
     float shared = wide * high, both = area(a) + area(b), whole = both - shared;
-    return whole > 0 && shared / whole > OVERLAP;
+    return whole > 0 && shared / whole > most;
 }
 
 /* The largest raw score of the classes; what is not a number never is. */
@@ -192,21 +194,21 @@ static float largest(const SCORE_NUMBER *scores) {
 
 /* The best score of an anchor above the threshold, or that. It rises with the raw score, which rounding may make equal
    for several. */
-static float best_score(const struct live *live) {
+static float best_score(const struct live *live, float threshold) {
     float best = score_by(live, largest(live->scores));
-    return best > THRESHOLD ? best : THRESHOLD;
+    return best > threshold ? best : threshold;
 }
 
 /* Candidates of one class, or across all with the best of each: the heap's count. */
-static int candidates(struct place *heap, const struct live *live, int count, int class) {
+static int candidates(struct place *heap, const struct live *live, int count, int class, float threshold) {
     int found = 0;
     for (int i = 0; i < count; i++) {
-        float best = THRESHOLD;
+        float best = threshold;
         if (ACROSS)
-            best = best_score(&live[i]);
+            best = best_score(&live[i], threshold);
         else if (real_score(live[i].scores[class]) > live[i].limit)
             best = score(&live[i], class);
-        if (best > THRESHOLD) heap[found++] = place_of(best, ACROSS ? 0 : class, i);
+        if (best > threshold) heap[found++] = place_of(best, ACROSS ? 0 : class, i);
     }
     for (int i = found / 2 - 1; i >= 0; i--) sink(heap, found, i, 1);
     return found;
@@ -220,19 +222,22 @@ static int class_of(const struct live *live, float best) {
     return c;
 }
 
-/* Adds what suppression keeps to `best`, the heap of the at most MOST best of all classes; returns its count. */
-static int keep(struct place *best, int taken, struct place *heap, int count, const struct live *live, uint32_t *kept) {
-    for (int mine = 0; count > 0 && mine < MOST;) {
+/* Adds what suppression keeps to `best`, the heap of the best of all classes, as many as the limits allow; returns its
+   count. */
+static int keep(struct place *best, int taken, struct place *heap, int count, const struct live *live, uint32_t *kept,
+                const struct limits *limits) {
+    const int most = limits->most;
+    for (int mine = 0; count > 0 && mine < most;) {
         struct place next = heap[0];
         heap[0] = heap[--count];
         sink(heap, count, 0, 1);
-        if (taken == MOST && !before(next, best[0])) return taken; /* nor is any later one among the best */
+        if (taken == most && !before(next, best[0])) return taken; /* nor is any later one among the best */
         int apart = 1;
-        for (int i = 0; apart && i < mine; i++) apart = !overlap(&live[kept[i]].box, &live[next.live].box);
+        for (int i = 0; apart && i < mine; i++) apart = !overlap(&live[kept[i]].box, &live[next.live].box, limits->overlap);
         if (!apart) continue;
         kept[mine++] = next.live;
         if (ACROSS) next = place_of(score_of(next), class_of(&live[next.live], score_of(next)), (int)next.live);
-        if (taken < MOST) {
+        if (taken < most) {
             best[taken] = next;
             rise(best, taken++);
         } else {
@@ -254,13 +259,17 @@ int KERNEL(void **arguments) {
     struct place *heap = (struct place *)(void *)(live + ANCHORS), *best = heap + ANCHORS;
     uint32_t *kept = (uint32_t *)(void *)(best + MOST);
 
-    int count = find_live(live, scores, own), taken = 0;
+    const struct limits *asked = detector_limits(context);
+    struct limits limits = {asked->threshold < 0 ? THRESHOLD : asked->threshold,
+                            asked->overlap < 0 ? OVERLAP : asked->overlap,
+                            asked->most < 0 ? MOST : asked->most};
+    int count = find_live(live, &limits, scores, own), taken = 0;
     for (int i = 0; i < count; i++) {
         live[i].box = decode(row_at(coded, 4, live[i].anchor), anchors + 4 * live[i].anchor);
         if (SCORE == SOFTMAX) sum_powers(&live[i]);
     }
     for (int c = BACKGROUND; c < (ACROSS ? BACKGROUND + 1 : CLASSES) && count; c++)
-        taken = keep(best, taken, heap, candidates(heap, live, count, c), live, kept);
+        taken = keep(best, taken, heap, candidates(heap, live, count, c, limits.threshold), live, kept, &limits);
 
     for (int i = 0; i < MOST; i++) {
         float *row = (float *)(void *)result->host + (ptrdiff_t)i * result->dim[1].stride;

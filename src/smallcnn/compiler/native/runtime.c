@@ -4,6 +4,7 @@
    weights, and
 
        NETWORK_FEATURES  NETWORK_METADATA  NETWORK_HEIGHT  _WIDTH  _CHANNELS
+       NETWORK_MOST  objects found, 0 for no detector
        NETWORK_ARENA  NETWORK_SCRATCH  bytes      NETWORK_STEPS  _BUFFERS  _DIMENSIONS  _OUTPUTS  lengths of the tables
 
    A context is one block of memory: the context itself, the kernels' arguments per thread, the arena, and each thread's
@@ -19,6 +20,7 @@
 #include "system.h"
 
 #include "buffer.h"
+#include "detector.h"
 
 /* The tables in network.h. */
 enum space { ARENA, WEIGHTS, INPUT, OUTPUT }; /* OUTPUT + i: output i */
@@ -77,6 +79,8 @@ struct smallcnn_net {
     int threads, stop;
     const uint8_t *image;
     uint8_t *outputs[NETWORK_OUTPUTS];
+    int limited; /* whether limits hold instead of the network's own */
+    struct limits limits;
     struct thread *thread;
 #ifndef NO_SYSTEM
     int own; /* whether smallcnn_create allocated the memory */
@@ -125,6 +129,14 @@ void halide_free(void *user_context, void *memory) {
         if (block->spilled) release(block);
     }
 }
+
+#if NETWORK_MOST
+const struct limits *detector_limits(void *user_context) {
+    static const struct limits own = {-1, -1, -1};
+    const struct smallcnn_net *net = ((struct thread *)user_context)->net;
+    return net->limited ? &net->limits : &own;
+}
+#endif
 
 void halide_error(void *user_context, const char *message) {
     (void)message;
@@ -434,6 +446,14 @@ void smallcnn_destroy(struct smallcnn_net *net) {
 
 /* ---- Answers. */
 
+int smallcnn_limit(struct smallcnn_net *net, float threshold, float overlap, int most) {
+    if (!net || !NETWORK_MOST || !(threshold <= 1) || !(overlap <= 1) || most == 0 || most > NETWORK_MOST)
+        return SMALLCNN_ARGUMENT;
+    net->limits = (struct limits){threshold, overlap, most};
+    net->limited = 1;
+    return SMALLCNN_OK;
+}
+
 size_t smallcnn_memory(int threads) {
     return threads < 1 || threads > MOST_THREADS ? 0 : block_bytes(threads) + ALIGNMENT;
 }
@@ -474,7 +494,7 @@ const char *smallcnn_error(int error) {
     switch (error) {
     case SMALLCNN_OK: return "no error";
     case SMALLCNN_CPU: return "this CPU, or its operating system, lacks features that the network was compiled for";
-    case SMALLCNN_ARGUMENT: return "a null pointer, a wrong number of threads, or too little memory was given";
+    case SMALLCNN_ARGUMENT: return "a null pointer, a wrong number, or too little memory was given";
     case SMALLCNN_MEMORY: return "out of memory";
     case SMALLCNN_THREAD: return "the system starts no more threads";
     case SMALLCNN_SCRATCH: return "a kernel needed more working memory than was planned";

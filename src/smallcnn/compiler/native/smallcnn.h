@@ -29,7 +29,8 @@ typedef struct smallcnn_net smallcnn_net;
 enum {
     SMALLCNN_OK = 0,
     SMALLCNN_CPU,      /* this CPU, or its operating system, lacks one of smallcnn_features() */
-    SMALLCNN_ARGUMENT, /* a null pointer, fewer than 1 thread, or too little memory given to smallcnn_create_in */
+    SMALLCNN_ARGUMENT, /* a null pointer, fewer than 1 thread, too little memory given to smallcnn_create_in, or a limit
+                          out of range */
     SMALLCNN_MEMORY,   /* out of memory */
     SMALLCNN_THREAD,   /* the system cannot start another thread */
     SMALLCNN_SCRATCH,  /* a kernel needed more working memory than planned; smallcnn_scratch returns how much */
@@ -76,6 +77,11 @@ int smallcnn_run(smallcnn_net *net, const uint8_t *image, void *const *outputs);
 int smallcnn_run_timed(smallcnn_net *net, const uint8_t *image, void *const *outputs, uint64_t *nanoseconds);
 int smallcnn_steps(void);             /* length of that array */
 const char *smallcnn_label(int step); /* the layers that a step computes */
+
+/* What a detector keeps in the runs after this call: objects with a score above `threshold` that overlap no better one of
+   their class by more than `overlap`, both from 0 to 1, and at most `most` of them, up to the number of rows of the
+   outputs. A negative number is that of the file. Files of older versions lack this function. */
+int smallcnn_limit(smallcnn_net *net, float threshold, float overlap, int most);
 
 /* The peak working memory, in bytes, that kernels used on one thread besides the network's tensors. */
 size_t smallcnn_scratch(const smallcnn_net *net);

@@ -128,6 +128,11 @@ class Detect(Op):
         """Number of anchors of all grids."""
         return sum(map(len, self.anchors))
 
+    @property
+    def anchor_free(self) -> bool:
+        """Whether each cell has one place for an object, and each class a score of its own."""
+        return self.score == "sigmoid" and not self.background and all(len(grid.sizes) == 1 for grid in self.anchors)
+
     def output_shape(self, *inputs: Shape) -> Shape:
         """(most, 6)."""
         coded, scores, *objectness = inputs
