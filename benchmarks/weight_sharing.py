@@ -83,6 +83,8 @@ WAYS: dict[str, Way] = {
     "5 bit, k-means alone": partial(_plain, 5),
     "4 bit": partial(_shared, Sharing(bits=4)),
     "3 bit": partial(_shared, Sharing(bits=3)),
+    "1/6, bits by sensitivity": partial(_within, 6),
+    "1/7, bits by sensitivity": partial(_within, 7),
     "1/8, bits by sensitivity": partial(_within, 8),
     "1/10, bits by sensitivity": partial(_within, 10),
     "1/12, bits by sensitivity": partial(_within, 12),

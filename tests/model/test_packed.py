@@ -22,6 +22,7 @@ from smallcnn.model.codecs import kinds
 from smallcnn.model.codecs.deflated import deflate, inflate_parts
 from smallcnn.model.model import Model
 from smallcnn.model.store import load, save
+from smallcnn.transform.share.hashed import Hashing
 
 RNG = np.random.default_rng(0)
 
@@ -68,8 +69,17 @@ def test_few_vectors_take_their_indices():
     weight = np.moveaxis(words[indices].reshape(96, 3, 3, 64), -1, 1)
     sizes = packed(weight)
     assert indices.size * 0.95 < sizes["product"] < 200 * 4 * 4 + indices.size * 1.01 + 100
-    books, chosen = RNG.standard_normal((10, 16, 8)), RNG.integers(16, size=(300, 10))
-    assert packed(books[np.arange(10), chosen].reshape(300, 80))["product"] < 10 * 16 * 8 * 4 + 300 * 10 * 0.52 + 450
+    for words in (16, 40):  # with 16, one codebook would do, whose indices take 7.3 bits in the place of 4
+        books, chosen = RNG.standard_normal((10, words, 8)), RNG.integers(words, size=(300, 10))
+        most = 10 * words * 8 * 4 * 0.95 + 300 * 10 * (np.log2(words) / 8 + 0.02) + 300
+        assert packed(books[np.arange(10), chosen].reshape(300, 80))["product"] < most
+
+
+def test_hashed_values_take_no_indices():
+    values = RNG.standard_normal(4000).astype(np.float32)
+    sizes = packed(Hashing(values=4000, seed=255).expand(values, (64, 64, 3, 3)))
+    assert sizes.keys() == {"raw", "hashed"}
+    assert 4 * 4000 * 0.8 < sizes["hashed"] < 4 * 4000 + 100
 
 
 @pytest.mark.parametrize("number", ["int8", "uint8", "int32"])
@@ -197,7 +207,7 @@ def codecs(path: Path, place: int, **sizes: object) -> str:
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        ({"codec": "lzw"}, "no codec 'lzw'; there are raw, shared, sparse, product"),
+        ({"codec": "lzw"}, "no codec 'lzw'; there are raw, shared, sparse, product, hashed"),
         ({"codec": "raw"}, "codec raw of {'words': "),
         ({"words": None}, "codec shared of {}"),
         ({"words": -1}, "codec shared of {'words': -1}"),
@@ -215,6 +225,13 @@ def codecs(path: Path, place: int, **sizes: object) -> str:
             {"codec": "product", "length": 4, "words": 2, "books": 2},
             "body.weight: 2 codebooks of vectors of 4 for 32 inputs",
         ),
+        (
+            {"codec": "hashed", "words": None, "values": 18_433, "seed": 1},
+            "body.weight: 18,432 float32 weights hashed in 18,433 values with seed 1; ",
+        ),
+        ({"codec": "hashed", "words": None, "values": 9, "seed": 256}, "hashed in 9 values with seed 256; "),
+        ({"codec": "hashed", "words": None, "values": 0, "seed": 1}, "hashed in 0 values with seed 1; "),
+        ({"codec": "hashed", "words": None, "values": 9, "seed": 1}, "body.weight: its packed bytes are damaged: "),
         (
             {"codec": "sparse", "words": 2, "kept": 9, "steps": 8},
             "body.weight: 9 numbers in 8 steps for 18,432 weights",

@@ -17,6 +17,7 @@ from fuzz import damage, survive
 from smallcnn import zoo
 from smallcnn.errors import SmallcnnError
 from smallcnn.model import store
+from smallcnn.transform.share.hashed import SEEDS, Hashing
 
 MODELS = ("mobilenet_v2:width=0.35,small_input=true", "squeezenet_1_1:small_input=true")
 
@@ -33,14 +34,14 @@ def folder() -> Path:
 
 @functools.cache
 def originals() -> tuple[bytes, ...]:
-    """Two networks, whose weights in turn are raw, shared, sparse, and made of few vectors."""
+    """Two networks, whose weights in turn are raw, shared, sparse, made of few vectors, and hashed."""
     files = []
     for text in MODELS:
         made, rng = artifact(zoo.parse(text).build(resolution=16, classes=3)), np.random.default_rng(0)
         weights = {}
         for number, (name, value) in enumerate(made.weights.items()):
             weights[name] = value
-            match number % 4:
+            match number % 5:
                 case 1:
                     weights[name] = np.rint(value * 9).astype(np.float32)
                 case 2:
@@ -48,6 +49,9 @@ def originals() -> tuple[bytes, ...]:
                 case 3 if value.ndim > 1 and value.shape[1] % 4 == 0:
                     word = np.tile(rng.standard_normal(4, np.float32)[:, None, None], (value.shape[1] // 4, 1, 1))
                     weights[name] = np.broadcast_to(word, value.shape)
+                case 4 if value.size >= 100:
+                    values = rng.standard_normal(value.size // 4, np.float32)
+                    weights[name] = Hashing(values=value.size // 4, seed=number % SEEDS).expand(values, value.shape)
         store.save(replace(made, weights=weights), folder() / "original.safetensors", packed=True)
         files.append((folder() / "original.safetensors").read_bytes())
     return tuple(files)

@@ -1,5 +1,7 @@
 """Shared weights, zeros, codewords and thin layers: their definitions, and that errors are passed on."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -17,6 +19,7 @@ from smallcnn.transform.share.codebook import codebook
 from smallcnn.transform.share.layers import shortened
 from smallcnn.transform.share.low_rank import low_rank
 from smallcnn.transform.share.product import Codewords, quantize_products
+from smallcnn.transform.share.scales import with_scales
 from smallcnn.transform.share.sharing import Sharing, share
 from smallcnn.transform.share.vectors import from_vectors, to_vectors
 
@@ -131,6 +134,59 @@ def test_shared_values_and_zeros(small, bits, zeros):
     exact = outputs(model, images)
     (naive,) = floating.run(folded, plain, model.preprocessing.normalise(images)).values()
     assert ((outputs(made, images) - exact) ** 2).mean() < 0.5 * ((naive - exact) ** 2).mean()
+
+
+# --- filters of different size ---
+
+
+@pytest.fixture(scope="module")
+def uneven():
+    """The small network with filters a thousand times apart before the relu, which readers make up for."""
+    g = Builder(input=(12, 12, 3))
+    x = g.activation(g.conv(g.input, 24, kernel=3, name="stem"), "relu")
+    x = g.activation(g.conv(x, 64, kernel=1, name="even"), "relu")
+    x = g.activation(g.conv(x, 24, kernel=1, name="uneven"), "relu")
+    graph = g.graph(g.dense(g.global_pool(x, name="pool"), 5, name="head"), features=x, name="uneven")
+    made = artifact(graph)
+    sizes, weights = np.logspace(-1.5, 1.5, 24).astype(np.float32), dict(made.weights)
+    weights["uneven.weight"] = weights["uneven.weight"] * sizes[:, None, None, None]
+    weights["uneven.bias"] = weights["uneven.bias"] * sizes
+    weights["head.weight"] = weights["head.weight"] / sizes
+    images = np.random.default_rng(1).integers(256, size=(40, 12, 12, 3)).astype(np.uint8)
+    return replace(made, weights=weights), images
+
+
+def test_filters_get_one_size_where_that_pays(uneven):
+    model, _ = uneven
+    graph, weights = with_scales(model.graph, model.weights)
+    assert [node.name for node in graph if node.op.kind == "batch_norm"] == ["uneven_scale"]
+    largest = np.abs(weights["uneven.weight"]).reshape(24, -1).max(1)
+    assert largest.max() <= 1 + 1e-6
+    assert largest.min() > 2**-0.25 - 1e-6
+    folded, found = fold(graph, weights)
+    assert folded == model.graph
+    for name, value in model.weights.items():
+        np.testing.assert_allclose(found[name], value, rtol=2**-22)  # a division and a product, each rounded
+    dead = dict(model.weights)
+    dead["uneven.weight"] = dead["uneven.weight"] * (np.arange(24) > 1).reshape(-1, 1, 1, 1)
+    _, weights = with_scales(model.graph, dead)
+    assert all(np.isfinite(value).all() for value in weights.values())
+
+
+def test_filters_of_different_size_share_values(uneven):
+    model, images = uneven
+    exact = outputs(model, images)
+    made, changes = share(model, images, Sharing(bits=4), operators=engine)
+    assert all(len(np.unique(made.weights[f"{change.name}.weight"])) <= 256 for change in changes)
+    assert (made.graph["uneven"].op.bias, made.graph["even"].op.bias) == (False, True)  # one bias for each output
+    error = ((outputs(made, images) - exact) ** 2).mean() / exact.var()
+    plain = dict(model.weights)
+    value = plain["uneven.weight"]
+    plain["uneven.weight"] = codebook(value, 16).nearest(value).astype(np.float32)
+    coarse = ((outputs(replace(model, weights=plain), images) - exact) ** 2).mean() / exact.var()
+    assert error < 0.1 * coarse
+    alone, _ = share(model, images, Sharing(zeros=0.5), operators=engine)
+    assert alone.graph == model.graph  # zeros alone need no scales
 
 
 def test_a_budget_is_kept_and_more_bytes_are_better(small):

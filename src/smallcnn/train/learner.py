@@ -25,8 +25,10 @@ from smallcnn.train.optim import freeze_body, make_optimizer, set_rate
 from smallcnn.train.pixels import Pixels
 from smallcnn.train.ranks import Ranks
 from smallcnn.train.recipe import Recipe
+from smallcnn.train.slimming import Slimming
 from smallcnn.train.ties import Ties
 from smallcnn.transform.quantize import insert
+from smallcnn.transform.share.hashed import hashed
 from smallcnn.transform.undecided import undecided
 
 Part = tuple[np.ndarray, np.ndarray]
@@ -63,6 +65,8 @@ class Learner:
             graph = undecided(graph)
         if weights is None:
             weights = initial_weights(graph, recipe.seed)
+        if recipe.hashed:
+            weights = hashed(graph, weights, recipe.hashed, recipe.seed)
         if grids is None:
             self.module = self._placed(to_module(graph, weights))
         else:
@@ -70,6 +74,7 @@ class Learner:
         self.graph = self.module.graph
         self.optimizer = make_optimizer(recipe, self.graph, self.module)
         self.average = Average(self.module, recipe.ema) if recipe.ema else None
+        self._slimming = Slimming(self.module, recipe.sparsity) if recipe.sparsity else None
         self._ties: Ties | None = None
 
     @property
@@ -91,7 +96,7 @@ class Learner:
         """Chooses what computes the steps of a run (see `choice`), and starts it from the present weights."""
         ranks = self.ranks
         self.set_mode(head_only=False)
-        if self.recipe.keep_values:
+        if self.recipe.keep_values or self.recipe.hashed:
             self._ties = Ties(self.module)
         choice = choose(way, self.recipe.precision, self.module, self.size, self.device, extent, ranks)
         self.computation = choice.computation
@@ -141,6 +146,8 @@ class Learner:
     def update(self, step: int, rate: float) -> None:
         """Updates the weights with the gradients at this learning rate, then the averaged weights."""
         set_rate(self.optimizer, rate)
+        if self._slimming:
+            self._slimming.add()
         if self._ties:
             self._ties.project()
         self.optimizer.step()

@@ -2,21 +2,22 @@
 
 The gradient is projected onto the weights of that form: those that share a value move by the mean of their gradients,
 which is the summed gradient of Han et al. 2015 ("Deep Compression", arXiv 1510.00149, section 3.3) at a learning rate
-divided by the number of weights, and zeros do not move. So parameters, optimizers, averages and checkpoints are the
-usual ones.
+divided by the number of weights, and zeros do not move. In hashed layers (Chen et al. 2015, arXiv 1504.04788, section
+4.3) gradients count with the weights' signs. So parameters, optimizers, averages and checkpoints are the usual ones.
 """
 
 import torch
 from torch import Tensor, nn
 
 from smallcnn.module import GraphModule
+from smallcnn.transform.share.hashed import Hashing, hashing_of
 
 _MOST_VALUES = 256
 _FEWEST_EQUAL = 4  # weights to a value, on average, in a layer that shares them
 
 
 class Ties:
-    """The zeros and shared values that the weights of a module have now."""
+    """The zeros, shared values and hashes that the weights of a module have now."""
 
     def __init__(self, module: GraphModule) -> None:
         weights = [layer.weight for layer in module.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
@@ -69,7 +70,31 @@ class _Shared:
         return (sums / self._counts).masked_fill(self._zero, 0)
 
 
-def _found(weight: Tensor) -> _Zeros | _Shared | None:
+class _Hashed:
+    """Values that a hash chooses, with a sign."""
+
+    def __init__(self, weight: Tensor, hashing: Hashing) -> None:
+        places, signs = hashing.places(weight.numel())
+        self._weight = weight
+        self._places, self._signs = (torch.from_numpy(part).to(weight.device) for part in (places, signs))
+        self._counts = torch.bincount(self._places, minlength=hashing.values).clamp(min=1).to(weight.dtype)
+
+    def project(self) -> None:
+        if self._weight.grad is not None:
+            self._weight.grad.copy_(self._nearest(self._weight.grad))
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        self._weight.copy_(self._nearest(self._weight.detach()))
+
+    def _nearest(self, tensor: Tensor) -> Tensor:
+        sums = torch.zeros_like(self._counts).index_add_(0, self._places, tensor.reshape(-1) * self._signs)
+        return ((sums / self._counts)[self._places] * self._signs).view(tensor.shape)
+
+
+def _found(weight: Tensor) -> _Hashed | _Zeros | _Shared | None:
+    if hashed := hashing_of(weight.detach().cpu().numpy()):
+        return _Hashed(weight, hashed[0])
     values, indices = torch.unique(weight.detach().reshape(-1), return_inverse=True)
     if len(values) <= min(_MOST_VALUES, weight.numel() // _FEWEST_EQUAL):
         return _Shared(weight, values, indices)

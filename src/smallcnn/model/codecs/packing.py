@@ -10,6 +10,7 @@ from smallcnn.errors import FileError
 from smallcnn.ir import checks
 from smallcnn.ir.graph import Graph
 from smallcnn.model.codecs import kinds
+from smallcnn.model.codecs.codec import Codec
 from smallcnn.model.codecs.deflated import deflate, inflate_parts
 
 Array = np.ndarray
@@ -23,7 +24,7 @@ _FREE = 2**20
 class Packed:
     """A tensor's codec, and its bytes in the file."""
 
-    codec: kinds.Codec
+    codec: Codec
     bytes: int
 
     def to_json(self) -> dict[str, Any]:
@@ -71,7 +72,7 @@ def unpack(graph: Graph, packed: list[Packed], content: bytes) -> dict[str, Arra
     return found
 
 
-def _length(made: tuple[kinds.Codec, bytes]) -> int:
+def _length(made: tuple[Codec, bytes]) -> int:
     return len(made[1])
 
 

@@ -1,7 +1,7 @@
 """Post-training quantization: a float model and calibration images give a model that computes with bytes."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,7 +31,10 @@ _BUDGET = 1 << 30
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How a network is quantized: the range of an edge, the corrections, and the layers to keep in float."""
+    """How a network is quantized: the range of an edge, the corrections, and the layers to keep in float.
+
+    `ratios` are those of the scales of a layer's outputs, where they are not free; see `weight_grid`.
+    """
 
     ranges: RangeChoice = "best"
     equalise: bool = True
@@ -40,6 +43,7 @@ class Settings:
     correct_bias: bool = True
     per_tensor: bool = False
     keep_float: tuple[str, ...] = ()
+    ratios: Mapping[str, Array] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ def quantize(
         grids[graph.nodes[0].name] = pixels
     weights, weight_grids, layers = side_by_side(
         graph, weights, grids, prepared, engine, keep_float=settings.keep_float, per_tensor=settings.per_tensor,
-        compensate=settings.compensate, correct=settings.correct_bias, report=steps.of_pass(),
+        ratios=settings.ratios, compensate=settings.compensate, correct=settings.correct_bias, report=steps.of_pass(),
     )  # fmt: skip
     graph, stored = insert(graph, weights, grids, settings.keep_float, weight_grids=weight_grids)
     made = replace(model, graph=graph, weights=stored, preprocessing=preprocessing)

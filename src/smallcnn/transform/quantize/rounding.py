@@ -41,12 +41,14 @@ def compensated(op: ops.Conv | ops.Dense, weight: Array, scale: Array, source: A
 class Inputs:
     """The covariance (groups, inputs, inputs) of the inputs of a layer's filters, from so many windows.
 
-    `lost` is the covariance of what the inputs lack with the inputs themselves, if that is known.
+    `lost` is the covariance of what the inputs lack with the inputs themselves, if that is known. `doubt` says how far
+    the estimate is trusted: `trusted` adds that much of the mean variance, and that much per input in a window.
     """
 
     covariance: Array
     windows: int
     lost: Array | None = None
+    doubt: tuple[float, float] = (0.01, 0.1)
 
     def grouped(self, weight: Array) -> Array:
         """Weights (out, ...) as (groups, out, inputs)."""
@@ -75,7 +77,8 @@ class Inputs:
         """
         variance = np.einsum("gii->gi", self.covariance)
         spread = np.maximum(variance.mean(1), 1e-30)[:, None, None] * np.eye(self.covariance.shape[-1])
-        return self.covariance + (0.01 + 0.1 * len(spread[0]) / self.windows) * spread
+        always, sampled = self.doubt
+        return self.covariance + (always + sampled * len(spread[0]) / self.windows) * spread
 
 
 def statistics(

@@ -58,6 +58,7 @@ def side_by_side(
     *,
     keep_float: Collection[str] = (),
     per_tensor: bool = False,
+    ratios: Mapping[str, Array] = {},
     compensate: bool = True,
     correct: bool = True,
     report: Callable[[int, int], None] = lambda done, total: None,
@@ -65,6 +66,7 @@ def side_by_side(
     """The weights to store, as real numbers, their grids, and the errors for prepared images (N, H, W, C).
 
     Weights are rounded to the nearest, or with `compensate` as `rounding` says; with `correct`, biases are corrected.
+    `per_tensor` and the `ratios` of layers are as for `weight_grid`.
     """
     edges = find_edges(graph, keep_float)
     ends = {output.node for output in graph.outputs}
@@ -85,7 +87,8 @@ def side_by_side(
             own = own_weights(graph, node, weights)
             rounded = dict(own)
             if isinstance(node.op, ops.Conv | ops.Dense) and whole:
-                fine = weight_grid(own["weight"], own.get("bias"), held[node.inputs[0]], per_tensor=per_tensor)
+                source, alike = held[node.inputs[0]], ratios.get(node.name)
+                fine = weight_grid(own["weight"], own.get("bias"), source, per_tensor=per_tensor, ratios=alike)
                 rounded["weight"] = _rounded(node.op, own["weight"], fine, inputs[0].rough if compensate else None)
                 weight_grids[node.name] = fine
             free = [results[name] for name in finished if graph[name].inputs and graph[name].shape == node.shape]

@@ -19,6 +19,7 @@ from smallcnn.transform.fold import Weights
 from smallcnn.transform.quantize.rounding import Inputs, passed_on, statistics
 from smallcnn.transform.quantize.values import Operators, own_weights, walk
 from smallcnn.transform.share.codebook import Codebook, codebook
+from smallcnn.transform.share.layers import doubtful
 
 Array = np.ndarray
 
@@ -61,7 +62,7 @@ def survey(
         values[node.name] = operators(node, given, own_weights(graph, node, weights)) if given else images
         if node.name in names:
             weight = weights[f"{node.name}.weight"]
-            inputs = statistics(node.op, weight, given[0])  # type: ignore[arg-type]
+            inputs = doubtful(statistics(node.op, weight, given[0]))  # type: ignore[arg-type]
             found[node.name] = np.ones(weight.shape) if inputs is None else matters_of(inputs, weight)
             coarse[f"{node.name}.weight"] = codebook(weight, _COARSE).nearest(weight).astype(np.float32)
             near = operators(node, given, own_weights(graph, node, coarse))

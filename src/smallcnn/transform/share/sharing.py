@@ -20,6 +20,7 @@ from smallcnn.transform.quantize.values import Operators, by_definition, live_by
 from smallcnn.transform.share.allot import MOST_WORDS, Priced, allotted, survey
 from smallcnn.transform.share.codebook import codebook
 from smallcnn.transform.share.layers import Change, Replacement, replaced
+from smallcnn.transform.share.scales import with_biases_in_scales, with_scales
 
 if TYPE_CHECKING:
     from smallcnn.model.model import Model
@@ -80,6 +81,8 @@ def share(
     many are used as fit 512 MiB of results. Raises DataError if there are none, GraphError if the network is quantized.
     """
     graph, weights = with_biases(*ready(model.graph, model.weights))
+    if sharing.bits is not None or sharing.budget is not None:
+        graph, weights = with_scales(graph, weights)
     chosen = usable(images, most=max(1, _BUDGET // (2 * live_bytes(graph))))
     prepared = model.preprocessing.normalise(chosen)
     engine = operators(graph)
@@ -93,6 +96,7 @@ def share(
     else:
         replacements = dict.fromkeys(names, Alike(sharing))
     changed, changes = replaced(graph, weights, prepared, engine, replacements, report)
+    graph, changed = with_biases_in_scales(graph, changed)
     return replace(model, graph=graph, weights=changed), changes
 
 
