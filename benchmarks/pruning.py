@@ -32,7 +32,7 @@ from smallcnn.model.shipped import located
 @click.option("--data", required=True, help="images with labels, as for `smallcnn compress`")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="folder for the runs")
 @click.option("--budgets", default="0.5x", show_default=True, help="shares of the Mult-Adds")
-@click.option("--criteria", default="taylor,l2,random", show_default=True)
+@click.option("--criteria", default="taylor,reconstruction,l2,random", show_default=True)
 @click.option("--seeds", default="0,1,2", show_default=True)
 @click.option("--epochs", default=Prune.epochs, show_default=True, help="epochs of fine-tuning")
 @click.option("--threads", default=1, show_default=True, help="threads that train, and that are timed")

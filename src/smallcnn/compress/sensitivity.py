@@ -50,7 +50,7 @@ def sensitivity(
     data: Data,
     *,
     root: str | Path | None = None,
-    criterion: Criterion = "taylor",
+    criterion: Criterion = "reconstruction",
     shares: tuple[float, ...] = SHARES,
     images: int = IMAGES,
     seed: int = 0,
@@ -79,7 +79,9 @@ def sensitivity(
 
     sets = tied(model.graph)
     by_family = families(sets)
-    values = scored(model, sets, criterion, source.splits["train"], seed=seed, device=device, workers=workers)
+    values = scored(
+        model, sets, criterion, source.splits["train"], seed=seed, device=device, threads=threads, workers=workers
+    )
     name, whole = judged(model)
     found = []
     for number, family in enumerate(by_family):

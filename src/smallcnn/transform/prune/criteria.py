@@ -3,13 +3,14 @@
 | criterion | score of a channel | source |
 |---|---|---|
 | taylor | squared change of the loss without it, to first order | Molchanov et al. 2019, 1906.10771 |
+| reconstruction | error of the layers that read it, solved again without it (see there) | He et al. 2017, 1707.06168 |
 | l1, l2 | norm of its filter, batch norm folded | Li et al. 2017, 1608.08710 |
 | norm | absolute scale of its batch norm | Liu et al. 2017, 1708.06519 |
 | random | a random number, to compare with | |
 
-Taylor's scores are of one unit, so that they compare across layers. The others are turned into shares: the square of a
-score over the sum of squares of all sets of its family that are left when it goes (Lee et al. 2021, 2010.07611), for
-each layer that computes the set.
+The scores of taylor and reconstruction are of one unit each, so that they compare across layers. The others are turned
+into shares: the square of a score over the sum of squares of all sets of its family that are left when it goes (Lee et
+al. 2021, 2010.07611), for each layer that computes the set.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,13 +19,15 @@ from typing import Literal, get_args
 import numpy as np
 
 from smallcnn.errors import GraphError
-from smallcnn.ir import ops
 from smallcnn.ir.graph import Graph
 from smallcnn.transform.fold import fold
+from smallcnn.transform.prune.scales import deciding
 from smallcnn.transform.prune.tied import Tied
 
-Criterion = Literal["taylor", "l1", "l2", "norm", "random"]
+Criterion = Literal["taylor", "reconstruction", "l1", "l2", "norm", "random"]
 CRITERIA: tuple[Criterion, ...] = get_args(Criterion)
+COMPARABLE: tuple[Criterion, ...] = ("taylor", "reconstruction")
+"""Criteria whose scores compare across layers as they are."""
 
 Weights = Mapping[str, np.ndarray]
 
@@ -62,11 +65,11 @@ def magnitude(graph: Graph, weights: Weights, sets: Sequence[Tied], power: int) 
 
 
 def norm_scale(graph: Graph, weights: Weights, sets: Sequence[Tied]) -> np.ndarray:
-    """Absolute scales (sets,) of the batch norms after the layers that compute a set, their mean.
+    """Absolute scales (sets,) of the `deciding` batch norms after the layers that compute a set, their mean.
 
     Raises GraphError if a set has no batch norm.
     """
-    scales = {node.name: np.abs(weights[f"{node.name}.weight"]) for node in graph if isinstance(node.op, ops.BatchNorm)}
+    scales = {name: np.abs(weights[f"{name}.weight"]) for name in deciding(graph)}
     for one in sets:
         if not scales.keys() & one.channels.keys():
             raise GraphError(f"{one.layers[0]} has no batch norm, so its channels have no scale; use another criterion")

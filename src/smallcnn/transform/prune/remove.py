@@ -10,15 +10,14 @@ from smallcnn.ir import ops
 from smallcnn.ir.graph import Graph
 from smallcnn.ir.ops import Op
 from smallcnn.ir.rewrite import rewrite
-from smallcnn.transform.prune.tied import Tied
+from smallcnn.transform.prune.tied import Tied, places
 
 
 def remove_from_graph(graph: Graph, sets: Iterable[Tied]) -> Graph:
     """The network without these sets of its `tied` channels. Raises GraphError naming a node that would have none."""
     kept = {node.name: np.ones(node.shape[-1], bool) for node in graph}
-    for one in sets:
-        for name, places in one.channels.items():
-            kept[name][list(places)] = False
+    for name, lost in places(sets).items():
+        kept[name][lost] = False
     changed: dict[str, Op] = {}
     for node in graph:
         own = kept[node.name]

@@ -16,7 +16,7 @@ channels in the same way.
 Channels of the input, of an output, of a detector's rows, and those that local response normalisation mixes are fixed.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -87,6 +87,15 @@ def families(sets: Sequence[Tied]) -> tuple[tuple[int, ...], ...]:
             layers, numbers = layers | family[0], family[1] + numbers
         found.append((layers, numbers))
     return tuple(sorted(tuple(sorted(numbers)) for _, numbers in found))
+
+
+def places(sets: Iterable[Tied]) -> dict[str, list[int]]:
+    """The places of the channels of some sets, in each node that carries them."""
+    found: dict[str, list[int]] = {}
+    for one in sets:
+        for name, own in one.channels.items():
+            found.setdefault(name, []).extend(own)
+    return found
 
 
 class _Names:
