@@ -1,18 +1,20 @@
 """`smallcnn compress`."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from smallcnn.cli import options
-from smallcnn.cli.show import millions, print_json, progress, remark, say, size, table, warn_untrained
+from smallcnn.cli.compressed import print_steps, print_trials, record
+from smallcnn.cli.show import print_json, progress, remark, say, table, warn_untrained
 from smallcnn.errors import DataError
 
 if TYPE_CHECKING:
-    from smallcnn.compress.pipeline import Compressed, Step
+    from smallcnn.compress.budget import Budget
+    from smallcnn.compress.pipeline import Step
     from smallcnn.model.model import Model
 
 
@@ -21,19 +23,32 @@ if TYPE_CHECKING:
 @options.data("labelled images to train and to judge on")
 @options.root
 @click.option("--out", type=click.Path(path_type=Path), help="model file to write (.safetensors)")
-@click.option("--prune", metavar="BUDGET", help="remove channels down to these Mult-Adds: 0.5x of FILE's, or 150M")
+@click.option(
+    "--size", metavar="BYTES",
+    help="bytes of the file to reach: 500kB, or 0.1x for a tenth of FILE; alone or with --latency, find the steps; "
+    "else share weights in as many bits as fit",
+)  # fmt: skip
+@click.option(
+    "--latency", metavar="BUDGET",
+    help="time of one image to reach, measured, compiled for one thread of this machine: 3ms, or 0.5x for half of "
+    "FILE's time; alone or with --size, find the steps; else remove channels",
+)  # fmt: skip
+@click.option(
+    "--prune", metavar="BUDGET",
+    help="remove channels down to these Mult-Adds: 0.5x of FILE's, or 150M; or to a time of one image, 3ms",
+)  # fmt: skip
 @click.option(
     "--parameters", metavar="BUDGET", help="remove channels down to these parameters: 0.5x of FILE's, or 1.5M"
 )
 @click.option(
-    "--latency", metavar="BUDGET",
-    help="remove channels down to this time of one image: 0.5x of FILE's, or 3ms; the compiler's estimate for one "
-    "thread of this machine",
+    "--criterion", type=click.Choice(["reconstruction", "taylor", "l1", "l2", "norm", "random"]),
+    default="reconstruction", show_default=True,
+    help="measure of what a channel matters: reconstruction (change of the next layers' results on training images), "
+    "taylor (change of the loss on them), l1 or l2 (norm of its filter), norm (scale of its batch norm) or random",
 )  # fmt: skip
 @click.option(
-    "--criterion", type=click.Choice(["taylor", "l1", "l2", "norm", "random"]), default="taylor", show_default=True,
-    help="measure of what a channel matters: taylor (change of the loss on training images), l1 or l2 (norm of its "
-    "filter), norm (scale of its batch norm) or random",
+    "--sparsity", type=click.FloatRange(0), default=0.0, show_default=True, metavar="L1",
+    help="before --criterion norm, train for the epochs of --fine-tune with this L1 penalty on batch-norm scales",
 )  # fmt: skip
 @click.option(
     "--order", type=click.Choice(["global", "layer"]), default="global", show_default=True,
@@ -58,9 +73,14 @@ if TYPE_CHECKING:
     "not time",
 )  # fmt: skip
 @click.option(
+    "--hashed", type=click.FloatRange(0, 0.5, min_open=True), metavar="SHARE",
+    help="hash the weights of each layer into this share of as many values, then train them; saves bytes, not time",
+)  # fmt: skip
+@click.option(
     "--product", metavar="K,D",
     help="product quantization: K codewords for the vectors of every D input channels; saves bytes, not time",
 )  # fmt: skip
+@click.option("--int8", is_flag=True, help="compute with bytes, as `smallcnn quantize` does; the last step")
 @click.option(
     "--fine-tune", type=click.IntRange(0), default=8, show_default=True, metavar="EPOCHS",
     help="epochs of training after the rounds, at least half of them after the last; a classifier learns from FILE",
@@ -93,17 +113,21 @@ def command(
     data: str,
     root: Path | None,
     out: Path | None,
+    size: str | None,
+    latency: str | None,
     prune: str | None,
     parameters: str | None,
-    latency: str | None,
     criterion: str,
+    sparsity: float,
     order: str,
     step: int,
     rounds: int,
     low_rank: float | None,
     sparse: float | None,
     share: str | None,
+    hashed: float | None,
     product: str | None,
+    int8: bool,
     fine_tune: int,
     max_drop: float,
     anyway: bool,
@@ -118,43 +142,40 @@ def command(
 ) -> None:
     """Make FILE a smaller network that is about as accurate.
 
-    Steps are taken in this order: whole channels go (--prune, --parameters or --latency), layers become thin
-    (--low-rank), weights become zero (--sparse), share values (--share) or vectors (--product). Each is followed by
-    training, but for the last.
+    Given only --size, --latency or both, combinations of steps are tried, and the best is trained: fewer channels, low
+    rank, shared weights, int8. Steps that are named are taken in this order: whole channels go (--prune, --parameters
+    or --latency), layers become thin (--low-rank), weights become zero (--sparse), share values (--share or --size) or
+    vectors (--product) or are hashed (--hashed), and become bytes (--int8). Each is followed by training, but for
+    vectors and bytes.
 
     The training images of SOURCE train and show which weights matter; the test split judges, or else the validation
     split. The file is packed, and written only if the score drops by at most --max-drop points. An interrupted run
     resumes with the same command.
     """
-    from smallcnn.compress.budget import Budget
+    from smallcnn.compress.budget import Budget, Limits, parse_size
     from smallcnn.compress.pipeline import compress
     from smallcnn.compress.pruning import Prune
-    from smallcnn.compress.sharing import LowRank, Product, Share, Zeros
+    from smallcnn.compress.search import search
     from smallcnn.model.kinds import read
     from smallcnn.model.shipped import located
-    from smallcnn.transform.share.product import Codewords
-    from smallcnn.transform.share.sharing import Sharing
 
-    budgets = {"mult_adds": prune, "parameters": parameters, "latency": latency}
-    given = {measure: text for measure, text in budgets.items() if text is not None}
-    if len(given) > 1:
-        raise DataError("--prune, --parameters and --latency are budgets of the same step; give one of them")
-    steps: list[Step] = [
-        Prune(
-            budget=Budget.parse(text, measure), criterion=criterion, order=order, step=step, rounds=rounds,  # type: ignore[arg-type]
-            epochs=fine_tune,
-        )
-        for measure, text in given.items()
-    ]  # fmt: skip
-    if low_rank is not None:
-        steps.append(LowRank(share=low_rank, epochs=fine_tune))
-    if sparse is not None:
-        steps.append(Zeros(zeros=sparse, rounds=rounds, epochs=fine_tune))
-    if share is not None:
-        steps.append(Share(sharing=Sharing.parse(share, zeros=sparse or 0.0), epochs=fine_tune))
-    if product is not None:
-        steps.append(Product(codewords=Codewords.parse(product)))
-    model = read(located(file))
+    if sparsity and not fine_tune:
+        raise DataError("--sparsity needs epochs of training: give --fine-tune")
+    path = located(file)
+    model = read(path)
+    limits = Limits(None if size is None else parse_size(size, path.stat().st_size), None)
+    pruning = Prune(
+        budget=Budget("mult_adds", 0.5, relative=True), criterion=criterion, order=order, step=step, rounds=rounds,  # type: ignore[arg-type]
+        epochs=fine_tune, sparsity=sparsity,
+    )  # fmt: skip
+    budget = _budget(prune, parameters, latency, int8=int8)
+    if budget and budget.timed and not budget.relative:
+        limits = replace(limits, milliseconds=budget.amount)
+    steps: list[Step] = [replace(pruning, budget=budget)] if budget else []
+    steps += _after_pruning(
+        low_rank, sparse, share, limits.bytes, hashed, product, int8=int8, epochs=fine_tune, rounds=rounds
+    )
+    named = int8 or any(one is not None for one in (prune, parameters, low_rank, sparse, share, hashed, product))
     warn_untrained(model.facts)
     if sensitivity or plot:
         if steps or out:
@@ -166,22 +187,70 @@ def command(
         return
     if out is None:
         raise DataError("compress needs --out FILE, or --sensitivity to write none")
-    found = compress(
-        model, data, out, steps, root=root, max_drop=max_drop, anyway=anyway, folder=folder, seed=seed, device=device,
-        threads=threads, workers=workers, say=remark,
-    )  # fmt: skip
-    first, last = found.rows[0], found.rows[-1]
+    how: dict[str, Any] = {
+        "root": root, "max_drop": max_drop, "anyway": anyway, "folder": folder, "seed": seed, "device": device,
+        "threads": threads, "workers": workers, "say": remark,
+    }  # fmt: skip
+    searched = None
+    if steps and not named:
+        searched = search(model, data, out, size=limits.bytes, latency=budget, prune=pruning, **how)
+        found = searched.compressed
+    else:
+        found = compress(model, data, out, steps, limits=limits, **how)
     if json_:
-        print_json({
-            "file": str(out), "data": data, "split": found.part, "images": found.judged,
-            f"{found.score}_before": first.score, f"{found.score}_after": last.score,
-            **{f"{name}_{when}": asdict(row)[name] for name in ("bytes", "mult_adds", "parameters", "milliseconds")
-               for when, row in (("before", first), ("after", last))},
-            "steps": [asdict(row) for row in found.rows], "layers": [asdict(width) for width in found.widths],
-        })  # fmt: skip
+        print_json(record(found, searched, out, data))
         return
-    _print(found)
+    if searched:
+        print_trials(searched, found.score)
+    print_steps(found)
     say(str(out))
+
+
+def _budget(prune: str | None, parameters: str | None, latency: str | None, *, int8: bool) -> "Budget | None":
+    """The budget of pruning. A time in ms is that of the network that comes out, so with `int8` that of its bytes."""
+    from smallcnn.compress.budget import Budget
+
+    given = {"mult_adds": prune, "parameters": parameters, "latency": latency}
+    texts = [(measure, text) for measure, text in given.items() if text is not None]
+    if len(texts) > 1:
+        raise DataError("--prune, --parameters and --latency are budgets of the same step; give one of them")
+    if not texts:
+        return None
+    measure, text = texts[0]
+    budget = Budget.parse(text, "latency" if text == prune and text.strip().lower().endswith("ms") else measure)
+    return replace(budget, measure="int8_latency") if int8 and budget.timed and not budget.relative else budget
+
+
+def _after_pruning(
+    low_rank: float | None, sparse: float | None, share: str | None, size: int | None, hashed: float | None,
+    product: str | None, *, int8: bool, epochs: int, rounds: int,
+) -> "list[Step]":  # fmt: skip
+    """The other steps, in their order."""
+    from smallcnn.compress.integers import Int8
+    from smallcnn.compress.sharing import Fit, Hash, LowRank, Product, Share, Zeros
+    from smallcnn.transform.share.product import Codewords
+    from smallcnn.transform.share.sharing import Sharing
+
+    if len([one for one in (share, size, hashed, product) if one is not None]) > 1:
+        raise DataError("--share, --size, --hashed and --product are ways to share weights; give one of them")
+    if hashed is not None and sparse is not None:
+        raise DataError("--hashed leaves no weight zero; it takes no --sparse")
+    steps: list[Step] = []
+    if low_rank is not None:
+        steps.append(LowRank(share=low_rank, epochs=epochs))
+    if sparse is not None:
+        steps.append(Zeros(zeros=sparse, rounds=rounds, epochs=epochs))
+    if share is not None:
+        steps.append(Share(sharing=Sharing.parse(share, zeros=sparse or 0.0), epochs=epochs))
+    if size is not None:
+        steps.append(Fit(size=size, int8=int8, epochs=epochs))
+    if hashed is not None:
+        steps.append(Hash(share=hashed, epochs=epochs))
+    if product is not None:
+        steps.append(Product(codewords=Codewords.parse(product)))
+    if int8:
+        steps.append(Int8())
+    return steps
 
 
 def _sensitivity(model: "Model", data: str, plot: Path | None, json_: bool, **means: Any) -> None:
@@ -210,16 +279,3 @@ def _sensitivity(model: "Model", data: str, plot: Path | None, json_: bool, **me
 
 def _layers(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
-
-
-def _print(found: "Compressed") -> None:
-    from smallcnn.compress.latency import machine
-    from smallcnn.tasks.metrics import title
-
-    columns = ["step", f"{title(found.score)}, %", "file", "Mult-Adds", "parameters", "ms"]
-    table(columns, [
-        [row.name, f"{100 * row.score:.2f}", size(row.bytes), millions(row.mult_adds), millions(row.parameters),
-         "-" if row.milliseconds is None else f"{row.milliseconds:.2f}"]
-        for row in found.rows
-    ])  # fmt: skip
-    say(f"on {found.judged} images ({found.part}); ms: the compiler's estimate for one thread, {machine().name}")

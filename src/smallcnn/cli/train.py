@@ -168,8 +168,8 @@ def command(
     """Train MODEL on SOURCE and write the run to the folder --out.
 
     With --from, training starts from the network and weights of a model file, with a new last layer if the classes
-    differ. Images with boxes train a detector, such as ssdlite:backbone=mobilenet_v2; with --from and a classifier, one
-    over its backbone.
+    differ. Images with boxes train a detector, such as anchor_free:backbone=mobilenet_v2; with --from and a classifier,
+    one over its backbone.
 
     The folder then holds best.safetensors (highest validation top-1, or mean average precision for attributes and
     boxes), last.safetensors, log.jsonl, report.html and tensorboard/. Only one run at a time can use it. Ctrl-C stops

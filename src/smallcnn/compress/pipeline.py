@@ -1,11 +1,13 @@
 """`compress`: a model file through steps that make it smaller or faster, written if it is as accurate as required."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+from smallcnn.compress.budget import UNLIMITED, Limits
 from smallcnn.compress.workshop import Means, Row, Say, Workshop
 from smallcnn.data.sources import Data
 from smallcnn.errors import TRAIN, AccuracyError, DataError, FileError, require
@@ -66,6 +68,16 @@ class Compressed:
         """Points of the score that were lost, in per cent."""
         return 100 * (self.rows[0].score - self.rows[-1].score)
 
+    def problem(self, max_drop: float, limits: Limits, shop: Workshop) -> str | None:
+        """What is wrong with the model, in words; None if it is as accurate, small and fast as required."""
+        before, after = self.rows[0].score, self.rows[-1].score
+        if self.drop > max_drop:
+            return (
+                f"{title(self.score)} drops from {before:.1%} to {after:.1%}, by {self.drop:.1f} points; "
+                f"at most {max_drop:g} are allowed"
+            )
+        return over(self.model, limits, shop)
+
 
 def compress(
     file: str | Path | Model,
@@ -73,6 +85,7 @@ def compress(
     out: str | Path,
     steps: Sequence[Step],
     *,
+    limits: Limits = UNLIMITED,
     root: str | Path | None = None,
     max_drop: float = 1.0,
     anyway: bool = False,
@@ -89,43 +102,88 @@ def compress(
     split, as in training. Results of steps are kept in `folder`, from which the same call resumes; by default it is
     next to `out`, and removed once the file is written.
 
-    Raises AccuracyError, without writing unless `anyway`, if the score drops by more than `max_drop` per cent points.
-    Raises FileError, DataError or GraphError for a file, data or a network that cannot be used, and KeyboardInterrupt
-    after Ctrl-C and a checkpoint.
+    Raises AccuracyError, without writing unless `anyway`, if the score drops by more than `max_drop` per cent points or
+    the file is not within the `limits`. Raises FileError, DataError or GraphError for a file, data or a network that
+    cannot be used, and KeyboardInterrupt after Ctrl-C and a checkpoint.
     """
+    if not steps:
+        raise DataError(
+            "no step of compression is asked for: --prune 0.5x saves time, --share 5bit saves bytes; --size 500kB or "
+            "--latency 3ms alone finds the steps"
+        )
+    asked, trains = {step.kind: asdict(step) for step in steps}, any(step.trains for step in steps)
+    place = means(out, folder, seed=seed, device=device, threads=threads, workers=workers, say=say)
+    with opened(file, data, out, place, root=root, asked=asked, trains=trains) as shop:
+        found = applied(steps, shop, limits)
+        problem = found.problem(max_drop, limits, shop)
+    if problem and not anyway:
+        raise AccuracyError(f"{problem}; {_advice(found)}; --anyway writes it all the same")
+    store.save(found.model, out, packed=True)
+    if folder is None:
+        shutil.rmtree(place.folder)
+    return found
+
+
+def means(
+    out: str | Path, folder: str | Path | None, *, seed: int, device: str, threads: int | None, workers: int | None,
+    say: Say,
+) -> Means:  # fmt: skip
+    """What a run uses; its folder is next to `out` unless one is given."""
+    out = Path(out)
+    place = Path(folder) if folder else out.with_name(f"{out.stem}_steps")
+    return Means(folder=place, seed=seed, device=device, threads=threads, workers=workers, say=say)
+
+
+@contextmanager
+def opened(
+    file: str | Path | Model, data: Data, out: str | Path, place: Means, *, root: str | Path | None, asked: Any,
+    trains: bool,
+) -> Iterator[Workshop]:  # fmt: skip
+    """The workshop of a run that will write `out`, its folder locked. Raises SmallcnnError before any work."""
     require("compressing", "train", *TRAIN)
     from smallcnn.train.run import set_threads
 
     out = Path(out)
     if out.suffix.lower() != ".safetensors":
         raise FileError(f"{out}: a compressed model's name ends in .safetensors; `smallcnn export` turns it into ONNX")
-    if not steps:
-        raise DataError("no step of compression is asked for: --prune 0.5x saves time, --share 5bit saves bytes")
     model = file if isinstance(file, Model) else read(located(file))
     store.check_finite(model, model.graph.name)
     check_writable(out)
-    set_threads(threads)
-    means = Means(
-        folder=Path(folder) if folder else out.with_name(f"{out.stem}_steps"), seed=seed, device=device,
-        threads=threads, workers=workers, say=say,
-    )  # fmt: skip
-    asked = {step.kind: asdict(step) for step in steps}
-    with lock.run_folder(means.folder):
-        shop = Workshop(model, data, means, root=root, asked=asked, trains=any(step.trains for step in steps))
-        made = model
-        for step in steps:
-            made = step.apply(made, shop)
-    other = {**model.facts.other, "compressed": {"from": model.graph.name, **asked}}
-    made = replace(made, facts=replace(made.facts, other={**made.facts.other, **other}))
-    found = Compressed(
-        made, tuple(shop.rows), shop.score, shop.judged, shop.part, tuple(_widths(model.graph, made.graph))
-    )
-    if found.drop > max_drop and not anyway:
-        raise AccuracyError(f"{_problem(found, max_drop)}; {_advice(found)}; --anyway writes it all the same")
-    store.save(made, out, packed=True)
-    if folder is None:
-        shutil.rmtree(means.folder)
-    return found
+    set_threads(place.threads)
+    with lock.run_folder(place.folder):
+        yield Workshop(model, data, place, root=root, asked=asked, trains=trains)
+
+
+def applied(steps: Sequence[Step], shop: Workshop, limits: Limits = UNLIMITED) -> Compressed:
+    """The original after the steps, whose results are rows of the workshop."""
+    model = shop.original
+    for step in steps:
+        model = step.apply(model, shop)
+    return concluded(model, steps, shop, limits)
+
+
+def concluded(model: Model, steps: Sequence[Step], shop: Workshop, limits: Limits) -> Compressed:
+    """The result of steps, with what was asked for in its facts; it is timed if there is a limit of time."""
+    if limits.milliseconds is not None:
+        shop.clock.milliseconds(model)
+    original, asked = shop.original, {step.kind: asdict(step) for step in steps}
+    other = {**original.facts.other, **model.facts.other, "compressed": {"from": original.graph.name, **asked}}
+    made = replace(model, facts=replace(model.facts, other=other))
+    widths = tuple(_widths(original.graph, made.graph))
+    return Compressed(made, shop.report(), shop.score, shop.judged, shop.part, widths)
+
+
+def over(model: Model, limits: Limits, shop: Workshop) -> str | None:
+    """How a model exceeds the limits, in words; None if it does not. Times it if it has not been timed."""
+    if limits.bytes is not None:
+        taken = len(store.content(model, packed=True))
+        if taken > limits.bytes:
+            return f"the file takes {taken:,} bytes; at most {limits.bytes:,} are allowed"
+    if limits.milliseconds is not None:
+        took = shop.clock.milliseconds(model)
+        if took > limits.milliseconds:
+            return f"an image takes {took:.3g} ms; at most {limits.milliseconds:.3g} are allowed"
+    return None
 
 
 def _widths(before: Graph, after: Graph) -> list[Width]:
@@ -136,14 +194,6 @@ def _widths(before: Graph, after: Graph) -> list[Width]:
         for node in before
         if isinstance(node.op, ops.Conv | ops.Dense) and left.get(node.name, node.shape[-1]) < node.shape[-1]
     ]
-
-
-def _problem(found: Compressed, max_drop: float) -> str:
-    before, after = found.rows[0].score, found.rows[-1].score
-    return (
-        f"{title(found.score)} drops from {before:.1%} to {after:.1%}, by {found.drop:.1f} points; "
-        f"at most {max_drop:g} are allowed"
-    )
 
 
 def _advice(found: Compressed) -> str:

@@ -1,16 +1,32 @@
-"""Steps that save bytes of the file: low rank, zeros, shared values, product quantization."""
+"""Steps that save bytes of the file: low rank, zeros, shared and hashed values, product quantization."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
 
+from smallcnn.compress.integers import as_int8
 from smallcnn.compress.workshop import Workshop
 from smallcnn.errors import DataError
+from smallcnn.ir import ops
+from smallcnn.model import store
+from smallcnn.model.codecs.packing import pack
 from smallcnn.model.model import Model
+from smallcnn.train.recipe import BatchNorm, Recipe
+from smallcnn.transform.share.hashed import check_share, hashed
+from smallcnn.transform.share.layers import shortened
 from smallcnn.transform.share.low_rank import low_rank
 from smallcnn.transform.share.product import Codewords, quantize_products
 from smallcnn.transform.share.sharing import Sharing, share
+
+_UNNORMED = 0.01
+"""Share of the usual learning rate at which a trained network without batch norm goes on."""
+_FACTS, _TRAINED = 500, 800
+"""Bytes for the facts that later steps add to a file, and more for those of training."""
+_ENOUGH = 0.97
+"""Share of a size from which another try is not worth its time."""
+_TRIES = 4
+_FEW = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +108,88 @@ class Share(_Tuned):
         """The model with shared values."""
         how = f"in {self.sharing.bits} bits" if self.sharing.bits else f"in {self.sharing.budget:,} bytes"
         model = shop.once(f"shared {how}", partial(_replaced, model, shop, partial(share, sharing=self.sharing)))
-        return _tuned(model, shop, self.epochs, keep_values=True)
+        return _tuned_values(model, shop, self.epochs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hash(_Tuned):
+    """Hashes weights within layers, into `share` as many values as weights; then trains the values for `epochs`.
+
+    Little of what the network knew is left, so it is trained at the usual rate, as from scratch, or without batch norm
+    at a tenth of it. At last all weights are rounded to 11 bits, as half floats have, which halves their packed bytes.
+    """
+
+    kind: ClassVar[str] = "hashed"
+    share: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_share(self.share)
+
+    def apply(self, model: Model, shop: Workshop) -> Model:
+        """The model with hashed weights. Raises GraphError if no layer is large enough."""
+        model = shop.once(f"hashed, {self.share:.3g} of the values", partial(self._hashed, model, shop.means.seed))
+        normed = any(isinstance(node.op, ops.BatchNorm) for node in model.graph)
+        rate = Recipe().peak_lr * (1 if normed else 0.1)
+        model = _tuned(model, shop, self.epochs, keep_values=True, lr=rate)
+        return shop.once("rounded to 11 bits", partial(self._rounded, model))
+
+    def _hashed(self, model: Model, seed: int) -> Model:
+        return replace(model, weights=hashed(model.graph, model.weights, self.share, seed))
+
+    def _rounded(self, model: Model) -> Model:
+        return replace(model, weights={name: shortened(value) for name, value in model.weights.items()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit(_Tuned):
+    """Shares weights within layers, in bits by sensitivity, so that the packed file has `size` bytes; then fine-tunes.
+
+    With `int8`, it is the file of the network once the step `Int8` has quantized it. Some bytes are left for what
+    training adds to the file's facts.
+    """
+
+    kind: ClassVar[str] = "fit"
+    size: int
+    int8: bool = False
+
+    def apply(self, model: Model, shop: Workshop) -> Model:
+        """The model with shared values; unchanged if it fits as it is. Raises DataError if the bytes are too few."""
+        model = shop.once(f"shared for {self.size:,} bytes", partial(self._fitted, model, shop))
+        return _tuned_values(model, shop, self.epochs)
+
+    def _fitted(self, model: Model, shop: Workshop) -> Model:
+        """Tries a budget for the weights, and corrects it by the bytes of the file that comes out."""
+        room = self.size - max(self.size // 200, _FACTS + bool(self.epochs) * _TRAINED)
+        form = self._form(model, shop)
+        whole, packed = len(store.content(form, packed=True)), pack(form.graph, form.weights)
+        if whole <= room:
+            return model
+        budget = room - whole + (len(packed[1]) if packed else 0)
+        found: list[tuple[int, Model]] = []
+        for _ in range(_TRIES):
+            if budget < 1:
+                raise DataError(
+                    f"{self.size:,} bytes are too few: without its weights the file takes {room - budget:,}"
+                )
+            made = _replaced(model, shop, partial(share, sharing=Sharing(budget=budget)))
+            taken = len(store.content(self._form(made, shop), packed=True))
+            found.append((taken, made))
+            if _ENOUGH * room <= taken <= room:
+                break
+            budget += int((1 + _ENOUGH) / 2 * room) - taken
+        within = [one for one in found if one[0] <= room]
+        if not within:
+            raise DataError(
+                f"{self.size:,} bytes are too few: the smallest file found takes {min(taken for taken, _ in found):,}"
+            )
+        return max(within, key=lambda one: one[0])[1]
+
+    def _form(self, model: Model, shop: Workshop) -> Model:
+        """The network in the form whose bytes count, calibrated on few images: that changes no more than numbers."""
+        if not self.int8:
+            return model
+        return as_int8(model, shop.calibration()[:_FEW], shop.means.threads)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +213,16 @@ def _replaced(model: Model, shop: Workshop, change: Callable[..., tuple[Model, A
     return made
 
 
-def _tuned(model: Model, shop: Workshop, epochs: int, *, keep_values: bool) -> Model:
+def _tuned_values(model: Model, shop: Workshop, epochs: int) -> Model:
+    """Trained as a network without batch norm: what is left of it are the scales of the shared values."""
+    return _tuned(model, shop, epochs, keep_values=True, batch_norm="frozen", lr=_UNNORMED * Recipe().peak_lr)
+
+
+def _tuned(
+    model: Model, shop: Workshop, epochs: int, *, keep_values: bool, batch_norm: BatchNorm = "batch",
+    lr: float | None = None,
+) -> Model:  # fmt: skip
     if not epochs:
         return model
-    return shop.once(f"fine-tuned, {epochs} epochs", partial(shop.fine_tuned, model, epochs, keep_values=keep_values))
+    make = partial(shop.fine_tuned, model, epochs, keep_values=keep_values, batch_norm=batch_norm, lr=lr)
+    return shop.once(f"fine-tuned, {epochs} epochs", make)

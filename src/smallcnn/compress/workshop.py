@@ -2,14 +2,15 @@
 
 Each result of a step is kept in the folder as a model file, NUMBER-NAME.safetensors, with its row in rows.json. A
 command that is repeated after an interruption finds them and continues after the last one; an interrupted training run
-resumes where it stopped.
+resumes where it stopped. Other tries with the same images have folders of their own in it, see `branch`.
 """
 
+import copy
 import hashlib
 import json
 import re
+import zlib
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,18 @@ from typing import Any
 import numpy as np
 
 from smallcnn import runtime
-from smallcnn.compress.latency import milliseconds
+from smallcnn.compress import clock
+from smallcnn.compress.clock import Clock
+from smallcnn.compress.latency import int8_milliseconds, milliseconds
 from smallcnn.cost.profile import profile
 from smallcnn.data import holdout
 from smallcnn.data.loader import prepared_batches
 from smallcnn.data.sources import Data, Source
-from smallcnn.errors import CompileError, DataError
+from smallcnn.data.split import Split
+from smallcnn.errors import CompileError, DataError, GraphError
 from smallcnn.evaluate import evaluate
-from smallcnn.ir import ops
+from smallcnn.image.fit import Preprocessing
+from smallcnn.ir.graph import Graph
 from smallcnn.model import store
 from smallcnn.model.facts import TrainedOn
 from smallcnn.model.model import Model
@@ -32,16 +37,19 @@ from smallcnn.system import lock
 from smallcnn.system.files import make_folder, write
 from smallcnn.tasks.attributes import Attributes
 from smallcnn.tasks.classification import Classification
-from smallcnn.train.recipe import Recipe
+from smallcnn.train.recipe import BatchNorm, Recipe
 
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the report. `score` is the task's, from 0 to 1; `bytes` are those of the model file.
+    """One line of the report. `score` is the task's, from 0 to 1; `bytes` are those of the packed model file.
 
-    `milliseconds` are those that the compiler expects of one thread; None if it does not support the network.
+    `zipped_bytes` are those of the file that is not packed, deflated as zip does. `milliseconds` are those that the
+    compiler expects of one thread, `int8_milliseconds` the same once the network is quantized; None if it does not
+    support the network. `measured_milliseconds` are those of the compiled network, None if it was not timed. `integer`
+    says whether the network computes with bytes.
     """
 
     name: str
@@ -50,6 +58,10 @@ class Row:
     mult_adds: int
     parameters: int
     milliseconds: float | None
+    zipped_bytes: int
+    int8_milliseconds: float | None
+    measured_milliseconds: float | None = None
+    integer: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,16 +88,39 @@ class Workshop:
     ) -> None:
         self.original, self.means = model, means
         self.rows: list[Row] = []
+        self._structures: list[str] = []  # of the networks of the rows
         self.source, self.part = labelled(model, data, root, same=trains)
         make_folder(means.folder)
         self._check_same({"weights": _digest(model), "images": self.source.fingerprint, "seed": means.seed} | asked)
-        self._teacher = means.folder / "original.safetensors"
+        self._teacher = means.folder / _ORIGINAL
         if not self._teacher.is_file():
             store.save(model, self._teacher)
+        self.clock = Clock(model, means.folder)
+        self._times: dict[str, tuple[float | None, float | None]] = {}
         self._kept = self._read_rows()
         self.judged = 0
         self.score = ""
         self._keep("original", self._teacher, model)
+
+    def branch(self, name: str, *, part: str | None = None, say: Say | None = None) -> "Workshop":
+        """A workshop for another try with the same images, whose results are in a folder of that name in this one's.
+
+        Its rows begin with those there are, or if another split than before is to judge, with the original's.
+        """
+        made = copy.copy(self)
+        made.means = replace(self.means, folder=self.means.folder / name, say=say or self.means.say)
+        make_folder(made.means.folder)
+        made._kept = made._read_rows()
+        made.rows, made._structures = list(self.rows), list(self._structures)
+        if part is not None and part != self.part:
+            made.part, made.rows, made._structures = part, [], []
+            made._keep("original", self._teacher, self.original)
+        return made
+
+    def report(self) -> tuple[Row, ...]:
+        """The rows, with the times that were measured."""
+        rows = zip(self.rows, self._structures, strict=True)
+        return tuple(replace(row, measured_milliseconds=self.clock.known(key)) for row, key in rows)
 
     def once(self, name: str, make: Callable[[], Model]) -> Model:
         """The model that `make` gives, kept in the folder, with a row in the report; made only if it is not there."""
@@ -98,10 +133,14 @@ class Workshop:
         self._keep(name, file, model)
         return model
 
-    def fine_tuned(self, model: Model, epochs: int, *, keep_values: bool = False) -> Model:
+    def fine_tuned(
+        self, model: Model, epochs: int, *, keep_values: bool = False, batch_norm: BatchNorm = "batch",
+        sparsity: float = 0.0, lr: float | None = None,
+    ) -> Model:  # fmt: skip
         """The model after `epochs` of the ordinary training loop, a classifier with the original as its teacher.
 
-        With `keep_values`, zeros stay zero and equal weights of a layer equal.
+        With `keep_values`, zeros stay zero, equal weights of a layer equal, and hashed ones hashed; `sparsity` is that
+        of the recipe. Without `lr`, the learning rate is that of a trained network.
         Raises KeyboardInterrupt after Ctrl-C and a checkpoint.
         """
         from smallcnn.train.run import train
@@ -110,30 +149,16 @@ class Workshop:
         result = train(
             model, self.source, folder, teacher=self._teacher if self._teaches() else None, resume=True,
             device=self.means.device, threads=self.means.threads, workers=self.means.workers, epochs=epochs,
-            head_epochs=0, layer_decay=1.0, seed=self.means.seed, keep_values=keep_values,
+            head_epochs=0, layer_decay=1.0, seed=self.means.seed, keep_values=keep_values, sparsity=sparsity, lr=lr,
+            batch_norm=batch_norm,
         )  # fmt: skip
         if not result.finished:
             raise KeyboardInterrupt
-        return store.load(result.best)
-
-    def settled(self, model: Model) -> Model:
-        """The model with batch-norm statistics of its own, as it is not trained again; the same without batch norm."""
-        from smallcnn.train.renorm import reestimate
-
-        if not any(isinstance(node.op, ops.BatchNorm) for node in model.graph):
-            return model
-        return reestimate(
-            model, self.source.splits["train"], seed=self.means.seed, device=self.means.device,
-            workers=self.means.workers,
-        )  # fmt: skip
+        return store.load(result.last if sparsity else result.best)  # the best epoch may be one of little sparsity
 
     def calibration(self) -> np.ndarray:
         """Some images of the train split as network input, uint8 (N, H, W, C)."""
-        split = self.source.splits["train"]
-        some = split.subset(np.linspace(0, len(split) - 1, min(len(split), _CALIBRATION)).round().astype(int).tolist())
-        preprocessing = self.original.preprocessing
-        batches = list(prepared_batches(some, preprocessing, batch_size=runtime.BATCH, workers=self.means.workers))
-        return np.concatenate([batch.images for batch in batches])
+        return calibration(self.source.splits["train"], self.original.preprocessing, self.means.workers)
 
     def judge(self, model: Model) -> float:
         """The score of a model on the split that judges, in ONNX Runtime."""
@@ -148,17 +173,20 @@ class Workshop:
 
     def _keep(self, name: str, file: Path, model: Model) -> None:
         """Adds the row of a model, judged now unless it was before."""
-        stored = self._kept.get(file.name)
-        if stored is None or stored["row"]["name"] != name:
-            cost = profile(model.graph)
-            expected = None
-            with suppress(CompileError):
-                expected = milliseconds(model.graph)
-            row = Row(name, self.judge(model), file.stat().st_size, cost.mult_adds, cost.parameters, expected)
+        stored, key = self._kept.get(file.name), clock.structure(model.graph)
+        if stored is None or stored["row"]["name"] != name or stored["row"].keys() != _COLUMNS:
+            if key not in self._times:
+                self._times[key] = _expected(model.graph)
+            cost, (expected, as_int8) = profile(model.graph), self._times[key]
+            row = Row(
+                name, self.judge(model), file.stat().st_size, cost.mult_adds, cost.parameters, expected,
+                len(zlib.compress(store.content(model))), as_int8, integer=model.graph.integer,
+            )  # fmt: skip
             self._kept[file.name] = {"row": asdict(row), "score": self.score, "judged": self.judged}
             write(self.means.folder / _ROWS, json.dumps(self._kept, indent=1).encode())
         else:
             row, self.score, self.judged = Row(**stored["row"]), stored["score"], stored["judged"]
+        self._structures.append(key)
         self.rows.append(row)
         self.means.say(
             f"{name}: {self.score.replace('_', ' ')} {row.score:.2%}, {row.mult_adds / 1e6:,.2f} M Mult-Adds, "
@@ -174,7 +202,7 @@ class Workshop:
             raise DataError(f"{folder}: not empty, and no results of a compression; name another folder")
         text = json.dumps(asked, indent=1, sort_keys=True)
         if before and before != text:
-            if any(folder.glob("[1-9]*")):
+            if any(path.name not in _BEFORE for path in others):
                 raise DataError(
                     f"{folder} holds results of another run ({_differing(before, asked)} differ); delete it, or name "
                     "another folder"
@@ -190,6 +218,13 @@ class Workshop:
 
 _CALIBRATION = 128
 """Images that weights are replaced for."""
+
+
+def calibration(split: Split, preprocessing: Preprocessing, workers: int | None) -> np.ndarray:
+    """Some images of a split as network input, uint8 (N, H, W, C)."""
+    some = split.subset(np.linspace(0, len(split) - 1, min(len(split), _CALIBRATION)).round().astype(int).tolist())
+    batches = list(prepared_batches(some, preprocessing, batch_size=runtime.BATCH, workers=workers))
+    return np.concatenate([batch.images for batch in batches])
 
 
 def labelled(model: Model, data: Data, root: str | Path | None, *, same: bool = True) -> tuple[Source, str]:
@@ -219,7 +254,19 @@ def labelled(model: Model, data: Data, root: str | Path | None, *, same: bool = 
     return source, "test" if "test" in source.splits else "val"
 
 
-_ROWS, _ASKED = "rows.json", "asked.json"
+_ROWS, _ASKED, _ORIGINAL = "rows.json", "asked.json", "original.safetensors"
+_BEFORE = (_ROWS, _ASKED, _ORIGINAL, clock.FILE)
+"""Files that there are before the first result."""
+_COLUMNS = Row.__dataclass_fields__.keys()
+
+
+def _expected(graph: Graph) -> tuple[float | None, float | None]:
+    """The ms that the compiler expects of a network, and of its quantized form; None if it does not support it."""
+    try:
+        whole = milliseconds(graph)
+        return whole, whole if graph.integer else int8_milliseconds(graph)
+    except (CompileError, GraphError):
+        return None, None
 
 
 def _digest(model: Model) -> str:
