@@ -31,6 +31,15 @@ def test_it_costs_as_much_as_ssdlite(resolution, classes):
     assert of["anchor_free"].parameters < of["ssdlite"].parameters
 
 
+@pytest.mark.parametrize("resolution", [96, 150, 320])
+@pytest.mark.parametrize("backbone", [name for name in zoo.names() if name not in ("anchor_free", "ssd", "ssdlite")])
+def test_every_classifier_is_a_backbone(backbone, resolution):
+    """Also those whose pools have no padding, such as SqueezeNet's: the neck joins the classifier's own maps."""
+    alone = zoo.parse(backbone).build(resolution=resolution)
+    graph = zoo.parse(f"anchor_free:backbone={backbone}").build(resolution=resolution, classes=3)
+    assert graph["neck2.add"].shape[:2] == alone[alone.features].shape[:2]
+
+
 def test_options_out_of_range():
     with pytest.raises(GraphError, match=r"^neck must be 1 to 1024, not 0$"):
         zoo.anchor_free(neck=0)

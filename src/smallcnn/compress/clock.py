@@ -2,8 +2,7 @@
 
 Other programs slow down what is timed with them. So the network and the original take turns, in blocks of 0.2 s; the
 lower quartile of its runs counts for either; and the result is the ratio of the two times the time of the original,
-which is the least of three at the beginning. Noise that lasts a minute slows both alike, and a burst of it is in the
-upper half of the runs.
+which is the least of three at the beginning. Noise that lasts slows both alike, and short noise is in the slower runs.
 """
 
 import hashlib

@@ -68,7 +68,7 @@ def _repeats(model: Model) -> bool:
 
 
 def _ratios(model: Model) -> dict[str, np.ndarray]:
-    """The ratios of the scales of outputs (out,) with which layers that share their weights go on doing so."""
+    """The ratios of the scales of outputs (out,) with which layers keep their shared weights shared."""
     norms = {layer: norm for norm, layer in foldable(model.graph).items()}
     found = {}
     for name, weight in _layers(model).items():

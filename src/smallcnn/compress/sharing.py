@@ -12,15 +12,13 @@ from smallcnn.ir import ops
 from smallcnn.model import store
 from smallcnn.model.codecs.packing import pack
 from smallcnn.model.model import Model
-from smallcnn.train.recipe import BatchNorm, Recipe
+from smallcnn.train.recipe import GENTLER, BatchNorm, Recipe
 from smallcnn.transform.share.hashed import check_share, hashed
 from smallcnn.transform.share.layers import shortened
 from smallcnn.transform.share.low_rank import low_rank
 from smallcnn.transform.share.product import Codewords, quantize_products
 from smallcnn.transform.share.sharing import Sharing, share
 
-_UNNORMED = 0.01
-"""Share of the usual learning rate at which a trained network without batch norm goes on."""
 _FACTS, _TRAINED = 500, 800
 """Bytes for the facts that later steps add to a file, and more for those of training."""
 _ENOUGH = 0.97
@@ -116,7 +114,7 @@ class Hash(_Tuned):
     """Hashes weights within layers, into `share` as many values as weights; then trains the values for `epochs`.
 
     Little of what the network knew is left, so it is trained at the usual rate, as from scratch, or without batch norm
-    at a tenth of it. At last all weights are rounded to 11 bits, as half floats have, which halves their packed bytes.
+    at a tenth of it. Then all weights are rounded to 11 bits, as half floats have, which halves their packed bytes.
     """
 
     kind: ClassVar[str] = "hashed"
@@ -215,7 +213,7 @@ def _replaced(model: Model, shop: Workshop, change: Callable[..., tuple[Model, A
 
 def _tuned_values(model: Model, shop: Workshop, epochs: int) -> Model:
     """Trained as a network without batch norm: what is left of it are the scales of the shared values."""
-    return _tuned(model, shop, epochs, keep_values=True, batch_norm="frozen", lr=_UNNORMED * Recipe().peak_lr)
+    return _tuned(model, shop, epochs, keep_values=True, batch_norm="frozen", lr=GENTLER * Recipe().peak_lr)
 
 
 def _tuned(

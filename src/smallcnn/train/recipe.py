@@ -17,6 +17,8 @@ Precision = Literal["auto", "float32", "bfloat16"]
 
 _RATE = {"sgd": 0.1, "adam": 0.001, "adamw": 0.002, "rmsprop": 0.03}  # learning rate per 64 images of a batch
 _DECAY = {"sgd": 5e-4, "adam": 0.0, "adamw": 0.05, "rmsprop": 4e-5}
+GENTLE, GENTLER = 0.1, 0.01
+"""Factors on the usual learning rate for a run from trained weights, with and without batch norm."""
 
 
 def _about(default: Any, text: str) -> Any:

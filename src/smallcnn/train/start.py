@@ -23,7 +23,7 @@ from smallcnn.tasks.detection import Detection
 from smallcnn.tasks.kinds import TASKS
 from smallcnn.tasks.labels import match_labels
 from smallcnn.train import recipes, slimming
-from smallcnn.train.recipe import Augment, Recipe
+from smallcnn.train.recipe import GENTLE, GENTLER, Augment, Recipe
 from smallcnn.train.settings import Origin
 from smallcnn.train.start_detector import from_detector, over_backbone, usual_detector
 from smallcnn.transform.adapt import classifier, keep, with_classes, with_resolution
@@ -31,10 +31,6 @@ from smallcnn.transform.undecided import decision
 
 _SMALL = 64
 """Largest side, in pixels, at which images are used uncropped and "auto" augments as for small images."""
-
-_GENTLE, _GENTLER = 0.1, 0.01
-"""Factors on the usual learning rate for a run from trained weights, with and without batch norm."""
-
 
 _FIT: Fit = "stretch"
 """The fit of detectors, as SSD's: the whole image, as objects may be anywhere."""
@@ -227,7 +223,7 @@ def settled(recipe: Recipe, source: Source, start: Start) -> Recipe:
     factor = 1.0
     if start.origin and recipe.lr is None:
         normed = any(isinstance(node.op, ops.BatchNorm) for node in start.graph) and not recipe.quantize
-        factor = _GENTLE if normed else _GENTLER
+        factor = GENTLE if normed else GENTLER
     return replace(recipe, augment=augment, mirror=mirror, lr=factor * recipe.peak_lr, weight_decay=recipe.decay)
 
 

@@ -13,9 +13,9 @@ With 96 channels the head over MobileNetV2 costs as much as SSDLite's.
 
 from typing import Annotated, Unpack
 
-from smallcnn.ir.builder import Builder
+from smallcnn.ir.builder import Builder, PaddingLike
 from smallcnn.ir.graph import Graph, Node
-from smallcnn.ir.ops import Detect
+from smallcnn.ir.ops import Detect, Padding
 from smallcnn.zoo import anchors
 from smallcnn.zoo.backbones import backbone as body_of
 from smallcnn.zoo.options import NETWORK, Allowed, Common
@@ -64,11 +64,18 @@ def _neck(g: Builder, first: Node, last: Node, channels: int) -> list[Node]:
     low, high = (g.conv_bn(x, channels, name=f"neck{i}.reduce") for i, x in enumerate((first, last), start=1))
     up = g.resize(high, *low.shape[:2], mode="nearest", name="neck1.up")
     low = _separable(g, g.add(low, up, name="neck1.add"), channels, "neck1.fuse")
-    down = _separable(g, low, channels, "neck2.down", stride=2)
+    down = _separable(g, low, channels, "neck2.down", stride=2, padding=_padding(low, high))
     high = _separable(g, g.add(high, down, name="neck2.add"), channels, "neck2.fuse")
     return [low, high, _separable(g, high, channels, "neck3.down", stride=2)]
 
 
-def _separable(g: Builder, x: Node, out: int, name: str, stride: int = 1) -> Node:
-    x = g.depthwise_bn(x, kernel=_KERNEL, stride=stride, name=f"{name}.depthwise")
+def _padding(low: Node, high: Node) -> Padding:
+    """What makes of one map another, of half its size rounded up, or down as after a pool without padding."""
+    sides = zip(low.shape[:2], high.shape[:2], strict=True)
+    down, right = (max(0, 2 * (small - 1) + _KERNEL - large) for large, small in sides)
+    return (down // 2, down - down // 2), (right // 2, right - right // 2)
+
+
+def _separable(g: Builder, x: Node, out: int, name: str, stride: int = 1, padding: PaddingLike = "same") -> Node:
+    x = g.depthwise_bn(x, kernel=_KERNEL, stride=stride, padding=padding, name=f"{name}.depthwise")
     return g.conv_bn(x, out, name=f"{name}.pointwise")
