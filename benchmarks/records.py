@@ -166,7 +166,7 @@ def slug(name: str) -> str:
 
 def processor(name: str, about: Mapping[str, str]) -> str:
     """A short name, with the generation if /proc/cpuinfo tells a known one."""
-    name = " ".join(re.sub(r"\((?:R|TM)\)|\bCPU\b|@.*|\b\d+-Core\b|\bProcessor\b", "", name).split())
+    name = " ".join(re.sub(r"\((?:R|TM)\)|\bCPU\b|@.*|\b\d+-Core\b|\bProcessor\b|\(family .*?\)", "", name).split())
     given = about.get("vendor_id"), about.get("cpu family"), about.get("model")
     for vendor, family, models, generation in _GENERATIONS:
         if given in {(vendor, str(family), str(model)) for model in models}:

@@ -15,6 +15,7 @@ from smallcnn.errors import WriteError
 PROCESSORS = [
     ("Intel(R) Xeon(R) Processor", ("GenuineIntel", 6, 207), "Intel Xeon (Emerald Rapids)"),
     ("Intel(R) Core(TM) i5-7200U CPU @ 2.50GHz", ("GenuineIntel", 6, 142), "Intel Core i5-7200U (Skylake)"),
+    ("AMD EPYC (family 25, model 17)", ("AuthenticAMD", 25, 17), "AMD EPYC (Zen 4)"),
     ("AMD EPYC 7B13 64-Core Processor", ("AuthenticAMD", 25, 1), "AMD EPYC 7B13 (Zen 3)"),
     ("AMD Ryzen 9 7950X 16-Core Processor", ("AuthenticAMD", 25, 97), "AMD Ryzen 9 7950X (Zen 4)"),
     ("AMD EPYC 9B45", ("AuthenticAMD", 26, 2), "AMD EPYC 9B45 (Zen 5)"),

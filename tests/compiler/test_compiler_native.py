@@ -477,6 +477,35 @@ class TestTargets:
     def test_host_is_a_target(self):
         assert targets.parse("host").name in targets.names()
 
+    # The flags of three processors, with what a virtual machine left out or made of them.
+    @pytest.mark.skipif(platform.machine() != "x86_64" or sys.platform != "linux", reason="flags of x86, as of Linux")
+    @pytest.mark.parametrize(
+        ("more", "level"),
+        [
+            ("", "avx2"),  # a Zen 4 whose hypervisor hides AVX-512
+            ("avx_vnni", "avxvnni"),
+            ("avx512f avx512dq avx512cd avx512bw avx512vl", "avx512"),
+            ("avx512f avx512dq avx512cd avx512bw avx512vl avx512_vnni", "avx512"),  # Cascade Lake: no VBMI
+            ("avx512f avx512dq avx512cd avx512bw avx512vl avx512_vnni avx512vbmi avx512_vbmi2", "vnni"),
+            ("-avx2", "sse41"),
+            ("-movbe", "sse41"),
+        ],
+    )
+    def test_host_has_the_level_of_its_flags(self, more, level, monkeypatch):
+        plain = "ssse3 fma cx16 sse4_1 sse4_2 movbe popcnt avx f16c abm bmi1 avx2 bmi2 sha_ni vaes"
+        flags = {*plain.split(), *more.split()} - {more[1:]}
+        monkeypatch.setattr(targets, "cpu_flags", lambda: frozenset(flags))
+        assert targets.host().level == level
+
+    def test_a_level_that_is_here_is_one_that_the_file_finds(self, library):
+        """native/cpu.h asks the processor itself."""
+        c = ctypes.CDLL(str(library))
+        for name in targets.names():
+            target = targets.parse(name)
+            if target.platform == targets.host().platform:
+                found = all(c.smallcnn_has(feature.encode()) for feature in target.features)
+                assert found == targets.runs_here(target), name
+
     @pytest.mark.parametrize("name", ["", "x86-64", "x86-64-linux-avx1024", "arm-64-linux-avx2", "wasm-avx2", "HOST"])
     def test_unknown(self, name):
         with pytest.raises(SmallcnnError, match="no target"):

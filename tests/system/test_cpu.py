@@ -166,3 +166,19 @@ def test_a_process_kept_to_one_core():
 def test_which_processors_sum_bytes_exactly(flags, exact, monkeypatch):
     monkeypatch.setattr(cpu, "cpu_flags", lambda: frozenset(flags))
     assert cpu.sums_bytes_exactly() is exact
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names as Linux tells them")
+@pytest.mark.parametrize(
+    ("told", "name"),
+    [
+        ("model name\t: AMD EPYC\ncpu family\t: 25\nmodel\t\t: 17\n", "AMD EPYC (family 25, model 17)"),
+        ("cpu family\t: 25\nmodel\t\t: 1\nmodel name\t: AMD EPYC\n\nmodel\t: 2\n", "AMD EPYC (family 25, model 1)"),
+        ("model name\t: AMD EPYC 7763 64-Core\ncpu family\t: 25\nmodel\t\t: 1\n", "AMD EPYC 7763 64-Core"),
+        ("model name\t: ARMv8 Processor\n", "ARMv8 Processor"),
+    ],
+)
+def test_a_name_that_could_be_several_processors_has_their_numbers(told, name, tmp_path):
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/cpuinfo").write_text(told)
+    assert cpu.cpu_name(tmp_path) == f"{name}, {os.cpu_count()} cores"

@@ -83,15 +83,26 @@ _LEVELS = {
     "simd128": _Level(("wasm_simd128",), (), 4, 16),
 }
 _BEST_FIRST: dict[str, tuple[str, ...]] = {
-    "vnni": ("AVX512_Zen4", "AVX512_Zen5", "AVX512_SapphireRapids", "avx512_vbmi2"),
+    "vnni": ("AVX512_Zen4", "AVX512_Zen5", "AVX512_SapphireRapids"),
     "avx512": ("AVX512_Skylake",),
-    "avxvnni": ("avx_vnni",),
+    "avxvnni": (),
     "avx2": ("AVX2",),
     "sse41": ("SSE41",),
     "dotprod": ("ARMDotProd",),
     "neon": (),
 }
-"""What shows that this machine has a level, any of: features of Halide, and flags of Linux where Halide sees none."""
+"""Halide's features that show a level, any of them, the best level first."""
+_SSE41_FLAGS = frozenset({"ssse3", "cx16", "sse4_1"})
+_AVX2_FLAGS = _SSE41_FLAGS | {"fma", "sse4_2", "movbe", "popcnt", "avx", "f16c", "bmi1", "avx2", "bmi2", "abm"}
+_AVX512_FLAGS = _AVX2_FLAGS | {"avx512f", "avx512dq", "avx512cd", "avx512bw", "avx512vl"}
+_FLAGS = {
+    "vnni": _AVX512_FLAGS | {"avx512vbmi", "avx512_vbmi2", "avx512_vnni"},
+    "avx512": _AVX512_FLAGS,
+    "avxvnni": _AVX2_FLAGS | {"avx_vnni"},
+    "avx2": _AVX2_FLAGS,
+    "sse41": _SSE41_FLAGS,
+}
+"""What a level of x86 needs, as native/cpu.h, in the words of Linux."""
 _X86, _ARM = ("avx2", "sse41", "avxvnni", "avx512", "vnni"), ("neon", "dotprod")
 _PLATFORMS = {
     "x86-64-linux": _Platform("x86-64-linux", "x86_64-linux-gnu", (".so", ".o"), _X86),
@@ -157,12 +168,19 @@ def runs_here(target: Target) -> bool:
 
 
 def _is_here(level: str) -> bool:
-    """Whether this machine has the instructions of a level of its platform."""
+    """Whether this machine has the instructions of a level of its platform.
+
+    Linux decides on x86: Halide knows processors of AMD by their number, and a virtual machine may lack instructions
+    that its processor has.
+    """
     import halide
 
-    signs, here, flags = _BEST_FIRST[level], halide.get_host_target(), cpu_flags()
-    known = halide.TargetFeature.__members__
-    return not signs or any(here.has_feature(known[sign]) if sign in known else sign in flags for sign in signs)
+    if level in _FLAGS and (flags := cpu_flags()):
+        return _FLAGS[level] <= flags
+    if not _LEVELS[level].features:  # any of the platform
+        return True
+    here = halide.get_host_target()
+    return any(here.has_feature(halide.TargetFeature.__members__[sign]) for sign in _BEST_FIRST[level])
 
 
 def _target(platform: str, level: str) -> Target:

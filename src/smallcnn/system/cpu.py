@@ -9,26 +9,37 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 
-def cpu_name() -> str:
-    """The processor's name from its vendor, with the number of the machine's cores. Caches are named after it."""
+def cpu_name(root: Path = Path("/")) -> str:
+    """The processor's name from its vendor, with the number of the machine's cores. Caches are named after it.
+
+    A virtual machine may be told no more than "AMD EPYC"; the processor's numbers follow such a name. `root` contains
+    /proc.
+    """
     name = platform.processor() or platform.machine()
-    cpuinfo, board = Path("/proc/cpuinfo"), Path("/proc/device-tree/model")
+    cpuinfo, board = root / "proc/cpuinfo", root / "proc/device-tree/model"
     if sys.platform == "darwin":
         asked = subprocess.run(
             ["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True, check=False
         )
         name = asked.stdout.strip() or name
     elif cpuinfo.exists():
-        models = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        name = models[0] if models else board.read_text().strip("\0\n") if board.exists() else name
+        about = _first_of(cpuinfo.read_text())
+        name = about.get("model name") or (board.read_text().strip("\0\n") if board.exists() else name)
+        if {"cpu family", "model"} <= about.keys() and not any(letter.isdigit() for letter in name):
+            name += f" (family {about['cpu family']}, model {about['model']})"
     return f"{name}, {os.cpu_count()} cores"
 
 
 def cpu_flags() -> frozenset[str]:
     """What Linux says that the processor and the system support, in its words; empty elsewhere."""
     cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    return frozenset(next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), []))
+    return frozenset(_first_of(cpuinfo.read_text()).get("flags", "").split() if cpuinfo.exists() else ())
+
+
+def _first_of(cpuinfo: str) -> dict[str, str]:
+    """The entries of /proc/cpuinfo for its first processor."""
+    lines = (line.partition(":") for line in cpuinfo.partition("\n\n")[0].splitlines())
+    return {name.strip(): value.strip() for name, _, value in lines}
 
 
 def sums_bytes_exactly() -> bool:
