@@ -22,9 +22,11 @@ from smallcnn.compiler.specs import Machine, Native, Spec
 from smallcnn.errors import CompileError
 from smallcnn.system.cache import cache_folder, keep, recalled
 
-_LLVM = "-vectorize-slp=false"
+_LLVM = "-vectorize-slp=false -x86-machine-combiner=false"
 """LLVM flags. The superword vectorizer packs a tile's pixel addresses into vectors and unpacks them in the innermost
-loop: 55 instead of 95 GFLOP/s for a 3x3 convolution."""
+loop: 55 instead of 95 GFLOP/s for a 3x3 convolution. The machine combiner adds products of bytes to each other before
+it adds them to their sum, for which a tile has no registers: sums go through the stack, and at unlucky addresses take
+twice the time."""
 
 Report = Callable[[int, int], None]
 

@@ -145,8 +145,8 @@ class Estimator:
         layer, fit, model = layers[i], self.fit, self.model
         inner, out, weight = i < len(layers) - 1, layer.output.storage, SIZES[layer.weight_number]
         width, size = self.vector * weight * self._dot(layer), SIZES[out.number]
-        reads, (strips, share) = self._reads(layers, i), self._strips(layers, rows)
         lanes = layer.lanes(self.vector)
+        reads, (strips, share) = self._reads(layers, i), self._strips(layers, rows)
         columns, tiles = self._tiles(layer, inner, tile, rows, strips, share)
         if shares > 1:
             share = math.ceil(shares / self.threads) / shares
@@ -161,7 +161,9 @@ class Estimator:
 
         # A tile's weights come from the first level, or the next where they do not fit; at the start of a strip from
         # the level that holds what the kernel keeps; for the first time from the third.
-        panel, weights = tile.vectors * width * reads.terms, lanes * width // self.vector * reads.terms
+        weights = lanes * width // self.vector * reads.terms
+        width *= 2 if tile.widened else 1
+        panel = tile.vectors * width * reads.terms
         strip, room = reads.bytes * share / strips, fit.panel * model.first_level_bytes
         kept = self._rate(weights + (self.kept(layers, rows) if rows else strip))
         source = 0.0 if strip + min(panel, room / 2) <= room else tile.pixels * width / self.vector / kept
@@ -170,6 +172,8 @@ class Estimator:
         again = self._term(layer, tile, extra, source + tile.vectors * width / kept)
         time = strips * columns * tiles * (reads.terms * usual + start)
         time += columns * reads.terms * strips * (again - usual)
+        if tile.widened:
+            time += columns * strips * fit.converted * tile.vectors * reads.terms / model.loads_per_ns
         if not self.warm:
             time += fit.cold * weights * (share if shares > 1 else 1) / model.third_level_bytes_per_ns
 
@@ -223,7 +227,7 @@ class Estimator:
         model, p, v = self.model, tile.pixels, tile.vectors
         several = 2 if layer.bytes and self._dot(layer) == 2 else 1  # a product of pairs and an addition
         limits = (
-            (p * v + self._widened(layer, v)) / self._products(layer),
+            (p * v + (0.0 if tile.widened else self._widened(layer, v))) / self._products(layer),
             (p + extra) / (model.broadcasts_per_ns if v > 1 else model.loads_per_ns) + v / model.loads_per_ns,
             model.multiply_add_latency_ns,
             (several * p * v + v + (p if v > 1 else 0) + extra + 2 / tile.unroll) / model.operations_per_ns,

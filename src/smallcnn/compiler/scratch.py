@@ -1,8 +1,11 @@
-"""Working memory of a kernel, per thread: strips of what its stages compute, and a tile of converted bytes.
+"""Working memory of a kernel, per thread: strips of what its stages compute, a tile of converted bytes, and a panel of
+widened weights.
 
 Where a level multiplies bytes in another form, a matrix product converts those of a tile of pixels before it adds up
 their products. A layer of many channels has too many for the stack. Within a kernel the stage before converts them.
 """
+
+import math
 
 from smallcnn.compiler.specs import Chain, Conv, Depthwise, Machine, Pointwise, Pool, Separable, Spec
 from smallcnn.compiler.storage import up
@@ -20,13 +23,14 @@ def scratch_bytes(spec: Spec, machine: Machine) -> int:
     """Bytes that a thread needs to run the kernel."""
     match spec:
         case Chain():
-            return _chain(spec, machine) + _tile(spec.stages[0], machine)
+            panels = sum(_panel(stage, machine) for stage in (*spec.stages, spec.last))
+            return _chain(spec, machine) + _tile(spec.stages[0], machine) + panels
         case Separable():
             sink, window = spec.depthwise.sink, spec.depthwise.window
             size = _size(spec.depthwise, spec, machine)
-            return sink.lanes * window.out_width * (spec.rows + 1) * size + _SLACK
+            return sink.lanes * window.out_width * (spec.rows + 1) * size + _SLACK + _panel(spec, machine)
         case _:
-            return getattr(spec, "scratch_bytes", 0) + _tile(spec, machine)
+            return getattr(spec, "scratch_bytes", 0) + _tile(spec, machine) + _panel(spec, machine)
 
 
 def _chain(spec: Chain, machine: Machine) -> int:
@@ -60,13 +64,31 @@ def _tile(stage: Spec, machine: Machine) -> int:
     if isinstance(stage, Conv) and not (stage.direct or stage.image):  # its strip holds them
         return 0
     of = stage.bytes
-    rows, columns = stage.window.kernel if isinstance(stage, Conv) else (1, 1)
+    first, *more = _terms(stage, machine)
+    return _kept(of.converted(first, machine) * math.prod(more) * stage.tile.pixels * of.size(machine))
+
+
+def _panel(stage: Spec, machine: Machine) -> int:
+    """Bytes of a panel of weights, widened; 0 where the stack holds them."""
+    if not isinstance(stage, Pointwise | Conv | Separable) or stage.bytes is None or not stage.tile.widened:
+        return 0
+    first, *more = _terms(stage, machine)
+    terms = up(first, stage.bytes.dot(machine)) * math.prod(more)
+    return _kept(terms * stage.tile.vectors * machine.vector * stage.bytes.size(machine))
+
+
+def _terms(stage: Pointwise | Conv | Separable, machine: Machine) -> tuple[int, ...]:
+    """Extents of a sum's terms, the first one's neighbours in memory, see `kernels.conv`."""
     channels = stage.source.channels
-    if not (isinstance(stage, Conv) and stage.image):
-        channels = up(channels, of.dot(machine))
-    if isinstance(stage, Conv) and stage.window.dilation[1] > 1:
-        lanes = columns * of.converted(channels, machine)
-    else:
-        lanes = of.converted(columns * channels, machine)
-    bytes_ = lanes * rows * stage.tile.pixels * of.size(machine)
-    return bytes_ + _BLOCK if bytes_ > _STACK else 0
+    assert stage.bytes is not None
+    if not isinstance(stage, Conv):
+        return (up(channels, stage.bytes.dot(machine)),)
+    if not stage.image:
+        channels = up(channels, stage.bytes.dot(machine))
+    rows, columns = stage.window.kernel
+    return (channels, columns, rows) if stage.window.dilation[1] > 1 else (columns * channels, rows)
+
+
+def _kept(size: int) -> int:
+    """An array's bytes; 0 where the stack holds it."""
+    return size + _BLOCK if size > _STACK else 0

@@ -8,6 +8,7 @@ threads share lanes or pixels. The plan takes the first; `tune` times the first 
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from smallcnn.compiler.calls import Context
 from smallcnn.compiler.choice import Choice
@@ -19,6 +20,10 @@ from smallcnn.ir import ops
 
 _WASTE = 1.35
 """Sums that a tile may compute for each that is wanted, at a row's end or in the last vectors."""
+_PASSES = 3
+"""Tiles of pixels that pass a panel of weights, at least, where these are widened once for all."""
+_PANEL_BYTES = 32 * 1024
+"""Of widened weights, at most: with those of more channels each tile would read them from the second level."""
 _BUSY = 0.5
 """Registers in use, as a share of those of the largest tile that fits."""
 _LENGTHS = 8
@@ -85,7 +90,13 @@ def _shares(layers: Sequence[Layer], threads: int, vector: int) -> list[int]:
 
 
 def _tiles(layers: Sequence[Layer], i: int, rows: int, shares: int, context: Context) -> Iterator[Tile]:
-    """Tiles of a stage that use the registers well and waste little. Neighbours divide a row where they can.
+    """Tiles of a stage, with weights widened once where that pays."""
+    for tile in _shapes(layers, i, rows, shares, context):
+        yield replace(tile, widened=_widened(layers, i, rows, tile, context))
+
+
+def _shapes(layers: Sequence[Layer], i: int, rows: int, shares: int, context: Context) -> Iterator[Tile]:
+    """Tiles that use the registers well and waste little. Neighbours divide a row where they can.
 
     Besides sums and weights, a pixel takes a register, and products of pairs, which are then added, another.
     """
@@ -117,6 +128,16 @@ def _tiles(layers: Sequence[Layer], i: int, rows: int, shares: int, context: Con
                 yield Tile(pixels, wide, unroll)
             if last and pixels <= rows * out.width and out.width % pixels:
                 yield Tile(pixels, wide, unroll, across=True)
+
+
+def _widened(layers: Sequence[Layer], i: int, rows: int, tile: Tile, context: Context) -> bool:
+    """Whether a tile's weights are widened once: bytes that several tiles of a strip multiply as 16 bits."""
+    layer, out = layers[i], layers[i].output.storage
+    if not layer.bytes or layer.weight is None or layer.bytes.dot(context.machine) != 2:
+        return False
+    height = math.ceil(out.height * rows / layers[-1].output.storage.height) if rows else out.height
+    panel = 2 * layer.weight[0].size * tile.vectors * context.vector
+    return height * out.width >= _PASSES * tile.pixels and panel <= _PANEL_BYTES
 
 
 def _most(wide: int, vectors: int, pixels: int, registers: int) -> int:

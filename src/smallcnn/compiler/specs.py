@@ -70,13 +70,15 @@ Epilogue = tuple[Elementwise, ...]
 class Tile:
     """Sums held in registers: pixels x vectors; `unroll` terms per turn of the innermost loop.
 
-    The pixels are neighbours in a row; `across`: they may run on in the next row.
+    The pixels are neighbours in a row; `across`: they may run on in the next row. `widened`: weights of bytes that are
+    multiplied as 16 bits are widened once for all pixels of a strip.
     """
 
     pixels: int
     vectors: int
     unroll: int = 1
     across: bool = False
+    widened: bool = False
 
 
 @dataclass(frozen=True)

@@ -113,6 +113,8 @@ class ByteTaps(Plane):
         self.woven = woven = hl.Func("woven")
         row, (step_y, step_x) = hl.min(q * dot + t, rows - 1), window.dilation
         value = bordered[c, x - left, y * down + row * step_y - top]
+        if dot == 2:  # a zero is one instruction less than a row again
+            value = hl.select(q * dot + t < rows, value, hl.u8(0))
         woven[t, c, x, q, y] = multiplied(value, of, pipe.machine)
         self.r = r = hl.RDom([(0, dot), (0, columns), (0, several)], "taps")
         shape = (dot, sink.lanes, several, columns)
@@ -138,7 +140,11 @@ class ByteTaps(Plane):
         rows, columns = self.spec.window.kernel
         if rows * columns <= _UNROLLED:
             update.unroll(r[1]).unroll(r[2])
-        woven = self.woven.compute_at(out, co).bound(self.t, 0, self.dot)
+        woven = self.woven.bound(self.t, 0, self.dot)
+        if self.dot == 2:  # few registers: the first rows are done with before the next are interleaved
+            woven.compute_at(self.sum, r[2])
+        else:
+            woven.compute_at(out, co)
         woven.split(c, c, one, vector, EXACT).reorder(one, self.t, c, x, self.q, y).vectorize(one).unroll(self.t)
         woven.unroll(c)
         if rows * columns <= _UNROLLED:

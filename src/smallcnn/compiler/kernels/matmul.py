@@ -80,7 +80,7 @@ class Product:
         out.reorder(ci, pi, po, co, g, *([strips] if rows else []))
         out.vectorize(ci, vector).unroll(ci).unroll(pi)
         self.sum.compute_at(out, po).vectorize(c, vector).unroll(c).unroll(p)
-        self.terms.schedule(self.sum.update(), c, p, tile.unroll, g, tile=(out, po))
+        self.terms.schedule(self.sum.update(), c, p, tile, g, of=out, tiles=po, lanes=co)
         return strips
 
     def finish(self) -> tuple[Any, list[Any]]:

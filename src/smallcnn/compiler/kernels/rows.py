@@ -58,7 +58,7 @@ class Rows:
         out.reorder(ci, xi, xo, inner if rows else y, co, *self.g, *([strips] if rows else []))
         out.vectorize(ci, vector).unroll(ci).unroll(xi)
         self.sum.compute_at(out, xo).vectorize(c, vector).unroll(c).unroll(x)
-        self.terms.schedule(self.sum.update(), c, x, tile.unroll, y, *self.g, tile=(out, xo))
+        self.terms.schedule(self.sum.update(), c, x, tile, y, *self.g, of=out, tiles=xo, lanes=co)
         self.rows = rows
         return strips
 

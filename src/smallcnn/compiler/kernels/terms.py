@@ -12,7 +12,7 @@ from typing import Any
 import halide as hl
 
 from smallcnn.compiler.kernels.pipe import EXACT, GUARD, Pipe, variables
-from smallcnn.compiler.specs import Bytes, Machine, Sink
+from smallcnn.compiler.specs import Bytes, Machine, Sink, Tile
 from smallcnn.compiler.storage import up
 from smallcnn.ir.types import Number
 
@@ -30,6 +30,7 @@ class Terms:
     ) -> None:
         self.pipe, self.of, self.ready = pipe, of, ready
         self.staged: Any = None
+        self.panel: Any = None
         self.vector, lanes, first = pipe.machine.vector, sink.lanes, reduction[0]
         self.dot = of.dot(pipe.machine) if of else 1
         steps = (up(first, self.dot) // self.dot, *reduction[1:])
@@ -54,12 +55,15 @@ class Terms:
 
     def product(self, c: Any, group: Sequence[Any], pixel: Sequence[Any], read: Read) -> Any:
         """One term at a pixel; `read(pixel, k, taps)`."""
-        place = (c % self.vector, self.row, c / self.vector, *group)
         if self.of is None:
+            place = (c % self.vector, self.row, c / self.vector, *group)
             return self.weight[place] * read(pixel, self.k[0], *self.k[1:])
-        weight = self.weight[(self.k[0], *place)]
-        at, taps = self.k[1] * self.dot + self.k[0], self.k[2:]
-        weight, machine = multiplied_by(weight, self.of, self.pipe.machine), self.pipe.machine
+        at, taps, machine = self.k[1] * self.dot + self.k[0], self.k[2:], self.pipe.machine
+        t, lane, row, *more = variables("t", "lane", "row", "of")[: 3 + len(group)]
+        stored = self.weight[(t, lane % self.vector, row, lane / self.vector, *more)]
+        self.panel = hl.Func("panel")
+        self.panel[(t, lane, row, *more)] = multiplied_by(stored, self.of, machine)
+        weight = self.panel[(self.k[0], c, self.row, *group)]
         if self.ready or (self.dot > 2 and not self.of.lowered(machine)):
             return hl.i32(read(pixel, at, *taps)) * hl.i32(weight)
         k, *tap = variables("k", "tap", "row")[: 1 + len(taps)]
@@ -67,23 +71,31 @@ class Terms:
         self.staged[(k, *pixel, *group, *tap)] = multiplied(read(pixel, k, *tap), self.of, machine)
         return hl.i32(self.staged[(at, *pixel, *group, *taps)]) * hl.i32(weight)
 
-    def schedule(self, update: Any, c: Any, pixel: Any, unroll: int, *outer: Any, tile: tuple[Any, Any]) -> None:
+    def schedule(
+        self, update: Any, c: Any, pixel: Any, tile: Tile, *outer: Any, of: Any, tiles: Any, lanes: Any
+    ) -> None:
         """A tile of sums in registers: `outer` loops, then terms, pixels, vectors of lanes.
 
-        Bytes are converted for a whole `tile`: a function and the loop over its tiles.
+        Bytes are converted for a whole tile, in the loop over `tiles` of the function `of`; weights that are widened,
+        for all tiles of the same `lanes`.
         """
+        (one,) = variables("one")
         if self.staged is not None:
-            self.staged.compute_at(*tile)
+            self.staged.compute_at(of, tiles)
             self.staged.vectorize(self.staged.args()[0], max(self.dot, 2) * self.vector, EXACT)
+        if tile.widened:
+            t, lane, *_ = self.panel.args()
+            self.panel.compute_at(of, lanes).bound(t, 0, self.dot).split(lane, lane, one, self.vector, EXACT)
+            self.panel.reorder(t, one, lane).vectorize(t).vectorize(one)
         if self.of is None:
             update.reorder(c, pixel, *self.k, *outer).vectorize(c, self.vector).unroll(c).unroll(pixel)
         else:
-            several, one = variables("several", "one")
+            (several,) = variables("several")
             dot, *steps = self.k
             update.split(c, several, one, self.vector, EXACT).reorder(dot, one, several, pixel, *steps, *outer)
             update.atomic().vectorize(dot, self.dot).vectorize(one, self.vector).unroll(several).unroll(pixel)
-        if unroll > 1:
-            update.unroll(self.k[1 if self.of else 0], unroll, GUARD)
+        if tile.unroll > 1:
+            update.unroll(self.k[1 if self.of else 0], tile.unroll, GUARD)
 
 
 def multiplied(value: Any, of: Bytes | None, machine: Machine) -> Any:
