@@ -191,7 +191,7 @@ def cache_levels(rates: Mapping[int, float]) -> dict[str, Any]:
 
     first = end(plateau(0, 16384), 0.8)
     second_rate = plateau(2 * first, 4 * first)
-    second = max(first, end(second_rate, 0.75))
+    second = max(first, end(second_rate, 0.85))
     memory_rate = float(rate[-1])
     third_rate = plateau(2 * second, 4 * second) if 4 * second <= sizes[-1] else memory_rate
     third = max(second, end(third_rate, 0.7))

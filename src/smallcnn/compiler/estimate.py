@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from smallcnn.compiler.choice import Choice
 from smallcnn.compiler.layers import Layer
 from smallcnn.compiler.machines import MachineModel
-from smallcnn.compiler.reading import even_step
+from smallcnn.compiler.reading import even_step, runs
 from smallcnn.compiler.sides import terms_of
-from smallcnn.compiler.specs import Machine, Tile
+from smallcnn.compiler.specs import RUN, Machine, Tile
 from smallcnn.compiler.storage import View
 from smallcnn.ir import ops
 from smallcnn.ir.types import SIZES
@@ -108,7 +108,7 @@ class Estimator:
     threads: int = 1
     fit: Fit = FIT
     warm: bool = False
-    _tables: dict[Layer, bool] = field(default_factory=dict, repr=False)
+    _tables: dict[Layer, tuple[bool, int]] = field(default_factory=dict, repr=False)
 
     @property
     def vector(self) -> int:
@@ -205,10 +205,21 @@ class Estimator:
             return _Reads(self._terms(layer, terms), 1, size, 0, 0, table=False)
         size = view.storage.pixels * view.channels * SIZES[view.number]
         if layer not in self._tables:
-            self._tables[layer] = even_step(view, layer.groups) is None
-        terms = self._terms(layer, view.channels // layer.groups) * high * wide
+            self._tables[layer] = self._table(layer)
+        table, lanes = self._tables[layer]
+        terms = self._terms(layer, lanes) * high * wide
         copied, again = size if (high, wide) != (1, 1) else 0, size * gaps / view.storage.height
-        return _Reads(terms, starts, size, size, copied, self._tables[layer], again)
+        return _Reads(terms, starts, size, size, copied, table, again)
+
+    def _table(self, layer: Layer) -> tuple[bool, int]:
+        """Whether channels are looked up one by one in a table, and the lanes of a group that a sum reads."""
+        view, of = layer.inputs[0], layer.bytes
+        if even_step(view, layer.groups) is not None:
+            return False, view.channels // layer.groups
+        if not of or not layer.unstripped:
+            return True, view.channels // layer.groups
+        found = runs(view, layer.groups, of.runs(self.machine))
+        return found.length < RUN, found.lanes
 
     def _tiles(self, layer: Layer, inner: bool, tile: Tile, rows: int, strips: int, share: float) -> tuple[int, int]:
         """Columns of tiles, and tiles in a column of a strip, for the busiest thread."""

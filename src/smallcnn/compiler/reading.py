@@ -1,15 +1,41 @@
 """How a sum over channels finds them: evenly spaced lanes in place, or a table."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 
 from smallcnn.compiler.storage import Storage, View
 
+_ENTRY = 4
+"""Finding a run and converting its bytes, in products of as many lanes."""
 
-def runs(view: View, groups: int, dot: int) -> tuple[View, list[list[int]]]:
-    """The channels of each group as runs of `dot` neighbouring lanes, which a sum of bytes reads at once.
 
-    Where each run starts, and each channel's row among the lanes of its group's runs; weights of other lanes are zero.
+@dataclass(frozen=True)
+class Runs:
+    """The channels of each group as runs of `length` neighbouring lanes, which a sum of bytes reads at once.
+
+    `starts` are the channels that runs start with, equally many of each group. Each channel is a row of `rows` among
+    the lanes of its group's runs; weights of other lanes are zero.
     """
+
+    length: int
+    starts: View
+    rows: list[list[int]]
+
+    @property
+    def lanes(self) -> int:
+        """Lanes of a group's runs."""
+        return self.starts.channels // len(self.rows) * self.length
+
+
+def runs(view: View, groups: int, lengths: Sequence[int]) -> Runs:
+    """The channels as runs of the length that takes the least work."""
+    found = [_runs(view, groups, length) for length in lengths]
+    return min(found, key=lambda one: one.starts.channels * (one.length + _ENTRY))
+
+
+def _runs(view: View, groups: int, length: int) -> Runs:
     starts: list[list[int]] = []  # channels
     rows: list[list[int]] = []
     per_group = view.channels // groups
@@ -22,16 +48,16 @@ def runs(view: View, groups: int, dot: int) -> tuple[View, list[list[int]]]:
         taken: set[int] = set()
         for channel in sorted(channels, key=lambda c: (order[view.storages[c]], view.slots[c])):
             storage, slot = view.storages[channel], view.slots[channel]
-            if last is None or last[0] is not storage or slot - last[1] >= dot or slot in taken:
+            if last is None or last[0] is not storage or slot - last[1] >= length or slot in taken:
                 last, taken = (storage, slot), set()
                 own.append(channel)
             taken.add(slot)
-            place[channel] = dot * (len(own) - 1) + slot - last[1]
+            place[channel] = length * (len(own) - 1) + slot - last[1]
         starts.append(own)
         rows.append([place[channel] for channel in channels])
     most = max(map(len, starts))
     filled = [channel for own in starts for channel in (own + own[:1] * most)[:most]]
-    return view.pick(filled), rows
+    return Runs(length, view.pick(filled), rows)
 
 
 def even_step(view: View, groups: int) -> int | None:

@@ -29,8 +29,21 @@ def scratch_bytes(spec: Spec, machine: Machine) -> int:
             sink, window = spec.depthwise.sink, spec.depthwise.window
             size = _size(spec.depthwise, spec, machine)
             return sink.lanes * window.out_width * (spec.rows + 1) * size + _SLACK + _panel(spec, machine)
+        case Conv():
+            return _strip(spec, machine) + _tile(spec, machine) + _panel(spec, machine)
         case _:
             return getattr(spec, "scratch_bytes", 0) + _tile(spec, machine) + _panel(spec, machine)
+
+
+def _strip(spec: Conv, machine: Machine) -> int:
+    """A strip of the source with its border."""
+    if spec.direct:
+        return 0
+    window, channels = spec.window, spec.source.channels
+    height = (spec.rows - 1) * window.stride[0] + window.reach[0]
+    width = max(window.read_width, window.before[1] + window.width) if spec.image else window.read_width
+    size = spec.bytes.size(machine) if spec.bytes else SIZES["float32"]
+    return height * (width * (channels + 3 if spec.bytes else channels) + _SLACK) * spec.sink.groups * size
 
 
 def _chain(spec: Chain, machine: Machine) -> int:
@@ -42,7 +55,7 @@ def _chain(spec: Chain, machine: Machine) -> int:
             window = stage.window
             taken = (rows - 1) * window.stride[0] + window.reach[0] + 1
             columns = max(window.read_width, window.before[1] + window.width)
-            size = SIZES["uint8"] if stage.bytes else SIZES["float32"]
+            size = stage.bytes.size(machine) if stage.bytes else SIZES["float32"]
             total += taken * (columns * stage.source.channels + _SLACK) * size + _BLOCK
         if not isinstance(stage, Pointwise):
             width = stage.window.out_width
@@ -61,7 +74,7 @@ def _tile(stage: Spec, machine: Machine) -> int:
     """Bytes of a tile, converted; 0 where the stack holds them."""
     if not isinstance(stage, Pointwise | Conv) or stage.bytes is None:
         return 0
-    if isinstance(stage, Conv) and not (stage.direct or stage.image):  # its strip holds them
+    if isinstance(stage, Conv) and not stage.direct:  # its strip holds them
         return 0
     of = stage.bytes
     first, *more = _terms(stage, machine)

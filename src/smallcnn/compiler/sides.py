@@ -36,11 +36,10 @@ def source_of(
     channels, pitch, step = view.channels // groups, view.storage.pitch, even_step(view, groups)
     depth = up(channels, layer.bytes.dot(machine)) if layer.bytes else channels
     if step is None and layer.bytes and layer.unstripped:
-        starts, places = runs(view, groups, layer.bytes.dot(machine))
-        dot = layer.bytes.dot(machine)
-        depth = starts.channels // groups * dot
-        entries = layer.bytes.converted(depth, machine) // dot
-        return Source(depth, pitch, table=True), [Arena(view, pixels), Table(starts, groups, entries)], places
+        found = runs(view, groups, layer.bytes.runs(machine))
+        entries = layer.bytes.converted(found.lanes, machine) // found.length
+        source = Source(found.lanes, pitch, table=True, run=found.length)
+        return source, [Arena(view, pixels), Table(found.starts, groups, entries)], found.rows
     if step is None:
         return Source(channels, pitch, table=True), [Arena(view, pixels), Table(view, groups, depth)], None
     strides = (1, pitch, step) if len(pixels) == 1 else (1, pitch, pitch * pixels[0], step)

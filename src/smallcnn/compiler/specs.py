@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from smallcnn.compiler.storage import up
-from smallcnn.ir.types import SIZES, Grid, Number
+from smallcnn.ir.types import Grid, Number
 
-_FLOAT = SIZES["float32"]
-_WIDENED = 2  # bytes of a byte, where products are of 16 bits
+RUN = 8
+"""Bytes that are converted at once where a table says where they lie."""
 _SLACK = 64  # bytes that the last vector may be read beyond the end
 
 
@@ -84,12 +84,14 @@ class Tile:
 @dataclass(frozen=True)
 class Source:
     """Where a sum over channels reads: the channels of a group are consecutive, groups are `step` lanes apart. With
-    `table`, the operand is the whole arena and a second one holds each channel's lane."""
+    `table`, the operand is the whole arena and a second one holds the lane of each channel, or of each `run` of them.
+    """
 
     channels: int  # per group
     pitch: int
     step: int = 0
     table: bool = False
+    run: int = 1
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,12 @@ class Bytes:
     def dot(self, machine: Machine) -> int:
         """Products that one instruction adds; where the weights' zero is subtracted first, they have 16 bits."""
         return min(machine.dot, 2) if self.weight_zero else machine.dot
+
+    def runs(self, machine: Machine) -> tuple[int, ...]:
+        """Neighbouring lanes that may be read at once through a table: those of a product; half a vector of bytes that
+        are converted first."""
+        dot = self.dot(machine)
+        return (RUN, dot) if self.converted(1, machine) else (dot,)
 
     def lowered(self, machine: Machine) -> int:
         """What is subtracted from the source's bytes before they are multiplied: 128 for ARM's dot product, of int8."""
@@ -194,17 +202,6 @@ class Conv:
         window = self.window
         inside = window.before == window.after == (0, 0)
         return inside and window.kernel[1] == 1 and not self.source.table and not self.image
-
-    @property
-    def scratch_bytes(self) -> int:
-        """Working memory: a strip of the source with its border."""
-        if self.direct:
-            return 0
-        window, channels = self.window, self.source.channels
-        height = (self.rows - 1) * window.stride[0] + window.reach[0]
-        width = max(window.read_width, window.before[1] + window.width) if self.image else window.read_width
-        size = (1 if self.image else _WIDENED) if self.bytes else _FLOAT
-        return height * (width * (channels + 3 if self.bytes else channels) + 64) * self.sink.groups * size
 
 
 @dataclass(frozen=True)

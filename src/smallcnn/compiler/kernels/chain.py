@@ -81,6 +81,6 @@ def _first_conv(pipe: Pipe, spec: Conv) -> Rows:
         return rows[(x * right + i - window.before[1]) * channels + k, y * down + j]
 
     plane = (window.out_width, window.out_height)
-    made = Rows(pipe, spec.sink, spec.bytes, read, reduction_of(window, channels), plane)
+    made = Rows(pipe, spec.sink, spec.bytes, read, reduction_of(window, channels), plane, ready=True)
     made.feeds = [rows]
     return made

@@ -17,7 +17,6 @@ from smallcnn.compiler.kernels.pipe import (
     GUARD,
     MAGIC_BITS,
     SHIFT,
-    TYPES,
     Pipe,
     constant,
     lane,
@@ -56,7 +55,7 @@ def conv(spec: Conv, machine: Machine) -> Any:
             return strip[(x - window.before[1]) * channels + k, y]
         return strip[k, x, y, g] if window.dilation[1] > 1 else strip[k % channels, x + k / channels, y, g]
 
-    ready = not (spec.direct or spec.image)
+    ready = not spec.direct
     reduction, plane = reduction_of(window, channels), (width, window.out_height)
     product: Product | Rows
     if spec.tile.across:
@@ -109,19 +108,19 @@ def _strip(pipe: Pipe, spec: Conv) -> Any:
 
 def image_rows(pipe: Pipe, spec: Conv) -> Any:
     """strip((x - left) * channels + k, y): a row of the image as one vector, between the zeros of its border; in
-    floats, or in the bytes of a table."""
+    floats, or in bytes as they are multiplied."""
     window, channels, vector = spec.window, spec.source.channels, pipe.machine.vector
     (top, left), row = window.before, window.width * channels
     image = pipe.operand((row, window.height), (1, row), "uint8")
     of = spec.bytes
-    outside = constant(number_of(of), of.zero if of else 0)
+    outside = multiplied(constant(number_of(of), of.zero if of else 0), of, pipe.machine)
     if spec.lookup:
         table = pipe.operand((channels, 256), (1, channels), "uint8")
     else:
         scale, shift = pipe.vector(row), pipe.vector(row)
     i, y = variables("i", "y")
     strip = hl.Func("strip")
-    strip[i, y] = hl.undef(TYPES[number_of(of)])
+    strip[i, y] = hl.undef(outside.type())
     inside = (y >= top) & (y < top + window.height)
     at = hl.RDom([(0, row)], "row").x
     pixel = image[at, hl.clamp(y - top, 0, window.height - 1)]
@@ -130,7 +129,7 @@ def image_rows(pipe: Pipe, spec: Conv) -> Any:
     else:
         value = hl.f32(pixel) * scale[at] + shift[at]
         value = hl.u8(rounded(value, hl.i32(MAGIC_BITS))) if of else value
-    strip[at, y] = hl.select(inside, value, outside)
+    strip[at, y] = hl.select(inside, multiplied(value, of, pipe.machine), outside)
     strip.align_bounds(i, vector).update(0).vectorize(at, vector, GUARD)
     for start, columns in ((-left, left), (window.width, window.read_width - left - window.width)):
         if columns > 0:

@@ -25,11 +25,11 @@ def pointwise(spec: Pointwise, machine: Machine) -> Any:
     depth, number = depth_of(source.channels, spec.bytes, machine), number_of(spec.bytes)
     if source.table:
         arena = pipe.operand((None, None), (1, source.pitch), number)
-        run = spec.bytes.dot(machine) if spec.bytes else 1  # neighbouring lanes of each entry
+        run = source.run
         entries = max(depth, spec.bytes.converted(depth, machine) if spec.bytes else 0) // run
         table = pipe.operand((entries, groups), (1, entries), "int32")
         read = lambda k, p, g: arena[lane(table[k / run, g]) + k % run, p]  # noqa: E731
-        product = Product(pipe, spec.sink, spec.bytes, read, (depth,))
+        product = Product(pipe, spec.sink, spec.bytes, read, (depth,), run=run)
     else:
         maps = pipe.operand((depth, None, groups), (1, source.pitch, source.step), number)
         product = Product(pipe, spec.sink, spec.bytes, lambda k, p, g: maps[k, p, g], (depth,))
@@ -40,8 +40,8 @@ def pointwise(spec: Pointwise, machine: Machine) -> Any:
 class Product:
     """The algorithm and its register tiling. `source(k, p, g, *taps)`; `reduction` is the extents of k and taps.
 
-    Pixels are counted through the rows of `plane` (width, height); a tile may hold pixels of two rows. `ready`: see
-    `Terms`.
+    Pixels are counted through the rows of `plane` (width, height); a tile may hold pixels of two rows. `ready`, `run`:
+    see `Terms`.
     """
 
     def __init__(
@@ -54,11 +54,12 @@ class Product:
         plane: tuple[int, int] = (1, 1),
         *,
         ready: bool = False,
+        run: int = 1,
     ) -> None:
         self.pipe, self.sink, self.plane = pipe, sink, plane
         lanes, groups = sink.lanes, sink.groups
         self.c, self.p, self.g = c, p, g = variables("c", "p", "g")
-        self.terms = terms = Terms(pipe, sink, of, reduction, shared=True, ready=ready)
+        self.terms = terms = Terms(pipe, sink, of, reduction, shared=True, ready=ready, run=run)
         self.sum, self.out = hl.Func("sum"), hl.Func("out")
         self.sum[c, p, g] = terms.start(c, g)
         self.sum[c, p, g] += terms.product(c, (g,), (p,), lambda pixel, k, *taps: source(k, *pixel, g, *taps))

@@ -12,7 +12,7 @@ from typing import Any
 import halide as hl
 
 from smallcnn.compiler.kernels.pipe import EXACT, GUARD, Pipe, variables
-from smallcnn.compiler.specs import Bytes, Machine, Sink, Tile
+from smallcnn.compiler.specs import RUN, Bytes, Machine, Sink, Tile
 from smallcnn.compiler.storage import up
 from smallcnn.ir.types import Number
 
@@ -22,13 +22,22 @@ Read = Callable[..., Any]
 class Terms:
     """The operands (weight, bias) and the reduction. `reduction` is the extents of k and taps.
 
-    `ready`: whoever writes the source converts its bytes as `multiplied` does.
+    `ready`: whoever writes the source converts its bytes as `multiplied` does. `run`: lanes of the source that are
+    neighbours.
     """
 
     def __init__(
-        self, pipe: Pipe, sink: Sink, of: Bytes | None, reduction: Sequence[int], *, shared: bool, ready: bool = False
+        self,
+        pipe: Pipe,
+        sink: Sink,
+        of: Bytes | None,
+        reduction: Sequence[int],
+        *,
+        shared: bool,
+        ready: bool = False,
+        run: int = 1,
     ) -> None:
-        self.pipe, self.of, self.ready = pipe, of, ready
+        self.pipe, self.of, self.ready, self.run = pipe, of, ready, run
         self.staged: Any = None
         self.panel: Any = None
         self.vector, lanes, first = pipe.machine.vector, sink.lanes, reduction[0]
@@ -82,7 +91,8 @@ class Terms:
         (one,) = variables("one")
         if self.staged is not None:
             self.staged.compute_at(of, tiles)
-            self.staged.vectorize(self.staged.args()[0], max(self.dot, 2) * self.vector, EXACT)
+            width = RUN if self.run == RUN else max(self.dot, 2) * self.vector
+            self.staged.vectorize(self.staged.args()[0], width, EXACT)
         if tile.widened:
             t, lane, *_ = self.panel.args()
             self.panel.compute_at(of, lanes).bound(t, 0, self.dot).split(lane, lane, one, self.vector, EXACT)
