@@ -12,6 +12,8 @@ Each network gets random weights, is exported to ONNX, compiled, and timed in al
 which it warms up, an engine finds its own weights in the caches, as in a program that runs one network. In turns call
 by call each would find those of the others, and at two threads the others' threads still spinning.
 
+An engine that answers wrongly is not timed: without VNNI, OpenVINO adds products of bytes in 16 bits, which overflow.
+
 A quantized TensorFlow Lite file is imported, and LiteRT runs the file itself, on XNNPACK's kernels, where
 `ai-edge-litert` is installed; all answer the same before and after.
 
@@ -38,10 +40,11 @@ import tables
 from litert import LiteRT
 from records import Records, Row, load
 from smallcnn import runtime
-from smallcnn.bench.bench import Candidate, Guest, time_candidates
+from smallcnn.bench.bench import Candidate, Guest, time_candidates, verified
 from smallcnn.checkpoints.importing import import_checkpoint
 from smallcnn.compiler import targets
 from smallcnn.compiler.compiling import Compiled, compile_file
+from smallcnn.errors import SmallcnnError
 from smallcnn.making import export as write
 from smallcnn.model.kinds import read
 from smallcnn.model.store import save
@@ -116,7 +119,8 @@ def measure(model: str, threads: int, plan: str, busy: bool, seconds: float) -> 
         made = compile_model(onnx, compiled, threads, plan)
         taken = time.perf_counter() - start
         ours = [Candidate(compiled, "compiled")]
-        ours += [Candidate(onnx, engine) for engine in ("onnxruntime", "openvino") if find_spec(engine)]
+        peers = {engine: is_right(onnx, engine) for engine in ("onnxruntime", "openvino") if find_spec(engine)}
+        ours += [Candidate(onnx, engine) for engine, right in peers.items() if right]
         other = LiteRT(Path(model), threads) if model.endswith(TFLITE) and find_spec("ai_edge_litert") else None
         guests = {"litert": Guest(other.run)} if other else {}
         checker = runtime.open(compiled, threads=1)
@@ -131,11 +135,22 @@ def measure(model: str, threads: int, plan: str, busy: bool, seconds: float) -> 
         "mult_adds": timed[0].mult_adds,
         "engines": {row.engine: figures(asdict(row)) for row in timed}
         | {name: spread(one.ms) for name, one in guests.items()},
+        "wrong": [engine for engine, right in peers.items() if not right],
         "compile_seconds": taken,
         "kernels": len({call.spec for call in made.plan}),
         "kernels_cached": made.cached,
         "load": seen,
     }
+
+
+def is_right(onnx: Path, engine: str) -> bool:
+    """Whether the engine answers the probe image as it should; otherwise a line says by how much not."""
+    try:
+        verified(runtime.open(onnx, engine=engine, threads=1))
+    except SmallcnnError as error:
+        click.echo(f"not timed: {error}", err=True)
+        return False
+    return True
 
 
 def compile_model(onnx: Path, out: Path, threads: int, plan: str) -> Compiled:

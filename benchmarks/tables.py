@@ -162,6 +162,9 @@ def times(rows: Sequence[Row]) -> str:
     for row in rows:
         found = [row["engines"].get(engine) for engine in engines]
         ranges = [f"{one['median_ms']:.3f} ({one['min_ms']:.3f} - {one['max_ms']:.3f})" if one else "" for one in found]
+        ranges = [
+            "wrong" if engine in row.get("wrong", ()) else cell for engine, cell in zip(engines, ranges, strict=True)
+        ]
         body.append([row["model"], *ranges, lead(row), of_peak(row)])
     mean = ["geometric mean", *[""] * len(engines), mean_lead(rows), ""] if rows else []
     return markdown([["network", *engines, "times as fast", "of peak"], *body, mean]) if body else ""

@@ -92,6 +92,15 @@ def test_small_networks_in_mult_adds_per_second():
     assert second == ["mobilenet_v2", "300.0 M", "75.0", "33.3", "30.0", "100%", "2.25 (1.25)", "50%"]
 
 
+def test_an_engine_that_answers_wrongly_has_no_time():
+    one = row("mobilenet_v1", ours=(10, 8), peers=[(12, 10), (11, 12)])
+    del one["engines"]["openvino"]
+    one["wrong"] = ["openvino"]
+    head, _, body, _ = cells(tables.times([one]))
+    assert dict(zip(head, body, strict=True))["openvino"] == "wrong"
+    assert dict(zip(head, body, strict=True))["times as fast"] == "1.20 (1.25)"
+
+
 def test_other_conditions_next_to_the_usual_one():
     assert tables.conditions(X, 1) == ""
     tuned = row("mobilenet_v1", ours=(5, 5), peers=[(10, 10)], plan="tuned")

@@ -153,3 +153,32 @@ def test_kernels_have_the_instruction_of_their_level(kernel, target, instruction
     found = instructions(disassembly(tmp_path / "kernel.o", target))
     assert instruction in {name.removesuffix("2") for name in found}
     assert never not in found
+
+
+@needs_objdump
+@pytest.mark.parametrize("widened", [False, True])
+@pytest.mark.parametrize("tile", [(2, 4), (3, 3), (4, 2), (12, 1)])
+def test_sums_of_pairs_stay_in_registers(tile, widened, tmp_path):
+    """At unlucky addresses, a loop whose sums go through the stack takes twice its time."""
+    machine = targets.parse("x86-64-linux-avx2").machine
+    sink = Sink(128, 128, (Elementwise("requantize"),), number="uint8")
+    spec = Pointwise(Source(64, 64), sink, Tile(*tile, unroll=4, widened=widened), Bytes(3))
+    (tmp_path / "kernel.o").write_bytes(next(iter(build.build([spec], machine, 1).objects.values())))
+    loop = innermost(disassembly(tmp_path / "kernel.o", "x86-64-linux-avx2"), 4 * tile[0] * tile[1])
+    assert not [line for line in loop if re.search(r"vmov\w+\s+%ymm\d+, .*%rsp", line)]
+    assert bool([line for line in loop if "vpmovsxbw" in line]) is not widened
+
+
+def innermost(text, products):
+    """The lines of the loop without another branch that has this many products of pairs."""
+    lines = [line for line in text.splitlines() if re.match(r"\s*[0-9a-f]+:", line)]
+    place = {int(line.split(":")[0], 16): i for i, line in enumerate(lines)}
+    for end, line in enumerate(lines):
+        jump = re.search(r"\sj[a-z]+\s+0x([0-9a-f]+)", line)
+        start = place.get(int(jump[1], 16), end) if jump else end
+        body = lines[start:end]
+        if sum("vpmaddwd" in one for one in body) == products and not any(
+            re.search(r"\sj[a-z]+\s", one) for one in body
+        ):
+            return body
+    raise AssertionError(f"no loop of {products} products")

@@ -22,8 +22,8 @@ _VECTORS, _DEPTH, _AGAIN = 2, 128, 240
 
 
 def pixels(target: Target) -> int:
-    """Pixels of a tile: registers are left for its weights, a pixel, and the products where sums are added apart."""
-    return (target.registers - (4 if target.machine.dot > 2 else 6)) // _VECTORS
+    """Pixels of a tile: registers are left for its weights, a pixel and a product."""
+    return (target.registers - 4) // _VECTORS
 
 
 def mult_adds(target: Target) -> int:
@@ -53,7 +53,7 @@ def program(target: Target) -> Program:
         objects=(_kernel(target),),
         steps=(Step(KERNEL, (*buffers, output), split=2, grain=1, label=KERNEL),),
         arena_bytes=output.end,
-        scratch_bytes=2 * source.size + 4096,
+        scratch_bytes=2 * (source.size + weight.size) + 4096,
         weights=weights + bytes(256),
         metadata={},
         input_shape=(1, 1, 1),
@@ -81,16 +81,17 @@ def _kernel(target: Target) -> bytes:
             stride *= extent
     c, p, again, j, k = (hl.Var(name) for name in ("c", "p", "again", "j", "k"))
     r = hl.RDom([(0, dot), (0, _DEPTH)], "r")
-    sums, out, read = hl.Func("sums"), hl.Func("out"), hl.Func("read")
+    sums, out, read, by = (hl.Func(name) for name in ("sums", "out", "read", "by"))
     read[j, k, p] = source[j, k, p] if dot > 2 else hl.i16(source[j, k, p])
-    other = weight[r[0], c % vector, r[1], c / vector]
+    by[j, c, k, p] = weight[j, c, k, p] if dot > 2 else hl.i16(weight[j, c, k, p])
     sums[c, p] = 0
-    sums[c, p] += hl.i32(read[r[0], r[1], p]) * hl.i32(other if dot > 2 else hl.i16(other))
+    sums[c, p] += hl.i32(read[r[0], r[1], p]) * hl.i32(by[r[0], c % vector, r[1], c / vector])
     out[c, p, again] = sums[c, p]
     several, one = hl.Var("several"), hl.Var("one")
     out.bound(c, 0, lanes).bound(p, 0, tile).vectorize(c, vector).unroll(c).unroll(p)
     if dot <= 2:
         read.compute_root()
+        by.compute_root()
     sums.compute_at(out, again).vectorize(c, vector).unroll(c).unroll(p)
     update = sums.update().split(c, several, one, vector, hl.TailStrategy.RoundUp)
     update.reorder(r[0], one, several, p, r[1])

@@ -98,7 +98,8 @@ def _tiles(layers: Sequence[Layer], i: int, rows: int, shares: int, context: Con
 def _shapes(layers: Sequence[Layer], i: int, rows: int, shares: int, context: Context) -> Iterator[Tile]:
     """Tiles that use the registers well and waste little. Neighbours divide a row where they can.
 
-    Besides sums and weights, a pixel takes a register, and products of pairs, which are then added, another.
+    Besides sums and weights, a pixel takes a register, and products of pairs, which are then added, two more: with one,
+    some sums go through the stack.
     """
     layer, out, machine = layers[i], layers[i].output.storage, context.machine
     if layer.windowed:
@@ -113,7 +114,7 @@ def _shapes(layers: Sequence[Layer], i: int, rows: int, shares: int, context: Co
     unroll = next(n for n in (4, 3, 2, 1) if _depth(layers, i, context) % n == 0)
     last = i == len(layers) - 1
     plane = rows or not last  # in rows; otherwise pixels are counted through the map
-    registers = machine.registers - (1 if layer.bytes and layer.bytes.dot(machine) == 2 else 0)
+    registers = machine.registers - (2 if layer.bytes and layer.bytes.dot(machine) == 2 else 0)
     for wide in range(1, min(vectors, registers // 2) + 1):
         for pixels in range(1, (registers - wide - 1) // wide + 1):
             if pixels * wide < _BUSY * _most(wide, vectors, out.width if plane else out.pixels, registers):
