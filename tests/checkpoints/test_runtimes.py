@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from onnx_files import exact_sums
 from shared_files import shared
 from smallcnn.checkpoints.importing import import_checkpoint
 from smallcnn.errors import FileError
@@ -36,7 +37,7 @@ def runner(made):
     """Logits of bytes (N, H, W, C), in float32."""
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
+    options = exact_sums()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(to_onnx(made).SerializeToString(), options)
     return lambda image: session.run(None, {session.get_inputs()[0].name: image[None]})[0][0]

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from networks import every_integer, every_op, images, random_weights, resized_bytes
+from onnx_files import exact_sums
 from smallcnn.ir import ops
 from smallcnn.ir.graph import Output
 from smallcnn.ir.types import RANGES, Grid, Tensor
@@ -49,7 +50,7 @@ def qlinear_conv(source, weight, bias, *, kernel, stride, padding, groups, grid,
         [numpy_helper.from_array(value, name) for name, value in values.items()],
     )  # fmt: skip
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(model.SerializeToString(), exact_sums())
     return session.run(None, {"x": source.transpose(0, 3, 1, 2)})[0].transpose(0, 2, 3, 1)
 
 
