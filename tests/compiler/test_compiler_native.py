@@ -477,7 +477,7 @@ class TestTargets:
     def test_host_is_a_target(self):
         assert targets.parse("host").name in targets.names()
 
-    # The flags of three processors, with what a virtual machine left out or made of them.
+    # Flags of processors, and of virtual machines that hide some.
     @pytest.mark.skipif(platform.machine() != "x86_64" or sys.platform != "linux", reason="flags of x86, as of Linux")
     @pytest.mark.parametrize(
         ("more", "level"),
