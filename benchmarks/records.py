@@ -26,7 +26,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from smallcnn.system.cpu import cpu_name
+from smallcnn.system.cpu import cpu_facts, cpu_flags, cpu_name
 from smallcnn.system.files import write
 
 FOLDER = Path(__file__).parent / "records"
@@ -66,12 +66,10 @@ def machine() -> Row:
     flags       vector instructions, in the words of Linux
     caches      bytes by level ("L1d", "L2", "L3")
     """
-    about = _cpuinfo()
-    flags = about.get("flags") or about.get("Features") or ""
     return {
-        "processor": processor(cpu_name().rpartition(", ")[0], about),
+        "processor": processor(cpu_name().rpartition(", ")[0], cpu_facts()),
         "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
-        "flags": sorted({flag for flag in flags.split() if _FLAGS.fullmatch(flag)}),
+        "flags": sorted(flag for flag in cpu_flags() if _FLAGS.fullmatch(flag)),
         "caches": _caches(),
         "system": _system(),
         "python": platform.python_version(),
@@ -172,13 +170,6 @@ def processor(name: str, about: Mapping[str, str]) -> str:
         if given in {(vendor, str(family), str(model)) for model in models}:
             return f"{name} ({generation})"
     return name
-
-
-def _cpuinfo() -> dict[str, str]:
-    """The entries of /proc/cpuinfo for its first processor."""
-    path = Path("/proc/cpuinfo")
-    block = path.read_text().split("\n\n")[0] if path.exists() else ""
-    return {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in block.splitlines())}
 
 
 def _caches() -> dict[str, int]:

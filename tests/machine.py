@@ -7,6 +7,8 @@ instructions. What the options say is in the environment, so that processes whic
 import os
 from pathlib import Path
 
+from smallcnn.system.cpu import cpu_flags
+
 PRECISIONS = ("float32", "bfloat16")
 # a level as PyTorch, oneDNN and C compilers call it; the lowest first
 LEVELS = {
@@ -42,8 +44,7 @@ def level() -> str | None:
 
 def has(level: str) -> bool:
     """Whether the processor has the level, whatever was chosen; False where that cannot be read."""
-    about = Path("/proc/cpuinfo")
-    return about.exists() and _FLAGS[level] in about.read_text().split()
+    return _FLAGS[level] in cpu_flags()
 
 
 def follow() -> None:

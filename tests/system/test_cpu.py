@@ -182,3 +182,19 @@ def test_a_name_that_could_be_several_processors_has_their_numbers(told, name, t
     (tmp_path / "proc").mkdir()
     (tmp_path / "proc/cpuinfo").write_text(told)
     assert cpu.cpu_name(tmp_path) == f"{name}, {os.cpu_count()} cores"
+
+
+@pytest.mark.parametrize(
+    ("told", "flags"),
+    [
+        ("model name\t: Intel\nflags\t\t: fpu avx2\n\nflags\t\t: fpu\n", {"fpu", "avx2"}),
+        ("processor\t: 0\nFeatures\t: fp asimd\n", {"fp", "asimd"}),  # ARM
+        ("processor\t: 0\n", set()),
+        (None, set()),
+    ],
+)
+def test_flags_in_the_words_of_linux(told, flags, tmp_path):
+    if told is not None:
+        (tmp_path / "proc").mkdir()
+        (tmp_path / "proc/cpuinfo").write_text(told)
+    assert cpu.cpu_flags(tmp_path) == flags

@@ -1,4 +1,4 @@
-"""The name and the flags of the processor, and the number of its cores that this process may use."""
+"""What is known of the processor, and the number of its cores that this process may use."""
 
 import math
 import os
@@ -16,30 +16,33 @@ def cpu_name(root: Path = Path("/")) -> str:
     /proc.
     """
     name = platform.processor() or platform.machine()
-    cpuinfo, board = root / "proc/cpuinfo", root / "proc/device-tree/model"
+    board = root / "proc/device-tree/model"
     if sys.platform == "darwin":
         asked = subprocess.run(
             ["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True, check=False
         )
         name = asked.stdout.strip() or name
-    elif cpuinfo.exists():
-        about = _first_of(cpuinfo.read_text())
+    elif about := cpu_facts(root):
         name = about.get("model name") or (board.read_text().strip("\0\n") if board.exists() else name)
         if {"cpu family", "model"} <= about.keys() and not any(letter.isdigit() for letter in name):
             name += f" (family {about['cpu family']}, model {about['model']})"
     return f"{name}, {os.cpu_count()} cores"
 
 
-def cpu_flags() -> frozenset[str]:
-    """What Linux says that the processor and the system support, in its words; empty elsewhere."""
-    cpuinfo = Path("/proc/cpuinfo")
-    return frozenset(_first_of(cpuinfo.read_text()).get("flags", "").split() if cpuinfo.exists() else ())
+def cpu_flags(root: Path = Path("/")) -> frozenset[str]:
+    """What Linux says that the processor and the system support, in its words; empty elsewhere. `root` has /proc."""
+    facts = cpu_facts(root)
+    return frozenset((facts.get("flags") or facts.get("Features") or "").split())
 
 
-def _first_of(cpuinfo: str) -> dict[str, str]:
-    """The entries of /proc/cpuinfo for its first processor."""
-    lines = (line.partition(":") for line in cpuinfo.partition("\n\n")[0].splitlines())
-    return {name.strip(): value.strip() for name, _, value in lines}
+def cpu_facts(root: Path = Path("/")) -> dict[str, str]:
+    """The entries of /proc/cpuinfo for the first processor, by name; empty where there is no such file.
+
+    `root` contains /proc.
+    """
+    cpuinfo = root / "proc/cpuinfo"
+    block = cpuinfo.read_text().partition("\n\n")[0] if cpuinfo.exists() else ""
+    return {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in block.splitlines())}
 
 
 def sums_bytes_exactly() -> bool:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from smallcnn.errors import CompileError, WriteError
 from smallcnn.system.cache import cache_folder, kept, passing_folder
-from smallcnn.system.cpu import cpu_name
+from smallcnn.system.cpu import cpu_flags, cpu_name
 from smallcnn.system.files import write
 
 _FLAGS = ("-O3", "-march=native", "-std=gnu11", "-shared", "-fPIC", "-fno-sanitize=undefined", "-fno-math-errno")
@@ -158,7 +158,7 @@ def _kernels() -> tuple[Path, Callable[[], bytes]]:
     """The cache path of this processor's library, and a function that compiles it."""
     sources = sorted((path for path in files(__package__).joinpath("native").iterdir()), key=lambda path: path.name)
     command = _compiler()
-    content = " ".join((cpu_name(), _features(), *command, *_FLAGS)).encode() + b"".join(
+    content = " ".join((cpu_name(), *sorted(cpu_flags()), *command, *_FLAGS)).encode() + b"".join(
         path.read_bytes() for path in sources
     )
     path = cache_folder() / "training" / f"{hashlib.sha256(content).hexdigest()[:20]}.so"
@@ -182,12 +182,6 @@ def _compiled(command: Sequence[str], sources: Sequence[Traversable]) -> bytes:
         if done.returncode:
             raise CompileError(f"{command[0]} could not compile the training kernels: {done.stderr.strip()[-500:]}")
         return written.read_bytes()
-
-
-def _features() -> str:
-    """CPU feature flags; a virtual machine may lack some that the CPU's name implies."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
 
 
 def _compiler() -> tuple[str, ...]:
