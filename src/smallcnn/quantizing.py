@@ -258,7 +258,7 @@ def _judged(
 
 
 def _agreement(task: Task, before: Outputs, after: Outputs, seen: Sequence[Seen]) -> float:
-    """The share of equal answers: a classifier's best class, a detector's objects with a score of at least
+    """The share of equal answers: a classifier's best class, a detector's objects with a score above
     `ending.PRESENT`, or whether each label of another task is present.
     """
     if isinstance(task, Detection):

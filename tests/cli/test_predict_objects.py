@@ -145,7 +145,7 @@ def test_options_of_detectors(refused, tmp_path, monkeypatch, option, value):
 
 
 def test_answers_above_a_score():
-    """Equal to the threshold is enough; nothing left is no objects."""
+    """Equal to the threshold is not above it, as in the detector; nothing left is no objects."""
     task = Detection(("a", "b"))
     outputs = {
         "boxes": np.array([[0, 0, 1, 1], [0.5, 0.5, 1, 1], [0, 0, 0, 0]]), "scores": np.array([0.5, 0.25, 0]),
@@ -153,6 +153,7 @@ def test_answers_above_a_score():
     }  # fmt: skip
     answer = task.answer(outputs)
     assert [one.label for one in answer.found] == ["b", "a"]
-    assert answer.above(0.5).found == answer.found[:1]
-    assert answer.above(0.6).found == ()
+    assert answer.above(0.49).found == answer.found[:1]
+    assert answer.above(0.25).found == answer.found[:1]
+    assert answer.above(0.5).found == ()
     assert answer.take([]).found == ()

@@ -1,15 +1,14 @@
 """Detectors that join objectness, codes and scores: their parts, and FastestDet with its decoding as data."""
 
-import tarfile
 from dataclasses import replace
 from importlib.util import find_spec
 
 import numpy as np
 import onnxruntime
 import pytest
-from PIL import Image
 
 from anything import Anything
+from coco_photos import coco_photos, large_objects_found
 from onnx_files import made, node, random
 from shared_files import shared
 from smallcnn import onnx, runtime
@@ -112,35 +111,7 @@ def fastestdet() -> Model:
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("coco")
-    with tarfile.open(shared("data/coco_det_416.tar")) as archive:
-        archive.extractall(folder, filter="data")
-    return folder / "coco_det"
-
-
-def overlap(box, other):
-    low, high = np.maximum(box[:2], other[:2]), np.minimum(box[2:], other[2:])
-    both = np.prod(np.maximum(high - low, 0))
-    return both / (np.prod(box[2:] - box[:2]) + np.prod(other[2:] - other[:2]) - both)
-
-
-def large_objects_found(model, photos):
-    """The objects larger than 5 % of their image: how many have a box of their class that overlaps by more than half,
-    and how many there are."""
-    names = [name.strip() for name in (photos / "names.txt").read_text().splitlines()]
-    pictures = sorted((photos / "val" / "images").glob("*.jpg"))
-    found = large = 0
-    for path, answer in zip(pictures, runtime.of(model, threads=1).answers(pictures), strict=True):
-        width, height = Image.open(path).size
-        for line in (photos / "val" / "labels" / f"{path.stem}.txt").read_text().splitlines():
-            number, x, y, w, h = map(float, line.split())
-            if w * h > 0.05:
-                box = np.array([x - w / 2, y - h / 2, x + w / 2, y + h / 2]) * [width, height, width, height]
-                large += 1
-                found += any(
-                    one.label == names[int(number)] and overlap(np.array(one.box), box) > 0.5 for one in answer.found
-                )
-    return found, large
+    return coco_photos(tmp_path_factory.mktemp("coco"))
 
 
 def test_fastestdet_finds_101_of_136_large_objects(fastestdet, photos):

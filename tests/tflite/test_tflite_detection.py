@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from coco_photos import coco_photos, large_objects_found
 from shared_files import shared
 from smallcnn import runtime
 from smallcnn.checkpoints.importing import import_checkpoint
@@ -28,6 +29,9 @@ def anchors():
         for high, wide, boxes in CELLS for row in range(high) for column in range(wide) for width, height in boxes
     ]  # fmt: skip
     return np.array(rows, np.float32)
+
+
+COCO = "weights/coco_ssd_mobilenet_v1_1.0_quant_2018_06_29.tflite"
 
 
 def detector(path, places=None, **changes):
@@ -127,7 +131,7 @@ def test_refuses_anchors_that_are_no_grid(tmp_path):
 @pytest.mark.parametrize("integer", [False, True])
 def test_the_public_coco_detector_finds_what_litert_finds(integer):
     """Objects that LiteRT is sure of, at their places to 1 % of the image."""
-    path = shared("weights/coco_ssd_mobilenet_v1_1.0_quant_2018_06_29.tflite")
+    path = shared(COCO)
     model = read_tflite(path, integer=integer)
     assert [grid.cells for grid in end_of(model.graph).op.anchors] == [(n, n) for n in (19, 10, 5, 3, 2, 1)]
     assert model.graph.integer == integer
@@ -146,3 +150,11 @@ def test_the_public_coco_detector_finds_what_litert_finds(integer):
         off = np.abs(ours["boxes"][i][same] - boxes[best]).max(1)
         assert off.min() < 0.01
         assert abs(ours["scores"][i][same[off.argmin()]] - scores[best]) < 0.05
+
+
+@pytest.mark.parametrize(("integer", "found"), [(True, 96), (False, 97)])
+def test_the_public_coco_detector_finds_96_of_136_large_objects(integer, found, tmp_path):
+    """As counted with the original file at a score above 0.5; its activations do not saturate as floats."""
+    labels = shared("weights/coco_labels.txt").read_text().splitlines()
+    model = import_checkpoint([shared(COCO)], labels=labels, integer=integer)
+    assert large_objects_found(model, coco_photos(tmp_path), score=0.5) == (found, 136)

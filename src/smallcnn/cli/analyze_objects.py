@@ -51,7 +51,7 @@ def run(
 
 
 def _show(net: Net, data: str, findings: ObjectFindings) -> None:
-    evaluation, best = findings.evaluation, findings.threshold
+    evaluation, best = findings.evaluation, findings.best
     say(f"{net.where}, {net.engine}, {data} ({evaluation.part}): {evaluation.images} images, {best.objects} objects")
     say("  " + "   ".join(f"{title(name)} {evaluation.scores[name]:.2%}" for name in ("map", "map50", "map75")))
     say(f"  calibration error of the scores {findings.reliability.error:.2%}")
@@ -62,9 +62,9 @@ def _show(net: Net, data: str, findings: ObjectFindings) -> None:
             f"  best threshold {best.score:.3f}: precision {best.precision:.1%}, recall {best.recall:.1%}, "
             f"F1 {best.f1:.1%}"
         )
-    counts, every = findings.errors.counts(findings.least), findings.errors.counts()
+    counts, every = findings.errors.counts(findings.threshold), findings.errors.counts()
     rows = [[kind, str(counts[kind]), str(every[kind]), f"{findings.errors.costs[kind]:.1%}"] for kind in KINDS]
-    table(["error", f"from a score of {findings.least:.3g}", "of all", "AP50 lost"], rows)
+    table(["error", f"above a score of {findings.threshold:.3g}", "of all", "AP50 lost"], rows)
     labels = evaluation.task.labels
     for one in findings.confused[:5]:
         say(f"  {one.count} of {labels[one.true]} predicted as {labels[one.taken]}")

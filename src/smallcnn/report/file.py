@@ -48,7 +48,7 @@ def _steps(steps: Sequence[Step]) -> Section:
 
 def of_objects(path: Path, net: Net, findings: ObjectFindings, data: str) -> None:
     """Writes a page about a detector on images of `data`."""
-    scores, best = findings.evaluation.scores, findings.threshold
+    scores, best = findings.evaluation.scores, findings.best
     write(
         path,
         f"{plain_name(net.name)} on {Path(data).name}",

@@ -77,7 +77,7 @@ def _classes(findings: ObjectFindings) -> Section:
         ])  # fmt: skip
     note = (
         "AP: average precision over IoU thresholds of 0.5 to 0.95; AP50: at 0.5; AR 100: average recall. The threshold "
-        "is the score with the highest F1 at IoU 0.5; precision, recall and F1 are of the detections that reach it."
+        "is the score with the highest F1 at IoU 0.5; precision, recall and F1 are of the detections above it."
     )
     head = ["class", "objects", "detections", "AP, %", "AP50, %", "AR 100, %", "threshold", "precision, %", "recall, %",
             "F1, %"]  # fmt: skip
@@ -89,15 +89,15 @@ def _per_cent(share: float | None) -> str:
 
 
 def _errors(findings: ObjectFindings) -> Section:
-    counts, every = findings.errors.counts(findings.least), findings.errors.counts()
+    counts, every = findings.errors.counts(findings.threshold), findings.errors.counts()
     rows = [
         [_MEANING[kind][0], _MEANING[kind][1], str(counts[kind]), str(every[kind]),
          f"{100 * findings.errors.costs[kind]:.1f}"]
         for kind in KINDS
     ]  # fmt: skip
     note = (
-        f"Kinds of errors (TIDE, arXiv 2008.08115). The first count is of detections with a score of at least "
-        f"{findings.least:.3g}, the second of all. The cost is the rise of AP50, in points, if errors of this kind "
+        f"Kinds of errors (TIDE, arXiv 2008.08115). The first count is of detections with a score above "
+        f"{findings.threshold:.3g}, the second of all. The cost is the rise of AP50, in points, if errors of this kind "
         "alone were put right."
     )
     table = page.table(["error", "meaning", "count", "of all detections", "AP50 lost"], rows)

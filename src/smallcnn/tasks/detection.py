@@ -59,8 +59,8 @@ class DetectionAnswer:
         return tuple(Found(self.labels[number], score, tuple(box)) for number, score, box in rows)
 
     def above(self, score: float) -> "DetectionAnswer":
-        """The objects with at least this score."""
-        return self.take(self.scores >= score)
+        """The objects with a score above this one, as the detector's own threshold has it."""
+        return self.take(self.scores > score)
 
     def take(self, chosen: np.ndarray | Sequence[int]) -> "DetectionAnswer":
         """The objects at these places, or those where a mask is true."""

@@ -47,21 +47,21 @@ class Errors:
     about: np.ndarray
     best: np.ndarray
 
-    def missed(self, least: float = 0.0) -> np.ndarray:
-        """Indices of the objects missed by the detections with at least this score."""
+    def missed(self, threshold: float = 0.0) -> np.ndarray:
+        """Indices of the objects missed by the detections above this score."""
         missed = self.objects.flags == PLAIN
-        missed[self.about[(self.detections.scores >= least) & ((self.kind == RIGHT) | self.best)]] = False
+        missed[self.about[(self.detections.scores > threshold) & ((self.kind == RIGHT) | self.best)]] = False
         return np.flatnonzero(missed)
 
-    def of_kind(self, kind: str, least: float = 0.0) -> np.ndarray:
-        """Indices of the detections of a kind with at least this score, highest score first."""
-        found = np.flatnonzero((self.kind == KINDS.index(kind)) & (self.detections.scores >= least))
+    def of_kind(self, kind: str, threshold: float = 0.0) -> np.ndarray:
+        """Indices of the detections of a kind above this score, highest score first."""
+        found = np.flatnonzero((self.kind == KINDS.index(kind)) & (self.detections.scores > threshold))
         return found[np.argsort(-self.detections.scores[found], kind="stable")]
 
-    def counts(self, least: float = 0.0) -> dict[str, int]:
-        """The number of errors of each kind among the detections with at least this score."""
-        found = {kind: len(self.of_kind(kind, least)) for kind in KINDS}
-        return found | {"missed": len(self.missed(least))}
+    def counts(self, threshold: float = 0.0) -> dict[str, int]:
+        """The number of errors of each kind among the detections above this score."""
+        found = {kind: len(self.of_kind(kind, threshold)) for kind in KINDS}
+        return found | {"missed": len(self.missed(threshold))}
 
     @cached_property
     def costs(self) -> dict[str, float]:

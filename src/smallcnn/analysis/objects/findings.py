@@ -28,14 +28,13 @@ class Confusion:
 class ObjectFindings:
     """Findings on the images of `evaluation`: errors by kind, thresholds, and whether scores are shares of hits.
 
-    `threshold` is the best one for all classes. The errors that are counted, shown and confused have at least the score
-    `least`.
+    `best` is the best threshold for all classes. The errors that are counted, shown and confused are above `threshold`.
     """
 
     evaluation: Evaluation
     errors: Errors
-    threshold: Threshold
-    least: float
+    best: Threshold
+    threshold: float
     classes: list[Threshold]
     confused: list[Confusion]
     reliability: Reliability
@@ -43,8 +42,8 @@ class ObjectFindings:
     def samples(self, kind: str) -> np.ndarray:
         """Indices of detections to show, highest scores first; of objects, largest first, if they are missed."""
         if kind != "missed":
-            return self.errors.of_kind(kind, self.least)[:_SAMPLES]
-        missed = self.errors.missed(self.least)
+            return self.errors.of_kind(kind, self.threshold)[:_SAMPLES]
+        missed = self.errors.missed(self.threshold)
         return missed[np.argsort(-self.errors.objects.areas[missed], kind="stable")][:_SAMPLES]
 
     def name(self, image: int) -> str:
@@ -52,30 +51,30 @@ class ObjectFindings:
         return self.evaluation.split.names[self.evaluation.answers.indices[image]]
 
 
-def examine(evaluation: Evaluation, least: float | None = None) -> ObjectFindings:
+def examine(evaluation: Evaluation, threshold: float | None = None) -> ObjectFindings:
     """The findings of the evaluation of a detector.
 
-    Errors count from a score of `least`; by default the best threshold for all classes, or 0 if no object is found.
+    Errors count above `threshold`; by default the best threshold for all classes, or 0 if no object is found.
     """
     labels = evaluation.task.labels
     objects = Objects.of(evaluation.answers.targets)
     errors = classify(objects, Detections.of(evaluation.found), len(labels))
     best = overall(errors)
-    least = best.score or 0.0 if least is None else least
+    threshold = best.score or 0.0 if threshold is None else threshold
     judged = errors.kind != IGNORED
     return ObjectFindings(
         evaluation=evaluation,
         errors=errors,
-        threshold=best,
-        least=least,
+        best=best,
+        threshold=threshold,
         classes=thresholds(errors, labels),
-        confused=_confused(errors, least),
+        confused=_confused(errors, threshold),
         reliability=binned(errors.detections.scores[judged], errors.kind[judged] == RIGHT),
     )
 
 
-def _confused(errors: Errors, least: float) -> list[Confusion]:
-    wrong = errors.of_kind("class", least)
+def _confused(errors: Errors, threshold: float) -> list[Confusion]:
+    wrong = errors.of_kind("class", threshold)
     both = np.stack([errors.objects.classes[errors.about[wrong]], errors.detections.classes[wrong]], 1)
     pairs, counts = np.unique(both, axis=0, return_counts=True)
     order = np.argsort(-counts, kind="stable")[:_CONFUSED]
@@ -85,10 +84,10 @@ def _confused(errors: Errors, least: float) -> list[Confusion]:
 def as_dict(findings: ObjectFindings) -> dict[str, Any]:
     """The findings for JSON: names of classes and files in place of numbers, None where a value is undefined."""
     labels, errors, figures = findings.evaluation.task.labels, findings.errors, findings.evaluation.figures
-    all_, above = errors.counts(), errors.counts(findings.least)
+    all_, above = errors.counts(), errors.counts(findings.threshold)
     reliability = findings.reliability
     return {
-        "threshold": asdict(findings.threshold), "errors_from": findings.least,
+        "threshold": asdict(findings.best), "errors_above": findings.threshold,
         "thresholds": [asdict(one) for one in findings.classes],
         "errors": {
             kind: {"count": above[kind], "count_all": all_[kind], "map50_lost": errors.costs[kind],

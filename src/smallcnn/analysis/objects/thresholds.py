@@ -10,8 +10,9 @@ from smallcnn.tasks.objects import PLAIN
 
 @dataclass(frozen=True)
 class Threshold:
-    """The detections of a class with at least `score`: their precision, recall and F1 at IoU 0.5.
+    """The detections of a class above `score`: their precision, recall and F1 at IoU 0.5.
 
+    `score` lies halfway between the lowest of these and the next below, or just under the lowest if there is no other.
     `objects` is the number of objects to be found. `score` and the shares are None if nothing is found.
     """
 
@@ -49,5 +50,7 @@ def _best(errors: Errors, own: np.ndarray, objects: int, label: str) -> Threshol
         return Threshold(label, objects)
     f1 = 2 * hits[last] / (last + 1 + objects)
     best = last[f1.argmax()]
-    found = int(hits[best])
-    return Threshold(label, objects, float(scores[best]), found / (int(best) + 1), found / objects, float(f1.max()))
+    found, lowest = int(hits[best]), scores[best]
+    under = np.nextafter(lowest, np.float32(0))  # scores are float32, and so is a detector's threshold
+    score = min((lowest + scores[best + 1]) / 2, under) if best + 1 < len(scores) else under
+    return Threshold(label, objects, float(score), found / (int(best) + 1), found / objects, float(f1.max()))
