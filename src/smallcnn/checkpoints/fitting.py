@@ -11,7 +11,7 @@ from smallcnn.checkpoints.assumptions import shaping
 from smallcnn.checkpoints.catalogue import CATALOGUE
 from smallcnn.checkpoints.layouts import LAYOUTS, Layout, own
 from smallcnn.checkpoints.match_keras import by_kind, is_automatic, keras_ends, numbered
-from smallcnn.checkpoints.match_names import channels_of, classes_of, lay, missing_tail, placed
+from smallcnn.checkpoints.match_names import built_for, lay, missing_tail, placed
 from smallcnn.checkpoints.read import Tensors
 from smallcnn.errors import FileError, GraphError
 from smallcnn.ir.graph import Graph
@@ -63,8 +63,7 @@ def _best_fit(layout: Layout, tensors: Tensors, usual: zoo.Configuration) -> Ite
     for model in _variants(usual, switches=layout.same_names):
         implied = replace(model, options=model.options | layout.implies)
         try:
-            classes = classes_of(layout, implied, tensors) or 1000
-            graph = implied.build(classes=classes, channels=channels_of(layout, implied, tensors))
+            graph, _ = built_for(layout, implied, tensors)
             names = {name for own_names in layout.names(graph).values() for name in own_names.values()}
             inside = {name: value for name, value in tensors.items() if name in names}
             tail = missing_tail(layout, graph, inside)

@@ -11,7 +11,7 @@ from smallcnn.checkpoints.assumptions import assumed, conventions, usual_images
 from smallcnn.checkpoints.kinds import READ
 from smallcnn.checkpoints.layouts import OWN, Layout
 from smallcnn.checkpoints.match_keras import by_kind, is_automatic, keras_ends, numbered
-from smallcnn.checkpoints.match_names import channels_of, channels_read, classes_of, in_order, lay, missing_tail, rows
+from smallcnn.checkpoints.match_names import built_for, channels_read, in_order, lay, missing_tail, rows
 from smallcnn.checkpoints.match_origins import ORDER, match
 from smallcnn.checkpoints.provenance import imported, labels_of, without_background
 from smallcnn.checkpoints.read import Tensors, Weights
@@ -64,9 +64,8 @@ def from_tensors(path: Path, found: Weights, model: zoo.Configuration, wanted: W
     matched = match(found.tensors, model, wanted.origin)
     layout, model, own = matched.layout, matched.model, matched.tensors
     notes += matched.notes
-    classes = classes_of(layout, model, own) or len(wanted.labels or imagenet.labels())
-    channels = channels_of(layout, model, own)
-    graph = model.build(classes=classes, channels=channels, **resolution)
+    usual_classes = len(wanted.labels or imagenet.labels())
+    graph, classes = built_for(layout, model, own, classes=usual_classes, **resolution)
     tail = missing_tail(layout, graph, own)
     try:
         weights = lay(layout, graph, own, without=tail if wanted.fresh_head else ())
@@ -84,7 +83,7 @@ def from_tensors(path: Path, found: Weights, model: zoo.Configuration, wanted: W
     if classes == len(imagenet.labels()) + 1 and not wanted.keep_background and not detector(graph):
         graph, weights = without_background(graph, weights)
     usual = usual_images(layout, graph)
-    if layout.origin == OWN or channels == 1:
+    if layout.origin == OWN or graph.input_shape[2] == 1:
         notes.append(assumed(model, wanted.overrides.over(usual)))
     return _made(graph, weights, usual, wanted, path, model, layout.origin, tail, notes)
 

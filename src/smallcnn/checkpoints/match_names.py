@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -97,9 +98,21 @@ def missing_tail(layout: Layout, graph: Graph, tensors: Tensors) -> list[str]:
     return tail
 
 
-def classes_of(layout: Layout, model: zoo.Configuration, tensors: Tensors) -> int | None:
-    """The number of classes the file's classifier has, for a detector without the background; None if it has none."""
-    graph = model.build()
+def built_for(
+    layout: Layout, model: zoo.Configuration, tensors: Tensors, classes: int = 1000, **resolution: Any
+) -> tuple[Graph, int]:
+    """The network for the file's image channels and classes, and the number of these, a detector's without background.
+
+    Where the file has no classifier there are `classes`, and without a first layer 3 channels.
+    """
+    graph = model.build(classes=classes, **resolution)
+    found, channels = _classes(layout, graph, tensors) or classes, _channels(layout, graph, tensors)
+    if (found, channels) == (classes, graph.input_shape[2]):
+        return graph, found
+    return model.build(classes=found, channels=channels, **resolution), found
+
+
+def _classes(layout: Layout, graph: Graph, tensors: Tensors) -> int | None:
     node, own = list(layout.names(graph).items())[-1]
     stored = layout.of_file(tensors).get(own["weight"])
     if stored is None:
@@ -122,9 +135,7 @@ def _of_objects(graph: Graph, outputs: int) -> int:
     return classes
 
 
-def channels_of(layout: Layout, model: zoo.Configuration, tensors: Tensors) -> int:
-    """The number of image channels that the file's first layer reads; 3 if it has no first layer."""
-    graph = model.build()
+def _channels(layout: Layout, graph: Graph, tensors: Tensors) -> int:
     node, own_names = next(iter(layout.names(graph).items()))
     stored = layout.of_file(tensors).get(own_names["weight"])
     if stored is None or stored.ndim != 4:
