@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import islice
 from math import prod
 from typing import Any, TypeVar
@@ -62,11 +62,17 @@ def make_node(name: str, op: Op, inputs: Sequence[Node]) -> Node:
         wanted = f"{least}" if least == most else f"at least {least}"
         raise GraphError(f"{name}: {op.kind} takes {wanted} input(s), not {len(inputs)}")
     try:
-        tensor = op.output(*(node.tensor for node in inputs))
-        op.check_bounds(*(node.tensor for node in inputs))
+        tensor = _inferred(op, *(node.tensor for node in inputs))
     except GraphError as error:
         raise GraphError(f"{name}: {error}") from None
     return Node(name, op, tuple(node.name for node in inputs), tensor)
+
+
+@lru_cache(maxsize=1024)  # a node is made, then checked by its graph, and again by each graph made from that
+def _inferred(op: Op, *inputs: Tensor) -> Tensor:
+    tensor = op.output(*inputs)
+    op.check_bounds(*inputs)
+    return tensor
 
 
 def check_count(nodes: int) -> None:
