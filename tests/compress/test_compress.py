@@ -11,9 +11,11 @@ import squares
 from artifacts import artifact, colour_photos
 from networks import random_weights
 from smallcnn.compress.budget import Budget
+from smallcnn.compress.integers import Int8
 from smallcnn.compress.latency import milliseconds
 from smallcnn.compress.pipeline import compress
 from smallcnn.compress.pruning import Prune
+from smallcnn.compress.sharing import Share
 from smallcnn.compress.workshop import Workshop
 from smallcnn.cost.profile import profile
 from smallcnn.data.sources import open_source
@@ -24,6 +26,7 @@ from smallcnn.ir.builder import Builder
 from smallcnn.model.model import Model
 from smallcnn.model.store import content, load, save
 from smallcnn.tasks.detection import Detection
+from smallcnn.transform.share.sharing import Sharing
 
 HALF = Prune(budget=Budget.parse("0.5x"), step=2, rounds=2, epochs=2)
 
@@ -149,7 +152,8 @@ def test_bad_input_is_one_line(photos, tmp_path):
         compress(model, photos, out, [])
     with pytest.raises(DataError, match="within the budget"):
         compress(model, photos, out, [replace(HALF, budget=Budget("mult_adds", 1e9, relative=False))])
-    with pytest.raises(GraphError, match="is the least"):  # refused before the first result: nothing to resume
+    # refused before the first result: nothing to resume
+    with pytest.raises(GraphError, match=r"cannot reach .* Mult-Adds: .* is the least"):
         compress(model, photos, out, [replace(HALF, budget=Budget.parse("0.001x"))])
     with pytest.raises(DataError, match="not empty"):
         compress(model, photos, out, [HALF], folder=photos)
@@ -157,6 +161,9 @@ def test_bad_input_is_one_line(photos, tmp_path):
         replace(HALF, criterion="best")
     with pytest.raises(DataError, match="sparsity is trained for the criterion norm"):
         replace(HALF, sparsity=0.01)
+    quantized = compress(model, photos, out, [Int8()], max_drop=100, threads=1).model
+    with pytest.raises(GraphError, match=r"^small is quantized; compress the float model that it was made from"):
+        compress(quantized, photos, tmp_path / "d.safetensors", [Share(sharing=Sharing(bits=4), epochs=0)])
     (photos / "red").rename(photos / "purple")
     with pytest.raises(DataError, match="labels must be those of the network"):
         compress(model, photos, tmp_path / "c.safetensors", [HALF])
@@ -172,7 +179,9 @@ def test_the_command_prints_the_contract(photos, tmp_path, smallcnn, refused):
     names = ("top1", "bytes", "mult_adds", "parameters", "milliseconds")
     assert {f"{name}_{when}" for name in names for when in ("before", "after")} <= record.keys()
     assert [step["name"] for step in record["steps"]] == ["original", "pruned"]
-    assert record["bytes_before"] > record["bytes_after"]
+    sizes = [(tmp_path / name).stat().st_size for name in ("m.safetensors", "o.safetensors")]
+    assert [record["bytes_before"], record["bytes_after"]] == sizes
+    assert [step["bytes"] for step in record["steps"]] == sizes
     assert {layer["layer"] for layer in record["layers"]} <= {"stem.conv", "block1.conv", "block2.conv"}
     code, text, err = smallcnn(
         *call, "--parameters", "300", "--criterion", "norm", "--sparsity", "0.01", *rest, "--fine-tune", 1
@@ -184,6 +193,9 @@ def test_the_command_prints_the_contract(photos, tmp_path, smallcnn, refused):
     ]  # fmt: skip
     assert refused(*call).startswith("no step of compression")
     assert "give one of them" in refused(*call, "--prune", "0.5x", "--latency", "1ms")
+    assert refused(*call, "--share", "4bit", "--criterion", "norm").startswith("--criterion is for removing channels")
+    assert refused(*call, "--share", "4bit", "--step", "8").startswith("--step is for removing channels")
+    assert refused(*call, "--int8", "--rounds", "2") == "--rounds is for --prune, --parameters, --latency or --sparse"
 
 
 def test_sensitivity_judges_the_network_without_some_channels(photos, tmp_path, smallcnn, refused):

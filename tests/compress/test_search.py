@@ -16,7 +16,7 @@ from smallcnn.compress.pruning import Prune
 from smallcnn.compress.search import search
 from smallcnn.compress.workshop import Workshop
 from smallcnn.cost.profile import profile
-from smallcnn.errors import AccuracyError, DataError
+from smallcnn.errors import AccuracyError, DataError, GraphError
 from smallcnn.evaluate import evaluate
 from smallcnn.ir.builder import Builder
 from smallcnn.model.store import content, load, save
@@ -87,6 +87,31 @@ def test_a_budget_of_time_is_kept_by_measuring(photos, tmp_path, clock):
     assert 0.9 * limit <= clock(found.model) <= limit
 
 
+def test_channels_go_in_steps_and_time_follows(photos, tmp_path, monkeypatch):
+    """The first network is just too slow, and a corrected aim gives the same; the next is fast enough."""
+    times, timed = {8: 2.0, 6: 1.602, 4: 0.9}, []
+
+    def width(graph):
+        return graph["stem.conv"].shape[-1]
+
+    def milliseconds(clock, model, form):
+        timed.append(width(model.graph))
+        return times[timed[-1]]
+
+    def smaller(most):
+        if most < 1:
+            raise GraphError("nothing is left")
+        return artifact(network(max(one for one in times if one / 4 <= most)))
+
+    monkeypatch.setattr(Clock, "milliseconds", milliseconds)
+    model = artifact(network(8))
+    watch, how = Clock(model, tmp_path), (model, lambda graph: width(graph) / 4, "float32")
+    assert width(watch.within(smaller, 1.6, *how).graph) == 4
+    assert timed == [8, 6, 4, 8]  # each but the original once
+    with pytest.raises(GraphError, match=r"^0\.2 ms cannot be reached: nothing is left"):
+        watch.within(smaller, 0.2, *how)
+
+
 def test_both_limits_hold(photos, tmp_path, clock):
     model, out = artifact(network()), tmp_path / "out.safetensors"
     half, size = clock(model) / 2, len(content(model, packed=True)) // 5
@@ -131,12 +156,49 @@ def test_bad_input_is_one_line(photos, tmp_path, clock):
     model, out = artifact(network()), tmp_path / "out.safetensors"
     with pytest.raises(DataError, match=r"small is within 1,000,000 bytes and 10 ms; there is nothing to do"):
         search(model, photos, out, size=10**6, latency=Budget("latency", 10.0, relative=False))
+    assert not out.with_name("out_steps").exists()
     with pytest.raises(DataError, match=r"no combination is within 500 bytes: .*500 bytes are too few"):
         search(model, photos, out, size=500, prune=QUICK)
     assert (parse_size("0.25x", 1000), parse_size("1.5 kB", 1), parse_size("2MB", 1)) == (250, 1500, 2_000_000)
     for text in ("half", "1x", "0kB", "500"):
         with pytest.raises(DataError, match=r"a size is|a budget must"):
             parse_size(text, 1000)
+
+
+def test_packing_alone(photos, tmp_path, smallcnn):
+    model, out = artifact(network()), tmp_path / "out.safetensors"
+    save(model, tmp_path / "m.safetensors")
+    size = (tmp_path / "m.safetensors").stat().st_size
+    packed = len(content(model, packed=True))
+    code, text, _ = smallcnn(
+        "compress", tmp_path / "m.safetensors", "--data", photos, "--out", out, "--size", f"{(size + packed) // 2}B",
+        "--threads", 1, "--json",
+    )  # fmt: skip
+    record = json.loads(text)
+    assert (code, record["search"]["chosen"], record["search"]["trials"]) == (0, "packed", [])
+    assert [(step["name"], step["bytes"]) for step in record["steps"]] == [
+        ("original", size), ("packed", out.stat().st_size)
+    ]  # fmt: skip
+    assert all((load(out).weights[name] == value).all() for name, value in model.weights.items())
+
+
+def test_a_plan_that_cannot_be_made_leaves_the_next(photos, tmp_path, clock, monkeypatch):
+    """Its trial was within the limits, but a round of it is not."""
+    model, rounds = artifact(network()), Prune._pruned
+
+    def pruned(step, model, limit, shop):
+        if step.rounds > 1:
+            raise GraphError("too slow in this round")
+        return rounds(step, model, limit, shop)
+
+    monkeypatch.setattr(Prune, "_pruned", pruned)
+    said = []
+    found = search(
+        model, photos, tmp_path / "out.safetensors", latency=Budget("latency", 0.5, relative=True),
+        prune=replace(QUICK, rounds=2, epochs=1), max_drop=-100, anyway=True, threads=1, say=said.append,
+    )  # fmt: skip
+    assert found.chosen == "int8"
+    assert any(line.endswith("too slow in this round") for line in said)
 
 
 def test_the_command(photos, tmp_path, smallcnn, refused):
@@ -148,6 +210,7 @@ def test_the_command(photos, tmp_path, smallcnn, refused):
     record = json.loads(text)
     half = (tmp_path / "m.safetensors").stat().st_size // 2
     assert record["search"]["limits"] == {"bytes": half, "milliseconds": None}
+    assert (record["search"]["split"], record["search"]["images"]) == ("val", 12)
     assert (tmp_path / "o.safetensors").stat().st_size <= half
     tried = record["search"]["trials"]
     assert {"shared", "low rank 0.6, shared", "pruned to 0.5x parameters"} <= {trial["plan"] for trial in tried}

@@ -54,3 +54,14 @@ _NAMES = st.sampled_from([*RUN, "imported", "onnx", "trained", "start", "scores"
 @given(st.dictionaries(_NAMES, _VALUES, max_size=6))
 def test_any_object_survives(record):
     assert Facts.from_json(record).to_json() == record
+
+
+def test_facts_keep_their_order():
+    """Files of the same content have the same bytes, in every process: sets of names differ from one to the next."""
+    names = ["train", "val", "test", "trainval", "minival", "holdout", "extra", "other"]
+    data = {f"{name}_images": number for number, name in enumerate(names)}
+    record = {"data": data} | {f"val_{name}": 0.5 for name in names}
+    made = Facts.from_json(record)
+    assert list(made.data.images) == names
+    assert list(made.scores) == names
+    assert list(made.to_json()["data"]) == list(data)

@@ -250,11 +250,11 @@ def test_the_fewest_removals_within_a_budget():
     # 16 pixels * n + 4 pixels * n * m + 2 * m products
     costs = [16 * n + 4 * n * m + 2 * m for n, m in ((16, 16), (12, 16), (12, 12), (8, 12), (8, 8), (4, 8), (4, 4))]
     for removed, budget in enumerate(costs):
-        assert len(within(graph, sets, ordered, cost, budget)) == 4 * removed
+        assert len(within(graph, sets, ordered, cost, budget, "products")) == 4 * removed
         if removed:
-            assert len(within(graph, sets, ordered, cost, budget - 1 + 1e-6 + 1)) == 4 * removed
-    with pytest.raises(GraphError, match="136 is the least"):
-        within(graph, sets, ordered, cost, costs[-1] - 1)
+            assert len(within(graph, sets, ordered, cost, budget - 1 + 1e-6 + 1, "products")) == 4 * removed
+    with pytest.raises(GraphError, match=r"^pruning cannot reach 135 products: 136 is the least"):
+        within(graph, sets, ordered, cost, costs[-1] - 1, "products")
 
 
 def test_widths_become_multiples_of_the_step():
@@ -263,7 +263,7 @@ def test_widths_become_multiples_of_the_step():
     scores = criteria.shares(criteria.random(sets, 0), sets, families(sets))
     ordered = removals(graph, sets, families(sets), scores, step=16)
     half = profile(graph).mult_adds / 2
-    smaller = remove_from_graph(graph, within(graph, sets, ordered, lambda one: profile(one).mult_adds, half))
+    smaller = remove_from_graph(graph, within(graph, sets, ordered, lambda one: profile(one).mult_adds, half, ""))
     assert profile(smaller).mult_adds <= half
     changed = [node.shape[-1] for node in smaller if node.shape[-1] != graph[node.name].shape[-1]]
     assert changed

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from smallcnn.cli import options
 from smallcnn.cli.compressed import print_steps, print_trials, record
@@ -103,7 +104,7 @@ if TYPE_CHECKING:
     help="write no file, but show the score of FILE when each layer alone loses a quarter, half and three quarters of "
     "its channels, untrained",
 )  # fmt: skip
-@click.option("--plot", type=click.Path(path_type=Path), help="plot of --sensitivity to write (.png, .svg, .pdf)")
+@click.option("--plot", type=click.Path(path_type=Path), help="plot the --sensitivity, too (.png, .svg, .pdf)")
 @options.device
 @options.threads
 @options.workers
@@ -176,8 +177,12 @@ def command(
         low_rank, sparse, share, limits.bytes, hashed, product, int8=int8, epochs=fine_tune, rounds=rounds
     )
     named = int8 or any(one is not None for one in (prune, parameters, low_rank, sparse, share, hashed, product))
+    searches, shown = bool(steps) and not named, sensitivity or plot is not None
+    _check_used("removing channels: give --prune, --parameters or --latency", budget or searches, "order", "step")
+    _check_used("removing channels: give --prune, --parameters or --latency", budget or searches or shown, "criterion")
+    _check_used("--prune, --parameters, --latency or --sparse", budget or searches or sparse, "rounds")
     warn_untrained(model.facts)
-    if sensitivity or plot:
+    if shown:
         if steps or out:
             raise DataError("--sensitivity writes no model file; it takes no --out and no budget")
         _sensitivity(
@@ -192,11 +197,11 @@ def command(
         "threads": threads, "workers": workers, "say": remark,
     }  # fmt: skip
     searched = None
-    if steps and not named:
-        searched = search(model, data, out, size=limits.bytes, latency=budget, prune=pruning, **how)
+    if searches:
+        searched = search(path, data, out, size=limits.bytes, latency=budget, prune=pruning, **how)
         found = searched.compressed
     else:
-        found = compress(model, data, out, steps, limits=limits, **how)
+        found = compress(path, data, out, steps, limits=limits, **how)
     if json_:
         print_json(record(found, searched, out, data))
         return
@@ -204,6 +209,14 @@ def command(
         print_trials(searched, found.score)
     print_steps(found)
     say(str(out))
+
+
+def _check_used(purpose: str, used: object, *names: str) -> None:
+    """Raises DataError for an option that was given and has no effect."""
+    context = click.get_current_context()
+    for name in names:
+        if not used and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise DataError(f"--{name} is for {purpose}")
 
 
 def _budget(prune: str | None, parameters: str | None, latency: str | None, *, int8: bool) -> "Budget | None":

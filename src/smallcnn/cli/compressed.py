@@ -26,20 +26,23 @@ def record(found: "Compressed", searched: "Searched | None", out: Path, data: st
     if searched:
         made["search"] = {
             "limits": asdict(searched.limits), "chosen": searched.chosen, "reason": searched.reason,
+            "split": searched.part, "images": searched.judged,
             "trials": [asdict(trial) for trial in searched.trials],
         }  # fmt: skip
     return made
 
 
 def print_trials(searched: "Searched", score: str) -> None:
-    """The table of the trials, and why one was chosen."""
+    """The table of the trials, if there were any, and why one was chosen."""
     from smallcnn.tasks.metrics import title
 
-    table(["combination", "epochs", f"{title(score)}, %", "file", "ms", ""], [
-        [trial.plan, str(trial.epochs), "-" if trial.score is None else f"{100 * trial.score:.2f}", size(trial.bytes),
-         _ms(trial.milliseconds), trial.problem or ""]
-        for trial in searched.trials
-    ])  # fmt: skip
+    if searched.trials:
+        table(["combination", "epochs", f"{title(score)}, %", "file", "ms", ""], [
+            [trial.plan, str(trial.epochs), "-" if trial.score is None else f"{100 * trial.score:.2f}",
+             size(trial.bytes), _ms(trial.milliseconds), trial.problem or ""]
+            for trial in searched.trials
+        ])  # fmt: skip
+        say(f"on {searched.judged} images ({searched.part})")
     say(f"chosen for {searched.limits}: {searched.chosen}; {searched.reason}")
 
 

@@ -100,7 +100,7 @@ class Limits:
     def __str__(self) -> str:
         """The limits in words."""
         size = None if self.bytes is None else f"{self.bytes:,} bytes"
-        time = None if self.milliseconds is None else f"{self.milliseconds:.3g} ms"
+        time = None if self.milliseconds is None else spelled_ms(self.milliseconds)
         return " and ".join(one for one in (size, time) if one)
 
 
@@ -113,6 +113,11 @@ def parse_size(text: str, whole: int) -> int:
     amount = float(found[1]) * {"x": 1, "b": 1, "kb": 1e3, "mb": 1e6}[unit]
     _check(text, amount, unit)
     return int(amount * whole) if unit == "x" else int(amount)
+
+
+def spelled_ms(milliseconds: float) -> str:
+    """A time for a message, to three digits."""
+    return f"{milliseconds:,.0f} ms" if milliseconds >= 999.5 else f"{milliseconds:.3g} ms"
 
 
 def _check(text: str, amount: float, unit: str) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 
 from smallcnn import runtime
 from smallcnn.bench.bench import take_turns, verified
-from smallcnn.compress.budget import Form
+from smallcnn.compress.budget import Form, spelled_ms
 from smallcnn.engines.operators import Operators
 from smallcnn.errors import GraphError, require
 from smallcnn.ir.graph import Graph
@@ -83,14 +83,23 @@ class Clock:
 
         `smaller` makes `model` smaller until the compiler's `estimate` is at most a number of ms. The first such number
         is the limit, by the ratio of the model's estimate to its time; each further one corrects it by what the last
-        network took. Raises GraphError if none of five networks is within the limit.
+        network took. Raises GraphError if none of five networks is within the limit, or `smaller` has none left.
         """
         aim = _AIM * limit * estimate(model.graph) / self.milliseconds(model, form)
         tried: list[tuple[float, Model]] = []
         while len(tried) < _MOST:
-            made = smaller(aim)
-            if any(made.graph == other.graph for _, other in tried):
+            try:
+                made = smaller(aim)
+            except GraphError as error:
+                if any(took <= limit for took, _ in tried):
+                    break
+                raise GraphError(f"{spelled_ms(limit)} cannot be reached: {error}") from None
+            before = next((took for took, other in tried if other.graph == made.graph), None)
+            if before is not None and before <= limit:
                 break
+            if before is not None:  # channels go in steps: only a lower aim gives a smaller network
+                aim *= _AIM
+                continue
             took = self.milliseconds(made, form)
             tried.append((took, made))
             if _ENOUGH * limit <= took <= limit:
@@ -100,8 +109,8 @@ class Clock:
         if not good:
             least = min(took for took, _ in tried)
             raise GraphError(
-                f"{model.graph.name}: no network within {limit:.3g} ms found; the fastest of {len(tried)} takes "
-                f"{least:.3g} ms"
+                f"{model.graph.name}: no network within {spelled_ms(limit)} found; the fastest of {len(tried)} takes "
+                f"{spelled_ms(least)}"
             )
         return max(good, key=lambda one: one[0])[1]
 

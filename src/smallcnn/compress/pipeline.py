@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from smallcnn.compress.budget import UNLIMITED, Limits
+from smallcnn.compress.budget import UNLIMITED, Limits, spelled_ms
 from smallcnn.compress.workshop import Means, Row, Say, Workshop
 from smallcnn.data.sources import Data
-from smallcnn.errors import TRAIN, AccuracyError, DataError, FileError, require
+from smallcnn.errors import TRAIN, AccuracyError, DataError, FileError, GraphError, require
 from smallcnn.ir import ops
 from smallcnn.ir.graph import Graph
 from smallcnn.model import store
@@ -146,12 +146,16 @@ def opened(
     out = Path(out)
     if out.suffix.lower() != ".safetensors":
         raise FileError(f"{out}: a compressed model's name ends in .safetensors; `smallcnn export` turns it into ONNX")
+    path = None if isinstance(file, Model) else located(file)
     model = file if isinstance(file, Model) else read(located(file))
+    if model.graph.integer:
+        raise GraphError(f"{model.graph.name} is quantized; compress the float model that it was made from")
     store.check_finite(model, model.graph.name)
     check_writable(out)
     set_threads(place.threads)
     with lock.run_folder(place.folder):
-        yield Workshop(model, data, place, root=root, asked=asked, trains=trains)
+        size = path.stat().st_size if path else None
+        yield Workshop(model, data, place, root=root, asked=asked, trains=trains, size=size)
 
 
 def applied(steps: Sequence[Step], shop: Workshop, limits: Limits = UNLIMITED) -> Compressed:
@@ -163,14 +167,21 @@ def applied(steps: Sequence[Step], shop: Workshop, limits: Limits = UNLIMITED) -
 
 
 def concluded(model: Model, steps: Sequence[Step], shop: Workshop, limits: Limits) -> Compressed:
-    """The result of steps, with what was asked for in its facts; it is timed if there is a limit of time."""
+    """The result of steps, with what was asked for in its facts; it is timed if there is a limit of time.
+
+    Its row has the bytes of the file with these facts. Without steps the original is packed.
+    """
     if limits.milliseconds is not None:
         shop.clock.milliseconds(model)
     original, asked = shop.original, {step.kind: asdict(step) for step in steps}
     other = {**original.facts.other, **model.facts.other, "compressed": {"from": original.graph.name, **asked}}
     made = replace(model, facts=replace(model.facts, other=other))
     widths = tuple(_widths(original.graph, made.graph))
-    return Compressed(made, shop.report(), shop.score, shop.judged, shop.part, widths)
+    *before, last = shop.report()
+    if not before:
+        before, last = [last], replace(last, name="packed")
+    rows = (*before, replace(last, bytes=len(store.content(made, packed=True))))
+    return Compressed(made, rows, shop.score, shop.judged, shop.part, widths)
 
 
 def over(model: Model, limits: Limits, shop: Workshop) -> str | None:
@@ -182,7 +193,7 @@ def over(model: Model, limits: Limits, shop: Workshop) -> str | None:
     if limits.milliseconds is not None:
         took = shop.clock.milliseconds(model)
         if took > limits.milliseconds:
-            return f"an image takes {took:.3g} ms; at most {limits.milliseconds:.3g} are allowed"
+            return f"an image takes {spelled_ms(took)}; at most {spelled_ms(limits.milliseconds)} are allowed"
     return None
 
 
@@ -200,5 +211,6 @@ def _advice(found: Compressed) -> str:
     """The layers that lost most, and what to try."""
     most = sorted(found.widths, key=lambda width: width.after / width.before)[:3]
     layers = ", ".join(f"{width.layer} ({width.before} to {width.after})" for width in most)
-    tries = "more --fine-tune epochs, more --rounds or a larger budget"
-    return f"most channels went from {layers}; try {tries}" if layers else f"try {tries}"
+    if layers:
+        return f"most channels went from {layers}; try more --fine-tune epochs, more --rounds or a larger budget"
+    return "try more --fine-tune epochs or milder steps, such as more bits or fewer zeros"

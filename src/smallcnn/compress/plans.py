@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from smallcnn.compress.budget import MEASURES, Budget, Form, Limits
+from smallcnn.compress.budget import MEASURES, Budget, Form, Limits, spelled_ms
 from smallcnn.compress.integers import Int8, as_int8
 from smallcnn.compress.pipeline import Step
 from smallcnn.compress.pruning import Prune
@@ -66,7 +66,7 @@ def _reductions(
     """Steps that remove Mult-Adds: a name, the step, and at most which share of the parameters it leaves."""
     if limits.milliseconds is not None and shop.clock.milliseconds(shop.original, form) > limits.milliseconds:
         budget = Budget(FORMS[form], limits.milliseconds, relative=False)
-        yield f"pruned to {limits.milliseconds:.3g} ms", replace(prune, budget=budget), 1.0
+        yield f"pruned to {spelled_ms(limits.milliseconds)}", replace(prune, budget=budget), 1.0
         share = next((share for share in THIN if _thin(shop, share, form) < _SURE * limits.milliseconds), None)
         if share:
             yield f"low rank {share:g}", LowRank(share=share, epochs=prune.epochs), 1.0

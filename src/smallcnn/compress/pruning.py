@@ -84,10 +84,11 @@ class Prune:
             scores = criteria.shares(scores, sets, by_family)
         measure = MEASURES[self.budget.measure]
         ordered = removals(graph, sets, by_family, scores, step=self.step, order=self.order, unit=measure.saves)
+        unit = f"{measure.name}, by the compiler's estimate" if measure.timed else measure.name
         tried: list[tuple[Model, list[Tied]]] = []
 
         def smaller(most: float) -> Model:
-            gone = within(graph, sets, ordered, self.budget.cost, most)
+            gone = within(graph, sets, ordered, self.budget.cost, most, unit)
             thin, weights = remove(graph, model.weights, gone)
             tried.append((replace(model, graph=thin, weights=weights, facts=replace(model.facts, scores={})), gone))
             return tried[-1][0]

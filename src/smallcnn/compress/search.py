@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
-from smallcnn.compress.budget import Budget, Limits
+from smallcnn.compress.budget import Budget, Limits, spelled_ms
 from smallcnn.compress.pipeline import Compressed, Step, concluded, means, opened, over
 from smallcnn.compress.plans import Plan, plans
 from smallcnn.compress.pruning import Prune
@@ -30,6 +30,8 @@ _KEPT = (4, 2)
 _LITTLE = 8
 """The trials with training have one `_LITTLE`th of the epochs, at least one."""
 _TRIALS = "trials.json"
+_UNMADE = (DataError, GraphError, CompileError)
+"""What steps raise that cannot be taken."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +52,18 @@ class Trial:
 
 @dataclass(frozen=True)
 class Searched:
-    """What was chosen and made, within which limits, every trial, and the reason for the choice in words."""
+    """What was chosen and made, within which limits, every trial, and the reason for the choice in words.
+
+    `judged` is the number of images that judged the trials, `part` the split they are from.
+    """
 
     compressed: Compressed
     limits: Limits
     trials: tuple[Trial, ...]
     chosen: str
     reason: str
+    judged: int
+    part: str
 
 
 def search(
@@ -80,21 +87,27 @@ def search(
     """Searches steps after which a model file has at most `size` bytes and an image takes at most a `latency`.
 
     `latency` is measured, compiled for one thread of this machine; a relative one is a share of the original's. `prune`
-    has the settings of pruning and the epochs of every step; its budget is not used. The rest is as for
-    `pipeline.compress`: what is written, and if it may be, what is kept in `folder`, and how a search resumes from it.
+    has the settings of pruning and the epochs of every step; its budget is not used. If the model is within the limits
+    once it is packed, that is all that is done. The rest is as for `pipeline.compress`: what is written, and if it may
+    be, what is kept in `folder`, and how a search resumes from it.
 
     Raises AccuracyError, without writing unless `anyway`, if no combination is within the limits and loses at most
-    `max_drop` points. Raises DataError if the file is within the limits or nothing else is, MissingExtra if time is
-    limited and there is no compiler.
+    `max_drop` points. Raises DataError if a file that is not packed is within the limits or nothing else is,
+    MissingExtra if time is limited and there is no compiler.
     """
     prune = prune or Prune(budget=Budget("mult_adds", 0.5, relative=True))
     asked = {"size": size, "latency": latency and asdict(latency), "prune": {**asdict(prune), "budget": None}}
     place = means(out, folder, seed=seed, device=device, threads=threads, workers=workers, say=say)
     with opened(file, data, out, place, root=root, asked={"search": asked}, trains=True) as shop:
         limits = Limits(size, _milliseconds(latency, shop))
-        if not over(shop.original, limits, shop):
+        if over(shop.original, limits, shop):
+            found = _Search(shop, limits, prune, max_drop).run()
+        elif size is not None and len(store.content(shop.original)) > size:
+            found = _packed(shop, limits)
+        else:
+            if folder is None:
+                shutil.rmtree(place.folder)
             raise DataError(f"{shop.original.graph.name} is within {limits}; there is nothing to do")
-        found = _Search(shop, limits, prune, max_drop).run()
     if (problem := found.compressed.problem(max_drop, limits, shop)) and not anyway:
         raise AccuracyError(
             f"no combination of {len({trial.plan for trial in found.trials})} within {limits} is accurate enough; the "
@@ -111,6 +124,12 @@ def _milliseconds(latency: Budget | None, shop: Workshop) -> float | None:
     if latency is None:
         return None
     return latency.amount * shop.clock.milliseconds(shop.original) if latency.relative else latency.amount
+
+
+def _packed(shop: Workshop, limits: Limits) -> Searched:
+    """The original as it is, in a packed file."""
+    made = concluded(shop.original, (), shop, limits)
+    return Searched(made, limits, (), "packed", "its file is packed, which changes no weight", shop.judged, shop.part)
 
 
 class _Search:
@@ -139,11 +158,18 @@ class _Search:
             lost = 100 * (self._aside.rows[0].score - (good[0][0].score or 0.0))
             if not epochs and lost <= self._max_drop and self._accepted(found := self._made(standing[0], epochs)):
                 return self._chosen(found, standing[0], f"it needs no training; {reason}")
-        results = []
+        results, problems = [], []
         for plan in standing:
-            results.append((self._made(plan, self._prune.epochs), plan))
+            try:
+                results.append((self._made(plan, self._prune.epochs), plan))
+            except _UNMADE as error:  # its rounds, or the time of what training made of it
+                problems.append(f"{plan.name}: {error}")
+                self._say(problems[-1])
+                continue
             if self._accepted(results[-1][0]):
                 break
+        if not results:
+            raise DataError(f"no combination is within {self._limits}: {'; '.join(problems)}")
         found, plan = min(results, key=lambda one: (not self._accepted(one[0]), one[0].drop))
         return self._chosen(found, plan, reason)
 
@@ -177,7 +203,7 @@ class _Search:
         try:
             made, shop = _after(_with(plan.steps, epochs, rounds=1), self._aside)
             problem = over(made, self._limits, shop)
-        except (DataError, GraphError, CompileError) as error:
+        except _UNMADE as error:
             return Trial(plan.name, epochs, problem=str(error))
         last = shop.report()[-1]
         return Trial(plan.name, epochs, last.score, last.bytes, last.measured_milliseconds, problem)
@@ -193,7 +219,8 @@ class _Search:
         return found.problem(self._max_drop, self._limits, self._final) is None
 
     def _chosen(self, found: Compressed, plan: Plan, reason: str) -> Searched:
-        return Searched(found, self._limits, tuple(self._trials.values()), plan.name, reason)
+        trials, aside = tuple(self._trials.values()), self._aside
+        return Searched(found, self._limits, trials, plan.name, reason, aside.judged, aside.part)
 
 
 def _after(steps: Sequence[Step], shop: Workshop) -> tuple[Model, Workshop]:
@@ -221,6 +248,6 @@ def _said(trials: Sequence[Trial]) -> str:
     """The trials in words."""
     return "; ".join(
         f"{trial.plan}: {trial.problem or f'{trial.score:.2%}, {trial.bytes:,} bytes'}"
-        + (f", {trial.milliseconds:.3g} ms" if trial.milliseconds and not trial.problem else "")
+        + (f", {spelled_ms(trial.milliseconds)}" if trial.milliseconds and not trial.problem else "")
         for trial in trials
     )

@@ -44,7 +44,8 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the report. `score` is the task's, from 0 to 1; `bytes` are those of the packed model file.
+    """One line of the report. `score` is the task's, from 0 to 1; `bytes` are those of the packed model file, of the
+    original those of the file that was given.
 
     `zipped_bytes` are those of the file that is not packed, deflated as zip does. `milliseconds` are those that the
     compiler expects of one thread, `int8_milliseconds` the same once the network is quantized; None if it does not
@@ -79,13 +80,15 @@ class Means:
 class Workshop:
     """The images of a run and what can be done with them. `asked` is what the run was asked for, in JSON.
 
+    `size` are the bytes of the file that the model is from, by default those of a file that is not packed.
     Raises DataError if the images have other labels than the network and a step `trains`, or the folder holds another
     run.
     """
 
     def __init__(
-        self, model: Model, data: Data, means: Means, *, root: str | Path | None, asked: Any, trains: bool = True
-    ) -> None:
+        self, model: Model, data: Data, means: Means, *, root: str | Path | None, asked: Any, trains: bool = True,
+        size: int | None = None,
+    ) -> None:  # fmt: skip
         self.original, self.means = model, means
         self.rows: list[Row] = []
         self._structures: list[str] = []  # of the networks of the rows
@@ -95,6 +98,7 @@ class Workshop:
         self._teacher = means.folder / _ORIGINAL
         if not self._teacher.is_file():
             store.save(model, self._teacher)
+        self._size = size or self._teacher.stat().st_size
         self.clock = Clock(model, means.folder)
         self._times: dict[str, tuple[float | None, float | None]] = {}
         self._kept = self._read_rows()
@@ -178,8 +182,9 @@ class Workshop:
             if key not in self._times:
                 self._times[key] = _expected(model.graph)
             cost, (expected, as_int8) = profile(model.graph), self._times[key]
+            taken = self._size if file == self._teacher else file.stat().st_size
             row = Row(
-                name, self.judge(model), file.stat().st_size, cost.mult_adds, cost.parameters, expected,
+                name, self.judge(model), taken, cost.mult_adds, cost.parameters, expected,
                 len(zlib.compress(store.content(model))), as_int8, integer=model.graph.integer,
             )  # fmt: skip
             self._kept[file.name] = {"row": asdict(row), "score": self.score, "judged": self.judged}

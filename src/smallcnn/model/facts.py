@@ -41,7 +41,7 @@ class TrainedOn:
     def from_json(cls, record: Mapping[str, Any]) -> Self:
         """The inverse of `to_json`; any object is accepted."""
         known, rest = _known(cls, record)
-        counted = {name for name, value in rest.items() if name.endswith(_COUNT) and isinstance(value, int)}
+        counted = [name for name, value in rest.items() if name.endswith(_COUNT) and isinstance(value, int)]
         images = {name.removesuffix(_COUNT): rest.pop(name) for name in counted}
         return cls(**known, images=images, other=rest)
 
@@ -90,7 +90,7 @@ class Facts(Mapping[str, Any]):
         known, rest = _known(cls, record)
         if isinstance(rest.get("data"), dict):
             known["data"] = TrainedOn.from_json(rest.pop("data"))
-        scored = {name for name, value in rest.items() if name.startswith(_SCORE) and isinstance(value, _NUMBER)}
+        scored = [name for name, value in rest.items() if name.startswith(_SCORE) and isinstance(value, _NUMBER)]
         scores = {name.removeprefix(_SCORE): rest.pop(name) for name in scored}
         return cls(**known, scores=scores, other=rest)
 

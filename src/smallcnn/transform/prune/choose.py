@@ -68,8 +68,9 @@ def within(
     ordered: Sequence[Removal],
     cost: Callable[[Graph], float],
     budget: float,
+    unit: str,
 ) -> list[Tied]:
-    """The sets of the fewest first removals after which the network's `cost` is within the `budget`.
+    """The sets of the fewest first removals after which the network's `cost` is within the `budget`, in this `unit`.
 
     Raises GraphError if not even all removals suffice.
     """
@@ -79,7 +80,7 @@ def within(
 
     low, high = 0, len(ordered)
     if (least := cost(remove_from_graph(graph, gone(high)))) > budget:
-        raise GraphError(f"pruning cannot reach a budget of {budget:,.6g}: {least:,.6g} is the least")
+        raise GraphError(f"pruning cannot reach {budget:,.6g} {unit}: {least:,.6g} is the least")
     while low < high:
         middle = (low + high) // 2
         if cost(remove_from_graph(graph, gone(middle))) <= budget:
