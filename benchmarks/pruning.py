@@ -34,6 +34,7 @@ from smallcnn.model.shipped import located
 @click.option("--budgets", default="0.5x", show_default=True, help="shares of the Mult-Adds")
 @click.option("--criteria", default="taylor,reconstruction,l2,random", show_default=True)
 @click.option("--seeds", default="0,1,2", show_default=True)
+@click.option("--rounds", type=int, help="[default: one for each halving of the Mult-Adds]")
 @click.option("--epochs", default=Prune.epochs, show_default=True, help="epochs of fine-tuning")
 @click.option("--threads", default=1, show_default=True, help="threads that train, and that are timed")
 @click.option("--table", is_flag=True, help="train nothing, print the table")
@@ -44,6 +45,7 @@ def main(
     budgets: str,
     criteria: str,
     seeds: str,
+    rounds: int | None,
     epochs: int,
     threads: int,
     table: bool,
@@ -56,7 +58,7 @@ def main(
     for seed, budget, criterion in product(seeds.split(","), budgets.split(","), criteria.split(",")):
         name = f"{criterion}-{budget}-{seed}"
         if not (out / f"{name}.json").is_file():
-            step = Prune(budget=Budget.parse(budget), criterion=criterion, epochs=epochs)  # type: ignore[arg-type]
+            step = Prune(budget=Budget.parse(budget), criterion=criterion, rounds=rounds, epochs=epochs)  # type: ignore[arg-type]
             found = compress(
                 file, data, out / f"{name}.safetensors", [step], anyway=True, seed=int(seed), threads=threads,
                 say=lambda line, name=name: click.echo(f"{name}: {line}", err=True),

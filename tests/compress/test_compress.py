@@ -25,6 +25,7 @@ from smallcnn.image.fit import Preprocessing
 from smallcnn.ir.builder import Builder
 from smallcnn.model.model import Model
 from smallcnn.model.store import content, load, save
+from smallcnn.tasks.attributes import Attributes
 from smallcnn.tasks.detection import Detection
 from smallcnn.transform.share.sharing import Sharing
 
@@ -117,6 +118,26 @@ def test_a_detector_keeps_its_predictors(tmp_path, criterion):
     assert not {width.layer for width in found.widths} & {"code0.conv", "code1.conv", "score0.conv", "score1.conv"}
 
 
+def test_a_network_of_attributes(photos, tmp_path):
+    """Judged by its own score, trained without a teacher, with the answers that a table knows."""
+    rows, warm = ["file,warm,colour"], {"red": "yes", "green": "", "blue": "no"}
+    for path in sorted(photos.rglob("*.png")):
+        rows.append(f"{path.relative_to(photos)},{warm[path.parent.name]},{path.parent.name}")
+    (photos / "labels.csv").write_text("\n".join(rows))
+    colours = ("colour: blue", "colour: green", "colour: red")
+    g = Builder(input=(8, 8, 3))
+    x = g.conv_bn(g.conv_bn(g.input, 16, kernel=3, name="stem"), 16, kernel=1, name="block1")
+    graph = g.graph(g.dense(g.global_pool(x), 4, name="classifier"), features=x, name="small")
+    model = replace(artifact(graph), task=Attributes(("warm", *colours), {"colour": colours}))
+    steps = [
+        Prune(budget=Budget.parse("0.6x"), step=2, epochs=1), Share(sharing=Sharing(bits=4), epochs=1), Int8()
+    ]  # fmt: skip
+    found = compress(model, photos / "labels.csv", tmp_path / "out.safetensors", steps, max_drop=100, threads=1)
+    assert found.score == "mean_average_precision"
+    assert found.model.graph.integer
+    assert load(tmp_path / "out.safetensors").task == model.task
+
+
 def test_a_budget_of_parameters(photos, tmp_path):
     model = artifact(network(64))
     fewer = Prune(budget=Budget.parse("5k", "parameters"), criterion="l2", step=1, rounds=1, epochs=0)
@@ -142,6 +163,8 @@ def test_budgets():
     graph = network()
     macs = profile(graph).mult_adds
     np.testing.assert_allclose(Budget("mult_adds", 0.25, relative=True).limits(graph, 2), [macs / 2, macs / 4])
+    rounds = [len(Budget("mult_adds", share, relative=True).limits(graph)) for share in (0.9, 0.5, 0.35, 0.25, 0.1)]
+    assert rounds == [1, 1, 2, 2, 3]  # one for each halving
 
 
 def test_bad_input_is_one_line(photos, tmp_path):

@@ -59,7 +59,10 @@ if TYPE_CHECKING:
     "--step", type=click.IntRange(1), default=8, show_default=True, metavar="N",
     help="multiple of channels to keep, so that vectors stay full",
 )  # fmt: skip
-@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, metavar="N", help="rounds of pruning")
+@click.option(
+    "--rounds", type=click.IntRange(1), metavar="N",
+    help="rounds of removing, each followed by training  [default: one for each halving; 3 of --sparse]",
+)  # fmt: skip
 @click.option(
     "--low-rank", type=click.FloatRange(0, 1, min_open=True, max_open=True), metavar="SHARE",
     help="split dense layers and 1x1 convolutions into two thin ones with this share of their Mult-Adds",
@@ -122,7 +125,7 @@ def command(
     sparsity: float,
     order: str,
     step: int,
-    rounds: int,
+    rounds: int | None,
     low_rank: float | None,
     sparse: float | None,
     share: str | None,
@@ -236,7 +239,7 @@ def _budget(prune: str | None, parameters: str | None, latency: str | None, *, i
 
 def _after_pruning(
     low_rank: float | None, sparse: float | None, share: str | None, size: int | None, hashed: float | None,
-    product: str | None, *, int8: bool, epochs: int, rounds: int,
+    product: str | None, *, int8: bool, epochs: int, rounds: int | None,
 ) -> "list[Step]":  # fmt: skip
     """The other steps, in their order."""
     from smallcnn.compress.integers import Int8
@@ -252,7 +255,7 @@ def _after_pruning(
     if low_rank is not None:
         steps.append(LowRank(share=low_rank, epochs=epochs))
     if sparse is not None:
-        steps.append(Zeros(zeros=sparse, rounds=rounds, epochs=epochs))
+        steps.append(Zeros(zeros=sparse, rounds=rounds or Zeros.rounds, epochs=epochs))
     if share is not None:
         steps.append(Share(sharing=Sharing.parse(share, zeros=sparse or 0.0), epochs=epochs))
     if size is not None:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import log2
 from typing import Literal
 
 from smallcnn.compress.latency import int8_milliseconds, milliseconds
@@ -70,15 +71,16 @@ class Budget:
         """What a network has of the measure, by the compiler's estimate if it is time."""
         return MEASURES[self.measure].of(graph)
 
-    def limits(self, original: Graph, rounds: int, start: float | None = None) -> list[float]:
+    def limits(self, original: Graph, rounds: int | None = None, start: float | None = None) -> list[float]:
         """The limit of each round, by equal factors from `start`, by default what the original costs.
 
-        Raises DataError if the network is within the budget.
+        Without `rounds`, there is one for each halving. Raises DataError if the network is within the budget.
         """
         start = self.cost(original) if start is None else start
         end = self.amount * start if self.relative else self.amount
         if end >= start:
             raise DataError(f"{original.name} is within the budget: it has {start:,.6g} {MEASURES[self.measure].name}")
+        rounds = rounds or max(1, round(log2(start / end)))
         return [start * (end / start) ** (number / rounds) for number in range(1, rounds + 1)]
 
     def __str__(self) -> str:

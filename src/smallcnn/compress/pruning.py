@@ -29,9 +29,10 @@ class Prune:
 
     Each of the `rounds` scores the channels again by the `criterion`, removes those that matter least, by equal factors
     of the budget, in steps of `step` channels, solves the layers that read them again (`prune.repair`), and fine-tunes.
-    `order` says whether layers are compared ("global") or all lose the same share ("layer"). Of the `epochs` of
-    fine-tuning, at least half are in the last round. With `sparsity`, the network is first trained for as many epochs
-    with that penalty on the scales of its batch norms (`train.slimming`), so that the criterion "norm" has a choice.
+    By default there is one for each halving of what is limited. `order` says whether layers are compared ("global") or
+    all lose the same share ("layer"). Of the `epochs` of fine-tuning, at least half are in the last round. With
+    `sparsity`, the network is first trained for as many epochs with that penalty on the scales of its batch norms
+    (`train.slimming`), so that the criterion "norm" has a choice.
     """
 
     kind: ClassVar[str] = "prune"
@@ -40,14 +41,14 @@ class Prune:
     criterion: Criterion = "reconstruction"
     order: Order = "global"
     step: int = 8
-    rounds: int = 3
+    rounds: int | None = None
     epochs: int = 8
     sparsity: float = 0.0
 
     def __post_init__(self) -> None:
         if self.criterion not in criteria.CRITERIA:
             raise DataError(f"no criterion {self.criterion!r}; there are {', '.join(criteria.CRITERIA)}")
-        if min(self.step, self.rounds) < 1 or self.epochs < 0:
+        if min(self.step, self.rounds or 1) < 1 or self.epochs < 0:
             raise DataError("a step and rounds must be at least 1, epochs at least 0")
         if self.sparsity and self.criterion != "norm":
             raise DataError(f"sparsity is trained for the criterion norm, not for {self.criterion}")
@@ -57,13 +58,14 @@ class Prune:
         timed = MEASURES[self.budget.measure].timed
         start = shop.clock.milliseconds(model, timed) if timed else None
         limits = self.budget.limits(model.graph, self.rounds, start)
-        early = self.epochs // (2 * (self.rounds - 1)) if self.rounds > 1 else 0
+        rounds = len(limits)
+        early = self.epochs // (2 * (rounds - 1)) if rounds > 1 else 0
         if self.sparsity and self.epochs:
             trained = partial(shop.fine_tuned, model, self.epochs, sparsity=self.sparsity)
             model = shop.once(f"trained for sparsity, {self.epochs} epochs", trained)
         for number, limit in enumerate(limits, 1):
-            epochs = early if number < self.rounds else self.epochs - early * (self.rounds - 1)
-            of = f" {number} of {self.rounds}" if self.rounds > 1 else ""
+            epochs = early if number < rounds else self.epochs - early * (rounds - 1)
+            of = f" {number} of {rounds}" if rounds > 1 else ""
             model = shop.once(f"pruned{of}", partial(self._pruned, model, limit, shop))
             if epochs:
                 model = shop.once(f"fine-tuned{of}, {epochs} epochs", partial(shop.fine_tuned, model, epochs))

@@ -233,7 +233,7 @@ def _after(steps: Sequence[Step], shop: Workshop) -> tuple[Model, Workshop]:
     return model, shop
 
 
-def _with(steps: Sequence[Step], epochs: int, rounds: int) -> list[Step]:
+def _with(steps: Sequence[Step], epochs: int, rounds: int | None) -> list[Step]:
     """The steps with so many epochs of training each, and pruning in so many rounds."""
     changed: list[Step] = []
     for step in steps:
