@@ -62,9 +62,8 @@ def _products(codewords: Codewords, model: Model, images: np.ndarray, threads: i
     return quantize_products(model, images, codewords, operators=lambda graph: Operators(graph, threads))[0]
 
 
-def _thin(part: float, model: Model, images: np.ndarray, threads: int) -> Model:  # noqa: ARG001
-    graph, weights = low_rank(model.graph, model.weights, part)
-    return replace(model, graph=graph, weights=weights)
+def _thin(part: float, model: Model, images: np.ndarray, threads: int) -> Model:
+    return low_rank(model, images, part, operators=lambda graph: Operators(graph, threads))
 
 
 def _int8(settings: Settings, model: Model, images: np.ndarray, threads: int) -> Model:

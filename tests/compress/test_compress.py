@@ -29,7 +29,7 @@ from smallcnn.tasks.attributes import Attributes
 from smallcnn.tasks.detection import Detection
 from smallcnn.transform.share.sharing import Sharing
 
-HALF = Prune(budget=Budget.parse("0.5x"), step=2, rounds=2, epochs=2)
+HALF = Prune(budget=Budget.parse("0.5x"), step=2, rounds=2, epochs=3)
 
 
 def network(width=8):
@@ -49,7 +49,7 @@ def test_rounds_of_pruning_and_training(photos, tmp_path):
     model, out = artifact(network()), tmp_path / "out.safetensors"
     found = compress(model, photos, out, [HALF], max_drop=100, threads=1, seed=3)
     assert [row.name for row in found.rows] == [
-        "original", "pruned 1 of 2", "fine-tuned 1 of 2, 1 epochs", "pruned 2 of 2", "fine-tuned 2 of 2, 1 epochs"
+        "original", "pruned 1 of 2", "fine-tuned 1 of 2, 1 epochs", "pruned 2 of 2", "fine-tuned 2 of 2, 2 epochs"
     ]  # fmt: skip
     whole, rounds = profile(model.graph).mult_adds, [row.mult_adds for row in found.rows]
     assert rounds[0] == whole

@@ -17,7 +17,7 @@ from smallcnn.transform.quantize.rounding import Inputs, passed_on
 from smallcnn.transform.share.allot import Layer, Priced, allotted
 from smallcnn.transform.share.codebook import codebook
 from smallcnn.transform.share.layers import shortened
-from smallcnn.transform.share.low_rank import low_rank
+from smallcnn.transform.share.low_rank import Rank, low_rank, low_rank_graph
 from smallcnn.transform.share.product import Codewords, quantize_products
 from smallcnn.transform.share.scales import with_scales
 from smallcnn.transform.share.sharing import Sharing, share
@@ -237,26 +237,38 @@ def test_vectors_are_input_channels():
 
 
 def test_low_rank(small):
+    """Of weights of that rank those with the nearest results, as gradient descent and chance find none better."""
     model, images = small
-    graph, weights = low_rank(model.graph, model.weights, 0.5)
-    before, after = profile(model.graph).mult_adds, profile(graph).mult_adds
+    made = low_rank(model, images, 0.5, operators=engine)
+    before, after = profile(model.graph).mult_adds, profile(made.graph).mult_adds
     assert after < before
-    u, s, v = np.linalg.svd(fold(model.graph, model.weights)[1]["pointwise.conv.weight"][:, :, 0, 0])
+    assert profile(low_rank_graph(model.graph, 0.5)).mult_adds == after
     rank = 16 * 48 // 2 // 64
-    wanted = (u[:, :rank] * s[:rank]) @ v[:rank]
-    found = weights["pointwise.conv_second.weight"][:, :, 0, 0] @ weights["pointwise.conv.weight"][:, :, 0, 0]
-    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    assert made.weights["pointwise.conv.weight"].shape == (rank, 16, 1, 1)
+    assert made.weights["pointwise.conv_second.weight"].shape == (48, rank, 1, 1)
+    rng = np.random.default_rng(3)
+    inputs = rng.standard_normal((500, 16)) @ rng.standard_normal((16, 16))
+    weight = rng.standard_normal((48, 16))
+    found = Rank(rank)(weight, Inputs((inputs.T @ inputs / 500)[None], 500, doubt=(0, 0)))
+    assert np.linalg.matrix_rank(found) == rank
+    results = inputs @ weight.T
+    singular = np.linalg.svd(results, compute_uv=False)
+    np.testing.assert_allclose(((inputs @ found.T - results) ** 2).sum(), (singular[rank:] ** 2).sum())  # Eckart-Young
+    u, s, v = np.linalg.svd(weight)
+    np.testing.assert_allclose(Rank(rank)(weight, None), (u[:, :rank] * s[:rank]) @ v[:rank], atol=1e-9)
+    with pytest.raises(GraphError, match="has no dense layer or 1x1 convolution"):
+        low_rank(model, images, 1e-6)
+
+
+def test_low_rank_of_low_rank_changes_nothing(small):
+    model, images = small
     thin = dict(model.weights)
     thin["pointwise.conv.weight"] = np.ones((48, 16, 1, 1), np.float32)  # of rank 1
     thin["project.conv.weight"] = np.ones((32, 48, 1, 1), np.float32)
     thin["head.weight"] = np.ones((5, 32), np.float32)
-    graph, weights = low_rank(model.graph, thin, 0.5)
-    prepared = model.preprocessing.normalise(images)
-    (same,) = floating.run(graph, weights, prepared).values()
-    (exact,) = floating.run(model.graph, thin, prepared).values()
-    np.testing.assert_allclose(same, exact, rtol=1e-4, atol=1e-4)
-    with pytest.raises(GraphError, match="has no dense layer or 1x1 convolution"):
-        low_rank(model.graph, model.weights, 1e-6)
+    model = replace(model, weights=thin)
+    made = low_rank(model, images, 0.5, operators=engine)
+    np.testing.assert_allclose(outputs(made, images), outputs(model, images), rtol=1e-4, atol=1e-4)
 
 
 def test_every_operator_survives():

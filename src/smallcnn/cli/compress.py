@@ -87,7 +87,7 @@ if TYPE_CHECKING:
 @click.option("--int8", is_flag=True, help="compute with bytes, as `smallcnn quantize` does; the last step")
 @click.option(
     "--fine-tune", type=click.IntRange(0), default=8, show_default=True, metavar="EPOCHS",
-    help="epochs of training after the rounds, at least half of them after the last; a classifier learns from FILE",
+    help="epochs of training after the rounds, at least two thirds after the last; a classifier learns from FILE",
 )  # fmt: skip
 @click.option(
     "--max-drop", type=click.FloatRange(0), default=1.0, show_default=True, metavar="POINTS",

@@ -20,6 +20,7 @@ from smallcnn.model.shipped import located
 from smallcnn.system import lock
 from smallcnn.system.files import check_writable
 from smallcnn.tasks.metrics import title
+from smallcnn.transform.share.low_rank import SECOND
 
 
 class Step(Protocol):
@@ -198,8 +199,8 @@ def over(model: Model, limits: Limits, shop: Workshop) -> str | None:
 
 
 def _widths(before: Graph, after: Graph) -> list[Width]:
-    """The layers with fewer channels than before."""
-    left = {node.name: node.shape[-1] for node in after}
+    """The layers with fewer channels than before; of one in two, the second has them."""
+    left = {node.name.removesuffix(SECOND): node.shape[-1] for node in after}
     return [
         Width(node.name, node.shape[-1], left[node.name])
         for node in before

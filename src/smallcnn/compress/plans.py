@@ -12,7 +12,7 @@ from smallcnn.compress.workshop import Workshop
 from smallcnn.errors import GraphError
 from smallcnn.model import store
 from smallcnn.model.model import Model
-from smallcnn.transform.share.low_rank import low_rank
+from smallcnn.transform.share.low_rank import low_rank_graph
 
 SHARES = (0.7, 0.5, 0.35, 0.25)
 """Shares of the parameters that pruning keeps where bytes are limited."""
@@ -83,7 +83,7 @@ def _thin(shop: Workshop, share: float, form: Form) -> float:
     """The ms that a network of low rank takes, by the estimate and what the original took against its own."""
     original, estimate = shop.original, MEASURES[FORMS[form]].of
     try:
-        graph, _ = low_rank(original.graph, original.weights, share)
+        graph = low_rank_graph(original.graph, share)
     except GraphError:
         return float("inf")
     return shop.clock.milliseconds(original, form) * estimate(graph) / estimate(original.graph)

@@ -30,7 +30,7 @@ class Prune:
     Each of the `rounds` scores the channels again by the `criterion`, removes those that matter least, by equal factors
     of the budget, in steps of `step` channels, solves the layers that read them again (`prune.repair`), and fine-tunes.
     By default there is one for each halving of what is limited. `order` says whether layers are compared ("global") or
-    all lose the same share ("layer"). Of the `epochs` of fine-tuning, at least half are in the last round. With
+    all lose the same share ("layer"). Of the `epochs` of fine-tuning, at least two thirds are in the last round. With
     `sparsity`, the network is first trained for as many epochs with that penalty on the scales of its batch norms
     (`train.slimming`), so that the criterion "norm" has a choice.
     """
@@ -59,7 +59,7 @@ class Prune:
         start = shop.clock.milliseconds(model, timed) if timed else None
         limits = self.budget.limits(model.graph, self.rounds, start)
         rounds = len(limits)
-        early = self.epochs // (2 * (rounds - 1)) if rounds > 1 else 0
+        early = self.epochs // (3 * (rounds - 1)) if rounds > 1 else 0
         if self.sparsity and self.epochs:
             trained = partial(shop.fine_tuned, model, self.epochs, sparsity=self.sparsity)
             model = shop.once(f"trained for sparsity, {self.epochs} epochs", trained)

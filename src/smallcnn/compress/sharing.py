@@ -57,12 +57,14 @@ class LowRank(_Tuned):
 
     def apply(self, model: Model, shop: Workshop) -> Model:
         """The model with thin layers. Raises GraphError if it has no layer for them."""
-        model = shop.once("low rank", partial(self._cut, model))
+        model = shop.once("low rank", partial(self._cut, model, shop))
         return _tuned(model, shop, self.epochs, keep_values=False)
 
-    def _cut(self, model: Model) -> Model:
-        graph, weights = low_rank(model.graph, model.weights, self.share)
-        return replace(model, graph=graph, weights=weights)
+    def _cut(self, model: Model, shop: Workshop) -> Model:
+        from smallcnn.engines.operators import Operators
+
+        how = partial(Operators, threads=shop.means.threads)
+        return low_rank(model, shop.calibration(), self.share, operators=how)
 
 
 @dataclass(frozen=True, kw_only=True)
