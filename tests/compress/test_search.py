@@ -183,7 +183,7 @@ def test_packing_alone(photos, tmp_path, smallcnn):
 
 
 def test_a_plan_that_cannot_be_made_leaves_the_next(photos, tmp_path, clock, monkeypatch):
-    """Its trial was within the limits, but a round of it is not."""
+    """The trial is within the limits; the network in two rounds cannot be made."""
     model, rounds = artifact(network()), Prune._pruned
 
     def pruned(step, model, limit, shop):

@@ -162,7 +162,7 @@ class _Search:
         for plan in standing:
             try:
                 results.append((self._made(plan, self._prune.epochs), plan))
-            except _UNMADE as error:  # its rounds, or the time of what training made of it
+            except _UNMADE as error:  # its trial had one round and less training
                 problems.append(f"{plan.name}: {error}")
                 self._say(problems[-1])
                 continue

@@ -17,9 +17,12 @@ from smallcnn.ir.graph import Graph, Node
 from smallcnn.ir.rewrite import in_order
 from smallcnn.transform.fold import Weights
 from smallcnn.transform.quantize.rounding import Inputs, statistics
-from smallcnn.transform.quantize.values import Operators, batches, own_weights, tidy
+from smallcnn.transform.quantize.values import Operators, batches, live_bytes, own_weights, tidy, usable
 
 Array = np.ndarray
+
+_BUDGET = 1 << 29
+"""Bytes of results that are held at once; it limits the number of images."""
 
 
 class Replacement(Protocol):
@@ -92,6 +95,14 @@ def replaced(
             del exact[name], rough[name]
         tidy(done)
     return changed, tuple(changes)
+
+
+def as_many_as_fit(images: Array, graph: Graph) -> Array:
+    """As many of the images, taken evenly, as fit 512 MiB with the results of the network and of a changed one.
+
+    Raises DataError if there are none.
+    """
+    return usable(images, most=max(1, _BUDGET // (2 * live_bytes(graph))))
 
 
 def doubtful(inputs: Inputs | None) -> Inputs | None:

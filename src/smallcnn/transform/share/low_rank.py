@@ -22,8 +22,8 @@ from smallcnn.ir.rewrite import rewrite, unused_name
 from smallcnn.transform.fold import fold_graph
 from smallcnn.transform.quantize.form import ready, with_biases
 from smallcnn.transform.quantize.rounding import Inputs
-from smallcnn.transform.quantize.values import Operators, by_definition, live_bytes, usable
-from smallcnn.transform.share.layers import Replacement, replaced
+from smallcnn.transform.quantize.values import Operators, by_definition
+from smallcnn.transform.share.layers import Replacement, as_many_as_fit, replaced
 
 if TYPE_CHECKING:
     from smallcnn.model.model import Model
@@ -32,7 +32,6 @@ Array = np.ndarray
 
 SECOND = "_second"
 """What the name of the second of two thin layers ends in; the first keeps that of the layer."""
-_BUDGET = 1 << 29
 
 
 def low_rank(
@@ -48,7 +47,7 @@ def low_rank(
     """
     graph, weights = with_biases(*ready(model.graph, model.weights))
     ranks = _ranks(graph, share)
-    chosen = usable(images, most=max(1, _BUDGET // (2 * live_bytes(graph))))
+    chosen = as_many_as_fit(images, graph)
     layers = [node.name for node in graph if isinstance(node.op, ops.Conv | ops.Dense)]
     ways: dict[str, Replacement] = {name: Rank(ranks[name]) if name in ranks else _repaired for name in layers}
     changed, _ = replaced(graph, weights, model.preprocessing.normalise(chosen), operators(graph), ways)

@@ -19,8 +19,8 @@ from smallcnn.ir.checks import shown
 from smallcnn.ir.graph import Graph
 from smallcnn.transform.quantize.form import ready, with_biases
 from smallcnn.transform.quantize.rounding import Inputs, passed_on
-from smallcnn.transform.quantize.values import Operators, by_definition, live_bytes, usable
-from smallcnn.transform.share.layers import Change, replaced
+from smallcnn.transform.quantize.values import Operators, by_definition
+from smallcnn.transform.share.layers import Change, as_many_as_fit, replaced
 from smallcnn.transform.share.vectors import from_vectors, to_vectors
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ Array = np.ndarray
 
 MOST_WORDS = 256
 _ROUNDS = 20
-_BUDGET = 1 << 29
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +99,7 @@ def quantize_products(
     ]
     if not names:
         raise GraphError(f"{graph.name} has no layer that {codewords.words} codewords make smaller")
-    chosen = usable(images, most=max(1, _BUDGET // (2 * live_bytes(graph))))
+    chosen = as_many_as_fit(images, graph)
     changed, changes = replaced(
         graph, weights, model.preprocessing.normalise(chosen), operators(graph), dict.fromkeys(names, codewords), report
     )

@@ -16,10 +16,10 @@ from smallcnn.ir.checks import shown
 from smallcnn.ir.graph import Graph
 from smallcnn.transform.quantize.form import ready, with_biases
 from smallcnn.transform.quantize.rounding import Inputs, passed_on
-from smallcnn.transform.quantize.values import Operators, by_definition, live_bytes, usable
+from smallcnn.transform.quantize.values import Operators, by_definition
 from smallcnn.transform.share.allot import MOST_WORDS, Priced, allotted, survey
 from smallcnn.transform.share.codebook import codebook
-from smallcnn.transform.share.layers import Change, Replacement, replaced
+from smallcnn.transform.share.layers import Change, Replacement, as_many_as_fit, replaced
 from smallcnn.transform.share.scales import with_biases_in_scales, with_scales
 
 if TYPE_CHECKING:
@@ -29,8 +29,6 @@ Array = np.ndarray
 
 SMALL_FILTER = 32
 """Weights of a filter up to which it is small, as in depthwise layers and those that read pixels."""
-_BUDGET = 1 << 29
-"""Bytes of results that are held at once; it limits the number of images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +81,7 @@ def share(
     graph, weights = with_biases(*ready(model.graph, model.weights))
     if sharing.bits is not None or sharing.budget is not None:
         graph, weights = with_scales(graph, weights)
-    chosen = usable(images, most=max(1, _BUDGET // (2 * live_bytes(graph))))
+    chosen = as_many_as_fit(images, graph)
     prepared = model.preprocessing.normalise(chosen)
     engine = operators(graph)
     names = tuple(node.name for node in graph if isinstance(node.op, ops.Conv | ops.Dense))
