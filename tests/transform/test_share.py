@@ -237,7 +237,7 @@ def test_vectors_are_input_channels():
 
 
 def test_low_rank(small):
-    """Of weights of that rank those with the nearest results, as gradient descent and chance find none better."""
+    """No weights of that rank have nearer results: the error is what singular values are left (Eckart and Young)."""
     model, images = small
     made = low_rank(model, images, 0.5, operators=engine)
     before, after = profile(model.graph).mult_adds, profile(made.graph).mult_adds
@@ -253,7 +253,7 @@ def test_low_rank(small):
     assert np.linalg.matrix_rank(found) == rank
     results = inputs @ weight.T
     singular = np.linalg.svd(results, compute_uv=False)
-    np.testing.assert_allclose(((inputs @ found.T - results) ** 2).sum(), (singular[rank:] ** 2).sum())  # Eckart-Young
+    np.testing.assert_allclose(((inputs @ found.T - results) ** 2).sum(), (singular[rank:] ** 2).sum())
     u, s, v = np.linalg.svd(weight)
     np.testing.assert_allclose(Rank(rank)(weight, None), (u[:, :rank] * s[:rank]) @ v[:rank], atol=1e-9)
     with pytest.raises(GraphError, match="has no dense layer or 1x1 convolution"):

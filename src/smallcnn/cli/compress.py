@@ -181,9 +181,10 @@ def command(
     )
     named = int8 or any(one is not None for one in (prune, parameters, low_rank, sparse, share, hashed, product))
     searches, shown = bool(steps) and not named, sensitivity or plot is not None
-    _check_used("removing channels: give --prune, --parameters or --latency", budget or searches, "order", "step")
-    _check_used("removing channels: give --prune, --parameters or --latency", budget or searches or shown, "criterion")
-    _check_used("--prune, --parameters, --latency or --sparse", budget or searches or sparse, "rounds")
+    prunes, pruning_options = budget or searches, "removing channels: give --prune, --parameters or --latency"
+    _check_used(pruning_options, prunes, "order", "step")
+    _check_used(pruning_options, prunes or shown, "criterion")
+    _check_used("--prune, --parameters, --latency or --sparse", prunes or sparse, "rounds")
     warn_untrained(model.facts)
     if shown:
         if steps or out:

@@ -147,15 +147,17 @@ def opened(
     out = Path(out)
     if out.suffix.lower() != ".safetensors":
         raise FileError(f"{out}: a compressed model's name ends in .safetensors; `smallcnn export` turns it into ONNX")
-    path = None if isinstance(file, Model) else located(file)
-    model = file if isinstance(file, Model) else read(located(file))
+    if isinstance(file, Model):
+        model, size = file, None
+    else:
+        path = located(file)
+        model, size = read(path), path.stat().st_size
     if model.graph.integer:
         raise GraphError(f"{model.graph.name} is quantized; compress the float model that it was made from")
     store.check_finite(model, model.graph.name)
     check_writable(out)
     set_threads(place.threads)
     with lock.run_folder(place.folder):
-        size = path.stat().st_size if path else None
         yield Workshop(model, data, place, root=root, asked=asked, trains=trains, size=size)
 
 

@@ -51,8 +51,7 @@ def low_rank(
     layers = [node.name for node in graph if isinstance(node.op, ops.Conv | ops.Dense)]
     ways: dict[str, Replacement] = {name: Rank(ranks[name]) if name in ranks else _repaired for name in layers}
     changed, _ = replaced(graph, weights, model.preprocessing.normalise(chosen), operators(graph), ways)
-    names = {name: unused_name(graph, f"{name}{SECOND}") for name in ranks}
-    made = _cut(graph, ranks, names)
+    made, names = _cut(graph, ranks)
     for name, rank in ranks.items():
         weight = changed[f"{name}.weight"]
         u, s, v = np.linalg.svd(weight.reshape(len(weight), -1).astype(np.float64), full_matrices=False)
@@ -66,8 +65,7 @@ def low_rank(
 def low_rank_graph(graph: Graph, share: float) -> Graph:
     """The graph that `low_rank` gives, for what it costs."""
     graph = fold_graph(graph)
-    ranks = _ranks(graph, share)
-    return _cut(graph, ranks, {name: unused_name(graph, f"{name}{SECOND}") for name in ranks})
+    return _cut(graph, _ranks(graph, share))[0]
 
 
 @dataclass(frozen=True)
@@ -107,8 +105,12 @@ def _is_matrix(op: ops.Conv | ops.Dense) -> bool:
     return isinstance(op, ops.Dense) or (op.kernel == (1, 1) and op.groups == 1)
 
 
-def _cut(graph: Graph, ranks: Mapping[str, int], names: Mapping[str, str]) -> Graph:
-    """The first of the two layers keeps the name and the stride, the second has the bias."""
+def _cut(graph: Graph, ranks: Mapping[str, int]) -> tuple[Graph, dict[str, str]]:
+    """The graph with these layers in two, and the name of the second of each.
+
+    The first keeps the name and the stride, the second has the bias.
+    """
+    names = {name: unused_name(graph, f"{name}{SECOND}") for name in ranks}
     thin: dict[str, ops.Op] = {}
     after = {}
     for name, rank in ranks.items():
@@ -117,7 +119,7 @@ def _cut(graph: Graph, ranks: Mapping[str, int], names: Mapping[str, str]) -> Gr
         thin[name] = replace(op, out=rank, bias=False)
         kind = ops.Conv if isinstance(op, ops.Conv) else ops.Dense
         after[name] = partial(_second, names[name], kind(out=op.out, bias=op.bias))
-    return rewrite(graph, ops=thin, after=after)
+    return rewrite(graph, ops=thin, after=after), names
 
 
 def _second(name: str, op: ops.Op, node: Node) -> list[Node]:
