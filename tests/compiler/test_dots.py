@@ -12,7 +12,7 @@ import pytest
 hl = pytest.importorskip("halide")
 pytest.importorskip("ziglang")
 
-from smallcnn.compiler import build, retarget, targets  # noqa: E402
+from smallcnn.compiler import build, gauges, retarget, targets  # noqa: E402
 from smallcnn.compiler.specs import Bytes, Depthwise, Elementwise, Pointwise, Sink, Source, Tile, Window  # noqa: E402
 
 OBJDUMP = next((tool for tool in ("llvm-objdump", "llvm-objdump-19", "llvm-objdump-21") if shutil.which(tool)), None)
@@ -167,6 +167,17 @@ def test_sums_of_pairs_stay_in_registers(tile, widened, tmp_path):
     loop = innermost(disassembly(tmp_path / "kernel.o", "x86-64-linux-avx2"), 4 * tile[0] * tile[1])
     assert not [line for line in loop if re.search(r"vmov\w+\s+%ymm\d+, .*%rsp", line)]
     assert bool([line for line in loop if "vpmovsxbw" in line]) is not widened
+
+
+@needs_objdump
+@pytest.mark.parametrize("level", ["sse41", "avx2", "avx512"])
+def test_gauges_keep_their_sums_in_registers(level, tmp_path):
+    """A sum on the stack may lie across two pages: the machine would be measured at a third of its rate."""
+    target = f"x86-64-linux-{level}"
+    for content in gauges.throughput(targets.parse(target)).program.objects:
+        (tmp_path / "gauge.o").write_bytes(content)
+        text = disassembly(tmp_path / "gauge.o", target)
+        assert not re.findall(r"^.*[xyz]mm.*%[re][sb]p.*$", text, re.MULTILINE)
 
 
 def innermost(text, products):

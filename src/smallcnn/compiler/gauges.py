@@ -21,13 +21,12 @@ from smallcnn.compiler.program import Buffer, Program, Step
 from smallcnn.compiler.targets import Target
 from smallcnn.ir.types import Number, Tensor
 
-_SUMS = 12
-"""Sums of the kernels that load: more than hide a latency, with registers left for what is loaded."""
+_SUMS = 8
+"""Sums of the kernels that load: more than hide a latency, with registers left for what is loaded, or LLVM puts sums
+onto the stack, where a vector that lies across two pages takes its time: 1.9 broadcasts a nanosecond rather than 5.7, in
+one process of twenty."""
 _LENGTH, _AGAIN = 8, 800
 """Different terms, 12 KiB of them at most, and how often all are repeated: some ten microseconds."""
-_PLACES = 8
-"""Data that each of them reads in turn. Where lines lie in the cache decides how many can be read at once: on a Zen 4,
-4.6 to 1.9 broadcasts a nanosecond, the same from the first round to the last."""
 _ISSUE_TURNS = 2000
 _ISSUED = 96 + 3
 """Instructions of a turn: native/issue.c's, and the loop's."""
@@ -64,9 +63,8 @@ def throughput(target: Target) -> Gauges:
     for label, vectors, shape, at, each in rows:
         objects.append(_sums(target, label, vectors, shape, at, chain=label == "latency"))
         start, sums = weights.add(np.linspace(1, 2, vectors * vector)), arena.add(vectors * vector)
-        for _ in range(_PLACES):
-            reads = [weights.add(np.linspace(*ends, int(np.prod(shape))), shape) for ends in ((0.5, 0.6), (0.4, 0.5))]
-            steps.append(Step(label, (start, *reads, sums), None, 1, label))
+        reads = [weights.add(np.linspace(*ends, int(np.prod(shape))), shape) for ends in ((0.5, 0.6), (0.4, 0.5))]
+        steps.append(Step(label, (start, *reads, sums), None, 1, label))
         units[label] = each * _LENGTH * _AGAIN
     objects.append(link.compiled(link.native("issue.c"), target, (f"-DISSUE_TURNS={_ISSUE_TURNS}",)))
     steps.append(Step("issue", (arena.add(vector),), None, 1, "operations"))

@@ -397,7 +397,7 @@ class Detect:
     most: int
     settings: tuple[tuple[str, str], ...]
 
-    LIVE_BYTES: ClassVar[int] = 56  # an anchor that is looked at
+    LIVE_BYTES: ClassVar[int] = 64  # an anchor that is looked at
     PLACE_BYTES: ClassVar[int] = 16  # one of a list of candidates
 
     @property

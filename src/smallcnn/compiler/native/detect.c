@@ -24,6 +24,7 @@ struct live {
     int32_t anchor;
     float limit;      /* a class is above the threshold only if its raw score is above this */
     double top, sum;  /* of a softmax */
+    double level;     /* the raw score whose probability is 1 */
     double own;       /* objectness to its power */
 };
 _Static_assert(sizeof(struct live) == LIVE_BYTES, "as planned");
@@ -94,12 +95,29 @@ static float score_by(const struct live *live, float raw) {
 
 static float score(const struct live *live, int c) { return score_by(live, real_score(live->scores[c])); }
 
+static float slack(float raw) { return 1e-6f * (raw < 0 ? -raw : raw); }
+
 static void sum_powers(struct live *live) {
     live->top = -INFINITE;
     live->sum = 0;
     for (int c = 0; c < CLASSES; c++)
         if (real_score(live->scores[c]) > live->top) live->top = real_score(live->scores[c]);
     for (int c = 0; c < CLASSES; c++) live->sum += exponential(real_score(live->scores[c]) - live->top);
+    live->level = live->top + logarithm(live->sum);
+}
+
+/* What `limit_of` needs to know of a threshold, for all anchors. */
+static float common_limit(float threshold) {
+    if (SCORE != SOFTMAX) return raw_limit(threshold);
+    return threshold > 0 ? (float)(logarithm(threshold) - 1e-3) : -INFINITE;
+}
+
+/* The raw score that a class must exceed for a score above the threshold of `common`: close, unless objectness joins. */
+static float limit_of(const struct live *live, float common) {
+    if (OWN_PIECES) return live->limit;
+    if (SCORE != SOFTMAX) return common;
+    float limit = (float)(live->level + common);
+    return limit - slack(limit);
 }
 
 /* Whether a class of a row may be above the threshold; sets the limit of its raw scores. */
@@ -117,7 +135,7 @@ static int may_be_found(struct live *live, const struct limits *limits, float us
     if (SCORE == SOFTMAX) { /* at most the sigmoid of its distance from the background, and never above 1 */
         if (limit == INFINITE) return 0;
         float nothing = real_score(scores[0]);
-        limit = BACKGROUND ? limit + nothing - 1e-6f * (nothing < 0 ? -nothing : nothing) : -INFINITE;
+        limit = BACKGROUND ? limit + nothing - slack(nothing) : -INFINITE;
     }
     live->limit = limit;
     int any = 0;
@@ -202,11 +220,12 @@ static float best_score(const struct live *live, float threshold) {
 /* Candidates of one class, or across all with the best of each: the heap's count. */
 static int candidates(struct place *heap, const struct live *live, int count, int class, float threshold) {
     int found = 0;
+    float common = common_limit(threshold);
     for (int i = 0; i < count; i++) {
         float best = threshold;
         if (ACROSS)
             best = best_score(&live[i], threshold);
-        else if (real_score(live[i].scores[class]) > live[i].limit)
+        else if (real_score(live[i].scores[class]) > limit_of(&live[i], common))
             best = score(&live[i], class);
         if (best > threshold) heap[found++] = place_of(best, ACROSS ? 0 : class, i);
     }
@@ -217,7 +236,7 @@ static int candidates(struct place *heap, const struct live *live, int count, in
 /* The class with the best score of all: the first that has it. */
 static int class_of(const struct live *live, float best) {
     int c = BACKGROUND;
-    float limit = OWN_PIECES || SCORE == SOFTMAX ? live->limit : raw_limit(best * (1 - 1e-6));
+    float limit = limit_of(live, common_limit(best * (1 - 1e-6f)));
     while (c < CLASSES - 1 && !(real_score(live->scores[c]) > limit && score(live, c) == best)) c++;
     return c;
 }
@@ -268,8 +287,11 @@ int KERNEL(void **arguments) {
         live[i].box = decode(row_at(coded, 4, live[i].anchor), anchors + 4 * live[i].anchor);
         if (SCORE == SOFTMAX) sum_powers(&live[i]);
     }
-    for (int c = BACKGROUND; c < (ACROSS ? BACKGROUND + 1 : CLASSES) && count; c++)
-        taken = keep(best, taken, heap, candidates(heap, live, count, c, limits.threshold), live, kept, &limits);
+    for (int c = BACKGROUND; c < (ACROSS ? BACKGROUND + 1 : CLASSES) && count; c++) {
+        /* Once there are enough, the objects of a later class must be better than the last of them. */
+        float least = taken > 0 && taken == limits.most ? score_of(best[0]) : limits.threshold;
+        taken = keep(best, taken, heap, candidates(heap, live, count, c, least), live, kept, &limits);
+    }
 
     for (int i = 0; i < MOST; i++) {
         float *row = (float *)(void *)result->host + (ptrdiff_t)i * result->dim[1].stride;

@@ -15,11 +15,13 @@ static double power_of_two(int64_t n) {
 
 /* exp(x) = 2**n * exp(r), |r| <= log(2) / 2, by its series. */
 static double exponential(double x) {
+    static const double terms[] = {1, 1, 1. / 2, 1. / 6, 1. / 24, 1. / 120, 1. / 720, 1. / 5040, 1. / 40320, 1. / 362880,
+                                   1. / 3628800, 1. / 39916800, 1. / 479001600, 1. / 6227020800, 1. / 87178291200};
     if (!(x > -708)) return x == x ? 0 : x;
     if (x > 709) x = 709;
     double n = (double)(int64_t)(x * 1.4426950408889634 + (x < 0 ? -0.5 : 0.5));
-    double r = (x - n * 6.93147180369123816490e-01) - n * 1.90821492927058770002e-10, sum = 1;
-    for (int i = 14; i > 0; i--) sum = 1 + sum * r / i;
+    double r = (x - n * 6.93147180369123816490e-01) - n * 1.90821492927058770002e-10, sum = 0;
+    for (int i = 14; i >= 0; i--) sum = sum * r + terms[i];
     return sum * power_of_two((int64_t)n);
 }
 
