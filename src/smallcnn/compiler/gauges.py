@@ -22,9 +22,8 @@ from smallcnn.compiler.targets import Target
 from smallcnn.ir.types import Number, Tensor
 
 _SUMS = 8
-"""Sums of the kernels that load: more than hide a latency, with registers left for what is loaded, or LLVM puts sums
-onto the stack, where a vector that lies across two pages takes its time: 1.9 broadcasts a nanosecond rather than 5.7, in
-one process of twenty."""
+"""Sums of the kernels that load: more than hide a latency, with registers left for what is loaded. Of twelve, LLVM puts
+some on the stack, where a vector that lies across two pages is slow: 1.9 broadcasts a nanosecond, not 5.7 (Zen 4)."""
 _LENGTH, _AGAIN = 8, 800
 """Different terms, 12 KiB of them at most, and how often all are repeated: some ten microseconds."""
 _ISSUE_TURNS = 2000
