@@ -57,9 +57,10 @@ def epochs_done(state):
 
 def same(whole, cut):
     """Two finished runs have the same models and the same log."""
-    first, second = (store.load(folder / "last.safetensors") for folder in (whole, cut))
-    assert first.facts == second.facts
-    assert all(np.array_equal(first.weights[name], second.weights[name]) for name in first.weights)
+    for name in ("last.safetensors", "best.safetensors"):
+        first, second = (store.load(folder / name) for folder in (whole, cut))
+        assert first.facts == second.facts
+        assert all(np.array_equal(first.weights[name], second.weights[name]) for name in first.weights)
     logs = [(folder / "log.jsonl").read_text().splitlines() for folder in (whole, cut)]
     figures = ("epoch", "lr", "train_loss", "train_top1", "val_loss", "val_top1")
     first, second = ([[json.loads(line)[key] for key in figures] for line in lines] for lines in logs)

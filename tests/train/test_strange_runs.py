@@ -44,6 +44,7 @@ def test_progress_that_a_run_writes_is_read() -> None:
         {"total": -5},
         {"spent": float("nan")},
         {"best_top1": float("nan")},
+        {"start": {"top1": "high"}},
         {"failed": {"a.jpg": 5}},
     ],
     ids=str,

@@ -1,5 +1,7 @@
 """Starting from trained weights: what stays, what is new, and that a run so started resumes like any other."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -55,6 +57,31 @@ def test_the_last_layer_stays_if_the_classes_are_the_same(photos, tmp_path):
     assert start.labels == LABELS
     end = load(train(start, photos, tmp_path, recipe=STILL).last)
     np.testing.assert_allclose(end.weights["classifier.weight"], start.weights["classifier.weight"], atol=1e-6)
+
+
+def test_the_network_before_training_is_the_best_if_no_epoch_is_better(photos, tmp_path, smallcnn):
+    learned = train(
+        mobilenet_v2(width=0.1, resolution=32, classes=3),
+        photos,
+        tmp_path / "first",
+        recipe=Recipe(epochs=6, batch_size=8, lr=0.01),
+    )
+    out = tmp_path / "second"
+    code, said, err = smallcnn(
+        "train", "--from", learned.best, "--data", photos, "--out", out, "--lr", 3.0, "--epochs", 1, "--json",
+    )  # fmt: skip
+    assert code == 0, err
+    said, start, best = json.loads(said), load(learned.best), load(out / "best.safetensors")
+    assert said["best_epoch"] == best.facts["epoch"] == 0
+    assert said["best_val_top1"] == said["start"]["top1"] == best.facts["val_top1"] == start.facts["val_top1"]
+    assert said["history"][0]["val_top1"] < said["start"]["top1"]
+    assert all(np.array_equal(best.weights[name], start.weights[name]) for name in start.weights)
+    assert "before training" in err
+    assert "no epoch is better than the network before training" in err
+
+
+def test_a_new_last_layer_is_not_judged_before_training(trained, photos, tmp_path):
+    assert train(trained, photos, tmp_path, recipe=STILL).start == {}
 
 
 def test_as_many_classes_with_other_names_get_a_new_last_layer(photos, tmp_path):

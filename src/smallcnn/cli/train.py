@@ -204,14 +204,17 @@ def command(
     remark("writing the report")
     page = report.of_run(result.folder, result.source, result.goal)
     goal = result.goal
-    best = max(result.history, key=lambda epoch: epoch.best(goal))
+    scores = [result.start.get(goal, -1.0), *(epoch.best(goal) for epoch in result.history)]
+    epoch, best = scores.index(max(scores)), max(scores)
     remark(f"report: {page}")
-    remark(f"best validation {title(goal)} {best.best(goal):.2%} in epoch {best.epoch} of {len(result.history)}")
+    remark(f"best validation {title(goal)} {best:.2%} in epoch {epoch} of {len(result.history)}")
+    if not epoch:
+        remark(f"no epoch is better than the network before training: {result.best} holds that")
     remark(f"try it: smallcnn predict {result.best} IMAGE...")
     if json_:
         print_json({
             "folder": str(result.folder), "best": str(result.best), "last": str(result.last), "report": str(page),
-            f"best_val_{goal}": best.best(goal), "best_epoch": best.epoch,
+            f"best_val_{goal}": best, "best_epoch": epoch, "start": result.start or None,
             "history": [epoch.to_json() for epoch in result.history],
         })  # fmt: skip
     else:

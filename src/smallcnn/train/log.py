@@ -44,6 +44,9 @@ class Quiet:
     def shorten(self, epochs: int, steps: int) -> None:
         """Sets a smaller number of epochs and steps; the last epoch may be partial."""
 
+    def start(self, val: Scores) -> None:
+        """Prints the validation scores before the first step."""
+
     def epoch(self, record: Epoch) -> None:
         """Records a finished epoch: a line on stderr, one in log.jsonl, scalars in TensorBoard. Raises FileError."""
 
@@ -96,6 +99,10 @@ class Log(Quiet):
     def shorten(self, epochs: int, steps: int) -> None:
         """Moves the end of the bar."""
         self._bar.update(self._task, total=steps, epochs=epochs)
+
+    def start(self, val: Scores) -> None:
+        """Prints them, aligned with those of the epochs."""
+        self.say(f"{'before training':30} val {self._shown(val)}")
 
     def epoch(self, record: Epoch) -> None:
         """Writes the epoch to stderr, log.jsonl and TensorBoard."""

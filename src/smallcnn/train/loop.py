@@ -103,6 +103,8 @@ class Loop:
             self._say_hello(log, resume, "as stored with the run" if resume else why)
             if not resume:
                 self._save(log)
+            if not self._done():
+                self._judge_start(log)
             while not self._finished() and not stopping:
                 if self._epoch(log, stop):
                     self._close_epoch(log)
@@ -121,6 +123,7 @@ class Loop:
             source=self.source,
             best=best if best.is_file() else last,
             last=last,
+            start=progress.start,
             history=progress.history,
             goal=self.learner.objective.goal,
             finished=self._finished(),
@@ -196,6 +199,21 @@ class Loop:
             log.say(f"this run has already finished, after {self.progress.epoch} epochs")
         elif resume:
             log.say(f"resumed at epoch {self.progress.epoch + 1}, step {self.progress.step}")
+
+    def _judge_start(self, log: Quiet) -> None:
+        """A network that knows the labels may be better than all that training makes of it.
+
+        Not with a penalty that the best epoch is to have paid.
+        """
+        start, progress = self.settings.start, self.progress
+        if start is None or start.new_last_layer or self.recipe.sparsity:
+            return
+        progress.start = self.validation.measure(self.learner.as_stored(self.learner.module))
+        self._note_failures(log, self.validation.failed)
+        with self.ranks.together():
+            if self.ranks.first:
+                self.files.write_start(self.learner, progress, progress.start)
+            log.start(progress.start)
 
     def _epoch(self, log: Quiet, stop: threading.Event) -> bool:
         """Trains from the current position to the end of the epoch; False if asked to stop before it."""

@@ -38,17 +38,24 @@ class ModelFiles:
         if learner.averaged and averaged:
             made.append((AVERAGED, learner.averaged, averaged))
         for name, module, scores in made:
-            model = self._model(learner, module, progress, scores)
+            model = self._model(learner, module, progress, progress.epoch + 1, scores)
             if scores[goal] > progress.best:
                 progress.best = scores[goal]
                 store.save(model, self.folder / BEST)
             store.save(model, self.folder / name)
 
+    def write_start(self, learner: Learner, progress: Progress, val: Scores) -> None:
+        """Writes the network before its first step as the best so far, with its validation scores."""
+        progress.best = val[learner.objective.goal]
+        store.save(self._model(learner, learner.module, progress, 0, val), self.folder / BEST)
+
     def write_untrained(self, learner: Learner, progress: Progress) -> None:
         """Writes the last model of a run that was stopped before its first epoch ended."""
-        store.save(self._model(learner, learner.module, progress, {}), self.folder / LAST)
+        store.save(self._model(learner, learner.module, progress, progress.epoch, {}), self.folder / LAST)
 
-    def _model(self, learner: Learner, module: GraphModule, progress: Progress, scores: Scores) -> Model:
+    def _model(
+        self, learner: Learner, module: GraphModule, progress: Progress, epoch: int, scores: Scores
+    ) -> Model:
         settings, goal = self.settings, learner.objective.goal
         assert settings.task is not None
         start, teacher = settings.start, settings.teacher
@@ -58,7 +65,7 @@ class ModelFiles:
             teacher=asdict(teacher) if teacher else None,
             recipe=asdict(settings.recipe),
             data=self._about_data(len(progress.failed)),
-            epoch=progress.epoch + bool(scores),
+            epoch=epoch,
             scores={goal: scores.get(goal)},
             averaged=module is learner.averaged,
             device=learner.device.type,

@@ -17,7 +17,8 @@ class Progress:
 
     `sums` are the loss and the scores, summed over the `seen` images. `failed` maps images that could not be decoded to
     the reason. `total` is the number of steps of the whole run if its minutes or patience allow fewer than the recipe,
-    else 0; `spent` is its seconds so far. `best` is the best validation score.
+    else 0; `spent` is its seconds so far. `start` has the validation scores before the first step, if the network could
+    be the best; `best` is the best score.
     """
 
     epoch: int = 0
@@ -29,6 +30,7 @@ class Progress:
     total: int = 0
     spent: float = 0.0
     best: float = -1.0
+    start: dict[str, float] = field(default_factory=dict)
     history: list[Epoch] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
 
@@ -83,8 +85,8 @@ class Progress:
         counts = progress.epoch, progress.step, progress.seen, progress.total, progress.spent, progress.seconds
         if not all(0 <= value < _MOST for value in (*counts, progress.waited, progress.best + 1)):
             raise ValueError("a position before the start or beyond any end")
-        if not all(isinstance(value, int | float) for value in progress.sums.values()):
-            raise TypeError("a sum is not a number")
+        if not all(isinstance(value, int | float) for value in (*progress.sums.values(), *progress.start.values())):
+            raise TypeError("a sum or a score is not a number")
         if [epoch.epoch for epoch in progress.history] != list(range(1, progress.epoch + 1)):
             raise ValueError(f"its history is not one of {progress.epoch} epochs")
         if not all(isinstance(problem, str) for problem in progress.failed.values()):
