@@ -53,9 +53,7 @@ class ModelFiles:
         """Writes the last model of a run that was stopped before its first epoch ended."""
         store.save(self._model(learner, learner.module, progress, progress.epoch, {}), self.folder / LAST)
 
-    def _model(
-        self, learner: Learner, module: GraphModule, progress: Progress, epoch: int, scores: Scores
-    ) -> Model:
+    def _model(self, learner: Learner, module: GraphModule, progress: Progress, epoch: int, scores: Scores) -> Model:
         settings, goal = self.settings, learner.objective.goal
         assert settings.task is not None
         start, teacher = settings.start, settings.teacher
