@@ -10,7 +10,7 @@ from public_logits import public_definition
 from public_weights import public_image, public_weight
 from smallcnn import zoo
 from smallcnn.checkpoints.layouts import LAYOUTS, layouts_of
-from smallcnn.checkpoints.match_names import in_order, lay, missing_tail, placed
+from smallcnn.checkpoints.match_names import expected, in_order, lay, missing_tail, placed
 from smallcnn.errors import FileError
 from smallcnn.module import to_module
 
@@ -229,16 +229,18 @@ def test_without_a_tail_the_rest_is_as_strict(shufflenet):
 
 
 def test_names_are_counted(shufflenet, squeezenet):
-    assert placed(SHUFFLENET_LAYOUT, SHUFFLENET, shufflenet).count == len(shufflenet) == len(SHUFFLENET.weights)
-    assert placed(SHUFFLENET_LAYOUT, SHUFFLENET, squeezenet).count == 0
-    assert placed(layout("megvii", "shufflenet_v2"), SHUFFLENET, shufflenet).count == 0
+    assert (
+        placed(expected(SHUFFLENET_LAYOUT, SHUFFLENET), shufflenet).count == len(shufflenet) == len(SHUFFLENET.weights)
+    )
+    assert placed(expected(SHUFFLENET_LAYOUT, SHUFFLENET), squeezenet).count == 0
+    assert placed(expected(layout("megvii", "shufflenet_v2"), SHUFFLENET), shufflenet).count == 0
 
 
 @pytest.mark.parametrize("prefix", ["model.", "net.", "backbone.", "encoder.", "a.b.c.", "model.0.", "conv1.", "fc."])
 def test_names_below_a_prefix(shufflenet, prefix):
     below = {f"{prefix}{name}": value for name, value in shufflenet.items()}
     others = {"criterion.weight": np.ones(1000), "mean": np.ones(3), f"{prefix[:-1]}x.fc.weight": np.ones(2)}
-    place = placed(SHUFFLENET_LAYOUT, SHUFFLENET, others | below)
+    place = placed(expected(SHUFFLENET_LAYOUT, SHUFFLENET), others | below)
     assert (place.count, place.prefix, place.rivals) == (len(shufflenet), prefix, ())
     inside, left = place.of(others | below)
     assert (list(inside), left) == (list(shufflenet), list(others))
@@ -251,13 +253,13 @@ def test_names_below_a_prefix(shufflenet, prefix):
 ])  # fmt: skip
 def test_of_two_networks_the_averaged_then_the_student_then_the_first(shufflenet, first, second, taken):
     both = {f"{prefix}{name}": value for prefix in (first, second) for name, value in shufflenet.items()}
-    place = placed(SHUFFLENET_LAYOUT, SHUFFLENET, both)
+    place = placed(expected(SHUFFLENET_LAYOUT, SHUFFLENET), both)
     assert (place.prefix, set(place.rivals)) == (taken, {first, second} - {taken})
 
 
 def test_without_a_prefix_a_loss_and_a_teacher_are_left_out_and_nothing_else(shufflenet):
     others = {"criterion.weight": np.ones(1000), "teacher.fc.bias": np.ones(10), "loss_fn.weight": np.ones(2)}
-    inside, left = placed(SHUFFLENET_LAYOUT, SHUFFLENET, shufflenet | others).of(
+    inside, left = placed(expected(SHUFFLENET_LAYOUT, SHUFFLENET), shufflenet | others).of(
         shufflenet | others | {"x": np.ones(1)}
     )
     assert left == list(others)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from smallcnn import zoo
 from smallcnn.checkpoints.layouts import PYTORCH, TORCH, Layout, layouts_of, own
-from smallcnn.checkpoints.match_names import Placed, placed
+from smallcnn.checkpoints.match_names import Placed, expected, placed
 from smallcnn.checkpoints.read import Tensors
 from smallcnn.errors import FileError
 from smallcnn.image.fit import Preprocessing
@@ -38,7 +38,7 @@ def conventions(model: zoo.Configuration, tensors: Tensors) -> tuple[Layout, zoo
 def place(layout: Layout, model: zoo.Configuration, tensors: Tensors) -> Placed:
     """The place in the file of the names this layout gives the model."""
     try:
-        return placed(layout, replace(model, options=model.options | layout.implies).build(), tensors)
+        return placed(expected(layout, replace(model, options=model.options | layout.implies).build()), tensors)
     except FileError:  # the model has options that the origin's network lacks
         return Placed(0, "")
 

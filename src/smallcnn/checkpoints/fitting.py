@@ -3,7 +3,8 @@
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import Literal
 
 from smallcnn import zoo
@@ -11,7 +12,7 @@ from smallcnn.checkpoints.assumptions import shaping
 from smallcnn.checkpoints.catalogue import CATALOGUE
 from smallcnn.checkpoints.layouts import LAYOUTS, Layout, own
 from smallcnn.checkpoints.match_keras import by_kind, is_automatic, keras_ends, numbered
-from smallcnn.checkpoints.match_names import built_for, lay, missing_tail, placed
+from smallcnn.checkpoints.match_names import Expected, built_for, expected, lay, missing_tail, placed
 from smallcnn.checkpoints.read import Tensors
 from smallcnn.errors import FileError, GraphError
 from smallcnn.ir.graph import Graph
@@ -44,16 +45,36 @@ def recognised(tensors: Tensors) -> tuple[zoo.Configuration, str]:
 
 
 def _by_name(tensors: Tensors) -> Iterator[tuple[zoo.Configuration, _Fit]]:
-    for layout in (*LAYOUTS, *map(own, zoo.names())):
-        usual = zoo.parse(layout.model)
-        graph = replace(usual, options=usual.options | layout.implies).build()
-        place = placed(layout, graph, tensors)
-        if place.count >= _NEAR * len(graph.weights):
+    for one in _usual():
+        place = placed(one.expected, tensors)
+        if place.count >= _NEAR * one.tensors:
             inside, _ = place.of(tensors)
-            whole = detector(graph) is not None  # a classifier's file has a large part of a detector's names
-            yield from (
-                one for one in _best_fit(layout, layout.of_file(inside), usual) if one[1] == "whole" or not whole
-            )
+            for model, fit in _best_fit(one.layout, one.layout.of_file(inside), one.model):
+                if fit == "whole" or not one.detects:  # a classifier's file has a large part of a detector's names
+                    yield model, fit
+
+
+@dataclass(frozen=True)
+class _Usual:
+    """A layout's network with its usual options."""
+
+    layout: Layout
+    model: zoo.Configuration
+    expected: Expected
+    tensors: int
+    detects: bool
+
+
+@cache
+def _usual() -> tuple[_Usual, ...]:
+    """Of all layouts and all registered networks."""
+    found = []
+    for layout in (*LAYOUTS, *map(own, zoo.names())):
+        model = zoo.parse(layout.model)
+        graph = replace(model, options=model.options | layout.implies).build()
+        detects = detector(graph) is not None
+        found.append(_Usual(layout, model, expected(layout, graph), len(graph.weights), detects))
+    return tuple(found)
 
 
 def _best_fit(layout: Layout, tensors: Tensors, usual: zoo.Configuration) -> Iterator[tuple[zoo.Configuration, _Fit]]:

@@ -50,24 +50,37 @@ class Placed:
         return own, others
 
 
-def placed(layout: Layout, graph: Graph, tensors: Tensors) -> Placed:
-    """Where the file has most of the network's names; training scripts store the network below a prefix.
+@dataclass(frozen=True)
+class Expected:
+    """All names that a file may have for a network's tensors, and what separates their steps."""
 
-    On a tie, averaged weights come before plain ones, and a teacher's last.
-    """
+    names: frozenset[str]
+    separator: str
+
+
+def expected(layout: Layout, graph: Graph) -> Expected:
+    """What a layout calls the graph's tensors. Raises FileError if the graph has layers that the origin's lacks."""
     separator = layout.scheme.separator
     names = {name for own in layout.names(graph).values() for name in own.values()}
     for theirs, ours in layout.renamed.items():
         ending = len(ours) + len(separator)
         names |= {f"{theirs}{separator}{name[ending:]}" for name in names if name.startswith(f"{ours}{separator}")}
+    return Expected(frozenset(names), separator)
+
+
+def placed(wanted: Expected, tensors: Tensors) -> Placed:
+    """Where the file has most of a network's names; training scripts store the network below a prefix.
+
+    On a tie, averaged weights come before plain ones, and a teacher's last.
+    """
     counts: Counter[str] = Counter()
     for name in tensors:
-        counts.update(name[:start] for start in _steps(name, separator) if name[start:] in names)
+        counts.update(name[:start] for start in _steps(name, wanted.separator) if name[start:] in wanted.names)
     if not counts:
         return Placed(0, "")
     most = max(counts.values())
     best = [prefix for prefix, count in counts.items() if count == most]
-    chosen = min(best, key=lambda prefix: _rank(prefix.split(separator)))
+    chosen = min(best, key=lambda prefix: _rank(prefix.split(wanted.separator)))
     return Placed(most, chosen, tuple(prefix for prefix in best if prefix != chosen))
 
 

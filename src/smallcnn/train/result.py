@@ -11,8 +11,8 @@ from smallcnn.train.epochs import Epoch, Scores
 class Result:
     """A finished or interrupted run; `stopped` is true if it was asked to stop, even during its last step.
 
-    `goal` is the validation score that `best` is best in. `start` has the scores before the first step; it is empty if the
-    network did not know the labels.
+    `goal` is the validation score that `best` is best in. `start` has the scores before the first step, or
+    nothing if the network did not know the labels.
     """
 
     folder: Path
