@@ -7,7 +7,7 @@ net.answers(paths)                               the task's answer for each imag
 net.classify(["a.jpg", pillow_image, array])     -> [Prediction(label, probability, ranked), ...]
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
@@ -249,7 +249,15 @@ def open(
         _probabilities=said.outputs_probabilities,
         _source=path,
         _session=running,
-        _proof=Proof(session, str(path), engine, lambda: said.answer, lambda: said.answer, integer=said.integer),
+        _proof=Proof(
+            session,
+            str(path),
+            engine,
+            lambda: said.answer,
+            lambda: said.answer,
+            integer=said.integer,
+            rounding=_rounding(Loadable(path, str(path)), said.task) if kind.suffix == ".onnx" else None,
+        ),
         _limits=limits,
     )
 
@@ -284,9 +292,19 @@ def _of(model: "Model", path: Path | None, engine: str, threads: int | None) -> 
         _source=path or model,
         _session=session,
         _proof=Proof(
-            session, where, engine, exact, lambda: engines.plain_answer(loadable), integer=model.graph.integer
+            session,
+            where,
+            engine,
+            exact,
+            lambda: engines.plain_answer(loadable),
+            integer=model.graph.integer,
+            rounding=_rounding(Loadable(model, where), model.task),
         ),
     )
+
+
+def _rounding(loadable: Loadable, task: Task) -> Callable[[], float] | None:
+    return None if isinstance(task, Detection) else lambda: engines.rounding(loadable)
 
 
 def _limited(model: "Model", limits: "Limits", path: Path, engine: str, threads: int | None) -> Net:

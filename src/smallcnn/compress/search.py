@@ -20,7 +20,7 @@ from smallcnn.compress.pruning import Prune
 from smallcnn.compress.sharing import Fit, LowRank
 from smallcnn.compress.workshop import Say, Workshop
 from smallcnn.data.sources import Data
-from smallcnn.errors import AccuracyError, CompileError, DataError, GraphError
+from smallcnn.errors import AccuracyError, AnswerError, CompileError, DataError, GraphError
 from smallcnn.model import store
 from smallcnn.model.model import Model
 from smallcnn.system.files import write
@@ -30,8 +30,8 @@ _KEPT = (4, 2)
 _LITTLE = 8
 """The trials with training have one `_LITTLE`th of the epochs, at least one."""
 _TRIALS = "trials.json"
-_UNMADE = (DataError, GraphError, CompileError)
-"""What steps raise that cannot be taken."""
+_UNMADE = (DataError, GraphError, CompileError, AnswerError)
+"""What steps raise that cannot be taken, and networks whose answers are no numbers."""
 
 
 @dataclass(frozen=True)

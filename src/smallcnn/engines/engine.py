@@ -17,9 +17,8 @@ import numpy as np
 from smallcnn.engines import compiled, onnxruntime, openvino, torch
 from smallcnn.engines.session import Loadable, Session
 from smallcnn.errors import SmallcnnError, closest
-from smallcnn.model import sightings
+from smallcnn.model import probe, sightings
 from smallcnn.model.kinds import COMPILED, KINDS
-from smallcnn.model.probe import probe_image, tolerance
 from smallcnn.system.cpu import usable_cores
 from smallcnn.system.fork import forkable
 from smallcnn.tasks.detection import first
@@ -93,8 +92,14 @@ def plain_answer(loadable: Loadable) -> dict[str, np.ndarray]:
     if end is not None:
         loadable = loadable.also_giving(end.inputs, sightings.READ)
     session = onnxruntime.start(loadable, 1, optimise=False)
-    answer = {name: value[0] for name, value in session.run(probe_image(session.input_shape)).items()}
+    answer = {name: value[0] for name, value in session.run(probe.probe_image(session.input_shape)).items()}
     if end is None:
         return answer
     read = [answer.pop(sightings.READ + name) for name in end.inputs]
-    return sightings.told(graph, answer, read, tolerance(integer=graph.integer))
+    return sightings.told(graph, answer, read, probe.tolerance(integer=graph.integer))
+
+
+def rounding(loadable: Loadable) -> float:
+    """`probe.rounding` of a network that is no detector, by ONNX Runtime without optimisation."""
+    session = onnxruntime.start(loadable, 1, optimise=False)
+    return probe.rounding(session.run, session.input_shape)

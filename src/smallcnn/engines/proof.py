@@ -1,6 +1,7 @@
 """An engine proves itself on the probe image before it answers anything else; see `model.probe`."""
 
 from collections.abc import Callable, Mapping
+from functools import cached_property
 
 import numpy as np
 
@@ -15,8 +16,8 @@ Outputs = Mapping[str, np.ndarray]
 class Proof:
     """A session's outputs for the probe image, compared with `exact`, those of the network's plain definition.
 
-    `allowed` is the largest error accepted; `integer` as `Graph.integer`. The first answer waits only for `first`,
-    outputs that are known sooner and nearly as good. Both are called when needed.
+    `integer` as `Graph.integer`; `rounding` tells how much of it rounding explains, where that can be found out. The
+    first answer waits only for `first`, outputs that are known sooner and nearly as good. All are called when needed.
     """
 
     def __init__(
@@ -28,12 +29,18 @@ class Proof:
         first: Callable[[], Outputs],
         *,
         integer: bool,
+        rounding: Callable[[], float] | None = None,
     ) -> None:
         self._session, self._where, self._engine = session, where, engine
         self.integer = integer
-        self.allowed = tolerance(integer=integer)
-        self._exact = exact
+        self._exact, self._rounding = exact, rounding
         self._first: Callable[[], Outputs] | None = first
+
+    @cached_property
+    def allowed(self) -> float:
+        """The largest error accepted."""
+        usual = tolerance(integer=self.integer)
+        return max(usual, self._rounding()) if self.integer and self._rounding else usual
 
     def error(self) -> float:
         """The largest relative error of any output; compare with `allowed`."""
@@ -46,7 +53,8 @@ class Proof:
         wanted = self._first()
         error = self._error(wanted)
         # the network's own answer may not be finite; then each answer is refused where it is given
-        if all(np.isfinite(value).all() for value in wanted.values()) and not error <= self.allowed:
+        finite = all(np.isfinite(value).all() for value in wanted.values())
+        if finite and not error <= tolerance(integer=self.integer) and not error <= self.allowed:
             raise AnswerError(
                 f"{self._where}: {self._engine} gives a wrong answer on the probe image, off by {error:.1e} of its "
                 "largest output; the file was changed or the engine is faulty: try another --engine"
