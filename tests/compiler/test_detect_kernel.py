@@ -113,6 +113,8 @@ VARIANTS = {
     "across": {"across": True},
     "softmax with background": {"score": "softmax", "background": True, "threshold": 0.3},
     "softmax": {"score": "softmax", "threshold": 0.2},
+    "softmax, few kept": {"score": "softmax", "background": True, "threshold": 0.02, "most": 3},
+    "softmax, everything counts": {"score": "softmax", "threshold": 0.0, "most": 40},
     "plain, few kept": {"score": "none", "most": 3, "threshold": 0.4},
     "plain across": {"score": "none", "across": True, "background": True},
     "tanh and linear": {"centre": "tanh", "size": "linear", "y_first": False, "clip": True, "threshold": 0.1},
