@@ -3,12 +3,11 @@
 import numpy as np
 import pytest
 
-from smallcnn.engines.proof import Proof, likely
+from smallcnn.engines.proof import Proof
 from smallcnn.engines.session import Session
 from smallcnn.errors import AnswerError
 from smallcnn.ir.types import Tensor
 from smallcnn.model.probe import INTEGER_TOLERANCE, TOLERANCE, probe_image, rounding
-from smallcnn.system import cpu
 
 SHAPE = (32, 32, 3)
 WANTED = {"logits": np.array([0.2, -1.0, 0.5])}
@@ -44,15 +43,6 @@ def test_what_rounding_explains_is_right(error, explained):
 def test_more_is_wrong(one):
     with pytest.raises(AnswerError, match=r"engine gives a wrong answer on the probe image"):
         one.check()
-
-
-@pytest.mark.parametrize(("engine", "integer", "flags", "reason"), [
-    ("openvino", True, {"avx2"}, "sums of bytes overflow"), ("openvino", True, {"avx_vnni"}, "faulty"),
-    ("openvino", False, {"avx2"}, "faulty"), ("onnxruntime", True, {"avx2"}, "faulty"),
-])  # fmt: skip
-def test_the_likely_reason(engine, integer, flags, reason, monkeypatch):
-    monkeypatch.setattr(cpu, "cpu_flags", lambda: frozenset(flags))
-    assert reason in likely(engine, integer=integer)
 
 
 def test_a_usual_error_needs_no_further_look():

@@ -9,7 +9,6 @@ from smallcnn.engines.session import Session
 from smallcnn.errors import AnswerError, FileError
 from smallcnn.model.metadata import Description
 from smallcnn.model.probe import probe_image, relative_error, tolerance
-from smallcnn.system.cpu import sums_bytes_exactly
 
 Outputs = Mapping[str, np.ndarray]
 
@@ -58,20 +57,13 @@ class Proof:
         if finite and not error <= tolerance(integer=self.integer) and not error <= self.allowed:
             raise AnswerError(
                 f"{self._where}: {self._engine} gives a wrong answer on the probe image, off by {error:.1e} of its "
-                f"largest output; {likely(self._engine, integer=self.integer)}: try another --engine"
+                "largest output; the file was changed or the engine is faulty: try another --engine"
             )
         self._first = None  # and with it the data it needs
 
     def _error(self, wanted: Outputs) -> float:
         answers = self._session.run(probe_image(self._session.input_shape))
         return relative_error({name: value[0] for name, value in answers.items()}, wanted)
-
-
-def likely(engine: str, *, integer: bool) -> str:
-    """The likely reason for a wrong answer."""
-    if engine == "openvino" and integer and not sums_bytes_exactly():
-        return "OpenVINO's sums of bytes overflow on a processor without VNNI"
-    return "the file was changed or the engine is faulty"
 
 
 def check_promises(said: Description, session: Session) -> None:
