@@ -236,6 +236,10 @@ def open(
     except FileError as error:
         raise FileError(f"{path}: {error}") from error
     running = session if not limits else _limited_file(path, engine, threads, limits, said)
+    rounding = _rounding(Loadable(path, str(path)), said.task) if kind.suffix == ".onnx" else None
+    proof = Proof(
+        session, str(path), engine, lambda: said.answer, lambda: said.answer, integer=said.integer, rounding=rounding
+    )
     return Net(
         path=path,
         engine=engine,
@@ -249,15 +253,7 @@ def open(
         _probabilities=said.outputs_probabilities,
         _source=path,
         _session=running,
-        _proof=Proof(
-            session,
-            str(path),
-            engine,
-            lambda: said.answer,
-            lambda: said.answer,
-            integer=said.integer,
-            rounding=_rounding(Loadable(path, str(path)), said.task) if kind.suffix == ".onnx" else None,
-        ),
+        _proof=proof,
         _limits=limits,
     )
 
@@ -277,7 +273,13 @@ def _of(model: "Model", path: Path | None, engine: str, threads: int | None) -> 
     where = str(path or model.graph.name)
     loadable = Loadable(model, where)
     session = engines.start(loadable, engine, threads)
-    exact = cache(lambda: probe_answer(model.graph, model.weights, model.preprocessing))
+    proof = Proof(
+        session, where, engine,
+        exact=cache(lambda: probe_answer(model.graph, model.weights, model.preprocessing)),
+        first=lambda: engines.plain_answer(loadable),
+        integer=model.graph.integer,
+        rounding=_rounding(Loadable(model, where), model.task),
+    )  # fmt: skip
     return Net(
         path=path,
         engine=engine,
@@ -291,19 +293,12 @@ def _of(model: "Model", path: Path | None, engine: str, threads: int | None) -> 
         _probabilities=False,
         _source=path or model,
         _session=session,
-        _proof=Proof(
-            session,
-            where,
-            engine,
-            exact,
-            lambda: engines.plain_answer(loadable),
-            integer=model.graph.integer,
-            rounding=_rounding(Loadable(model, where), model.task),
-        ),
+        _proof=proof,
     )
 
 
 def _rounding(loadable: Loadable, task: Task) -> Callable[[], float] | None:
+    """For `Proof`; objects of a detector are compared in another way, which knows about rounding."""
     return None if isinstance(task, Detection) else lambda: engines.rounding(loadable)
 
 

@@ -7,8 +7,10 @@ from safetensors.numpy import load_file
 from shared_files import shared
 from smallcnn import onnx, runtime
 from smallcnn.checkpoints.importing import import_checkpoint
+from smallcnn.errors import ExportError
 from smallcnn.model import store
-from smallcnn.model.probe import INTEGER_TOLERANCE
+from smallcnn.model.probe import INTEGER_TOLERANCE, probe_image
+from smallcnn.onnx import write
 from smallcnn.reference import integer
 
 pytest.importorskip("tflite")
@@ -48,6 +50,18 @@ def test_classes_are_the_definition_s(quantized, folder, suffix, engine):
     assert sure.sum() > IMAGES // 2
     np.testing.assert_array_equal(got.argmax(1)[sure], wanted.argmax(1)[sure])
     assert np.abs(got - wanted).max() < 0.1 * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize("explained", [0.3, 0.19])
+def test_what_rounding_explains_is_exported(quantized, tmp_path, monkeypatch, explained):
+    monkeypatch.setattr(write, "relative_error", lambda got, wanted: 0.2)
+    monkeypatch.setattr(write, "rounding", lambda run, shape: explained + 0 * len(run(probe_image(shape))))
+    if explained > 0.2:
+        assert onnx.export(quantized[0], tmp_path / "m.onnx") == 0.2
+    else:
+        with pytest.raises(ExportError, match=r"off by 2.0e-01 .* \(allowed: 2e-01\); nothing written"):
+            onnx.export(quantized[0], tmp_path / "m.onnx")
+    assert (tmp_path / "m.onnx").is_file() is (explained > 0.2)
 
 
 def test_a_quarter_of_the_bytes(tmp_path):

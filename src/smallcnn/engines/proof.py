@@ -16,8 +16,9 @@ Outputs = Mapping[str, np.ndarray]
 class Proof:
     """A session's outputs for the probe image, compared with `exact`, those of the network's plain definition.
 
-    `integer` as `Graph.integer`; `rounding` tells how much of it rounding explains, where that can be found out. The
-    first answer waits only for `first`, outputs that are known sooner and nearly as good. All are called when needed.
+    `integer` as `Graph.integer`. `rounding` gives the error that rounding may cause in a network of bytes; None means
+    that it is not known. The first answer waits only for `first`, outputs that are known sooner and nearly as good. All
+    three are called when needed.
     """
 
     def __init__(

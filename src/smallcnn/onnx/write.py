@@ -9,9 +9,8 @@ A network of whole numbers is written as QuantizeLinear and DequantizeLinear, wh
 Every export is run in ONNX Runtime and compared with the reference of the unfolded network before it is written.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +56,7 @@ def export(model: Model, path: Path | str, *, probabilities: bool = False) -> fl
     content = file.SerializeToString()
     error, allowed = _error(content, model, answer), tolerance(integer=model.graph.integer)
     if error > allowed and model.graph.integer and not detector(model.graph):
-        allowed = max(allowed, rounding(partial(_run, content, optimise=False), model.graph.input_shape))
+        allowed = max(allowed, rounding(_runner(content, optimise=False), model.graph.input_shape))
     if twin := telling(model.graph, answer):
         other = replace(model, graph=twin)
         wanted = probe_answer(other.graph, other.weights, other.preprocessing)
@@ -81,10 +80,10 @@ def _for_probabilities(model: Model) -> Classification:
 
 
 def _error(content: bytes, model: Model, answer: Mapping[str, np.ndarray]) -> float:
-    return relative_error(_run(content, probe_image(model.graph.input_shape)), answer)
+    return relative_error(_runner(content)(probe_image(model.graph.input_shape)), answer)
 
 
-def _run(content: bytes, images: np.ndarray, *, optimise: bool = True) -> dict[str, np.ndarray]:
+def _runner(content: bytes, *, optimise: bool = True) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
     """ONNX Runtime's answer to one image by output, without the batch."""
     import onnxruntime
 
@@ -95,7 +94,7 @@ def _run(content: bytes, images: np.ndarray, *, optimise: bool = True) -> dict[s
         options.add_session_config_entry("session.x64quantprecision", "1")
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
-    return {
+    return lambda images: {
         name: np.asarray(value)[0] for name, value in zip(names, session.run(names, {_IMAGES: images}), strict=True)
     }
 

@@ -201,9 +201,9 @@ class Loop:
             log.say(f"resumed at epoch {self.progress.epoch + 1}, step {self.progress.step}")
 
     def _judge_start(self, log: Quiet) -> None:
-        """A network that knows the labels may be better than all that training makes of it.
+        """Validates the network before its first step, if it knows the labels: training may only make it worse.
 
-        Not with a penalty that the best epoch is to have paid.
+        With a penalty for sparsity it does not count, as it has not been trained to be sparse.
         """
         start, progress = self.settings.start, self.progress
         if start is None or start.new_last_layer or self.recipe.sparsity:
