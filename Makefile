@@ -1,5 +1,8 @@
 # `make demo` and `make test` need nothing but make and Python 3.11 or newer; they set up .venv by themselves.
 
+# Tests start hundreds of processes; without compiled modules each compiles the package anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

@@ -116,20 +116,35 @@ def test_compiling_and_timing(bad_cache, smallcnn, tmp_path, monkeypatch):
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("bad_cache", [a_file, full], indirect=True)
-def test_training_kernels(bad_cache, capfd):
+@pytest.fixture(scope="module")
+def kernel_library():
+    """The bytes of the training kernels, which take ten seconds to compile."""
     native = pytest.importorskip("smallcnn.train.fast.native")
+    return Path(native.library()._name).read_bytes()
+
+
+@pytest.fixture
+def native(kernel_library, monkeypatch):
+    """The module of the training kernels; what it compiles is at hand."""
+    from smallcnn.train.fast import native
+
+    monkeypatch.setattr(native, "_compiled", lambda command, sources: kernel_library)
+    return native
+
+
+@pytest.mark.parametrize("bad_cache", [a_file, full], indirect=True)
+def test_training_kernels(native, bad_cache, capfd):
     assert isinstance(inspect.unwrap(native.library)(), ctypes.CDLL)
     noted_once(capfd)
 
 
-def test_a_damaged_kernel_library_is_made_anew(tmp_path, monkeypatch):
-    native = pytest.importorskip("smallcnn.train.fast.native")
+def test_a_damaged_kernel_library_is_made_anew(native, kernel_library, tmp_path, monkeypatch):
     monkeypatch.setenv("SMALLCNN_CACHE", str(tmp_path))
     path, _ = native._kernels()
     path.parent.mkdir(parents=True)
     path.write_bytes(b"\x7fELF, but no more")
-    assert isinstance(inspect.unwrap(native.library)(), ctypes.CDLL)
+    made = inspect.unwrap(native.library)()
+    assert Path(made._name).read_bytes() == kernel_library
 
 
 def test_what_is_kept_is_found_again(tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ from artifacts import artifact, colour_photos
 from interrupted import killed_at
 from networks import images, random_weights, tiny
 from smallcnn import zoo
+from smallcnn.data.order import order
 from smallcnn.data.sources import open_source
 from smallcnn.errors import DataError, GraphError
 from smallcnn.ir import ops
@@ -20,10 +21,12 @@ from smallcnn.model.store import load, save
 from smallcnn.module import to_module
 from smallcnn.reference import floating, integer
 from smallcnn.tasks.classification import Classification
+from smallcnn.train.calibration import calibrated, to_quantize
 from smallcnn.train.fake_quantization import FakeQuantized, fake_quantize, fake_quantize_weight
 from smallcnn.train.recipe import Recipe
 from smallcnn.train.run import resume, train
-from smallcnn.transform.quantize import edges, groups, insert, ready
+from smallcnn.train.start import start
+from smallcnn.transform.quantize import Settings, edges, groups, insert, quantize, ready
 from smallcnn.transform.quantize.ranges import choose_grid, look, together
 
 SHORT = Recipe(epochs=2, batch_size=8, lr=0.01, weight_decay=0.0, quantize=True)
@@ -217,10 +220,32 @@ def test_training_moves_weights_and_scales(trained, photos, tmp_path):
 def test_before_training_the_network_is_the_float_one_rounded(trained, photos, tmp_path):
     start = load(trained)
     end = load(train(start, photos, tmp_path, recipe=replace(SHORT, epochs=1, lr=1e-12)).last)
-    pixels = np.random.default_rng(0).integers(0, 256, (16, *start.graph.input_shape), np.uint8)
+    images = open_source(photos, val_fraction=SHORT.val_fraction).splits["train"].images
+    pixels = np.stack([start.preprocessing.prepare(image).pixels for image in images])  # biases are right for these
     want = floating.run(start.graph, start.weights, start.preprocessing.normalise(pixels))["logits"]
     got = integer.run(end.graph, end.weights, end.preprocessing.normalise(pixels))["logits"]
     assert np.square(got - want).mean() < 1e-3 * np.square(want - want.mean()).mean()  # 30 dB
+
+
+def test_a_run_begins_with_what_post_training_quantization_makes(trained, photos):
+    """Nothing is lost on the way into training and out of it; operators by their definition, where torch computes."""
+    split = open_source(photos, val_fraction=SHORT.val_fraction).splits["train"]
+    model = load(trained)
+    beginning = to_quantize(start(model, open_source(photos), None, 0))
+    begun = calibrated(beginning, split, seed=0, device=torch.device("cpu"), workers=1)
+    module = FakeQuantized(insert(begun.graph, begun.weights, begun.grids)[0], begun.weights)
+    got_graph, got = module.stored()
+
+    pixels = np.stack([model.preprocessing.prepare(split.images[i]).pixels for i in order(split, 0, 0)[:128]])
+    made, _ = quantize(model, pixels, Settings(compensate=False))
+    assert [node.name for node in got_graph] == [node.name for node in made.graph]
+    grids = [[node.op.grid for node in graph if hasattr(node.op, "grid")] for graph in (got_graph, made.graph)]
+    for one, other in zip(*grids, strict=True):
+        assert one.zero == other.zero
+        assert one.scale == pytest.approx(other.scale, rel=1e-5)
+    weight = [name for name in got if name.endswith(".weight")]
+    assert all(np.array_equal(got[name], made.weights[name]) for name in weight)
+    assert all(np.abs(got[name] - made.weights[name]).max() <= 2 for name in got.keys() - weight)  # int32
 
 
 def test_a_run_resumes_bit_for_bit(photos, tmp_path, monkeypatch):

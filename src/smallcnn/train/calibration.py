@@ -1,4 +1,4 @@
-"""The start of quantization-aware training: a folded network, and grids measured on training images."""
+"""The start of quantization-aware training: the network that post-training quantization makes of the float one."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -6,27 +6,25 @@ from dataclasses import replace
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from smallcnn.data.loader import prepared_batches
 from smallcnn.data.order import order
 from smallcnn.data.split import Split
 from smallcnn.errors import DataError
-from smallcnn.image.fit import Preprocessing
-from smallcnn.ir.graph import Graph
-from smallcnn.ir.types import Grid
-from smallcnn.module import to_module
-from smallcnn.train.pixels import Pixels
+from smallcnn.ir.graph import Graph, Node
+from smallcnn.torch_layers import layer
 from smallcnn.train.start import Start
-from smallcnn.transform.quantize import edges, groups, ready
-from smallcnn.transform.quantize.pixels import reading_pixels
-from smallcnn.transform.quantize.ranges import Seen, choose_grid, look, together
+from smallcnn.transform.quantize import Chosen, Settings, choose, reading_pixels, ready, with_biases
 
 _IMAGES = 128
 _BATCH = 32
+_NEAREST = Settings(compensate=False)
+"""Training rounds weights to the nearest. That keeps what was rounded so before, as the largest of a filter stays."""
 
 
 def to_quantize(start: Start) -> Start:
-    """The same start with batch norm folded, and with the image's bytes as the network's input where possible.
+    """The same start with batch norm folded, a bias on every layer, and the image's bytes as input where possible.
 
     Raises DataError unless it is a trained network that knows the labels, GraphError if it is quantized already.
     """
@@ -37,51 +35,50 @@ def to_quantize(start: Start) -> Start:
             f"{start.origin.model} does not know the labels of the data; train it on them without --quantize first"
         )
     graph, weights, preprocessing, _ = reading_pixels(*ready(start.graph, start.weights), start.preprocessing)
+    graph, weights = with_biases(graph, weights)
     return replace(start, graph=graph, weights=weights, preprocessing=preprocessing)
 
 
-@torch.inference_mode()
-def calibrated(
-    graph: Graph,
-    weights: Mapping[str, np.ndarray],
-    preprocessing: Preprocessing,
-    split: Split,
-    *,
-    seed: int,
-    device: torch.device,
-    workers: int | None,
-) -> dict[str, Grid]:
-    """The grid of each edge that has the least error on 128 training images, prepared as for validation.
+def calibrated(start: Start, split: Split, *, seed: int, device: torch.device, workers: int | None) -> Chosen:
+    """The weights and grids that training begins with, of a start of `to_quantize`, from 128 training images.
 
-    The graph is one of `to_quantize`. Raises DataError if no image can be decoded.
+    Channels are equalised and biases corrected, as `smallcnn quantize` does. Images are prepared as for validation.
+    Raises DataError if none can be decoded, or all are of one colour.
     """
-    pixels = Pixels(preprocessing, device)
-    module = to_module(graph, weights).to(device).eval()
-    module.to(memory_format=pixels.memory_format)  # type: ignore[call-overload]
-    image, seen = graph.nodes[0].name, dict[str, list[Seen]]()
-
-    def watch(name: str) -> None:
-        def add(_module: nn.Module, _inputs: object, result: Tensor) -> None:
-            seen.setdefault(name, []).append(look(result.cpu().numpy()))
-
-        module.get_submodule(name).register_forward_hook(add)
-
-    for name in edges(graph):
-        if name != image:
-            watch(name)
-    chosen = order(split, seed, 0)[:_IMAGES].tolist()
-    failed: dict[str, str] = {}
-    for batch in prepared_batches(split, preprocessing, chosen, batch_size=_BATCH, workers=workers):
+    assert start.weights is not None
+    wanted = order(split, seed, 0)[:_IMAGES].tolist()
+    found, failed = [np.zeros((0, *start.graph.input_shape), np.uint8)], dict[str, str]()
+    for batch in prepared_batches(split, start.preprocessing, wanted, batch_size=_BATCH, workers=workers):
         failed |= batch.failed
         if len(batch.labels):
-            module(pixels.normalise(pixels.load(batch.images)))
-    if len(failed) == len(chosen):
+            found.append(batch.images)
+    if len(failed) == len(wanted):
         raise DataError(f"no image to calibrate with could be decoded; the first: {next(iter(failed.values()))}")
-    grids: dict[str, Grid] = {}
-    for group in groups(graph):
-        if image in group:
-            grid = reading_pixels(graph, weights, preprocessing)[-1]
-        else:
-            grid = choose_grid(together([one for name in group for one in seen[name]]))
-        grids |= dict.fromkeys(group, grid)
-    return grids
+    return choose(
+        start.graph, start.weights, start.preprocessing, np.concatenate(found), _NEAREST,
+        operators=lambda graph: _Operators(graph, device),
+    )  # fmt: skip
+
+
+class _Operators:
+    """Computes the nodes of one float network in torch; see `transform.quantize.values.Operators`."""
+
+    def __init__(self, graph: Graph, device: torch.device) -> None:
+        self._graph, self._device = graph, device
+        self._layers: dict[str, nn.Module] = {}
+
+    @torch.inference_mode()
+    def __call__(self, node: Node, inputs: list[np.ndarray], weights: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The result of a node, float32 (N, ...)."""
+        made = self._layers.get(node.name) or self._layers.setdefault(node.name, layer(self._graph, node).eval())
+        own = {key: torch.from_numpy(value).to(self._device) for key, value in weights.items()}
+        result: Tensor = functional_call(made, own, tuple(map(self._tensor, inputs)))
+        return np.ascontiguousarray(_channels(result, 1, -1).cpu().numpy())
+
+    def _tensor(self, value: np.ndarray) -> Tensor:
+        """A copy, which the layer may write over, with channels before height and width."""
+        return _channels(torch.tensor(value, device=self._device), -1, 1)
+
+
+def _channels(value: Tensor, source: int, to: int) -> Tensor:
+    return value.movedim(source, to) if value.ndim == 4 else value

@@ -18,7 +18,6 @@ from smallcnn.errors import DataError, FileError
 from smallcnn.image.fit import Fit
 from smallcnn.image.overrides import Overrides
 from smallcnn.ir.graph import Graph
-from smallcnn.ir.types import Grid
 from smallcnn.model import store
 from smallcnn.model.model import Model
 from smallcnn.system import lock, places
@@ -35,6 +34,7 @@ from smallcnn.train.result import Result
 from smallcnn.train.settings import Settings, TeacherFile, check_same
 from smallcnn.train.start import Start, named, opened, settled, start
 from smallcnn.train.teacher import OWN, Teacher, digest, teaches
+from smallcnn.transform.quantize import Chosen
 
 
 def train(
@@ -187,6 +187,7 @@ def _run(
     ranks: Ranks,
 ) -> Result:
     folder, resuming = Path(out), False
+    begun: Chosen | None = None
     place, root = source.listing.place, source.listing.root
     with ExitStack() as kept:
         with ranks.together():
@@ -220,24 +221,18 @@ def _run(
                 if isinstance(teacher, Model):
                     write(folder / OWN, store.content(teacher))
                 if recipe.quantize and not resuming:
-                    settings = replace(settings, grids=_grids(beginning, source, recipe, on, workers))
-        settings = ranks.from_first(settings)
+                    begun = calibrated(
+                        beginning, source.splits["train"], seed=recipe.seed, device=on,
+                        workers=workers or decoding_threads(),
+                    )  # fmt: skip
+                    settings = replace(settings, grids=begun.grids)
+        settings, begun = ranks.from_first((settings, begun))
         with ranks.together():
             loop = Loop(
-                settings, beginning.weights, source, folder, teacher=taught, device=on,
+                settings, begun.weights if begun else beginning.weights, source, folder, teacher=taught, device=on,
                 workers=workers or decoding_threads(), ranks=ranks,
             )  # fmt: skip
         return loop.run(resume=ranks.from_first(resuming))
-
-
-def _grids(beginning: Start, source: Source, recipe: Recipe, on: torch.device, workers: int | None) -> dict[str, Grid]:
-    """The grids to start quantization-aware training from."""
-    assert beginning.weights is not None
-    images = source.splits["train"]
-    return calibrated(
-        beginning.graph, beginning.weights, beginning.preprocessing, images, seed=recipe.seed, device=on,
-        workers=workers or decoding_threads(),
-    )  # fmt: skip
 
 
 def _file(teacher: Path | Model, folder: Path) -> TeacherFile:

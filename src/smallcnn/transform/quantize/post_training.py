@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from smallcnn.image.fit import Preprocessing
 from smallcnn.ir.graph import Graph
 from smallcnn.ir.types import Grid
 from smallcnn.transform.fold import Weights
@@ -55,6 +56,21 @@ class Report:
     images: int
 
 
+@dataclass(frozen=True)
+class Chosen:
+    """A ready network that `insert` turns into bytes: its weights, rounded real numbers, and all grids.
+
+    `grids` are those of the edges, `weight_grids` those of the layers. `preprocessing` is the network's own.
+    """
+
+    graph: Graph
+    weights: dict[str, Array]
+    preprocessing: Preprocessing
+    grids: dict[str, Grid]
+    weight_grids: dict[str, Grid]
+    report: Report
+
+
 def quantize(
     model: "Model",
     images: Array,
@@ -63,7 +79,28 @@ def quantize(
     operators: Callable[[Graph], Operators] = lambda graph: by_definition,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> "tuple[Model, Report]":
-    """The quantized model for calibration images, prepared as `Session.run` takes them: uint8 (N, H, W, C), red first.
+    """The quantized model for calibration images; the arguments and errors are those of `choose`."""
+    settings = settings or Settings()
+    chosen = choose(
+        model.graph, model.weights, model.preprocessing, images, settings, operators=operators, report=report
+    )
+    graph, stored = insert(
+        chosen.graph, chosen.weights, chosen.grids, settings.keep_float, weight_grids=chosen.weight_grids
+    )
+    return replace(model, graph=graph, weights=stored, preprocessing=chosen.preprocessing), chosen.report
+
+
+def choose(
+    graph: Graph,
+    weights: Weights,
+    preprocessing: Preprocessing,
+    images: Array,
+    settings: Settings,
+    *,
+    operators: Callable[[Graph], Operators] = lambda graph: by_definition,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> Chosen:
+    """Weights and grids for calibration images, prepared as `Session.run` takes them: uint8 (N, H, W, C), red first.
 
     Of many images, as many are used as fit 1 GiB of results, evenly spread. `operators` starts an engine for single
     nodes, by default their definition. `report` is called with the number of steps done and their total.
@@ -71,14 +108,13 @@ def quantize(
     Raises DataError if there are no images or each is of one colour, GraphError if the network is quantized already,
     has an operator without an integer form, or has no node to keep in float of that name.
     """
-    settings = settings or Settings()
-    graph, weights = ready(model.graph, model.weights)
+    graph, weights = ready(graph, weights)
     check_integer_forms(graph, find_edges(graph, settings.keep_float).in_float)
-    chosen = usable(images, most=max(1, _BUDGET // (2 * live_bytes(graph))))
-    graph, weights, preprocessing, pixels = reading_pixels(graph, weights, model.preprocessing)
+    used = usable(images, most=max(1, _BUDGET // (2 * live_bytes(graph))))
+    graph, weights, preprocessing, pixels = reading_pixels(graph, weights, preprocessing)
     graph, weights = with_biases(graph, weights) if settings.correct_bias else (graph, weights)
     engine = operators(graph)
-    prepared = preprocessing.normalise(chosen)
+    prepared = preprocessing.normalise(used)
     edges = find_edges(graph, settings.keep_float)
     names: tuple[str, ...] = ()
     looks = settings.equalise or settings.copy_channels
@@ -92,7 +128,7 @@ def quantize(
             weights, reach, offsets = copied.weights, copied.reach, copied.offsets
         if settings.equalise:
             weights, names = equalised(graph, weights, _peaks(graph, reach, edges))
-    grids = observed(graph, weights, prepared, engine, edges, settings.ranges, steps.of_pass())
+    grids = _observed(graph, weights, prepared, engine, edges, settings.ranges, steps.of_pass())
     weights = apart(graph, weights, offsets, grids)
     if (graph.nodes[0].name,) in edges.groups:
         grids[graph.nodes[0].name] = pixels
@@ -100,12 +136,10 @@ def quantize(
         graph, weights, grids, prepared, engine, keep_float=settings.keep_float, per_tensor=settings.per_tensor,
         ratios=settings.ratios, compensate=settings.compensate, correct=settings.correct_bias, report=steps.of_pass(),
     )  # fmt: skip
-    graph, stored = insert(graph, weights, grids, settings.keep_float, weight_grids=weight_grids)
-    made = replace(model, graph=graph, weights=stored, preprocessing=preprocessing)
-    return made, Report(layers, names, len(chosen))
+    return Chosen(graph, weights, preprocessing, grids, weight_grids, Report(layers, names, len(used)))
 
 
-def observed(
+def _observed(
     graph: Graph,
     weights: Weights,
     images: Array,
