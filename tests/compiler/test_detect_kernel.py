@@ -129,14 +129,15 @@ VARIANTS = {
 }
 
 
+@pytest.mark.parametrize("classes", [5, 40], ids=["few classes", "many classes"])  # many: looked at in blocks
 @pytest.mark.parametrize("change", VARIANTS.values(), ids=VARIANTS)
-def test_the_same_bits_as_the_definition(finder, change):
+def test_the_same_bits_as_the_definition(finder, change, classes):
     op = replace(SSD, **change)
     rng = np.random.default_rng(0)
     counts = []
     for trial in range(40):
         code = (rng.normal(size=(op.anchor_count, 4)) * rng.choice([0.3, 1, 3])).astype(np.float32)
-        scores = rng.normal(size=(op.anchor_count, 5)) * rng.choice([1, 4])
+        scores = rng.normal(size=(op.anchor_count, classes)) * rng.choice([1, 4])
         if trial % 3 == 0:
             scores = np.round(scores)  # many ties
         rows = [code, scores.astype(np.float32)]

@@ -397,13 +397,14 @@ class Detect:
     most: int
     settings: tuple[tuple[str, str], ...]
 
-    LIVE_BYTES: ClassVar[int] = 64  # an anchor that is looked at
+    LIVE_BYTES: ClassVar[int] = 72  # an anchor that is looked at
     PLACE_BYTES: ClassVar[int] = 16  # one of a list of candidates
 
     @property
     def scratch_bytes(self) -> int:
         """Working memory: what native/detect.c keeps of every anchor, and two lists of what it takes."""
-        return (self.LIVE_BYTES + self.PLACE_BYTES) * self.anchors + (self.PLACE_BYTES + 4) * self.most + 2 * _SLACK
+        each, taken = self.LIVE_BYTES + self.PLACE_BYTES + 4, self.PLACE_BYTES + 4
+        return each * self.anchors + taken * self.most + 2 * _SLACK
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@
 
    Names in capitals are constants of the network; THRESHOLD, OVERLAP and MOST hold unless the run has limits of its own,
    and it has no higher MOST. An anchor is live if a class may be above the threshold, which a
-   comparison of raw numbers tells; only of live anchors are boxes decoded and scores computed. Working memory is that
-   of all anchors being live. */
+   comparison of raw numbers tells; only of live anchors are scores computed, and boxes decoded only of those that may be
+   kept. Working memory is that of all anchors being live. */
 
 enum { SIGMOID, SOFTMAX, NONE, LINEAR, EXP, TANH };
 
@@ -13,6 +13,7 @@ void *halide_malloc(void *context, size_t bytes);
 void halide_free(void *context, void *memory);
 
 #define INFINITE __builtin_inff()
+#define TOGETHER 16 /* classes whose scores are looked at together */
 
 struct box {
     float left, top, right, bottom;
@@ -20,8 +21,8 @@ struct box {
 
 struct live {
     const SCORE_NUMBER *scores;
-    struct box box;
-    int32_t anchor;
+    struct box box;   /* once it is `decoded` */
+    int32_t anchor, decoded;
     float limit;      /* a class is above the threshold only if its raw score is above this */
     double top, sum;  /* of a softmax */
     double level;     /* the raw score whose probability is 1 */
@@ -159,6 +160,7 @@ static int find_live(struct live *live, const struct limits *limits, buffer_t *c
             for (int c = 0; c < dim[0].extent; c += CLASSES, anchor++) {
                 live[count].scores = row + c;
                 live[count].anchor = anchor;
+                live[count].decoded = 0;
                 count += may_be_found(&live[count], limits, usual, own);
             }
         }
@@ -168,7 +170,16 @@ static int find_live(struct live *live, const struct limits *limits, buffer_t *c
 
 static float clipped(float x) { return x < 0 ? 0 : x > 1 ? 1 : x; }
 
-static struct box decode(const CODE_NUMBER *code, const float *anchor) {
+/* The pieces of the code, and the anchors they are relative to. */
+struct boxes {
+    buffer_t *const *coded;
+    const float *anchors;
+};
+
+static void decode(struct live *live, const struct boxes *boxes) {
+    if (live->decoded) return;
+    const CODE_NUMBER *code = row_at(boxes->coded, 4, live->anchor);
+    const float *anchor = boxes->anchors + 4 * live->anchor;
     float low[2], high[2];
     for (int i = 0; i < 2; i++) {
         float shift = CODE_REAL(code[Y_FIRST ? 1 - i : i]), grown = CODE_REAL(code[2 + (Y_FIRST ? 1 - i : i)]);
@@ -185,7 +196,8 @@ static struct box decode(const CODE_NUMBER *code, const float *anchor) {
         low[i] = CLIP ? clipped(centre - half) : centre - half;
         high[i] = CLIP ? clipped(centre + half) : centre + half;
     }
-    return (struct box){low[0], low[1], high[0], high[1]};
+    live->box = (struct box){low[0], low[1], high[0], high[1]};
+    live->decoded = 1;
 }
 
 static float area(const struct box *box) { return (box->right - box->left) * (box->bottom - box->top); }
@@ -217,11 +229,32 @@ static float best_score(const struct live *live, float threshold) {
     return best > threshold ? best : threshold;
 }
 
-/* Candidates of one class, or across all with the best of each: the heap's count. */
-static int candidates(struct place *heap, const struct live *live, int count, int class, float threshold) {
+/* The live anchors with a score that may be above the threshold in one of the classes from `first` to before `end`, all
+   of them across classes: their number. Scores of neighbouring classes share cache lines, those of one class do not. */
+static int worth_a_look(uint32_t *rows, const struct live *live, int count, int first, int end, float threshold) {
     int found = 0;
     float common = common_limit(threshold);
     for (int i = 0; i < count; i++) {
+        const SCORE_NUMBER *scores = live[i].scores;
+        float limit = limit_of(&live[i], common);
+        int any = ACROSS;
+        if (!ACROSS && end - first == TOGETHER) /* a constant, so that the loop becomes a few vectors */
+            for (int c = 0; c < TOGETHER; c++) any |= real_score(scores[first + c]) > limit;
+        else
+            for (int c = first; !any && c < end; c++) any = real_score(scores[c]) > limit;
+        rows[found] = (uint32_t)i;
+        found += any;
+    }
+    return found;
+}
+
+/* Candidates of one class among `count` rows, or across all classes with the best of each: the heap's count. */
+static int candidates(struct place *heap, const struct live *live, const uint32_t *rows, int count, int class,
+                      float threshold) {
+    int found = 0;
+    float common = common_limit(threshold);
+    for (int row = 0; row < count; row++) {
+        int i = (int)rows[row];
         float best = threshold;
         if (ACROSS)
             best = best_score(&live[i], threshold);
@@ -243,8 +276,8 @@ static int class_of(const struct live *live, float best) {
 
 /* Adds what suppression keeps to `best`, the heap of the best of all classes, as many as the limits allow; returns its
    count. */
-static int keep(struct place *best, int taken, struct place *heap, int count, const struct live *live, uint32_t *kept,
-                const struct limits *limits) {
+static int keep(struct place *best, int taken, struct place *heap, int count, struct live *live, uint32_t *kept,
+                const struct limits *limits, const struct boxes *boxes) {
     const int most = limits->most;
     for (int mine = 0; count > 0 && mine < most;) {
         struct place next = heap[0];
@@ -252,6 +285,7 @@ static int keep(struct place *best, int taken, struct place *heap, int count, co
         sink(heap, count, 0, 1);
         if (taken == most && !before(next, best[0])) return taken; /* nor is any later one among the best */
         int apart = 1;
+        decode(&live[next.live], boxes);
         for (int i = 0; apart && i < mine; i++) apart = !overlap(&live[kept[i]].box, &live[next.live].box, limits->overlap);
         if (!apart) continue;
         kept[mine++] = next.live;
@@ -267,30 +301,38 @@ static int keep(struct place *best, int taken, struct place *heap, int count, co
     return taken;
 }
 
+/* What a score must exceed to be among the best. */
+static float least_of(const struct place *best, int taken, const struct limits *limits) {
+    return taken > 0 && taken == limits->most ? score_of(best[0]) : limits->threshold;
+}
+
 int KERNEL(void **arguments) {
     void *context = *(void **)arguments[0];
     buffer_t *const *coded = (buffer_t *const *)(arguments + 1), *const *scores = coded + CODE_PIECES;
     buffer_t *const *own = scores + SCORE_PIECES;
-    const float *anchors = (const float *)(void *)own[OWN_PIECES]->host;
+    const struct boxes boxes = {coded, (const float *)(void *)own[OWN_PIECES]->host};
     const buffer_t *result = own[OWN_PIECES + 1];
     uint8_t *memory = halide_malloc(context, SCRATCH);
     struct live *live = (struct live *)(void *)memory;
     struct place *heap = (struct place *)(void *)(live + ANCHORS), *best = heap + ANCHORS;
-    uint32_t *kept = (uint32_t *)(void *)(best + MOST);
+    uint32_t *rows = (uint32_t *)(void *)(best + MOST), *kept = rows + ANCHORS;
 
     const struct limits *asked = detector_limits(context);
     struct limits limits = {asked->threshold < 0 ? THRESHOLD : asked->threshold,
                             asked->overlap < 0 ? OVERLAP : asked->overlap,
                             asked->most < 0 ? MOST : asked->most};
     int count = find_live(live, &limits, scores, own), taken = 0;
-    for (int i = 0; i < count; i++) {
-        live[i].box = decode(row_at(coded, 4, live[i].anchor), anchors + 4 * live[i].anchor);
-        if (SCORE == SOFTMAX) sum_powers(&live[i]);
-    }
-    for (int c = BACKGROUND; c < (ACROSS ? BACKGROUND + 1 : CLASSES) && count; c++) {
-        /* Once there are enough, the objects of a later class must be better than the last of them. */
-        float least = taken > 0 && taken == limits.most ? score_of(best[0]) : limits.threshold;
-        taken = keep(best, taken, heap, candidates(heap, live, count, c, least), live, kept, &limits);
+    if (SCORE == SOFTMAX)
+        for (int i = 0; i < count; i++) sum_powers(&live[i]);
+    for (int first = BACKGROUND, end = first + 1; first < (ACROSS ? BACKGROUND + 1 : CLASSES) && count; first = end) {
+        /* Once there are enough, the objects of a later class must be better than the last of them: there are few after
+           the first class, which therefore goes alone. */
+        if (first > BACKGROUND) end = first + TOGETHER < CLASSES ? first + TOGETHER : CLASSES;
+        int looked = worth_a_look(rows, live, count, first, end, least_of(best, taken, &limits));
+        for (int c = first; c < end; c++) {
+            int found = candidates(heap, live, rows, looked, c, least_of(best, taken, &limits));
+            taken = keep(best, taken, heap, found, live, kept, &limits, &boxes);
+        }
     }
 
     for (int i = 0; i < MOST; i++) {
