@@ -26,7 +26,7 @@ from smallcnn.train.fake_quantization import FakeQuantized, fake_quantize, fake_
 from smallcnn.train.recipe import Recipe
 from smallcnn.train.run import resume, train
 from smallcnn.train.start import start
-from smallcnn.transform.quantize import Settings, edges, groups, insert, quantize, ready
+from smallcnn.transform.quantize import Settings, find_edges, insert, quantize, ready
 from smallcnn.transform.quantize.ranges import choose_grid, look, together
 
 SHORT = Recipe(epochs=2, batch_size=8, lr=0.01, weight_decay=0.0, quantize=True)
@@ -97,13 +97,17 @@ def quantized(graph, seed=0):
     graph, weights = ready(graph, random_weights(graph, seed))
     batch, probe = images(graph, 4), to_module(graph, weights).eval()
     seen = {graph.nodes[0].name: look(batch)}
-    for name in set(edges(graph)) - seen.keys():
+    for name in set(find_edges(graph).names) - seen.keys():
         probe.get_submodule(name).register_forward_hook(
             lambda _m, _i, y, name=name: seen.update({name: look(y.numpy())})
         )
     with torch.no_grad():
         probe(torch.from_numpy(batch).movedim(-1, 1))
-    grids = {name: choose_grid(together([seen[one] for one in group])) for group in groups(graph) for name in group}
+    grids = {
+        name: choose_grid(together([seen[one] for one in group]))
+        for group in find_edges(graph).groups
+        for name in group
+    }
     module = FakeQuantized(insert(graph, weights, grids)[0], weights).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

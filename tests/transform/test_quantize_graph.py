@@ -14,7 +14,7 @@ from smallcnn.ir.types import Grid
 from smallcnn.reference import floating, integer
 from smallcnn.reference.initial import check_weights, initial_weights
 from smallcnn.transform.fold import fold_graph
-from smallcnn.transform.quantize import edges, groups, insert, ready
+from smallcnn.transform.quantize import find_edges, insert, ready
 from smallcnn.transform.quantize.ranges import grid_between
 from smallcnn.transform.quantize.stored import weight_grid
 from smallcnn.transform.quantize.values import by_definition, walk
@@ -23,7 +23,7 @@ from smallcnn.transform.quantize.values import by_definition, walk
 def min_max_grids(graph, weights, images):
     seen = {node.name: (float(v.min()), float(v.max())) for node, v in walk(graph, weights, images, by_definition)}
     grids = {}
-    for group in groups(graph):
+    for group in find_edges(graph).groups:
         low, high = min(seen[name][0] for name in group), max(seen[name][1] for name in group)
         grids |= dict.fromkeys(group, grid_between(low, high))
     return grids
@@ -89,8 +89,8 @@ def joined():
 
 def test_edges_are_named_after_the_activation_that_the_bytes_replace():
     graph = joined()
-    assert edges(graph) == ("input", "stem_act", "join_act", "gate", "swish", "sum", "more", "mean")
-    assert groups(graph) == (
+    assert find_edges(graph).names == ("input", "stem_act", "join_act", "gate", "swish", "sum", "more", "mean")
+    assert find_edges(graph).groups == (
         ("input",), ("stem_act",), ("join_act",), ("gate",), ("swish",), ("sum", "more"), ("mean",),
     )  # fmt: skip
 
@@ -111,16 +111,16 @@ def test_bounds_stay_where_the_bytes_go_beyond_them():
     x = g.activation(g.conv(g.input, 4, name="conv"), "relu6", name="act")
     graph = g.graph(g.dense(g.global_pool(x, name="pool"), 3, name="classifier"), features=x, name="bounded")
     weights = networks.random_weights(graph)
-    grids = dict.fromkeys(edges(graph), Grid((8 / 255,), (10,)))  # from -0.31 to 7.69
+    grids = dict.fromkeys(find_edges(graph).names, Grid((8 / 255,), (10,)))  # from -0.31 to 7.69
     made, _ = insert(graph, weights, grids)
     assert made["act"].op == ops.Activation(function="relu6")
-    within, _ = insert(graph, weights, dict.fromkeys(edges(graph), Grid((6 / 255,), (0,))))
+    within, _ = insert(graph, weights, dict.fromkeys(find_edges(graph).names, Grid((6 / 255,), (0,))))
     assert within["act"].op.kind == "quantize"
 
 
 def test_joined_edges_must_share_a_grid():
     graph = joined()
-    grids = {name: Grid((0.01 * (i + 1),), (0,)) for i, name in enumerate(edges(graph))}
+    grids = {name: Grid((0.01 * (i + 1),), (0,)) for i, name in enumerate(find_edges(graph).names)}
     with pytest.raises(GraphError, match="sum and more must share a grid"):
         insert(graph, networks.random_weights(graph), grids)
     del grids["gate"]
@@ -164,7 +164,7 @@ def test_every_network_of_the_zoo_has_a_quantized_form(name):
     if any(isinstance(node.op, ops.BatchNorm) for node in graph):
         graph = ready(graph, initial_weights(graph))[0]
     kept = [node.name for node in graph if isinstance(node.op, ops.LocalResponseNorm)]
-    grids = dict.fromkeys(edges(graph), Grid((0.02,), (0,)))
+    grids = dict.fromkeys(find_edges(graph).names, Grid((0.02,), (0,)))
     zeros = {name: np.zeros(weight.shape, np.float32) for name, weight in graph.weights.items()}
     made, stored = insert(graph, zeros, grids, kept)
     check_weights(made, stored, GraphError)

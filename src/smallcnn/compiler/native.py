@@ -9,10 +9,6 @@ from smallcnn.compiler.specs import Count, Detect, Join, Machine, Native, Rows
 SOURCES = ("buffer.h", "detector.h", "rows.h", "real.h", "detect.c", "count.c", "join.c")
 """Files of native/ that the kernels are made of."""
 
-_FLAGS = {
-    "avx512": "-march=skylake-avx512", "avx2": "-march=haswell", "sse41": "-msse4.1", "wasm_simd128": "-msimd128",
-}  # fmt: skip
-"""Clang's flag for one of Halide's features, the best first."""
 _TYPES = {"float32": "float", "uint8": "uint8_t", "int8": "int8_t", "int32": "int32_t"}
 
 
@@ -30,9 +26,8 @@ def compile_kernel(spec: Native, name: str, machine: Machine) -> bytes:
             sources = ("rows.h", "join.c")
     lines = [f"#define {key} {value}" for key, value in (values | {"KERNEL": f"{name}_argv"}).items()]
     lines += [link.native(source) for source in ("buffer.h", *sources)]
-    features = machine.target.split("-")
-    flags = [flag for feature, flag in _FLAGS.items() if feature in features][:1]
-    return link.compiled("\n".join(lines), targets.of_halide(machine.target), ["-O3", *flags])
+    target = targets.of_halide(machine.target)
+    return link.compiled("\n".join(lines), target, ["-O3", *target.cpu])
 
 
 def _detect(spec: Detect) -> dict[str, object]:

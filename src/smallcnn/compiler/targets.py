@@ -23,9 +23,9 @@ class Target:
     """One platform and level, as each tool names it.
 
     `level` names the vector instructions; `halide` is Halide's target string for kernels; `dot` and `dots` are those of
-    `Machine`; `triple` is clang's target; `features` is what the CPU must have, as native/cpu.h spells it.
-    `vector` is the floats per vector register, `registers` the number of registers. `suffixes` are the file kinds that
-    can be written, the default first.
+    `Machine`; `triple` is clang's target and `cpu` its flag for the level's instructions, if any; `features` is what
+    the CPU must have, as native/cpu.h spells it. `vector` is the floats per vector register, `registers` the number of
+    registers. `suffixes` are the file kinds that can be written, the default first.
     """
 
     name: str
@@ -35,6 +35,7 @@ class Target:
     dot: int
     dots: Dots | None
     triple: str
+    cpu: tuple[str, ...]
     features: tuple[str, ...]
     vector: int
     registers: int
@@ -57,8 +58,8 @@ class _Platform:
 @dataclass(frozen=True)
 class _Level:
     """`features` has one name for everything Halide's CPU choice for this level implies (haswell for avx2: also
-    BMI, LZCNT, MOVBE; skylake-avx512 for avx512). `dot` is that of `Machine`; `dots` is LLVM's CPU and features for dot
-    products of bytes, where Halide's choice would imply more than the level."""
+    BMI, LZCNT, MOVBE; skylake-avx512 for avx512); `cpu` is clang's flag for it. `dot` is that of `Machine`; `dots` is
+    LLVM's CPU and features for dot products of bytes, where Halide's choice would imply more than the level."""
 
     halide: tuple[str, ...]
     features: tuple[str, ...]
@@ -66,21 +67,25 @@ class _Level:
     registers: int
     dot: int = 2
     dots: tuple[str, str] | None = None
+    cpu: tuple[str, ...] = ()
 
 
 _AVX2 = ("sse41", "avx", "avx2", "fma", "f16c")
 _AVX512 = (*_AVX2, "avx512", "avx512_skylake")
 _DOTS = (*_AVX512, "avx512_zen4")
 """The target whose dot products Halide makes; they also come in vectors of AVX2."""
+_HASWELL, _SKYLAKE = ("-march=haswell",), ("-march=skylake-avx512",)
 _LEVELS = {
-    "sse41": _Level(("sse41",), ("sse41",), 4, 16),
-    "avx2": _Level(_AVX2, ("avx2",), 8, 16),
-    "avxvnni": _Level(_AVX2, ("avxvnni",), 8, 16, 4, ("haswell", "+avxvnni,+prefer-no-gather")),
-    "avx512": _Level(_AVX512, ("avx512",), 16, 32),
-    "vnni": _Level(_AVX512, ("vnni",), 16, 32, 4, ("cascadelake", "+avx512vbmi,+avx512vbmi2,+prefer-no-gather")),
+    "sse41": _Level(("sse41",), ("sse41",), 4, 16, cpu=("-msse4.1",)),
+    "avx2": _Level(_AVX2, ("avx2",), 8, 16, cpu=_HASWELL),
+    "avxvnni": _Level(_AVX2, ("avxvnni",), 8, 16, 4, ("haswell", "+avxvnni,+prefer-no-gather"), _HASWELL),
+    "avx512": _Level(_AVX512, ("avx512",), 16, 32, cpu=_SKYLAKE),
+    "vnni": _Level(
+        _AVX512, ("vnni",), 16, 32, 4, ("cascadelake", "+avx512vbmi,+avx512vbmi2,+prefer-no-gather"), _SKYLAKE
+    ),
     "neon": _Level((), (), 4, 32, 1),
     "dotprod": _Level(("arm_dot_prod",), ("dotprod",), 4, 32, 4),
-    "simd128": _Level(("wasm_simd128",), (), 4, 16),
+    "simd128": _Level(("wasm_simd128",), (), 4, 16, cpu=("-msimd128",)),
 }
 _BEST_FIRST: dict[str, tuple[str, ...]] = {
     "vnni": ("AVX512_Zen4", "AVX512_Zen5", "AVX512_SapphireRapids"),
@@ -140,8 +145,8 @@ def parse(name: str) -> Target:
 
 
 def of_halide(target: str) -> Target:
-    """The default target of the platform that one of Halide's targets is for."""
-    return next(parse(name) for name, row in _PLATFORMS.items() if target.startswith(f"{row.halide}-"))
+    """The first target that kernels are compiled for with this one of Halide's."""
+    return next(one for one in map(parse, names()) if one.halide == target)
 
 
 def names() -> tuple[str, ...]:
@@ -193,6 +198,7 @@ def _target(platform: str, level: str) -> Target:
         dot=cpu.dot,
         dots=Dots(_halide(row, _DOTS), *cpu.dots) if cpu.dots else None,
         triple=row.triple,
+        cpu=cpu.cpu,
         features=cpu.features,
         vector=cpu.vector,
         registers=cpu.registers,

@@ -35,16 +35,6 @@ class Edges:
         return tuple(dict.fromkeys(self.of.values()))
 
 
-def edges(graph: Graph) -> tuple[str, ...]:
-    """The nodes of a ready graph (see `ready`) whose results are stored as bytes."""
-    return find_edges(graph).names
-
-
-def groups(graph: Graph) -> tuple[tuple[str, ...], ...]:
-    """The edges of a ready graph that must share a grid; most are alone."""
-    return find_edges(graph).groups
-
-
 def find_edges(graph: Graph, keep_float: Collection[str] = ()) -> Edges:
     """The edges of a ready graph if the nodes `keep_float` compute float32.
 

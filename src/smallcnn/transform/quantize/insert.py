@@ -28,7 +28,7 @@ def insert(
 ) -> tuple[Graph, dict[str, Array]]:
     """The quantized form of a ready network (see `ready`), and its weights.
 
-    `grids` gives the grid, of uint8, of each edge (see `edges`). Nodes `keep_float` read a dequantize and compute
+    `grids` gives the grid, of uint8, of each edge (see `find_edges`). Nodes `keep_float` read a dequantize and compute
     float32. Weights have a scale for each output, see `weight_grid`, or the grids given for layers. Layers keep their
     names; a quantize has the name of the activation that it replaces, or its layer's with `_bytes` added.
 

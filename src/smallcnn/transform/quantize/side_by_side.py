@@ -31,8 +31,8 @@ Array = np.ndarray
 class Layer:
     """How well the quantized network follows the float one at an edge or an output, on the calibration images.
 
-    `name` is that of the edge (see `edges`), `layer` that of the node that computes it, and `op` its kind. Ratios of
-    signal to noise are in dB: `snr` of the result, with everything before it quantized; `weights_snr` of the rounded
+    `name` is that of the edge (see `find_edges`), `layer` that of the node that computes it, and `op` its kind. Ratios
+    of signal to noise are in dB: `snr` of the result, with everything before it quantized; `weights_snr` of the rounded
     weights alone, infinite if there are none; `bytes_snr` of the rounded result alone. `saturated` is the share of
     results beyond the range `low` to `high`.
     """
