@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from types import ModuleType
 
@@ -97,6 +98,13 @@ def test_names_in_the_package_exist(page):
 
 def test_the_tree_is_what_the_docstrings_say():
     assert tree.shown() == tree.tree(), "run: python tests/tree.py"
+
+
+def test_the_first_page_names_every_extra_that_users_need():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    page = (ROOT / "docs" / "start.md").read_text(encoding="utf-8")
+    for_tests = {"detect", "dev"}
+    assert [name for name in extras if name not in for_tests and f".[{name}]" not in page] == []
 
 
 def test_every_room_says_what_it_is():
