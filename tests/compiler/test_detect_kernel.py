@@ -8,6 +8,8 @@ import pytest
 
 pytest.importorskip("halide")
 
+from test_dots import disassembly, needs_objdump
+
 from smallcnn.compiler import detecting, link, native, targets, zig
 from smallcnn.compiler.specs import Count, Detect, Join, Rows
 from smallcnn.ir import ops
@@ -186,6 +188,19 @@ def test_what_is_not_a_number_is_not_found(finder):
     assert finder(SSD, [code, scores])[0, 5] == 2
     huge = np.full((33, 4), 1e6, np.float32)
     assert np.isfinite(finder(SSD, [huge, np.ones_like(scores)])).all()
+
+
+@needs_objdump
+@pytest.mark.parametrize(("level", "wide"), [("sse41", False), ("avx2", True), ("avx512", True)])
+def test_it_has_the_vectors_of_its_level(level, wide, tmp_path):
+    target = f"x86-64-linux-{level}"
+    spec = Detect(
+        Rows(1, 4, "float32"), Rows(1, 91, "float32"), None, SSD.anchor_count, SSD.most, detecting.settings(SSD)
+    )
+    (tmp_path / "kernel.o").write_bytes(native.compile_kernel(spec, "kernel", targets.parse(target).machine))
+    text = disassembly(tmp_path / "kernel.o", target)
+    assert "%xmm" in text
+    assert ("%ymm" in text) is wide
 
 
 def test_counts_what_is_above_zero(tmp_path):
