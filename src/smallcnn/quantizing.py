@@ -12,7 +12,7 @@ import numpy as np
 
 from smallcnn import runtime
 from smallcnn.data.folder import images_in
-from smallcnn.data.loader import prepared_batches
+from smallcnn.data.loader import all_prepared, prepared_batches
 from smallcnn.data.sources import Data, Split, open_source
 from smallcnn.data.targets import Classes
 from smallcnn.engines.operators import Operators
@@ -105,7 +105,10 @@ def quantize(
     if mixed:
         settings = _keeping(settings, without_integer_form(model.graph))
     data_sets = _divided(model, data, root, images)
-    pixels = _prepared(data_sets.calibration, model, workers, progress)
+    pixels = all_prepared(
+        data_sets.calibration, model.preprocessing, workers=workers,
+        report=lambda done, total: progress(done, total, "decoding"),
+    )  # fmt: skip
     while True:
         made, report = quantized(
             model, pixels, settings, operators=lambda graph: Operators(graph, threads),
@@ -186,21 +189,6 @@ def _spread(count: int, most: int) -> list[int]:
     if count <= most:
         return list(range(count))
     return [(2 * place + 1) * count // (2 * most) for place in range(most)]
-
-
-def _prepared(split: Split, model: Model, workers: int | None, progress: Progress) -> np.ndarray:
-    """The images as network input, uint8 (N, H, W, C). Raises DataError if none can be decoded."""
-    found, failed, done = [np.zeros((0, *model.graph.input_shape), np.uint8)], dict[str, str](), 0
-    for batch in prepared_batches(split, model.preprocessing, batch_size=runtime.BATCH, workers=workers):
-        failed |= batch.failed
-        if len(batch.indices):
-            found.append(batch.images)
-        done += len(batch.indices) + len(batch.failed)
-        progress(done, len(split), "decoding")
-    if failed and len(found) == 1:
-        first = next(iter(failed.values()))
-        raise DataError(f"none of {len(split)} calibration images can be decoded; first error: {first}")
-    return np.concatenate(found)
 
 
 def _judged(

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from smallcnn.data.loader import batches, rate
+from smallcnn.data.loader import all_prepared, batches, rate
 from smallcnn.data.sources import Split, open_source
 from smallcnn.data.targets import Classes
-from smallcnn.errors import ImageError
+from smallcnn.errors import DataError, ImageError
 from smallcnn.image.fit import Preprocessing
 from smallcnn.image.geometry import Seen
 from smallcnn.image.resample import Prepared
@@ -193,3 +193,22 @@ def test_the_rate_is_images_by_time(monkeypatch):
     started = time.perf_counter()
     rate(batches(SPLIT, slow, [0] * 10_000, batch_size=10, workers=1), seconds=0.1)
     assert time.perf_counter() - started < 2, "it does not go through everything"
+
+
+def test_all_images_at_once_without_those_that_cannot_be_decoded(tmp_path):
+    """Even if no image of a whole batch can be."""
+    for i in range(40):
+        Image.new("RGB", (8, 8), (i, 0, 0)).save(tmp_path / f"{i:02}.png")
+    paths = sorted(tmp_path.iterdir())
+    for path in paths[:20]:
+        path.write_bytes(b"no image")
+    split = Split(paths, Classes(np.zeros(40, np.int64)), [path.name for path in paths])
+    said = []
+    found = all_prepared(split, Preprocessing((4, 4)), report=lambda *progress: said.append(progress))
+    np.testing.assert_array_equal(found[:, 0, 0, 0], np.arange(20, 40))
+    assert found.shape == (20, 4, 4, 3)
+    assert said[-1] == (40, 40)
+    np.testing.assert_array_equal(all_prepared(split, Preprocessing((4, 4)), [30, 3, 22])[:, 0, 0, 0], [30, 22])
+    assert all_prepared(split, Preprocessing((4, 4)), []).shape == (0, 4, 4, 3)
+    with pytest.raises(DataError, match=r"none of 3 images can be decoded; first error: .*00\.png: not a JPEG"):
+        all_prepared(split, Preprocessing((4, 4)), [0, 1, 2])

@@ -120,31 +120,33 @@ def test_compiling_and_timing(bad_cache, smallcnn, tmp_path, monkeypatch):
 def kernel_library():
     """The bytes of the training kernels, which take ten seconds to compile."""
     native = pytest.importorskip("smallcnn.train.fast.native")
-    return Path(native.library()._name).read_bytes()
+    return Path(native._loaded()._name).read_bytes()
 
 
 @pytest.fixture
-def native(kernel_library, monkeypatch):
-    """The module of the training kernels; what it compiles is at hand."""
+def load_kernels(kernel_library, monkeypatch):
+    """Loads the training kernels as a new process would, except that what it compiles is at hand."""
     from smallcnn.train.fast import native
+    from smallcnn.train.fast.native import library
 
     monkeypatch.setattr(native, "_compiled", lambda command, sources: kernel_library)
-    return native
+    return inspect.unwrap(library)
 
 
 @pytest.mark.parametrize("bad_cache", [a_file, full], indirect=True)
-def test_training_kernels(native, bad_cache, capfd):
-    assert isinstance(inspect.unwrap(native.library)(), ctypes.CDLL)
+def test_training_kernels(load_kernels, bad_cache, capfd):
+    assert isinstance(load_kernels(), ctypes.CDLL)
     noted_once(capfd)
 
 
-def test_a_damaged_kernel_library_is_made_anew(native, kernel_library, tmp_path, monkeypatch):
+def test_a_damaged_kernel_library_is_made_anew(load_kernels, kernel_library, tmp_path, monkeypatch):
+    from smallcnn.train.fast import native
+
     monkeypatch.setenv("SMALLCNN_CACHE", str(tmp_path))
     path, _ = native._kernels()
     path.parent.mkdir(parents=True)
     path.write_bytes(b"\x7fELF, but no more")
-    made = inspect.unwrap(native.library)()
-    assert Path(made._name).read_bytes() == kernel_library
+    assert Path(load_kernels()._name).read_bytes() == kernel_library
 
 
 def test_what_is_kept_is_found_again(tmp_path, monkeypatch):

@@ -232,7 +232,7 @@ def test_before_training_the_network_is_the_float_one_rounded(trained, photos, t
 
 
 def test_a_run_begins_with_what_post_training_quantization_makes(trained, photos):
-    """Nothing is lost on the way into training and out of it; operators by their definition, where torch computes."""
+    """The module stores what it was given. `quantize` computes by definition here, `calibrated` in torch."""
     split = open_source(photos, val_fraction=SHORT.val_fraction).splits["train"]
     model = load(trained)
     beginning = to_quantize(start(model, open_source(photos), None, 0))

@@ -189,19 +189,19 @@ def _is_here(level: str) -> bool:
 
 
 def _target(platform: str, level: str) -> Target:
-    row, cpu = _PLATFORMS[platform], _LEVELS[level]
+    row, chosen = _PLATFORMS[platform], _LEVELS[level]
     return Target(
         name=_full(platform, level),
         platform=platform,
         level=level,
-        halide=_halide(row, cpu.halide),
-        dot=cpu.dot,
-        dots=Dots(_halide(row, _DOTS), *cpu.dots) if cpu.dots else None,
+        halide=_halide(row, chosen.halide),
+        dot=chosen.dot,
+        dots=Dots(_halide(row, _DOTS), *chosen.dots) if chosen.dots else None,
         triple=row.triple,
-        cpu=cpu.cpu,
-        features=cpu.features,
-        vector=cpu.vector,
-        registers=cpu.registers,
+        cpu=chosen.cpu,
+        features=chosen.features,
+        vector=chosen.vector,
+        registers=chosen.registers,
         suffixes=row.suffixes,
     )
 

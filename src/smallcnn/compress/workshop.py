@@ -23,7 +23,7 @@ from smallcnn.compress.clock import Clock
 from smallcnn.compress.latency import int8_milliseconds, milliseconds
 from smallcnn.cost.profile import profile
 from smallcnn.data import holdout
-from smallcnn.data.loader import prepared_batches
+from smallcnn.data.loader import all_prepared
 from smallcnn.data.sources import Data, Source
 from smallcnn.data.split import Split
 from smallcnn.errors import CompileError, DataError, GraphError
@@ -228,8 +228,7 @@ _CALIBRATION = 128
 def calibration(split: Split, preprocessing: Preprocessing, workers: int | None) -> np.ndarray:
     """Some images of a split as network input, uint8 (N, H, W, C)."""
     some = split.subset(np.linspace(0, len(split) - 1, min(len(split), _CALIBRATION)).round().astype(int).tolist())
-    batches = list(prepared_batches(some, preprocessing, batch_size=runtime.BATCH, workers=workers))
-    return np.concatenate([batch.images for batch in batches])
+    return all_prepared(some, preprocessing, workers=workers)
 
 
 def labelled(model: Model, data: Data, root: str | Path | None, *, same: bool = True) -> tuple[Source, str]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from smallcnn.data.split import Split
 from smallcnn.data.targets import Boxes, Targets
-from smallcnn.errors import ImageError
+from smallcnn.errors import DataError, ImageError
 from smallcnn.image.fit import Preprocessing
 from smallcnn.image.geometry import Seen
 from smallcnn.image.resample import Prepared
@@ -25,6 +25,7 @@ from smallcnn.system.cpu import usable_cores
 
 _Result = TypeVar("_Result")
 
+_BATCH = 16
 _TOGETHER = 8  # images per task; passing 32x32 arrays one by one cost as much as preprocessing them
 
 
@@ -81,6 +82,32 @@ def prepared_batches(
         batch_size=batch_size,
         workers=workers,
     )
+
+
+def all_prepared(
+    split: Split,
+    preprocessing: Preprocessing,
+    order: Sequence[int] | None = None,
+    *,
+    workers: int | None = None,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> np.ndarray:
+    """The images of `split`, in `order` if given, as network input at once: uint8 (N, H, W, C).
+
+    Those that cannot be decoded are left out. `report` is called with the number of images done and their total.
+    Raises DataError if none can be decoded.
+    """
+    total = len(split) if order is None else len(order)
+    found, failed, done = [np.zeros((0, *preprocessing.size, len(preprocessing.mean)), np.uint8)], dict[str, str](), 0
+    for batch in prepared_batches(split, preprocessing, order, batch_size=_BATCH, workers=workers):
+        failed |= batch.failed
+        if len(batch.indices):
+            found.append(batch.images)
+        done += len(batch.indices) + len(batch.failed)
+        report(done, total)
+    if failed and len(found) == 1:
+        raise DataError(f"none of {total} images can be decoded; first error: {next(iter(failed.values()))}")
+    return np.concatenate(found)
 
 
 def batches(

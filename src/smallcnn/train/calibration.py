@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from smallcnn.data.loader import prepared_batches
+from smallcnn.data.loader import all_prepared
 from smallcnn.data.order import order
 from smallcnn.data.split import Split
 from smallcnn.errors import DataError
@@ -18,7 +18,6 @@ from smallcnn.train.start import Start
 from smallcnn.transform.quantize import Chosen, Settings, choose, reading_pixels, ready, with_biases
 
 _IMAGES = 128
-_BATCH = 32
 _NEAREST = Settings(compensate=False)
 """Training rounds weights to the nearest. That keeps what was rounded so before, as the largest of a filter stays."""
 
@@ -47,15 +46,9 @@ def calibrated(start: Start, split: Split, *, seed: int, device: torch.device, w
     """
     assert start.weights is not None
     wanted = order(split, seed, 0)[:_IMAGES].tolist()
-    found, failed = [np.zeros((0, *start.graph.input_shape), np.uint8)], dict[str, str]()
-    for batch in prepared_batches(split, start.preprocessing, wanted, batch_size=_BATCH, workers=workers):
-        failed |= batch.failed
-        if len(batch.labels):
-            found.append(batch.images)
-    if len(failed) == len(wanted):
-        raise DataError(f"no image to calibrate with could be decoded; the first: {next(iter(failed.values()))}")
+    images = all_prepared(split, start.preprocessing, wanted, workers=workers)
     return choose(
-        start.graph, start.weights, start.preprocessing, np.concatenate(found), _NEAREST,
+        start.graph, start.weights, start.preprocessing, images, _NEAREST,
         operators=lambda graph: _Operators(graph, device),
     )  # fmt: skip
 
