@@ -6,6 +6,7 @@ The code is disassembled, so the levels that this processor lacks are tested too
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 
 import pytest
 
@@ -47,7 +48,7 @@ def disassembled(name, inputs, weights, group, folder):
     path = folder / "kernel.o"
     if target.dots:
         out.compile_to_llvm_assembly(str(path), operands, "kernel", hl.Target(target.dots.target))
-        path.write_bytes(retarget.to_object(path.read_text(), target.dots.cpu, target.dots.features))
+        path.write_bytes(retarget.to_object(path.read_text(), target.dots))
     else:
         out.compile_to_object(str(path), operands, "kernel", hl.Target(target.halide))
     return disassembly(path, name)
@@ -113,12 +114,12 @@ def test_code_for_another_processor_is_refused(tmp_path):
     path = tmp_path / "kernel.ll"
     out.compile_to_llvm_assembly(str(path), operands, "kernel", hl.Target(target.dots.target))
     with pytest.raises(RuntimeError):
-        retarget.to_object(path.read_text(), "haswell", "")
+        retarget.to_object(path.read_text(), replace(target.dots, cpu="haswell", features=""))
 
 
 def test_code_without_a_target_is_an_error():
     with pytest.raises(ValueError, match="names no target"):
-        retarget.to_object("define void @f() { ret void }", "haswell", "")
+        retarget.to_object("define void @f() { ret void }")
 
 
 def kernels():
@@ -167,6 +168,31 @@ def test_sums_of_pairs_stay_in_registers(tile, widened, tmp_path):
     loop = innermost(disassembly(tmp_path / "kernel.o", "x86-64-linux-avx2"), 4 * tile[0] * tile[1])
     assert not [line for line in loop if re.search(r"vmov\w+\s+%ymm\d+, .*%rsp", line)]
     assert bool([line for line in loop if "vpmovsxbw" in line]) is not widened
+
+
+@needs_objdump
+@pytest.mark.parametrize("bytes", [None, Bytes(3)], ids=["floats", "bytes"])
+@pytest.mark.parametrize("level", ["sse41", "avx2", "avx512", "vnni"])
+def test_weights_are_fetched_ahead(level, bytes, tmp_path):
+    """Each line of them once, from where the next vectors lie; no sum or address goes to the stack for it."""
+    target = targets.parse(f"x86-64-linux-{level}")
+    end = Elementwise("requantize") if bytes else Elementwise("relu6")
+    sink = Sink(128, 128, (end,), number="uint8" if bytes else "float32")
+    lines = {}
+    for ahead in (False, True):
+        spec = Pointwise(Source(256, 256), sink, Tile(4, 2, unroll=4, ahead=ahead), bytes)
+        (tmp_path / "kernel.o").write_bytes(build.compile_kernel(spec, target.machine))
+        lines[ahead] = disassembly(tmp_path / "kernel.o", target.name).splitlines()
+    fetched = [re.search(r"prefetcht1\s+(-?\d*)\(", line) for line in lines[True] if "prefetch" in line]
+    places = sorted(int(found[1] or 0) for found in fetched)
+    size = 1 if bytes else 4
+    terms = 4 * (bytes.dot(target.machine) if bytes else 1)
+    read = terms * target.vector * size  # of a vector's weights, in one turn of the loop
+    expected = [vector * 256 * target.vector * size + line for vector in (0, 1) for line in range(0, read, 64)]
+    assert [place - places[0] for place in places] == expected
+    assert not [line for line in lines[False] if "prefetch" in line]
+    stack = [sum(bool(re.search(r"[xyz]mm.*%rsp", line)) for line in found) for found in lines.values()]
+    assert stack[1] <= stack[0]
 
 
 @needs_objdump

@@ -111,6 +111,6 @@ def _object(pipeline: Any, operands: list[Any], target: Target) -> bytes:
         path = Path(folder) / "kernel"
         if dots:
             pipeline.compile_to_llvm_assembly(str(path), operands, KERNEL, hl.Target(dots.target))
-            return retarget.to_object(path.read_text(), dots.cpu, dots.features)
+            return retarget.to_object(path.read_text(), dots)
         pipeline.compile_to_object(str(path), operands, KERNEL, hl.Target(target.halide))
         return path.read_bytes()

@@ -17,16 +17,14 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from smallcnn.compiler import native, retarget
+from smallcnn.compiler import native, prefetch, retarget
 from smallcnn.compiler.specs import Machine, Native, Spec
 from smallcnn.errors import CompileError
 from smallcnn.system.cache import cache_folder, keep, recalled
 
-_LLVM = "-vectorize-slp=false -x86-machine-combiner=false"
+_LLVM = f"-vectorize-slp=false {retarget.UNCOMBINED}"
 """LLVM flags. The superword vectorizer packs a tile's pixel addresses into vectors and unpacks them in the innermost
-loop: 55 instead of 95 GFLOP/s for a 3x3 convolution. The machine combiner adds products of bytes to each other before
-it adds them to their sum, for which a tile has no registers: sums go through the stack, and at unlucky addresses take
-twice the time."""
+loop: 55 instead of 95 GFLOP/s for a 3x3 convolution."""
 
 Report = Callable[[int, int], None]
 
@@ -98,7 +96,7 @@ def version() -> str:
     content = f"{metadata.version('halide')} {metadata.version('ziglang')} {_LLVM}".encode()
     here = Path(__file__).parent
     sources = (*sorted((here / "kernels").glob("*.py")), *map((here / "native").joinpath, native.SOURCES))
-    for path in (here / "specs.py", here / "retarget.py", here / "native.py", *sources):
+    for path in (here / "specs.py", here / "prefetch.py", here / "retarget.py", here / "native.py", *sources):
         content += path.read_bytes()
     return hashlib.sha256(content).hexdigest()[:16]
 
@@ -146,9 +144,9 @@ def compile_kernel(spec: Spec, machine: Machine) -> bytes:
     dots = machine.dots if any(operand.type() == hl.Int(8) for operand in operands) else None
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel"
-        if dots:
-            made.compile_to_llvm_assembly(str(path), operands, name, hl.Target(dots.target))
-            return retarget.to_object(path.read_text(), dots.cpu, dots.features)
+        if dots or any("_ahead" in operand.name() for operand in operands):
+            made.compile_to_llvm_assembly(str(path), operands, name, hl.Target(dots.target if dots else machine.target))
+            return retarget.to_object(prefetch.prefetched(path.read_text()), dots)
         made.compile_to_object(str(path), operands, name, hl.Target(machine.target))
         return path.read_bytes()
 

@@ -54,6 +54,8 @@ class Fit:
     """Share of a cache that a strip and its weights may fill."""
     cold: float = 1.4
     """Bytes of weights, read for the first time."""
+    ahead: float = 0.4
+    """The same where they were fetched ahead."""
     stored: float = 0.25
     """Bytes written, and of a map between two stages, read."""
     fresh: float = 0.11
@@ -175,7 +177,8 @@ class Estimator:
         if tile.widened:
             time += columns * strips * fit.converted * tile.vectors * reads.terms / model.loads_per_ns
         if not self.warm:
-            time += fit.cold * weights * (share if shares > 1 else 1) / model.third_level_bytes_per_ns
+            first = fit.ahead if tile.ahead else fit.cold
+            time += first * weights * (share if shares > 1 else 1) / model.third_level_bytes_per_ns
 
         time += fit.fresh * self._moved(reads.fresh) * (1 if shares > 1 else share)
         copied = reads.copied * share + (reads.again * strips if rows else 0.0)

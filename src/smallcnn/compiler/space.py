@@ -21,9 +21,11 @@ from smallcnn.ir import ops
 _WASTE = 1.35
 """Sums that a tile may compute for each that is wanted, at a row's end or in the last vectors."""
 _PASSES = 3
-"""Tiles of pixels that pass a panel of weights, at least, where these are widened once for all."""
+"""Tiles of pixels that pass a panel of weights, at least, where these are widened once for all, or fetched ahead."""
 _PANEL_BYTES = 32 * 1024
 """Of widened weights, at most: with those of more channels each tile would read them from the second level."""
+_FEW = 400
+"""Pixels of a map; where more pass the weights, reading these takes less than 2 % of the time."""
 _BUSY = 0.5
 """Registers in use, as a share of those of the largest tile that fits."""
 _LENGTHS = 8
@@ -90,9 +92,11 @@ def _shares(layers: Sequence[Layer], threads: int, vector: int) -> list[int]:
 
 
 def _tiles(layers: Sequence[Layer], i: int, rows: int, shares: int, context: Context) -> Iterator[Tile]:
-    """Tiles of a stage, with weights widened once where that pays."""
+    """Tiles of a stage, with weights widened once, or fetched ahead, where that pays."""
     for tile in _shapes(layers, i, rows, shares, context):
-        yield replace(tile, widened=_widened(layers, i, rows, tile, context))
+        several = _strip_pixels(layers, i, rows) >= _PASSES * tile.pixels
+        widened = several and _widened(layers[i], tile, context)
+        yield replace(tile, widened=widened, ahead=several and not widened and _ahead(layers[i], context))
 
 
 def _shapes(layers: Sequence[Layer], i: int, rows: int, shares: int, context: Context) -> Iterator[Tile]:
@@ -131,14 +135,23 @@ def _shapes(layers: Sequence[Layer], i: int, rows: int, shares: int, context: Co
                 yield Tile(pixels, wide, unroll, across=True)
 
 
-def _widened(layers: Sequence[Layer], i: int, rows: int, tile: Tile, context: Context) -> bool:
-    """Whether a tile's weights are widened once: bytes that several tiles of a strip multiply as 16 bits."""
-    layer, out = layers[i], layers[i].output.storage
+def _strip_pixels(layers: Sequence[Layer], i: int, rows: int) -> int:
+    """Pixels of a stage that pass a panel of weights: those of a strip, or all."""
+    out = layers[i].output.storage
+    height = math.ceil(out.height * rows / layers[-1].output.storage.height) if rows else out.height
+    return height * out.width
+
+
+def _widened(layer: Layer, tile: Tile, context: Context) -> bool:
+    """Whether the weights of several tiles are widened once: bytes that are multiplied as 16 bits."""
     if not layer.bytes or layer.weight is None or layer.bytes.dot(context.machine) != 2:
         return False
-    height = math.ceil(out.height * rows / layers[-1].output.storage.height) if rows else out.height
-    panel = 2 * layer.weight[0].size * tile.vectors * context.vector
-    return height * out.width >= _PASSES * tile.pixels and panel <= _PANEL_BYTES
+    return 2 * layer.weight[0].size * tile.vectors * context.vector <= _PANEL_BYTES
+
+
+def _ahead(layer: Layer, context: Context) -> bool:
+    """Whether the weights of several tiles are fetched before they are read."""
+    return layer.matrix and context.machine.prefetches and layer.output.storage.pixels <= _FEW
 
 
 def _most(wide: int, vectors: int, pixels: int, registers: int) -> int:

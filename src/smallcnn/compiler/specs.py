@@ -44,6 +44,11 @@ class Machine:
     dot: int = 2
     dots: Dots | None = None
 
+    @property
+    def prefetches(self) -> bool:
+        """Whether kernels may fetch weights before they read them. Measured on x86-64 only."""
+        return self.target.startswith("x86-64")
+
 
 @dataclass(frozen=True)
 class Elementwise:
@@ -71,7 +76,8 @@ class Tile:
     """Sums held in registers: pixels x vectors; `unroll` terms per turn of the innermost loop.
 
     The pixels are neighbours in a row; `across`: they may run on in the next row. `widened`: weights of bytes that are
-    multiplied as 16 bits are widened once for all pixels of a strip.
+    multiplied as 16 bits are widened once for all pixels of a strip. `ahead`: with each weight, that of the next
+    vectors is fetched into the second-level cache.
     """
 
     pixels: int
@@ -79,6 +85,7 @@ class Tile:
     unroll: int = 1
     across: bool = False
     widened: bool = False
+    ahead: bool = False
 
 
 @dataclass(frozen=True)

@@ -44,18 +44,18 @@ def chain(spec: Chain, machine: Machine) -> Any:
             read = lambda k, x, y, *_, source=source: source[k, x, y]  # noqa: E731
             depth = depth_of(stage.source.channels, stage.bytes, machine)
             ready = bool(made)
-            made.append(Rows(pipe, stage.sink, stage.bytes, read, (depth,), (width, height), ready=ready))
+            made.append(Rows(pipe, stage.sink, stage.bytes, read, (depth,), stage.tile, (width, height), ready=ready))
         source = made[-1].out
     last: Any
     if isinstance(spec.last, Pointwise):
         last = read_by(spec.last, pipe, source, (width, height))
-        strip = last.schedule(spec.last.tile, spec.rows)
+        strip = last.schedule(spec.rows)
     else:
         last = _windowed(pipe, spec.last, source)
         last.schedule()
         strip = last.strips(spec.rows)
     for of, stage, fold, window in zip(spec.stages, made, spec.folds, spec.windowed, strict=True):
-        stage.schedule(*([of.tile] if isinstance(of, Conv | Pointwise) else []))
+        stage.schedule()
         stage.out.bound(stage.c, 0, of.sink.lanes).compute_at(last.out, strip)
         if window:
             stage.out.store_root().fold_storage(stage.y, fold)
@@ -81,6 +81,6 @@ def _first_conv(pipe: Pipe, spec: Conv) -> Rows:
         return rows[(x * right + i - window.before[1]) * channels + k, y * down + j]
 
     plane = (window.out_width, window.out_height)
-    made = Rows(pipe, spec.sink, spec.bytes, read, reduction_of(window, channels), plane, ready=True)
+    made = Rows(pipe, spec.sink, spec.bytes, read, reduction_of(window, channels), spec.tile, plane, ready=True)
     made.feeds = [rows]
     return made

@@ -60,10 +60,10 @@ def conv(spec: Conv, machine: Machine) -> Any:
     product: Product | Rows
     if spec.tile.across:
         across = lambda k, p, *more: read(k, p % width, p / width, *more)  # noqa: E731
-        product = Product(pipe, spec.sink, spec.bytes, across, reduction, plane, ready=ready)
+        product = Product(pipe, spec.sink, spec.bytes, across, reduction, spec.tile, plane, ready=ready)
     else:
-        product = Rows(pipe, spec.sink, spec.bytes, read, reduction, plane, ready=ready)
-    at = product.schedule(spec.tile, spec.rows)
+        product = Rows(pipe, spec.sink, spec.bytes, read, reduction, spec.tile, plane, ready=ready)
+    at = product.schedule(spec.rows)
     if strip is not None:
         strip.compute_at(product.out, at)
     return product.finish()

@@ -37,7 +37,7 @@ def separable(spec: Separable, machine: Machine) -> Any:
     source = pipe.plane(first.sink.lanes, window.width, window.height, first.pitch, number_of(first.bytes))
     taps = taps_of(pipe, first, source, spec.bytes)
     product = read_by(spec, pipe, taps.out, (window.out_width, window.out_height))
-    strip = product.schedule(spec.tile, spec.rows)
+    strip = product.schedule(spec.rows)
     taps.schedule()
     taps.out.bound(taps.c, 0, spec.depthwise.sink.lanes).compute_at(product.out, strip)
     return product.finish()
@@ -48,8 +48,9 @@ def read_by(spec: Pointwise | Separable, pipe: Pipe, source: Any, plane: tuple[i
     reduction, width = (depth_of(spec.source.channels, spec.bytes, pipe.machine),), plane[0]
     if spec.tile.across:
         read = lambda k, p, _: source[k, p % width, p / width]  # noqa: E731
-        return Product(pipe, spec.sink, spec.bytes, read, reduction, plane, ready=True)
-    return Rows(pipe, spec.sink, spec.bytes, lambda k, x, y, *_: source[k, x, y], reduction, plane, ready=True)
+        return Product(pipe, spec.sink, spec.bytes, read, reduction, spec.tile, plane, ready=True)
+    read = lambda k, x, y, *_: source[k, x, y]  # noqa: E731
+    return Rows(pipe, spec.sink, spec.bytes, read, reduction, spec.tile, plane, ready=True)
 
 
 def taps_of(pipe: Pipe, spec: Depthwise, source: Any, reader: Bytes | None = None) -> "Taps | ByteTaps":

@@ -29,11 +29,11 @@ def pointwise(spec: Pointwise, machine: Machine) -> Any:
         entries = max(depth, spec.bytes.converted(depth, machine) if spec.bytes else 0) // run
         table = pipe.operand((entries, groups), (1, entries), "int32")
         read = lambda k, p, g: arena[lane(table[k / run, g]) + k % run, p]  # noqa: E731
-        product = Product(pipe, spec.sink, spec.bytes, read, (depth,), run=run)
+        product = Product(pipe, spec.sink, spec.bytes, read, (depth,), spec.tile, run=run)
     else:
         maps = pipe.operand((depth, None, groups), (1, source.pitch, source.step), number)
-        product = Product(pipe, spec.sink, spec.bytes, lambda k, p, g: maps[k, p, g], (depth,))
-    product.schedule(spec.tile)
+        product = Product(pipe, spec.sink, spec.bytes, lambda k, p, g: maps[k, p, g], (depth,), spec.tile)
+    product.schedule()
     return product.finish()
 
 
@@ -51,15 +51,16 @@ class Product:
         of: Bytes | None,
         source: Read,
         reduction: tuple[int, ...],
+        tile: Tile,
         plane: tuple[int, int] = (1, 1),
         *,
         ready: bool = False,
         run: int = 1,
     ) -> None:
-        self.pipe, self.sink, self.plane = pipe, sink, plane
+        self.pipe, self.sink, self.tile, self.plane = pipe, sink, tile, plane
         lanes, groups = sink.lanes, sink.groups
         self.c, self.p, self.g = c, p, g = variables("c", "p", "g")
-        self.terms = terms = Terms(pipe, sink, of, reduction, shared=True, ready=ready, run=run)
+        self.terms = terms = Terms(pipe, sink, of, reduction, tile, shared=True, ready=ready, run=run)
         self.sum, self.out = hl.Func("sum"), hl.Func("out")
         self.sum[c, p, g] = terms.start(c, g)
         self.sum[c, p, g] += terms.product(c, (g,), (p,), lambda pixel, k, *taps: source(k, *pixel, g, *taps))
@@ -68,20 +69,20 @@ class Product:
         )
         self.out[c, p, g] = finish(self.sum[c, p, g], c, p, g)
 
-    def schedule(self, tile: Tile, rows: int = 0) -> Any:
+    def schedule(self, rows: int = 0) -> Any:
         """Tiles pixels and lanes. With `rows` of the plane: in strips; returns their loop variable."""
         vector, (width, height) = self.pipe.machine.vector, self.plane
         c, p, g, out = self.c, self.p, self.g, self.out
         co, ci, po, pi, strips = variables("co", "ci", "po", "pi", "strips")
         self.start, self.whole = max(rows * width, 1), width if rows and height % rows else max(rows * width, 1)
-        out.split(c, co, ci, vector * tile.vectors, SHIFT)
+        out.split(c, co, ci, vector * self.tile.vectors, SHIFT)
         if rows:
             out.split(p, strips, p, rows * width, SHIFT if height % rows else EXACT)
-        out.split(p, po, pi, tile.pixels, SHIFT)
+        out.split(p, po, pi, self.tile.pixels, SHIFT)
         out.reorder(ci, pi, po, co, g, *([strips] if rows else []))
         out.vectorize(ci, vector).unroll(ci).unroll(pi)
         self.sum.compute_at(out, po).vectorize(c, vector).unroll(c).unroll(p)
-        self.terms.schedule(self.sum.update(), c, p, tile, g, of=out, tiles=po, lanes=co)
+        self.terms.schedule(self.sum.update(), c, p, g, of=out, tiles=po, lanes=co)
         return strips
 
     def finish(self) -> tuple[Any, list[Any]]:

@@ -23,9 +23,13 @@ class Pipe:
         self.machine = machine
         self.parameters: list[Any] = []
 
-    def operand(self, extents: Sequence[int | None], strides: Sequence[int], number: Number = "float32") -> Any:
-        """The next input, its dimension 0 innermost; an extent of None is not fixed."""
-        param = hl.ImageParam(TYPES[number], len(strides), f"operand{len(self.parameters)}")
+    def operand(
+        self, extents: Sequence[int | None], strides: Sequence[int], number: Number = "float32", ahead: int = 0
+    ) -> Any:
+        """The next input, its dimension 0 innermost; an extent of None is not fixed. Each read also fetches what lies
+        `ahead` bytes further on, if not 0 (`prefetch`)."""
+        name = f"operand{len(self.parameters)}" + (f"_ahead{ahead}" if ahead else "")
+        param = hl.ImageParam(TYPES[number], len(strides), name)
         for i, (extent, stride) in enumerate(zip(extents, strides, strict=True)):
             if extent is not None:
                 param.dim(i).set_bounds(0, extent)

@@ -28,14 +28,15 @@ class Rows:
         of: Bytes | None,
         read: Callable[..., Any],
         reduction: tuple[int, ...],
+        tile: Tile,
         plane: tuple[int, int],
         *,
         ready: bool = False,
     ) -> None:
-        self.pipe, self.sink, self.plane = pipe, sink, plane
+        self.pipe, self.sink, self.tile, self.plane = pipe, sink, tile, plane
         self.c, self.x, self.y = c, x, y = variables("c", "x", "y")
         self.g = variables("g") if sink.groups > 1 else []
-        self.terms = terms = Terms(pipe, sink, of, reduction, shared=bool(self.g), ready=ready)
+        self.terms = terms = Terms(pipe, sink, of, reduction, tile, shared=bool(self.g), ready=ready)
         self.sum, self.out = hl.Func("row_sum"), hl.Func("rows")
         at = (c, x, y, *self.g)
         group = self.g[0] if self.g else 0
@@ -47,18 +48,18 @@ class Rows:
         self.out[at] = finish(self.sum[at], *at)
         self.feeds: list[Any] = []
 
-    def schedule(self, tile: Tile, rows: int = 0) -> Any:
+    def schedule(self, rows: int = 0) -> Any:
         """All requested rows pass a tile's weights before the next lanes start. With `rows`: in strips; returns their
         loop variable."""
         vector, out, c, x, y = self.pipe.machine.vector, self.out, self.c, self.x, self.y
         co, ci, xo, xi, strips, inner = variables("co", "ci", "xo", "xi", "strips", "inner")
-        out.split(c, co, ci, vector * tile.vectors, SHIFT).split(x, xo, xi, tile.pixels, SHIFT)
+        out.split(c, co, ci, vector * self.tile.vectors, SHIFT).split(x, xo, xi, self.tile.pixels, SHIFT)
         if rows:
             out.split(y, strips, inner, rows, SHIFT if self.plane[1] % rows else EXACT)
         out.reorder(ci, xi, xo, inner if rows else y, co, *self.g, *([strips] if rows else []))
         out.vectorize(ci, vector).unroll(ci).unroll(xi)
         self.sum.compute_at(out, xo).vectorize(c, vector).unroll(c).unroll(x)
-        self.terms.schedule(self.sum.update(), c, x, tile, y, *self.g, of=out, tiles=xo, lanes=co)
+        self.terms.schedule(self.sum.update(), c, x, y, *self.g, of=out, tiles=xo, lanes=co)
         self.rows = rows
         return strips
 

@@ -14,7 +14,7 @@ import halide as hl
 from smallcnn.compiler.kernels.pipe import EXACT, GUARD, Pipe, variables
 from smallcnn.compiler.specs import RUN, Bytes, Machine, Sink, Tile
 from smallcnn.compiler.storage import up
-from smallcnn.ir.types import Number
+from smallcnn.ir.types import SIZES, Number
 
 Read = Callable[..., Any]
 
@@ -32,12 +32,13 @@ class Terms:
         sink: Sink,
         of: Bytes | None,
         reduction: Sequence[int],
+        tile: Tile,
         *,
         shared: bool,
         ready: bool = False,
         run: int = 1,
     ) -> None:
-        self.pipe, self.of, self.ready, self.run = pipe, of, ready, run
+        self.pipe, self.of, self.tile, self.ready, self.run = pipe, of, tile, ready, run
         self.staged: Any = None
         self.panel: Any = None
         self.vector, lanes, first = pipe.machine.vector, sink.lanes, reduction[0]
@@ -53,7 +54,9 @@ class Terms:
         dims = [*inner, (self.vector, self.dot), (depth, size), (lanes // self.vector, size * depth)]
         dims += [(sink.groups, self.dot * depth * lanes)] if shared else []
         extents, strides = zip(*dims, strict=True)
-        self.weight = pipe.operand(extents, strides, of.weight if of else "float32")
+        number: Number = of.weight if of else "float32"
+        panel = tile.vectors * depth * size * SIZES[number]
+        self.weight = pipe.operand(extents, strides, number, ahead=panel if tile.ahead else 0)
         self.bias = pipe.operand(
             (lanes, sink.groups) if shared else (lanes,), (1, lanes) if shared else (1,), "int32" if of else "float32"
         )
@@ -80,9 +83,7 @@ class Terms:
         self.staged[(k, *pixel, *group, *tap)] = multiplied(read(pixel, k, *tap), self.of, machine)
         return hl.i32(self.staged[(at, *pixel, *group, *taps)]) * hl.i32(weight)
 
-    def schedule(
-        self, update: Any, c: Any, pixel: Any, tile: Tile, *outer: Any, of: Any, tiles: Any, lanes: Any
-    ) -> None:
+    def schedule(self, update: Any, c: Any, pixel: Any, *outer: Any, of: Any, tiles: Any, lanes: Any) -> None:
         """A tile of sums in registers: `outer` loops, then terms, pixels, vectors of lanes.
 
         Bytes are converted for a whole tile, in the loop over `tiles` of the function `of`; weights that are widened,
@@ -93,7 +94,7 @@ class Terms:
             self.staged.compute_at(of, tiles)
             width = RUN if self.run == RUN else max(self.dot, 2) * self.vector
             self.staged.vectorize(self.staged.args()[0], width, EXACT)
-        if tile.widened:
+        if self.tile.widened:
             t, lane, *_ = self.panel.args()
             self.panel.compute_at(of, lanes).bound(t, 0, self.dot).split(lane, lane, one, self.vector, EXACT)
             self.panel.reorder(t, one, lane).vectorize(t).vectorize(one)
@@ -104,8 +105,8 @@ class Terms:
             dot, *steps = self.k
             update.split(c, several, one, self.vector, EXACT).reorder(dot, one, several, pixel, *steps, *outer)
             update.atomic().vectorize(dot, self.dot).vectorize(one, self.vector).unroll(several).unroll(pixel)
-        if tile.unroll > 1:
-            update.unroll(self.k[1 if self.of else 0], tile.unroll, GUARD)
+        if self.tile.unroll > 1:
+            update.unroll(self.k[1 if self.of else 0], self.tile.unroll, GUARD)
 
 
 def multiplied(value: Any, of: Bytes | None, machine: Machine) -> Any:
