@@ -30,21 +30,23 @@ after:
 """
 
 
-def test_each_line_that_a_block_reads_is_fetched_once():
-    code = prefetched(PLAIN.replace("NAME", "operand1_ahead4096"))
-    added = [
-        line for line in code.splitlines() if line not in (PLAIN.replace("NAME", "operand1_ahead4096")).splitlines()
-    ]
-    pairs = list(zip(added[::2], added[1::2], strict=False))
-    assert [pointer.split(" = ")[1] for pointer, _ in pairs] == [
+def test_each_line_that_a_block_reads_is_fetched_once_at_its_end():
+    plain = PLAIN.replace("NAME", "operand1_ahead4096")
+    lines = prefetched(plain).splitlines()
+    calls = [i for i, line in enumerate(lines) if "call void @llvm.prefetch" in line]
+    assert [lines[i - 1].split(" = ")[1] for i in calls] == [
         "getelementptr i8, ptr %at, i64 4096",
         "getelementptr i8, ptr %4, i64 4096",
         "getelementptr i8, ptr %at, i64 4096",  # another block
     ]
-    for pointer, call in pairs:
-        name = pointer.split(" = ")[0].strip()
-        assert call == f"  tail call void @llvm.prefetch.p0(ptr {name}, i32 0, i32 2, i32 1)"
-    assert added[-1] == "declare void @llvm.prefetch.p0(ptr, i32 immarg, i32 immarg, i32 immarg)"
+    names = [lines[i - 1].split(" = ")[0].strip() for i in calls]
+    assert len(set(names)) == 3
+    for i, name in zip(calls, names, strict=True):
+        assert lines[i] == f"  tail call void @llvm.prefetch.p0(ptr {name}, i32 0, i32 2, i32 1)"
+    assert lines[calls[1] + 1] == "  br i1 %end, label %after, label %loop"
+    assert lines[calls[2] + 1] == "  ret void"
+    assert lines[-1] == "declare void @llvm.prefetch.p0(ptr, i32 immarg, i32 immarg, i32 immarg)"
+    assert [line for line in lines[:-1] if "ahead." not in line] == plain.splitlines()
 
 
 def test_code_that_asks_for_none_stays_as_it_is():

@@ -7,13 +7,15 @@ prefetch of what lies 4096 bytes further on: the same weights of the next tile's
 first find their line in the second level and cost nothing that can be measured.
 """
 
+import itertools
 import re
 
 _LINE = 64
 """Bytes of a cache line, on every x86-64."""
 _NAME = re.compile(r'^(!\d+) = !\{!"\w+_ahead(\d+)", ', re.MULTILINE)
 """What LLVM knows the values of an operand by."""
-_LABEL = re.compile(r'("[^"]*"|[-$.\w]+):')
+_END = re.compile(r"  (br|ret|switch|unreachable)\b")
+"""The last instruction of a block."""
 _OFFSET = re.compile(r"  (%\S+) = getelementptr (?:\w+ )*i8, ptr (%\S+), i64 (\d+)$")
 _READ = re.compile(r"  %\S+ = load .*, ptr (%[^\s,]+), .*!tbaa (!\d+)\b")
 _PREFETCH = "llvm.prefetch.p0"
@@ -31,19 +33,18 @@ def prefetched(code: str) -> str:
         return code
     done: list[str] = []
     offsets: dict[str, tuple[str, int]] = {}
-    lines: set[tuple[str, int]] = set()
+    fetched: dict[tuple[str, int], list[str]] = {}  # by the line that this block reads
     for text in code.splitlines():
+        if _END.match(text):  # between its reads they would take registers from the sums
+            done += itertools.chain(*fetched.values())
+            fetched = {}
         done.append(text)
-        if _LABEL.match(text):
-            lines = set()
-        elif found := _OFFSET.match(text):
+        if found := _OFFSET.match(text):
             offsets[found[1]] = found[2], int(found[3])
         elif (found := _READ.match(text)) and found[2] in ahead:
             base, offset = offsets.get(found[1], (found[1], 0))
-            line = base, offset // _LINE
-            if line not in lines:
-                lines.add(line)
-                name = f"%ahead.{len(done)}"
-                done.append(f"  {name} = getelementptr i8, ptr {found[1]}, i64 {ahead[found[2]]}")
-                done.append(f"  tail call void @{_PREFETCH}(ptr {name}, i32 0, i32 2, i32 1)")
+            name = f"%ahead.{len(done)}"
+            place = f"  {name} = getelementptr i8, ptr {found[1]}, i64 {ahead[found[2]]}"
+            call = f"  tail call void @{_PREFETCH}(ptr {name}, i32 0, i32 2, i32 1)"
+            fetched.setdefault((base, offset // _LINE), [place, call])
     return "\n".join((*done, f"declare void @{_PREFETCH}(ptr, i32 immarg, i32 immarg, i32 immarg)", ""))
