@@ -174,7 +174,7 @@ def test_sums_of_pairs_stay_in_registers(tile, widened, tmp_path):
 @pytest.mark.parametrize("bytes", [None, Bytes(3)], ids=["floats", "bytes"])
 @pytest.mark.parametrize("level", ["sse41", "avx2", "avx512", "vnni"])
 def test_weights_are_fetched_ahead(level, bytes, tmp_path):
-    """Each line of them once, from where the next vectors lie; no sum or address goes to the stack for it."""
+    """Each line of them once, from where the next vectors lie; no sum goes to the stack for it."""
     target = targets.parse(f"x86-64-linux-{level}")
     end = Elementwise("requantize") if bytes else Elementwise("relu6")
     sink = Sink(192, 192, (end,), number="uint8" if bytes else "float32")

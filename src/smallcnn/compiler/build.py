@@ -144,7 +144,7 @@ def compile_kernel(spec: Spec, machine: Machine) -> bytes:
     dots = machine.dots if any(operand.type() == hl.Int(8) for operand in operands) else None
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel"
-        if dots or any("_ahead" in operand.name() for operand in operands):
+        if dots or any(prefetch.MARK in operand.name() for operand in operands):
             made.compile_to_llvm_assembly(str(path), operands, name, hl.Target(dots.target if dots else machine.target))
             return retarget.to_object(prefetch.prefetched(path.read_text()), dots)
         made.compile_to_object(str(path), operands, name, hl.Target(machine.target))

@@ -4,15 +4,17 @@ A kernel for a small map reads each weight for few pixels, and a network's weigh
 of pixels waits for them. Halide's own prefetches come in bursts before a loop, which wait just as long, and go past the
 second-level cache. So where a kernel names an operand "..._ahead4096", each of its reads in LLVM's assembly is given a
 prefetch of what lies 4096 bytes further on: the same weights of the next tile's lanes. Those of all tiles after the
-first find their line in the second level and cost nothing that can be measured.
+first find their line in the second level and cost little.
 """
 
 import itertools
 import re
 
+MARK = "_ahead"
+"""In the name of an operand, before the distance in bytes."""
 _LINE = 64
 """Bytes of a cache line, on every x86-64."""
-_NAME = re.compile(r'^(!\d+) = !\{!"\w+_ahead(\d+)", ', re.MULTILINE)
+_NAME = re.compile(rf'^(!\d+) = !\{{!"\w+{MARK}(\d+)", ', re.MULTILINE)
 """What LLVM knows the values of an operand by."""
 _END = re.compile(r"  (br|ret|switch|unreachable)\b")
 """The last instruction of a block."""

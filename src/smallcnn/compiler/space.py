@@ -25,7 +25,7 @@ _PASSES = 3
 _PANEL_BYTES = 32 * 1024
 """Of widened weights, at most: with those of more channels each tile would read them from the second level."""
 _FEW = 400
-"""Pixels of a map; where more pass the weights, reading these takes less than 2 % of the time."""
+"""Pixels of a map whose weights are fetched ahead, at most: with more, nothing was gained (Zen 4)."""
 _BUSY = 0.5
 """Registers in use, as a share of those of the largest tile that fits."""
 _LENGTHS = 8

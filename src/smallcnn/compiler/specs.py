@@ -46,7 +46,7 @@ class Machine:
 
     @property
     def prefetches(self) -> bool:
-        """Whether kernels may fetch weights before they read them. Measured on x86-64 only."""
+        """Whether kernels may fetch weights before they read them. Measured on a Zen 4 only."""
         return self.target.startswith("x86-64")
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import halide as hl
 
+from smallcnn.compiler.prefetch import MARK
 from smallcnn.compiler.specs import Elementwise, Machine, Sink, Window
 from smallcnn.ir.types import SIZES, Number
 
@@ -28,7 +29,7 @@ class Pipe:
     ) -> Any:
         """The next input, its dimension 0 innermost; an extent of None is not fixed. Each read also fetches what lies
         `ahead` bytes further on, if not 0 (`prefetch`)."""
-        name = f"operand{len(self.parameters)}" + (f"_ahead{ahead}" if ahead else "")
+        name = f"operand{len(self.parameters)}" + (f"{MARK}{ahead}" if ahead else "")
         param = hl.ImageParam(TYPES[number], len(strides), name)
         for i, (extent, stride) in enumerate(zip(extents, strides, strict=True)):
             if extent is not None:
