@@ -7,20 +7,16 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
-from compiled_networks import compiled_for, model_of
-from smallcnn.compiler import targets, tune
-from smallcnn.compiler.calls import Context, Normalisation
+import planned_networks
+from compiled_networks import compiled_for
+from smallcnn.compiler import tune
 from smallcnn.compiler.choice import Choice
-from smallcnn.compiler.lower import lower
-from smallcnn.compiler.machines import packaged
-from smallcnn.compiler.plan import plan
 from smallcnn.compiler.space import choices
 from smallcnn.compiler.specs import Tile
 from smallcnn.compiler.timings import Timings
 from smallcnn.errors import FileError, SmallcnnError
 from smallcnn.ir.builder import Builder
 from smallcnn.model.tuning import Tuning
-from smallcnn.transform.fold import fold
 
 pytest.importorskip("halide")
 
@@ -37,13 +33,6 @@ def network():
     return g.graph(g.dense(y, 10), features=y, name="small")
 
 
-def context_of(graph):
-    target = targets.parse("x86-64-linux-avx2")
-    return Context(
-        target.machine, packaged(target), Normalisation(np.ones(3, "f4"), np.zeros(3, "f4")), graph.input_shape
-    )
-
-
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("SMALLCNN_CACHE", str(tmp_path / "cache"))
@@ -53,9 +42,8 @@ def cache(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def planned():
     graph = network()
-    model = model_of(graph)
-    context = context_of(graph)
-    return plan(*lower(*fold(graph, model.weights), context.vector), context, 1), context
+    context = planned_networks.context_of(graph)
+    return planned_networks.planned(graph, context), context
 
 
 class FakeStand:

@@ -184,7 +184,8 @@ class Estimator:
         copied = reads.copied * share + (reads.again * strips if rows else 0.0)
         time += fit.copied * copied / model.second_level_bytes_per_ns
         written = out.pixels * lanes * size
-        time += fit.stored * share * (written / kept if inner else self._moved(written))
+        stored = self._kept_time(written, self.kept(layers, rows)) if inner else fit.stored * self._moved(written)
+        time += share * stored
         if shares > 1:
             time += fit.exchanged * (reads.fresh + written) * (1 - share) / model.third_level_bytes_per_ns
         return time + (fit.strip * strips if rows else 0.0)
@@ -273,10 +274,8 @@ class Estimator:
         time = tiles * (self._slowest(limits) + start)
         read, written = (storage.pixels * lanes * SIZES[storage.number] for storage in (source, out))
         kept = self.kept(layers, rows) if rows else read + written
-        time += share * (fit.stored * read / self._rate(kept) if i else fit.moved * self._moved(read))
-        time += share * (
-            fit.stored * written / self._rate(kept) if i < len(layers) - 1 else fit.moved * self._moved(written)
-        )
+        time += share * (self._kept_time(read, kept) if i else fit.moved * self._moved(read))
+        time += share * (self._kept_time(written, kept) if i < len(layers) - 1 else fit.moved * self._moved(written))
         return time + (fit.strip * strips if rows else 0.0)
 
     def _lanewise(self, layer: Layer) -> float:
@@ -300,6 +299,15 @@ class Estimator:
             storage = layer.output.storage
             total += min(rows, storage.height) * storage.width * layer.lanes(self.vector) * self._kept(layer, following)
         return total
+
+    def _kept_time(self, size: float, kept: float) -> float:
+        """Nanoseconds to write or read a map of `size` bytes between two stages, if the kernel keeps `kept` in all:
+        what does not fit the second level is moved as between kernels."""
+        near = min(1.0, self.fit.near * self.model.second_level_bytes / max(kept, 1.0))
+        return (
+            self.fit.stored * near * size / self.model.second_level_bytes_per_ns
+            + self.fit.moved * (1 - near) * size / self.model.third_level_bytes_per_ns
+        )
 
     def _kept(self, layer: Layer, reader: Layer) -> int:
         """Bytes of a number of one stage's result: for a product, as it multiplies them."""

@@ -68,6 +68,8 @@ def _rows(layers: Sequence[Layer], threads: int) -> list[int]:
     last = layers[-1]
     if len(layers) == 1 and (last.windowed or last.unstripped):
         return [0]
+    if _keeps_two(layers):
+        return [1]
     height = last.output.storage.height
     found: dict[int, int] = {}
     longest = math.ceil(height / threads)
@@ -78,6 +80,12 @@ def _rows(layers: Sequence[Layer], threads: int) -> list[int]:
     kept = sorted(found.values())
     count = min(_LENGTHS, len(kept))
     return sorted({kept[round(i * (len(kept) - 1) / max(count - 1, 1))] for i in range(count)})
+
+
+def _keeps_two(layers: Sequence[Layer]) -> bool:
+    """Whether rows of two stages are kept from strip to strip. In strips of more rows than one the first stage's would
+    be computed twice."""
+    return sum(layer.windowed for layer in layers[1:]) > 1
 
 
 def _shares(layers: Sequence[Layer], threads: int, vector: int) -> list[int]:
@@ -131,7 +139,7 @@ def _shapes(layers: Sequence[Layer], i: int, rows: int, shares: int, context: Co
                 continue
             if pixels <= out.width and math.ceil(out.width / pixels) * pixels <= _WASTE * out.width:
                 yield Tile(pixels, wide, unroll)
-            if last and pixels <= rows * out.width and out.width % pixels:
+            if last and pixels <= rows * out.width and out.width % pixels and not _keeps_two(layers):
                 yield Tile(pixels, wide, unroll, across=True)
 
 

@@ -169,6 +169,8 @@ class Plane:
 
     def strips(self, rows: int) -> Any:
         """Computes the scheduled output in strips of rows; returns their loop variable."""
+        if rows == 1:
+            return self.y
         (strips,) = variables("strips")
         partial = self.window.out_height % rows > 0
         self._start, self._whole = rows, 1 if partial else rows

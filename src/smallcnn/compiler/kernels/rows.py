@@ -54,9 +54,13 @@ class Rows:
         vector, out, c, x, y = self.pipe.machine.vector, self.out, self.c, self.x, self.y
         co, ci, xo, xi, strips, inner = variables("co", "ci", "xo", "xi", "strips", "inner")
         out.split(c, co, ci, vector * self.tile.vectors, SHIFT).split(x, xo, xi, self.tile.pixels, SHIFT)
-        if rows:
+        within = [y]
+        if rows == 1:  # Halide follows several stages from row to row, but not from one part of a split to the next
+            strips, within = y, []
+        elif rows:
             out.split(y, strips, inner, rows, SHIFT if self.plane[1] % rows else EXACT)
-        out.reorder(ci, xi, xo, inner if rows else y, co, *self.g, *([strips] if rows else []))
+            within = [inner]
+        out.reorder(ci, xi, xo, *within, co, *self.g, *([strips] if rows else []))
         out.vectorize(ci, vector).unroll(ci).unroll(xi)
         self.sum.compute_at(out, xo).vectorize(c, vector).unroll(c).unroll(x)
         self.terms.schedule(self.sum.update(), c, x, y, *self.g, of=out, tiles=xo, lanes=co)
