@@ -18,7 +18,7 @@ pytest.importorskip("halide")
 pytest.importorskip("ziglang")
 
 from compiled_networks import check, compiled_for, end, noise
-from smallcnn.compiler import link, targets
+from smallcnn.compiler import link, space, targets
 from smallcnn.compiler.estimate import Estimator
 from smallcnn.engines import compiled
 from smallcnn.ir import ops
@@ -286,6 +286,21 @@ def test_stem_and_pool_are_one_kernel(after, threads, monkeypatch):
     made = compiled_for("host", graph, threads=threads)
     assert [kind for call in made.plan if (kind := type(call.spec).__name__) != "Gather"] == ["Chain"]
     check(graph, parts, planned_for=threads)
+
+
+@pytest.mark.parametrize("kernel", [3, (2, 5)])
+@pytest.mark.parametrize("after", [False, True])
+def test_depthwise_in_blocks_of_lanes(kernel, after, monkeypatch):
+    """A part of the lanes passes all rows first; alone, and before a pointwise layer."""
+    monkeypatch.setattr(space, "_block", lambda *_: 5)
+    g = Builder(input=(11, 19, 3))
+    x = g.depthwise(g.conv(g.input, 160), kernel=kernel)
+    if after:
+        x = g.conv(g.activation(x, "relu"), 20)
+    graph, parts = end(g, g.depthwise(x, kernel=3, stride=2))
+    made = compiled_for("host", graph, threads=1)
+    assert any(tile.block for call in made.plan for tile in call.choice.tiles)
+    check(graph, parts, planned_for=1)
 
 
 @pytest.mark.parametrize("seed", [*range(5), *(pytest.param(seed, marks=pytest.mark.long) for seed in range(5, LONG))])

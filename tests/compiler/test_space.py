@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from planned_networks import context_of, planned
+from planned_networks import context_of, layers_of, planned
 from smallcnn.compiler.machines import models
 from smallcnn.compiler.space import choices
 from smallcnn.ir.builder import Builder
@@ -51,3 +51,27 @@ def test_a_chain_keeps_no_map_that_the_second_level_cannot_hold():
     rows = [call.choice.rows for call in calls if len(call.layers) >= 4]
     assert rows
     assert max(rows) <= 6
+
+
+@pytest.mark.parametrize(
+    ("size", "channels", "blocked"),
+    [
+        (14, 384, True),
+        (14, 64, False),  # three rows fit the first level
+        (56, 384, False),  # the map does not fit the second
+        (5, 1024, True),
+    ],
+)
+def test_rows_of_a_depthwise_layer_are_read_from_the_second_level_once(size, channels, blocked):
+    g = Builder(input=(size, size, 3))
+    x = g.depthwise(g.conv(g.input, channels), kernel=3, name="depthwise")
+    graph = g.graph(g.dense(g.global_pool(x), 10), features=x, name="depthwise")
+    model = models()["zen4-avx2"]
+    context = context_of(graph, model=model)
+    layer = next(layer for layer in layers_of(graph, context) if layer.label == "depthwise")
+    blocks = {choice.tiles[0].block for choice in choices([layer], context, 1)}
+    assert len(blocks) == 1
+    (block,) = blocks
+    assert (block > 0) == blocked
+    assert 3 * size * 8 * 4 * block <= model.first_level_bytes
+    assert channels // 8 % max(block, 1) == 0

@@ -69,8 +69,10 @@ def taps_of(layer: Layer, neighbours: Tile, machine: Machine) -> tuple[Depthwise
     vector = machine.vector
     source, out, lanes = layer.inputs[0], layer.output.storage, layer.lanes(vector)
     window = window_of(layer, (source.storage.height, source.storage.width))
-    pixels = min(neighbours.pixels, out.width)
-    spec = Depthwise(window, source.storage.pitch, sink_of(layer, lanes), pixels, layer.relu_first, layer.bytes)
+    pixels, sink = min(neighbours.pixels, out.width), sink_of(layer, lanes)
+    spec = Depthwise(
+        window, source.storage.pitch, sink, pixels, neighbours.block, relu=layer.relu_first, bytes=layer.bytes
+    )
     return spec, [plane_of(source, lanes, vector), *packing.filters(layer, machine)]
 
 

@@ -17,6 +17,7 @@ from smallcnn.compiler.reading import even_step
 from smallcnn.compiler.sides import terms_of
 from smallcnn.compiler.specs import Tile
 from smallcnn.ir import ops
+from smallcnn.ir.types import SIZES
 
 _WASTE = 1.35
 """Sums that a tile may compute for each that is wanted, at a row's end or in the last vectors."""
@@ -26,6 +27,10 @@ _PANEL_BYTES = 32 * 1024
 """Of widened weights, at most: with those of more channels each tile would read them from the second level."""
 _FEW = 400
 """Pixels of a map whose weights are fetched ahead, at most: with more, nothing was gained (Zen 4)."""
+_NEAR = 0.6
+"""Share of the first-level cache that the rows of a depthwise layer's windows may fill."""
+_BLOCK = 4
+"""Vectors of lanes that pass together, at least: with fewer, too little lies side by side."""
 _BUSY = 0.5
 """Registers in use, as a share of those of the largest tile that fits."""
 _LENGTHS = 8
@@ -119,8 +124,9 @@ def _shapes(layers: Sequence[Layer], i: int, rows: int, shares: int, context: Co
             yield Tile(1, 1)  # windows that do not overlap share no loads
             return
         even = [pixels for pixels in range(3, 9) if out.width % pixels == 0]
+        block = _block(layers, i, rows, context)
         for pixels in even or sorted({min(out.width, n) for n in (4, 5, 6, 7)}):
-            yield Tile(pixels, 1)
+            yield Tile(pixels, 1, block=block)
         return
     vectors = layer.lanes(context.vector) // context.vector // layer.groups // shares
     unroll = next(n for n in (4, 3, 2, 1) if _depth(layers, i, context) % n == 0)
@@ -143,11 +149,31 @@ def _shapes(layers: Sequence[Layer], i: int, rows: int, shares: int, context: Co
                 yield Tile(pixels, wide, unroll, across=True)
 
 
+def _strip_height(layers: Sequence[Layer], i: int, rows: int) -> int:
+    """Rows of a stage in a strip, or all."""
+    height = layers[i].output.storage.height
+    return math.ceil(height * rows / layers[-1].output.storage.height) if rows else height
+
+
 def _strip_pixels(layers: Sequence[Layer], i: int, rows: int) -> int:
     """Pixels of a stage that pass a panel of weights: those of a strip, or all."""
-    out = layers[i].output.storage
-    height = math.ceil(out.height * rows / layers[-1].output.storage.height) if rows else out.height
-    return height * out.width
+    return _strip_height(layers, i, rows) * layers[i].output.storage.width
+
+
+def _block(layers: Sequence[Layer], i: int, rows: int, context: Context) -> int:
+    """Vectors of lanes whose rows a depthwise layer computes first, so that each row comes from the second level only
+    once; 0 where that is so anyway, or where the map is further away and long runs arrive sooner."""
+    layer, model, source = layers[i], context.model, layers[i].inputs[0].storage
+    height, vectors = _strip_height(layers, i, rows), layer.lanes(context.vector) // context.vector
+    if not layer.depthwise or layer.bytes or height == 1:
+        return 0
+    assert isinstance(layer.op, ops.Conv)
+    row = source.width * context.vector * SIZES[source.number]
+    window, strip = layer.reach[0] * row, min(height * layer.op.stride[0] + layer.reach[0], source.height) * row
+    if window * vectors <= model.first_level_bytes or strip * vectors > model.second_level_bytes:
+        return 0
+    fitting = [n for n in range(_BLOCK, vectors) if vectors % n == 0 and n * window <= _NEAR * model.first_level_bytes]
+    return max(fitting, default=0)
 
 
 def _widened(layer: Layer, tile: Tile, context: Context) -> bool:

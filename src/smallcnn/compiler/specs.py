@@ -77,7 +77,8 @@ class Tile:
 
     The pixels are neighbours in a row; `across`: they may run on in the next row. `widened`: weights of bytes that are
     multiplied as 16 bits are widened once for all pixels of a strip. `ahead`: with each weight, that of the next
-    vectors is fetched into the second-level cache.
+    vectors is fetched into the second-level cache. `block`: a depthwise layer computes all rows of so many vectors of
+    lanes before the next ones; 0: of all lanes at once.
     """
 
     pixels: int
@@ -86,6 +87,7 @@ class Tile:
     across: bool = False
     widened: bool = False
     ahead: bool = False
+    block: int = 0
 
 
 @dataclass(frozen=True)
@@ -214,6 +216,7 @@ class Conv:
 @dataclass(frozen=True)
 class Depthwise:
     """One filter per lane; `pixels` neighbours of one vector are computed together. `relu`: applied to the input first.
+    `block`: see `Tile`.
 
     Operands: source, weight, bias, epilogue's, output (lane, x, y).
     """
@@ -222,6 +225,7 @@ class Depthwise:
     pitch: int
     sink: Sink
     pixels: int
+    block: int = 0
     relu: bool = False
     bytes: Bytes | None = None
 

@@ -78,12 +78,17 @@ class Taps(Plane):
         self.out[c, x, y] = self.epilogue()(self.sum[c, x, y], c, x, y)
 
     def schedule(self) -> None:
-        """Registers hold `pixels` sums of one vector."""
+        """Registers hold `pixels` sums of one vector. With `block`, rows of so many vectors stay in the first-level
+        cache until the windows of the next rows have read them."""
         vector = self.pipe.machine.vector
         c, x, y, out = self.c, self.x, self.y, self.out
-        co, ci, xo, xi = variables("co", "ci", "xo", "xi")
+        blocks, co, ci, xo, xi = variables("blocks", "co", "ci", "xo", "xi")
         out.split(c, co, ci, vector, SHIFT).split(x, xo, xi, self.spec.pixels, SHIFT)
-        out.reorder(ci, xi, co, xo, y).vectorize(ci).unroll(xi)
+        if self.spec.block:
+            out.split(co, blocks, co, self.spec.block, EXACT).reorder(ci, xi, co, xo, y, blocks)
+        else:
+            out.reorder(ci, xi, co, xo, y)
+        out.vectorize(ci).unroll(xi)
         self.sum.compute_at(out, co).vectorize(c, vector).unroll(x)
         update = self.sum.update().reorder(c, x, self.r[0], self.r[1]).vectorize(c, vector).unroll(x)
         update.unroll(self.r[0])
