@@ -8,10 +8,11 @@ from shared_files import shared
 from smallcnn import runtime
 from smallcnn.checkpoints.importing import import_checkpoint
 from smallcnn.errors import FileError
+from smallcnn.ir import ops
 from smallcnn.model.sightings import end_of
 from smallcnn.reference import floating
 from smallcnn.tflite import read_tflite
-from tflite_files import OP, PAD, Draft
+from tflite_files import KIND, OP, PAD, Draft
 
 NAME = "TFLite_Detection_PostProcess"
 SETTINGS = {
@@ -34,15 +35,18 @@ def anchors():
 COCO = "weights/coco_ssd_mobilenet_v1_1.0_quant_2018_06_29.tflite"
 
 
-def detector(path, places=None, **changes):
-    """A detector of two maps with random weights."""
+def detector(path, places=None, heads=None, joined=None, **changes):
+    """A detector of two maps with random weights; `heads` and `joined` are the types of codes and scores before and
+    after they are joined."""
     draft, rng = Draft(), np.random.default_rng(0)
     image = draft.tensor((1, 16, 24, 3))
 
-    def conv(source, shape, out, channels, stride=1):
+    heads, joined = heads or {}, joined or {}
+
+    def conv(source, shape, out, channels, stride=1, **kind):
         weight = draft.constant((rng.normal(size=(out, 1, 1, channels))).astype(np.float32))
         bias = draft.constant(rng.normal(size=out).astype(np.float32))
-        made = draft.tensor((1, *shape, out))
+        made = draft.tensor((1, *shape, out), **kind)
         return draft.op(OP.CONV_2D, [source, weight, bias], made, StrideH=stride, StrideW=stride,
                         DilationHFactor=1, DilationWFactor=1, Padding=PAD.SAME)  # fmt: skip
 
@@ -51,18 +55,27 @@ def detector(path, places=None, **changes):
     parts = {4: [], 3: []}
     for source, (high, wide, boxes) in zip((x, small), CELLS, strict=True):
         for columns, found in parts.items():
-            head = conv(source, (high, wide), columns * len(boxes), 8)
+            head = conv(source, (high, wide), columns * len(boxes), 8, **heads)
             count = high * wide * len(boxes)
             shape = (1, count, 1, 4) if columns == 4 else (1, count, 3)
-            found.append(draft.op(OP.RESHAPE, [head, draft.constant(np.array(shape, np.int32))], draft.tensor(shape)))
-    coded = draft.op(OP.CONCATENATION, parts[4], draft.tensor((1, 36, 1, 4)), Axis=1)
+            rows = draft.tensor(shape, **heads)
+            found.append(draft.op(OP.RESHAPE, [head, draft.constant(np.array(shape, np.int32))], rows))
+    coded = draft.op(OP.CONCATENATION, parts[4], draft.tensor((1, 36, 1, 4), **joined), Axis=1)
     coded = draft.op(OP.RESHAPE, [coded, draft.constant(np.array((1, 36, 4), np.int32))], draft.tensor((1, 36, 4)))
-    scores = draft.op(OP.CONCATENATION, parts[3], draft.tensor((1, 36, 3)), Axis=1)
+    scores = draft.op(OP.CONCATENATION, parts[3], draft.tensor((1, 36, 3), **joined), Axis=1)
     scores = draft.op(OP.LOGISTIC, [scores], draft.tensor((1, 36, 3)))
     place = draft.constant(anchors() if places is None else places)
     ends = [draft.tensor(shape) for shape in ((1, 6, 4), (1, 6), (1, 6), (1,))]
     draft.op(NAME, [coded, scores, place], ends, **(SETTINGS | changes))
     return draft.write(path, [image], ends)
+
+
+@pytest.mark.parametrize(("step", "clips"), [(0.1, 4), (0.05, 6)])  # the four heads'; also the two joined ones'
+def test_rows_joined_in_one_range_need_no_clip(step, clips, tmp_path):
+    heads = {"kind": KIND.UINT8, "scale": 0.1, "zero": 100}
+    path = detector(tmp_path / "d.tflite", heads=heads, joined={**heads, "scale": step})
+    graph = read_tflite(path, integer=False).graph
+    assert sum(isinstance(node.op, ops.Clip) for node in graph) == clips
 
 
 def by_litert(path, images):

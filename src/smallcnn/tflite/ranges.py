@@ -20,7 +20,7 @@ from smallcnn.tflite.file import Array, Grid
 Range = tuple[float, float]
 
 _ANY: Range = (-inf, inf)
-_SAME = (ops.Pool, ops.GlobalPool, ops.Flatten, ops.Slice, ops.Shuffle, ops.Dropout, ops.Pad, ops.Resize)
+_SAME = (ops.Pool, ops.GlobalPool, ops.Flatten, ops.Slice, ops.Shuffle, ops.Dropout, ops.Pad, ops.Resize, ops.Rows)
 """Operators whose results lie between the smallest and the largest of their input, or are 0."""
 
 
@@ -52,8 +52,8 @@ class Ranges:
                 return 0.0, 1.0
             case ops.Exp():
                 return 0.0, inf
-            case ops.Concat():
-                parts = [self.known.get(name, _ANY) for name in node.inputs]
+            case ops.Concat() | ops.Join():
+                parts = [self.of(self.net.nodes[name]) for name in node.inputs]
                 return min(low for low, _ in parts), max(high for _, high in parts)
             case ops.BatchNorm() if node.name in self.net.affine:
                 step = self.net.affine[node.name]
