@@ -169,7 +169,7 @@ class Plane:
 
     def strips(self, rows: int) -> Any:
         """Computes the scheduled output in strips of rows; returns their loop variable."""
-        if rows == 1:
+        if rows == 1:  # not split: see `Rows.schedule`
             return self.y
         (strips,) = variables("strips")
         partial = self.window.out_height % rows > 0
