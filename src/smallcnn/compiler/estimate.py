@@ -167,7 +167,8 @@ class Estimator:
         width *= 2 if tile.widened else 1
         panel = tile.vectors * width * reads.terms
         strip, room = reads.bytes * share / strips, fit.panel * model.first_level_bytes
-        kept = self._rate(weights + (self.kept(layers, rows) if rows else strip))
+        held = self.kept(layers, rows) if rows else strip
+        kept = self._rate(weights + held)
         source = 0.0 if strip + min(panel, room / 2) <= room else tile.pixels * width / self.vector / kept
         far = source + (tile.vectors * width / self._rate(panel) if panel > room else 0.0)
         usual = self._term(layer, tile, extra, far)
@@ -184,8 +185,7 @@ class Estimator:
         copied = reads.copied * share + (reads.again * strips if rows else 0.0)
         time += fit.copied * copied / model.second_level_bytes_per_ns
         written = out.pixels * lanes * size
-        stored = self._kept_time(written, self.kept(layers, rows)) if inner else fit.stored * self._moved(written)
-        time += share * stored
+        time += share * (self._kept_time(written, held) if inner else fit.stored * self._moved(written))
         if shares > 1:
             time += fit.exchanged * (reads.fresh + written) * (1 - share) / model.third_level_bytes_per_ns
         return time + (fit.strip * strips if rows else 0.0)
@@ -302,7 +302,7 @@ class Estimator:
 
     def _kept_time(self, size: float, kept: float) -> float:
         """Nanoseconds to write or read a map of `size` bytes between two stages, if the kernel keeps `kept` in all:
-        what does not fit the second level is moved as between kernels."""
+        nothing hides the time of what does not fit the second level."""
         near = min(1.0, self.fit.near * self.model.second_level_bytes / max(kept, 1.0))
         return (
             self.fit.stored * near * size / self.model.second_level_bytes_per_ns
