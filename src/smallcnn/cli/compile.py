@@ -52,6 +52,11 @@ class _Command(click.Command):
 @click.option("--prefix", help="prefix of every name in a .o and its header  [default: the stem of --out]")
 @click.option("--threads", default=2, show_default=True, type=click.IntRange(1), help="number of threads to plan for")
 @click.option(
+    "--compact",
+    is_flag=True,
+    help="keep the weights of 3x3 convolutions as they are; the fastest kernels hold up to four times as many",
+)
+@click.option(
     "--tune",
     type=click.FloatRange(0, min_open=True),
     metavar="[SECONDS]",
@@ -78,6 +83,7 @@ def command(
     target: str,
     prefix: str | None,
     threads: int,
+    compact: bool,
     tune: float | None,
     calibrate: bool,
     explain_: bool,
@@ -128,6 +134,7 @@ def command(
             target=target,
             prefix=prefix,
             threads=threads,
+            compact=compact,
             tune=budget,
             calibrate=calibrate,
             workers=workers,

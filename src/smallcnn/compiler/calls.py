@@ -72,12 +72,13 @@ class Normalisation:
 @dataclass(frozen=True)
 class Context:
     """What all calls of a network share: the machine, what is known of its speed, and how its input image is read;
-    `input_shape` is (H, W, C)."""
+    `input_shape` is (H, W, C). `compact`: no kernel holds more weights than its layers have."""
 
     machine: Machine
     model: MachineModel
     image: Normalisation
     input_shape: tuple[int, int, int]
+    compact: bool = False
 
     @property
     def vector(self) -> int:
@@ -102,6 +103,8 @@ def call(layers: Sequence[Layer], choice: Choice, context: Context) -> Call:
         return _depthwise(first, choice, context.machine)
     if isinstance(first.op, ops.Dense) or first.pointwise(grouped=True):
         return _pointwise(first, choice, context.machine)
+    if choice.tiles and choice.tiles[0].side:
+        return _winograd(first, choice, context.machine)
     if isinstance(first.op, ops.Conv):
         return _convolution(first, choice, context)
     if isinstance(first.op, ops.Detect | ops.Count | ops.Join):
@@ -153,6 +156,22 @@ def _convolution(layer: Layer, choice: Choice, context: Context) -> Call:
     spec = specs.Conv(window, source, layer.from_image, sink, tile, choice.rows, layer.bytes, _looks_up(layer, reads))
     operands, split, grain = _strips(layer, choice, context.machine)
     return Call((layer,), spec, (*reads, *operands), split, grain, choice)
+
+
+def _winograd(layer: Layer, choice: Choice, machine: Machine) -> Call:
+    """A 3x3 convolution by minimal filtering."""
+    view, out, (tile,), vector = layer.inputs[0], layer.output.storage, choice.tiles, machine.vector
+    plane, lanes = (view.storage.height, view.storage.width), layer.lanes(vector)
+    pitch = view.storage.pitch
+    source = Map(view.storage, view.slots[0], (view.channels, *plane[::-1]), by_plane(plane[1])(pitch))
+    operands = (
+        source,
+        *packing.minimal(layer, machine, tile.side),
+        *packing.ends(layer, (lanes, out.width, out.height), by_plane(out.width), vector),
+    )
+    window, sink = window_of(layer, plane), sink_of(layer, lanes)
+    spec = specs.Winograd(window, Source(view.channels, pitch), sink, tile, choice.rows)
+    return Call((layer,), spec, operands, 2, choice.rows, choice)
 
 
 def _depthwise(layer: Layer, choice: Choice, machine: Machine) -> Call:

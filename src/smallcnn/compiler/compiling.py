@@ -64,6 +64,7 @@ def compile_file(
     target: str = "host",
     prefix: str | None = None,
     threads: int = 2,
+    compact: bool = False,
     tune: float | bool = False,
     calibrate: bool = False,
     workers: int | None = None,
@@ -73,7 +74,8 @@ def compile_file(
 ) -> Compiled:
     """Compiles a model, or a model file, into one file; `report` receives the number of kernels done and the total.
 
-    Names in a .o file begin with `prefix`; default: the file's stem.
+    Names in a .o file begin with `prefix`; default: the file's stem. `compact`: no kernel holds more weights than its
+    layers have, as fast 3x3 convolutions do.
 
     The plan has work for `threads` threads in every strip; the file runs on any number. With `tune`, forms of every
     kernel are timed on this machine, on `threads` threads, for that many seconds, or `SECONDS` if True; the
@@ -104,6 +106,7 @@ def compile_file(
         made_for,
         answer,
         threads=threads,
+        compact=compact,
         tune=tune,
         workers=workers,
         report=report,
@@ -118,7 +121,8 @@ def compile_file(
         if twin := telling(model.graph, answer):
             other = replace(model, graph=twin)
             wanted = probe_answer(other.graph, other.weights, other.preprocessing)
-            link.write(to_program(other, made_for, wanted, threads=threads, workers=workers).program, temporary)
+            twin_made = to_program(other, made_for, wanted, threads=threads, compact=compact, workers=workers)
+            link.write(twin_made.program, temporary)
             _error(temporary, other, wanted)
             temporary.unlink()
         link.write(made.program, temporary)
@@ -135,6 +139,7 @@ def to_program(
     expected: Mapping[str, np.ndarray],
     *,
     threads: int = 2,
+    compact: bool = False,
     tune: float | bool = False,
     workers: int | None = None,
     report: Report = lambda done, total: None,
@@ -148,7 +153,7 @@ def to_program(
     graph, weights = fold(model.graph, model.weights)
     image = Normalisation(*model.preprocessing.scale_and_shift())
     known = of_host(target, report=measuring) if targets.runs_here(target) else packaged(target)
-    context = Context(target.machine, known, image, graph.input_shape)
+    context = Context(target.machine, known, image, graph.input_shape, compact)
     tuned = tuning.Tuned(plan(*lower(graph, weights, context.vector), context, threads))
     workers = workers or usable_cores()
     here = target.name == targets.host().name

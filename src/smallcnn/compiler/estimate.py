@@ -13,6 +13,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from smallcnn.compiler.choice import Choice
 from smallcnn.compiler.layers import Layer
 from smallcnn.compiler.machines import MachineModel
@@ -20,6 +22,7 @@ from smallcnn.compiler.reading import even_step, runs
 from smallcnn.compiler.sides import terms_of
 from smallcnn.compiler.specs import RUN, Machine, Tile
 from smallcnn.compiler.storage import View
+from smallcnn.compiler.winograd import transform
 from smallcnn.ir import ops
 from smallcnn.ir.types import SIZES
 
@@ -68,6 +71,10 @@ class Fit:
     """Bytes of a strip copied with its border."""
     converted: float = 2.0
     """Turning a vector of bytes into what the level multiplies, in loads."""
+    transformed: float = 0.55
+    """Loads, stores and additions that turn pixels into transformed ones, or sums into outputs."""
+    weights: float = 20.0
+    """Nanoseconds until the weights of a matrix product of transformed tiles arrive."""
     strip: float = 60.0
     """Nanoseconds to start a stage of a strip."""
 
@@ -128,6 +135,8 @@ class Estimator:
     def stage(self, layers: Sequence[Layer], i: int, tile: Tile, rows: int, shares: int = 1) -> float:
         """Nanoseconds of stage `i` of the layers, in strips of `rows` of the last one's output (0: no strips)."""
         layer = layers[i]
+        if tile.side:
+            return self._filtering(layer, tile, rows)
         if layer.windowed:
             return self._windows(layers, i, tile, rows)
         if layer.matrix:
@@ -189,6 +198,37 @@ class Estimator:
         if shares > 1:
             time += fit.exchanged * (reads.fresh + written) * (1 - share) / model.third_level_bytes_per_ns
         return time + (fit.strip * strips if rows else 0.0)
+
+    def _filtering(self, layer: Layer, tile: Tile, rows: int) -> float:
+        """A convolution by minimal filtering: a matrix product for each number of a tile, and the transforms."""
+        fit, model, of, side = self.fit, self.model, transform(tile.side), tile.side
+        (strips, share), lanes, out = self._strips([layer], rows), layer.lanes(self.vector), layer.output.storage
+        terms, size, number = layer.inputs[0].channels, of.size, SIZES["float32"]
+        tiles = math.ceil(out.width / side) * rows // side  # of a strip, of which the last may have fewer rows
+        whole = share * math.ceil(out.height / side) * side / rows
+        columns, passes = math.ceil(lanes // self.vector / tile.vectors), math.ceil(tiles / tile.pixels)
+        coded, weights = (size**2 * many * terms * number for many in (tiles, lanes))
+        sums = size**2 * tiles * tile.vectors * self.vector * number
+        source = tile.pixels * number / self._rate(coded) if coded > model.first_level_bytes else 0.0
+        start = (fit.tile + tile.pixels * tile.vectors * fit.result) / model.multiply_adds_per_ns
+        panel = passes * (terms * self._term(layer, tile, 0.0, source) + start) + fit.weights
+        time = whole * columns * size**2 * panel
+        if sums > model.first_level_bytes:
+            time += 2 * whole * columns * sums / self._rate(sums)
+
+        # A transform of `size` numbers loads them, and stores as many or `side`.
+        pixels = terms * (2 * size + np.count_nonzero(of.pixels))
+        outputs = lanes * (size + side + np.count_nonzero(of.outputs))
+        vectors = whole * tiles * (size + side) * (pixels + outputs) / self.vector
+        time += fit.transformed * vectors / model.multiply_adds_per_ns
+
+        waited = fit.ahead if tile.ahead and passes > 1 else fit.cold
+        time += (strips - 1) * waited * weights / self._rate(weights + coded + sums)
+        if not self.warm:
+            time += waited * weights / model.third_level_bytes_per_ns
+        fresh, written = layer.inputs[0].storage.pixels * terms * number, out.pixels * lanes * number
+        time += share * (fit.fresh * self._moved(fresh) + fit.stored * self._moved(written))
+        return time + fit.strip * strips
 
     def _reads(self, layers: Sequence[Layer], i: int) -> "_Reads":
         """What a matrix product reads."""

@@ -203,6 +203,18 @@ class Layer:
         )
 
     @property
+    def small_filters(self) -> bool:
+        """Whether it is a dense 3x3 convolution of floats with stride 1, read from one place (`winograd`)."""
+        op = self.op
+        return (
+            isinstance(op, ops.Conv)
+            and (op.kernel, op.stride, op.dilation, op.groups) == ((3, 3), (1, 1), (1, 1), 1)
+            and not self.from_image
+            and not self.bytes
+            and self.inputs[0].contiguous
+        )
+
+    @property
     def windowed(self) -> bool:
         """Whether it reads each lane by itself through a window: depthwise or pool."""
         return self.depthwise or isinstance(self.op, ops.Pool)

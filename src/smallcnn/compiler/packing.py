@@ -20,6 +20,7 @@ from smallcnn.compiler.layers import (
 from smallcnn.compiler.operands import Constant, Map, Operand, Strides
 from smallcnn.compiler.specs import Machine
 from smallcnn.compiler.storage import View, up
+from smallcnn.compiler.winograd import transform
 
 
 def matrix(
@@ -61,6 +62,19 @@ def _panels(layer: Layer, machine: Machine, order: Sequence[Sequence[int]] | Non
     padded[:, : rows.shape[1]] = rows
     panels = padded.reshape(groups, -1, vector, rows.shape[2] // dot, dot).transpose(0, 1, 3, 2, 4)
     return panels if of else panels[..., 0]
+
+
+def minimal(layer: Layer, machine: Machine, side: int) -> list[Operand]:
+    """Weight and bias of a 3x3 convolution by minimal filtering, in tiles of `side` x `side` outputs."""
+    vector = machine.vector
+
+    def weight() -> np.ndarray:
+        assert layer.weight is not None
+        filters = transform(side).filtered(layer.weight)  # (out, in, i, j)
+        filters = np.pad(filters, [(0, layer.lanes(vector) - len(filters)), (0, 0), (0, 0), (0, 0)])
+        return filters.reshape(-1, vector, *filters.shape[1:]).transpose(3, 4, 0, 2, 1)
+
+    return [Constant(weight), Constant.of(per_lane(layer, layer.bias, vector))]
 
 
 def _filled(values: np.ndarray, length: int, fill: int) -> np.ndarray:

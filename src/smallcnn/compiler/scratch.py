@@ -7,8 +7,9 @@ their products. A layer of many channels has too many for the stack. Within a ke
 
 import math
 
-from smallcnn.compiler.specs import Chain, Conv, Depthwise, Machine, Pointwise, Pool, Separable, Spec
+from smallcnn.compiler.specs import Chain, Conv, Depthwise, Machine, Pointwise, Pool, Separable, Spec, Winograd
 from smallcnn.compiler.storage import up
+from smallcnn.compiler.winograd import transform
 from smallcnn.ir.types import SIZES
 
 _STACK = 16 * 1024
@@ -31,8 +32,20 @@ def scratch_bytes(spec: Spec, machine: Machine) -> int:
             return sink.lanes * window.out_width * (spec.rows + 1) * size + _SLACK + _panel(spec, machine)
         case Conv():
             return _strip(spec, machine) + _tile(spec, machine) + _panel(spec, machine)
+        case Winograd():
+            return _tiles(spec, machine)
         case _:
             return getattr(spec, "scratch_bytes", 0) + _tile(spec, machine) + _panel(spec, machine)
+
+
+def _tiles(spec: Winograd, machine: Machine) -> int:
+    """A row of tiles with its columns transformed, a strip's tiles, and their sums for the lanes of a register tile."""
+    side, channels = spec.tile.side, spec.source.channels
+    size, across = transform(side).size, -(-spec.window.out_width // side)
+    tiles = max(across * spec.rows // side, spec.tile.pixels)
+    columns = size * (across * side + 2) * channels
+    sums = tiles * spec.tile.vectors * machine.vector
+    return (columns + size**2 * (tiles * channels + sums)) * SIZES["float32"] + 3 * (_SLACK + _BLOCK)
 
 
 def _strip(spec: Conv, machine: Machine) -> int:

@@ -16,6 +16,7 @@ from smallcnn.compiler.layers import Layer
 from smallcnn.compiler.reading import even_step
 from smallcnn.compiler.sides import terms_of
 from smallcnn.compiler.specs import Tile
+from smallcnn.compiler.winograd import SIDES
 from smallcnn.ir import ops
 from smallcnn.ir.types import SIZES
 
@@ -46,7 +47,7 @@ def choices(layers: Sequence[Layer], context: Context, threads: int, variants: i
         return [Choice()]
     found: dict[Choice, float] = {}
     estimator = context.estimator(threads)
-    for rows in _rows(layers, threads):
+    for rows in (*_rows(layers, threads), *_tile_rows(layers, threads, context)):
         for shares in _shares(layers, threads, context.vector):
             stages = []
             for i in range(len(layers)):
@@ -55,6 +56,8 @@ def choices(layers: Sequence[Layer], context: Context, threads: int, variants: i
                     for tile in _tiles(layers, i, rows, shares, context)
                 }
                 stages.append(sorted(times, key=times.__getitem__)[:variants])
+            if not all(stages):
+                continue
             best = [tiles[0] for tiles in stages]
             for i, tiles in enumerate(stages):
                 for tile in tiles:
@@ -87,6 +90,22 @@ def _rows(layers: Sequence[Layer], threads: int) -> list[int]:
     return sorted({kept[round(i * (len(kept) - 1) / max(count - 1, 1))] for i in range(count)})
 
 
+def _tile_rows(layers: Sequence[Layer], threads: int, context: Context) -> list[int]:
+    """Rows of a strip of whole tiles of a 3x3 convolution, with one tile or more in a column."""
+    if not _minimal(layers, context):
+        return []
+    height, side = layers[0].output.storage.height, max(SIDES)
+    tiles = math.ceil(height / side)
+    return sorted({side * math.ceil(tiles / n) for n in range(1, tiles + 1) if n == 1 or n % threads == 0})
+
+
+def _minimal(layers: Sequence[Layer], context: Context) -> bool:
+    """Whether a kernel may compute by minimal filtering, whose weights are more and must be fetched in time."""
+    first, *more = layers
+    wide = first.small_filters and first.inputs[0].channels >= context.vector
+    return wide and not more and context.machine.prefetches and not context.compact
+
+
 def _keeps_two(layers: Sequence[Layer]) -> bool:
     """Whether rows of two stages are kept from strip to strip. In strips of more rows than one the first stage's would
     be computed twice."""
@@ -110,6 +129,31 @@ def _tiles(layers: Sequence[Layer], i: int, rows: int, shares: int, context: Con
         several = _strip_pixels(layers, i, rows) >= _PASSES * tile.pixels
         widened = several and _widened(layers[i], tile, context)
         yield replace(tile, widened=widened, ahead=several and not widened and _ahead(layers[i], context))
+    if rows and _minimal(layers, context):
+        yield from _minimal_tiles(layers[0], rows, context)
+
+
+def _minimal_tiles(layer: Layer, rows: int, context: Context) -> Iterator[Tile]:
+    """Register tiles of a 3x3 convolution by minimal filtering, whose pixels are tiles of outputs.
+
+    Two vectors at least: the tiles lie evenly apart, and a Zen 4 reads one of them a cycle, as they share a bank of its
+    first-level cache (14x1 takes twice as long as 6x2).
+    """
+    channels, registers = layer.inputs[0].channels, context.machine.registers
+    vectors, width = layer.lanes(context.vector) // context.vector, layer.output.storage.width
+    unroll = next(n for n in (4, 3, 2, 1) if channels % n == 0)
+    for side in SIDES:
+        tiles = math.ceil(width / side) * (rows // side)
+        for wide in range(min(2, vectors), min(vectors, registers // 2) + 1):
+            for pixels in range(1, min(tiles, (registers - wide - 1) // wide) + 1):
+                used = pixels * wide >= _BUSY * _most(wide, vectors, tiles, registers)
+                if rows % side == 0 and used and _fits(vectors, wide) and _fits(tiles, pixels):
+                    yield Tile(pixels, wide, unroll, ahead=True, side=side)
+
+
+def _fits(length: int, step: int) -> bool:
+    """Whether steps as long as `step` waste little of a length."""
+    return math.ceil(length / step) * step <= _WASTE * length
 
 
 def _shapes(layers: Sequence[Layer], i: int, rows: int, shares: int, context: Context) -> Iterator[Tile]:
@@ -119,6 +163,8 @@ def _shapes(layers: Sequence[Layer], i: int, rows: int, shares: int, context: Co
     some sums go through the stack.
     """
     layer, out, machine = layers[i], layers[i].output.storage, context.machine
+    if rows > layers[-1].output.storage.height:
+        return
     if layer.windowed:
         if isinstance(layer.op, ops.Pool) and layer.op.kernel[1] <= layer.op.stride[1]:
             yield Tile(1, 1)  # windows that do not overlap share no loads
@@ -137,13 +183,13 @@ def _shapes(layers: Sequence[Layer], i: int, rows: int, shares: int, context: Co
         for pixels in range(1, (registers - wide - 1) // wide + 1):
             if pixels * wide < _BUSY * _most(wide, vectors, out.width if plane else out.pixels, registers):
                 continue
-            if math.ceil(vectors / wide) * wide > _WASTE * vectors:
+            if not _fits(vectors, wide):
                 continue
             if not plane:
                 if pixels <= out.pixels:
                     yield Tile(pixels, wide, unroll)
                 continue
-            if pixels <= out.width and math.ceil(out.width / pixels) * pixels <= _WASTE * out.width:
+            if pixels <= out.width and _fits(out.width, pixels):
                 yield Tile(pixels, wide, unroll)
             if last and pixels <= rows * out.width and out.width % pixels and not _keeps_two(layers):
                 yield Tile(pixels, wide, unroll, across=True)

@@ -46,7 +46,8 @@ class Machine:
 
     @property
     def prefetches(self) -> bool:
-        """Whether kernels may fetch weights before they read them. Measured on a Zen 4 only."""
+        """Whether kernels may fetch weights before they read them, and compute 3x3 convolutions by minimal filtering.
+        Measured on a Zen 4 only."""
         return self.target.startswith("x86-64")
 
 
@@ -78,7 +79,8 @@ class Tile:
     The pixels are neighbours in a row; `across`: they may run on in the next row. `widened`: weights of bytes that are
     multiplied as 16 bits are widened once for all pixels of a strip. `ahead`: with each weight, that of the next
     vectors is fetched into the second-level cache. `block`: a depthwise layer computes all rows of so many vectors of
-    lanes before the next ones; 0: of all lanes at once.
+    lanes before the next ones; 0: of all lanes at once. `side`: a 3x3 convolution computes as many outputs along either
+    side of a tile together by minimal filtering (`winograd`), and `pixels` counts tiles; 0: each output by itself.
     """
 
     pixels: int
@@ -88,6 +90,7 @@ class Tile:
     widened: bool = False
     ahead: bool = False
     block: int = 0
+    side: int = 0
 
 
 @dataclass(frozen=True)
@@ -211,6 +214,20 @@ class Conv:
         window = self.window
         inside = window.before == window.after == (0, 0)
         return inside and window.kernel[1] == 1 and not self.source.table and not self.image
+
+
+@dataclass(frozen=True)
+class Winograd:
+    """A dense 3x3 convolution with stride 1 by minimal filtering, in strips of `rows` output rows, whole tiles.
+
+    Operands: source, weight (lane, channel, vector, column, row of a tile), bias, epilogue's, output (lane, x, y).
+    """
+
+    window: Window
+    source: Source
+    sink: Sink
+    tile: Tile
+    rows: int
 
 
 @dataclass(frozen=True)
@@ -433,6 +450,6 @@ class Join:
 Native = Detect | Count | Join
 """Kernels written in C, see `native`."""
 Spec = (
-    Pointwise | Conv | Depthwise | Separable | Chain | Pool | GlobalPool | Pad | Resize | Lanes | Gather | Image
-    | Response | Native
+    Pointwise | Conv | Winograd | Depthwise | Separable | Chain | Pool | GlobalPool | Pad | Resize | Lanes | Gather
+    | Image | Response | Native
 )  # fmt: skip

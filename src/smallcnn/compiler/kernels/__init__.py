@@ -6,12 +6,13 @@ pipeline(spec, machine)    the Halide pipeline of a specification, and its opera
 from typing import Any
 
 from smallcnn.compiler import specs
-from smallcnn.compiler.kernels import chain, conv, depthwise, lanes, matmul, pool, resize
+from smallcnn.compiler.kernels import chain, conv, depthwise, lanes, matmul, pool, resize, winograd
 from smallcnn.compiler.specs import Machine, Spec
 
 KERNELS: dict[type, Any] = {
     specs.Pointwise: matmul.pointwise,
     specs.Conv: conv.conv,
+    specs.Winograd: winograd.winograd,
     specs.Depthwise: depthwise.depthwise,
     specs.Separable: depthwise.separable,
     specs.Chain: chain.chain,
