@@ -14,7 +14,17 @@ hl = pytest.importorskip("halide")
 pytest.importorskip("ziglang")
 
 from smallcnn.compiler import build, gauges, retarget, targets  # noqa: E402
-from smallcnn.compiler.specs import Bytes, Depthwise, Elementwise, Pointwise, Sink, Source, Tile, Window  # noqa: E402
+from smallcnn.compiler.specs import (  # noqa: E402
+    Bytes,
+    Depthwise,
+    Elementwise,
+    Pointwise,
+    Sink,
+    Source,
+    Tile,
+    Window,
+    Winograd,
+)
 
 OBJDUMP = next((tool for tool in ("llvm-objdump", "llvm-objdump-19", "llvm-objdump-21") if shutil.which(tool)), None)
 needs_objdump = pytest.mark.skipif(OBJDUMP is None, reason="needs llvm-objdump")
@@ -123,13 +133,14 @@ def test_code_without_a_target_is_an_error():
 
 
 def kernels():
-    """A pointwise and a depthwise convolution of bytes, as the compiler makes them."""
+    """Convolutions of bytes, as the compiler makes them."""
     end = (Elementwise("requantize"),)
     window = Window(14, 14, 14, 14, (3, 3), (1, 1), (1, 1), (1, 1))
     sink = Sink(64, 64, end, number="uint8")
     return {
         "pointwise": Pointwise(Source(64, 64), sink, Tile(4, 2), Bytes(3)),
         "depthwise": Depthwise(window, 64, sink, 4, bytes=Bytes(3)),
+        "winograd": Winograd(window, Source(64, 64), sink, Tile(4, 2, 4, widened=True, side=2), 14, Bytes(3)),
     }
 
 
@@ -149,6 +160,23 @@ def kernels():
     ],
 )
 def test_kernels_have_the_instruction_of_their_level(kernel, target, instruction, never, tmp_path):
+    check_kernel(kernel, target, instruction, never, tmp_path)
+
+
+@needs_objdump
+@pytest.mark.parametrize(
+    ("target", "instruction", "never"),
+    [
+        ("x86-64-linux-avx512", "vpmaddwd", "vpmulld"),
+        ("x86-64-linux-avx2", "vpmaddwd", "vpmulld"),
+        ("x86-64-linux-sse41", "pmaddwd", "pmulld"),
+    ],
+)
+def test_minimal_filtering_multiplies_pairs(target, instruction, never, tmp_path):
+    check_kernel("winograd", target, instruction, never, tmp_path)
+
+
+def check_kernel(kernel, target, instruction, never, tmp_path):
     content = build.compile_kernel(kernels()[kernel], targets.parse(target).machine)
     (tmp_path / "kernel.o").write_bytes(content)
     found = instructions(disassembly(tmp_path / "kernel.o", target))

@@ -7,13 +7,18 @@ from scipy.signal import correlate
 pytest.importorskip("halide")
 pytest.importorskip("ziglang")
 
-from compiled_networks import check, compiled_for, end, model_of
+from test_compiler_bytes import layer, network
+
+from compiled_networks import AnyTask, check, compiled_for, end, model_of
+from networks import random_weights
 from planned_networks import context_of, layers_of
-from smallcnn.compiler import space, specs
+from smallcnn.compiler import space, specs, targets
 from smallcnn.compiler.estimate import Estimator
 from smallcnn.compiler.space import choices
 from smallcnn.compiler.winograd import SIDES, transform
+from smallcnn.image.fit import Preprocessing
 from smallcnn.ir.builder import Builder
+from smallcnn.model.model import Model
 
 SIZE = 3
 
@@ -131,3 +136,64 @@ def test_only_where_weights_are_fetched_in_time(target):
     context = context_of(large_block(), target)
     layer = layers_of(large_block(), context)[1]
     assert not any(choice.tiles[0].side for choice in choices([layer], context, 1))
+
+
+LEVELS = [f"x86-64-linux-{level}" for level in ("sse41", "avx2", "avx512")]
+"""Levels of x86-64 that multiply bytes as 16 bits."""
+
+
+@pytest.mark.parametrize("target", LEVELS)
+@pytest.mark.parametrize(
+    ("plane", "channels", "padding", "asymmetric", "tiles"),
+    [
+        ((13, 13), (24, 33), 1, False, 7),
+        ((9, 22), (35, 17), 1, True, 2),
+        ((5, 7), (11, 20), 0, False, 1),
+        ((8, 3), (16, 12), ((0, 2), (2, 1)), True, 9),
+    ],
+)
+def test_bytes_are_the_definitions(plane, channels, padding, asymmetric, tiles, target, monkeypatch):
+    """Bit for bit; borders hold the byte that stands for 0."""
+    if not targets.runs_here(targets.parse(target)):
+        pytest.skip("the level is not of this machine")
+    forced(monkeypatch, min(SIDES), tiles=tiles)
+    filtered = {"kernel": 3, "padding": padding, "asymmetric": asymmetric}
+    layers = [{"out": channels[0], "zero": 77}, {"out": channels[1], "zero": 9} | filtered, {"out": 30} | filtered]
+    graph = network((*plane, 3), *layers)
+    made = compiled_for(target, graph)
+    assert [call.spec.tile.side for call in made.plan if isinstance(call.spec, specs.Winograd)] == [min(SIDES)] * 2
+    check(graph, target=target)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_the_largest_bytes_and_weights_do_not_overflow(level, monkeypatch):
+    """All bytes 255, all weights 127 or -127, as many channels as are allowed, and no more."""
+    if not targets.runs_here(targets.parse(level)):
+        pytest.skip("the level is not of this machine")
+    forced(monkeypatch, min(SIDES))
+    for channels, allowed in ((1824, True), (1840, False)):
+        g = Builder(input=(4, 4, 3))
+        x = layer(g, g.quantize(g.input, "uint8", scale=0.02, zero=0), channels, scale=1e-6)
+        graph = g.graph({"codes": layer(g, x, 16, kernel=3, padding=1, scale=1e6)}, features=x, name="large")
+        weights = random_weights(graph)
+        signs = np.where(np.arange(16) % 2, -127, 127).astype(np.int8)
+        weights["conv2.weight"] = np.broadcast_to(signs[:, None, None, None], (16, channels, 3, 3)).copy()
+        weights["conv1.bias"] = np.full(channels, 2**20, np.int32)
+        model = Model(graph, weights, AnyTask(), Preprocessing((4, 4)))
+        made = compiled_for(level, model)
+        assert any(isinstance(call.spec, specs.Winograd) for call in made.plan) is allowed
+        check(model, target=level)
+
+
+def test_bytes_take_no_more_weights():
+    graph = network((30, 30, 3), {"out": 64}, {"out": 64, "kernel": 3})
+    made = compiled_for("x86-64-linux-avx2", graph)
+    (call,) = (call for call in made.plan if isinstance(call.spec, specs.Winograd))
+    assert call.choice.tiles[0].side == min(SIDES)
+    assert len(made.program.weights) < 1.1 * 64 * 64 * 9 + 20_000  # names, biases, scales and the answer
+
+
+def test_where_a_machine_multiplies_bytes_they_are_summed_up():
+    graph = network((30, 30, 3), {"out": 64}, {"out": 64, "kernel": 3})
+    made = compiled_for("x86-64-linux-vnni", graph)
+    assert not any(isinstance(call.spec, specs.Winograd) for call in made.plan)

@@ -39,7 +39,7 @@ from smallcnn.compiler.sides import (
     window_of,
 )
 from smallcnn.compiler.specs import Elementwise, Machine, Sink, Source, Spec
-from smallcnn.compiler.storage import View
+from smallcnn.compiler.storage import View, up
 from smallcnn.errors import CompileError
 from smallcnn.ir import ops
 
@@ -162,15 +162,15 @@ def _winograd(layer: Layer, choice: Choice, machine: Machine) -> Call:
     """A 3x3 convolution by minimal filtering."""
     view, out, (tile,), vector = layer.inputs[0], layer.output.storage, choice.tiles, machine.vector
     plane, lanes = (view.storage.height, view.storage.width), layer.lanes(vector)
-    pitch = view.storage.pitch
-    source = Map(view.storage, view.slots[0], (view.channels, *plane[::-1]), by_plane(plane[1])(pitch))
+    pitch, depth = view.storage.pitch, up(view.channels, layer.bytes.dot(machine)) if layer.bytes else view.channels
+    weights = packing.matrix(layer, machine, None) if layer.bytes else packing.minimal(layer, machine, tile.side)
     operands = (
-        source,
-        *packing.minimal(layer, machine, tile.side),
+        Map(view.storage, view.slots[0], (depth, *plane[::-1]), by_plane(plane[1])(pitch)),
+        *weights,
         *packing.ends(layer, (lanes, out.width, out.height), by_plane(out.width), vector),
     )
     window, sink = window_of(layer, plane), sink_of(layer, lanes)
-    spec = specs.Winograd(window, Source(view.channels, pitch), sink, tile, choice.rows)
+    spec = specs.Winograd(window, Source(view.channels, pitch), sink, tile, choice.rows, layer.bytes)
     return Call((layer,), spec, operands, 2, choice.rows, choice)
 
 

@@ -203,30 +203,41 @@ class Estimator:
         """A convolution by minimal filtering: a matrix product for each number of a tile, and the transforms."""
         fit, model, of, side = self.fit, self.model, transform(tile.side), tile.side
         (strips, share), lanes, out = self._strips([layer], rows), layer.lanes(self.vector), layer.output.storage
-        terms, size, number = layer.inputs[0].channels, of.size, SIZES["float32"]
+        channels, dot, size, small = layer.inputs[0].channels, self._dot(layer), of.size, len(of.filters[0])
+        number = layer.bytes.size(self.machine) if layer.bytes else SIZES["float32"]
+        terms, vector = self._terms(layer, channels), self.vector * SIZES["float32"] // number
         tiles = math.ceil(out.width / side) * rows // side  # of a strip, of which the last may have fewer rows
         whole = share * math.ceil(out.height / side) * side / rows
         columns, passes = math.ceil(lanes // self.vector / tile.vectors), math.ceil(tiles / tile.pixels)
-        coded, weights = (size**2 * many * terms * number for many in (tiles, lanes))
-        sums = size**2 * tiles * tile.vectors * self.vector * number
-        source = tile.pixels * number / self._rate(coded) if coded > model.first_level_bytes else 0.0
+        coded, filters = (size**2 * many * channels * number for many in (tiles, lanes))
+        sums = size**2 * tiles * tile.vectors * self.vector * SIZES["float32"]
+        source = tile.pixels * dot * number / self._rate(coded) if coded > model.first_level_bytes else 0.0
         start = (fit.tile + tile.pixels * tile.vectors * fit.result) / model.multiply_adds_per_ns
         panel = passes * (terms * self._term(layer, tile, 0.0, source) + start) + fit.weights
         time = whole * columns * size**2 * panel
         if sums > model.first_level_bytes:
             time += 2 * whole * columns * sums / self._rate(sums)
 
-        # A transform of `size` numbers loads them, and stores as many or `side`.
-        pixels = terms * (2 * size + np.count_nonzero(of.pixels))
-        outputs = lanes * (size + side + np.count_nonzero(of.outputs))
-        vectors = whole * tiles * (size + side) * (pixels + outputs) / self.vector
-        time += fit.transformed * vectors / model.multiply_adds_per_ns
-
+        # A transform loads the numbers of a side, and stores as many as there are on a side of the result.
+        pixels = channels / vector * (size + side) * (2 * size + np.count_nonzero(of.pixels))
+        outputs = lanes / self.vector * (size + side) * (size + side + np.count_nonzero(of.outputs))
+        steps = whole * tiles * (pixels + outputs)
         waited = fit.ahead if tile.ahead and passes > 1 else fit.cold
-        time += (strips - 1) * waited * weights / self._rate(weights + coded + sums)
+        if layer.bytes:
+            each = (size + small) * (size + small + np.count_nonzero(of.filters))
+            steps += strips * lanes * channels / vector * each
+            weights = lanes * channels * small**2
+        else:
+            weights = filters
+            time += (strips - 1) * waited * weights / self._rate(weights + coded + sums)
+        time += fit.transformed * steps / model.multiply_adds_per_ns
+        time += share * out.pixels * lanes / self.vector * self._end(layer)
         if not self.warm:
             time += waited * weights / model.third_level_bytes_per_ns
-        fresh, written = layer.inputs[0].storage.pixels * terms * number, out.pixels * lanes * number
+        fresh, written = (
+            storage.pixels * many * SIZES[storage.number]
+            for storage, many in ((layer.inputs[0].storage, channels), (out, lanes))
+        )
         time += share * (fit.fresh * self._moved(fresh) + fit.stored * self._moved(written))
         return time + fit.strip * strips
 

@@ -204,13 +204,12 @@ class Layer:
 
     @property
     def small_filters(self) -> bool:
-        """Whether it is a dense 3x3 convolution of floats with stride 1, read from one place (`winograd`)."""
+        """Whether it is a dense 3x3 convolution with stride 1, read from one place (`winograd`)."""
         op = self.op
         return (
             isinstance(op, ops.Conv)
             and (op.kernel, op.stride, op.dilation, op.groups) == ((3, 3), (1, 1), (1, 1), 1)
             and not self.from_image
-            and not self.bytes
             and self.inputs[0].contiguous
         )
 

@@ -39,13 +39,15 @@ def scratch_bytes(spec: Spec, machine: Machine) -> int:
 
 
 def _tiles(spec: Winograd, machine: Machine) -> int:
-    """A row of tiles with its columns transformed, a strip's tiles, and their sums for the lanes of a register tile."""
-    side, channels = spec.tile.side, spec.source.channels
+    """A row of tiles with its columns transformed, a strip's tiles, their sums for the lanes of a register tile, and of
+    bytes the filters of these lanes, transformed."""
+    side, of = spec.tile.side, spec.bytes
+    depth, number = (up(spec.source.channels, of.dot(machine)), of.size(machine)) if of else (spec.source.channels, 4)
     size, across = transform(side).size, -(-spec.window.out_width // side)
-    tiles = max(across * spec.rows // side, spec.tile.pixels)
-    columns = size * (across * side + 2) * channels
-    sums = tiles * spec.tile.vectors * machine.vector
-    return (columns + size**2 * (tiles * channels + sums)) * SIZES["float32"] + 3 * (_SLACK + _BLOCK)
+    tiles, lanes = max(across * spec.rows // side, spec.tile.pixels), spec.tile.vectors * machine.vector
+    columns = size * (across * side + 2)
+    numbers = depth * (columns + size**2 * (tiles + (lanes if of else 0)))
+    return numbers * number + size**2 * tiles * lanes * SIZES["int32"] + 4 * (_SLACK + _BLOCK)
 
 
 def _strip(spec: Conv, machine: Machine) -> int:

@@ -100,10 +100,15 @@ def _tile_rows(layers: Sequence[Layer], threads: int, context: Context) -> list[
 
 
 def _minimal(layers: Sequence[Layer], context: Context) -> bool:
-    """Whether a kernel may compute by minimal filtering, whose weights are more and must be fetched in time."""
+    """Whether a kernel may compute by minimal filtering: with floats, whose weights are more and must be fetched in
+    time; with bytes where they are multiplied as 16 bits, if 4 times their sum fits 32."""
     first, *more = layers
-    wide = first.small_filters and first.inputs[0].channels >= context.vector
-    return wide and not more and context.machine.prefetches and not context.compact
+    if more or not first.small_filters or first.inputs[0].channels < context.vector:
+        return False
+    if first.bytes:
+        most = 9 * first.inputs[0].channels * 255 * (255 if first.bytes.weight_zero else 128)
+        return first.bytes.dot(context.machine) == 2 and 4 * most < 2**31
+    return context.machine.prefetches and not context.compact
 
 
 def _keeps_two(layers: Sequence[Layer]) -> bool:
@@ -139,16 +144,17 @@ def _minimal_tiles(layer: Layer, rows: int, context: Context) -> Iterator[Tile]:
     Two vectors at least: the tiles lie evenly apart, and a Zen 4 reads one of them a cycle, as they share a bank of its
     first-level cache (14x1 takes twice as long as 6x2).
     """
-    channels, registers = layer.inputs[0].channels, context.machine.registers
-    vectors, width = layer.lanes(context.vector) // context.vector, layer.output.storage.width
-    unroll = next(n for n in (4, 3, 2, 1) if channels % n == 0)
-    for side in SIDES:
+    vectors, width, of = layer.lanes(context.vector) // context.vector, layer.output.storage.width, layer.bytes
+    terms = math.ceil(layer.inputs[0].channels / (of.dot(context.machine) if of else 1))
+    unroll = next(n for n in (4, 3, 2, 1) if terms % n == 0)
+    registers = context.machine.registers - (2 if of else 0)
+    for side in SIDES[:1] if of else SIDES:  # of the larger tiles, transforms are no whole numbers
         tiles = math.ceil(width / side) * (rows // side)
         for wide in range(min(2, vectors), min(vectors, registers // 2) + 1):
             for pixels in range(1, min(tiles, (registers - wide - 1) // wide) + 1):
                 used = pixels * wide >= _BUSY * _most(wide, vectors, tiles, registers)
                 if rows % side == 0 and used and _fits(vectors, wide) and _fits(tiles, pixels):
-                    yield Tile(pixels, wide, unroll, ahead=True, side=side)
+                    yield Tile(pixels, wide, unroll, widened=bool(of), ahead=not of, side=side)
 
 
 def _fits(length: int, step: int) -> bool:

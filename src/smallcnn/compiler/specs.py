@@ -220,7 +220,8 @@ class Conv:
 class Winograd:
     """A dense 3x3 convolution with stride 1 by minimal filtering, in strips of `rows` output rows, whole tiles.
 
-    Operands: source, weight (lane, channel, vector, column, row of a tile), bias, epilogue's, output (lane, x, y).
+    Operands: source, weight (lane, channel, vector, column, row of a tile; of bytes, those of any convolution), bias,
+    epilogue's, output (lane, x, y).
     """
 
     window: Window
@@ -228,6 +229,7 @@ class Winograd:
     sink: Sink
     tile: Tile
     rows: int
+    bytes: Bytes | None = None
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,10 @@
 For a strip of rows, all tiles of pixels are transformed, down their columns and then along their rows. For the lanes of
 a register tile, each of a tile's numbers is then a matrix product over channels, with tiles in place of pixels; the
 sums stay in the first or second-level cache until they are transformed to outputs.
+
+Bytes are widened to 16 bits, in which their transforms are whole numbers, too: those of filters, with twice G along
+either side, at most 9 * 255. So the sums are 4 times the outputs, exactly. The filters are transformed for each strip;
+those of floats come transformed.
 """
 
 from collections.abc import Sequence
@@ -11,15 +15,16 @@ from typing import Any
 import halide as hl
 import numpy as np
 
-from smallcnn.compiler.kernels.pipe import ANY, EXACT, GUARD, SHIFT, Pipe, Plane, variables
+from smallcnn.compiler.kernels.pipe import ANY, EXACT, GUARD, SHIFT, Pipe, Plane, constant, variables
+from smallcnn.compiler.kernels.terms import depth_of, multiplied, multiplied_by, number_of
 from smallcnn.compiler.specs import Machine, Winograd
-from smallcnn.compiler.winograd import transform
+from smallcnn.compiler.winograd import KERNEL, transform
 from smallcnn.ir.types import SIZES
 
 
 def winograd(spec: Winograd, machine: Machine) -> Any:
     """A 3x3 convolution with stride 1."""
-    tiles = Tiles(Pipe(machine), spec)
+    tiles = (ByteTiles if spec.bytes else Tiles)(Pipe(machine), spec)
     tiles.schedule()
     return tiles.finish()
 
@@ -29,63 +34,126 @@ class Tiles(Plane):
 
     def __init__(self, pipe: Pipe, spec: Winograd) -> None:
         super().__init__(pipe, spec.window, spec.sink)
-        self.spec, window, sink, channels = spec, spec.window, spec.sink, spec.source.channels
-        side, of, vector = spec.tile.side, transform(spec.tile.side), pipe.machine.vector
-        self.size, self.across = of.size, -(-window.out_width // side)
-        (top, left), c, x, y = window.before, self.c, self.x, self.y
+        window, side, number = spec.window, spec.tile.side, number_of(spec.bytes)
+        self.spec, self.of, self.across = spec, transform(side), -(-window.out_width // side)
+        self.depth, self.size = depth_of(spec.source.channels, spec.bytes, pipe.machine), self.of.size
+        (top, left), c, x, y, size = window.before, self.c, self.x, self.y, self.size
         self.k, self.t, self.i, self.j, self.row = k, t, i, j, row = variables("k", "t", "i", "j", "row")
-        source = pipe.plane(channels, window.width, window.height, spec.source.pitch)
-        bordered = hl.BoundaryConditions.constant_exterior(source, 0.0, [ANY, (0, window.width), (0, window.height)])
-        self.columns = hl.Func("columns")
-        pixels = [bordered[k, x - left, row * side + n - top] for n in range(self.size)]
-        self.columns[k, x, row, i] = hl.mux(i, combined(of.pixels, pixels))
-        self.coded = hl.Func("coded")
-        pixels = [self.columns[k, t % self.across * side + n, t / self.across, i] for n in range(self.size)]
-        self.coded[k, t, j, i] = hl.mux(j, combined(of.pixels, pixels))
+        (self.lanes,) = variables("lanes")  # of register tiles
+        source = pipe.plane(self.depth, window.width, window.height, spec.source.pitch, number)
+        outside = constant(number, spec.bytes.zero if spec.bytes else 0)
+        inside = [ANY, (0, window.width), (0, window.height)]
+        bordered = hl.BoundaryConditions.constant_exterior(source, outside, inside)
+        pixels = [bordered[k, x - left, row * side + n - top] for n in range(size)]
+        pixels = [multiplied(pixel, spec.bytes, pipe.machine) for pixel in pixels]
+        self.columns, self.coded = hl.Func("columns"), hl.Func("coded")
+        self.columns[k, x, row, i] = hl.mux(i, combined(self.of.pixels, pixels))
+        pixels = [self.columns[k, t % self.across * side + n, t / self.across, i] for n in range(size)]
+        self.coded[k, t, j, i] = hl.mux(j, combined(self.of.pixels, pixels))
 
-        shape = (vector, channels, sink.lanes // vector, self.size, self.size)
-        strides = np.cumprod((1, *shape[:-1])).tolist()
-        ahead = strides[3] * SIZES["float32"] if spec.tile.ahead else 0
-        weight = pipe.operand(shape, strides, ahead=ahead)
-        self.bias = pipe.vector(sink.lanes)
-        self.r = hl.RDom([(0, channels)], "r").x
         self.sum, self.product = hl.Func("sum"), hl.Func("product")
-        self.sum[c, t, j, i] = hl.f32(0.0)
-        self.sum[c, t, j, i] += weight[c % vector, self.r, c / vector, j, i] * self.coded[self.r, t, j, i]
+        self.define_sum()
         self.product[c, t, j, i] = self.sum[c, t, j, i]
 
         self.rows, self.out = hl.Func("rows"), hl.Func("winograd")
-        sums = [self.product[c, row * self.across + t, j, n] for n in range(self.size)]
-        self.rows[c, t, row, j, i] = hl.mux(i, combined(of.outputs, sums))
-        sums = [self.rows[c, x / side, y / side, n, y % side] for n in range(self.size)]
-        value = self.bias[c] + hl.mux(x % side, combined(of.outputs, sums))
+        sums = [self.product[c, row * self.across + t, j, n] for n in range(size)]
+        self.rows[c, t, row, j, i] = hl.mux(i, combined(self.of.outputs, sums))
+        sums = [self.rows[c, x / side, y / side, n, y % side] for n in range(size)]
+        value = self.whole(hl.mux(x % side, combined(self.of.outputs, sums))) + self.bias[c]
         self.out[c, x, y] = self.epilogue()(value, c, x, y)
+
+    def define_sum(self) -> None:
+        """The next operands, weight and bias, and the sums of a tile's numbers over channels."""
+        c, t, i, j, vector, sink, size = self.c, self.t, self.i, self.j, self.pipe.machine.vector, self.sink, self.size
+        shape = (vector, self.depth, sink.lanes // vector, size, size)
+        strides = np.cumprod((1, *shape[:-1])).tolist()
+        ahead = strides[3] * SIZES["float32"] if self.spec.tile.ahead else 0
+        weight, self.bias = self.pipe.operand(shape, strides, ahead=ahead), self.pipe.vector(sink.lanes)
+        self.r = hl.RDom([(0, self.depth)], "r").x
+        self.sum[c, t, j, i] = hl.f32(0.0)
+        self.sum[c, t, j, i] += weight[c % vector, self.r, c / vector, j, i] * self.coded[self.r, t, j, i]
+
+    def whole(self, value: Any) -> Any:
+        """An output, of its transform."""
+        return value
 
     def schedule(self) -> None:
         """Outputs beyond the map's end are computed with their tile, and not stored."""
-        out, vector, tile, channels = self.out, self.pipe.machine.vector, self.spec.tile, self.spec.source.channels
-        c, x, y, t, i, j = self.c, self.x, self.y, self.t, self.i, self.j
-        co, cv, ci, xo, xi, strips, yo, yi = variables("co", "cv", "ci", "xo", "xi", "strips", "yo", "yi")
+        out, vector, tile = self.out, self.pipe.machine.vector, self.spec.tile
+        c, x, y, t, i, j, size = self.c, self.x, self.y, self.t, self.i, self.j, self.size
+        cv, ci, xo, xi, strips, yo, yi = variables("cv", "ci", "xo", "xi", "strips", "yo", "yi")
         self._start = self.spec.rows
-        out.split(c, co, cv, vector * tile.vectors, SHIFT).split(cv, cv, ci, vector, EXACT)
+        out.split(c, self.lanes, cv, vector * tile.vectors, SHIFT).split(cv, cv, ci, vector, EXACT)
         out.split(y, strips, y, self.spec.rows, GUARD).split(y, yo, yi, tile.side, GUARD)
-        out.split(x, xo, xi, tile.side, GUARD).reorder(ci, xi, yi, cv, xo, yo, co, strips)
+        out.split(x, xo, xi, tile.side, GUARD).reorder(ci, xi, yi, cv, xo, yo, self.lanes, strips)
         out.vectorize(ci).unroll(xi).unroll(yi)
         self.rows.compute_at(out, cv).bound_extent(self.row, 1)  # one tile: the stack holds it
         self.rows.vectorize(c, vector).reorder(c, i, j).unroll(i).unroll(j)
 
         over, of, at = variables("over", "of", "at")
-        self.columns.compute_at(self.coded, over).bound(i, 0, self.size).reorder(i, self.k, x).unroll(i)
-        self.coded.compute_at(out, strips).bound(i, 0, self.size).bound(j, 0, self.size)
+        self.columns.compute_at(self.coded, over).bound(i, 0, size).reorder(i, self.k, x).unroll(i)
+        self.coded.compute_at(out, strips).bound(i, 0, size).bound(j, 0, size)
         self.coded.split(t, over, of, self.across, EXACT).reorder(j, self.k, of, i, over).unroll(j)
+        width = 2 * vector if self.spec.bytes and self.depth >= 2 * vector else vector
         for stage in (self.columns, self.coded):
-            stage.vectorize(self.k, vector, SHIFT if channels > vector else EXACT)
+            stage.vectorize(self.k, width, SHIFT if self.depth > width else EXACT)
 
-        product, update = self.product, self.sum.update()
-        product.compute_at(out, co).bound(i, 0, self.size).bound(j, 0, self.size)
-        product.split(t, at, t, tile.pixels, SHIFT).reorder(c, t, at, j, i).vectorize(c, vector).unroll(c).unroll(t)
-        self.sum.compute_at(product, at).vectorize(c, vector).unroll(c).unroll(t)
-        update.reorder(c, t, self.r, j, i).vectorize(c, vector).unroll(c).unroll(t).unroll(self.r, tile.unroll, GUARD)
+        self.product.compute_at(out, self.lanes).bound(i, 0, size).bound(j, 0, size)
+        self.product.split(t, at, t, tile.pixels, SHIFT).reorder(c, t, at, j, i)
+        self.product.vectorize(c, vector).unroll(c).unroll(t)
+        self.sum.compute_at(self.product, at).vectorize(c, vector).unroll(c).unroll(t)
+        self.schedule_sum()
+
+    def schedule_sum(self) -> None:
+        """A register tile of sums."""
+        update = self.sum.update().reorder(self.c, self.t, self.r, self.j, self.i)
+        update.vectorize(self.c, self.pipe.machine.vector).unroll(self.c).unroll(self.t)
+        update.unroll(self.r, self.spec.tile.unroll, GUARD)
+
+
+class ByteTiles(Tiles):
+    """The same with bytes, two channels at a time."""
+
+    def define_sum(self) -> None:
+        """Filters are transformed here."""
+        spec, pipe, vector = self.spec, self.pipe, self.pipe.machine.vector
+        assert spec.bytes is not None
+        self.dot = dot = spec.bytes.dot(pipe.machine)
+        c, t, i, j, k = self.c, self.t, self.i, self.j, self.k
+        self.pair, self.column = pair, column = variables("pair", "column")
+        shape = (dot, vector, self.depth // dot, KERNEL, KERNEL, self.sink.lanes // vector)
+        weight = pipe.operand(shape, np.cumprod((1, *shape[:-1])).tolist(), spec.bytes.weight)
+        self.bias = pipe.operand((self.sink.lanes,), (1,), "int32")
+        matrix = 2 * self.of.filters
+        self.half, self.panel = hl.Func("half"), hl.Func("panel")
+        taps = [weight[pair, c % vector, k, column, n, c / vector] for n in range(KERNEL)]
+        taps = [multiplied_by(tap, spec.bytes, pipe.machine) for tap in taps]
+        self.half[pair, c, k, column, i] = hl.mux(i, combined(matrix, taps))
+        taps = [self.half[pair, c, k, n, i] for n in range(KERNEL)]
+        self.panel[pair, c, k, j, i] = hl.mux(j, combined(matrix, taps))
+        self.r = r = hl.RDom([(0, dot), (0, self.depth // dot)], "r")
+        self.sum[c, t, j, i] = hl.i32(0)
+        factor = hl.i32(self.panel[r[0], c, r[1], j, i])
+        self.sum[c, t, j, i] += hl.i32(self.coded[r[1] * dot + r[0], t, j, i]) * factor
+
+    def whole(self, value: Any) -> Any:
+        """A quarter of it."""
+        return value >> 2
+
+    def schedule_sum(self) -> None:
+        """A register tile of sums, and the filters of its lanes."""
+        c, t, i, j, k, r, vector = self.c, self.t, self.i, self.j, self.k, self.r, self.pipe.machine.vector
+        several, one = variables("several", "one")
+        update = self.sum.update().split(c, several, one, vector, EXACT).reorder(r[0], one, several, t, r[1], j, i)
+        update.atomic().vectorize(r[0], self.dot).vectorize(one, vector).unroll(several).unroll(t)
+        update.unroll(r[1], self.spec.tile.unroll, GUARD)
+        for stage in (self.half, self.panel):
+            stage.bound(self.pair, 0, self.dot).bound(i, 0, self.size)
+        self.panel.compute_at(self.out, self.lanes).bound(j, 0, self.size).split(c, several, one, vector, EXACT)
+        self.panel.reorder(self.pair, one, i, j, k, several).unroll(i).unroll(j)
+        self.half.compute_at(self.panel, k).bound(self.column, 0, KERNEL).unroll(i).unroll(self.column)
+        self.panel.vectorize(self.pair).vectorize(one)
+        self.half.vectorize(self.pair).vectorize(c, vector)
 
 
 def combined(matrix: np.ndarray, values: Sequence[Any]) -> list[Any]:
@@ -95,7 +163,7 @@ def combined(matrix: np.ndarray, values: Sequence[Any]) -> list[Any]:
     and two rows that differ in the signs of their odd or of their even columns are the sum and the difference of the
     same two halves.
     """
-    matrix, values = _paired(matrix, values)
+    matrix, values = _paired(matrix, [value if isinstance(value, hl.Expr) else hl.Expr(value) for value in values])
     signs = np.where(np.arange(len(values)) % 2, -1, 1)
     found: dict[int, Any] = {}
     for n, row in enumerate(matrix):
@@ -122,10 +190,11 @@ def _paired(matrix: np.ndarray, values: Sequence[Any]) -> tuple[np.ndarray, list
 
 
 def _sum(row: np.ndarray, values: Sequence[Any]) -> Any:
-    """A weighted sum of expressions."""
-    total: Any = hl.f32(0.0)
+    """A weighted sum of expressions, in their type."""
+    kind = values[0].type()
+    total = hl.cast(kind, 0)
     for factor, value in zip(row.tolist(), values, strict=True):
         if factor:
-            term = value if abs(factor) == 1 else value * hl.f32(abs(factor))
+            term = value if abs(factor) == 1 else value * hl.cast(kind, abs(factor))
             total = total + term if factor > 0 else total - term
     return total
