@@ -139,6 +139,19 @@ def test_the_budget_of_tuning_may_be_left_out(folder, smallcnn, tmp_path, monkey
     assert asked == [seconds]
 
 
+@pytest.mark.parametrize("compact", [True, False])
+def test_weights_are_kept_as_they_are_if_asked(folder, smallcnn, tmp_path, monkeypatch, compact):
+    asked = []
+
+    def compile_file(*args, compact, **options):
+        asked.append(compact)
+        raise FileError("enough")
+
+    monkeypatch.setattr(compiling, "compile_file", compile_file)
+    smallcnn("compile", folder / "m.safetensors", "--out", tmp_path / "m.so", *["--compact"] * compact)
+    assert asked == [compact]
+
+
 @COMPILER
 def test_what_was_tuned_is_said_and_kept(folder, smallcnn, tmp_path, monkeypatch):
     monkeypatch.setenv("SMALLCNN_CACHE", str(tmp_path / "cache"))

@@ -317,6 +317,7 @@ def test_forms_at_random(seed, monkeypatch):
     x = g.conv(g.activation(g.conv(x, 70), "relu"), 70, groups=70, kernel=5, dilation=apart)
     x = g.activation(x, "hard_swish")
     x = g.add(g.conv(x, 24), block)
+    x = g.activation(g.conv(x, 44, kernel=3, padding=int(drawn.integers(0, 3))), "relu")
     x = g.activation(g.conv(x, 40, kernel=3, stride=2, groups=2, dilation=apart[::-1]), "relu")
     x = g.conv(g.shuffle(g.conv(x, 60, groups=4), 4), 36, groups=3)
     y = g.conv(g.max_pool(x, kernel=3, stride=2, padding=1), 33)
