@@ -1,5 +1,7 @@
 """3x3 convolutions by minimal filtering."""
 
+import shutil
+
 import numpy as np
 import pytest
 from scipy.signal import correlate
@@ -7,12 +9,13 @@ from scipy.signal import correlate
 pytest.importorskip("halide")
 pytest.importorskip("ziglang")
 
+from test_compiler import IN_NODE, run_elsewhere
 from test_compiler_bytes import layer, network
 
 from compiled_networks import AnyTask, check, compiled_for, end, model_of
 from networks import random_weights
 from planned_networks import context_of, layers_of
-from smallcnn.compiler import space, specs, targets
+from smallcnn.compiler import link, space, specs, targets
 from smallcnn.compiler.estimate import Estimator
 from smallcnn.compiler.space import choices
 from smallcnn.compiler.winograd import SIDES, transform
@@ -191,6 +194,16 @@ def test_bytes_take_no_more_weights():
     (call,) = (call for call in made.plan if isinstance(call.spec, specs.Winograd))
     assert call.choice.tiles[0].side == min(SIDES)
     assert len(made.program.weights) < 1.1 * 64 * 64 * 9 + 20_000  # names, biases, scales and the answer
+
+
+@pytest.mark.skipif(not shutil.which("node"), reason="needs node")
+def test_bytes_in_a_browser(tmp_path, monkeypatch):
+    forced(monkeypatch, min(SIDES), tiles=3)
+    graph = network((13, 15, 3), {"out": 24, "zero": 77}, {"out": 33, "kernel": 3, "padding": 1})
+    made = compiled_for("wasm", graph)
+    assert any(isinstance(call.spec, specs.Winograd) for call in made.plan)
+    link.write(made.program, tmp_path / "net.wasm", prefix="net")
+    run_elsewhere(["node", "-e", IN_NODE], tmp_path, graph)
 
 
 def test_where_a_machine_multiplies_bytes_they_are_summed_up():
