@@ -73,6 +73,8 @@ class Fit:
     """Turning a vector of bytes into what the level multiplies, in loads."""
     transformed: float = 0.55
     """Loads, stores and additions that turn pixels into transformed ones, or sums into outputs."""
+    filtered: float = 1.7
+    """The same of filters, whose numbers are stored far apart."""
     weights: float = 20.0
     """Nanoseconds until the weights of a matrix product of transformed tiles arrive."""
     strip: float = 60.0
@@ -225,7 +227,7 @@ class Estimator:
         waited = fit.ahead if tile.ahead and passes > 1 else fit.cold
         if layer.bytes:
             each = (size + small) * (size + small + np.count_nonzero(of.filters))
-            steps += strips * lanes * channels / vector * each
+            time += fit.filtered * strips * lanes * channels / vector * each / model.multiply_adds_per_ns
             weights = lanes * channels * small**2
         else:
             weights = filters

@@ -94,7 +94,7 @@ def _tile_rows(layers: Sequence[Layer], threads: int, context: Context) -> list[
     """Rows of a strip of whole tiles of a 3x3 convolution, with one tile or more in a column."""
     if not _minimal(layers, context):
         return []
-    height, side = layers[0].output.storage.height, max(SIDES)
+    height, side = layers[0].output.storage.height, min(SIDES) if layers[0].bytes else max(SIDES)
     tiles = math.ceil(height / side)
     return sorted({side * math.ceil(tiles / n) for n in range(1, tiles + 1) if n == 1 or n % threads == 0})
 
