@@ -137,7 +137,7 @@ class ByteTiles(Tiles):
         self.sum[c, t, j, i] += hl.i32(self.coded[r[1] * dot + r[0], t, j, i]) * factor
 
     def whole(self, value: Any) -> Any:
-        """A quarter of it."""
+        """Of sums that are 4 times the outputs."""
         return value >> 2
 
     def schedule_sum(self) -> None:
