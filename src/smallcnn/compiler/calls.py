@@ -39,7 +39,7 @@ from smallcnn.compiler.sides import (
     window_of,
 )
 from smallcnn.compiler.specs import Elementwise, Machine, Sink, Source, Spec
-from smallcnn.compiler.storage import View, up
+from smallcnn.compiler.storage import View
 from smallcnn.errors import CompileError
 from smallcnn.ir import ops
 
@@ -103,8 +103,6 @@ def call(layers: Sequence[Layer], choice: Choice, context: Context) -> Call:
         return _depthwise(first, choice, context.machine)
     if isinstance(first.op, ops.Dense) or first.pointwise(grouped=True):
         return _pointwise(first, choice, context.machine)
-    if choice.tiles and choice.tiles[0].side:
-        return _winograd(first, choice, context.machine)
     if isinstance(first.op, ops.Conv):
         return _convolution(first, choice, context)
     if isinstance(first.op, ops.Detect | ops.Count | ops.Join):
@@ -153,25 +151,12 @@ def _convolution(layer: Layer, choice: Choice, context: Context) -> Call:
     lanes = layer.lanes(vector) // layer.groups
     sink = sink_of(layer, lanes, layer.groups)
     window = window_of(layer, (height, width))
-    spec = specs.Conv(window, source, layer.from_image, sink, tile, choice.rows, layer.bytes, _looks_up(layer, reads))
+    spec: Spec = specs.Winograd(window, source, sink, tile, choice.rows, layer.bytes)
+    if not tile.side:
+        looks_up = _looks_up(layer, reads)
+        spec = specs.Conv(window, source, layer.from_image, sink, tile, choice.rows, layer.bytes, looks_up)
     operands, split, grain = _strips(layer, choice, context.machine)
     return Call((layer,), spec, (*reads, *operands), split, grain, choice)
-
-
-def _winograd(layer: Layer, choice: Choice, machine: Machine) -> Call:
-    """A 3x3 convolution by minimal filtering."""
-    view, out, (tile,), vector = layer.inputs[0], layer.output.storage, choice.tiles, machine.vector
-    plane, lanes = (view.storage.height, view.storage.width), layer.lanes(vector)
-    pitch, depth = view.storage.pitch, up(view.channels, layer.bytes.dot(machine)) if layer.bytes else view.channels
-    weights = packing.matrix(layer, machine, None) if layer.bytes else packing.minimal(layer, machine, tile.side)
-    operands = (
-        Map(view.storage, view.slots[0], (depth, *plane[::-1]), by_plane(plane[1])(pitch)),
-        *weights,
-        *packing.ends(layer, (lanes, out.width, out.height), by_plane(out.width), vector),
-    )
-    window, sink = window_of(layer, plane), sink_of(layer, lanes)
-    spec = specs.Winograd(window, Source(view.channels, pitch), sink, tile, choice.rows, layer.bytes)
-    return Call((layer,), spec, operands, 2, choice.rows, choice)
 
 
 def _depthwise(layer: Layer, choice: Choice, machine: Machine) -> Call:
@@ -262,6 +247,8 @@ def _strips(
         extents, strides = (lanes, out.width, out.height, *of_group), by_plane(out.width, *[lanes] * len(of_group))
         split, grain, shares = 2, choice.rows, (groups if of_group else None)
     weights = packing.matrix(layer, machine, shares, order, depth)
+    if choice.tiles[-1].side and not layer.bytes:
+        weights = packing.minimal(layer, machine, choice.tiles[-1].side)
     return [*weights, *packing.ends(layer, extents, strides, vector)], split, grain
 
 

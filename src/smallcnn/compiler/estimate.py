@@ -22,7 +22,7 @@ from smallcnn.compiler.reading import even_step, runs
 from smallcnn.compiler.sides import terms_of
 from smallcnn.compiler.specs import RUN, Machine, Tile
 from smallcnn.compiler.storage import View
-from smallcnn.compiler.winograd import transform
+from smallcnn.compiler.winograd import KERNEL, transform
 from smallcnn.ir import ops
 from smallcnn.ir.types import SIZES
 
@@ -205,7 +205,7 @@ class Estimator:
         """A convolution by minimal filtering: a matrix product for each number of a tile, and the transforms."""
         fit, model, of, side = self.fit, self.model, transform(tile.side), tile.side
         (strips, share), lanes, out = self._strips([layer], rows), layer.lanes(self.vector), layer.output.storage
-        channels, dot, size, small = layer.inputs[0].channels, self._dot(layer), of.size, len(of.filters[0])
+        channels, dot, size, small = layer.inputs[0].channels, self._dot(layer), of.size, KERNEL
         number = layer.bytes.size(self.machine) if layer.bytes else SIZES["float32"]
         terms, vector = self._terms(layer, channels), self.vector * SIZES["float32"] // number
         tiles = math.ceil(out.width / side) * rows // side  # of a strip, of which the last may have fewer rows

@@ -9,7 +9,7 @@ import math
 
 from smallcnn.compiler.specs import Chain, Conv, Depthwise, Machine, Pointwise, Pool, Separable, Spec, Winograd
 from smallcnn.compiler.storage import up
-from smallcnn.compiler.winograd import transform
+from smallcnn.compiler.winograd import KERNEL, transform
 from smallcnn.ir.types import SIZES
 
 _STACK = 16 * 1024
@@ -42,10 +42,14 @@ def _tiles(spec: Winograd, machine: Machine) -> int:
     """A row of tiles with its columns transformed, a strip's tiles, their sums for the lanes of a register tile, and of
     bytes the filters of these lanes, transformed."""
     side, of = spec.tile.side, spec.bytes
-    depth, number = (up(spec.source.channels, of.dot(machine)), of.size(machine)) if of else (spec.source.channels, 4)
+    depth, number = (
+        (up(spec.source.channels, of.dot(machine)), of.size(machine))
+        if of
+        else (spec.source.channels, SIZES["float32"])
+    )
     size, across = transform(side).size, -(-spec.window.out_width // side)
     tiles, lanes = max(across * spec.rows // side, spec.tile.pixels), spec.tile.vectors * machine.vector
-    columns = size * (across * side + 2)
+    columns = size * (across * side + KERNEL - 1)
     numbers = depth * (columns + size**2 * (tiles + (lanes if of else 0)))
     return numbers * number + size**2 * tiles * lanes * SIZES["int32"] + 4 * (_SLACK + _BLOCK)
 

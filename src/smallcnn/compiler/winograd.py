@@ -16,6 +16,8 @@ KERNEL = 3
 """Side of the filters."""
 _POINTS = {2: (0.0, 1.0, -1.0), 4: (0.0, 0.5**0.5, -(0.5**0.5), 2.0**0.5, -(2.0**0.5))}
 """Where the polynomials are taken, by side; infinity is one more. With 0, +-1 and +-2, side 4 errs twice as much."""
+_DIGITS = 12
+"""Decimals of the transforms that kernels compute: of roots enough for float32, and whole numbers come out whole."""
 SIDES = tuple(_POINTS)
 """Sides of tiles."""
 
@@ -51,5 +53,4 @@ def transform(side: int) -> Transform:
         pixels[i, :-1] = np.poly(others)[::-1]
     outputs[-1, -1] = filters[-1, -1] = 1
     pixels[-1] = np.poly(points)[::-1]
-    pixels[np.abs(pixels) < 1e-12] = 0
-    return Transform(outputs, filters, pixels)
+    return Transform(outputs.round(_DIGITS), filters, pixels.round(_DIGITS))

@@ -98,15 +98,23 @@ class Terms:
             t, lane, *_ = self.panel.args()
             self.panel.compute_at(of, lanes).bound(t, 0, self.dot).split(lane, lane, one, self.vector, EXACT)
             self.panel.reorder(t, one, lane).vectorize(t).vectorize(one)
-        if self.of is None:
-            update.reorder(c, pixel, *self.k, *outer).vectorize(c, self.vector).unroll(c).unroll(pixel)
-        else:
-            (several,) = variables("several")
-            dot, *steps = self.k
-            update.split(c, several, one, self.vector, EXACT).reorder(dot, one, several, pixel, *steps, *outer)
-            update.atomic().vectorize(dot, self.dot).vectorize(one, self.vector).unroll(several).unroll(pixel)
-        if self.tile.unroll > 1:
-            update.unroll(self.k[1 if self.of else 0], self.tile.unroll, GUARD)
+        in_registers(update, c, pixel, self.k, outer, self.tile, self.vector, self.dot if self.of else 0)
+
+
+def in_registers(
+    update: Any, c: Any, pixel: Any, terms: Sequence[Any], outer: Sequence[Any], tile: Tile, vector: int, dot: int
+) -> None:
+    """A tile of sums in registers, of pixels and vectors of `c`, within the loops over `terms` and `outer`. Of bytes,
+    the first of the terms are the `dot` that one instruction multiplies; of floats, `dot` is 0."""
+    if not dot:
+        update.reorder(c, pixel, *terms, *outer).vectorize(c, vector).unroll(c).unroll(pixel)
+    else:
+        several, one = variables("several", "one")
+        together, *steps = terms
+        update.split(c, several, one, vector, EXACT).reorder(together, one, several, pixel, *steps, *outer)
+        update.atomic().vectorize(together, dot).vectorize(one, vector).unroll(several).unroll(pixel)
+    if tile.unroll > 1:
+        update.unroll(terms[1 if dot else 0], tile.unroll, GUARD)
 
 
 def multiplied(value: Any, of: Bytes | None, machine: Machine) -> Any:

@@ -16,7 +16,7 @@ import halide as hl
 import numpy as np
 
 from smallcnn.compiler.kernels.pipe import ANY, EXACT, GUARD, SHIFT, Pipe, Plane, constant, variables
-from smallcnn.compiler.kernels.terms import depth_of, multiplied, multiplied_by, number_of
+from smallcnn.compiler.kernels.terms import depth_of, in_registers, multiplied, multiplied_by, number_of
 from smallcnn.compiler.specs import Machine, Winograd
 from smallcnn.compiler.winograd import KERNEL, transform
 from smallcnn.ir.types import SIZES
@@ -40,11 +40,12 @@ class Tiles(Plane):
         (top, left), c, x, y, size = window.before, self.c, self.x, self.y, self.size
         self.k, self.t, self.i, self.j, self.row = k, t, i, j, row = variables("k", "t", "i", "j", "row")
         (self.lanes,) = variables("lanes")  # of register tiles
-        source = pipe.plane(self.depth, window.width, window.height, spec.source.pitch, number)
+        extents, pitch = (self.depth, window.width, window.height, 1), spec.source.pitch
+        source = pipe.operand(extents, (1, pitch, pitch * window.width, spec.source.step), number)
         outside = constant(number, spec.bytes.zero if spec.bytes else 0)
-        inside = [ANY, (0, window.width), (0, window.height)]
+        inside = [ANY, (0, window.width), (0, window.height), ANY]
         bordered = hl.BoundaryConditions.constant_exterior(source, outside, inside)
-        pixels = [bordered[k, x - left, row * side + n - top] for n in range(size)]
+        pixels = [bordered[k, x - left, row * side + n - top, 0] for n in range(size)]
         pixels = [multiplied(pixel, spec.bytes, pipe.machine) for pixel in pixels]
         self.columns, self.coded = hl.Func("columns"), hl.Func("coded")
         self.columns[k, x, row, i] = hl.mux(i, combined(self.of.pixels, pixels))
@@ -69,9 +70,10 @@ class Tiles(Plane):
         strides = np.cumprod((1, *shape[:-1])).tolist()
         ahead = strides[3] * SIZES["float32"] if self.spec.tile.ahead else 0
         weight, self.bias = self.pipe.operand(shape, strides, ahead=ahead), self.pipe.vector(sink.lanes)
-        self.r = hl.RDom([(0, self.depth)], "r").x
+        k = hl.RDom([(0, self.depth)], "r").x
+        self.terms, self.dot = [k], 0
         self.sum[c, t, j, i] = hl.f32(0.0)
-        self.sum[c, t, j, i] += weight[c % vector, self.r, c / vector, j, i] * self.coded[self.r, t, j, i]
+        self.sum[c, t, j, i] += weight[c % vector, k, c / vector, j, i] * self.coded[k, t, j, i]
 
     def whole(self, value: Any) -> Any:
         """An output, of its transform."""
@@ -102,13 +104,7 @@ class Tiles(Plane):
         self.product.split(t, at, t, tile.pixels, SHIFT).reorder(c, t, at, j, i)
         self.product.vectorize(c, vector).unroll(c).unroll(t)
         self.sum.compute_at(self.product, at).vectorize(c, vector).unroll(c).unroll(t)
-        self.schedule_sum()
-
-    def schedule_sum(self) -> None:
-        """A register tile of sums."""
-        update = self.sum.update().reorder(self.c, self.t, self.r, self.j, self.i)
-        update.vectorize(self.c, self.pipe.machine.vector).unroll(self.c).unroll(self.t)
-        update.unroll(self.r, self.spec.tile.unroll, GUARD)
+        in_registers(self.sum.update(), c, t, self.terms, (j, i), tile, vector, self.dot)
 
 
 class ByteTiles(Tiles):
@@ -131,7 +127,8 @@ class ByteTiles(Tiles):
         self.half[pair, c, k, column, i] = hl.mux(i, combined(matrix, taps))
         taps = [self.half[pair, c, k, n, i] for n in range(KERNEL)]
         self.panel[pair, c, k, j, i] = hl.mux(j, combined(matrix, taps))
-        self.r = r = hl.RDom([(0, dot), (0, self.depth // dot)], "r")
+        r = hl.RDom([(0, dot), (0, self.depth // dot)], "r")
+        self.terms = [r[0], r[1]]
         self.sum[c, t, j, i] = hl.i32(0)
         factor = hl.i32(self.panel[r[0], c, r[1], j, i])
         self.sum[c, t, j, i] += hl.i32(self.coded[r[1] * dot + r[0], t, j, i]) * factor
@@ -140,13 +137,11 @@ class ByteTiles(Tiles):
         """Of sums that are 4 times the outputs."""
         return value >> 2
 
-    def schedule_sum(self) -> None:
-        """A register tile of sums, and the filters of its lanes."""
-        c, t, i, j, k, r, vector = self.c, self.t, self.i, self.j, self.k, self.r, self.pipe.machine.vector
+    def schedule(self) -> None:
+        """Filters are transformed for the lanes of a register tile."""
+        super().schedule()
+        c, i, j, k, vector = self.c, self.i, self.j, self.k, self.pipe.machine.vector
         several, one = variables("several", "one")
-        update = self.sum.update().split(c, several, one, vector, EXACT).reorder(r[0], one, several, t, r[1], j, i)
-        update.atomic().vectorize(r[0], self.dot).vectorize(one, vector).unroll(several).unroll(t)
-        update.unroll(r[1], self.spec.tile.unroll, GUARD)
         for stage in (self.half, self.panel):
             stage.bound(self.pair, 0, self.dot).bound(i, 0, self.size)
         self.panel.compute_at(self.out, self.lanes).bound(j, 0, self.size).split(c, several, one, vector, EXACT)
@@ -195,6 +190,6 @@ def _sum(row: np.ndarray, values: Sequence[Any]) -> Any:
     total = hl.cast(kind, 0)
     for factor, value in zip(row.tolist(), values, strict=True):
         if factor:
-            term = value if abs(factor) == 1 else value * hl.cast(kind, abs(factor))
+            term = value if abs(factor) == 1 else value * hl.cast(kind, float(np.float32(abs(factor))))
             total = total + term if factor > 0 else total - term
     return total
