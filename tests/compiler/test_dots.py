@@ -4,8 +4,6 @@ The code is disassembled, so the levels that this processor lacks are tested too
 """
 
 import re
-import shutil
-import subprocess
 from dataclasses import replace
 
 import pytest
@@ -13,6 +11,7 @@ import pytest
 hl = pytest.importorskip("halide")
 pytest.importorskip("ziglang")
 
+from disassembled import disassembly, instructions, needs_objdump  # noqa: E402
 from smallcnn.compiler import build, gauges, retarget, targets  # noqa: E402
 from smallcnn.compiler.specs import (  # noqa: E402
     Bytes,
@@ -25,9 +24,6 @@ from smallcnn.compiler.specs import (  # noqa: E402
     Window,
     Winograd,
 )
-
-OBJDUMP = next((tool for tool in ("llvm-objdump", "llvm-objdump-19", "llvm-objdump-21") if shutil.which(tool)), None)
-needs_objdump = pytest.mark.skipif(OBJDUMP is None, reason="needs llvm-objdump")
 
 
 def product(inputs, weights, group, lanes):
@@ -62,17 +58,6 @@ def disassembled(name, inputs, weights, group, folder):
     else:
         out.compile_to_object(str(path), operands, "kernel", hl.Target(target.halide))
     return disassembly(path, name)
-
-
-def disassembly(path, target):
-    every = ["--mattr=+dotprod"] if target.startswith("arm") else []  # else it knows no dot products
-    command = [OBJDUMP, "-d", "--no-show-raw-insn", *every, path]
-    text = subprocess.run(command, capture_output=True, text=True, check=True, timeout=100).stdout
-    return text.replace("{vex}", "")
-
-
-def instructions(text):
-    return re.findall(r"^\s*[0-9a-f]+:\s+([a-z][\w.]*)", text, re.MULTILINE)
 
 
 U8, I8, I16 = (hl.UInt(8), hl.Int(8), hl.Int(16))

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from smallcnn.compiler import native, prefetch, retarget
+from smallcnn.compiler import native, prefetch, retarget, rounding
 from smallcnn.compiler.specs import Machine, Native, Spec
 from smallcnn.errors import CompileError
 from smallcnn.system.cache import cache_folder, keep, recalled
@@ -25,6 +25,11 @@ from smallcnn.system.cache import cache_folder, keep, recalled
 _LLVM = f"-vectorize-slp=false {retarget.UNCOMBINED}"
 """LLVM flags. The superword vectorizer packs a tile's pixel addresses into vectors and unpacks them in the innermost
 loop: 55 instead of 95 GFLOP/s for a 3x3 convolution."""
+
+_SOURCES = (
+    *("build.py", "link.py", "native.py", "prefetch.py", "retarget.py", "rounding.py", "specs.py", "storage.py"),
+    *("targets.py", "winograd.py", "zig.py"),
+)
 
 Report = Callable[[int, int], None]
 
@@ -88,27 +93,35 @@ def build(
     return Built({name: found[name] for name in wanted if name in found}, cached)
 
 
+def sources() -> list[Path]:
+    """The files that decide what a specification's machine code is."""
+    here = Path(__file__).parent
+    files = map(here.joinpath, _SOURCES)
+    return [*files, *sorted((here / "kernels").glob("*.py")), *map((here / "native").joinpath, native.SOURCES)]
+
+
 @cache
 def version() -> str:
-    """The version of the kernels, which changes with the kernels' source and with Halide."""
+    """The version of the kernels, which changes with their sources, with Halide and with clang."""
     from importlib import metadata
 
-    content = f"{metadata.version('halide')} {metadata.version('ziglang')} {_LLVM}".encode()
-    here = Path(__file__).parent
-    sources = (*sorted((here / "kernels").glob("*.py")), *map((here / "native").joinpath, native.SOURCES))
-    for path in (here / "specs.py", here / "prefetch.py", here / "retarget.py", here / "native.py", *sources):
-        content += path.read_bytes()
+    content = f"{metadata.version('halide')} {metadata.version('ziglang')}".encode()
+    content += b"".join(path.read_bytes() for path in sources())
     return hashlib.sha256(content).hexdigest()[:16]
 
 
 class _Worker:
+    """A process that compiles one specification after the other; what it prints goes to a file, which cannot fill up as
+    a pipe does that nobody reads."""
+
     def __enter__(self) -> "_Worker":
+        self.said = tempfile.TemporaryFile()
         command = [sys.executable, "-P", "-m", "smallcnn.compiler.build"]
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self.said,
             env=os.environ | {"HL_LLVM_ARGS": _LLVM},
         )
         return self
@@ -116,18 +129,20 @@ class _Worker:
     def __exit__(self, *_: object) -> None:
         self.process.kill()
         self.process.communicate()
+        self.said.close()
 
     def compile(self, spec: Spec, machine: Machine) -> bytes:
         """One kernel's object file."""
         assert self.process.stdin
         assert self.process.stdout
-        assert self.process.stderr
         try:
             pickle.dump((spec, machine), self.process.stdin)
             self.process.stdin.flush()
             return bytes(pickle.load(self.process.stdout))
-        except (EOFError, BrokenPipeError) as error:
-            said = self.process.stderr.read().decode(errors="replace").strip()
+        except (EOFError, BrokenPipeError, pickle.UnpicklingError) as error:  # it has died
+            self.process.wait()
+            self.said.seek(0)
+            said = self.said.read().decode(errors="replace").strip()
             raise CompileError(f"Halide could not compile {spec}: {said}") from error
 
 
@@ -141,12 +156,15 @@ def compile_kernel(spec: Spec, machine: Machine) -> bytes:
 
     made, operands = pipeline(spec, machine)
     name = kernel_name(spec, machine)
-    dots = machine.dots if any(operand.type() == hl.Int(8) for operand in operands) else None
+    of_bytes = any(operand.type() == hl.Int(8) for operand in operands)
+    dots = machine.dots if of_bytes else None
+    rounds = of_bytes and machine.rounds
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel"
-        if dots or any(prefetch.MARK in operand.name() for operand in operands):
+        if dots or rounds or any(prefetch.MARK in operand.name() for operand in operands):
             made.compile_to_llvm_assembly(str(path), operands, name, hl.Target(dots.target if dots else machine.target))
-            return retarget.to_object(prefetch.prefetched(path.read_text()), dots)
+            code = rounding.rounded_at_once(prefetch.prefetched(path.read_text()))
+            return retarget.to_object(code, dots)
         made.compile_to_object(str(path), operands, name, hl.Target(machine.target))
         return path.read_bytes()
 

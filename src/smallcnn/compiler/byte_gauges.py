@@ -16,6 +16,7 @@ from smallcnn.compiler.estimate import FIT, WIDENING, converts
 from smallcnn.compiler.gauges import Arena, Gauges, Weights, program_of
 from smallcnn.compiler.program import Buffer, Step
 from smallcnn.compiler.specs import (
+    MAGIC_BITS,
     Bytes,
     Depthwise,
     Elementwise,
@@ -38,7 +39,7 @@ _NEIGHBOURS, _PLANE, _KERNEL = 7, (12, 28), 3
 _AGAIN = 4
 """Calls of each kernel in a run."""
 _BYTES = Bytes(zero=3)
-_EPILOGUE = (Elementwise("requantize"),)
+_EPILOGUE = (Elementwise("rescale"),)
 
 
 def products_of_bytes(target: Target) -> Gauges:
@@ -110,6 +111,6 @@ def _buffers(weights: Weights, arena: Arena, lanes: int, shapes: list[tuple[int,
         weights.add(random.integers(-127, 128, math.prod(weight)).astype(np.int8), weight),
         weights.add(np.zeros(math.prod(bias), np.int32), bias),
         weights.add(np.full(lanes, 1e-3, np.float32)),
-        weights.add(np.array([0x4B400000], np.int32)),
+        weights.add(np.array([MAGIC_BITS], np.int32)),
         arena.add(math.prod(output), output, "uint8"),
     )

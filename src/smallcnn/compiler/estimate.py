@@ -166,11 +166,15 @@ class Estimator:
             columns, tiles = math.ceil(columns * share), math.ceil(out.pixels / tile.pixels)
         crossing = rows and tile.across and not inner
         extra = fit.table * tile.pixels * reads.table + fit.across * max(0, tile.pixels - _ADDRESSES) * crossing
-        sums = tile.pixels * tile.vectors
+        sums, time = tile.pixels * tile.vectors, 0.0
         start = fit.tile * reads.starts / model.multiply_adds_per_ns + sums * self._end(layer)
         if layer.bytes and not i and not reads.copied and converts(self.machine):
-            vectors = tile.pixels * reads.terms * self._dot(layer) / (max(self._dot(layer), 2) * self.vector)
-            start += fit.converted * vectors / model.loads_per_ns
+            vectors = reads.terms * self._dot(layer) / (max(self._dot(layer), 2) * self.vector)
+            converted = fit.converted * vectors / model.loads_per_ns  # for each pixel
+            if rows:
+                time = share * layer.inputs[0].storage.pixels * converted
+            else:
+                start += tile.pixels * converted
 
         # A tile's weights come from the first level, or the next where they do not fit; at the start of a strip from
         # the level that holds what the kernel keeps; for the first time from the third.
@@ -184,7 +188,7 @@ class Estimator:
         far = source + (tile.vectors * width / self._rate(panel) if panel > room else 0.0)
         usual = self._term(layer, tile, extra, far)
         again = self._term(layer, tile, extra, source + tile.vectors * width / kept)
-        time = strips * columns * tiles * (reads.terms * usual + start)
+        time += strips * columns * tiles * (reads.terms * usual + start)
         time += columns * reads.terms * strips * (again - usual)
         if tile.widened:
             time += columns * strips * fit.converted * tile.vectors * reads.terms / model.loads_per_ns

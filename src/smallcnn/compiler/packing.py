@@ -18,7 +18,7 @@ from smallcnn.compiler.layers import (
     Term,
 )
 from smallcnn.compiler.operands import Constant, Map, Operand, Strides
-from smallcnn.compiler.specs import Machine
+from smallcnn.compiler.specs import MAGIC_BITS, Machine
 from smallcnn.compiler.storage import View, up
 from smallcnn.compiler.winograd import transform
 
@@ -164,4 +164,4 @@ def _term(term: Term) -> Constant:
 
 def _offset(zero: int) -> Constant:
     """The bits of 1.5 * 2**23, less a zero: see `kernels.pipe`."""
-    return Constant.of(np.array([0x4B400000 - zero], np.int32))
+    return Constant.of(np.array([MAGIC_BITS - zero], np.int32))

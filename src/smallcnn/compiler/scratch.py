@@ -1,8 +1,8 @@
-"""Working memory of a kernel, per thread: strips of what its stages compute, a tile of converted bytes, and a panel of
-widened weights.
+"""Working memory of a kernel, per thread: strips of what its stages compute, converted bytes, and a panel of widened
+weights.
 
-Where a level multiplies bytes in another form, a matrix product converts those of a tile of pixels before it adds up
-their products. A layer of many channels has too many for the stack. Within a kernel the stage before converts them.
+Where a level multiplies bytes in another form, a matrix product converts those of a strip, or of a tile of pixels,
+before it adds up their products. Within a kernel the stage before converts them.
 """
 
 import math
@@ -25,17 +25,24 @@ def scratch_bytes(spec: Spec, machine: Machine) -> int:
     match spec:
         case Chain():
             panels = sum(_panel(stage, machine) for stage in (*spec.stages, spec.last))
-            return _chain(spec, machine) + _tile(spec.stages[0], machine) + panels
+            first = spec.stages[0]
+            pixels = (spec.folds[0] + 2) * spec.plane[0]
+            converted = _converted(first, pixels, machine) if isinstance(first, Pointwise) else 0
+            return _chain(spec, machine) + converted + panels
         case Separable():
             sink, window = spec.depthwise.sink, spec.depthwise.window
             size = _size(spec.depthwise, spec, machine)
             return sink.lanes * window.out_width * (spec.rows + 1) * size + _SLACK + _panel(spec, machine)
         case Conv():
-            return _strip(spec, machine) + _tile(spec, machine) + _panel(spec, machine)
+            pixels = spec.rows * spec.window.out_width
+            converted = _converted(spec, pixels, machine) if spec.direct else 0  # else its strip holds them
+            return _strip(spec, machine) + converted + _panel(spec, machine)
         case Winograd():
             return _tiles(spec, machine)
+        case Pointwise():
+            return _converted(spec, spec.tile.pixels, machine) + _panel(spec, machine)
         case _:
-            return getattr(spec, "scratch_bytes", 0) + _tile(spec, machine) + _panel(spec, machine)
+            return getattr(spec, "scratch_bytes", 0)
 
 
 def _tiles(spec: Winograd, machine: Machine) -> int:
@@ -89,15 +96,13 @@ def _size(stage: Conv | Pointwise | Depthwise | Pool, reader: object, machine: M
     return SIZES[stage.sink.number]
 
 
-def _tile(stage: Spec, machine: Machine) -> int:
-    """Bytes of a tile, converted; 0 where the stack holds them."""
-    if not isinstance(stage, Pointwise | Conv) or stage.bytes is None:
-        return 0
-    if isinstance(stage, Conv) and not stage.direct:  # its strip holds them
-        return 0
+def _converted(stage: Pointwise | Conv, pixels: int, machine: Machine) -> int:
+    """Bytes of converted pixels; 0 where the stack holds them."""
     of = stage.bytes
+    if of is None:
+        return 0
     first, *more = _terms(stage, machine)
-    return _kept(of.converted(first, machine) * math.prod(more) * stage.tile.pixels * of.size(machine))
+    return _kept(of.converted(first, machine) * math.prod(more) * pixels * of.size(machine))
 
 
 def _panel(stage: Spec, machine: Machine) -> int:

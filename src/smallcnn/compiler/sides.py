@@ -132,8 +132,8 @@ def sink_of(layer: Layer, lanes: int, groups: int = 1) -> Sink:
                 steps.append(Elementwise("quantize", least, most, number=number))
             case OffGrid():
                 steps.append(Elementwise("dequantize"))
-            case Requantize(large=large):
-                steps.append(Elementwise("requantize", high=float(large)))
+            case Requantize(zero=zero, large=large):
+                steps.append(Elementwise("requantize" if zero else "rescale", high=float(large)))
             case AddBytes(others=others):
                 steps.append(Elementwise("scale"))
                 steps += [Elementwise("term", pitch=view.storage.pitch, number="uint8") for view, _ in others]

@@ -12,6 +12,8 @@ from typing import ClassVar
 from smallcnn.compiler.storage import up
 from smallcnn.ir.types import Grid, Number
 
+MAGIC_BITS = 0x4B400000
+"""The bits of 1.5 * 2**23 as float32, whose unit is 1."""
 RUN = 8
 """Bytes that are converted at once where a table says where they lie."""
 _SLACK = 64  # bytes that the last vector may be read beyond the end
@@ -50,6 +52,11 @@ class Machine:
         Measured on a Zen 4 only."""
         return self.target.startswith("x86-64")
 
+    @property
+    def rounds(self) -> bool:
+        """Whether one instruction rounds floats to whole numbers (`rounding`)."""
+        return self.target.startswith("x86-64")
+
 
 @dataclass(frozen=True)
 class Elementwise:
@@ -57,9 +64,9 @@ class Elementwise:
     "minus" and "from" (the other map; `pitch`), "quantize" (scale and zero; to `number`, between low and high),
     "dequantize" (scale and zero).
 
-    Of whole numbers: "requantize" a sum (multiplier and offset; `high`: it may be beyond 2**22), "scale" bytes (factor
-    and zero), add a "term" (factor and zero, the other bytes; `pitch`), "round" to bytes (offset), "bound" (low, high),
-    "table" (256 bytes).
+    Of whole numbers: "requantize" a sum (multiplier and offset; `high`: it may be beyond 2**22), "rescale" it (the same
+    for a zero of 0), "scale" bytes (factor and zero), add a "term" (factor and zero, the other bytes; `pitch`), "round"
+    to bytes (offset), "bound" (low, high), "table" (256 bytes).
     """
 
     kind: str

@@ -15,7 +15,6 @@ from smallcnn.compiler.kernels.matmul import Product
 from smallcnn.compiler.kernels.pipe import (
     ANY,
     GUARD,
-    MAGIC_BITS,
     SHIFT,
     Pipe,
     constant,
@@ -25,7 +24,7 @@ from smallcnn.compiler.kernels.pipe import (
 )
 from smallcnn.compiler.kernels.rows import Rows
 from smallcnn.compiler.kernels.terms import depth_of, multiplied, number_of
-from smallcnn.compiler.specs import Conv, Machine, Window
+from smallcnn.compiler.specs import MAGIC_BITS, Conv, Machine, Window
 
 
 def conv(spec: Conv, machine: Machine) -> Any:
@@ -128,7 +127,7 @@ def image_rows(pipe: Pipe, spec: Conv) -> Any:
         value = table[at % channels, hl.i32(pixel)]
     else:
         value = hl.f32(pixel) * scale[at] + shift[at]
-        value = hl.u8(rounded(value, hl.i32(MAGIC_BITS))) if of else value
+        value = hl.u8(rounded(value, None if pipe.machine.rounds else hl.i32(MAGIC_BITS))) if of else value
     strip[at, y] = hl.select(inside, multiplied(value, of, pipe.machine), outside)
     strip.align_bounds(i, vector).update(0).vectorize(at, vector, GUARD)
     for start, columns in ((-left, left), (window.width, window.read_width - left - window.width)):

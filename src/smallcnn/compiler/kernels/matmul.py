@@ -80,9 +80,11 @@ class Product:
             out.split(p, strips, p, rows * width, SHIFT if height % rows else EXACT)
         out.split(p, po, pi, self.tile.pixels, SHIFT)
         out.reorder(ci, pi, po, co, g, *([strips] if rows else []))
-        out.vectorize(ci, vector).unroll(ci).unroll(pi)
+        out.vectorize(ci, self.pipe.stored(self.sink, self.tile.vectors)).unroll(ci).unroll(pi)
         self.sum.compute_at(out, po).vectorize(c, vector).unroll(c).unroll(p)
-        self.terms.schedule(self.sum.update(), c, p, g, of=out, tiles=po, lanes=co)
+        self.terms.schedule(self.sum.update(), c, p, g, of=out, lanes=co)
+        if self.terms.staged is not None:
+            self.terms.staged.compute_at(out, strips if rows else po)
         return strips
 
     def finish(self) -> tuple[Any, list[Any]]:

@@ -11,8 +11,6 @@ from smallcnn.ir.types import SIZES, Number
 
 SHIFT, EXACT, GUARD = hl.TailStrategy.ShiftInwards, hl.TailStrategy.RoundUp, hl.TailStrategy.GuardWithIf
 TYPES = {"float32": hl.Float(32), "uint8": hl.UInt(8), "int8": hl.Int(8), "int32": hl.Int(32)}
-MAGIC_BITS = 0x4B400000
-"""The bits of 1.5 * 2**23 as float32."""
 ANY = (hl.Expr(), hl.Expr())
 """A dimension without a border."""
 
@@ -50,6 +48,12 @@ class Pipe:
         """Lanes computed together: a register of the largest of these numbers, if there are as many."""
         vector, size = self.machine.vector, max(SIZES[number] for number in numbers)
         return max(n * vector for n in (1, 2, 4) if n == 1 or (n * size <= 4 and n * vector <= lanes))
+
+    def stored(self, sink: Sink, vectors: int) -> int:
+        """Lanes that follow a register tile's sums together: where x86 and WebAssembly pack bytes, 32 bits of four or
+        two vectors fill one."""
+        together = next(n for n in (4, 2, 1) if vectors % n == 0)
+        return self.machine.vector * (together if sink.number == "uint8" and self.machine.dot == 2 else 1)
 
     def epilogue(self, sink: Sink, like: Callable[[Elementwise], Any]) -> Callable[..., Any]:
         """Turns (sum, lane, *place) into the result; `like(step)` makes a "plus" its operand, shaped as the output."""
@@ -108,8 +112,9 @@ class Pipe:
                 if step.kind == "plus":
                     return lambda v, *place: v + other[place]
                 return lambda v, *place: v - other[place] if step.kind == "minus" else other[place] - v
-            case "requantize":
+            case "requantize" | "rescale":
                 multiplier, offset = self.vector(lanes), self._offset()
+                offset = None if step.kind == "rescale" and self.machine.rounds else offset
                 return lambda v, c, *place: rounded(hl.f32(v) * multiplier[at(c, place)], offset, step.high > 0)
             case "scale":
                 own = self.operand((2,), (1,))
@@ -185,12 +190,18 @@ class Plane:
 
 
 def rounded(steps: Any, offset: Any, large: bool = False) -> Any:
-    """The nearest whole numbers, ties to even, as bytes. The sum with 1.5 * 2**23 has the unit 1, so its bits less its
-    own are the rounded number, if that is below 2**22."""
+    """The nearest whole numbers, ties to even, as bytes; without an offset, of a zero of 0.
+
+    The sum with 1.5 * 2**23 has the unit 1, so its bits less its own are the rounded number, if that is below 2**22;
+    `offset` is its own bits less a zero.
+    """
     if large:
         steps = hl.max(hl.min(steps, hl.f32(2.0**21)), hl.f32(-(2.0**21)))
-    bits = hl.reinterpret(hl.Int(32), hl.strict_float(steps + hl.f32(1.5 * 2**23)))
-    return hl.min(hl.u32(hl.max(bits - offset, 0)), hl.u32(255))
+    if offset is None:
+        whole = hl.i32(hl.round(steps))
+    else:
+        whole = hl.reinterpret(hl.Int(32), hl.strict_float(steps + hl.f32(1.5 * 2**23))) - offset
+    return hl.min(hl.u32(hl.max(whole, 0)), hl.u32(255))
 
 
 def constant(number: Number, value: float) -> Any:

@@ -61,9 +61,14 @@ class Rows:
             out.split(y, strips, inner, rows, SHIFT if self.plane[1] % rows else EXACT)
             within = [inner]
         out.reorder(ci, xi, xo, *within, co, *self.g, *([strips] if rows else []))
-        out.vectorize(ci, vector).unroll(ci).unroll(xi)
+        out.vectorize(ci, self.pipe.stored(self.sink, self.tile.vectors)).unroll(ci).unroll(xi)
         self.sum.compute_at(out, xo).vectorize(c, vector).unroll(c).unroll(x)
-        self.terms.schedule(self.sum.update(), c, x, y, *self.g, of=out, tiles=xo, lanes=co)
+        self.terms.schedule(self.sum.update(), c, x, y, *self.g, of=out, lanes=co)
+        if self.terms.staged is not None:
+            if rows:
+                self.terms.staged.compute_at(out, strips)
+            else:
+                self.feeds = [self.terms.staged]
         self.rows = rows
         return strips
 

@@ -83,15 +83,14 @@ class Terms:
         self.staged[(k, *pixel, *group, *tap)] = multiplied(read(pixel, k, *tap), self.of, machine)
         return hl.i32(self.staged[(at, *pixel, *group, *taps)]) * hl.i32(weight)
 
-    def schedule(self, update: Any, c: Any, pixel: Any, *outer: Any, of: Any, tiles: Any, lanes: Any) -> None:
+    def schedule(self, update: Any, c: Any, pixel: Any, *outer: Any, of: Any, lanes: Any) -> None:
         """A tile of sums in registers: `outer` loops, then terms, pixels, vectors of lanes.
 
-        Bytes are converted for a whole tile, in the loop over `tiles` of the function `of`; weights that are widened,
-        for all tiles of the same `lanes`.
+        Weights that are widened are so for all tiles of the same `lanes` of the function `of`. Where `staged` bytes are
+        converted is the caller's to say.
         """
         (one,) = variables("one")
         if self.staged is not None:
-            self.staged.compute_at(of, tiles)
             width = RUN if self.run == RUN else max(self.dot, 2) * self.vector
             self.staged.vectorize(self.staged.args()[0], width, EXACT)
         if self.tile.widened:
