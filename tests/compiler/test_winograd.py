@@ -1,6 +1,7 @@
 """3x3 convolutions by minimal filtering."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,11 +17,13 @@ from compiled_networks import AnyTask, check, compiled_for, end, model_of
 from networks import random_weights
 from planned_networks import context_of, layers_of
 from smallcnn.compiler import link, space, specs, targets
+from smallcnn.compiler.compiling import compile_file
 from smallcnn.compiler.estimate import Estimator
 from smallcnn.compiler.space import choices
 from smallcnn.compiler.winograd import SIDES, transform
 from smallcnn.image.fit import Preprocessing
 from smallcnn.ir.builder import Builder
+from smallcnn.ir.types import Grid
 from smallcnn.model.model import Model
 
 SIZE = 3
@@ -103,6 +106,24 @@ def test_a_sum_follows(monkeypatch):
     check(graph, parts)
 
 
+def test_a_number_far_above_its_neighbours_is_compiled_without(tmp_path, capsys):
+    """Each output of a tile is a sum of all its numbers, so a large one's rounding is in those too that do not read it;
+    bounded outputs show it."""
+    g = Builder(input=(28, 28, 3))
+    x = g.activation(g.conv(g.input, 64), "relu")
+    x = g.activation(g.conv(x, 64, kernel=3, padding=1), "relu6")
+    graph, _ = end(g, g.max_pool(x, kernel=4, stride=4, padding=0))
+    model = model_of(graph)
+    weights = dict(model.weights)
+    weights["conv1.bias"] = np.ones(64, np.float32)
+    weights["conv1.weight"][0], weights["conv1.bias"][0] = np.array([5e9, 0, 0])[:, None, None], -4.9e9  # at white
+    model = replace(model, weights=weights, preprocessing=Preprocessing((28, 28), (0.0,) * 3, (1.0,) * 3))
+    made = compile_file(model, tmp_path / "one.so", threads=1)
+    assert not any(isinstance(call.spec, specs.Winograd) for call in made.plan)
+    assert made.error < 1e-5
+    assert "with fast 3x3 convolutions" in capsys.readouterr().err
+
+
 def large_block():
     g = Builder(input=(56, 56, 3))
     x = g.activation(g.conv(g.input, 64), "relu")
@@ -169,18 +190,22 @@ def test_bytes_are_the_definitions(plane, channels, padding, asymmetric, tiles, 
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_the_largest_bytes_and_weights_do_not_overflow(level, monkeypatch):
-    """All bytes 255, all weights 127 or -127, as many channels as are allowed, and no more."""
+@pytest.mark.parametrize(
+    ("number", "least", "largest", "most"), [("int8", -127, 127, 1824), ("uint8", 0, 255, 912)], ids=["int8", "uint8"]
+)
+def test_the_largest_bytes_and_weights_do_not_overflow(number, least, largest, most, level, monkeypatch):
+    """All bytes 255, all weights of a filter the least or the largest, as many channels as are allowed, and no more."""
     if not targets.runs_here(targets.parse(level)):
         pytest.skip("the level is not of this machine")
     forced(monkeypatch, min(SIDES))
-    for channels, allowed in ((1824, True), (1840, False)):
+    for channels, allowed in ((most, True), (most + 16, False)):
         g = Builder(input=(4, 4, 3))
         x = layer(g, g.quantize(g.input, "uint8", scale=0.02, zero=0), channels, scale=1e-6)
-        graph = g.graph({"codes": layer(g, x, 16, kernel=3, padding=1, scale=1e6)}, features=x, name="large")
+        x = g.conv(x, 16, kernel=3, padding=1, number=number, grid=Grid((0.01,) * 16, (0,) * 16))
+        graph = g.graph({"codes": g.quantize(x, "uint8", scale=1e-3, zero=0)}, features=x, name="large")
         weights = random_weights(graph)
-        signs = np.where(np.arange(16) % 2, -127, 127).astype(np.int8)
-        weights["conv2.weight"] = np.broadcast_to(signs[:, None, None, None], (16, channels, 3, 3)).copy()
+        filters = np.where(np.arange(16) % 2, least, largest).astype(number)
+        weights["conv2.weight"] = np.broadcast_to(filters[:, None, None, None], (16, channels, 3, 3)).copy()
         weights["conv1.bias"] = np.full(channels, 2**20, np.int32)
         model = Model(graph, weights, AnyTask(), Preprocessing((4, 4)))
         made = compiled_for(level, model)

@@ -32,7 +32,7 @@ class _Command(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Puts the default budget where --tune has none."""
-        pairs = zip(args, [*args[1:], ""], strict=True)
+        pairs = zip(args, [*args, ""][1:], strict=True)
         alone = [word == "--tune" and not _NUMBER.fullmatch(following) for word, following in pairs]
         return super().parse_args(
             ctx, [f"--tune={SECONDS:g}" if one else word for word, one in zip(args, alone, strict=True)]

@@ -31,6 +31,8 @@ _SOURCES = (
     *("targets.py", "winograd.py", "zig.py"),
 )
 
+_DIGEST = hashlib.sha256().digest_size
+
 Report = Callable[[int, int], None]
 
 
@@ -60,7 +62,7 @@ def build(
     """
     folder = cache_folder() / "kernels" / version()
     wanted = {kernel_name(spec, machine): spec for spec in specs}
-    found = {name: content for name in wanted if (content := recalled(folder / f"{name}.o"))}
+    found = {name: content for name in wanted if (content := _checked(recalled(folder / f"{name}.o")))}
     waiting: queue.SimpleQueue[tuple[str, Spec]] = queue.SimpleQueue()
     missing = [item for item in wanted.items() if item[0] not in found]
     for item in missing:
@@ -78,7 +80,7 @@ def build(
                     except queue.Empty:
                         return
                     found[name] = worker.compile(spec, machine)
-                    keep(folder / f"{name}.o", found[name])
+                    keep(folder / f"{name}.o", found[name] + hashlib.sha256(found[name]).digest())
                     report(len(found), len(wanted))
         except BaseException as error:
             errors.append(error)
@@ -91,6 +93,12 @@ def build(
     if errors:
         raise errors[0]
     return Built({name: found[name] for name in wanted if name in found}, cached)
+
+
+def _checked(stored: bytes | None) -> bytes | None:
+    """An object file that was kept with its hash; None if either is damaged."""
+    content, digest = (stored or b"")[:-_DIGEST], (stored or b"")[-_DIGEST:]
+    return content if content and hashlib.sha256(content).digest() == digest else None
 
 
 def sources() -> list[Path]:
@@ -142,8 +150,8 @@ class _Worker:
         except (EOFError, BrokenPipeError, pickle.UnpicklingError) as error:  # it has died
             self.process.wait()
             self.said.seek(0)
-            said = self.said.read().decode(errors="replace").strip()
-            raise CompileError(f"Halide could not compile {spec}: {said}") from error
+            said = self.said.read().decode(errors="replace").strip().splitlines() or ["its process has ended"]
+            raise CompileError(f"Halide could not compile a {type(spec).__name__}: {said[-1]}") from error
 
 
 def compile_kernel(spec: Spec, machine: Machine) -> bytes:

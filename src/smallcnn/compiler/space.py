@@ -106,7 +106,8 @@ def _minimal(layers: Sequence[Layer], context: Context) -> bool:
     if more or not first.small_filters or first.inputs[0].channels < context.vector:
         return False
     if first.bytes:
-        most = 9 * first.inputs[0].channels * 255 * (255 if first.bytes.weight_zero else 128)
+        weight = 128 if (first.bytes.weight, first.bytes.weight_zero) == ("int8", 0) else 255
+        most = 9 * first.inputs[0].channels * 255 * weight
         return first.bytes.dot(context.machine) == 2 and 4 * most < 2**31
     return context.machine.prefetches and not context.compact
 
