@@ -134,6 +134,12 @@ def test_bad_input_is_one_line_each(photos, tmp_path):
     model = artifact()
     with pytest.raises(FileError, match=r"name ends in \.safetensors"):
         quantize(model, photos, tmp_path / "q.onnx")
+    save(model, tmp_path / "m.safetensors")
+    with pytest.raises(FileError, match=r"m\.safetensors: would replace the file that it is made from"):
+        quantize(tmp_path / "m.safetensors", photos, tmp_path / "m.safetensors")
+    endless = replace(model, weights={name: value * np.float32(1e20) for name, value in model.weights.items()})
+    with pytest.raises(GraphError, match="gives numbers that are not finite"):
+        quantize(endless, photos, out)
     black = tmp_path / "black"
     black.mkdir()
     with pytest.raises(ImageError, match="no images"):

@@ -11,6 +11,7 @@
             ImageError       an image that cannot be decoded
             WriteError       a file that cannot be written: no permission, disk full
         DataError            a data set that cannot be used or does not fit the model
+        LostProcess          another process of a run that has ended or does not answer
         MissingExtra         a missing optional dependency; names the extra to install
 
 Any other exception raised by the library is a bug.

@@ -17,7 +17,7 @@ from smallcnn.model.kinds import KINDS, check_kind
 from smallcnn.model.model import Model
 from smallcnn.model.shipped import located
 from smallcnn.reference.initial import initial_weights
-from smallcnn.system.files import check_writable
+from smallcnn.system.files import check_suffix, check_writable
 from smallcnn.tasks.classification import Classification
 from smallcnn.tasks.detection import Detection
 from smallcnn.transform.limits import Limits, limited
@@ -37,7 +37,7 @@ def init(
     Options that are None take the network's own values. Raises GraphError for an invalid network, FileError if the file
     cannot be written.
     """
-    out = _ending(out, ".safetensors", "a model file")
+    out = check_suffix(out, ".safetensors", "a model file")
     common = {"resolution": resolution, "classes": classes, "channels": channels}
     graph = zoo.parse(model).build(**{name: value for name, value in common.items() if value is not None})
     objects = object_classes(graph)
@@ -63,7 +63,7 @@ def export(
     """
     from smallcnn import onnx
 
-    out = _ending(out, ".onnx", "an ONNX file")
+    out = check_suffix(out, ".onnx", "an ONNX file")
     if not isinstance(file, Model):
         file = located(file)
         if not KINDS[check_kind(file)].trainable:
@@ -73,10 +73,3 @@ def export(
     if limits is not None:
         file = replace(file, graph=limited(file.graph, limits))
     return onnx.export(file, out, probabilities=probabilities)
-
-
-def _ending(path: str | Path, suffix: str, what: str) -> Path:
-    path = Path(path)
-    if path.suffix.lower() != suffix:
-        raise FileError(f"{path}: {what}'s name ends in {suffix}")
-    return path

@@ -23,13 +23,13 @@ from smallcnn.model import store
 from smallcnn.model.facts import TrainedOn
 from smallcnn.model.kinds import read
 from smallcnn.model.model import Model
-from smallcnn.system.files import check_writable
+from smallcnn.system.files import check_apart, check_writable
 from smallcnn.tasks.attributes import Attributes
 from smallcnn.tasks.classification import Classification
 from smallcnn.tasks.detection import Detection, answers_of
 from smallcnn.tasks.ending import PRESENT
 from smallcnn.tasks.matching import found_by_both
-from smallcnn.tasks.metrics import predicted, scores
+from smallcnn.tasks.metrics import predicted, scores, title
 from smallcnn.tasks.task import Outputs, Task
 from smallcnn.transform.quantize import Report, Settings, without_integer_form, worst
 from smallcnn.transform.quantize import quantize as quantized
@@ -98,6 +98,8 @@ def quantize(
     out = Path(out)
     if out.suffix.lower() != ".safetensors":
         raise FileError(f"{out}: a quantized model's name ends in .safetensors; `smallcnn export` turns it into ONNX")
+    if not isinstance(file, Model):
+        check_apart(out, file)
     model = file if isinstance(file, Model) else read(file)
     store.check_finite(model, model.graph.name)
     check_writable(out)
@@ -265,17 +267,11 @@ def _problem(found: Quantized, max_drop: float) -> str | None:
     if found.drop is not None and found.before is not None and found.after is not None:
         if found.drop <= max_drop:
             return None
-        name = _IN_WORDS.get(found.score or "", (found.score or "").replace("_", " "))
-        return (
-            f"{name} drops from {found.before:.1%} to {found.after:.1%}, by {found.drop:.1f} points; "
-            f"at most {max_drop:g} are allowed"
-        )
+        fall = f"from {found.before:.1%} to {found.after:.1%}, by {found.drop:.1f} points"
+        return f"{title(found.score or '')} drops {fall}; at most {max_drop:g} are allowed"
     if 100 * found.agreement >= LEAST_AGREEMENT:
         return None
     return f"only {found.agreement:.1%} of the answers agree with the float network's, not {LEAST_AGREEMENT:g} %"
-
-
-_IN_WORDS = {"top1": "top-1"}
 
 
 def _advice(found: Quantized, mixed: bool) -> str:

@@ -173,6 +173,7 @@ def test_class_names_are_text(smallcnn, model, tmp_path):
     [
         (["--save", "x.safetensors"], "--save needs a change to save"),
         (["--save", "x.onnx", "--calibrate"], "ends in .safetensors"),
+        (["--out", "photo.jpg"], "photo.jpg: a report's name ends in .html"),
         (["--out", "nowhere/page.html"], "cannot write nowhere/page.html"),
         (["--part", "test"], "has no split 'test'"),
     ],

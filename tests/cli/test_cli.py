@@ -214,6 +214,9 @@ def test_every_synonym_is_a_command_that_parses():
     (["predict", "m.onnx"], "no IMAGE given"),
     (["bench", "nowhere.onnx"], "no such file"),
     (["export", "nowhere.safetensors", "--out", "x.txt"], "an ONNX file's name ends in .onnx"),
+    (["train", MODEL, "--data", "", "--out", "x"], "an argument is empty"),
+    (["compile"], "Missing argument FILE"),
+    (["predict", "m.onnx", "a.jpg", "--coco", "a.jpg"], "a.jpg: a COCO file's name ends in .json"),
 ])  # fmt: skip
 def test_wrong_values(refused, args, says, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

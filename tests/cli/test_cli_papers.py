@@ -60,6 +60,7 @@ def test_page_and_plot(smallcnn, tmp_path):
 @pytest.mark.parametrize(("args", "says"), [
     (["mobilenet_v1.t44"], "no table 'mobilenet_v1.t44'; closest: mobilenet_v1.t4"),
     (["nasnet", "--png", "papers.jpg"], "papers.jpg: a plot's name ends in .png, .svg or .pdf"),
+    (["nasnet", "--html", "papers.txt"], "papers.txt: a page's name ends in .html"),
     (["nasnet", "--html", "missing/papers.html"], "cannot write missing/papers.html"),
 ])  # fmt: skip
 def test_mistakes_are_one_line(smallcnn, monkeypatch, tmp_path, args, says):

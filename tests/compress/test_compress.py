@@ -216,6 +216,8 @@ def test_the_command_prints_the_contract(photos, tmp_path, smallcnn, refused):
     ]  # fmt: skip
     assert refused(*call).startswith("no step of compression")
     assert "give one of them" in refused(*call, "--prune", "0.5x", "--latency", "1ms")
+    assert "takes no --sparse" in refused(*call, "--sparse", "0.5", "--size", "9kB")
+    assert "with zeros, give bits" in refused(*call, "--sparse", "0.5", "--share", "9kB")
     assert refused(*call, "--share", "4bit", "--criterion", "norm").startswith("--criterion is for removing channels")
     assert refused(*call, "--share", "4bit", "--step", "8").startswith("--step is for removing channels")
     assert refused(*call, "--int8", "--rounds", "2") == "--rounds is for --prune, --parameters, --latency or --sparse"

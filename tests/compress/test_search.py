@@ -1,6 +1,7 @@
 """`smallcnn compress` given only a size or a time: which combinations are tried, what is chosen, resuming, the gate."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -68,6 +69,9 @@ def test_the_clock(photos, tmp_path, monkeypatch):
     assert watch.milliseconds(int8) == watch.known(structure(int8.graph)) == 2.0  # of the same shapes: not timed again
     assert watch.milliseconds(model) == 4.0
     assert Clock(model, tmp_path).milliseconds(int8) == 2.0  # kept
+    for text in ("{", "[]", '{"cpu": 1}'):  # damaged, or of another version
+        (tmp_path / clock_module.FILE).write_text(text)
+        assert Clock(model, tmp_path).known(structure(int8.graph)) is None
 
 
 def network(width=16):
@@ -143,6 +147,7 @@ def test_what_is_not_good_enough_is_not_written(photos, tmp_path, clock, monkeyp
     assert not out.exists()
     first = len(made)
     assert first
+    shutil.copytree(out.with_name("out_steps"), tmp_path / "kept")
     with pytest.raises(DataError, match=r"another run \(search differ"):
         search(model, photos, out, **how | {"size": 10**4})
     found = search(model, photos, out, **how, anyway=True)
@@ -150,6 +155,11 @@ def test_what_is_not_good_enough_is_not_written(photos, tmp_path, clock, monkeyp
     assert clock(load(out)) <= latency.amount
     assert {trial.epochs for trial in found.trials} == {0, 1}
     assert load(out).facts["compressed"]["from"] == "small"
+    for text in ("{", "[]", '{"a": 1}', '{"a": {"row": {}}}'):  # damaged, or of another version: made again
+        shutil.copytree(tmp_path / "kept", out.with_name("out_steps"), dirs_exist_ok=True)
+        for name in ("trials.json", "rows.json"):
+            (out.with_name("out_steps") / name).write_text(text)
+        assert search(model, photos, out, **how, anyway=True).trials == found.trials
 
 
 def test_bad_input_is_one_line(photos, tmp_path, clock):

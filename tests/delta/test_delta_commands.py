@@ -42,6 +42,15 @@ def test_keys(files, smallcnn, refused):
     assert (files / "mine.key").read_bytes() == secret
 
 
+def test_an_update_replaces_no_model(files, refused):
+    old = (files / "3.safetensors").read_bytes()
+    call = ("delta", "3.safetensors", "4.safetensors", "--out")
+    assert refused(*call, "3.safetensors") == "3.safetensors: an update's name ends in .delta"
+    assert (files / "3.safetensors").read_bytes() == old
+    (files / "4.delta").rename(files / "old.delta")
+    assert "would replace the file" in refused("delta", "old.delta", "4.safetensors", "--out", "old.delta")
+
+
 def test_an_update(files, smallcnn):
     code, out, _ = smallcnn(
         "delta", "3.safetensors", "5.safetensors", "--out", "x.delta", "--from-version", 3, "--to-version", 5, "--json"

@@ -309,6 +309,27 @@ def test_a_gather_that_is_a_shuffle():
     assert kinds(graph)[1] == "shuffle"
 
 
+def test_a_shuffle_before_a_mean():
+    """The mean is a vector, whose channels cannot be shuffled: those of the map are."""
+    stored = {"i": np.arange(4).reshape(2, 2).T.reshape(-1), "k": random(4, 4, 1, 1)}
+    mean = node("GlobalAveragePool", "a", "b")
+    graph = checked(
+        model(
+            node("Gather", "s i", "a", axis=1), mean, node("Conv", "b k", "c"), node("Mul", "s c", "m"), stored=stored
+        ),
+        SHAPE,
+    )
+    assert kinds(graph)[1:3] == ["shuffle", "global_pool"]
+
+
+def test_a_constant_per_channel_of_one_pixel():
+    stored = {"k": random(4, 4, 1, 1), "u": random(1, 4, 1, 1)}
+    pooled = node("GlobalAveragePool", "s", "a")
+    checked(
+        model(pooled, node("Conv", "a k", "b"), node("Add", "b u", "c"), node("Mul", "s c", "m"), stored=stored), SHAPE
+    )
+
+
 def test_every_other_channel_and_backwards():
     every = {"a": np.array([3]), "b": np.array([-(2**63)]), "c": np.array([1]), "d": np.array([-1])}
     checked(model(node("Slice", "s a b c d", "m"), stored=every), SHAPE)

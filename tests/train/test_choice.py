@@ -53,7 +53,7 @@ def speeds(monkeypatch):
     made = []
 
     def are(rates):
-        def measured(computations, module, size, device, batch, ranks):
+        def measured(computations, module, size, batch, ranks):
             made.append(([*computations], batch))
             return [rates[one] for one in computations]
 
@@ -224,7 +224,7 @@ def test_rates_are_of_the_fastest_timed_step_and_steps_alternate(monkeypatch):
     monkeypatch.setattr(trial.time, "perf_counter", lambda: Clocked.now)
     Clocked.log.clear()
     pair = [Clocked("a", [0.25, 4.0, 2.0, 3.0]), Clocked("b", [8.0, 8.0, 9.0, 9.0])]
-    found = trial.rates(pair, to_module(tiny()), (8, 8, 3), CPU, 16, Ranks())
+    found = trial.rates(pair, to_module(tiny()), (8, 8, 3), 16, Ranks())
     assert found == [16 / 2.0, 16 / 8.0], "the first step is not timed"
     assert Clocked.log == [("a", 16), ("b", 16)] * 4
 
@@ -234,7 +234,7 @@ def rated(out):
     trial.time = SimpleNamespace(perf_counter=lambda: Clocked.now)
     with joined("cpu") as (ranks, _):
         clocked = Clocked("a", [5.0, 2.0 + ranks.number, 1.0 + ranks.number, 3.0])
-        rates = trial.rates([clocked], to_module(tiny()), (8, 8, 3), CPU, 16, ranks)
+        rates = trial.rates([clocked], to_module(tiny()), (8, 8, 3), 16, ranks)
         (out / f"rates{ranks.number}").write_text(str(rates))
 
 
@@ -280,7 +280,7 @@ def test_a_trial_leaves_no_trace(computation):
     torch.manual_seed(5)
     wanted = torch.rand(3)
     torch.manual_seed(5)
-    assert trial.rates([computation], module, (8, 8, 3), CPU, 4, Ranks())[0] > 0
+    assert trial.rates([computation], module, (8, 8, 3), 4, Ranks())[0] > 0
     assert torch.equal(torch.rand(3), wanted), "random numbers continue where they were"
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
     assert all(parameter.grad is None for parameter in module.parameters())

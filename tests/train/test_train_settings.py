@@ -38,6 +38,18 @@ def start():
     return Model(made.graph, made.weights, made.task, Preprocessing((32, 32), crop=1.0), made.facts)
 
 
+@pytest.mark.parametrize("changes", [{"batch_size": 8, "accumulate": 8}, {"batch_size": 3, "accumulate": 3}])
+def test_parts_of_one_image_are_refused(photos, tmp_path, changes):
+    with pytest.raises(DataError, match="leave one to a part, and batch norm needs two"):
+        train(tiny(), photos, tmp_path / "run", recipe=QUICK, **changes)
+
+
+def test_a_run_is_not_resumed_on_images_that_are_prepared_differently(photos, tmp_path):
+    train(tiny(), photos, tmp_path, recipe=QUICK)
+    with pytest.raises(DataError, match="cannot resume with other settings: the images are prepared differently"):
+        train(tiny(), photos, tmp_path, recipe=QUICK, fit="letterbox", resume=True)
+
+
 def test_an_average_is_what_its_formula_says():
     module = to_module(tiny())
     average = Average(module, 0.5)

@@ -62,6 +62,23 @@ def test_copies_change_no_answer(function):
         np.testing.assert_array_equal(copied.weights["stem.weight"][alive], weights["stem.weight"][alive])
 
 
+def test_constants_of_a_depthwise_layer_are_not_moved_past_a_border():
+    """At a border, a padded window holds zeros beside them."""
+    g = Builder(input=(9, 9, 3))
+    x = g.activation(g.conv(g.input, 8, kernel=3, bias=True, name="stem"), "relu6", name="stem_act")
+    x = g.activation(g.depthwise(x, kernel=3, bias=True, name="depthwise"), "relu6", name="depthwise_act")
+    x = g.conv(x, 6, kernel=3, bias=True, name="last")
+    graph = g.graph(g.flatten(x, name="flat"), features=x, name="bordered")
+    weights = separable()[1] | {
+        name: value for name, value in networks.random_weights(graph).items() if name.startswith("last")
+    }
+    weights = {name: weights[name] for name in graph.weights}
+    images = networks.images(graph, 4)
+    copied = with_copies(graph, weights, found(graph, weights, images), ())
+    want, got = (floating.answer(graph, values, images) for values in (weights, copied.weights))
+    np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * np.abs(want).max())
+
+
 def test_numbers_that_are_apart_change_no_answer_inside_the_bounds():
     graph, weights = separable("relu")
     weights["stem.bias"] = np.where(weights["stem.bias"] > 0, 50, weights["stem.bias"])

@@ -286,10 +286,15 @@ def test_short_biases():
     assert not (short.view(np.uint32) & 0x1FFF).any()
 
 
-@pytest.mark.parametrize("text", ["", "5", "bit", "0bit", "9bit", "-5bit", "500", "0kB", "5 bytes"])
+@pytest.mark.parametrize("text", ["", "5", "bit", "0bit", "9bit", "-5bit", "5.5bit", "500", "0kB", "5 bytes"])
 def test_text_that_asks_for_no_sharing(text):
     with pytest.raises(DataError):
         Sharing.parse(text)
+
+
+def test_a_budget_of_bytes_takes_no_zeros():
+    with pytest.raises(DataError, match="with zeros, give bits"):
+        Sharing.parse("500kB", zeros=0.5)
 
 
 def test_text_that_asks_for_sharing():

@@ -110,7 +110,7 @@ def _kind(graph: Graph, node: Node) -> Kind:
         return "batch norms"
     if isinstance(node.op, ops.Dense):
         return "dense layers"
-    depthwise = isinstance(node.op, ops.Conv) and node.op.is_depthwise(*graph.input_shapes(node))
+    depthwise = graph.is_depthwise(node)
     return "depthwise convolutions" if depthwise else "convolutions"
 
 

@@ -131,7 +131,7 @@ def command(
 
 def _check(saved: Path | None, out: Path | None, changed: bool) -> None:
     """Raises the errors that would otherwise come after the work."""
-    from smallcnn.system.files import check_writable
+    from smallcnn.system.files import check_suffix, check_writable
 
     if saved and not changed:
         raise SmallcnnError("--save needs a change to save: --resolution, --reestimate or --calibrate")
@@ -139,6 +139,8 @@ def _check(saved: Path | None, out: Path | None, changed: bool) -> None:
         raise SmallcnnError(f"{saved}: --save writes a model file, whose name ends in .safetensors")
     if out:
         require("a page with plots", "train", "matplotlib")
+    if out:
+        check_suffix(out, ".html", "a report")
     for path in filter(None, (saved, out)):
         check_writable(path)
 

@@ -188,7 +188,7 @@ def command(
     warn_untrained(model.facts)
     if shown:
         if steps or out:
-            raise DataError("--sensitivity writes no model file; it takes no --out and no budget")
+            raise DataError("--sensitivity and --plot write no model file; they take no --out and no budget")
         _sensitivity(
             model, data, plot, json_, root=root, criterion=criterion, seed=seed, device=device, threads=threads,
             workers=workers,
@@ -250,8 +250,10 @@ def _after_pruning(
 
     if len([one for one in (share, size, hashed, product) if one is not None]) > 1:
         raise DataError("--share, --size, --hashed and --product are ways to share weights; give one of them")
-    if hashed is not None and sparse is not None:
+    if sparse is not None and hashed is not None:
         raise DataError("--hashed leaves no weight zero; it takes no --sparse")
+    if sparse is not None and size is not None:
+        raise DataError("--size chooses zeros and shared weights itself; it takes no --sparse")
     steps: list[Step] = []
     if low_rank is not None:
         steps.append(LowRank(share=low_rank, epochs=epochs))

@@ -33,7 +33,7 @@ COMMANDS = {
     "evaluate": "Measure the accuracy of a model file on labelled images.",
     "analyze": "Find a network's errors, its calibration and its accuracy at other input sizes.",
     "quantize": "Turn a model file into an int8 network, and prove its accuracy.",
-    "compress": "Remove channels of a model file, and prove its accuracy.",
+    "compress": "Make a model file smaller or faster, and prove its accuracy.",
     "predict": "Label images.",
     "export": "Turn a model file into ONNX.",
     "compile": "Turn a model file into one native file without dependencies.",
@@ -64,8 +64,11 @@ SYNONYMS = {
 }  # fmt: skip
 """Words that users of other tools type -> what to type after `smallcnn`."""
 
-_NO_MEMORY = ("can't allocate memory", "out of memory", "failed to allocate memory", "bad allocation", "bad_alloc")
-"""Messages of torch and ONNX Runtime in exceptions other than MemoryError."""
+_NO_MEMORY = (
+    *("can't allocate memory", "out of memory", "failed to allocate memory", "bad allocation", "bad_alloc"),
+    *("failed to map segment", "mprotect failed"),
+)
+"""Messages of torch, ONNX Runtime, Halide and the loader of libraries in exceptions other than MemoryError."""
 
 
 class _Lazy(click.Group):
@@ -102,9 +105,10 @@ class _Lazy(click.Group):
 def root() -> None:
     """Turn a folder of images and a device budget into a small CNN that runs in real time on a CPU.
 
-    MODEL is a name from `smallcnn list` with its options: mobilenet_v1:width=0.5. SOURCE is a folder with one
-    sub-folder per class or a table of attributes, an .npz file or a named set (digits). FILE is a model file:
-    .safetensors, .onnx, or compiled (.so, .dll).
+    MODEL is a name from `smallcnn list` with its options: mobilenet_v1:width=0.5. SOURCE is labelled images:
+    a folder with one sub-folder per class or a table of attributes, such a folder as .zip or .tar, an .npz file,
+    annotations of boxes, shards, or a named set (digits). FILE is a model file: .safetensors, .onnx, or compiled (.so,
+    .dll).
     """
 
 
@@ -163,6 +167,8 @@ def _main(args: list[str] | None) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # for a console that cannot show a letter of a label
     try:
+        if "" in (sys.argv[1:] if args is None else args):
+            raise SmallcnnError("an argument is empty; a variable that is not set?")
         with _notes_shown_once():
             code = root.main(args, prog_name="smallcnn", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)

@@ -20,7 +20,8 @@ def data(use: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     return click.option("--data", required=True, metavar="SOURCE", help=use)
 
 
-labelled = data("labelled images: folder, .npz or named set")
+LABELLED = "labelled images: folder, archive, .npz, annotations, shards or named set"
+labelled = data(LABELLED)
 as_json = click.option("--json", "json_", is_flag=True, help="print JSON instead of text")
 engine = click.option(
     "--engine",

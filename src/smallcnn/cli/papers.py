@@ -8,6 +8,7 @@ import click
 
 from smallcnn.cli.options import as_json
 from smallcnn.cli.show import print_json, table
+from smallcnn.system.files import check_suffix
 
 if TYPE_CHECKING:
     from smallcnn.papers import Comparison
@@ -30,6 +31,8 @@ def command(name: str, json_: bool, html: Path | None, png: Path | None) -> None
     """
     from smallcnn import papers
 
+    if html:
+        check_suffix(html, ".html", "a page")
     compared = papers.compare(papers.tables(name))
     if png:
         from smallcnn.report import charts

@@ -11,7 +11,7 @@ from smallcnn.cli import options
 from smallcnn.cli.show import print_json, progress, remark, say, warn_untrained
 from smallcnn.errors import AnswerError, FileError, ImageError
 from smallcnn.system.escape import escaped
-from smallcnn.system.files import check_regular
+from smallcnn.system.files import check_regular, check_suffix
 
 
 @click.command("predict")
@@ -79,6 +79,8 @@ def command(
 
     if json_ and csv_:
         raise click.UsageError("--json and --csv cannot be combined")
+    if coco:
+        check_suffix(coco, ".json", "a COCO file")
     file, images = _arguments(file, images)
     net = runtime.open(file, engine=engine, threads=threads, limits=Limits(threshold, overlap, most))
     if str(file) == shipped.DEFAULT:
@@ -124,7 +126,7 @@ def _arguments(file: Path | None, images: tuple[Path, ...]) -> tuple[Path, tuple
 
     if file is None:
         raise click.UsageError("no IMAGE given")
-    alone = not images and file.suffix.lower() not in KINDS and str(file) != shipped.DEFAULT
+    alone = file.is_dir() or (not images and file.suffix.lower() not in KINDS and str(file) != shipped.DEFAULT)
     if alone and not file.exists():
         raise FileError(f"{file}: no such file")
     if file.suffix.lower() in SUFFIXES or alone:

@@ -59,9 +59,11 @@ def command(
     attributes, or a detector's AP. Without labels that fit the network, at least 90 % of the answers must be the same.
     """
     from smallcnn.model.kinds import read
+    from smallcnn.model.shipped import located
     from smallcnn.quantizing import quantize
     from smallcnn.transform.quantize import Settings
 
+    file = located(file)
     model = read(file)
     warn_untrained(model.facts)
     with progress("decoding") as report:
@@ -93,6 +95,8 @@ def layers(found: "Quantized") -> list[dict[str, Any]]:
 
 
 def _print(found: "Quantized") -> None:
+    from smallcnn.system.words import several
+    from smallcnn.tasks.metrics import title
     from smallcnn.transform.quantize import worst
 
     by_layer = {layer.layer: layer for layer in found.report.layers}
@@ -106,6 +110,6 @@ def _print(found: "Quantized") -> None:
     if found.kept_float:
         say(f"in float: {', '.join(found.kept_float)}")
     if found.before is not None and found.after is not None:
-        name = {"top1": "top-1"}.get(found.score or "", (found.score or "").replace("_", " "))
-        say(f"{name} {found.before:.2%} before, {found.after:.2%} after, on {found.judged} images ({found.part})")
-    say(f"agreement with the float network {found.agreement:.2%}")
+        scores = f"{title(found.score or '')} {found.before:.2%} before, {found.after:.2%} after"
+        say(f"{scores}, on {found.judged} images ({found.part})")
+    say(f"agreement with the float network {found.agreement:.2%} on {several(found.judged, 'image')}")

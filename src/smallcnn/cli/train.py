@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_h
 import click
 
 from smallcnn.cli.options import (
+    LABELLED,
     as_json,
     columns,
     completed,
@@ -96,9 +97,7 @@ def _shown(value: Any) -> str:
 
 @click.command("train")
 @click.argument("model", required=False, shell_complete=completed(models))
-@click.option(
-    "--data", metavar="SOURCE", help="labelled images: folder, archive, .npz, annotations, shards or named set"
-)
+@click.option("--data", metavar="SOURCE", help=LABELLED)
 @click.option(
     "--task",
     type=click.Choice(["classification", "attributes", "detection"]),
@@ -187,7 +186,10 @@ def command(
     if resume and network is None:
         if chosen or task or columns or resolution or fit or groups or recipe != "auto":
             raise SmallcnnError("--resume takes its settings from the run; give no others, or give all of them")
-        result = run.resume(out, data=data, root=root, teacher=teacher, device=device, threads=threads, workers=workers)
+        result = run.resume(
+            out, data=data, root=root, teacher=teacher and located(teacher), device=device, threads=threads,
+            workers=workers,
+        )  # fmt: skip
     elif network is None or data is None:
         missing = "MODEL or --from FILE" if network is None else "--data SOURCE"
         raise SmallcnnError(f"train needs {missing} (or --resume without MODEL, to resume the run in --out)")

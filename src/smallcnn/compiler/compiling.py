@@ -5,11 +5,11 @@ compile_file(model, "model.wasm", target="wasm")
 """
 
 import math
-import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from secrets import token_hex
 
 import numpy as np
 
@@ -117,7 +117,7 @@ def compile_file(
     if kind not in (".so", ".dll") or not targets.runs_here(made_for):
         link.write(made.program, out, prefix)
         return made
-    temporary = out.with_name(f".{out.stem}.{os.getpid()}{kind}")
+    temporary = out.with_name(f".{out.stem}.{token_hex(4)}{kind}")
     try:
         if twin := telling(model.graph, answer):
             other = replace(model, graph=twin)

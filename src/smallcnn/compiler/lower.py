@@ -80,7 +80,7 @@ class _Lowering:
                 self.pieces[node.name] = self.rows(node.inputs[0])
             case ops.Detect() | ops.Count():
                 self._found(node)
-            case ops.Conv() as op if op.is_depthwise(*self.graph.input_shapes(node)) and op.out == op.groups:
+            case ops.Conv() as op if self.graph.is_depthwise(node) and op.out == op.groups:
                 self._per_channel(node)
             case ops.Conv() | ops.Dense():
                 self._matrix(node)
@@ -209,9 +209,7 @@ class _Lowering:
         """Lanes that a result is expected to need before its layer is known: grouped convolutions round every group
         up; layers that treat all lanes alike keep them."""
         views = (ops.Concat, ops.Slice, ops.Shuffle, ops.Input, ops.Dense)
-        while not isinstance(node.op, (ops.Conv, *views)) or (
-            isinstance(node.op, ops.Conv) and node.op.is_depthwise(*self.graph.input_shapes(node))
-        ):
+        while not isinstance(node.op, (ops.Conv, *views)) or self.graph.is_depthwise(node):
             node = self.graph[node.inputs[0]]
         if isinstance(node.op, ops.Conv) and node.op.groups > 1:
             return node.op.groups * up(node.shape[-1] // node.op.groups, self.vector)

@@ -2,7 +2,8 @@
 
 The package is callable, as its function `pipeline.compress`:
 
-    from smallcnn.compress.pruning import Budget, Prune
+    from smallcnn.compress.budget import Budget
+    from smallcnn.compress.pruning import Prune
     smallcnn.compress("best.safetensors", "photos", "small.safetensors", [Prune(budget=Budget.parse("0.5x"))])
 """
 

@@ -10,6 +10,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -49,7 +50,7 @@ class Clock:
         self._room: tempfile.TemporaryDirectory[str] | None = None
         self._whole = 0.0  # the original's time in ms
         self._ratios: dict[str, float] = {}
-        if self._file.is_file():
+        with suppress(FileNotFoundError, ValueError, TypeError, KeyError):  # none; damaged, or of another version
             stored = json.loads(self._file.read_text(encoding="utf-8"))
             if stored["cpu"] == cpu_name():
                 self._whole, self._ratios = stored["original_ms"], stored["ratios"]

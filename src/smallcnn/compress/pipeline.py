@@ -18,7 +18,7 @@ from smallcnn.model.kinds import read
 from smallcnn.model.model import Model
 from smallcnn.model.shipped import located
 from smallcnn.system import lock
-from smallcnn.system.files import check_writable
+from smallcnn.system.files import check_apart, check_writable
 from smallcnn.tasks.metrics import title
 from smallcnn.transform.share.low_rank import SECOND
 
@@ -151,6 +151,7 @@ def opened(
         model, size = file, None
     else:
         path = located(file)
+        check_apart(out, path)
         model, size = read(path), path.stat().st_size
     if model.graph.integer:
         raise GraphError(f"{model.graph.name} is quantized; compress the float model that it was made from")

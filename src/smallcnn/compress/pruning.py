@@ -12,6 +12,7 @@ from smallcnn.compress.workshop import Workshop, calibration
 from smallcnn.data.split import Split
 from smallcnn.errors import DataError, GraphError
 from smallcnn.model.model import Model
+from smallcnn.system.words import several
 from smallcnn.transform.prune import criteria
 from smallcnn.transform.prune.choose import Order, removals, within
 from smallcnn.transform.prune.criteria import Criterion
@@ -62,13 +63,15 @@ class Prune:
         early = self.epochs // (3 * (rounds - 1)) if rounds > 1 else 0
         if self.sparsity and self.epochs:
             trained = partial(shop.fine_tuned, model, self.epochs, sparsity=self.sparsity)
-            model = shop.once(f"trained for sparsity, {self.epochs} epochs", trained)
+            model = shop.once(f"trained for sparsity, {several(self.epochs, 'epoch')}", trained)
         for number, limit in enumerate(limits, 1):
             epochs = early if number < rounds else self.epochs - early * (rounds - 1)
             of = f" {number} of {rounds}" if rounds > 1 else ""
             model = shop.once(f"pruned{of}", partial(self._pruned, model, limit, shop))
             if epochs:
-                model = shop.once(f"fine-tuned{of}, {epochs} epochs", partial(shop.fine_tuned, model, epochs))
+                model = shop.once(
+                    f"fine-tuned{of}, {several(epochs, 'epoch')}", partial(shop.fine_tuned, model, epochs)
+                )
         return model
 
     def _pruned(self, model: Model, limit: float, shop: Workshop) -> Model:

@@ -9,6 +9,7 @@ judged on the validation split; the test split, if there is one, judges only wha
 import json
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -24,6 +25,7 @@ from smallcnn.errors import AccuracyError, AnswerError, CompileError, DataError,
 from smallcnn.model import store
 from smallcnn.model.model import Model
 from smallcnn.system.files import write
+from smallcnn.system.words import several
 
 _KEPT = (4, 2)
 """Plans that are left after the trials without training, and after those with a little."""
@@ -144,7 +146,7 @@ class _Search:
         self._plans = plans(shop, limits, prune)
         self._file = shop.means.folder / _TRIALS
         self._trials: dict[str, Trial] = {}
-        if self._file.is_file():
+        with suppress(FileNotFoundError, ValueError, TypeError, AttributeError):  # none; damaged, or of another version
             stored = json.loads(self._file.read_text(encoding="utf-8"))
             self._trials = {key: Trial(**record) for key, record in stored.items()}
 
@@ -154,7 +156,7 @@ class _Search:
         for epochs, kept in self._rungs():
             good = self._judged(standing, epochs)
             standing = [plan for _, plan in good[:kept]]
-            reason = f"after {epochs} epochs of training each: {_said([trial for trial, _ in good[:kept]])}"
+            reason = f"after {several(epochs, 'epoch')} of training each: {_said([trial for trial, _ in good[:kept]])}"
             lost = 100 * (self._aside.rows[0].score - (good[0][0].score or 0.0))
             if not epochs and lost <= self._max_drop and self._accepted(found := self._made(standing[0], epochs)):
                 return self._chosen(found, standing[0], f"it needs no training; {reason}")
@@ -210,7 +212,7 @@ class _Search:
 
     def _made(self, plan: Plan, epochs: int) -> Compressed:
         """The result of a plan, judged by the split that judges what is written."""
-        self._say(f"making {plan.name}, with {epochs} epochs of training")
+        self._say(f"making {plan.name}, with {several(epochs, 'epoch')} of training")
         steps = _with(plan.steps, epochs, self._prune.rounds if epochs else 1)
         made, shop = _after(steps, self._final)
         return concluded(made, steps, shop, self._limits)

@@ -12,6 +12,7 @@ from smallcnn.ir import ops
 from smallcnn.model import store
 from smallcnn.model.codecs.packing import pack
 from smallcnn.model.model import Model
+from smallcnn.system.words import several
 from smallcnn.train.recipe import GENTLER, BatchNorm, Recipe
 from smallcnn.transform.share.hashed import check_share, hashed
 from smallcnn.transform.share.layers import shortened
@@ -225,4 +226,4 @@ def _tuned(
     if not epochs:
         return model
     make = partial(shop.fine_tuned, model, epochs, keep_values=keep_values, batch_norm=batch_norm, lr=lr)
-    return shop.once(f"fine-tuned, {epochs} epochs", make)
+    return shop.once(f"fine-tuned, {several(epochs, 'epoch')}", make)

@@ -11,6 +11,7 @@ import json
 import re
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ from smallcnn.model.model import Model
 from smallcnn.system import lock
 from smallcnn.system.files import make_folder, write
 from smallcnn.tasks.attributes import Attributes
-from smallcnn.tasks.classification import Classification
+from smallcnn.tasks.metrics import title
 from smallcnn.train.recipe import BatchNorm, Recipe
 
 Say = Callable[[str], None]
@@ -148,10 +149,11 @@ class Workshop:
         Raises KeyboardInterrupt after Ctrl-C and a checkpoint.
         """
         from smallcnn.train.run import train
+        from smallcnn.train.teacher import teaches
 
         folder = self.means.folder / f"{len(self.rows)}-training"
         result = train(
-            model, self.source, folder, teacher=self._teacher if self._teaches() else None, resume=True,
+            model, self.source, folder, teacher=self._teacher if teaches(self.original) else None, resume=True,
             device=self.means.device, threads=self.means.threads, workers=self.means.workers, epochs=epochs,
             head_epochs=0, layer_decay=1.0, seed=self.means.seed, keep_values=keep_values, sparsity=sparsity, lr=lr,
             batch_norm=batch_norm,
@@ -171,14 +173,10 @@ class Workshop:
         self.score, self.judged = next(iter(found.scores)), found.images
         return found.scores[self.score]
 
-    def _teaches(self) -> bool:
-        task = self.original.task
-        return isinstance(task, Classification) and task.ending == "softmax"
-
     def _keep(self, name: str, file: Path, model: Model) -> None:
         """Adds the row of a model, judged now unless it was before."""
         stored, key = self._kept.get(file.name), clock.structure(model.graph)
-        if stored is None or stored["row"]["name"] != name or stored["row"].keys() != _COLUMNS:
+        if stored is None or stored["row"]["name"] != name:
             if key not in self._times:
                 self._times[key] = _expected(model.graph)
             cost, (expected, as_int8) = profile(model.graph), self._times[key]
@@ -194,7 +192,7 @@ class Workshop:
         self._structures.append(key)
         self.rows.append(row)
         self.means.say(
-            f"{name}: {self.score.replace('_', ' ')} {row.score:.2%}, {row.mult_adds / 1e6:,.2f} M Mult-Adds, "
+            f"{name}: {title(self.score)} {row.score:.2%}, {row.mult_adds / 1e6:,.2f} M Mult-Adds, "
             f"{row.parameters / 1e6:,.3f} M parameters"
         )
 
@@ -217,8 +215,11 @@ class Workshop:
         write(file, text.encode())
 
     def _read_rows(self) -> dict[str, Any]:
-        file = self.means.folder / _ROWS
-        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        """Results of steps that were judged before; without those that are damaged, or of another version."""
+        with suppress(FileNotFoundError, ValueError, TypeError, KeyError, AttributeError):
+            stored = json.loads((self.means.folder / _ROWS).read_text(encoding="utf-8"))
+            return {key: one for key, one in stored.items() if one.keys() == _KEPT and one["row"].keys() == _COLUMNS}
+        return {}
 
 
 _CALIBRATION = 128
@@ -261,7 +262,7 @@ def labelled(model: Model, data: Data, root: str | Path | None, *, same: bool = 
 _ROWS, _ASKED, _ORIGINAL = "rows.json", "asked.json", "original.safetensors"
 _BEFORE = (_ROWS, _ASKED, _ORIGINAL, clock.FILE)
 """Files that there are before the first result."""
-_COLUMNS = Row.__dataclass_fields__.keys()
+_COLUMNS, _KEPT = Row.__dataclass_fields__.keys(), {"row", "score", "judged"}
 
 
 def _expected(graph: Graph) -> tuple[float | None, float | None]:

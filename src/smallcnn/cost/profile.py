@@ -105,7 +105,7 @@ def _layer(graph: Graph, node: Node) -> Layer:
 def _type(graph: Graph, node: Node) -> str:
     match node.op:
         case ops.Conv(kernel=(height, width)) as op:
-            depthwise = op.is_depthwise(*graph.input_shapes(node))
+            depthwise = graph.is_depthwise(node)
             prefix = "depthwise " if depthwise else "grouped " if op.groups > 1 else ""
             return f"{prefix}conv {height}x{width}"
         case ops.Pool(function=function, kernel=(height, width)):

@@ -51,10 +51,11 @@ def read_npz(path: Path) -> Listing:
 def _check_size(path: Path, wanted: set[str]) -> None:
     """Raises DataError early if a small file would unpack to arrays that fill the memory."""
     store = ZipStore(path)
-    members = [member for member in store.members if member.filename.removesuffix(".npy") in wanted]
-    if problem := next(filter(None, map(store.unreadable, members)), ""):
-        raise ValueError(problem)
-    store.check_places()
+    with store.zip:
+        members = [member for member in store.members if member.filename.removesuffix(".npy") in wanted]
+        if problem := next(filter(None, map(store.unreadable, members)), ""):
+            raise ValueError(problem)
+        store.check_places()
     check_swelling(path, path.stat().st_size, sum(member.file_size for member in members))
 
 

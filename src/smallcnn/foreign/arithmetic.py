@@ -76,7 +76,7 @@ def _apart(net: Network, a: Operand, b: Operand) -> tuple[View, Array]:
 def per_channel(net: Network, view: View, constant: Array) -> tuple[View, Array]:
     """`constant` as one number or one per channel of `view`, which it must not broadcast; float64."""
     columns = view.sizes[-1:]
-    if constant.shape[-1:] == columns != view.node.shape[-1:]:
+    if constant.shape[-1:] == columns != view.node.shape[-1:] and columns != (1,):
         view = net.rows(view) or view
     view = net.ordered(view)
     axes = max(len(view.dims), constant.ndim)

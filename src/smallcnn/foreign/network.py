@@ -82,7 +82,12 @@ class Network:
         groups = views.swapped_groups(order)
         if groups is None:
             return view
-        node = self._once(ops.Shuffle(groups=groups), view)
+        shuffle, pooled = ops.Shuffle(groups=groups), isinstance(view.node.op, ops.GlobalPool)
+        if pooled:  # a vector has no channels to shuffle: those of its map are
+            source = replace(view, node=self.nodes[view.node.inputs[0]])
+            node = self._once(ops.GlobalPool(), replace(view, node=self._once(shuffle, source)))
+        else:
+            node = self._once(shuffle, view)
         return replace(view, node=node, dims=views.renumbered(view.dims, order))
 
     def channels_first(self, view: View) -> Node:

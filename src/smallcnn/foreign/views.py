@@ -1,4 +1,4 @@
-"""How an ONNX tensor maps to a node's result: the bookkeeping that eliminates transposes and reshapes.
+"""How a file's tensor maps to a node's result: the bookkeeping that eliminates transposes and reshapes.
 
 A tensor of the file, for a batch of one, is a node's result with its axes arranged in some way: moved, merged, cut into
 factors. `Dims` lists for each axis of the tensor the parts of the node's axes it covers, slowest first; an axis of

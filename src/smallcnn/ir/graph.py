@@ -220,6 +220,10 @@ class Graph:
         """Shapes of the inputs of `node`."""
         return tuple(self[name].shape for name in node.inputs)
 
+    def is_depthwise(self, node: Node) -> bool:
+        """Whether `node` is a convolution in which every input channel has its own filters."""
+        return isinstance(node.op, ops.Conv) and node.op.is_depthwise(*self.input_shapes(node))
+
     def weights_of(self, node: Node) -> dict[str, Weight]:
         """The tensors stored for `node`: 'weight', 'bias', ..."""
         return node.op.weights(*(self[name].tensor for name in node.inputs))

@@ -37,7 +37,7 @@ def initial_weights(graph: Graph, seed: int = 0) -> dict[str, np.ndarray]:
     predictors = scores | {one.conv.name for one in code_predictors(graph)}
     values: dict[str, np.ndarray] = {}
     for node in graph:
-        depthwise = isinstance(node.op, ops.Conv) and node.op.is_depthwise(*graph.input_shapes(node))
+        depthwise = graph.is_depthwise(node)
         for key, weight in graph.weights_of(node).items():
             if key == "weight" and isinstance(node.op, ops.Conv | ops.Dense):
                 std = _PREDICTOR if node.name in predictors else _std(node.op, weight.shape, depthwise)

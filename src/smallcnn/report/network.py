@@ -47,7 +47,7 @@ def size(counted: Profile) -> list[tuple[str, str]]:
     return [
         (f"{counted.mult_adds / 1e6:.1f} M", "Mult-Adds"),
         (f"{counted.parameters / 1e6:.2f} M", "parameters"),
-        (f"{counted.weight_bytes / 1e6:.1f} MB", "weights, float32"),
+        (f"{counted.weight_bytes / 1e6:.1f} MB", "weights"),
     ]
 
 
@@ -86,7 +86,8 @@ def labels(evaluation: Evaluation, net: Net, data: str) -> Section:
         for i, label in enumerate(evaluation.task.labels)
     ]  # fmt: skip
     scores = ", ".join(f"{title_of(name)} {score:.4g}" for name, score in evaluation.scores.items())
-    note = f"{evaluation.images} images of {data} ({evaluation.part}): {scores}; {net.where} in {net.engine}."
+    file = Path(net.where).name
+    note = f"{evaluation.images} images of {data} ({evaluation.part}): {scores}; {file} in {net.engine}."
     table = page.table(["label", "images with it", "images known", "average precision"], rows)
     return Section("Labels", f"<p>{page.text(note)}</p>{table}")
 
@@ -116,7 +117,7 @@ def cost(profile: Profile) -> Section:
     ]  # fmt: skip
     note = (
         f"{profile.name} at {'x'.join(map(str, profile.input_shape))}: {profile.mult_adds:,} Mult-Adds, "
-        f"{profile.parameters:,} parameters, {profile.weight_bytes:,} bytes of float32 weights, "
+        f"{profile.parameters:,} parameters, {profile.weight_bytes:,} bytes of weights, "
         f"{profile.peak_activation_elements:,} activation elements at peak."
     )
     table = page.table(["type", "layers", "Mult-Adds", "%", "parameters", "%"], rows)

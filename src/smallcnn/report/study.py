@@ -10,7 +10,7 @@ from smallcnn.report import page as pages
 from smallcnn.report.page import Section
 from smallcnn.study import results
 from smallcnn.study.definition import Study
-from smallcnn.study.results import Line
+from smallcnn.study.results import OF_ROW, Line
 from smallcnn.system.files import atomic
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def _write_page(study: Study, lines: Sequence[Line], figure: "Figure", path: Pat
     if done:
         recipe = done[0].recipe
         where = f"{done[0].data}: {done[0].train_images:,} training, {done[0].test_images:,} test images."
-        changed = "\n".join(f"{key}: {value}" for key, value in recipe.items() if key != "seed")
+        changed = "\n".join(f"{key}: {value}" for key, value in recipe.items() if key not in OF_ROW)
         sections.append(Section("Recipe", f"<p>{pages.text(where)}</p><pre>{pages.text(changed)}</pre>"))
     pages.write(path, study.title, headline, sections)
 

@@ -129,8 +129,13 @@ def read(study: Study, out: Path) -> tuple[Line, ...]:
     return tuple(lines)
 
 
+OF_ROW = ("seed", "distil")
+"""What differs between the rows of a study, or the runs of a row."""
+
+
 def check_same(out: Path, outcome: Outcome, data: str, pictures: str, recipe: Recipe, teacher: str | None) -> None:
-    """Raises DataError unless `outcome` was trained on these images with this recipe, apart from the seed.
+    """Raises DataError unless `outcome` was trained on these images with this recipe, apart from the seed and what its
+    row changes.
 
     If both have a teacher, it must be the same.
     """
@@ -139,7 +144,7 @@ def check_same(out: Path, outcome: Outcome, data: str, pictures: str, recipe: Re
     if outcome.pictures != pictures:
         raise DataError(f"{out} holds runs on {outcome.data}, not the images of {data}; use another --out")
     old, new = asdict(Recipe.from_dict(outcome.recipe)), asdict(recipe)
-    changed = [f"{key} {old[key]} and {new[key]}" for key in old if old[key] != new[key] and key != "seed"]
+    changed = [f"{key} {old[key]} and {new[key]}" for key in old if old[key] != new[key] and key not in OF_ROW]
     if changed:
         raise DataError(f"{out} holds runs of two recipes, with {', '.join(changed)}; use another --out")
 

@@ -223,6 +223,6 @@ def _train_and_measure(
         seconds=sum(epoch.seconds for epoch in result.history),
         data=Path(source.listing.place).name,
         pictures=run.fingerprint,
-        recipe=asdict(run.recipe),
+        recipe=asdict(recipe),
         teacher=digest(teacher) if teacher else None,
     )

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from secrets import token_hex
 
 from smallcnn.errors import FileError, WriteError
 
@@ -62,6 +63,21 @@ def check_regular(path: Path, error: type[FileError] = FileError) -> None:
         raise error(f"{path}: a pipe, socket or device, not a regular file")
 
 
+def check_suffix(path: Path | str, suffix: str, what: str) -> Path:
+    """The path of a file to write. Raises FileError unless it ends in `suffix`, so that no other file is replaced."""
+    path = Path(path)
+    if path.suffix.lower() != suffix:
+        raise FileError(f"{path}: {what}'s name ends in {suffix}")
+    return path
+
+
+def check_apart(out: Path | str, *sources: Path | str) -> None:
+    """Raises FileError if a file to write is one of those that it is made from."""
+    for source in map(Path, sources):
+        if Path(out).resolve() == source.resolve():
+            raise FileError(f"{out}: would replace the file that it is made from; choose another --out")
+
+
 def check_writable(path: Path | str) -> None:
     """Raises WriteError before the work, if a file at `path` cannot be written."""
     _start_temporary(Path(path)).unlink()
@@ -72,8 +88,8 @@ def _start_temporary(path: Path) -> Path:
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "it is a folder")
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-        temporary.touch()
+        temporary = path.with_name(f".{path.name}.{token_hex(4)}.part")
+        temporary.touch(exist_ok=False)
     except OSError as error:
         raise WriteError(f"cannot write {path}: {error.strerror}") from error
     return temporary

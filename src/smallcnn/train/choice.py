@@ -73,7 +73,7 @@ def choose(
     images = extent.images
     compiled = KERNELS not in found or all(ranks.gather(_compiled()))
     if images * per_image >= _FEWEST and (minutes or not compiled):
-        (rate,) = trial.rates([TORCH], module, size, device, _FEWEST, ranks)
+        (rate,) = trial.rates([TORCH], module, size, _FEWEST, ranks)
         images = int(min(images, rate * 60 * (minutes or inf)))
         compiled = compiled or images / rate >= _COMPILING
     if KERNELS in found:
@@ -88,7 +88,7 @@ def choose(
 
     # half a batch, as the candidates hold their memory at the same time and a run must not need more for its choice
     batch = max(2, min(int(images * per_image), extent.batch // 2))
-    rates = ranks.from_first(trial.rates(found, module, size, device, batch, ranks))
+    rates = ranks.from_first(trial.rates(found, module, size, batch, ranks))
     ranked = sorted(zip(rates, found, strict=True), key=lambda pair: -pair[0])
     measured = ", ".join(f"{rate:,.0f} with {one}" for rate, one in ranked)
     return Choice(ranked[0][1], "; ".join([f"images/s in trial steps: {measured}", *excluded]))

@@ -64,9 +64,9 @@ class Feed:
             else:
                 yield batch
 
-    def rate(self, order: np.ndarray, batch_size: int, seconds: float = 1.0) -> float:
-        """Images per second of loading alone, measured for at most about `seconds`."""
-        return rate(self.batches(0, order, Draws(self.recipe, 0, len(self)), batch_size), seconds)
+    def rate(self, order: np.ndarray, batch_size: int) -> float:
+        """Images per second of loading alone, measured for about a second."""
+        return rate(self.batches(0, order, Draws(self.recipe, 0, len(self)), batch_size), 1.0)
 
     def _mosaic(self, epoch: int, index: int) -> Composed | None:
         """The mosaic around an image, if it is shown in one and all others can be decoded."""

@@ -7,6 +7,7 @@ import torch
 
 from smallcnn.data.duplicates import Duplicates
 from smallcnn.data.sources import Source
+from smallcnn.system.words import several
 from smallcnn.train.feed import Feed
 from smallcnn.train.ranks import Ranks
 from smallcnn.train.settings import Settings
@@ -27,7 +28,7 @@ def of_run(settings: Settings, source: Source, device: str, ranks: Ranks) -> Ite
         f"augmentation {settings.recipe.augment}; "
         f"{device}, "
         + ("" if ranks.alone else f"{ranks.count} processes of ")
-        + f"{torch.get_num_threads()} threads, {'bfloat16 autocast' if settings.bfloat16 else 'float32'}"
+        + several(torch.get_num_threads(), "thread")
     )
     yield f"{what}: {', '.join(source.classes[:_NAMED])}" + (", ..." if len(source.classes) > _NAMED else "")
 
@@ -37,7 +38,7 @@ def of_steps(settings: Settings, feed: Feed, batch_size: int, why: str, ranks: R
     used, given = len(feed) // batch_size * batch_size, len(feed)
     if used < _MOST_USED * given:
         yield f"note: an epoch uses {used} of {given} images; with a smaller --batch-size it uses more"
-    yield f"computed by {settings.compute}: {why}"
+    yield f"computed by {settings.compute}{' with bfloat16 autocast' if settings.bfloat16 else ''}: {why}"
     if ranks.first:
         rate = feed.rate(np.arange(min(given, _RATED)), batch_size)
         yield f"loading alone: {rate:,.0f} images/s" + ("" if ranks.alone else " per process")

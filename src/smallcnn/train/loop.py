@@ -19,6 +19,7 @@ from smallcnn.data.loader import Batch
 from smallcnn.data.order import order
 from smallcnn.data.sources import Source
 from smallcnn.errors import DataError, FileError
+from smallcnn.system.words import several
 from smallcnn.tasks.metrics import title
 from smallcnn.train import budget, checkpoint, hello
 from smallcnn.train.augment import Draws
@@ -78,6 +79,11 @@ class Loop:
         self.batch_size = min(recipe.batch_size, len(self.feed))
         self.steps = len(self.feed) // self.batch_size  # drops the remainder, a different one each epoch
         self.share = ranks.share(self.batch_size, recipe.accumulate, bool(recipe.mixup or recipe.cutmix))
+        if self.batch_size <= recipe.accumulate:
+            raise DataError(
+                f"{len(self.feed)} training images, {self.batch_size} in a batch of {recipe.accumulate} part(s), leave "
+                "one to a part, and batch norm needs two: take more images or a smaller --accumulate"
+            )
         size = (*view.size, graph.input_shape[2])
         self.learner = Learner(graph, weights, recipe, pixels, size, aim, ranks, settings.grids)
         self.settings = settings
@@ -95,12 +101,13 @@ class Loop:
                 self.spent_before = self.progress.spent
                 if self.progress.step > self.steps or self.progress.total > self.recipe.epochs * self.steps:
                     raise FileError(f"{self.folder / CHECKPOINT}: its position is not one in this run")
-        why = self._choose()
-        self.files = ModelFiles(self.folder, self.settings, self.source, self.duplicates)
         progress = self.progress
         stopping = False
         with self._log() as log, asked_to_stop(log, ranks.alone) as stop:
-            self._say_hello(log, resume, "as stored with the run" if resume else why)
+            self._say_hello(log)
+            why = self._choose()
+            self.files = ModelFiles(self.folder, self.settings, self.source, self.duplicates)
+            self._say_how(log, resume, "as stored with the run" if resume else why)
             if not resume:
                 self._save(log)
             if not self._done():
@@ -187,16 +194,18 @@ class Loop:
                 log = Log(self.folder, self._epochs(), self.steps, at.history, self.learner.objective.goal, at.step)
         return log
 
-    def _say_hello(self, log: Quiet, resume: bool, why: str) -> None:
+    def _say_hello(self, log: Quiet) -> None:
         about = hello.of_run(self.settings, self.source, self.learner.device.type, self.ranks)
-        for line in (*about, *hello.of_steps(self.settings, self.feed, self.batch_size, why, self.ranks)):
+        for line in (*about, *self.source.notes, *hello.of_duplicates(self.duplicates)):
             log.say(line)
-        for note in (*self.source.notes, *hello.of_duplicates(self.duplicates)):
-            log.say(note)
         self._note_failures(log, self.feed.failed)
         self._note_failures(log, self.validation.failed)
+
+    def _say_how(self, log: Quiet, resume: bool, why: str) -> None:
+        for line in hello.of_steps(self.settings, self.feed, self.batch_size, why, self.ranks):
+            log.say(line)
         if self._finished():
-            log.say(f"this run has already finished, after {self.progress.epoch} epochs")
+            log.say(f"this run has already finished, after {several(self.progress.epoch, 'epoch')}")
         elif resume:
             log.say(f"resumed at epoch {self.progress.epoch + 1}, step {self.progress.step}")
 

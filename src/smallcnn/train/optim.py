@@ -18,7 +18,7 @@ def decayed(graph: Graph) -> set[str]:
     """
     names = set()
     for node in graph:
-        depthwise = isinstance(node.op, ops.Conv) and node.op.is_depthwise(*graph.input_shapes(node))
+        depthwise = graph.is_depthwise(node)
         if isinstance(node.op, ops.Conv | ops.Dense) and not depthwise:
             names.add(f"{node.name}.weight")
     return names

@@ -25,6 +25,7 @@ from smallcnn.ir import ops
 from smallcnn.model.model import Model
 from smallcnn.module import to_module
 from smallcnn.train.device import pick_device
+from smallcnn.train.pixels import memory_format
 
 IMAGES = 2000
 _BATCH = 64
@@ -52,8 +53,7 @@ def reestimate(
     chosen = order(split, seed, 0)[:most].tolist()  # so that each batch mixes the classes
     on = pick_device(device)
     module = to_module(model.graph, model.weights).to(on).eval()
-    if on.type != "mps":
-        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    module.to(memory_format=memory_format(on))  # type: ignore[call-overload]
     pools: dict[str, _Pool] = {}
     for name, layer in module.named_modules():
         if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):

@@ -259,8 +259,10 @@ def _check_folder(folder: Path, settings: Settings, resume: bool) -> None:
     """Raises DataError if this run must not use `folder`. Changes nothing."""
     state = folder / CHECKPOINT
     models = {path.name for path in folder.glob("*.safetensors")} - {OWN}  # that alone is no run yet
-    if not resume and models:
+    if not resume and models and state.is_file():
         raise DataError(f"{folder} already holds a run; --resume continues it, or choose another --out")
+    if not resume and models:
+        raise DataError(f"{folder} holds model files, such as {min(models)}; choose another --out")
     if resume and not state.is_file() and models:
         raise DataError(f"{folder} holds models but no {CHECKPOINT} to resume from; choose another --out")
     if state.is_file():

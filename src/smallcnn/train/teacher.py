@@ -14,6 +14,7 @@ from smallcnn.model.model import Model
 from smallcnn.module import to_module
 from smallcnn.tasks.classification import Classification, classification
 from smallcnn.tasks.labels import match_labels
+from smallcnn.train.pixels import memory_format
 from smallcnn.transform.fold import fold
 
 OWN = "teacher.safetensors"
@@ -53,7 +54,8 @@ class Teacher:
         self._columns = torch.from_numpy(match_labels(classes, model.labels)).to(device)
         folded, weights = fold(model.graph, model.weights)
         module = to_module(folded, weights).to(device).eval().requires_grad_(False)
-        self._module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._format = memory_format(device)
+        self._module = module.to(memory_format=self._format)  # type: ignore[call-overload]
         self._mean, self._std = (
             torch.tensor(values, dtype=torch.float32, device=device).reshape(1, -1, 1, 1)
             for values in (model.preprocessing.mean, model.preprocessing.std)
@@ -65,5 +67,5 @@ class Teacher:
         if tuple(images.shape[2:]) != self._size:
             images = F.interpolate(images, self._size, mode="bilinear", antialias=True, align_corners=False)
         images = images.flip(1) if self._bgr else images
-        images = ((images - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
+        images = ((images - self._mean) / self._std).contiguous(memory_format=self._format)
         return self._module(images).float()[:, self._columns]

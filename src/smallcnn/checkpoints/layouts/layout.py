@@ -124,7 +124,7 @@ _NORM = {"weight": "gamma", "bias": "beta"}
 def _keras_tensors(graph: Graph, node: Node) -> dict[str, str]:
     if isinstance(node.op, ops.BatchNorm):
         return _NORM | {"running_mean": "moving_mean", "running_var": "moving_variance"}
-    depthwise = isinstance(node.op, ops.Conv) and node.op.is_depthwise(*graph.input_shapes(node))
+    depthwise = graph.is_depthwise(node)
     weight = "depthwise_kernel" if depthwise else "kernel"
     return {key: {"weight": weight}.get(key, key) for key in graph.weights_of(node)}
 
@@ -134,7 +134,7 @@ def _keras_ours(graph: Graph, node: Node, key: str, value: np.ndarray) -> np.nda
     if isinstance(node.op, ops.BatchNorm) or key != "weight":
         return value
     if isinstance(node.op, ops.Conv) and value.ndim == 4:
-        depthwise = node.op.is_depthwise(*graph.input_shapes(node))
+        depthwise = graph.is_depthwise(node)
         return value.transpose(2, 3, 0, 1) if depthwise else value.transpose(3, 2, 0, 1)
     if isinstance(node.op, ops.Dense) and value.ndim >= 2 and value.size:
         return value.reshape(-1, value.shape[-1]).T

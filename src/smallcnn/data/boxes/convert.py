@@ -12,6 +12,8 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from secrets import token_hex
+from shutil import rmtree
 
 import numpy as np
 
@@ -39,15 +41,37 @@ def convert(
 ) -> list[str]:
     """Writes the splits of `Boxes` in one of the `FORMATS` into the folder `out`; returns notes on what it cannot hold.
 
-    `report` is called with the number of images done and the total. Raises DataError if an image cannot be read, a
-    label cannot be written, or `out` is not empty, FileError if `out` cannot be written.
+    The folder has its name once all is written. `report` is called with the number of images done and the total. Raises
+    DataError if an image cannot be read, a label cannot be written, or `out` is not empty, FileError if `out` cannot be
+    written.
     """
     if form not in FORMATS:
         raise DataError(f"no format {form!r}; known: {', '.join(FORMATS)}")
     boxes = [boxes_of(split) for split in splits.values()]
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out} is not an empty folder; choose another --out")
-    make_folder(out)
+    made = out.with_name(f".{out.name}.{token_hex(4)}.part")
+    make_folder(made)
+    try:
+        _fill(made, splits, labels, form, report)
+        if out.exists():  # Windows replaces no folder
+            out.rmdir()
+        made.rename(out)
+    except OSError as error:
+        raise WriteError(f"cannot write {out}: {error.strerror or error}") from error
+    finally:
+        rmtree(made, ignore_errors=True)
+    return _lost(form, np.concatenate([each.rows[:, FLAG] for each in boxes]))
+
+
+def _fill(
+    out: Path,
+    splits: Mapping[str, Split],
+    labels: Sequence[str],
+    form: str,
+    report: Callable[[int, int], None],
+) -> None:
+    """Writes images and annotations."""
     total, done, first = sum(map(len, splits.values())), 0, 1
     names = iter(_names([name for split in splits.values() for name in split.names]))
     for key, split in splits.items():
@@ -63,7 +87,6 @@ def convert(
         first += len(split)
     if form == "yolo":
         _write(out / "data.yaml", _yaml(list(splits), labels).encode())
-    return _lost(form, np.concatenate([each.rows[:, FLAG] for each in boxes]))
 
 
 def _annotations(
@@ -116,12 +139,9 @@ def _copy(image: File, to: Path) -> tuple[int, int]:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Writes one of very many files; no half of one stays, as `out` of an interrupted run is refused."""
+    """Writes one of very many files."""
     make_folder(path.parent)
-    try:
-        path.write_bytes(content)
-    except OSError as error:
-        raise WriteError(f"cannot write {path}: {error.strerror or error}") from error
+    path.write_bytes(content)
 
 
 def _names(names: Sequence[str]) -> list[str]:

@@ -37,9 +37,9 @@ class Program:
         called = getattr(library(), function) if isinstance(function, str) else function
         (self.backward if self.turned else self.forward).append((called, arguments))
 
-    def vectors(self, count: int, channels: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:
+    def vectors(self, count: int, channels: int) -> tuple[Tensor, ...]:
         """`count` vectors of `channels` values, kept for good."""
-        return self.memory.keep(torch.empty(count, channels, dtype=dtype)).unbind()
+        return self.memory.keep(torch.empty(count, channels)).unbind()
 
     def sums(self, channels: int) -> Tensor:
         """A float64 tensor (parts, 2, channels) for the kernels' sums over the batch."""

@@ -110,7 +110,7 @@ def evened(graph: Graph, weights: Weights, made: Sequence[Cut]) -> tuple[Graph, 
         for nodes, places in ((uneven.before, kept), (uneven.after, shuffled)):
             for node in nodes:
                 if isinstance(node.op, ops.Conv):
-                    depthwise = node.op.is_depthwise(*graph.input_shapes(node))
+                    depthwise = graph.is_depthwise(node)
                     groups = uneven.kept if depthwise else node.op.groups
                     changed[node.name] = replace(node.op, out=uneven.kept, groups=groups)
                 for key in graph.weights_of(node):
@@ -164,6 +164,6 @@ def _from(graph: Graph, shuffle: Node) -> tuple[Node, ...]:
 
 def _per_channel(graph: Graph, node: Node) -> bool:
     match node.op:
-        case ops.Conv(out=out, groups=groups) as op:
-            return out == groups and op.is_depthwise(*graph.input_shapes(node))
+        case ops.Conv(out=out, groups=groups):
+            return out == groups and graph.is_depthwise(node)
     return isinstance(node.op, _PASS)

@@ -28,7 +28,7 @@ def remove_from_graph(graph: Graph, sets: Iterable[Tied]) -> Graph:
             continue
         match node.op:
             case ops.Conv() as op:
-                depthwise = op.is_depthwise(*graph.input_shapes(node))
+                depthwise = graph.is_depthwise(node)
                 groups = int(before.sum()) if depthwise else op.groups
                 changed[node.name] = replace(op, out=int(own.sum()), groups=groups)
             case ops.Dense() as dense:

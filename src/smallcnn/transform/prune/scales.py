@@ -24,8 +24,8 @@ def deciding(graph: Graph) -> tuple[str, ...]:
         match reader.op:
             case ops.BatchNorm():
                 return True
-            case ops.Conv() as op:
-                return op.is_depthwise(*graph.input_shapes(reader)) and made_up_for(reader)
+            case ops.Conv():
+                return graph.is_depthwise(reader) and made_up_for(reader)
         return isinstance(reader.op, _PASS) and made_up_for(reader)
 
     return tuple(

@@ -147,7 +147,7 @@ _PASS = (
 def _carried(graph: Graph, node: Node, inputs: list[np.ndarray], names: _Names) -> np.ndarray:
     """The number of each channel of a node's result, given those of its inputs."""
     match node.op:
-        case ops.Conv() as op if op.is_depthwise(*graph.input_shapes(node)):
+        case ops.Conv() as op if graph.is_depthwise(node):
             return np.repeat(inputs[0], op.out // op.groups)
         case ops.Conv() as op:
             made = names.fresh(op.out)
@@ -189,7 +189,7 @@ def _sets(graph: Graph, carried: Mapping[str, np.ndarray], fixed: set[int]) -> I
             made.setdefault(one, []).extend(
                 Part(node.name, f"{node.name}.{key}", 0, places) for key in graph.weights_of(node)
             )
-        if isinstance(node.op, ops.Conv | ops.Dense) and not _is_depthwise(graph, node):
+        if isinstance(node.op, ops.Conv | ops.Dense) and not graph.is_depthwise(node):
             inputs = carried[node.inputs[0]]
             columns = graph.weights_of(node)["weight"].shape[1]  # of a grouped convolution: of its first group
             for one, places in _places(inputs[:columns], fixed).items():
@@ -197,10 +197,6 @@ def _sets(graph: Graph, carried: Mapping[str, np.ndarray], fixed: set[int]) -> I
     for one in sorted(channels):
         layers = tuple(name for name in channels[one] if isinstance(graph[name].op, ops.Conv | ops.Dense))
         yield Tied(channels[one], layers, tuple(made[one]), tuple(read.get(one, ())))
-
-
-def _is_depthwise(graph: Graph, node: Node) -> bool:
-    return isinstance(node.op, ops.Conv) and node.op.is_depthwise(*graph.input_shapes(node))
 
 
 def _places(channels: np.ndarray, fixed: set[int]) -> dict[int, tuple[int, ...]]:

@@ -81,7 +81,7 @@ def _factors(
     free = True
     for reading in readings:
         weight = np.abs(weights[f"{reading.node.name}.weight"])
-        if is_depthwise(graph, reading.node):
+        if graph.is_depthwise(reading.node):
             continue
         free = False
         share = weight / np.maximum(weight.reshape(len(weight), -1).max(1), 1e-30).reshape(-1, *[1] * (weight.ndim - 1))
@@ -142,11 +142,6 @@ def _passed(graph: Graph, reader: Node, source: Node, channels: Array, others: M
             return np.concatenate(parts)
         case _:
             return None
-
-
-def is_depthwise(graph: Graph, node: Node) -> bool:
-    """Whether a layer computes each channel alone."""
-    return isinstance(node.op, ops.Conv) and node.op.groups == graph[node.inputs[0]].shape[-1]
 
 
 def _along_inputs(op: ops.Op, factors: Array, weight: Array) -> Array:

@@ -18,11 +18,11 @@ class Noise:
 
     def add(self, exact: Array, near: Array) -> None:
         """Adds a batch."""
-        difference = (exact - near).reshape(-1, exact.shape[-1])
+        difference = (exact.astype(np.float64) - near).reshape(-1, exact.shape[-1])
         self._count += len(difference)
-        self._sum = self._sum + difference.sum(0, dtype=np.float64)
-        self._squares = self._squares + np.square(difference).sum(0, dtype=np.float64)
-        self._signal += float(np.square(exact).sum(dtype=np.float64))
+        self._sum = self._sum + difference.sum(0)
+        self._squares = self._squares + np.square(difference).sum(0)
+        self._signal += float(np.square(exact, dtype=np.float64).sum())
 
     @property
     def mean(self) -> Array:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from smallcnn.errors import GraphError
 from smallcnn.image.fit import Preprocessing
 from smallcnn.ir.graph import Graph
 from smallcnn.ir.types import Grid
@@ -154,6 +155,8 @@ def _observed(
     for done, (node, value) in enumerate(walk(graph, weights, images, operators)):
         report(done, len(graph.nodes))
         if node.name in wanted:
+            if not np.isfinite(value).all():
+                raise GraphError(f"{graph.name}: {node.name} gives numbers that are not finite for these images")
             seen[node.name] = look(value)
     grids: dict[str, Grid] = {}
     for group in edges.groups:

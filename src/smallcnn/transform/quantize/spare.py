@@ -19,7 +19,6 @@ from smallcnn.ir.graph import Graph, Node
 from smallcnn.ir.rewrite import only_reader
 from smallcnn.ir.types import Grid
 from smallcnn.transform.fold import Weights
-from smallcnn.transform.quantize.equalise import is_depthwise
 from smallcnn.transform.quantize.gains import noise_gains
 from smallcnn.transform.quantize.reach import Channels, Reach
 
@@ -100,14 +99,14 @@ def apart(graph: Graph, weights: Weights, offsets: Mapping[str, Array], grids: M
         weight = changed[f"{reader.name}.weight"]
         sums = weight.reshape(*weight.shape[:2], -1).sum(2)
         changed[f"{name}.bias"] = changed[f"{name}.bias"] + moved
-        extra = sums[:, 0] * moved if is_depthwise(graph, reader) else sums @ moved
+        extra = sums[:, 0] * moved if graph.is_depthwise(reader) else sums @ moved
         changed[f"{reader.name}.bias"] = changed[f"{reader.name}.bias"] - extra
     return {name: value.astype(np.float32) for name, value in changed.items()}
 
 
 def _chain(graph: Graph, node: Node) -> _Chain | None:
     """The chain that starts with a layer, of one or two; None if there is none."""
-    if not isinstance(node.op, ops.Conv | ops.Dense) or not node.op.bias or is_depthwise(graph, node):
+    if not isinstance(node.op, ops.Conv | ops.Dense) or not node.op.bias or graph.is_depthwise(node):
         return None
     layers, activations = [node], list[Node]()
     while True:
@@ -121,8 +120,10 @@ def _chain(graph: Graph, node: Node) -> _Chain | None:
         if not reader.op.bias:
             return None
         if isinstance(reader.op, ops.Dense) or reader.op.groups == 1:
-            return _Chain(tuple(layers), tuple(activations), reader)
-        if len(layers) == 2 or not is_depthwise(graph, reader) or reader.op.out != node.shape[-1]:
+            padded = isinstance(reader.op, ops.Conv) and reader.op.padding != ops.NO_PADDING
+            # a constant of a depthwise layer can be moved to a bias only if every window is full of it
+            return None if padded and len(layers) == 2 else _Chain(tuple(layers), tuple(activations), reader)
+        if len(layers) == 2 or not graph.is_depthwise(reader) or reader.op.out != node.shape[-1]:
             return None
         layers.append(reader)
 

@@ -110,7 +110,7 @@ class Priced:
         unit = float(self.layer.matters.mean() / max(matters_of(inputs, weight).mean(), 1e-30))
 
         def chosen(values: Array, added: Array, _: Array) -> Array:
-            return book.nearest(values, np.broadcast_to(self.price / (unit * added), values.shape))
+            return book.nearest(values, np.broadcast_to(self.price / np.maximum(unit * added, 1e-30), values.shape))
 
         return passed_on(inputs.grouped(weight), inputs, chosen).reshape(weight.shape)
 

@@ -51,18 +51,18 @@ class Sharing:
         if not 0 <= self.zeros < 1:
             raise DataError(f"a share of zeros must be at least 0 and below 1, not {self.zeros:g}")
         if self.budget is not None and (self.bits is not None or self.zeros or self.budget < 1):
-            raise DataError("a budget of bytes chooses bits and zeros itself")
+            raise DataError("a budget of bytes chooses bits and zeros itself; with zeros, give bits, such as 5bit")
 
     @classmethod
     def parse(cls, text: str, zeros: float = 0.0) -> Self:
         """What a command line asks for: 5bit, 500kB, 0.5MB. Raises DataError for anything else."""
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(bits?|kB|MB|B)", text.strip())
+        found = re.fullmatch(r"(\d+)\s*(bits?)|(\d+(?:\.\d+)?)\s*(kB|MB|B)", text.strip())
         if not found:
             raise DataError(f"weights can be shared in bits or bytes, such as 5bit or 500kB, not in {shown(text)}")
-        number, unit = found.groups()
-        if unit.startswith("bit"):
-            return cls(bits=int(float(number)), zeros=zeros)
-        return cls(budget=round(float(number) * {"B": 1, "kB": 1e3, "MB": 1e6}[unit]))
+        bits, _, bytes, unit = found.groups()
+        if bits:
+            return cls(bits=int(bits), zeros=zeros)
+        return cls(budget=round(float(bytes) * {"B": 1, "kB": 1e3, "MB": 1e6}[unit]), zeros=zeros)
 
 
 def share(
