@@ -137,9 +137,9 @@ def test_bad_input_is_one_line_each(photos, tmp_path):
     save(model, tmp_path / "m.safetensors")
     with pytest.raises(FileError, match=r"m\.safetensors: would replace the file that it is made from"):
         quantize(tmp_path / "m.safetensors", photos, tmp_path / "m.safetensors")
-    endless = replace(model, weights={name: value * np.float32(1e20) for name, value in model.weights.items()})
+    endless = {name: -value if name.endswith("running_var") else value for name, value in model.weights.items()}
     with pytest.raises(GraphError, match="gives numbers that are not finite"):
-        quantize(endless, photos, out)
+        quantize(replace(model, weights=endless), photos, out)
     black = tmp_path / "black"
     black.mkdir()
     with pytest.raises(ImageError, match="no images"):

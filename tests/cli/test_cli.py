@@ -316,10 +316,11 @@ def test_model_files_that_are_none(refused, files, tmp_path):
     whole = (files / "m.safetensors").read_bytes()
     (tmp_path / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
     save_file({"weight": np.zeros(3, np.float32)}, tmp_path / "foreign.safetensors")
+    (tmp_path / "words.txt").write_text("no network")
     photo = next((files / "photos").glob("*/*.png"))
     assert "damaged" in refused("predict", tmp_path / "cut.safetensors", photo)
     assert "not smallcnn's" in refused("predict", tmp_path / "foreign.safetensors", photo)
-    assert "end in .safetensors, .onnx, .so or .dll" in refused("predict", photo.parent, photo)
+    assert "end in .safetensors, .onnx, .so or .dll" in refused("predict", tmp_path / "words.txt", photo)
 
 
 def test_places_that_cannot_be_written(refused, files, tmp_path):

@@ -49,7 +49,7 @@ def test_rounds_of_pruning_and_training(photos, tmp_path):
     model, out = artifact(network()), tmp_path / "out.safetensors"
     found = compress(model, photos, out, [HALF], max_drop=100, threads=1, seed=3)
     assert [row.name for row in found.rows] == [
-        "original", "pruned 1 of 2", "fine-tuned 1 of 2, 1 epochs", "pruned 2 of 2", "fine-tuned 2 of 2, 2 epochs"
+        "original", "pruned 1 of 2", "fine-tuned 1 of 2, 1 epoch", "pruned 2 of 2", "fine-tuned 2 of 2, 2 epochs"
     ]  # fmt: skip
     whole, rounds = profile(model.graph).mult_adds, [row.mult_adds for row in found.rows]
     assert rounds[0] == whole
@@ -212,7 +212,7 @@ def test_the_command_prints_the_contract(photos, tmp_path, smallcnn, refused):
     assert code == 0
     assert "on 12 images (val)" in text
     assert [line.partition(":")[0] for line in err.splitlines() if "Mult-Adds" in line] == [
-        "original", "trained for sparsity, 1 epochs", "pruned", "fine-tuned, 1 epochs"
+        "original", "trained for sparsity, 1 epoch", "pruned", "fine-tuned, 1 epoch"
     ]  # fmt: skip
     assert refused(*call).startswith("no step of compression")
     assert "give one of them" in refused(*call, "--prune", "0.5x", "--latency", "1ms")
@@ -247,5 +247,5 @@ def test_sensitivity_judges_the_network_without_some_channels(photos, tmp_path, 
     code, text, _ = smallcnn(*call)
     assert code == 0
     assert "on 12 images (val)" in text
-    assert "takes no --out" in refused(*call, "--out", tmp_path / "o.safetensors")
+    assert "take no --out" in refused(*call, "--out", tmp_path / "o.safetensors")
     assert "needs --out FILE" in refused("compress", tmp_path / "m.safetensors", "--data", photos, "--prune", "0.5x")

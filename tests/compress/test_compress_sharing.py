@@ -41,8 +41,8 @@ def test_steps_in_a_row(photos, tmp_path):
     ]
     found = compress(artifact(network()), photos, out, steps, max_drop=100, threads=1, folder=tmp_path / "steps")
     assert [row.name for row in found.rows] == [
-        "original", "low rank", "fine-tuned, 1 epochs", "52% zeros", "fine-tuned, 1 epochs", "60% zeros",
-        "fine-tuned, 1 epochs", "shared in 4 bits", "fine-tuned, 1 epochs", "int8",
+        "original", "low rank", "fine-tuned, 1 epoch", "52% zeros", "fine-tuned, 1 epoch", "60% zeros",
+        "fine-tuned, 1 epoch", "shared in 4 bits", "fine-tuned, 1 epoch", "int8",
     ]  # fmt: skip
     (tuned,) = (tmp_path / "steps").glob("8-*.safetensors")
     variances = [value for name, value in load(tuned).weights.items() if name.endswith("running_var")]

@@ -312,13 +312,9 @@ def test_a_gather_that_is_a_shuffle():
 def test_a_shuffle_before_a_mean():
     """The mean is a vector, whose channels cannot be shuffled: those of the map are."""
     stored = {"i": np.arange(4).reshape(2, 2).T.reshape(-1), "k": random(4, 4, 1, 1)}
-    mean = node("GlobalAveragePool", "a", "b")
-    graph = checked(
-        model(
-            node("Gather", "s i", "a", axis=1), mean, node("Conv", "b k", "c"), node("Mul", "s c", "m"), stored=stored
-        ),
-        SHAPE,
-    )
+    shuffle, mean = node("Gather", "s i", "a", axis=1), node("GlobalAveragePool", "a", "b")
+    gate = [node("Conv", "b k", "c"), node("Mul", "s c", "m")]
+    graph = checked(model(shuffle, mean, *gate, stored=stored), SHAPE)
     assert kinds(graph)[1:3] == ["shuffle", "global_pool"]
 
 

@@ -259,7 +259,7 @@ def test_processes_compute_alike_by_the_first_ones_figures(photos, tmp_path):
     said = together(tmp_path, 2, trained, photos, tmp_path / "auto", "auto")
     measured = "images/s in trial steps: 70 with kernels in float32, 50 with torch in float32"
     why = "not every process can compute with torch in bfloat16"
-    assert f"computed by kernels: {measured}; {why}\n" in said[0]
+    assert f"computed by kernels in float32: {measured}; {why}\n" in said[0]
     together(tmp_path, 2, trained, photos, tmp_path / "kernels", "kernels")
     one, two = (load(tmp_path / name / "last.safetensors") for name in ("auto", "kernels"))
     assert all(np.array_equal(one.weights[name], two.weights[name]) for name in one.weights)
@@ -296,10 +296,11 @@ def test_the_run_says_what_computes_it(processor, speeds, photos, tmp_path, caps
     speeds({TORCH: 50.0, BFLOAT16: 60.0})
     monkeypatch.setattr(choice, "_FEWEST", 0)
     measured = "images/s in trial steps: 60 with torch in bfloat16, 50 with torch in float32"
-    for precision, line in [("auto", measured), ("float32", "chosen with --compute")]:
+    how = {"auto": ("with bfloat16 autocast", measured), "float32": ("in float32", "chosen with --compute")}
+    for precision, (words, line) in how.items():
         recipe = Recipe(epochs=1, batch_size=8, precision=precision)
         result = train(tiny(), photos, tmp_path / precision, recipe=recipe, compute="torch")
-        assert f"computed by torch: {line}\n" in capsys.readouterr().err
+        assert f"computed by torch {words}: {line}\n" in capsys.readouterr().err
         assert load(result.last).facts["bfloat16"] == (precision == "auto")
 
 

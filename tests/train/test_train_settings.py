@@ -46,7 +46,7 @@ def test_parts_of_one_image_are_refused(photos, tmp_path, changes):
 
 def test_a_run_is_not_resumed_on_images_that_are_prepared_differently(photos, tmp_path):
     train(tiny(), photos, tmp_path, recipe=QUICK)
-    with pytest.raises(DataError, match="cannot resume with other settings: the images are prepared differently"):
+    with pytest.raises(DataError, match="the images are fitted or normalised differently"):
         train(tiny(), photos, tmp_path, recipe=QUICK, fit="letterbox", resume=True)
 
 

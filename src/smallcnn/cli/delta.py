@@ -37,7 +37,9 @@ def command(
     compared with NEW before it is written. `smallcnn update` takes it to any device that has OLD.
     """
     from smallcnn.delta.making import make_delta
+    from smallcnn.system.files import check_suffix
 
+    check_suffix(out, ".delta", "an update")
     made = make_delta(old, new, out, line=line, old_version=from_version, new_version=to_version, sign=sign)
     header = made.header
     share = made.delta_bytes / header.new_size

@@ -132,8 +132,8 @@ def compile_file(
             _check(error, model)
             temporary.replace(out)
             return replace(made, error=error)
-    except WriteError as error:
-        raise WriteError(str(error).replace(str(temporary), str(out))) from error
+    except WriteError as problem:
+        raise WriteError(str(problem).replace(str(temporary), str(out))) from problem
     finally:
         temporary.unlink(missing_ok=True)
     print(

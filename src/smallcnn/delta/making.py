@@ -11,7 +11,7 @@ from smallcnn.delta.layout import MOST_VERSION, Header, Kind, check_line, check_
 from smallcnn.delta.plan import smallest
 from smallcnn.delta.reading import content
 from smallcnn.errors import DeltaError, require
-from smallcnn.system.files import check_apart, check_suffix, write
+from smallcnn.system.files import check_apart, write
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -45,7 +45,6 @@ def make_delta(
     version; FileError if a file cannot be read or written.
     """
     require("smallcnn delta", "compress", "zstandard", *(("cryptography",) if sign else ()))
-    check_suffix(out, ".delta", "an update")
     check_apart(out, old, new)
     line = Path(old).stem if line is None else line
     new_version = old_version + 1 if new_version is None else new_version

@@ -38,7 +38,8 @@ def of_steps(settings: Settings, feed: Feed, batch_size: int, why: str, ranks: R
     used, given = len(feed) // batch_size * batch_size, len(feed)
     if used < _MOST_USED * given:
         yield f"note: an epoch uses {used} of {given} images; with a smaller --batch-size it uses more"
-    yield f"computed by {settings.compute}{' with bfloat16 autocast' if settings.bfloat16 else ''}: {why}"
+    precision = "with bfloat16 autocast" if settings.bfloat16 else "in float32"
+    yield f"computed by {settings.compute} {precision}: {why}"
     if ranks.first:
         rate = feed.rate(np.arange(min(given, _RATED)), batch_size)
         yield f"loading alone: {rate:,.0f} images/s" + ("" if ranks.alone else " per process")

@@ -173,7 +173,7 @@ def check_same(folder: Path, old: Settings, new: Settings) -> None:
     if old.graph != new.graph:
         changed.append("the network, its input size or its number of classes is different")
     if old.preprocessing != new.preprocessing:
-        changed.append("the images are prepared differently (--fit, or the mean and deviation of the start)")
+        changed.append("the images are fitted or normalised differently")
     if old.task is not None and old.task != new.task:
         changed.append("the images are labelled for another task or with other labels")
     if changed:
