@@ -113,7 +113,7 @@ def test_coco_results_are_read_by_pycocotools(smallcnn, tmp_path, photos):
         (photos / name).rename(photos / number)
     code, _, err = smallcnn("predict", "m.onnx", photos / "000000000042.png", photos / "000000000007.jpg",
                             "--coco", tmp_path / "found.json")  # fmt: skip
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, f"results: {tmp_path / 'found.json'}\n")
     truth = COCO()
     truth.dataset = {
         "images": [{"id": 42}, {"id": 7}],

@@ -8,8 +8,7 @@ import pytest
 
 pytest.importorskip("halide")
 
-from test_dots import disassembly, needs_objdump
-
+from disassembled import disassembly, needs_objdump
 from smallcnn.compiler import detecting, link, native, targets, zig
 from smallcnn.compiler.specs import Count, Detect, Join, Rows
 from smallcnn.ir import ops

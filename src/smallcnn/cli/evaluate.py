@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from smallcnn.cli import options
-from smallcnn.cli.show import print_json, progress, say, table, warn_untrained
+from smallcnn.cli.show import print_json, progress, remark, say, table, warn_untrained
 
 if TYPE_CHECKING:
     from smallcnn.evaluate import Evaluation
@@ -82,6 +82,7 @@ def command(
         else:
             figure = charts.confusion_matrix(result.metrics.confusion, net.labels)
         charts.save(figure, plot)
+        remark(f"plot: {plot}")
     if json_:
         print_json({
             "file": str(file), "engine": net.engine, "data": data, "split": result.part, "part": result.part,

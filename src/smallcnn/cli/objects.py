@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from smallcnn.cli.show import remark
 from smallcnn.errors import DataError, FileError, closest
 from smallcnn.image.decode import decode
 from smallcnn.image.draw import colour, draw
@@ -57,6 +58,7 @@ class Objects:
         """Writes the results file."""
         if self._coco:
             write(self._coco, json.dumps(results(list(self._found), list(self._found.values()))).encode())
+            remark(f"results: {self._coco}")
 
 
 def places(folder: Path, names: Sequence[Path]) -> list[Path]:
