@@ -144,17 +144,11 @@ def evaluate(
     if crop is not None:
         net = replace(net, preprocessing=replace(net.preprocessing, crop=crop))
     trained_on = net.facts.data or TrainedOn()
-    kept: dict[str, Any] = {"seed": trained_on.seed, "val_fraction": trained_on.val_fraction}
-    cut = {name: value for name, value in kept.items() if value is not None}
-    source = open_source(
-        data, root=root, columns=net.task if isinstance(net.task, Attributes) else None, groups=groups,
-        cut=trained_on.cut or "", **cut,
-    )  # fmt: skip
+    source = opened_as_trained(data, trained_on, net.task, root=root, groups=groups)
     where = source.listing.place
     doubt = None
     if part is None:
-        same = source.fingerprint == trained_on.fingerprint
-        part = unseen(source, trained_here=same or Path(where).name == trained_on.name)
+        same, part = source.fingerprint == trained_on.fingerprint, unseen(source, trained_on)
         if part == "all" and net.facts.data:
             doubt = (
                 "all images are used, as the model was trained on another data set; images shared by both would "
@@ -206,8 +200,20 @@ def _boxes(labels: Sequence[str], classes: Sequence[str], boxes: np.ndarray) -> 
     return renumbered
 
 
-def unseen(source: Source, trained_here: bool) -> str:
+def opened_as_trained(
+    data: Data, trained_on: TrainedOn, task: Task, *, root: str | Path | None = None, groups: str | Path | None = None
+) -> Source:
+    """The images of `data`, cut as when a network was trained on them. Raises DataError as `open_source` does."""
+    kept: dict[str, Any] = {"seed": trained_on.seed, "val_fraction": trained_on.val_fraction}
+    return open_source(
+        data, root=root, columns=task if isinstance(task, Attributes) else None, groups=groups,
+        cut=trained_on.cut or "", **{name: value for name, value in kept.items() if value is not None},
+    )  # fmt: skip
+
+
+def unseen(source: Source, trained_on: TrainedOn) -> str:
     """The split that a network was not trained on: test, val, or all if it was trained elsewhere."""
+    trained_here = source.fingerprint == trained_on.fingerprint or Path(source.listing.place).name == trained_on.name
     if "test" in source.splits:
         return "test"
     if "val" in source.splits and (not source.val_is_cut or trained_here):

@@ -6,25 +6,23 @@ smallcnn.quantize("runs/flowers/best.safetensors", "photos", "flowers_int8.safet
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from smallcnn import runtime
 from smallcnn.data.folder import images_in
 from smallcnn.data.loader import all_prepared, prepared_batches
-from smallcnn.data.sources import Data, Split, open_source
+from smallcnn.data.sources import Data, Split
 from smallcnn.data.targets import Classes
 from smallcnn.engines.operators import Operators
 from smallcnn.errors import AccuracyError, DataError, FileError
-from smallcnn.evaluate import targets_for, unseen
+from smallcnn.evaluate import opened_as_trained, targets_for, unseen
 from smallcnn.image.geometry import Seen
 from smallcnn.model import store
 from smallcnn.model.facts import TrainedOn
 from smallcnn.model.kinds import read
 from smallcnn.model.model import Model
 from smallcnn.system.files import check_apart, check_writable
-from smallcnn.tasks.attributes import Attributes
 from smallcnn.tasks.classification import Classification
 from smallcnn.tasks.detection import Detection, answers_of
 from smallcnn.tasks.ending import PRESENT
@@ -147,12 +145,8 @@ class _Data:
 def _divided(model: Model, data: Data, root: str | Path | None, images: int) -> _Data:
     """Divides a data set; images need no labels. Raises DataError if there are none to judge on."""
     trained_on = model.facts.data or TrainedOn()
-    kept: dict[str, Any] = {"seed": trained_on.seed, "val_fraction": trained_on.val_fraction}
     try:
-        source = open_source(
-            data, root=root, columns=model.task if isinstance(model.task, Attributes) else None,
-            cut=trained_on.cut or "", **{name: value for name, value in kept.items() if value is not None},
-        )  # fmt: skip
+        source = opened_as_trained(data, trained_on, model.task, root=root)
     except DataError:
         if not (isinstance(data, str | Path) and Path(data).is_dir()):
             raise
@@ -161,8 +155,7 @@ def _divided(model: Model, data: Data, root: str | Path | None, images: int) -> 
         whole = Split(unlabelled, nothing, [path.name for path in unlabelled])
         calibration, judging = _apart(whole, images)
         return _Data(calibration, judging, None, "all", "the images have no labels")
-    same = source.fingerprint == trained_on.fingerprint
-    part = unseen(source, trained_here=same or Path(source.listing.place).name == trained_on.name)
+    part = unseen(source, trained_on)
     if part != "all" and "train" in source.splits:
         calibration, judging = _some(source.splits["train"], images), source.splits[part]
     else:

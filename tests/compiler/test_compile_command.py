@@ -95,7 +95,8 @@ def test_the_prefix_begins_every_name(folder, smallcnn, refused, tmp_path):
     assert smallcnn("compile", folder / "m.onnx", "--out", out, "--prefix", "My_Net")[0] == 0
     assert "int My_Net_run(" in (tmp_path / "m.h").read_text()
     out.unlink()
-    for prefix in ("", "2net", "my-net", "a b", "a__b", "ü"):
+    assert "an argument is empty" in refused("compile", folder / "m.onnx", "--out", out, "--prefix", "")
+    for prefix in ("2net", "my-net", "a b", "a__b", "ü"):
         assert f"{prefix!r} cannot begin names in C" in refused(
             "compile", folder / "m.onnx", "--out", out, "--prefix", prefix
         )

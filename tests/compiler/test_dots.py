@@ -13,8 +13,8 @@ pytest.importorskip("ziglang")
 
 from disassembled import disassembly, instructions, needs_objdump  # noqa: E402
 from smallcnn.compiler import build, gauges, retarget, targets  # noqa: E402
+from smallcnn.compiler.arithmetic import Bytes  # noqa: E402
 from smallcnn.compiler.specs import (  # noqa: E402
-    Bytes,
     Depthwise,
     Elementwise,
     Pointwise,

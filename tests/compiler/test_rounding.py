@@ -9,8 +9,9 @@ pytest.importorskip("ziglang")
 
 from disassembled import disassembly, instructions, needs_objdump
 from smallcnn.compiler import build, targets
+from smallcnn.compiler.arithmetic import Bytes
 from smallcnn.compiler.rounding import rounded_at_once
-from smallcnn.compiler.specs import Bytes, Elementwise, Pointwise, Sink, Source, Tile
+from smallcnn.compiler.specs import Elementwise, Pointwise, Sink, Source, Tile
 
 ROUND = "tail call <8 x float> @llvm.x86.avx.round.ps.256(<8 x float> %{}, i32 {}) #6"
 

@@ -5,13 +5,9 @@
 Computed as the level computes it: dot products of four bytes, or products of bytes widened to 16 bits.
 """
 
-import tempfile
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 
-from smallcnn.compiler import retarget
+from smallcnn.compiler.build import object_file
 from smallcnn.compiler.program import Buffer, Program, Step
 from smallcnn.compiler.targets import Target
 from smallcnn.ir.types import Number, Tensor
@@ -99,18 +95,4 @@ def _kernel(target: Target) -> bytes:
     out.output_buffer().dim(0).set_bounds(0, lanes)
     out.output_buffer().dim(1).set_bounds(0, tile).set_stride(lanes)
     out.output_buffer().dim(2).set_stride(lanes * tile)
-    return _object(hl.Pipeline([out]), [source, weight], target)
-
-
-def _object(pipeline: Any, operands: list[Any], target: Target) -> bytes:
-    """The object file, as `compiler.build` makes those of kernels."""
-    import halide as hl
-
-    dots = target.machine.dots
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "kernel"
-        if dots:
-            pipeline.compile_to_llvm_assembly(str(path), operands, KERNEL, hl.Target(dots.target))
-            return retarget.to_object(path.read_text(), dots)
-        pipeline.compile_to_object(str(path), operands, KERNEL, hl.Target(target.halide))
-        return path.read_bytes()
+    return object_file(hl.Pipeline([out]), [source, weight], KERNEL, machine)

@@ -16,6 +16,7 @@ import numpy as np
 
 from smallcnn.bench import integer_peak
 from smallcnn.compiler import link, targets
+from smallcnn.compiler.build import object_file
 from smallcnn.compiler.program import Buffer, Program, Step
 from smallcnn.compiler.targets import Target
 from smallcnn.engines.compiled import CompiledFile, load
@@ -125,7 +126,4 @@ def _kernel(target: Target, vectors: int) -> bytes:
     sums.update().reorder(c, k[0]).vectorize(c, target.vector).unroll(c).unroll(k[0], 4)
     out.output_buffer().dim(0).set_bounds(0, lanes)
     out.output_buffer().dim(1).set_stride(lanes)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "kernel.o"
-        hl.Pipeline([out]).compile_to_object(str(path), [start, factor, term], _KERNEL, hl.Target(target.halide))
-        return path.read_bytes()
+    return object_file(hl.Pipeline([out]), [start, factor, term], _KERNEL, target.machine)

@@ -16,9 +16,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from smallcnn.compiler import native, prefetch, retarget, rounding
-from smallcnn.compiler.specs import Machine, Native, Spec
+from smallcnn.compiler.arithmetic import Machine
+from smallcnn.compiler.specs import Native, Spec
 from smallcnn.errors import CompileError
 from smallcnn.system.cache import cache_folder, keep, recalled
 
@@ -27,8 +29,8 @@ _LLVM = f"-vectorize-slp=false {retarget.UNCOMBINED}"
 loop: 55 instead of 95 GFLOP/s for a 3x3 convolution."""
 
 _SOURCES = (
-    *("build.py", "link.py", "native.py", "prefetch.py", "retarget.py", "rounding.py", "specs.py", "storage.py"),
-    *("targets.py", "winograd.py", "zig.py"),
+    *("arithmetic.py", "build.py", "link.py", "native.py", "prefetch.py", "retarget.py", "rounding.py", "specs.py"),
+    *("storage.py", "targets.py", "winograd.py", "zig.py"),
 )
 
 _DIGEST = hashlib.sha256().digest_size
@@ -158,22 +160,27 @@ def compile_kernel(spec: Spec, machine: Machine) -> bytes:
     """The object file of one kernel."""
     if isinstance(spec, Native):
         return native.compile_kernel(spec, kernel_name(spec, machine), machine)
-    import halide as hl
-
     from smallcnn.compiler.kernels import pipeline
 
-    made, operands = pipeline(spec, machine)
-    name = kernel_name(spec, machine)
+    return object_file(*pipeline(spec, machine), kernel_name(spec, machine), machine)
+
+
+def object_file(pipeline: Any, operands: Sequence[Any], name: str, machine: Machine) -> bytes:
+    """The object file of a Halide pipeline with the exported `name`."""
+    import halide as hl
+
+    operands = list(operands)
     of_bytes = any(operand.type() == hl.Int(8) for operand in operands)
     dots = machine.dots if of_bytes else None
     rounds = of_bytes and machine.rounds
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel"
         if dots or rounds or any(prefetch.MARK in operand.name() for operand in operands):
-            made.compile_to_llvm_assembly(str(path), operands, name, hl.Target(dots.target if dots else machine.target))
+            target = hl.Target(dots.target if dots else machine.target)
+            pipeline.compile_to_llvm_assembly(str(path), operands, name, target)
             code = rounding.rounded_at_once(prefetch.prefetched(path.read_text()))
             return retarget.to_object(code, dots)
-        made.compile_to_object(str(path), operands, name, hl.Target(machine.target))
+        pipeline.compile_to_object(str(path), operands, name, hl.Target(machine.target))
         return path.read_bytes()
 
 

@@ -12,22 +12,11 @@ from collections.abc import Mapping
 import numpy as np
 
 from smallcnn.compiler import build
+from smallcnn.compiler.arithmetic import MAGIC_BITS, Bytes, Machine
 from smallcnn.compiler.estimate import FIT, WIDENING, converts
 from smallcnn.compiler.gauges import Arena, Gauges, Weights, program_of
 from smallcnn.compiler.program import Buffer, Step
-from smallcnn.compiler.specs import (
-    MAGIC_BITS,
-    Bytes,
-    Depthwise,
-    Elementwise,
-    Machine,
-    Pointwise,
-    Sink,
-    Source,
-    Spec,
-    Tile,
-    Window,
-)
+from smallcnn.compiler.specs import Depthwise, Elementwise, Pointwise, Sink, Source, Spec, Tile, Window
 from smallcnn.compiler.storage import up
 from smallcnn.compiler.targets import Target
 

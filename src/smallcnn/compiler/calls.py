@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from smallcnn.compiler import detecting, packing, specs, whole
+from smallcnn.compiler.arithmetic import Machine
 from smallcnn.compiler.choice import Choice
 from smallcnn.compiler.estimate import Estimator
 from smallcnn.compiler.layers import ELEMENTWISE, Layer
@@ -38,7 +39,7 @@ from smallcnn.compiler.sides import (
     terms_of,
     window_of,
 )
-from smallcnn.compiler.specs import Elementwise, Machine, Sink, Source, Spec
+from smallcnn.compiler.specs import Elementwise, Sink, Source, Spec
 from smallcnn.compiler.storage import View
 from smallcnn.errors import CompileError
 from smallcnn.ir import ops

@@ -174,11 +174,11 @@ def to_program(
     """
     graph, weights = fold(model.graph, model.weights)
     image = Normalisation(*model.preprocessing.scale_and_shift())
-    known = of_host(target, report=measuring) if targets.runs_here(target) else packaged(target)
+    here = targets.runs_here(target)
+    known = of_host(target, report=measuring) if here else packaged(target)
     context = Context(target.machine, known, image, graph.input_shape, compact)
     tuned = tuning.Tuned(plan(*lower(graph, weights, context.vector), context, threads))
     workers = workers or usable_cores()
-    here = target.name == targets.host().name
     if tune:
         seconds = SECONDS if tune is True else float(tune)
         if not here:

@@ -15,12 +15,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from smallcnn.compiler.arithmetic import RUN, Machine
 from smallcnn.compiler.choice import Choice
 from smallcnn.compiler.layers import Layer
 from smallcnn.compiler.machines import MachineModel
 from smallcnn.compiler.reading import even_step, runs
 from smallcnn.compiler.sides import terms_of
-from smallcnn.compiler.specs import RUN, Machine, Tile
+from smallcnn.compiler.specs import Tile
 from smallcnn.compiler.storage import View
 from smallcnn.compiler.winograd import KERNEL, transform
 from smallcnn.ir import ops

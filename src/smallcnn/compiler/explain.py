@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from smallcnn.compiler import machines, memory, targets
+from smallcnn.compiler.arithmetic import Machine
 from smallcnn.compiler.calls import Call, Context, Normalisation
 from smallcnn.compiler.lower import lower
 from smallcnn.compiler.operands import Answer, Map
 from smallcnn.compiler.plan import plan
 from smallcnn.compiler.program import Program
 from smallcnn.compiler.scratch import scratch_bytes
-from smallcnn.compiler.specs import Depthwise, Machine, Tile
+from smallcnn.compiler.specs import Depthwise, Tile
 from smallcnn.cost.profile import mult_adds
 from smallcnn.ir.graph import Graph
 from smallcnn.transform.fold import fold_graph

@@ -8,15 +8,14 @@
 `units` of a step are what it does in one run: multiply-adds, loads, broadcasts, links, instructions or bytes.
 """
 
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from smallcnn.compiler import link
+from smallcnn.compiler.build import object_file
 from smallcnn.compiler.program import Buffer, Program, Step
 from smallcnn.compiler.targets import Target
 from smallcnn.ir.types import Number, Tensor
@@ -177,7 +176,7 @@ def _sums(
         update.unroll(k[0], 2)
     sums.store_in(hl.MemoryType.Stack)
     out.output_buffer().dim(0).set_bounds(0, lanes)
-    return _compiled(out, [start, factor, term], name, target)
+    return object_file(hl.Pipeline([out]), [start, factor, term], name, target.machine)
 
 
 def _fill(target: Target, lanes: int) -> bytes:
@@ -188,7 +187,7 @@ def _fill(target: Target, lanes: int) -> bytes:
     out[c, k] = hl.f32(1 / 1024) * hl.f32(k % 1024)
     out.bound(c, 0, lanes).vectorize(c, target.vector).unroll(c)
     out.output_buffer().dim(1).set_stride(lanes)
-    return _compiled(out, [], "fill", target)
+    return object_file(hl.Pipeline([out]), [], "fill", target.machine)
 
 
 def _stream(target: Target, lanes: int) -> bytes:
@@ -206,7 +205,7 @@ def _stream(target: Target, lanes: int) -> bytes:
     sums.update().reorder(c, k[0]).vectorize(c, target.vector).unroll(c)
     out.output_buffer().dim(0).set_bounds(0, lanes)
     out.output_buffer().dim(1).set_stride(lanes)
-    return _compiled(out, [data], "stream", target)
+    return object_file(hl.Pipeline([out]), [data], "stream", target.machine)
 
 
 def _start(target: Target) -> bytes:
@@ -218,7 +217,7 @@ def _start(target: Target) -> bytes:
     out[c, p] = start[c]
     out.bound(c, 0, target.vector).vectorize(c, target.vector)
     out.output_buffer().dim(1).set_stride(target.vector)
-    return _compiled(out, [start], "start", target)
+    return object_file(hl.Pipeline([out]), [start], "start", target.machine)
 
 
 def _param(name: str, extents: tuple[int | None, ...]) -> Any:
@@ -231,12 +230,3 @@ def _param(name: str, extents: tuple[int | None, ...]) -> Any:
             made.dim(i).set_bounds(0, extent)
             stride *= extent
     return made
-
-
-def _compiled(out: Any, operands: list[Any], name: str, target: Target) -> bytes:
-    import halide as hl
-
-    with tempfile.TemporaryDirectory(prefix="smallcnn-") as folder:
-        path = Path(folder) / "kernel.o"
-        hl.Pipeline([out]).compile_to_object(str(path), operands, name, hl.Target(target.halide))
-        return path.read_bytes()

@@ -5,7 +5,8 @@ from typing import Literal
 
 import numpy as np
 
-from smallcnn.compiler.specs import Bytes, Rows
+from smallcnn.compiler.arithmetic import Bytes
+from smallcnn.compiler.specs import Rows
 from smallcnn.compiler.storage import View, up
 from smallcnn.ir import ops
 from smallcnn.ir.types import Grid, Number

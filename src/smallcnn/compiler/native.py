@@ -4,7 +4,8 @@ They are called as Halide's are, with a context and buffers, and take working me
 """
 
 from smallcnn.compiler import link, targets
-from smallcnn.compiler.specs import Count, Detect, Join, Machine, Native, Rows
+from smallcnn.compiler.arithmetic import Machine
+from smallcnn.compiler.specs import Count, Detect, Join, Native, Rows
 
 SOURCES = ("buffer.h", "detector.h", "rows.h", "real.h", "detect.c", "count.c", "join.c")
 """Files of native/ that the kernels are made of."""

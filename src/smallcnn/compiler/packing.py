@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from smallcnn.compiler.arithmetic import MAGIC_BITS, Machine
 from smallcnn.compiler.layers import (
     AddBytes,
     Affine,
@@ -18,7 +19,6 @@ from smallcnn.compiler.layers import (
     Term,
 )
 from smallcnn.compiler.operands import Constant, Map, Operand, Strides
-from smallcnn.compiler.specs import MAGIC_BITS, Machine
 from smallcnn.compiler.storage import View, up
 from smallcnn.compiler.winograd import transform
 

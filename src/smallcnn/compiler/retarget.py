@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from smallcnn.compiler import zig
-from smallcnn.compiler.specs import Dots
+from smallcnn.compiler.arithmetic import Dots
 
 _FLAGS = ("-c", "-O3", "-ffp-contract=off", "-ffunction-sections", "-Xclang", "-disable-llvm-passes")
 """As Halide translates: at the highest level; products and sums are fused where the code allows, not elsewhere."""

@@ -7,7 +7,8 @@ before it adds up their products. Within a kernel the stage before converts them
 
 import math
 
-from smallcnn.compiler.specs import Chain, Conv, Depthwise, Machine, Pointwise, Pool, Separable, Spec, Winograd
+from smallcnn.compiler.arithmetic import Machine, depth_of
+from smallcnn.compiler.specs import Chain, Conv, Depthwise, Pointwise, Pool, Separable, Spec, Winograd
 from smallcnn.compiler.storage import up
 from smallcnn.compiler.winograd import KERNEL, transform
 from smallcnn.ir.types import SIZES
@@ -115,15 +116,10 @@ def _panel(stage: Spec, machine: Machine) -> int:
 
 
 def _terms(stage: Pointwise | Conv | Separable, machine: Machine) -> tuple[int, ...]:
-    """Extents of a sum's terms, the first one's neighbours in memory, see `kernels.conv`."""
-    channels = stage.source.channels
-    assert stage.bytes is not None
+    """Extents of a sum's terms, the first one's neighbours in memory."""
     if not isinstance(stage, Conv):
-        return (up(channels, stage.bytes.dot(machine)),)
-    if not stage.image:
-        channels = up(channels, stage.bytes.dot(machine))
-    rows, columns = stage.window.kernel
-    return (channels, columns, rows) if stage.window.dilation[1] > 1 else (columns * channels, rows)
+        return (depth_of(stage.source.channels, stage.bytes, machine),)
+    return stage.window.terms(depth_of(stage.source.channels, None if stage.image else stage.bytes, machine))
 
 
 def _kept(size: int) -> int:

@@ -3,6 +3,7 @@
 import numpy as np
 
 from smallcnn.compiler import packing
+from smallcnn.compiler.arithmetic import Machine
 from smallcnn.compiler.layers import (
     Act,
     AddBytes,
@@ -19,7 +20,7 @@ from smallcnn.compiler.layers import (
 )
 from smallcnn.compiler.operands import Arena, Constant, Map, Operand, Table, by_plane
 from smallcnn.compiler.reading import even_step, runs
-from smallcnn.compiler.specs import Depthwise, Elementwise, Machine, Pool, Resize, Sink, Source, Tile, Window
+from smallcnn.compiler.specs import Depthwise, Elementwise, Pool, Resize, Sink, Source, Tile, Window
 from smallcnn.compiler.storage import View, up
 from smallcnn.ir import ops
 from smallcnn.ir.types import RANGES

@@ -11,7 +11,7 @@ wasm                        WebAssembly with 128-bit vectors
 
 from dataclasses import dataclass
 
-from smallcnn.compiler.specs import Dots, Machine
+from smallcnn.compiler.arithmetic import Dots, Machine
 from smallcnn.errors import SmallcnnError, closest, require
 from smallcnn.system.cpu import cpu_flags
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from smallcnn.compiler.arithmetic import Bytes
 from smallcnn.compiler.layers import Bound, Lookup, Requantize
-from smallcnn.compiler.specs import Bytes
 from smallcnn.errors import CompileError
 from smallcnn.ir import ops
 from smallcnn.ir.graph import Node

@@ -6,8 +6,9 @@ pipeline(spec, machine)    the Halide pipeline of a specification, and its opera
 from typing import Any
 
 from smallcnn.compiler import specs
+from smallcnn.compiler.arithmetic import Machine
 from smallcnn.compiler.kernels import chain, conv, depthwise, lanes, matmul, pool, resize, winograd
-from smallcnn.compiler.specs import Machine, Spec
+from smallcnn.compiler.specs import Spec
 
 KERNELS: dict[type, Any] = {
     specs.Pointwise: matmul.pointwise,

@@ -11,13 +11,14 @@ a whole: in MobileNetV2 they are six times as wide as a block's input and output
 
 from typing import Any
 
-from smallcnn.compiler.kernels.conv import image_rows, offset, reduction_of
+from smallcnn.compiler.arithmetic import Bytes, Machine, depth_of
+from smallcnn.compiler.kernels.conv import image_rows, offset
 from smallcnn.compiler.kernels.depthwise import ByteTaps, Taps, read_by, taps_of
 from smallcnn.compiler.kernels.pipe import Pipe
 from smallcnn.compiler.kernels.pool import Over
 from smallcnn.compiler.kernels.rows import Rows
-from smallcnn.compiler.kernels.terms import depth_of, number_of
-from smallcnn.compiler.specs import Bytes, Chain, Conv, Depthwise, Machine, Pointwise, Pool
+from smallcnn.compiler.kernels.terms import number_of
+from smallcnn.compiler.specs import Chain, Conv, Depthwise, Pointwise, Pool
 
 
 def chain(spec: Chain, machine: Machine) -> Any:
@@ -81,6 +82,6 @@ def _first_conv(pipe: Pipe, spec: Conv) -> Rows:
         return rows[(x * right + i - window.before[1]) * channels + k, y * down + j]
 
     plane = (window.out_width, window.out_height)
-    made = Rows(pipe, spec.sink, spec.bytes, read, reduction_of(window, channels), spec.tile, plane, ready=True)
+    made = Rows(pipe, spec.sink, spec.bytes, read, window.terms(channels), spec.tile, plane, ready=True)
     made.feeds = [rows]
     return made

@@ -11,6 +11,7 @@ from typing import Any
 
 import halide as hl
 
+from smallcnn.compiler.arithmetic import MAGIC_BITS, Machine, depth_of
 from smallcnn.compiler.kernels.matmul import Product
 from smallcnn.compiler.kernels.pipe import (
     ANY,
@@ -23,8 +24,8 @@ from smallcnn.compiler.kernels.pipe import (
     variables,
 )
 from smallcnn.compiler.kernels.rows import Rows
-from smallcnn.compiler.kernels.terms import depth_of, multiplied, number_of
-from smallcnn.compiler.specs import MAGIC_BITS, Conv, Machine, Window
+from smallcnn.compiler.kernels.terms import multiplied, number_of
+from smallcnn.compiler.specs import Conv, Window
 
 
 def conv(spec: Conv, machine: Machine) -> Any:
@@ -55,7 +56,7 @@ def conv(spec: Conv, machine: Machine) -> Any:
         return strip[k, x, y, g] if window.dilation[1] > 1 else strip[k % channels, x + k / channels, y, g]
 
     ready = not spec.direct
-    reduction, plane = reduction_of(window, channels), (width, window.out_height)
+    reduction, plane = window.terms(channels), (width, window.out_height)
     product: Product | Rows
     if spec.tile.across:
         across = lambda k, p, *more: read(k, p % width, p / width, *more)  # noqa: E731
@@ -66,12 +67,6 @@ def conv(spec: Conv, machine: Machine) -> Any:
     if strip is not None:
         strip.compute_at(product.out, at)
     return product.finish()
-
-
-def reduction_of(window: Window, channels: int) -> tuple[int, ...]:
-    """Extents of a sum's terms: channels of a row of the window, rows; channels, columns, rows if columns are apart."""
-    rows, columns = window.kernel
-    return (channels, columns, rows) if window.dilation[1] > 1 else (columns * channels, rows)
 
 
 def offset(window: Window, taps: Sequence[Any]) -> tuple[Any, Any]:

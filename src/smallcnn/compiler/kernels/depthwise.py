@@ -12,11 +12,12 @@ from typing import Any
 
 import halide as hl
 
+from smallcnn.compiler.arithmetic import Bytes, Machine, depth_of
 from smallcnn.compiler.kernels.matmul import Product
 from smallcnn.compiler.kernels.pipe import ANY, EXACT, SHIFT, Pipe, Plane, constant, variables
 from smallcnn.compiler.kernels.rows import Rows
-from smallcnn.compiler.kernels.terms import depth_of, multiplied, multiplied_by, number_of
-from smallcnn.compiler.specs import Bytes, Depthwise, Machine, Pointwise, Separable
+from smallcnn.compiler.kernels.terms import multiplied, multiplied_by, number_of
+from smallcnn.compiler.specs import Depthwise, Pointwise, Separable
 
 _UNROLLED = 25  # taps
 

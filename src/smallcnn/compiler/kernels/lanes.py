@@ -5,8 +5,9 @@ from typing import Any
 
 import halide as hl
 
+from smallcnn.compiler.arithmetic import Machine
 from smallcnn.compiler.kernels.pipe import ANY, GUARD, SHIFT, Pipe, constant, lane, variables
-from smallcnn.compiler.specs import Gather, Image, Lanes, Machine, Pad, Response
+from smallcnn.compiler.specs import Gather, Image, Lanes, Pad, Response
 from smallcnn.compiler.storage import up
 
 _UNROLLED = 9  # channels of a window

@@ -13,9 +13,10 @@ from typing import Any
 
 import halide as hl
 
+from smallcnn.compiler.arithmetic import Bytes, Machine, depth_of
 from smallcnn.compiler.kernels.pipe import EXACT, SHIFT, Pipe, lane, variables
-from smallcnn.compiler.kernels.terms import Read, Terms, depth_of, number_of
-from smallcnn.compiler.specs import Bytes, Machine, Pointwise, Sink, Tile
+from smallcnn.compiler.kernels.terms import Read, Terms, number_of
+from smallcnn.compiler.specs import Pointwise, Sink, Tile
 
 
 def pointwise(spec: Pointwise, machine: Machine) -> Any:

@@ -5,8 +5,9 @@ from typing import Any
 
 import halide as hl
 
+from smallcnn.compiler.arithmetic import Machine
 from smallcnn.compiler.prefetch import MARK
-from smallcnn.compiler.specs import Elementwise, Machine, Sink, Window
+from smallcnn.compiler.specs import Elementwise, Sink, Window
 from smallcnn.ir.types import SIZES, Number
 
 SHIFT, EXACT, GUARD = hl.TailStrategy.ShiftInwards, hl.TailStrategy.RoundUp, hl.TailStrategy.GuardWithIf

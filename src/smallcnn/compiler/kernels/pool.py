@@ -10,9 +10,10 @@ from typing import Any
 
 import halide as hl
 
+from smallcnn.compiler.arithmetic import Bytes, Machine
 from smallcnn.compiler.kernels.pipe import ANY, SHIFT, Pipe, Plane, constant, variables
 from smallcnn.compiler.kernels.terms import multiplied
-from smallcnn.compiler.specs import Bytes, GlobalPool, Machine, Pool
+from smallcnn.compiler.specs import GlobalPool, Pool
 from smallcnn.ir.types import RANGES
 
 _UNROLLED = 9  # pixels of a window

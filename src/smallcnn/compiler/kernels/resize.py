@@ -8,8 +8,9 @@ from typing import Any
 
 import halide as hl
 
+from smallcnn.compiler.arithmetic import Machine
 from smallcnn.compiler.kernels.pipe import SHIFT, Pipe, variables
-from smallcnn.compiler.specs import Machine, Resize
+from smallcnn.compiler.specs import Resize
 
 
 def resize(spec: Resize, machine: Machine) -> Any:

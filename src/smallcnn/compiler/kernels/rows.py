@@ -10,9 +10,10 @@ from typing import Any
 
 import halide as hl
 
+from smallcnn.compiler.arithmetic import Bytes
 from smallcnn.compiler.kernels.pipe import EXACT, SHIFT, Pipe, variables
 from smallcnn.compiler.kernels.terms import Terms
-from smallcnn.compiler.specs import Bytes, Sink, Tile
+from smallcnn.compiler.specs import Sink, Tile
 
 
 class Rows:

@@ -11,8 +11,9 @@ from typing import Any
 
 import halide as hl
 
+from smallcnn.compiler.arithmetic import RUN, Bytes, Machine
 from smallcnn.compiler.kernels.pipe import EXACT, GUARD, Pipe, variables
-from smallcnn.compiler.specs import RUN, Bytes, Machine, Sink, Tile
+from smallcnn.compiler.specs import Sink, Tile
 from smallcnn.compiler.storage import up
 from smallcnn.ir.types import SIZES, Number
 
@@ -130,11 +131,6 @@ def multiplied_by(weight: Any, of: Bytes, machine: Machine) -> Any:
     if of.dot(machine) > 2:
         return weight
     return hl.i16(weight) - of.weight_zero if of.weight_zero else hl.i16(weight)
-
-
-def depth_of(channels: int, of: Bytes | None, machine: Machine) -> int:
-    """Lanes that a sum over channels reads: of bytes, whole groups of them; weights beyond the channels are zero."""
-    return up(channels, of.dot(machine)) if of else channels
 
 
 def number_of(of: Bytes | None) -> Number:

@@ -15,9 +15,10 @@ from typing import Any
 import halide as hl
 import numpy as np
 
+from smallcnn.compiler.arithmetic import Machine, depth_of
 from smallcnn.compiler.kernels.pipe import ANY, EXACT, GUARD, SHIFT, Pipe, Plane, constant, variables
-from smallcnn.compiler.kernels.terms import depth_of, in_registers, multiplied, multiplied_by, number_of
-from smallcnn.compiler.specs import Machine, Winograd
+from smallcnn.compiler.kernels.terms import in_registers, multiplied, multiplied_by, number_of
+from smallcnn.compiler.specs import Winograd
 from smallcnn.compiler.winograd import KERNEL, transform
 from smallcnn.ir.types import SIZES
 
