@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("halide")
 pytest.importorskip("ziglang")
 
-from compiled_networks import AnyTask, check, model_of
+from compiled_networks import AnyTask, check, compiled_for, model_of
 from networks import every_integer, every_result, random_weights, resized_bytes
 from quantized_networks import on_noise
 from smallcnn.compiler import targets
@@ -128,6 +128,33 @@ def test_layers_at_random(seed):
 def test_quantized_network(text):
     model = on_noise(text, 64)
     check(model)
+
+
+@pytest.mark.parametrize("zero", [0, 13, 200])
+def test_hard_swish_is_arithmetic_where_that_gives_its_table(zero):
+    """Every byte of two maps, one wide and one narrow; other curves are looked up."""
+    g = Builder(input=(16, 16, 3))
+    x = g.quantize(g.input, "uint8", scale=0.02, zero=121)
+    outputs = {}
+    for scale in (0.04, 0.003):
+        wide = layer(g, x, 24, scale=scale, zero=zero)
+        for curve in ("hard_swish", "hard_sigmoid"):
+            y = g.quantize(g.activation(wide, curve), "uint8", scale=0.6 * scale, zero=7)
+            outputs[f"{curve}{scale}"] = y
+    graph = g.graph(outputs, features=y, name="curves")
+    made = compiled_for("host", graph)
+    kinds = [step.kind for call in made.plan if hasattr(call.spec, "sink") for step in call.spec.sink.epilogue]
+    assert kinds.count("swish") == kinds.count("table") == 2
+    check(graph)
+
+
+@pytest.mark.parametrize("zero", [121, 128])
+def test_pixels_halfway_between_two_bytes(zero):
+    """On this grid many pixels are halfway, where a fused multiply-add would round others up."""
+    g = Builder(input=(16, 16, 3))
+    x = g.quantize(g.input, "uint8", scale=2 / 255, zero=zero)
+    outputs = {"one": layer(g, x, 24, scale=0.04), "other": layer(g, x, 24, scale=0.003, kernel=3)}
+    check(g.graph(outputs, features=outputs["other"], name="halfway"))
 
 
 def test_bytes_added_to_windows():

@@ -104,7 +104,7 @@ class Epilogues:
                 whole.check(node, source.number)
                 return (whole.bound(op, source),), node
             case ops.Activation() as op if quantize := self.quantized(node):
-                return (whole.table(op, quantize, source),), self.graph.consumers[node.name][0]
+                return whole.curve(op, quantize, source), self.graph.consumers[node.name][0]
             case ops.Activation() | ops.PRelu():
                 return (OffGrid(source.grid), *self._elementwise(node)), node
             case _:

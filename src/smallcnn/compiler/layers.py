@@ -103,6 +103,15 @@ class Lookup:
 
 
 @dataclass(frozen=True)
+class Swish:
+    """Hard-swish of bytes, as real numbers of steps: x * (bounded(x + 3, 0, 6) * `sixth`), x the real number of a byte
+    and `sixth` 1/6 over the scale of the result."""
+
+    own: Term
+    sixth: float
+
+
+@dataclass(frozen=True)
 class Bound:
     """Bytes between two."""
 
@@ -110,7 +119,7 @@ class Bound:
     high: int
 
 
-Step = Act | Affine | Slopes | Plus | OntoGrid | OffGrid | Requantize | AddBytes | Round | Lookup | Bound
+Step = Act | Affine | Slopes | Plus | OntoGrid | OffGrid | Requantize | AddBytes | Round | Lookup | Swish | Bound
 Epilogue = tuple[Step, ...]
 
 ELEMENTWISE = (ops.Activation, ops.PRelu, ops.Exp, ops.Clip, ops.BatchNorm, ops.Quantize, ops.Dequantize)

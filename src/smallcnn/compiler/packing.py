@@ -16,6 +16,7 @@ from smallcnn.compiler.layers import (
     Requantize,
     Round,
     Slopes,
+    Swish,
     Term,
 )
 from smallcnn.compiler.operands import Constant, Map, Operand, Strides
@@ -140,6 +141,8 @@ def epilogue(layer: Layer, extents: tuple[int, ...], strides: Strides, vector: i
                     operands += [_term(term), _alongside(layer, view, extents, strides, vector)]
             case Round(zero):
                 operands.append(_offset(zero))
+            case Swish(own, sixth):
+                operands.append(Constant.of(np.array([own.factor, own.zero, sixth], np.float32)))
             case Lookup(values):
                 operands.append(Constant.of(values))
     return operands

@@ -17,6 +17,7 @@ from smallcnn.compiler.layers import (
     Requantize,
     Round,
     Slopes,
+    Swish,
 )
 from smallcnn.compiler.operands import Arena, Constant, Map, Operand, Table, by_plane
 from smallcnn.compiler.reading import even_step, runs
@@ -142,6 +143,8 @@ def sink_of(layer: Layer, lanes: int, groups: int = 1) -> Sink:
                 steps.append(Elementwise("round"))
             case Bound(low, high):
                 steps.append(Elementwise("bound", low, high))
+            case Swish():
+                steps.append(Elementwise("swish"))
             case Lookup():
                 steps.append(Elementwise("table"))
     return Sink(lanes, layer.output.storage.pitch, tuple(steps), groups, layer.output.number)

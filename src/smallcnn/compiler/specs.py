@@ -22,8 +22,8 @@ class Elementwise:
     "dequantize" (scale and zero).
 
     Of whole numbers: "requantize" a sum (multiplier and offset; `high`: it may be beyond 2**22), "rescale" it (the same
-    for a zero of 0), "scale" bytes (factor and zero), add a "term" (factor and zero, the other bytes; `pitch`), "round"
-    to bytes (offset), "bound" (low, high), "table" (256 bytes).
+    for a zero of 0), "scale" bytes (factor and zero), add a "term" (factor and zero, the other bytes; `pitch`), "swish"
+    (factor and zero, a sixth of steps), "round" to bytes (offset), "bound" (low, high), "table" (256 bytes).
     """
 
     kind: str

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from smallcnn.compiler.arithmetic import Bytes
-from smallcnn.compiler.layers import Bound, Lookup, Requantize
+from smallcnn.compiler.layers import Bound, Epilogue, Lookup, Requantize, Round, Swish, Term
 from smallcnn.errors import CompileError
 from smallcnn.ir import ops
 from smallcnn.ir.graph import Node
@@ -71,10 +71,20 @@ def bound(op: ops.Activation | ops.Clip, tensor: Tensor) -> Bound:
     return Bound(low, high)
 
 
-def table(op: ops.Activation, quantize: ops.Quantize, tensor: Tensor) -> Lookup:
-    """An activation of bytes and the quantize after it."""
-    curved = integer.apply(op, [np.arange(256, dtype=np.uint8)], {}, [tensor])
-    return Lookup(np.asarray(integer.apply(quantize, [curved], {}, [Tensor(tensor.shape)])))
+def curve(op: ops.Activation, quantize: ops.Quantize, tensor: Tensor) -> Epilogue:
+    """An activation of bytes and the quantize after it: a table, or arithmetic that gives the same for all bytes."""
+    assert tensor.grid is not None
+    bytes = np.arange(256, dtype=np.uint8)
+    curved = integer.apply(op, [bytes], {}, [tensor])
+    table = np.asarray(integer.apply(quantize, [curved], {}, [Tensor(tensor.shape)]))
+    if op.function == "hard_swish" and quantize.number == "uint8":
+        factor, (zero,), one = np.float32(tensor.grid.scale[0]), quantize.grid.zero, np.float32(1)
+        sixth = one / (6 * np.float32(quantize.grid.scale[0]))
+        x = (bytes.astype(np.float32) - np.float32(tensor.grid.zero[0])) * factor
+        steps = x * (np.clip(x + 3 * one, 0, 6 * one) * sixth)
+        if (np.clip(np.rint(steps) + zero, 0, 255) == table).all():
+            return Swish(Term(float(factor), tensor.grid.zero[0]), float(sixth)), Round(zero)
+    return (Lookup(table),)
 
 
 def image_affine(table: np.ndarray, grid: Grid, scale: np.ndarray, shift: np.ndarray) -> tuple[np.ndarray, ...] | None:

@@ -123,6 +123,14 @@ class Pipe:
             case "term":
                 of, bytes = self.operand((2,), (1,)), like(step)
                 return lambda v, *place: hl.strict_float(v + (hl.f32(bytes[place]) - of[1]) * of[0])
+            case "swish":
+                own = self.operand((3,), (1,))
+
+                def swish(v: Any, *_: Any) -> Any:
+                    x = (hl.f32(hl.i32(v)) - own[1]) * own[0]
+                    return hl.strict_float(x * (hl.max(hl.min(x + 3.0, 6.0), 0.0) * own[2]))
+
+                return swish
             case "round":
                 offset = self._offset()
                 return lambda v, *_: rounded(v, offset)
@@ -199,7 +207,7 @@ def rounded(steps: Any, offset: Any, large: bool = False) -> Any:
     if large:
         steps = hl.max(hl.min(steps, hl.f32(2.0**21)), hl.f32(-(2.0**21)))
     if offset is None:
-        whole = hl.i32(hl.round(steps))
+        whole = hl.i32(hl.strict_float(hl.round(steps)))  # no product and sum of an image's pixel are fused
     else:
         whole = hl.reinterpret(hl.Int(32), hl.strict_float(steps + hl.f32(1.5 * 2**23))) - offset
     return hl.min(hl.u32(hl.max(whole, 0)), hl.u32(255))
