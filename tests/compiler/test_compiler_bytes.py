@@ -56,6 +56,7 @@ CASES = {
     "channels not in fours": ((5, 7, 3), {"out": 10, "kernel": 3}, {"out": 9}, {"out": 6, "kernel": (3, 2)}),
     "grey": ((9, 8, 1), {"out": 8, "kernel": 5, "stride": 2}, {"out": 4}),
     "groups": ((6, 7, 3), {"out": 20, "kernel": 3}, {"out": 40, "groups": 4}, {"out": 12, "groups": 2, "kernel": 3}),
+    "groups, read in place": ((60, 61, 3), {"out": 64}, {"out": 128, "groups": 4, "stride": 2}),
     "depthwise, tall and wide": (
         (11, 9, 3), {"out": 24}, {"groups": "all", "kernel": (5, 3)}, {"groups": "all", "kernel": (2, 5), "stride": 2},
         {"groups": "all", "kernel": (7, 1), "zero": 77},

@@ -153,7 +153,8 @@ class _Worker:
             self.process.wait()
             self.said.seek(0)
             said = self.said.read().decode(errors="replace").strip().splitlines() or ["its process has ended"]
-            raise CompileError(f"Halide could not compile a {type(spec).__name__}: {said[-1]}") from error
+            what = next((line for line in said if " error: " in line), said[-1])  # clang's first, or the last words
+            raise CompileError(f"a kernel ({type(spec).__name__}) could not be compiled: {what}") from error
 
 
 def compile_kernel(spec: Spec, machine: Machine) -> bytes:

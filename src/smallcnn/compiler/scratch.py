@@ -35,13 +35,14 @@ def scratch_bytes(spec: Spec, machine: Machine) -> int:
             size = _size(spec.depthwise, spec, machine)
             return sink.lanes * window.out_width * (spec.rows + 1) * size + _SLACK + _panel(spec, machine)
         case Conv():
-            pixels = spec.rows * spec.window.out_width
+            pixels = spec.rows * spec.window.out_width * spec.sink.groups
             converted = _converted(spec, pixels, machine) if spec.direct else 0  # else its strip holds them
             return _strip(spec, machine) + converted + _panel(spec, machine)
         case Winograd():
             return _tiles(spec, machine)
         case Pointwise():
-            return _converted(spec, spec.tile.pixels, machine) + _panel(spec, machine)
+            tile = _converted(spec, spec.tile.pixels, machine)
+            return (tile if tile > _STACK else 0) + _panel(spec, machine)
         case _:
             return getattr(spec, "scratch_bytes", 0)
 
@@ -98,12 +99,13 @@ def _size(stage: Conv | Pointwise | Depthwise | Pool, reader: object, machine: M
 
 
 def _converted(stage: Pointwise | Conv, pixels: int, machine: Machine) -> int:
-    """Bytes of converted pixels; 0 where the stack holds them."""
+    """Bytes of converted pixels; 0 where none need be."""
     of = stage.bytes
     if of is None:
         return 0
     first, *more = _terms(stage, machine)
-    return _kept(of.converted(first, machine) * math.prod(more) * pixels * of.size(machine))
+    size = of.converted(first, machine) * math.prod(more) * pixels * of.size(machine)
+    return size + _BLOCK if size else 0
 
 
 def _panel(stage: Spec, machine: Machine) -> int:
