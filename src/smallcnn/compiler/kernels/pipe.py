@@ -51,10 +51,10 @@ class Pipe:
         return max(n * vector for n in (1, 2, 4) if n == 1 or (n * size <= 4 and n * vector <= lanes))
 
     def stored(self, sink: Sink, vectors: int) -> int:
-        """Lanes that follow a register tile's sums together: where x86 and WebAssembly pack bytes, 32 bits of four or
-        two vectors fill one."""
-        together = next(n for n in (4, 2, 1) if vectors % n == 0)
-        return self.machine.vector * (together if sink.number == "uint8" and self.machine.dot == 2 else 1)
+        """Lanes that follow a register tile's sums together: those of four or two vectors of 32 bits where bytes are
+        packed, in x86 before AVX-512 and in WebAssembly."""
+        packs = sink.number == "uint8" and self.machine.dot == 2 and self.machine.vector <= 8
+        return self.machine.vector * (next(n for n in (4, 2, 1) if vectors % n == 0) if packs else 1)
 
     def epilogue(self, sink: Sink, like: Callable[[Elementwise], Any]) -> Callable[..., Any]:
         """Turns (sum, lane, *place) into the result; `like(step)` makes a "plus" its operand, shaped as the output."""
