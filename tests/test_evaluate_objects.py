@@ -125,9 +125,9 @@ class TestCommand:
         monkeypatch.setattr("smallcnn.runtime.open", lambda *_args, **_kwargs: detector())
         monkeypatch.setattr("smallcnn.data.sources.listed", lambda *_args, **_kwargs: listing(photos, change=change))
 
-        def call(*options):
+        def call(*options, said=""):
             code, out, err = smallcnn("evaluate", "m.onnx", "--data", photos, *options)
-            assert (code, err) == (0, "")
+            assert (code, err) == (0, said)
             return out
 
         return call
@@ -153,7 +153,7 @@ class TestCommand:
 
     def test_plot(self, command, tmp_path):
         pytest.importorskip("matplotlib")
-        command("--plot", tmp_path / "curves.svg")
+        command("--plot", tmp_path / "curves.svg", said=f"plot: {tmp_path / 'curves.svg'}\n")
         text = (tmp_path / "curves.svg").read_text()
         assert "<svg" in text
 
