@@ -102,18 +102,22 @@ def compile_file(
     answer = probe_answer(model.graph, model.weights, model.preprocessing)
     if calibrate:
         of_host(made_for, again=True, report=measuring)
-    made = to_program(
-        model,
-        made_for,
-        answer,
-        threads=threads,
-        compact=compact,
-        tune=tune,
-        workers=workers,
-        report=report,
-        measuring=measuring,
-        tell=tell,
-    )
+
+    def program(compact: bool) -> Compiled:
+        return to_program(
+            model,
+            made_for,
+            answer,
+            threads=threads,
+            compact=compact,
+            tune=tune,
+            workers=workers,
+            report=report,
+            measuring=measuring,
+            tell=tell,
+        )
+
+    made = program(compact)
     if kind not in (".so", ".dll") or not targets.runs_here(made_for):
         link.write(made.program, out, prefix)
         return made
@@ -128,31 +132,22 @@ def compile_file(
             temporary.unlink()
         link.write(made.program, temporary)
         error = _error(temporary, model, answer)
-        if error <= _allowed(model) or not any(tile.side for call in made.plan for tile in call.choice.tiles):
-            _check(error, model)
-            temporary.replace(out)
-            return replace(made, error=error)
+        if not error <= _allowed(model) and any(tile.side for call in made.plan for tile in call.choice.tiles):
+            print(
+                f"note: with fast 3x3 convolutions {model.graph.name} is off by {error:.1e} of its largest output; "
+                "compiled without them, as with --compact",
+                file=sys.stderr,
+            )
+            made = program(compact=True)
+            link.write(made.program, temporary)
+            error = _error(temporary, model, answer)
+        _check(error, model)
+        temporary.replace(out)
     except WriteError as problem:
         raise WriteError(str(problem).replace(str(temporary), str(out))) from problem
     finally:
         temporary.unlink(missing_ok=True)
-    print(
-        f"note: with fast 3x3 convolutions {model.graph.name} is off by {error:.1e} of its largest output; compiled "
-        "without them, as with --compact",
-        file=sys.stderr,
-    )
-    return compile_file(
-        model,
-        out,
-        target=target,
-        threads=threads,
-        compact=True,
-        tune=tune,
-        workers=workers,
-        report=report,
-        measuring=measuring,
-        tell=tell,
-    )
+    return replace(made, error=error)
 
 
 def to_program(
