@@ -137,7 +137,7 @@ def test_what_cannot_be_written(tmp_path):
     split = Split([tmp_path / "a.jpg"], Boxes.of([np.array([[1, 2, 3, 4, 0, 4, 0.0]])]), ["a.jpg"])
     with pytest.raises(DataError, match="cannot be written as XML; choose another format"):
         convert({"train": split}, ("a\x01",), tmp_path / "voc", "voc")
-    assert [path.name for path in tmp_path.iterdir()] == ["a.jpg"]  # nothing of it stays
+    assert [path.name for path in tmp_path.iterdir()] == ["a.jpg"]  # no part of the set is left
     with pytest.raises(DataError, match="is not an empty folder; choose another --out"):
         convert({"train": split}, ("a",), tmp_path, "coco")
     with pytest.raises(DataError, match="no format 'csv'; known: coco, voc, yolo"):

@@ -63,7 +63,7 @@ def test_copies_change_no_answer(function):
 
 
 def test_constants_of_a_depthwise_layer_are_not_moved_past_a_border():
-    """At a border, a padded window holds zeros beside them."""
+    """At a border, padded windows hold zeros, too."""
     g = Builder(input=(9, 9, 3))
     x = g.activation(g.conv(g.input, 8, kernel=3, bias=True, name="stem"), "relu6", name="stem_act")
     x = g.activation(g.depthwise(x, kernel=3, bias=True, name="depthwise"), "relu6", name="depthwise_act")

@@ -51,11 +51,7 @@ def _tiles(spec: Winograd, machine: Machine) -> int:
     """A row of tiles with its columns transformed, a strip's tiles, their sums for the lanes of a register tile, and of
     bytes the filters of these lanes, transformed."""
     side, of = spec.tile.side, spec.bytes
-    depth, number = (
-        (up(spec.source.channels, of.dot(machine)), of.size(machine))
-        if of
-        else (spec.source.channels, SIZES["float32"])
-    )
+    depth, number = depth_of(spec.source.channels, of, machine), of.size(machine) if of else SIZES["float32"]
     size, across = transform(side).size, -(-spec.window.out_width // side)
     tiles, lanes = max(across * spec.rows // side, spec.tile.pixels), spec.tile.vectors * machine.vector
     columns = size * (across * side + KERNEL - 1)

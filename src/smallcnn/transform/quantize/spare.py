@@ -120,8 +120,8 @@ def _chain(graph: Graph, node: Node) -> _Chain | None:
         if not reader.op.bias:
             return None
         if isinstance(reader.op, ops.Dense) or reader.op.groups == 1:
+            # at a border, windows hold zeros in place of a depthwise layer's constant: no bias can stand for it
             padded = isinstance(reader.op, ops.Conv) and reader.op.padding != ops.NO_PADDING
-            # a constant of a depthwise layer can be moved to a bias only if every window is full of it
             return None if padded and len(layers) == 2 else _Chain(tuple(layers), tuple(activations), reader)
         if len(layers) == 2 or not graph.is_depthwise(reader) or reader.op.out != node.shape[-1]:
             return None
