@@ -163,13 +163,18 @@ def slug(name: str) -> str:
 
 
 def processor(name: str, about: Mapping[str, str]) -> str:
-    """A short name, with the generation if /proc/cpuinfo tells a known one."""
+    """A short name, with the generation if /proc/cpuinfo tells a known one.
+
+    A virtual machine may hide the model. The first processors with AMX were Sapphire and Emerald Rapids; those after
+    them have `amx_fp16` (Linux, arch/x86/include/asm/cpufeatures.h).
+    """
     name = " ".join(re.sub(r"\((?:R|TM)\)|\bCPU\b|@.*|\b\d+-Core\b|\bProcessor\b|\(family .*?\)", "", name).split())
     given = about.get("vendor_id"), about.get("cpu family"), about.get("model")
     for vendor, family, models, generation in _GENERATIONS:
         if given in {(vendor, str(family), str(model)) for model in models}:
             return f"{name} ({generation})"
-    return name
+    found = set(about.get("flags", "").split())
+    return f"{name} (Sapphire or Emerald Rapids)" if "amx_tile" in found and "amx_fp16" not in found else name
 
 
 def _caches() -> dict[str, int]:

@@ -20,13 +20,19 @@ PROCESSORS = [
     ("AMD Ryzen 9 7950X 16-Core Processor", ("AuthenticAMD", 25, 97), "AMD Ryzen 9 7950X (Zen 4)"),
     ("AMD EPYC 9B45", ("AuthenticAMD", 26, 2), "AMD EPYC 9B45 (Zen 5)"),
     ("Intel(R) Core(TM) 99", ("GenuineIntel", 6, 9999), "Intel Core 99"),
+    (
+        "Intel(R) Xeon(R) Processor",
+        ("GenuineIntel", 6, 167, "amx_int8 amx_tile"),
+        "Intel Xeon (Sapphire or Emerald Rapids)",
+    ),
+    ("Intel(R) Xeon(R) Processor", ("GenuineIntel", 6, 167, "amx_fp16 amx_tile"), "Intel Xeon"),
     ("Raspberry Pi 5 Model B Rev 1.0", (), "Raspberry Pi 5 Model B Rev 1.0"),
 ]
 
 
-@pytest.mark.parametrize(("name", "entries", "short"), PROCESSORS, ids=[short for *_, short in PROCESSORS])
+@pytest.mark.parametrize(("name", "entries", "short"), PROCESSORS)
 def test_names_of_processors(name, entries, short):
-    about = dict(zip(("vendor_id", "cpu family", "model"), map(str, entries), strict=False))
+    about = dict(zip(("vendor_id", "cpu family", "model", "flags"), map(str, entries), strict=False))
     assert records.processor(name, about) == short
 
 
