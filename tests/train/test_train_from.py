@@ -74,7 +74,7 @@ def test_the_network_before_training_is_the_best_if_no_epoch_is_better(photos, t
     said, start, best = json.loads(said), load(learned.best), load(out / "best.safetensors")
     assert said["best_epoch"] == best.facts["epoch"] == 0
     assert said["best_val_top1"] == said["start"]["top1"] == best.facts["val_top1"] == start.facts["val_top1"]
-    assert said["history"][0]["val_top1"] < said["start"]["top1"], said
+    assert said["history"][0]["val_top1"] < said["start"]["top1"]
     assert all(np.array_equal(best.weights[name], start.weights[name]) for name in start.weights)
     assert "before training" in err
     assert "no epoch is better than the network before training" in err
