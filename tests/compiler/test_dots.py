@@ -131,6 +131,18 @@ def kernels():
 
 @needs_objdump
 @pytest.mark.parametrize("kernel", ["pointwise", "depthwise"])
+@pytest.mark.parametrize("level", ["vnni", "avxvnni"])
+def test_weights_with_a_zero_are_multiplied_as_bytes(kernel, level, tmp_path):
+    target, spec = targets.parse(f"x86-64-linux-{level}"), replace(kernels()[kernel], bytes=Bytes(3, weight_zero=-9))
+    (tmp_path / "kernel.o").write_bytes(build.compile_kernel(spec, target.machine))
+    code = disassembly(tmp_path / "kernel.o", target.name)
+    assert "vpdpbusd" in code
+    assert "vpmaddwd" not in code
+    assert ("vpsadbw" in code) == (kernel == "pointwise")
+
+
+@needs_objdump
+@pytest.mark.parametrize("kernel", ["pointwise", "depthwise"])
 @pytest.mark.parametrize(
     ("target", "instruction", "never"),
     [
@@ -200,7 +212,7 @@ def test_weights_are_fetched_ahead(level, bytes, tmp_path):
     fetched = [re.search(r"prefetcht1\s+(-?\d*)\(", line) for line in lines[True] if "prefetch" in line]
     places = sorted(int(found[1] or 0) for found in fetched)
     size = 1 if bytes else 4
-    terms = 4 * (bytes.dot(target.machine) if bytes else 1)
+    terms = 4 * (target.machine.dot if bytes else 1)
     read = terms * target.vector * size  # of a vector's weights, in one turn of the loop
     expected = [vector * 256 * target.vector * size + line for vector in range(vectors) for line in range(0, read, 64)]
     assert [place - places[0] for place in places] == expected

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from smallcnn.compiler.storage import up
-from smallcnn.ir.types import Number
 
 MAGIC_BITS = 0x4B400000
 """The bits of 1.5 * 2**23 as float32, whose unit is 1."""
@@ -49,40 +48,45 @@ class Machine:
         """Whether one instruction rounds floats to whole numbers (`rounding`)."""
         return self.target.startswith("x86-64")
 
+    @property
+    def lowered(self) -> int:
+        """What is subtracted from a source's bytes before they are multiplied: 128 for ARM's dot product, of int8."""
+        return 128 if self.dot == 4 and not self.dots else 0
+
+    @property
+    def converts(self) -> bool:
+        """Whether a product has to convert its source's bytes, unless the kernel's stage before it did."""
+        return self.dot <= 2 or self.lowered > 0
+
+    @property
+    def byte_size(self) -> int:
+        """Bytes of a byte of a source, as it is multiplied."""
+        return 2 if self.dot <= 2 else 1
+
+    def converted(self, depth: int) -> int:
+        """Lanes of a pixel that are converted before they are multiplied, in whole vectors; 0 where none need be."""
+        return up(depth, max(self.dot, 2) * self.vector) if self.converts else 0
+
+    @property
+    def runs(self) -> tuple[int, ...]:
+        """Neighbouring bytes that may be read at once through a table: those of a product; half a vector of those that
+        are converted first."""
+        return (RUN, self.dot) if self.converts else (self.dot,)
+
 
 @dataclass(frozen=True)
 class Bytes:
-    """How a kernel computes with bytes: `zero` stands for 0 in the source, `weight_zero` in weights of `weight`."""
+    """How a kernel computes with bytes: `zero` stands for 0 in the source, `weight_zero` in the weights, of int8."""
 
     zero: int
-    weight: Number = "int8"
     weight_zero: int = 0
 
-    def dot(self, machine: Machine) -> int:
-        """Products that one instruction adds; where the weights' zero is subtracted first, they have 16 bits."""
-        return min(machine.dot, 2) if self.weight_zero else machine.dot
-
-    def runs(self, machine: Machine) -> tuple[int, ...]:
-        """Neighbouring lanes that may be read at once through a table: those of a product; half a vector of bytes that
-        are converted first."""
-        dot = self.dot(machine)
-        return (RUN, dot) if self.converted(1, machine) else (dot,)
-
-    def lowered(self, machine: Machine) -> int:
-        """What is subtracted from the source's bytes before they are multiplied: 128 for ARM's dot product, of int8."""
-        return 128 if self.dot(machine) == 4 and not machine.dots else 0
-
-    def size(self, machine: Machine) -> int:
-        """Bytes of a byte of the source, as it is multiplied."""
-        return 2 if self.dot(machine) <= 2 else 1
-
-    def converted(self, depth: int, machine: Machine) -> int:
-        """Lanes of a pixel that are converted before they are multiplied, in whole vectors; 0 where none need be."""
-        dot = self.dot(machine)
-        needed = dot <= 2 or self.lowered(machine)
-        return up(depth, max(dot, 2) * machine.vector) if needed else 0
+    def summed(self, machine: Machine) -> bool:
+        """Whether a kernel also adds up the source's bytes: each product has its weight's zero times its byte too much.
+        Weights that are widened to 16 bits lose their zero then."""
+        return machine.dot > 2 and self.weight_zero != 0
 
 
 def depth_of(channels: int, of: Bytes | None, machine: Machine) -> int:
     """Lanes that a sum over channels reads: of bytes, whole groups of them; weights beyond the channels are zero."""
-    return up(channels, of.dot(machine)) if of else channels
+    return up(channels, machine.dot) if of else channels

@@ -13,7 +13,7 @@ import numpy as np
 
 from smallcnn.compiler import build
 from smallcnn.compiler.arithmetic import MAGIC_BITS, Bytes, Machine
-from smallcnn.compiler.estimate import FIT, WIDENING, converts
+from smallcnn.compiler.estimate import FIT, WIDENING
 from smallcnn.compiler.gauges import Arena, Gauges, Weights, program_of
 from smallcnn.compiler.program import Buffer, Step
 from smallcnn.compiler.specs import Depthwise, Elementwise, Pointwise, Sink, Source, Spec, Tile, Window
@@ -67,7 +67,7 @@ def rates(
 
     def converted(depth: int) -> float:
         vectors = tile.pixels * depth / (max(dot, 2) * machine.vector)
-        return FIT.converted * vectors / loads_per_ns if converts(machine) else 0.0
+        return FIT.converted * vectors / loads_per_ns if machine.converts else 0.0
 
     deep, shallow = _DEPTHS.values()
     between = times["deep"] - times["shallow"] - (converted(deep) - converted(shallow))

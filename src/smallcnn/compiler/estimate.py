@@ -87,11 +87,6 @@ WIDENING = 0.5
 """Widening a vector of weights to 16 bits takes one instruction, a product of pairs and its addition two."""
 
 
-def converts(machine: Machine) -> bool:
-    """Whether a product has to convert the bytes of its source, unless the kernel's stage before it did."""
-    return machine.dot <= 2 or machine.dots is None
-
-
 @dataclass(frozen=True)
 class _Reads:
     """What a matrix product reads: terms of a sum, starts of its inner loop, bytes of the source, of these from outside
@@ -169,7 +164,7 @@ class Estimator:
         extra = fit.table * tile.pixels * reads.table + fit.across * max(0, tile.pixels - _ADDRESSES) * crossing
         sums, time = tile.pixels * tile.vectors, 0.0
         start = fit.tile * reads.starts / model.multiply_adds_per_ns + sums * self._end(layer)
-        if layer.bytes and not i and not reads.copied and converts(self.machine):
+        if layer.bytes and not i and not reads.copied and self.machine.converts:
             vectors = reads.terms * self._dot(layer) / (max(self._dot(layer), 2) * self.vector)
             converted = fit.converted * vectors / model.loads_per_ns  # for each pixel
             if rows:
@@ -211,7 +206,7 @@ class Estimator:
         fit, model, of, side = self.fit, self.model, transform(tile.side), tile.side
         (strips, share), lanes, out = self._strips([layer], rows), layer.lanes(self.vector), layer.output.storage
         channels, dot, size, small = layer.inputs[0].channels, self._dot(layer), of.size, KERNEL
-        number = layer.bytes.size(self.machine) if layer.bytes else SIZES["float32"]
+        number = self.machine.byte_size if layer.bytes else SIZES["float32"]
         terms, vector = self._terms(layer, channels), self.vector * SIZES["float32"] // number
         tiles = math.ceil(out.width / side) * rows // side  # of a strip, of which the last may have fewer rows
         whole = share * math.ceil(out.height / side) * side / rows
@@ -280,7 +275,7 @@ class Estimator:
             return False, view.channels // layer.groups
         if not of or not layer.unstripped:
             return True, view.channels // layer.groups
-        found = runs(view, layer.groups, of.runs(self.machine))
+        found = runs(view, layer.groups, self.machine.runs)
         return found.length < RUN, found.lanes
 
     def _tiles(self, layer: Layer, inner: bool, tile: Tile, rows: int, strips: int, share: float) -> tuple[int, int]:
@@ -374,15 +369,11 @@ class Estimator:
 
     def _dot(self, layer: Layer) -> int:
         """Products that one instruction adds to a sum."""
-        return layer.bytes.dot(self.machine) if layer.bytes else 1
+        return self.machine.dot if layer.bytes else 1
 
     def _products(self, layer: Layer) -> float:
         """Vectors of sums to which products are added, per nanosecond."""
-        if not layer.bytes:
-            return self.model.multiply_adds_per_ns
-        if self._dot(layer) == self.machine.dot:
-            return self.model.dots_per_ns
-        return self.model.multiply_adds_per_ns / 2  # pairs, on a machine that multiplies four bytes
+        return self.model.dots_per_ns if layer.bytes else self.model.multiply_adds_per_ns
 
     def _widened(self, layer: Layer, weights: int) -> float:
         """Products' worth of widening vectors of int8 weights to 16 bits."""

@@ -166,7 +166,7 @@ class Layer:
     @property
     def weight_number(self) -> Number:
         """The number type of its weights, as kernels read them."""
-        return self.bytes.weight if self.bytes else "float32"
+        return "int8" if self.bytes else "float32"
 
     @property
     def source_number(self) -> Number:

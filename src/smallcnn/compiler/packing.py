@@ -46,7 +46,7 @@ def _panels(layer: Layer, machine: Machine, order: Sequence[Sequence[int]] | Non
     columns are apart) rounded up to whole `dot`."""
     assert layer.weight is not None
     vector, groups, of = machine.vector, layer.groups, layer.bytes
-    dot, zero = (of.dot(machine), of.weight_zero) if of else (1, 0)
+    dot, zero = (machine.dot, of.weight_zero) if of else (1, 0)
     weight = layer.weight.reshape(*layer.weight.shape[:2], *(layer.weight.shape[2:] or (1, 1)))
     rows = weight.transpose(0, 2, 3, 1)  # (out, ky, kx, channel)
     if order is not None:
@@ -89,11 +89,11 @@ def filters(layer: Layer, machine: Machine) -> list[Operand]:
     assert layer.weight is not None
     vector, of = machine.vector, layer.bytes
     low, zero = layer.output.low(vector), of.weight_zero if of else 0
-    number = layer.weight.dtype if of else np.float32
+    number = np.int8 if of else np.float32
     weight = np.full((*layer.weight.shape[2:], layer.lanes(vector)), zero, number)
     weight[:, :, [slot - low for slot in layer.output.slots]] = layer.weight[:, 0].transpose(1, 2, 0)
     if of:  # (rows, columns, lane) -> (columns, rows / dot, lane, dot)
-        rows, dot = len(weight), of.dot(machine)
+        rows, dot = len(weight), machine.dot
         woven = _filled(weight.transpose(1, 2, 0), up(rows, dot), zero)
         weight = woven.reshape(*woven.shape[:2], -1, dot).transpose(0, 2, 1, 3)
     return [Constant.of(weight), Constant.of(per_lane(layer, _bias(layer, machine), vector))]
@@ -101,11 +101,12 @@ def filters(layer: Layer, machine: Machine) -> list[Operand]:
 
 def _bias(layer: Layer, machine: Machine) -> np.ndarray | None:
     """The bias; where the bytes of the source are lowered, with what their products lose. Sums wrap."""
-    if not layer.bytes or not (lowered := layer.bytes.lowered(machine)):
+    if not layer.bytes or not (lowered := machine.lowered):
         return layer.bias
     assert layer.weight is not None
     assert layer.bias is not None
-    return layer.bias + np.int32(lowered) * layer.weight.reshape(len(layer.weight), -1).sum(1, dtype=np.int32)
+    weight = layer.weight.reshape(len(layer.weight), -1).astype(np.int32) - layer.bytes.weight_zero
+    return layer.bias + np.int32(lowered) * weight.sum(1, dtype=np.int32)
 
 
 def per_lane(layer: Layer, values: np.ndarray | float | None, vector: int, idle: float = 0.0) -> np.ndarray:

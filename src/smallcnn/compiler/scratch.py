@@ -51,7 +51,7 @@ def _tiles(spec: Winograd, machine: Machine) -> int:
     """A row of tiles with its columns transformed, a strip's tiles, their sums for the lanes of a register tile, and of
     bytes the filters of these lanes, transformed."""
     side, of = spec.tile.side, spec.bytes
-    depth, number = depth_of(spec.source.channels, of, machine), of.size(machine) if of else SIZES["float32"]
+    depth, number = depth_of(spec.source.channels, of, machine), machine.byte_size if of else SIZES["float32"]
     size, across = transform(side).size, -(-spec.window.out_width // side)
     tiles, lanes = max(across * spec.rows // side, spec.tile.pixels), spec.tile.vectors * machine.vector
     columns = size * (across * side + KERNEL - 1)
@@ -66,7 +66,7 @@ def _strip(spec: Conv, machine: Machine) -> int:
     window, channels = spec.window, spec.source.channels
     height = (spec.rows - 1) * window.stride[0] + window.reach[0]
     width = max(window.read_width, window.before[1] + window.width) if spec.image else window.read_width
-    size = spec.bytes.size(machine) if spec.bytes else SIZES["float32"]
+    size = machine.byte_size if spec.bytes else SIZES["float32"]
     return height * (width * (channels + 3 if spec.bytes else channels) + _SLACK) * spec.sink.groups * size
 
 
@@ -79,7 +79,7 @@ def _chain(spec: Chain, machine: Machine) -> int:
             window = stage.window
             taken = (rows - 1) * window.stride[0] + window.reach[0] + 1
             columns = max(window.read_width, window.before[1] + window.width)
-            size = stage.bytes.size(machine) if stage.bytes else SIZES["float32"]
+            size = machine.byte_size if stage.bytes else SIZES["float32"]
             total += taken * (columns * stage.source.channels + _SLACK) * size + _BLOCK
         if not isinstance(stage, Pointwise):
             width = stage.window.out_width
@@ -90,17 +90,16 @@ def _chain(spec: Chain, machine: Machine) -> int:
 def _size(stage: Conv | Pointwise | Depthwise | Pool, reader: object, machine: Machine) -> int:
     """Bytes of a number that a stage computes, as its reader takes it."""
     if isinstance(reader, Pointwise | Separable) and reader.bytes:
-        return reader.bytes.size(machine)
+        return machine.byte_size
     return SIZES[stage.sink.number]
 
 
 def _converted(stage: Pointwise | Conv, pixels: int, machine: Machine) -> int:
     """Bytes of converted pixels; 0 where none need be."""
-    of = stage.bytes
-    if of is None:
+    if stage.bytes is None:
         return 0
     first, *more = _terms(stage, machine)
-    size = of.converted(first, machine) * math.prod(more) * pixels * of.size(machine)
+    size = machine.converted(first) * math.prod(more) * pixels * machine.byte_size
     return size + _BLOCK if size else 0
 
 
@@ -109,8 +108,8 @@ def _panel(stage: Spec, machine: Machine) -> int:
     if not isinstance(stage, Pointwise | Conv | Separable) or stage.bytes is None or not stage.tile.widened:
         return 0
     first, *more = _terms(stage, machine)
-    terms = up(first, stage.bytes.dot(machine)) * math.prod(more)
-    return _kept(terms * stage.tile.vectors * machine.vector * stage.bytes.size(machine))
+    terms = up(first, machine.dot) * math.prod(more)
+    return _kept(terms * stage.tile.vectors * machine.vector * machine.byte_size)
 
 
 def _terms(stage: Pointwise | Conv | Separable, machine: Machine) -> tuple[int, ...]:

@@ -36,10 +36,10 @@ def source_of(
     """
     view = layer.inputs[0]
     channels, pitch, step = view.channels // groups, view.storage.pitch, even_step(view, groups)
-    depth = up(channels, layer.bytes.dot(machine)) if layer.bytes else channels
+    depth = up(channels, machine.dot) if layer.bytes else channels
     if step is None and layer.bytes and layer.unstripped:
-        found = runs(view, groups, layer.bytes.runs(machine))
-        entries = layer.bytes.converted(found.lanes, machine) // found.length
+        found = runs(view, groups, machine.runs)
+        entries = machine.converted(found.lanes) // found.length
         source = Source(found.lanes, pitch, table=True, run=found.length)
         return source, [Arena(view, pixels), Table(found.starts, groups, entries)], found.rows
     if step is None:

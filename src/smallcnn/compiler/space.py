@@ -106,9 +106,9 @@ def _minimal(layers: Sequence[Layer], context: Context) -> bool:
     if more or not first.small_filters or first.inputs[0].channels < context.vector:
         return False
     if first.bytes:
-        weight = 128 if (first.bytes.weight, first.bytes.weight_zero) == ("int8", 0) else 255
+        weight = 255 if first.bytes.weight_zero else 128
         most = 9 * first.inputs[0].channels * 255 * weight
-        return first.bytes.dot(context.machine) == 2 and 4 * most < 2**31
+        return context.machine.dot == 2 and 4 * most < 2**31
     return context.machine.prefetches and not context.compact
 
 
@@ -146,7 +146,7 @@ def _minimal_tiles(layer: Layer, rows: int, context: Context) -> Iterator[Tile]:
     first-level cache (14x1 takes twice as long as 6x2).
     """
     vectors, width, of = layer.lanes(context.vector) // context.vector, layer.output.storage.width, layer.bytes
-    terms = math.ceil(layer.inputs[0].channels / (of.dot(context.machine) if of else 1))
+    terms = math.ceil(layer.inputs[0].channels / (context.machine.dot if of else 1))
     unroll = next(n for n in (4, 3, 2, 1) if terms % n == 0)
     registers = context.machine.registers - (2 if of else 0)
     for side in SIDES[:1] if of else SIDES:  # of the larger tiles, transforms are no whole numbers
@@ -185,7 +185,7 @@ def _shapes(layers: Sequence[Layer], i: int, rows: int, shares: int, context: Co
     unroll = next(n for n in (4, 3, 2, 1) if _depth(layers, i, context) % n == 0)
     last = i == len(layers) - 1
     plane = rows or not last  # in rows; otherwise pixels are counted through the map
-    registers = machine.registers - (2 if layer.bytes and layer.bytes.dot(machine) == 2 else 0)
+    registers = machine.registers - (2 if layer.bytes and machine.dot == 2 else 0)
     for wide in range(1, min(vectors, registers // 2) + 1):
         for pixels in range(1, (registers - wide - 1) // wide + 1):
             if pixels * wide < _BUSY * _most(wide, vectors, out.width if plane else out.pixels, registers):
@@ -231,7 +231,7 @@ def _block(layers: Sequence[Layer], i: int, rows: int, context: Context) -> int:
 
 def _widened(layer: Layer, tile: Tile, context: Context) -> bool:
     """Whether the weights of several tiles are widened once: bytes that are multiplied as 16 bits."""
-    if not layer.bytes or layer.weight is None or layer.bytes.dot(context.machine) != 2:
+    if not layer.bytes or layer.weight is None or context.machine.dot != 2:
         return False
     return 2 * layer.weight[0].size * tile.vectors * context.vector <= _PANEL_BYTES
 

@@ -39,7 +39,8 @@ def check(node: Node, *numbers: Number) -> None:
 
 
 def weighted(node: Node, weight: np.ndarray, bias: np.ndarray | None, source: Tensor) -> Weighted:
-    """The weights less their zero, if int8 holds them. Raises CompileError for others with several zeros."""
+    """The weights less their zero, if int8 holds them, else less what makes them int8. Raises CompileError for others
+    with several zeros."""
     assert isinstance(node.op, ops.Conv | ops.Dense)
     assert node.op.grid is not None
     assert source.grid is not None
@@ -54,7 +55,9 @@ def weighted(node: Node, weight: np.ndarray, bias: np.ndarray | None, source: Te
         return Weighted(Bytes(zero), centred.astype(np.int8), wrapped, most)
     if len(set(node.op.grid.zero)) > 1:
         raise CompileError(f"{node.name}: the compiler does not support weights of {node.op.number} with several zeros")
-    return Weighted(Bytes(zero, node.op.number, int(zeros[0])), weight, wrapped, most)
+    more = RANGES[node.op.number][0] - low
+    weight = (weight.astype(np.int64) - more).astype(np.int8)
+    return Weighted(Bytes(zero, int(zeros[0]) - more), weight, wrapped, most)
 
 
 def requantize(sums: Tensor, quantize: ops.Quantize, most: np.ndarray) -> Requantize:

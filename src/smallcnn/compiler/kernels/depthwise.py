@@ -108,7 +108,7 @@ class ByteTaps(Plane):
         super().__init__(pipe, spec.window, spec.sink)
         self.spec, window, sink, of = spec, spec.window, spec.sink, spec.bytes
         assert of is not None
-        self.dot = dot = of.dot(pipe.machine)
+        self.dot = dot = pipe.machine.dot
         (rows, columns), (down, right), (top, left) = window.kernel, window.stride, window.before
         several = -(-rows // dot)
         c, x, y = self.c, self.x, self.y
@@ -126,13 +126,22 @@ class ByteTaps(Plane):
         self.r = r = hl.RDom([(0, dot), (0, columns), (0, several)], "taps")
         shape = (dot, sink.lanes, several, columns)
         strides = (1, dot, dot * sink.lanes, dot * sink.lanes * several)
-        weight = pipe.operand(shape, strides, of.weight)
+        weight = pipe.operand(shape, strides, "int8")
         bias = pipe.operand((sink.lanes,), (1,), "int32")
         factor = multiplied_by(weight[r[0], c, r[2], r[1]], of, pipe.machine)
-        self.sum, self.out = hl.Func("tapped"), hl.Func("depthwise")
-        self.sum[c, x, y] = bias[c]
-        self.sum[c, x, y] += hl.i32(woven[r[0], c, x * right + r[1] * step_x, r[2], y]) * hl.i32(factor)
-        self.out[c, x, y] = multiplied(self.epilogue()(self.sum[c, x, y], c, x, y), reader, pipe.machine)
+        taken = hl.i32(woven[r[0], c, x * right + r[1] * step_x, r[2], y])
+        self.sums, self.out = [hl.Func("tapped")], hl.Func("depthwise")
+        self.sums[0][c, x, y] = bias[c]
+        self.sums[0][c, x, y] += taken * hl.i32(factor)
+        value = self.sums[0][c, x, y]
+        if of.summed(pipe.machine):  # what the weights' zero adds: itself times all bytes of the window
+            self.zero, total = hl.Func("zero"), hl.Func("total")
+            self.zero[t] = hl.i8(of.weight_zero)
+            total[c, x, y] = hl.i32(0)
+            total[c, x, y] += taken * hl.i32(self.zero[r[0]])
+            value -= total[c, x, y]
+            self.sums.append(total)
+        self.out[c, x, y] = multiplied(self.epilogue()(value, c, x, y), reader, pipe.machine)
 
     def schedule(self) -> None:
         """Registers hold `pixels` sums of one vector."""
@@ -141,15 +150,18 @@ class ByteTaps(Plane):
         co, ci, xo, xi, one = variables("co", "ci", "xo", "xi", "one")
         out.split(c, co, ci, vector, SHIFT).split(x, xo, xi, self.spec.pixels, SHIFT)
         out.reorder(ci, xi, co, xo, y).vectorize(ci).unroll(xi)
-        self.sum.compute_at(out, co).vectorize(c, vector).unroll(x)
-        update = self.sum.update().split(c, c, one, vector, EXACT).reorder(r[0], one, c, x, r[1], r[2])
-        update.atomic().vectorize(r[0], self.dot).vectorize(one, vector).unroll(c).unroll(x)
         rows, columns = self.spec.window.kernel
-        if rows * columns <= _UNROLLED:
-            update.unroll(r[1]).unroll(r[2])
+        for sums in self.sums:
+            sums.compute_at(out, co).vectorize(c, vector).unroll(x)
+            update = sums.update().split(c, c, one, vector, EXACT).reorder(r[0], one, c, x, r[1], r[2])
+            update.atomic().vectorize(r[0], self.dot).vectorize(one, vector).unroll(c).unroll(x)
+            if rows * columns <= _UNROLLED:
+                update.unroll(r[1]).unroll(r[2])
+        if len(self.sums) > 1:
+            self.zero.compute_root().bound(self.t, 0, self.dot).vectorize(self.t)  # a constant would be no factor
         woven = self.woven.bound(self.t, 0, self.dot)
         if self.dot == 2:  # few registers: the first rows are done with before the next are interleaved
-            woven.compute_at(self.sum, r[2])
+            woven.compute_at(self.sums[0], r[2])
         else:
             woven.compute_at(out, co)
         woven.split(c, c, one, vector, EXACT).reorder(one, self.t, c, x, self.q, y).vectorize(one).unroll(self.t)

@@ -27,7 +27,7 @@ def pointwise(spec: Pointwise, machine: Machine) -> Any:
     if source.table:
         arena = pipe.operand((None, None), (1, source.pitch), number)
         run = source.run
-        entries = max(depth, spec.bytes.converted(depth, machine) if spec.bytes else 0) // run
+        entries = max(depth, machine.converted(depth) if spec.bytes else 0) // run
         table = pipe.operand((entries, groups), (1, entries), "int32")
         read = lambda k, p, g: arena[lane(table[k / run, g]) + k % run, p]  # noqa: E731
         product = Product(pipe, spec.sink, spec.bytes, read, (depth,), spec.tile, run=run)
@@ -64,11 +64,12 @@ class Product:
         self.terms = terms = Terms(pipe, sink, of, reduction, tile, shared=True, ready=ready, run=run)
         self.sum, self.out = hl.Func("sum"), hl.Func("out")
         self.sum[c, p, g] = terms.start(c, g)
-        self.sum[c, p, g] += terms.product(c, (g,), (p,), lambda pixel, k, *taps: source(k, *pixel, g, *taps))
+        read = lambda pixel, k, *taps: source(k, *pixel, g, *taps)  # noqa: E731
+        self.sum[c, p, g] += terms.product(c, (g,), (p,), read)
         finish = pipe.epilogue(
             sink, lambda step: pipe.operand((lanes, None, groups), (1, step.pitch, lanes), step.number)
         )
-        self.out[c, p, g] = finish(self.sum[c, p, g], c, p, g)
+        self.out[c, p, g] = finish(terms.whole(self.sum[c, p, g], (g,), (p,), read), c, p, g)
 
     def schedule(self, rows: int = 0) -> Any:
         """Tiles pixels and lanes. With `rows` of the plane: in strips; returns their loop variable."""
@@ -82,8 +83,7 @@ class Product:
         out.split(p, po, pi, self.tile.pixels, SHIFT)
         out.reorder(ci, pi, po, co, g, *([strips] if rows else []))
         out.vectorize(ci, self.pipe.stored(self.sink, self.tile.vectors)).unroll(ci).unroll(pi)
-        self.sum.compute_at(out, po).vectorize(c, vector).unroll(c).unroll(p)
-        self.terms.schedule(self.sum.update(), c, p, g, of=out, lanes=co)
+        self.terms.schedule(self.sum, c, p, g, of=out, at=po, lanes=co)
         if self.terms.staged is not None:
             self.terms.staged.compute_at(out, strips if rows else po)
         return strips

@@ -42,11 +42,12 @@ class Rows:
         at = (c, x, y, *self.g)
         group = self.g[0] if self.g else 0
         self.sum[at] = terms.start(c, *self.g)
-        self.sum[at] += terms.product(c, self.g, (x, y), lambda pixel, k, *tap: read(k, *pixel, group, *(tap or (0,))))
+        place = lambda pixel, k, *tap: read(k, *pixel, group, *(tap or (0,)))  # noqa: E731
+        self.sum[at] += terms.product(c, self.g, (x, y), place)
         finish = pipe.epilogue(
             sink, lambda step: pipe.operand(self._extents(plane[1]), self._strides(step.pitch), step.number)
         )
-        self.out[at] = finish(self.sum[at], *at)
+        self.out[at] = finish(terms.whole(self.sum[at], self.g, (x, y), place), *at)
         self.feeds: list[Any] = []
 
     def schedule(self, rows: int = 0) -> Any:
@@ -63,8 +64,7 @@ class Rows:
             within = [inner]
         out.reorder(ci, xi, xo, *within, co, *self.g, *([strips] if rows else []))
         out.vectorize(ci, self.pipe.stored(self.sink, self.tile.vectors)).unroll(ci).unroll(xi)
-        self.sum.compute_at(out, xo).vectorize(c, vector).unroll(c).unroll(x)
-        self.terms.schedule(self.sum.update(), c, x, y, *self.g, of=out, lanes=co)
+        self.terms.schedule(self.sum, c, x, y, *self.g, of=out, at=xo, lanes=co)
         if self.terms.staged is not None:
             if rows:
                 self.terms.staged.compute_at(out, strips)

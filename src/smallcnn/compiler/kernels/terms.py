@@ -42,9 +42,11 @@ class Terms:
         self.pipe, self.of, self.tile, self.ready, self.run = pipe, of, tile, ready, run
         self.staged: Any = None
         self.panel: Any = None
+        self.total: Any = None
         self.vector, lanes, first = pipe.machine.vector, sink.lanes, reduction[0]
-        self.dot = of.dot(pipe.machine) if of else 1
+        self.dot = pipe.machine.dot if of else 1
         steps = (up(first, self.dot) // self.dot, *reduction[1:])
+        self.reduction = (up(first, self.dot), *reduction[1:])
         self.r = hl.RDom([(0, extent) for extent in ((self.dot, *steps) if of else steps)], "k")
         self.k = [self.r[i] for i in range(self.r.dimensions())]
         self.row, depth = self.k[1 if of else 0], steps[0]
@@ -55,7 +57,7 @@ class Terms:
         dims = [*inner, (self.vector, self.dot), (depth, size), (lanes // self.vector, size * depth)]
         dims += [(sink.groups, self.dot * depth * lanes)] if shared else []
         extents, strides = zip(*dims, strict=True)
-        number: Number = of.weight if of else "float32"
+        number: Number = "int8" if of else "float32"
         panel = tile.vectors * depth * size * SIZES[number]
         self.weight = pipe.operand(extents, strides, number, ahead=panel if tile.ahead else 0)
         self.bias = pipe.operand(
@@ -77,19 +79,36 @@ class Terms:
         self.panel = hl.Func("panel")
         self.panel[(t, lane, row, *more)] = multiplied_by(stored, self.of, machine)
         weight = self.panel[(self.k[0], c, self.row, *group)]
-        if self.ready or (self.dot > 2 and not self.of.lowered(machine)):
+        if self.ready or (self.dot > 2 and not machine.lowered):
             return hl.i32(read(pixel, at, *taps)) * hl.i32(weight)
         k, *tap = variables("k", "tap", "row")[: 1 + len(taps)]
         self.staged = hl.Func("staged")
         self.staged[(k, *pixel, *group, *tap)] = multiplied(read(pixel, k, *tap), self.of, machine)
         return hl.i32(self.staged[(at, *pixel, *group, *taps)]) * hl.i32(weight)
 
-    def schedule(self, update: Any, c: Any, pixel: Any, *outer: Any, of: Any, lanes: Any) -> None:
-        """A tile of sums in registers: `outer` loops, then terms, pixels, vectors of lanes.
+    def whole(self, sums: Any, group: Sequence[Any], pixel: Sequence[Any], read: Read) -> Any:
+        """The sums at a pixel without what the weights' zero adds to them: itself times all bytes that were read."""
+        of, machine = self.of, self.pipe.machine
+        if of is None or not of.summed(machine):
+            return sums
+        terms = hl.RDom([(0, extent) for extent in self.reduction], "total")
+        at = [terms[i] for i in range(terms.dimensions())]
+        value = self.staged[(at[0], *pixel, *group, *at[1:])] if self.staged else read(pixel, *at)
+        self.total, self.all = hl.Func("total"), at
+        self.total[(*pixel, *group)] = hl.i32(0)
+        self.total[(*pixel, *group)] += hl.i32(value)
+        return sums - self.total[(*pixel, *group)] * of.weight_zero
 
-        Weights that are widened are so for all tiles of the same `lanes` of the function `of`. Where `staged` bytes are
-        converted is the caller's to say.
+    def schedule(self, sums: Any, c: Any, pixel: Any, *outer: Any, of: Any, at: Any, lanes: Any) -> None:
+        """A tile of sums in registers: `outer` loops, then terms, pixels, vectors of lanes; in the loop `at` of the
+        function `of`.
+
+        Weights that are widened are so for all tiles of the same `lanes`. Where `staged` bytes are converted is the
+        caller's to say.
         """
+        sums.compute_at(of, at).vectorize(c, self.vector).unroll(c).unroll(pixel)
+        if self.total is not None:
+            self._schedule_total(of, at, pixel)
         (one,) = variables("one")
         if self.staged is not None:
             width = RUN if self.run == RUN else max(self.dot, 2) * self.vector
@@ -98,7 +117,16 @@ class Terms:
             t, lane, *_ = self.panel.args()
             self.panel.compute_at(of, lanes).bound(t, 0, self.dot).split(lane, lane, one, self.vector, EXACT)
             self.panel.reorder(t, one, lane).vectorize(t).vectorize(one)
-        in_registers(update, c, pixel, self.k, outer, self.tile, self.vector, self.dot if self.of else 0)
+        in_registers(sums.update(), c, pixel, self.k, outer, self.tile, self.vector, self.dot if self.of else 0)
+
+    def _schedule_total(self, of: Any, at: Any, pixel: Any) -> None:
+        """The sums of all bytes, for a tile's pixels; as many bytes at once as divide their number."""
+        k, *taps = self.all
+        width = next(n for n in (64, 32, 16, 8, 4) if self.reduction[0] % n == 0)
+        steps, together = hl.RVar("steps"), hl.RVar("together")
+        self.total.compute_at(of, at).unroll(pixel)
+        update = self.total.update().split(k, steps, together, width).reorder(together, pixel, steps, *taps)
+        update.atomic().vectorize(together).unroll(pixel)
 
 
 def in_registers(
@@ -121,14 +149,14 @@ def multiplied(value: Any, of: Bytes | None, machine: Machine) -> Any:
     """A byte of the source as the instruction takes it; floats as they are."""
     if of is None:
         return value
-    if of.dot(machine) <= 2:
+    if machine.dot <= 2:
         return hl.i16(value)
-    return hl.reinterpret(hl.Int(8), value ^ hl.u8(0x80)) if of.lowered(machine) else value
+    return hl.reinterpret(hl.Int(8), value ^ hl.u8(0x80)) if machine.lowered else value
 
 
 def multiplied_by(weight: Any, of: Bytes, machine: Machine) -> Any:
     """A weight as the instruction takes it."""
-    if of.dot(machine) > 2:
+    if machine.dot > 2:
         return weight
     return hl.i16(weight) - of.weight_zero if of.weight_zero else hl.i16(weight)
 

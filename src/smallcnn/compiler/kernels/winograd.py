@@ -115,11 +115,11 @@ class ByteTiles(Tiles):
         """Filters are transformed here."""
         spec, pipe, vector = self.spec, self.pipe, self.pipe.machine.vector
         assert spec.bytes is not None
-        self.dot = dot = spec.bytes.dot(pipe.machine)
+        self.dot = dot = pipe.machine.dot
         c, t, i, j, k = self.c, self.t, self.i, self.j, self.k
         self.pair, self.column = pair, column = variables("pair", "column")
         shape = (dot, vector, self.depth // dot, KERNEL, KERNEL, self.sink.lanes // vector)
-        weight = pipe.operand(shape, np.cumprod((1, *shape[:-1])).tolist(), spec.bytes.weight)
+        weight = pipe.operand(shape, np.cumprod((1, *shape[:-1])).tolist(), "int8")
         self.bias = pipe.operand((self.sink.lanes,), (1,), "int32")
         matrix = 2 * self.of.filters
         self.half, self.panel = hl.Func("half"), hl.Func("panel")
