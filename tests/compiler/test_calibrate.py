@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from dataclasses import replace
 from importlib.util import find_spec
 
@@ -103,16 +104,35 @@ def test_every_level_is_measured_for_itself(measured):
     assert measured.calls == [target.name for target in here]
 
 
-def test_a_disturbed_measurement_lasts_as_long_as_the_process(measured, capsys):
+def aged(folder, hours):
+    """Makes the files of a cache older, or of the future."""
+    for file in folder.rglob("*.json"):
+        os.utime(file, (time.time() - 3600 * hours,) * 2)
+
+
+def test_a_disturbed_measurement_serves_for_a_day(measured, capsys, tmp_path):
     measured.answer = Measured(MODEL, False)
     host = targets.host()
-    assert calibrate.of_host(host) == calibrate.of_host(host) == MODEL
-    assert len(measured.calls) == 1
+    assert calibrate.of_host(host) == MODEL
     (line,) = capsys.readouterr().err.splitlines()
     assert "other programs were running" in line
     forget()
-    calibrate.of_host(host)
-    assert len(measured.calls) == 2
+    assert calibrate.of_host(host) == calibrate.of_host(host) == MODEL
+    assert len(measured.calls) == 1
+    for hours, calls in [(23, 1), (25, 2), (-1, 3)]:
+        forget()
+        aged(tmp_path / "cache", hours)
+        assert calibrate.of_host(host) == MODEL
+        assert len(measured.calls) == calls
+
+
+def test_a_quiet_measurement_outlasts_a_disturbed_one(measured):
+    host, other = targets.host(), replace(MODEL, call_ns=7.0)
+    assert calibrate.of_host(host) == MODEL
+    measured.answer = Measured(other, False)
+    assert calibrate.of_host(host, again=True) == other
+    forget()
+    assert calibrate.of_host(host) == MODEL
 
 
 @pytest.mark.parametrize("error", [FileError("it may hold no programs"), OSError("no space"), RuntimeError("zig")])

@@ -3,7 +3,7 @@
 of_host(target)      the model of this machine, measured now if it was not before
 
 A figure is the least time of many rounds. Two halves of the rounds must agree, or other programs were running: then the
-result is used by this process only.
+result is used for a day, and measured again.
 """
 
 import hashlib
@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
@@ -34,6 +35,8 @@ _ROUNDS, _REPEATS = 10, 50
 _MOST_ROUNDS = 60
 _AGREEMENT = 0.03
 """Relative difference between the least times of two halves of the rounds, at most."""
+_DISTURBED_SECONDS = 24 * 60 * 60
+"""How long a measurement serves that other programs disturbed."""
 _IMAGE = np.zeros((1, 1, 1), np.uint8)
 
 
@@ -55,27 +58,26 @@ def of_host(target: Target, *, again: bool = False, report: Report = lambda done
     if not runs_here(target):
         raise SmallcnnError(f"{target.name} does not run on this machine, so it cannot be measured here")
     key = _key(target)
-    if not again and (known := _known.get(key) or _recalled(key)):
+    if not again and (known := _recalled(key)):
         return _known.setdefault(key, known)
     try:
         found = measure(target, report)
     except (SmallcnnError, OSError, RuntimeError) as error:
-        known = _known.get(key) or _recalled(key) or packaged(target)
+        known = _recalled(key) or packaged(target)
         reason = (str(error).splitlines() or [type(error).__name__])[-1]
         print(f"note: cannot measure this processor ({reason}); planning for {known.name}", file=sys.stderr)
         return _known.setdefault(key, known)
-    if found.quiet:
-        remember(target, found.model)
-    else:
-        print("note: other programs were running while this processor was measured; not kept", file=sys.stderr)
-        assume(target, found.model)
+    if not found.quiet:
+        note = "note: other programs were running while this processor was measured; this serves for a day"
+        print(f"{note}, unless a quiet measurement is kept", file=sys.stderr)
+    remember(target, found.model, quiet=found.quiet)
     return found.model
 
 
-def remember(target: Target, model: MachineModel) -> None:
+def remember(target: Target, model: MachineModel, *, quiet: bool = True) -> None:
     """Keeps a model as this machine's, in the cache and in this process."""
     assume(target, model)
-    keep(_place(_key(target)), json.dumps(model.to_json(), indent=2).encode())
+    keep(_place(_key(target), quiet), json.dumps(model.to_json(), indent=2).encode())
 
 
 def assume(target: Target, model: MachineModel) -> None:
@@ -97,16 +99,20 @@ def _key(target: Target) -> str:
     return f"{target.name}-{hashlib.sha256(content).hexdigest()[:16]}"
 
 
-def _place(key: str) -> Path:
-    return cache_folder() / "machines" / f"{key}.json"
+def _place(key: str, quiet: bool) -> Path:
+    return cache_folder() / "machines" / (f"{key}.json" if quiet else f"{key}-disturbed.json")
 
 
 def _recalled(key: str) -> MachineModel | None:
-    content = recalled(_place(key))
-    try:
-        return MachineModel.from_json(json.loads(content)) if content else None
-    except (ValueError, SmallcnnError):  # damaged: measure again
-        return None
+    """What this process knows, or the cache: of disturbed measurements a recent one, if there is no other."""
+    if key in _known:
+        return _known[key]
+    for quiet in True, False:
+        content = recalled(_place(key, quiet), within=None if quiet else _DISTURBED_SECONDS)
+        with suppress(ValueError, SmallcnnError):  # damaged: measure again
+            if content:
+                return MachineModel.from_json(json.loads(content))
+    return None
 
 
 def measure(target: Target, report: Report = lambda done, total: None) -> Measured:

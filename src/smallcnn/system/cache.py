@@ -7,6 +7,7 @@ as long as the process, and one line on stderr says so.
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
@@ -31,9 +32,11 @@ def cache_folder() -> Path:
     return passing_folder()
 
 
-def recalled(path: Path) -> bytes | None:
-    """The content of a file in the cache; None if it is missing or cannot be read."""
+def recalled(path: Path, within: float | None = None) -> bytes | None:
+    """The content of a file in the cache; None if it is missing, cannot be read or was not written `within` seconds."""
     try:
+        if within is not None and not 0 <= time.time() - path.stat().st_mtime <= within:
+            return None
         return path.read_bytes()
     except OSError:
         return None
