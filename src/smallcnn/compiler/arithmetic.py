@@ -49,6 +49,21 @@ class Machine:
         return self.target.startswith("x86-64")
 
     @property
+    def packs(self) -> bool:
+        """Whether instructions pack two vectors of whole numbers into one, with saturation."""
+        return not self.target.startswith("arm")
+
+    @property
+    def packs_quarters(self) -> bool:
+        """Whether they do so in quarters of an AVX-512 register (`narrowing`)."""
+        return self.vector == 16
+
+    @property
+    def permutes_bytes(self) -> bool:
+        """Whether one instruction puts the bytes of a register into any order (`weaving`)."""
+        return self.dots is not None and "avx512vbmi" in self.dots.features
+
+    @property
     def lowered(self) -> int:
         """What is subtracted from a source's bytes before they are multiplied: 128 for ARM's dot product, of int8."""
         return 128 if self.dot == 4 and not self.dots else 0

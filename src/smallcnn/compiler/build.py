@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from smallcnn.compiler import native, prefetch, retarget, rounding
+from smallcnn.compiler import narrowing, native, prefetch, retarget, rounding, weaving
 from smallcnn.compiler.arithmetic import Machine
 from smallcnn.compiler.specs import Native, Spec
 from smallcnn.errors import CompileError
@@ -29,8 +29,8 @@ _LLVM = f"-vectorize-slp=false {retarget.UNCOMBINED}"
 loop: 55 instead of 95 GFLOP/s for a 3x3 convolution."""
 
 _SOURCES = (
-    *("arithmetic.py", "build.py", "link.py", "native.py", "prefetch.py", "retarget.py", "rounding.py", "specs.py"),
-    *("storage.py", "targets.py", "winograd.py", "zig.py"),
+    *("arithmetic.py", "build.py", "link.py", "narrowing.py", "native.py", "prefetch.py", "retarget.py", "rounding.py"),
+    *("specs.py", "storage.py", "targets.py", "weaving.py", "winograd.py", "zig.py"),
 )
 
 _DIGEST = hashlib.sha256().digest_size
@@ -180,6 +180,10 @@ def object_file(pipeline: Any, operands: Sequence[Any], name: str, machine: Mach
             target = hl.Target(dots.target if dots else machine.target)
             pipeline.compile_to_llvm_assembly(str(path), operands, name, target)
             code = rounding.rounded_at_once(prefetch.prefetched(path.read_text()))
+            if machine.packs_quarters:
+                code = narrowing.packed_together(code)
+            if machine.permutes_bytes:
+                code = weaving.permuted_at_once(code)
             return retarget.to_object(code, dots)
         pipeline.compile_to_object(str(path), operands, name, hl.Target(machine.target))
         return path.read_bytes()

@@ -51,9 +51,9 @@ class Pipe:
         return max(n * vector for n in (1, 2, 4) if n == 1 or (n * size <= 4 and n * vector <= lanes))
 
     def stored(self, sink: Sink, vectors: int) -> int:
-        """Lanes that follow a register tile's sums together: those of four or two vectors of 32 bits where bytes are
-        packed, in x86 before AVX-512 and in WebAssembly."""
-        packs = sink.number == "uint8" and self.machine.dot == 2 and self.machine.vector <= 8
+        """Lanes that follow a register tile's sums together: those of four or two vectors where instructions pack
+        bytes."""
+        packs = sink.number == "uint8" and self.machine.packs
         return self.machine.vector * (next(n for n in (4, 2, 1) if vectors % n == 0) if packs else 1)
 
     def epilogue(self, sink: Sink, like: Callable[[Elementwise], Any]) -> Callable[..., Any]:
