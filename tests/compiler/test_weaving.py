@@ -57,7 +57,7 @@ def test_other_shuffles_stay(code):
 @needs_objdump
 @pytest.mark.parametrize("kernel", [3, 4])
 def test_rows_lie_behind_one_another(kernel, tmp_path):
-    """Nothing permutes two registers, which takes Intel's processors three steps."""
+    """Nothing permutes two registers, which takes twice the time."""
     target, before = targets.parse("x86-64-linux-vnni"), (kernel // 2,) * 2
     size = 14 + 2 * before[0] - kernel + 1
     window = Window(14, 14, size, size, (kernel, kernel), (1, 1), before, before)

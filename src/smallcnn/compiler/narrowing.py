@@ -1,8 +1,9 @@
 """Sums made bytes two or four vectors at a time, in AVX-512 code that Halide made.
 
-LLVM narrows each vector with AVX-512's own instruction (vpmovusdb), which takes two steps and has no sign, so that a
-third removes negative numbers. The packing of older levels saturates both ways and takes two vectors: four become one
-in three instructions and a permutation of their parts.
+LLVM narrows each vector with AVX-512's own instruction (vpmovusdb), which takes numbers without a sign, so that another
+removes the negative ones. The packing of older levels (vpackssdw, vpackuswb) saturates both ways and takes two vectors:
+four become one in three instructions and a permutation of their parts. On a Sapphire or Emerald Rapids vpmovusdb takes
+0.77 ns, vpackssdw 0.37 to 0.40.
 """
 
 import re
